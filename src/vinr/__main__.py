@@ -1,0 +1,159 @@
+"""The command line: ``vinr`` and ``python -m vinr``. One short function a command, each calls one public function."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vinr import _console as console
+from vinr.errors import UsageError, VinrError
+from vinr.units import parse_count, parse_frames, parse_seconds, parse_size
+
+app = typer.Typer(
+    name="vinr",
+    help="Neural representations of video: encode a video into one .vinr file, decode any frame of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Force = Annotated[bool, typer.Option("--force", help="overwrite the output")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
+File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FILE.vinr#name chooses a clip")]
+
+
+@app.command()
+def encode(
+    paths: Annotated[list[str], typer.Argument(metavar="INPUT... OUTPUT.vinr", help="videos, then the file to write")],
+    model: Annotated[str | None, typer.Option(help="model; `vinr models` lists them")] = None,
+    preset: Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")] = None,
+    params: Annotated[str | None, typer.Option(help="numbers stored in the file, such as 1.5M")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames")] = None,
+    time: Annotated[str | None, typer.Option(help="time to spend, such as 10m")] = None,
+    frames: Annotated[str | None, typer.Option(help="A:B, half open")] = None,
+    crop: Annotated[str | None, typer.Option(help="HxW, cut from the centre")] = None,
+    resize: Annotated[str | None, typer.Option(help="HxW, after the crop")] = None,
+    segment: Annotated[str | None, typer.Option(help="length of a segment, such as 10s")] = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted encode")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="seed of the fit")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")] = [],  # noqa: B006
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Fit a network to a video and write it as one .vinr file."""
+    from vinr.encode import encode as run
+
+    if len(paths) < 2:
+        raise UsageError(f"{len(paths)} path given; give INPUT... OUTPUT.vinr: at least one video and the output")
+    with console.fit_progress(how_to_resume=" ".join(sys.argv[1:])) as on_event:
+        report = run(
+            paths[:-1],
+            paths[-1],
+            model=model,
+            preset=preset,
+            params=parse_count(params) if params else None,
+            epochs=epochs,
+            time=parse_seconds(time) if time else None,
+            frames=parse_frames(frames) if frames else None,
+            crop=parse_size(crop) if crop else None,
+            resize=parse_size(resize) if resize else None,
+            segment=parse_seconds(segment) if segment else None,
+            device=device,
+            resume=resume,
+            seed=seed,
+            overrides=settings,
+            force=force,
+            on_event=on_event,
+        )
+    console.show_encode(report, as_json=as_json)
+
+
+@app.command()
+def decode(
+    file: File,
+    output: Annotated[str, typer.Argument(help=".mp4 .mkv .y4m, a folder or pattern of PNGs, or - (y4m)")],
+    frames: Annotated[str | None, typer.Option(help="numbers and slices: 0,10,20:40:5")] = None,
+    fps_scale: Annotated[int, typer.Option(min=1, max=16, help="frames between frames: 2 doubles the rate")] = 1,
+    codec: Annotated[str, typer.Option(help="x264, x265, av1 or ffv1, for .mp4 and .mkv")] = "x264",
+    device: Device = "auto",
+    force: Force = False,
+) -> None:
+    """Write the frames of a .vinr file as a video or as images."""
+    from vinr.playback import decode_to
+
+    with console.frame_progress("decoding", quiet=output == "-") as on_frame:
+        decode_to(
+            file, output, frames=frames, fps_scale=fps_scale, codec=codec, device=device, force=force, on_frame=on_frame
+        )
+
+
+@app.command()
+def info(file: File, as_json: Json = False) -> None:
+    """Show what a .vinr file holds, and how many bytes each part takes."""
+    from vinr.playback import describe_file
+
+    console.show_info(describe_file(file), as_json=as_json)
+
+
+@app.command()
+def verify(file: File, device: Device = "auto") -> None:
+    """Read every section, check every checksum, decode one frame a segment."""
+    from vinr.playback import verify_file
+
+    console.say(verify_file(file, device=device))
+
+
+@app.command("eval")
+def evaluate(
+    file: File,
+    reference: Annotated[str, typer.Argument(help="the video that was encoded; crop and range are in the file")],
+    per_frame: Annotated[bool, typer.Option("--per-frame", help="also each frame's figures")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compare a .vinr file with its original: PSNR, MS-SSIM, bpp, kbit/s, decoding speed."""
+    from vinr.playback import evaluate_file
+
+    with console.frame_progress("decoding") as on_frame:
+        report = evaluate_file(file, reference, device=device, on_frame=on_frame)
+    console.show_evaluation(report, per_frame=per_frame, as_json=as_json)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models."""
+    from vinr.catalogue import list_model_entries
+
+    console.show_models(list_model_entries(), as_json=as_json)
+
+
+@app.command()
+def presets(
+    model: Annotated[str | None, typer.Option(help="only this model's")] = None, as_json: Json = False
+) -> None:
+    """List the presets: parameters, operations, and the paper's figures."""
+    from vinr.catalogue import list_preset_entries
+
+    console.show_presets(list_preset_entries(model), as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line; errors end in one line and their exit status, never in a traceback."""
+    try:
+        app()
+    except VinrError as error:
+        console.complain(str(error))
+        sys.exit(error.exit_status)
+    except OSError as error:
+        console.complain(f"{error.filename or 'file system'}: {error.strerror or error}")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""What the command line shows. Progress goes to stderr, and only where that is a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vinr.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from vinr.catalogue import ModelEntry, PresetEntry
+    from vinr.encode import EncodeReport
+    from vinr.fit.events import Event
+    from vinr.playback import EvaluationReport, FileInfo
+
+__all__ = [
+    "complain",
+    "fit_progress",
+    "frame_progress",
+    "say",
+    "show_encode",
+    "show_evaluation",
+    "show_info",
+    "show_models",
+    "show_presets",
+]
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a line on stdout."""
+    _out.print(text, markup=False)
+
+
+def complain(text: str) -> None:
+    """Print one error line on stderr."""
+    _err.print("vinr: " + " ".join(text.split()), markup=False, style="bold red" if _err.is_terminal else None)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on stdout and nothing else."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def fit_progress(how_to_resume: str) -> Iterator[Callable[[Event], None]]:
+    """Show a fit: a bar with epoch, PSNR and time left; on Ctrl-C say how to go on."""
+    from vinr.fit.events import Collapsed, Noted, Resumed, RoundDone
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=_err, disable=not _err.is_terminal) as bar:
+        task = bar.add_task("fitting", total=1.0, detail="")
+
+        def on_event(event: Event) -> None:
+            match event:
+                case RoundDone():
+                    left = "" if math.isinf(event.seconds_left) else f"  {event.seconds_left:.0f} s left"
+                    detail = f"epoch {event.epochs_done:.1f}  {event.psnr_db:.2f} dB{left}"
+                    bar.update(task, completed=event.progress, detail=detail)
+                case Collapsed():
+                    _err.print(
+                        f"collapse: {event.best_psnr_db:.1f} dB fell to {event.psnr_db:.1f} dB; went back "
+                        f"{event.epochs_lost:.1f} epochs, learning rate now {event.rate_scale:g} × the planned"
+                    )
+                case Resumed():
+                    _err.print(f"resumed after {event.epochs_done:.1f} epochs")
+                case Noted():
+                    _err.print(event.text, markup=False)
+
+        try:
+            yield on_event
+        except KeyboardInterrupt:
+            bar.stop()
+            resume = how_to_resume if "--resume" in how_to_resume.split() else f"{how_to_resume} --resume"
+            _err.print(f"interrupted; the state is kept. Go on with: vinr {resume}", markup=False)
+            sys.exit(130)
+
+
+@contextmanager
+def frame_progress(verb: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar over frames; the callback takes frames done and frames in all."""
+    with Progress(console=_err, disable=quiet or not _err.is_terminal, transient=True) as bar:
+        task = bar.add_task(verb, total=None)
+
+        def on_frame(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield on_frame
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        say(f"{name:<{width}}  {value}")
+
+
+def _quality_rows(psnr_db: float, ms_ssim: float | None, window: int | None) -> list[tuple[str, str]]:
+    rows = [("PSNR", f"{psnr_db:.2f} dB (mean of frames)")]
+    if ms_ssim is not None:
+        rows.append(("MS-SSIM", f"{ms_ssim:.4f} (window {window})"))
+    return rows
+
+
+def show_encode(report: EncodeReport, *, as_json: bool) -> None:
+    """Print what was written and how good it is."""
+    if as_json:
+        print_json(asdict(report))
+        return
+    _pairs(
+        [
+            ("file", f"{report.path}  {format_bytes(report.num_bytes)}"),
+            ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
+            *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
+            ("model", f"{report.model}, {format_count(report.num_parameters)} numbers stored"),
+            ("fit", f"{report.num_epochs:.1f} epochs, {report.seconds:.0f} s in all"),
+        ]
+    )
+
+
+def show_info(info: FileInfo, *, as_json: bool) -> None:
+    """Print the contents of a file."""
+    if as_json:
+        print_json(asdict(info))
+        return
+    _pairs([("file", format_bytes(info.num_bytes)), ("format", info.format_version), ("written by", info.created_by)])
+    for clip in info.clips:
+        edit = f", {clip.edit}" if clip.edit else ""
+        say(
+            f"clip {clip.name}: {clip.num_frames} frames of {clip.height}×{clip.width} at {clip.fps:.3f} fps"
+            f"{', with sound' if clip.has_audio else ''}{edit}"
+        )
+        if clip.psnr_db is not None:
+            _pairs(_quality_rows(clip.psnr_db, clip.ms_ssim, clip.ms_ssim_window))
+    for network in info.networks:
+        say(f"network {network.model}: {format_count(network.num_parameters)} numbers stored")
+    table = Table("component", "bytes", "share", box=None)
+    for name, num_bytes in info.bytes_by_component.items():
+        table.add_row(name, f"{num_bytes:,}", f"{num_bytes / info.num_bytes:.1%}")
+    _out.print(table)
+
+
+def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool) -> None:
+    """Print how close a file is to its original."""
+    if as_json:
+        document = asdict(report)
+        if not per_frame:
+            del document["per_frame_psnr_db"], document["per_frame_ms_ssim"]
+        print_json(document)
+        return
+    _pairs(
+        [
+            *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
+            ("PSNR of mean MSE", f"{report.pooled_psnr_db:.2f} dB"),
+            ("file", format_bytes(report.num_bytes)),
+            ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
+            ("decoding", f"{report.decode_fps:.1f} frames/s"),
+        ]
+    )
+    if per_frame:
+        similarities = report.per_frame_ms_ssim or (None,) * report.num_frames
+        for index, (psnr_db, ms_ssim) in enumerate(zip(report.per_frame_psnr_db, similarities, strict=True)):
+            say(f"frame {index:5d}  {psnr_db:.3f} dB" + ("" if ms_ssim is None else f"  {ms_ssim:.5f}"))
+
+
+def show_models(entries: Sequence[ModelEntry], *, as_json: bool) -> None:
+    """Print the list of models."""
+    if as_json:
+        print_json([asdict(entry) for entry in entries])
+        return
+    for entry in entries:
+        say(f"{entry.name}: {entry.paper}")
+        say(f"    sizes: {', '.join(entry.sizes)}")
+
+
+def show_presets(entries: Sequence[PresetEntry], *, as_json: bool) -> None:
+    """Print the list of presets."""
+    if as_json:
+        print_json([asdict(entry) for entry in entries])
+        return
+    table = Table("preset", "video", "stored", "paper", "encoder", "kMAC/pixel", "paper dB", box=None)
+    for entry in entries:
+        table.add_row(
+            entry.name,
+            f"{entry.num_frames} × {entry.height}×{entry.width}",
+            f"{entry.stored_parameters:,}",
+            f"{entry.paper_parameters:,}",
+            f"{entry.encoder_parameters:,}",
+            f"{entry.macs_per_pixel / 1000:.1f}",
+            "" if entry.paper_psnr_db is None else f"{entry.paper_psnr_db:.2f}",
+        )
+    _out.print(table)

@@ -1,0 +1,85 @@
+"""What there is: models and presets, with their sizes next to the paper's figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vinr.config import Preset, list_presets, load_preset, validate_architecture
+from vinr.errors import UsageError
+from vinr.models import describe_model, get_model, list_models
+from vinr.models._sizing import describe_size
+from vinr.video.spec import VideoSpec
+
+__all__ = ["ModelEntry", "PresetEntry", "list_model_entries", "list_preset_entries"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model: its name, the paper it implements, and the sizes that presets give."""
+
+    name: str
+    paper: str
+    sizes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PresetEntry:
+    """A preset for the video its source used. Parameters are numbers; operations are multiply-accumulates."""
+
+    name: str
+    source: str
+    height: int
+    width: int
+    num_frames: int
+    stored_parameters: int
+    encoder_parameters: int
+    macs_per_pixel: float
+    paper_parameters: int
+    paper_gmacs: float | None
+    paper_psnr_db: float | None
+
+
+def list_model_entries() -> list[ModelEntry]:
+    """Return every model there is."""
+    entries = []
+    for name in list_models():
+        sizes = tuple(p.removeprefix(f"{name}-") for p in list_presets() if load_preset(p).model == name)
+        entries.append(ModelEntry(name, describe_model(name), sizes))
+    return entries
+
+
+def list_preset_entries(model: str | None = None) -> list[PresetEntry]:
+    """Return every preset (of ``model``) whose source states the video it was made for.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    """
+    if model is not None and model not in list_models():
+        raise UsageError(f"unknown model {model!r}; there are {', '.join(list_models())}")
+    presets = [load_preset(name) for name in list_presets()]
+    return [_describe(preset) for preset in presets if model in (None, preset.model)]
+
+
+def _describe(preset: Preset) -> PresetEntry:
+    paper = preset.paper
+    if paper is None:
+        raise UsageError(f"preset {preset.name} does not state the video it is for; add a paper table to it")
+    cls = get_model(preset.model)
+    spec = VideoSpec(paper.num_frames, paper.height, paper.width, Fraction(30))
+    size = describe_size(cls, validate_architecture(cls, preset.architecture), spec)
+    return PresetEntry(
+        name=preset.name,
+        source=preset.source,
+        height=paper.height,
+        width=paper.width,
+        num_frames=paper.num_frames,
+        stored_parameters=size.stored,
+        encoder_parameters=size.encoder,
+        macs_per_pixel=size.macs / (paper.height * paper.width),
+        paper_parameters=paper.parameters,
+        paper_gmacs=paper.gmacs,
+        paper_psnr_db=paper.psnr_db,
+    )

@@ -1,0 +1,249 @@
+"""Frozen settings of a fit and of its compression, and the presets that fill them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from vinr.errors import UsageError
+from vinr.models import ModelConfig, VideoModel, get_model, list_models
+from vinr.settings import Settings
+
+__all__ = [
+    "CompressSettings",
+    "FitSettings",
+    "PaperSize",
+    "Preset",
+    "Schedule",
+    "default_model",
+    "describe_validation",
+    "list_presets",
+    "load_preset",
+    "validate_architecture",
+]
+
+DEFAULT_RECIPE = "vinr"
+
+
+class Schedule(Settings):
+    """Learning rate over a fit, as a multiplier of the full rate: a linear warm-up to 1, then a decay."""
+
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the fit spent warming up, 0 to 1")
+    warmup_start: float = Field(0.1, ge=0, le=1, description="multiplier at the first step, 0 to 1")
+    final: float = Field(0.0, ge=0, le=1, description="multiplier at the last step, 0 to 1; 1: no decay")
+    decay: Literal["cosine", "power"] = Field("cosine", description="shape: half cosine, or 1 - x ** power")
+    power: float = Field(2.0, gt=0, le=100, description="exponent of the power decay")
+    decay_from: Literal["warmup", "start"] = Field(
+        "warmup", description="where the decay counts from; start (HiNeRV): the rate drops after the warm-up"
+    )
+
+
+class FitSettings(Settings):
+    """How a model is fitted."""
+
+    recipe: str = Field(DEFAULT_RECIPE, description="name of the recipe these settings come from")
+    epochs: int = Field(300, ge=1, le=1_000_000, description="passes over all frames")
+    batch_size: int = Field(2, ge=1, le=4096, description="frames a step")
+    drop_last: bool = Field(True, description="leave out the last, smaller batch of an epoch")
+    optimizer: Literal["adam", "adamw", "muon"] = Field("adam", description="update rule")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="full rate, reached after the warm-up")
+    vector_learning_rate: float | None = Field(
+        None, gt=0, le=1, description="rate of biases and vectors under muon; none: the learning rate"
+    )
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of Adam's two moments, each below 1")
+    momentum: float = Field(0.95, ge=0, lt=1, description="momentum of muon")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled weight decay")
+    gradient_clip: float = Field(0.0, ge=0, description="largest gradient norm; 0: no limit")
+    schedule: Schedule = Field(default_factory=Schedule, description="learning rate over the fit")
+    loss: dict[str, float] = Field(default={"l2": 1.0}, description="named losses and their weights")
+    precision: Literal["auto", "fp32", "bf16"] = Field("fp32", description="arithmetic of the network")
+    channels_last: bool = Field(False, description="store feature maps pixel by pixel")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights a step; 0: off")
+    seed: int = Field(1, ge=0, lt=2**63, description="seed of initial weights and frame order")
+    collapse_db: float = Field(4.0, gt=0, description="fall of the training PSNR that counts as a collapse, dB")
+
+    @model_validator(mode="after")
+    def _check(self) -> FitSettings:
+        if not self.loss:
+            raise ValueError("loss names no term; give at least one, such as l2 = 1.0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas} must each lie in [0, 1)")
+        return self
+
+
+class CompressSettings(Settings):
+    """How a fitted model is written."""
+
+    weight_bits: int = Field(8, ge=2, le=16, description="bits of convolution and linear weights")
+    bias_bits: int = Field(12, ge=2, le=16, description="bits of biases and other vectors")
+    grid_bits: int = Field(8, ge=2, le=16, description="bits of feature grids")
+    latent_bits: int = Field(8, ge=2, le=16, description="bits of per-frame latents")
+    weight_scales: Literal["tensor", "channel"] = Field(
+        "tensor", description="one step a tensor, or one an output channel"
+    )
+
+
+class PaperSize(Settings):
+    """What the source of a preset states about it, for checks and tables."""
+
+    height: int = Field(ge=1, description="rows of the frames")
+    width: int = Field(ge=1, description="columns of the frames")
+    num_frames: int = Field(ge=1, description="frames of the clip")
+    parameters: int = Field(ge=1, description="stored numbers, head and latents included")
+    gmacs: float | None = Field(None, gt=0, description="multiply-accumulates a decoded frame, in 10⁹")
+    psnr_db: float | None = Field(None, description="published PSNR, dB")
+
+
+class Preset(Settings):
+    """One named size of one model with everything needed to fit and write it."""
+
+    name: str = Field(description="name, model-size")
+    model: str = Field(description="name of the model")
+    architecture: dict[str, Any] = Field(description="architecture settings; those missing are solved for")
+    fit: FitSettings = Field(description="how it is fitted")
+    compress: CompressSettings = Field(description="how it is written")
+    source: str = Field(description="where the numbers come from")
+    paper: PaperSize | None = Field(None, description="what the source states about the size")
+
+
+def _read_model_file(model: str) -> dict[str, Any]:
+    package = get_model(model).__module__.rpartition(".")[0].rpartition(".")[0]
+    path = resources.files(package).joinpath("presets", f"{model}.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def list_presets() -> list[str]:
+    """Return the names of all presets, ``model-size``, sorted by model, then as in the model's file."""
+    return [f"{model}-{size}" for model in list_models() for size in _read_model_file(model)["sizes"]]
+
+
+def default_model() -> str:
+    """Return the model used when none is asked for: the one whose preset file says ``default = true``."""
+    return next(model for model in list_models() if _read_model_file(model).get("default", False))
+
+
+def validate_architecture(cls: type[VideoModel], architecture: Mapping[str, Any]) -> ModelConfig:
+    """Return the configuration of a model from plain settings.
+
+    Raises
+    ------
+    UsageError
+        Naming the first setting that is unknown, missing or not allowed.
+    """
+    try:
+        return cls.Config.model_validate(architecture)
+    except ValidationError as error:
+        raise UsageError(f"architecture.{describe_validation(error)}") from None
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    for model in sorted(list_models(), key=len, reverse=True):
+        if name == model:
+            return model, ""
+        if name.startswith(model + "-"):
+            return model, name[len(model) + 1 :]
+    raise UsageError(f"unknown preset {name!r}; `vinr presets` lists them")
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply ``key.sub=value`` to nested dictionaries; a value is TOML, or else plain text."""
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        parts = key.strip().split(".")
+        if not equals or len(parts) < 2 or not all(parts):
+            raise UsageError(f"--set {item!r}: write it as section.key=value, such as fit.epochs=100")
+        node = tree
+        for part in parts[:-1]:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise UsageError(f"--set {item!r}: {part} holds no settings of its own")
+        node[parts[-1]] = _parse_value(text.strip())
+    return tree
+
+
+def describe_validation(error: ValidationError) -> str:
+    """Return the first complaint of a settings check in one line: key, problem, value."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or "settings"
+    return f"{key}: {first['msg']} (got {str(first['input'])[:60]!r})"
+
+
+def load_preset(name: str | Path, overrides: Sequence[str] = ()) -> Preset:
+    """Return the preset ``name`` with ``overrides`` applied.
+
+    Parameters
+    ----------
+    name
+        ``model-size`` as listed by :func:`list_presets`; a bare model name gives the model's common settings,
+        with widths left to be solved for; a path ending in .toml reads a preset file of the same layout whose
+        ``model`` key names the model and whose ``architecture`` table is complete.
+    overrides
+        ``section.key=value``, such as ``fit.epochs=100`` or ``fit.recipe=paper`` (which picks another recipe
+        of the model's file before the other overrides are applied).
+
+    Raises
+    ------
+    UsageError
+        If the preset, the recipe or a key is unknown, or a value not allowed.
+    """
+    if str(name).endswith(".toml"):
+        tree, table, size = _read_preset_path(Path(name))
+    else:
+        model, size = _split_name(str(name))
+        tree = _read_model_file(model)
+        table = tree["sizes"].get(size, {}) if size else {}
+        if size and not table:
+            raise UsageError(f"unknown preset {str(name)!r}; {model} has {', '.join(tree['sizes'])}")
+    return _build(str(name), tree, table, overrides)
+
+
+def _read_preset_path(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: not a readable preset file ({error})") from None
+    if "model" not in given:
+        raise UsageError(f"{path}: the key model is missing; it names one of {', '.join(list_models())}")
+    return _read_model_file(str(given["model"])), given, path.stem
+
+
+def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrides: Sequence[str]) -> Preset:
+    recipes = tree["fit"]
+    recipe = str(table.get("recipe", DEFAULT_RECIPE))
+    rest = []
+    for item in overrides:
+        key, _, value = item.partition("=")
+        if key.strip() == "fit.recipe":
+            recipe = value.strip()
+        else:
+            rest.append(item)
+    if recipe not in recipes:
+        raise UsageError(f"unknown recipe {recipe!r}; {tree['model']} has {', '.join(recipes)}")
+    known = {"source", "paper", "recipe", "model"}
+    sections = {"architecture", "fit", "compress"}
+    plain = {key: value for key, value in table.items() if key not in known | sections}
+    values = {
+        "name": name,
+        "model": tree["model"],
+        "source": table.get("source", tree["source"]),
+        "paper": table.get("paper"),
+        "architecture": {**tree.get("architecture", {}), **plain, **table.get("architecture", {})},
+        "fit": {**recipes[recipe], **table.get("fit", {}), "recipe": recipe},
+        "compress": {**tree.get("compress", {}), **table.get("compress", {})},
+    }
+    try:
+        return Preset.model_validate(_override(values, rest))
+    except ValidationError as error:
+        raise UsageError(f"preset {name}: {describe_validation(error)}") from None

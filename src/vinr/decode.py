@@ -1,0 +1,342 @@
+"""Playing a .vinr file back: any frame, any order, by number or by time.
+
+::
+
+    file ─> header ─> which network holds frame i? ─> weights (once a network) ─┐
+                                                   └> chunk of frame i's latents ┴> network ─> 8-bit frame
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from os import PathLike, fspath
+from typing import Any, BinaryIO, Self, SupportsIndex, overload
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vinr.bitstream import Clip, Container, Header, SectionKind
+from vinr.compress import ChunkDecoder, decode_times, unpack_fixed
+from vinr.config import describe_validation
+from vinr.device import resolve_device
+from vinr.errors import BitstreamError, UsageError
+from vinr.models import Latents, StoredTensor, VideoModel, get_model
+from vinr.video.spec import ColorSpec, FrameBatch, Query, Timeline, VideoSpec
+
+__all__ = ["FrameDataset", "VideoDecoder", "open", "to_uint8"]
+
+FileLike = str | PathLike[str] | bytes | BinaryIO
+LATENT_PREFIX = "latents."
+CACHED_CHUNKS = 8
+
+
+def to_uint8(rgb_NCHW: Tensor) -> Tensor:
+    """Round float rgb in [0, 1] to uint8; values outside are clipped."""
+    return (rgb_NCHW.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class _FileLatents:
+    """A latent store that reads and decodes the chunks of the frames asked for, and keeps the last few."""
+
+    def __init__(
+        self, container: Container, network: int, decoder: ChunkDecoder, num_frames: int, device: torch.device
+    ) -> None:
+        self._container, self._network, self._decoder = container, network, decoder
+        self._num_frames, self._device = num_frames, device
+        self._cache: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
+
+    def read(self, index_N: Tensor) -> Latents:
+        """See :class:`vinr.models.LatentStore`."""
+        size = self._decoder.frames_per_chunk
+        rows = []
+        for index in index_N.tolist():
+            chunk = self._chunk(index // size)
+            rows.append({name: value[index % size] for name, value in chunk.items()})
+        names = rows[0].keys()
+        stacked = {name: torch.stack([row[name] for row in rows]).to(self._device) for name in names}
+        return Latents({name.removeprefix(LATENT_PREFIX): value for name, value in stacked.items()})
+
+    def _chunk(self, number: int) -> dict[str, Tensor]:
+        if number in self._cache:
+            self._cache.move_to_end(number)
+            return self._cache[number]
+        size = self._decoder.frames_per_chunk
+        count = min(size, self._num_frames - number * size)
+        values = self._decoder.decode(self._container.read_chunk(self._network, number), count)
+        self._cache[number] = values
+        if len(self._cache) > CACHED_CHUNKS:
+            self._cache.popitem(last=False)
+        return values
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Frames ``first`` … of a clip, found in ``network`` from its frame ``offset`` on."""
+
+    network: int
+    first: int
+    num_frames: int
+    offset: int
+
+
+class VideoDecoder:
+    """One clip of a .vinr file. A :class:`vinr.video.spec.FrameSource`.
+
+    Frames are decoded one at a time, so that a frame is the same, bit for bit, whether it is asked for alone or
+    with others (on the same machine; other machines may differ by the rounding of their arithmetic).
+
+    Parameters
+    ----------
+    file
+        Path, bytes, or a seekable binary file. A path may end in ``#name`` to choose a clip.
+    clip
+        Name of the clip, where the file holds several.
+    device
+        ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    BitstreamError
+        If the file is damaged, hostile, or of a newer format.
+    UsageError
+        If the file does not exist, or the clip is unknown or must be named.
+    """
+
+    def __init__(self, file: FileLike, *, clip: str | None = None, device: str = "auto") -> None:
+        file, clip = _split_clip(file, clip)
+        self._device = resolve_device(device)
+        self._container = Container.open(file)
+        try:
+            self.header: Header = self._container.header
+            self._clip_number = _find_clip(self.header, clip)
+            self.clip: Clip = self.header.clips[self._clip_number]
+            self.spec = _clip_spec(self.clip)
+            self.timeline = self._read_timeline()
+            self._spans = _spans_of(self.header, self._clip_number)
+        except BaseException:
+            self._container.close()
+            raise
+        self._models: OrderedDict[int, VideoModel] = OrderedDict()
+
+    # -- what is there -------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self.spec.num_frames
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read from the file so far."""
+        return self._container.bytes_read
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the whole file in bytes."""
+        return self._container.num_bytes
+
+    def audio(self) -> bytes | None:
+        """Return the clip's sound as a Matroska file, or None where it has none."""
+        if not self.clip.has_audio:
+            return None
+        return self._container.read(SectionKind.AUDIO, self._clip_number)
+
+    def verify(self) -> None:
+        """Read every section, check every checksum, and decode one frame of each span.
+
+        Raises
+        ------
+        BitstreamError
+            Naming the first damaged part.
+        """
+        self._container.verify()
+        for span in self._spans:
+            self._decode(span.first)
+
+    # -- frames --------------------------------------------------------------------------------------------
+
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Tensor: ...
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Tensor:
+        """Return a frame, uint8 rgb_CHW, or for a slice frames, uint8 rgb_NCHW. Negative numbers as in Python."""
+        if isinstance(key, slice):
+            return self.frames(torch.arange(len(self))[key])
+        return self.frames(torch.tensor([self._checked(key.__index__())]))[0]
+
+    def frames_at(self, indices: Sequence[int]) -> FrameBatch:
+        """Return the frames numbered ``indices``, in that order; repeats and negative numbers are allowed."""
+        index_N = torch.tensor([self._checked(index) for index in indices], dtype=torch.int64)
+        return FrameBatch(index_N, self.frames(index_N))
+
+    def frames_played_at(self, seconds: Sequence[float]) -> FrameBatch:
+        """Return the frames on screen at times ``seconds`` (the first frame appears at 0)."""
+        end = self.timeline.seconds(len(self) - 1) + 1 / self.spec.frame_rate
+        for time in seconds:
+            if not 0 <= time < end:
+                raise IndexError(f"time {time} s; the clip plays from 0 to {float(end):.3f} s")
+        return self.frames_at([self.timeline.index_at(Fraction(time)) for time in seconds])
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW of frames ``index_N``; fractions lie between frames and are interpolated."""
+        if index_N.numel() == 0:
+            return torch.empty((0, 3, self.spec.height, self.spec.width), dtype=torch.uint8)
+        return torch.cat([self._decode(index) for index in index_N.tolist()])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield every frame in order, uint8 rgb_CHW."""
+        return (self._decode(index)[0] for index in range(len(self)))
+
+    def _checked(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index}; the clip has frames 0 to {len(self) - 1}")
+        return index % len(self)
+
+    def _decode(self, time: float) -> Tensor:
+        span = next(s for s in reversed(self._spans) if s.first <= time)
+        inside = min(time - span.first, span.num_frames - 1)
+        model = self._model(span.network)
+        with torch.inference_mode():
+            query = Query.of_frames(torch.tensor([span.offset + inside], device=self._device))
+            return to_uint8(model(query)).cpu()
+
+    # -- networks ------------------------------------------------------------------------------------------
+
+    def _model(self, network: int) -> VideoModel:
+        if network in self._models:
+            self._models.move_to_end(network)
+            return self._models[network]
+        model = self._load(network)
+        self._models[network] = model
+        if len(self._models) > 2:
+            self._models.popitem(last=False)
+        return model
+
+    def _load(self, network: int) -> VideoModel:
+        entry = self.header.networks[network]
+        video = _network_spec(self.header, network)
+        payload = self._container.read(SectionKind.WEIGHTS, network)
+        try:
+            cls = get_model(entry.model)
+            config = cls.Config.model_validate(entry.architecture)
+            # Shapes are checked without memory first: a hostile header may ask for anything.
+            skeleton = cls.on_meta(config, video)
+            stored, chunks = unpack_fixed(payload, _expected(skeleton))
+            model = cls(config, video, with_encoder=False).to(self._device)
+            model.restore(stored)
+        except UsageError as error:
+            raise BitstreamError(f"network {network}: {error}") from None
+        except ValidationError as error:
+            raise BitstreamError(f"network {network}: {describe_validation(error)}") from None
+        except (ValueError, RuntimeError, OverflowError) as error:
+            reason = str(error).splitlines()[0]
+            raise BitstreamError(f"network {network} cannot be built from its header: {reason}") from None
+        if skeleton.per_frame_shapes():
+            store = _FileLatents(self._container, network, chunks, video.num_frames, self._device)
+            model.attach_latents(store)
+        return model.eval()
+
+    def _read_timeline(self) -> Timeline:
+        if not self.clip.has_times:
+            return Timeline(self.spec.num_frames, self.spec.frame_rate)
+        payload = self._container.read(SectionKind.TIMES, self._clip_number)
+        return decode_times(payload, self.spec.num_frames, self.spec.frame_rate)
+
+    # -- resources -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class FrameDataset(Dataset[Tensor]):
+    """The frames of a .vinr file as a torch ``Dataset`` of uint8 rgb_CHW; each worker opens the file itself."""
+
+    def __init__(self, file: str | PathLike[str], *, clip: str | None = None, device: str = "cpu") -> None:
+        self._arguments: dict[str, Any] = {"file": fspath(file), "clip": clip, "device": device}
+        with VideoDecoder(**self._arguments) as decoder:
+            self.spec = decoder.spec
+        self._decoder: VideoDecoder | None = None
+
+    def __len__(self) -> int:
+        return self.spec.num_frames
+
+    def __getitem__(self, index: int) -> Tensor:
+        if self._decoder is None:
+            self._decoder = VideoDecoder(**self._arguments)
+        return self._decoder[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_decoder": None}
+
+
+def open(file: FileLike, *, clip: str | None = None, device: str = "auto") -> VideoDecoder:
+    """Open a .vinr file for decoding; see :class:`VideoDecoder`."""
+    return VideoDecoder(file, clip=clip, device=device)
+
+
+def _split_clip(file: FileLike, clip: str | None) -> tuple[FileLike, str | None]:
+    if isinstance(file, (bytes, bytearray)) or not isinstance(file, (str, PathLike)):
+        return file, clip
+    text = fspath(file)
+    path, mark, name = text.rpartition("#")
+    if clip is None and mark and path.endswith(".vinr"):
+        return path, name
+    return text, clip
+
+
+def _find_clip(header: Header, name: str | None) -> int:
+    names = [clip.name for clip in header.clips]
+    if name is None:
+        if len(names) == 1:
+            return 0
+        raise UsageError(f"the file holds {len(names)} clips; name one: FILE.vinr#{names[0]}, …")
+    if name not in names:
+        raise UsageError(f"no clip {name!r} in the file; it holds {', '.join(names[:20])}")
+    return names.index(name)
+
+
+def _clip_spec(clip: Clip) -> VideoSpec:
+    color = ColorSpec(clip.color.matrix, clip.color.range, clip.color.bit_depth)
+    return VideoSpec(clip.num_frames, clip.height, clip.width, Fraction(*clip.frame_rate), color)
+
+
+def _spans_of(header: Header, clip_number: int) -> list[_Span]:
+    spans = []
+    for number, network in enumerate(header.networks):
+        offset = 0
+        for clip, first, num_frames in network.spans:
+            if clip == clip_number:
+                spans.append(_Span(number, first, num_frames, offset))
+            offset += num_frames
+    return sorted(spans, key=lambda span: span.first)
+
+
+def _network_spec(header: Header, network: int) -> VideoSpec:
+    spans = header.networks[network].spans
+    clip = header.clips[spans[0][0]]
+    lengths = tuple(num_frames for _, _, num_frames in spans)
+    return VideoSpec(
+        sum(lengths), clip.height, clip.width, Fraction(*clip.frame_rate), span_lengths=lengths
+    )
+
+
+def _expected(skeleton: VideoModel) -> dict[str, StoredTensor]:
+    """Return what the file must hold: fixed tensors, and one frame's slice of each per-frame tensor."""
+    expected = {name: item for name, item in skeleton.stored().items() if not item.per_frame}
+    for name, shape in skeleton.per_frame_shapes().items():
+        value = torch.empty((1, *shape), device="meta")
+        expected[LATENT_PREFIX + name] = StoredTensor(value, "latent", per_frame=True)
+    return expected

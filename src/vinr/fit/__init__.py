@@ -1,0 +1,21 @@
+"""Fitting: tasks, losses, schedules, optimisers, and the one loop that uses them."""
+
+from __future__ import annotations
+
+from vinr.fit.events import Collapsed, Event, Noted, Resumed, RoundDone, ignore
+from vinr.fit.loop import FitResult, build_model, fit
+from vinr.fit.tasks import Reconstruct, Task
+
+__all__ = [
+    "Collapsed",
+    "Event",
+    "FitResult",
+    "Noted",
+    "Reconstruct",
+    "Resumed",
+    "RoundDone",
+    "Task",
+    "build_model",
+    "fit",
+    "ignore",
+]

@@ -1,0 +1,49 @@
+"""What a fit tells those who watch it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Collapsed", "Event", "Noted", "Resumed", "RoundDone", "ignore"]
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """A round went well. PSNR is of the training frames of that round, before 8-bit rounding."""
+
+    epochs_done: float
+    progress: float
+    psnr_db: float
+    seconds_done: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Collapsed:
+    """The PSNR fell from ``best_psnr_db``; the fit went back and lowered its rate to ``rate_scale`` × the planned."""
+
+    psnr_db: float
+    best_psnr_db: float
+    epochs_lost: float
+    rate_scale: float
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A checkpoint was taken up after ``epochs_done``."""
+
+    epochs_done: float
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something worth a line: a choice made, a setting without effect."""
+
+    text: str
+
+
+Event = RoundDone | Collapsed | Resumed | Noted
+
+
+def ignore(event: Event) -> None:
+    """Watch nothing."""

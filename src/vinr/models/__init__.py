@@ -1,0 +1,71 @@
+"""Video representations, one paper a file; the file name is the registry."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from inspect import getdoc, isabstract
+from pkgutil import iter_modules
+
+from vinr.errors import UsageError
+from vinr.models._base import (
+    FrozenLatents,
+    HybridModel,
+    IndexModel,
+    Latents,
+    LatentStore,
+    ModelConfig,
+    Role,
+    StoredTensor,
+    VideoModel,
+)
+
+__all__ = [
+    "FrozenLatents",
+    "HybridModel",
+    "IndexModel",
+    "LatentStore",
+    "Latents",
+    "ModelConfig",
+    "Role",
+    "StoredTensor",
+    "VideoModel",
+    "describe_model",
+    "get_model",
+    "list_models",
+]
+
+
+def _plugins() -> dict[str, str]:
+    return {entry.name: entry.value for entry in entry_points(group="vinr.models")}
+
+
+def list_models() -> list[str]:
+    """Return the names of all models: files of this folder, and entry points of the group ``vinr.models``."""
+    own = {module.name for module in iter_modules(__path__) if not module.name.startswith("_")}
+    return sorted(own | _plugins().keys())
+
+
+@cache
+def get_model(name: str) -> type[VideoModel]:
+    """Return the model class that the file (or entry point) ``name`` defines.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    """
+    if name not in list_models():
+        raise UsageError(f"unknown model {name!r}; there are {', '.join(list_models())}")
+    module = import_module(_plugins().get(name, f"{__name__}.{name}"))
+    for item in vars(module).values():
+        own = isinstance(item, type) and item.__module__ == module.__name__
+        if own and issubclass(item, VideoModel) and not isabstract(item):
+            return item
+    raise UsageError(f"{module.__name__} defines no VideoModel")
+
+
+def describe_model(name: str) -> str:
+    """Return the first line of the model's docstring: the paper it implements."""
+    return (getdoc(get_model(name)) or name).splitlines()[0]

@@ -1,0 +1,331 @@
+"""The protocol every video representation implements.
+
+::
+
+    fitting    Query ──┐                          decoding   Query ──┐
+                       ├─> forward ─> rgb in [0,1]                   ├─> forward ─> rgb in [0,1]
+    frames ─> encode ──┘                          latents (file) ────┘
+
+An :class:`IndexModel` maps a query to pixels. A :class:`HybridModel` also has an encoder that turns each frame
+into latents; the encoder is used while fitting only, the latents are stored.
+
+Axes: N frames (or patches) of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, Self, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vinr.settings import Settings
+from vinr.video.spec import FrameSource, Query, VideoSpec
+
+__all__ = [
+    "FrozenLatents",
+    "HybridModel",
+    "IndexModel",
+    "LatentStore",
+    "Latents",
+    "ModelConfig",
+    "Role",
+    "StoredTensor",
+    "VideoModel",
+]
+
+Role = Literal["weight", "bias", "grid", "latent", "keyframe"]
+
+LATENT_PREFIX = "latents."
+
+
+class ModelConfig(Settings):
+    """Base of the architecture settings of one model; written into the file, so all of it is bounded."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that a decoder needs.
+
+    ``role`` selects how it is quantised and under which component it is reported. A ``per_frame`` tensor has
+    one slice along its first axis for each frame of the video, coded so that one frame's slice can be read alone.
+    """
+
+    value: Tensor
+    role: Role
+    per_frame: bool = False
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Output of an encoder for N frames.
+
+    ``per_frame``: name → tensor whose first axis is N. ``shared``: name → tensor that belongs to the whole video.
+    """
+
+    per_frame: dict[str, Tensor] = field(default_factory=dict)
+    shared: dict[str, Tensor] = field(default_factory=dict)
+
+
+class LatentStore(Protocol):
+    """Where a fitted model finds the latents of its frames: in memory, or in a file."""
+
+    def read(self, index_N: Tensor) -> Latents:
+        """Return the latents of frames ``index_N`` (int64, each in 0 … num_frames − 1)."""
+        ...
+
+
+class FrozenLatents(nn.Module):
+    """Latents of all frames held in memory as parameters, so that they can still be polished."""
+
+    def __init__(self, latents: Latents) -> None:
+        super().__init__()
+        self.per_frame = nn.ParameterDict({name: nn.Parameter(t) for name, t in latents.per_frame.items()})
+        self.shared = nn.ParameterDict({name: nn.Parameter(t) for name, t in latents.shared.items()})
+
+    def read(self, index_N: Tensor) -> Latents:
+        """Return the latents of frames ``index_N``."""
+        return Latents(
+            {name: value[index_N] for name, value in self.per_frame.items()}, dict(self.shared.items())
+        )
+
+
+class VideoModel(nn.Module, ABC):
+    """A network that represents one video (or several, numbered through).
+
+    Parameters
+    ----------
+    config
+        Architecture, an instance of ``cls.Config``.
+    video
+        Number of frames and frame size. A model pads to its own :meth:`coded_size` and crops what it returns.
+    """
+
+    Config: ClassVar[type[ModelConfig]]
+
+    def __init__(self, config: ModelConfig, video: VideoSpec) -> None:
+        super().__init__()
+        self.video = video
+
+    @classmethod
+    @abstractmethod
+    def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> ModelConfig:
+        """Return a configuration for any ``video``.
+
+        ``width`` > 0 is a continuous dial: the stored total rises with it. ``settings`` are the architecture
+        settings already decided (a preset's, the user's ``--set``); strides and widths missing there are chosen.
+        """
+
+    @abstractmethod
+    def coded_size(self) -> tuple[int, int]:
+        """Return rows and columns the network produces: the frame's, rounded up to what the strides allow."""
+
+    @abstractmethod
+    def forward(self, query: Query, source: FrameSource | None = None) -> Tensor:
+        """Return float rgb_NCHW in [0, 1], cropped to the frame (whole-frame queries).
+
+        ``source`` gives the frames to encode while fitting; afterwards (:meth:`freeze`, :meth:`restore`) none
+        is needed.
+        """
+
+    @abstractmethod
+    def freeze(self, source: FrameSource) -> None:
+        """Encode all of ``source`` once, so that afterwards no source is needed. Does nothing to index models."""
+
+    def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name → shape of one frame's slice, for every per-frame tensor that :meth:`stored` will hold."""
+        return {}
+
+    @abstractmethod
+    def attach_latents(self, store: LatentStore) -> None:
+        """Take per-frame tensors from ``store`` from now on."""
+
+    @final
+    def stored(self) -> dict[str, StoredTensor]:
+        """Return every tensor a decoder needs, by name, in a fixed order. The encoder is not among them."""
+        grids = {
+            f"{module_name}.{name}" if module_name else name
+            for module_name, module in self.named_modules()
+            for name in getattr(module, "grid_names", ())
+        }
+        found: dict[str, StoredTensor] = {}
+        for name, value in self.named_parameters():
+            if name.startswith("encoder."):
+                continue
+            if name.startswith(LATENT_PREFIX):
+                per_frame = name.startswith(LATENT_PREFIX + "per_frame.")
+                found[LATENT_PREFIX + name.rsplit(".", 1)[1]] = StoredTensor(value, "latent", per_frame)
+                continue
+            role: Role = "grid" if name in grids else "bias" if value.ndim <= 1 else "weight"
+            found[name] = StoredTensor(value, role)
+        return found
+
+    @final
+    def restore(self, stored: Mapping[str, StoredTensor]) -> None:
+        """Load the values of :meth:`stored`, in place; names and shapes must be exactly the model's.
+
+        Per-frame tensors may be left out when they come from a store (:meth:`attach_latents`).
+
+        Raises
+        ------
+        ValueError
+            If a tensor is missing, unknown, or of another shape.
+        """
+        per_frame = {LATENT_PREFIX + name: shape for name, shape in self.per_frame_shapes().items()}
+        own = {name: item for name, item in self.stored().items() if not item.per_frame}
+        given = {name: item for name, item in stored.items() if name not in per_frame}
+        if own.keys() != given.keys():
+            odd = sorted(own.keys() ^ given.keys())[:3]
+            raise ValueError(f"stored tensors do not fit the model: {', '.join(odd)}")
+        with torch.no_grad():
+            for name, item in own.items():
+                value = given[name].value
+                if value.shape != item.value.shape:
+                    raise ValueError(f"{name}: shape {tuple(value.shape)}, not {tuple(item.value.shape)}")
+                item.value.copy_(value)
+        latents = {name: stored[name].value for name in per_frame if name in stored}
+        if latents.keys() == per_frame.keys() and latents:
+            for name, value in latents.items():
+                expected = (self.video.num_frames, *per_frame[name])
+                if tuple(value.shape) != expected:
+                    raise ValueError(f"{name}: shape {tuple(value.shape)}, not {expected}")
+            plain = {name.removeprefix(LATENT_PREFIX): value for name, value in latents.items()}
+            self.attach_latents(FrozenLatents(Latents(per_frame=plain)))
+
+    @final
+    def crop(self, rgb_NCHW: Tensor, query: Query) -> Tensor:
+        """Cut the padding off whole frames; patches keep it (it is cut when they are joined)."""
+        if not query.grid.is_whole_frame:
+            return rgb_NCHW
+        return rgb_NCHW[..., : self.video.height, : self.video.width]
+
+    @final
+    @classmethod
+    def on_meta(cls, config: ModelConfig, video: VideoSpec) -> Self:
+        """Build the model without memory for its values: to count, to check shapes, to solve for a size."""
+        with torch.device("meta"):
+            return cls(config, video)
+
+    @final
+    def num_stored(self) -> int:
+        """Return how many numbers a file must hold: decoder, head, grids, and every frame's latents."""
+        per_frame = sum(torch.Size(shape).numel() for shape in self.per_frame_shapes().values())
+        fixed = sum(item.value.numel() for item in self.stored().values() if not item.per_frame)
+        return fixed + self.video.num_frames * per_frame
+
+
+class IndexModel(VideoModel):
+    """A model whose only input is where and when: the author writes :meth:`decode`."""
+
+    @abstractmethod
+    def decode(self, query: Query) -> Tensor:
+        """Return float rgb_NCHW in [0, 1] of :meth:`coded_size` (or a patch of it)."""
+
+    @final
+    def forward(self, query: Query, source: FrameSource | None = None) -> Tensor:
+        """See :meth:`VideoModel.forward`; ``source`` is not used."""
+        return self.crop(self.decode(query), query)
+
+    @final
+    def freeze(self, source: FrameSource) -> None:
+        """Nothing to encode."""
+
+    @final
+    def attach_latents(self, store: LatentStore) -> None:
+        """Index models have no latents."""
+        raise ValueError("this model has no per-frame tensors")
+
+
+class HybridModel(VideoModel):
+    """A model with an encoder: the author writes :meth:`encode`, :meth:`decode`, :meth:`per_frame_shapes`.
+
+    Everything that only the encoder needs lives in ``self.encoder`` and is never stored.
+    """
+
+    encoder: nn.Module | None
+
+    def __init__(self, config: ModelConfig, video: VideoSpec) -> None:
+        super().__init__(config, video)
+        self.latents: FrozenLatents | None = None
+        self._store: LatentStore | None = None
+
+    @abstractmethod
+    def encode(self, source: FrameSource, index_N: Tensor) -> Latents:
+        """Return the latents of frames ``index_N`` of ``source`` (use :meth:`read_frames`)."""
+
+    @abstractmethod
+    def decode(self, query: Query, latents: Latents) -> Tensor:
+        """Return float rgb_NCHW in [0, 1] of :meth:`coded_size` (or a patch of it)."""
+
+    @abstractmethod
+    def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See :meth:`VideoModel.per_frame_shapes`."""
+
+    @final
+    def forward(self, query: Query, source: FrameSource | None = None) -> Tensor:
+        """See :meth:`VideoModel.forward`. Frozen models interpolate latents for times between frames."""
+        if source is not None:
+            latents = self.encode(source, query.time_N.round().long())
+        else:
+            latents = self.latents_at(query.time_N)
+        return self.crop(self.decode(query, latents), query)
+
+    @final
+    def latents_at(self, time_N: Tensor) -> Latents:
+        """Return stored latents at ``time_N`` (frames); between frames, the linear mix of both neighbours'."""
+        if self._store is None:
+            raise ValueError("the model has no latents yet: freeze it, restore it, or give a source")
+        before_N = time_N.floor().long().clamp(0, self.video.num_frames - 1)
+        part_N = time_N - before_N
+        before = self._store.read(before_N)
+        if not bool((part_N > 0).any()):
+            return before
+        after = self._store.read((before_N + 1).clamp(max=self.video.num_frames - 1))
+        mixed = {}
+        for name, value in before.per_frame.items():
+            share = part_N.to(value.dtype).view(-1, *[1] * (value.ndim - 1))
+            mixed[name] = torch.lerp(value, after.per_frame[name], share)
+        return Latents(mixed, before.shared)
+
+    @final
+    def freeze(self, source: FrameSource) -> None:
+        """Encode every frame, keep the latents as parameters, and drop the encoder."""
+        self.eval()
+        parts: dict[str, list[Tensor]] = {}
+        shared: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for first in range(0, self.video.num_frames, 4):
+                index_N = torch.arange(first, min(first + 4, self.video.num_frames))
+                latents = self.encode(source, index_N)
+                shared = latents.shared
+                for name, value in latents.per_frame.items():
+                    parts.setdefault(name, []).append(value)
+        per_frame = {name: torch.cat(values) for name, values in parts.items()}
+        self.latents = FrozenLatents(Latents(per_frame, shared))
+        self._store = self.latents
+        self.drop_encoder()
+
+    @final
+    def drop_encoder(self) -> None:
+        """Forget the encoder: what is fitted or decoded from now on needs none."""
+        self.encoder = None
+
+    @final
+    def attach_latents(self, store: LatentStore) -> None:
+        """See :meth:`VideoModel.attach_latents`."""
+        self._store = store
+        if isinstance(store, FrozenLatents):
+            self.latents = store
+
+    @final
+    def read_frames(self, source: FrameSource, index_N: Tensor) -> Tensor:
+        """Return frames of ``source`` as float rgb_NCHW in [0, 1], edges repeated up to :meth:`coded_size`."""
+        parameter = next(self.parameters())
+        rgb_NCHW = source.frames(index_N).to(parameter.device, parameter.dtype) / 255
+        height, width = self.coded_size()
+        missing = (0, width - rgb_NCHW.shape[3], 0, height - rgb_NCHW.shape[2])
+        return F.pad(rgb_NCHW, missing, mode="replicate") if any(missing) else rgb_NCHW

@@ -1,0 +1,177 @@
+"""Positional encodings of time (and of any other normalised position).
+
+A position t is described by sin and cos of ``base^l · π · t`` for l = 0 … levels − 1 (NeRV, NeurIPS 2021). With
+80 levels of base 1.25 the fastest wave turns 2·10⁷ times from t = 0 to 1, so the order of roundings decides its
+value: float32 and float64 disagree completely. A file must decode alike everywhere, hence the default computes
+in integers up to one last rounding; the float32 modes repeat what published checkpoints were trained with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = [
+    "EncodingOrder",
+    "EncodingPrecision",
+    "TimeEncoding",
+    "TimeNorm",
+    "encode_position",
+    "float32_bases",
+    "normalise_time",
+]
+
+EncodingOrder = Literal["interleaved", "blocks"]
+EncodingPrecision = Literal["exact", "float32", "float32_bases"]
+TimeNorm = Literal["i/T", "i/(T-1)", "(i+1)/T"]
+
+# Angles are integers in units of 2^-128. PI is floor(π · 2^128).
+_BITS = 128
+_PI = 0x3_243F6A88_85A308D3_13198A2E_03707344
+# 1.25^45 as PyTorch's float32 power gives it lies one unit above the nearest float32.
+_POWER_STEPS_UP = {(1.25, 45): 1}
+
+
+def normalise_time(time: float, num_frames: int, rule: TimeNorm) -> Fraction:
+    """Return the normalised time of ``time`` (in frames, may lie between two) as an exact fraction.
+
+    Under ``i/(T-1)`` the only frame of a one-frame video has time 0.
+    """
+    exact = Fraction(time)
+    if rule == "i/T":
+        return exact / num_frames
+    if rule == "(i+1)/T":
+        return (exact + 1) / num_frames
+    return exact / max(num_frames - 1, 1)
+
+
+@lru_cache(maxsize=16_384)
+def encode_position(
+    position: Fraction,
+    *,
+    base: float,
+    levels: int,
+    order: EncodingOrder = "blocks",
+    precision: EncodingPrecision = "exact",
+) -> tuple[float, ...]:
+    """Return the 2 · ``levels`` numbers that describe ``position``; they are cached.
+
+    Parameters
+    ----------
+    position
+        Normalised time or coordinate, usually in [0, 1].
+    base
+        Ratio of neighbouring frequencies. ``exact`` reads it as the decimal number it prints as (1.05 = 21/20).
+    order
+        ``interleaved``: sin, cos of level 0, then of level 1, …; ``blocks``: all sines, then all cosines.
+    precision
+        ``exact``: no rounding before the result, the same everywhere. ``float32``: the position, the bases and
+        their product rounded to float32 as the references do (interleaved: (t · base^l) · π; blocks:
+        t · (base^l · π)). ``float32_bases``: as ``float32``, but position and product in float64.
+    """
+    if precision == "exact":
+        pairs = list(_exact_waves(position, Fraction(str(base)), levels))
+    else:
+        pairs = [_wave_of_float(angle) for angle in _rounded_angles(position, base, levels, order, precision)]
+    if order == "interleaved":
+        return tuple(value for pair in pairs for value in pair)
+    return tuple(sine for sine, _ in pairs) + tuple(cosine for _, cosine in pairs)
+
+
+def float32_bases(base: float, levels: int) -> tuple[float, ...]:
+    """Return ``base^l · π`` with two roundings to float32: the power, then its product with π."""
+    return tuple(float(np.float32(float(_float32_power(base, level)) * math.pi)) for level in range(levels))
+
+
+@dataclass(frozen=True)
+class TimeEncoding:
+    """Encodes frame numbers, see :func:`encode_position` and :func:`normalise_time`."""
+
+    num_frames: int
+    base: float
+    levels: int
+    order: EncodingOrder = "blocks"
+    time_norm: TimeNorm = "i/T"
+    precision: EncodingPrecision = "exact"
+
+    @property
+    def num_features(self) -> int:
+        """Numbers that describe one time."""
+        return 2 * self.levels
+
+    def __call__(self, time_N: Tensor) -> Tensor:
+        """Return float64 features (N, 2 · levels), on the CPU, of ``time_N`` in frames."""
+        rows = [self._row(time) for time in time_N.tolist()]
+        return torch.tensor(rows, dtype=torch.float64).view(-1, self.num_features)
+
+    def _row(self, time: float) -> tuple[float, ...]:
+        return encode_position(
+            normalise_time(time, self.num_frames, self.time_norm),
+            base=self.base,
+            levels=self.levels,
+            order=self.order,
+            precision=self.precision,
+        )
+
+
+def _exact_waves(position: Fraction, base: Fraction, levels: int) -> Iterator[tuple[float, float]]:
+    numerator, denominator = position.numerator, position.denominator
+    for _ in range(levels):
+        numerator %= 2 * denominator
+        quadrant, rest = divmod(2 * numerator, denominator)
+        yield _turn(quadrant, (_PI >> 1) * rest // denominator)
+        numerator *= base.numerator
+        denominator *= base.denominator
+
+
+def _rounded_angles(
+    position: Fraction, base: float, levels: int, order: EncodingOrder, precision: EncodingPrecision
+) -> list[float]:
+    time = float(position)
+    if precision == "float32_bases":
+        return [time * step for step in float32_bases(base, levels)]
+    time32 = np.float32(time)
+    if order == "blocks":
+        return [float(time32 * np.float32(step)) for step in float32_bases(base, levels)]
+    powers = (np.float32(base**level) for level in range(levels))
+    return [float((time32 * power) * np.float32(math.pi)) for power in powers]
+
+
+def _float32_power(base: float, level: int) -> np.float32:
+    power = np.float32(float(Fraction(base) ** level))
+    for _ in range(_POWER_STEPS_UP.get((base, level), 0)):
+        power = np.nextafter(power, np.float32(np.inf))
+    return power
+
+
+def _wave_of_float(angle: float) -> tuple[float, float]:
+    numerator, denominator = angle.as_integer_ratio()
+    quadrant, rest = divmod((numerator << _BITS) // denominator, _PI >> 1)
+    return _turn(quadrant, rest)
+
+
+def _turn(quadrant: int, rest: int) -> tuple[float, float]:
+    """Return sin and cos of ``quadrant`` right angles plus ``rest`` (fixed point, less than one right angle)."""
+    sine, cosine = _series(rest, rest, 1), _series(1 << _BITS, rest, 0)
+    for _ in range(quadrant % 4):
+        sine, cosine = cosine, -sine
+    return sine / (1 << _BITS), cosine / (1 << _BITS)
+
+
+def _series(first: int, angle: int, power: int) -> int:
+    """Sum the Taylor series of sin or cos whose first term is ``first``, of the given power of ``angle``."""
+    square = angle * angle >> _BITS
+    total = term = first
+    while term:
+        power += 2
+        term = (term * square >> _BITS) // (power * (power - 1))
+        total += -term if power % 4 >= 2 else term
+    return total

@@ -1,0 +1,135 @@
+"""What an encode will do: model, size, budget and segments, chosen where the user left them open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vinr.config import Preset, default_model, load_preset, validate_architecture
+from vinr.errors import UsageError
+from vinr.models import get_model
+from vinr.models._sizing import solve_size
+from vinr.video.spec import VideoSpec
+
+__all__ = ["Budget", "Job", "choose_budget", "choose_preset", "default_parameters", "split_segments"]
+
+# Two known points fix the default size: 0.19 M parameters suit 132 frames of 160×320, the papers' 1.5 M suit
+# 132 frames of 640×1280. Larger videos have more redundancy, so the exponent is below one.
+REFERENCE_PARAMETERS = 190_000
+REFERENCE_PIXELS = 132 * 160 * 320
+SIZE_EXPONENT = 0.745
+PARAMETERS_LIMITS = (20_000, 30_000_000)
+
+# Three minutes suit 132 frames of 160×320 on two CPU cores; the time rises with the root of the pixels, so that
+# longer and larger videos take longer, but not unreasonably.
+REFERENCE_SECONDS = 180.0
+TIME_EXPONENT = 0.5
+SECONDS_LIMITS = (30.0, 6 * 3600.0)
+
+MAX_SEGMENT_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Time to spend on a whole file, in seconds, or None where epochs are counted."""
+
+    seconds: float | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to fit: frames ``first`` … ``first + num_frames`` of clip number ``clip``."""
+
+    clip: int
+    first: int
+    num_frames: int
+    share: float
+
+
+def default_parameters(num_pixels: int) -> int:
+    """Return how many numbers to store for a video of ``num_pixels`` (frames × rows × columns)."""
+    wanted = REFERENCE_PARAMETERS * (num_pixels / REFERENCE_PIXELS) ** SIZE_EXPONENT
+    low, high = PARAMETERS_LIMITS
+    return round(min(max(wanted, low), high))
+
+
+def choose_budget(
+    num_pixels: int, *, epochs: int | None, seconds: float | None, overrides: Sequence[str]
+) -> Budget:
+    """Decide between epochs and seconds.
+
+    Epochs given (option, ``--set fit.epochs``, or a recipe asked for by name, which brings its own) are kept;
+    else the time given; else a time suited to the size of the video.
+    """
+    if epochs is not None and seconds is not None:
+        raise UsageError("both a number of epochs and a time are given; give one of them")
+    asked = any(item.split("=")[0].strip() in ("fit.epochs", "fit.recipe") for item in overrides)
+    if seconds is not None:
+        return Budget(seconds, chosen=False)
+    if epochs is not None or asked:
+        return Budget(None, chosen=False)
+    low, high = SECONDS_LIMITS
+    wanted = REFERENCE_SECONDS * (num_pixels / REFERENCE_PIXELS) ** TIME_EXPONENT
+    return Budget(min(max(wanted, low), high), chosen=True)
+
+
+def choose_preset(
+    spec: VideoSpec,
+    *,
+    model: str | None,
+    preset: str | Path | None,
+    num_parameters: int | None,
+    overrides: Sequence[str],
+) -> Preset:
+    """Return a preset with a complete architecture for a video of ``spec``.
+
+    Raises
+    ------
+    UsageError
+        If names or keys are unknown, or the size cannot be reached.
+    """
+    if model is not None and preset is not None:
+        raise UsageError("both a model and a preset are given; a preset names its model, give one of them")
+    chosen = load_preset(preset or model or default_model(), overrides)
+    architecture = dict(chosen.architecture)
+    cls = get_model(chosen.model)
+    complete = all(not field.is_required() or name in architecture for name, field in cls.Config.model_fields.items())
+    if complete and num_parameters is not None:
+        raise UsageError(f"{chosen.name} fixes the size; give --params with --model, or the preset alone")
+    if complete:
+        config = validate_architecture(cls, architecture)
+    else:
+        config = solve_size(cls, spec, num_parameters or default_parameters(spec.num_pixels), architecture)
+    return chosen.model_copy(update={"architecture": config.model_dump(mode="json", exclude_defaults=True)})
+
+
+def split_segments(specs: Sequence[VideoSpec], segment_seconds: float | None) -> list[Job]:
+    """Cut clips into segments, each fitted by a network of its own.
+
+    Without ``segment_seconds`` a clip is one segment unless its frames would fill more than 2 GiB. A clip's
+    segments are equally long to within one frame.
+    """
+    total = sum(spec.num_pixels for spec in specs)
+    jobs = []
+    for clip, spec in enumerate(specs):
+        frame_bytes = 3 * spec.height * spec.width
+        longest = max(MAX_SEGMENT_BYTES // frame_bytes, 1)
+        if segment_seconds is not None:
+            longest = min(longest, max(round(segment_seconds * spec.fps), 1))
+        count = -(-spec.num_frames // longest)
+        bounds = [round(spec.num_frames * i / count) for i in range(count + 1)]
+        for first, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            share = (stop - first) * spec.height * spec.width / total
+            jobs.append(Job(clip, first, stop - first, share))
+    return jobs
+
+
+def describe_threads(device: torch.device) -> str:
+    """Return the device in words, with the number of threads on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads"

@@ -1,0 +1,1 @@
+"""Frames in and out: what a video is, reading, colour, patches, writing."""

@@ -1,0 +1,194 @@
+"""What is asked for, and in which units.
+
+Axes in names: N frames (or patches) of a batch, C colour channels (red, green, blue), H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "ColorSpec",
+    "FrameBatch",
+    "FrameSource",
+    "PatchGrid",
+    "Query",
+    "Timeline",
+    "VideoSpec",
+]
+
+ColorMatrix = Literal["bt601", "bt709"]
+ColorRange = Literal["limited", "full"]
+
+
+@dataclass(frozen=True)
+class ColorSpec:
+    """How the 8-bit RGB frames relate to the Y'CbCr of the original file.
+
+    ``matrix`` and ``range`` are those the input was converted with; output is converted back with the same.
+    ``bit_depth`` is the input's (8 or 10), kept for information: frames are 8-bit.
+    """
+
+    matrix: ColorMatrix = "bt601"
+    range: ColorRange = "limited"
+    bit_depth: int = 8
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """Size and rate of a video, as fitted (after crop, resize and frame selection).
+
+    ``span_lengths`` gives the number of frames of each clip when one network represents several clips, whose
+    frames are then numbered one after another; it is ``(num_frames,)`` for the ordinary single clip.
+    """
+
+    num_frames: int
+    height: int
+    width: int
+    frame_rate: Fraction = Fraction(30)
+    color: ColorSpec = field(default_factory=ColorSpec)
+    span_lengths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or self.height < 1 or self.width < 1 or self.frame_rate <= 0:
+            raise ValueError(f"a video needs at least one frame of one pixel and a positive rate, got {self}")
+        if not self.span_lengths:
+            object.__setattr__(self, "span_lengths", (self.num_frames,))
+        if sum(self.span_lengths) != self.num_frames or min(self.span_lengths) < 1:
+            raise ValueError(f"span lengths {self.span_lengths} do not add up to {self.num_frames} frames")
+
+    @property
+    def fps(self) -> float:
+        """Nominal frames per second."""
+        return float(self.frame_rate)
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of the whole video: frames × rows × columns, no factor for colour channels."""
+        return self.num_frames * self.height * self.width
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When each frame is shown.
+
+    ``pts`` are presentation times in units of ``time_base`` seconds, strictly rising, the first one 0;
+    ``None`` stands for a constant rate of one frame every ``1 / frame_rate`` seconds.
+    """
+
+    num_frames: int
+    frame_rate: Fraction
+    time_base: Fraction = Fraction(1, 90_000)
+    pts: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.pts is None:
+            return
+        if len(self.pts) != self.num_frames or self.pts[0] != 0:
+            raise ValueError(f"{self.num_frames} frames need as many presentation times, the first one 0")
+        if any(later <= earlier for earlier, later in pairwise(self.pts)):
+            raise ValueError("presentation times must rise strictly")
+
+    def seconds(self, index: int) -> Fraction:
+        """Return the time in seconds at which frame ``index`` appears; the first frame appears at 0."""
+        if not 0 <= index < self.num_frames:
+            raise IndexError(f"frame {index} of {self.num_frames}")
+        if self.pts is None:
+            return index / self.frame_rate
+        return self.pts[index] * self.time_base
+
+    def index_at(self, seconds: float | Fraction) -> int:
+        """Return the frame on screen at ``seconds`` ≥ 0; times past the end show the last frame."""
+        if seconds < 0:
+            raise IndexError(f"time {seconds} s lies before the first frame")
+        exact = Fraction(seconds)
+        if self.pts is None:
+            return min(int(exact * self.frame_rate), self.num_frames - 1)
+        return bisect_right(self.pts, exact / self.time_base) - 1
+
+    def selected(self, indices: Sequence[int]) -> Timeline:
+        """Return the timeline of some frames (rising indices), shifted so that the first appears at 0."""
+        if self.pts is None:
+            steps = {later - earlier for earlier, later in pairwise(indices)}
+            if len(steps) <= 1:
+                step = steps.pop() if steps else 1
+                return Timeline(len(indices), self.frame_rate / step)
+            ticks = tuple(index - indices[0] for index in indices)
+            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks)
+        pts = tuple(self.pts[index] - self.pts[indices[0]] for index in indices)
+        return Timeline(len(indices), self.frame_rate, self.time_base, pts)
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """How a frame is cut into equal patches: ``rows`` × ``cols``; 1 × 1 is the whole frame."""
+
+    rows: int = 1
+    cols: int = 1
+
+    @property
+    def is_whole_frame(self) -> bool:
+        """Whether a patch of this grid is the frame itself."""
+        return self.rows == 1 and self.cols == 1
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which pixels a model is asked for: N patches, each at its own time.
+
+    ``time_N``: float64, in frames; 3.5 lies half-way between frames 3 and 4. ``row_N``, ``col_N``: int64 patch
+    position in ``grid``. A whole-frame query has the 1 × 1 grid and zeros there.
+    """
+
+    time_N: Tensor
+    row_N: Tensor
+    col_N: Tensor
+    grid: PatchGrid = field(default_factory=PatchGrid)
+
+    @classmethod
+    def of_frames(cls, index_N: Tensor) -> Query:
+        """Ask for whole frames at ``index_N`` (integers, or fractions between frames)."""
+        zero_N = torch.zeros(index_N.shape[0], dtype=torch.int64, device=index_N.device)
+        return cls(index_N.to(torch.float64), zero_N, zero_N)
+
+    def __len__(self) -> int:
+        return int(self.time_N.shape[0])
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Frames with their numbers: ``index_N`` int64, ``rgb_NCHW`` uint8."""
+
+    index_N: Tensor
+    rgb_NCHW: Tensor
+
+    def __post_init__(self) -> None:
+        if self.rgb_NCHW.dtype != torch.uint8 or self.rgb_NCHW.ndim != 4 or self.rgb_NCHW.shape[1] != 3:
+            raise ValueError(f"frames must be uint8 (N, 3, H, W), got {self}")
+        if self.index_N.shape != self.rgb_NCHW.shape[:1]:
+            raise ValueError(f"one number a frame is needed, got {self}")
+
+    def __repr__(self) -> str:
+        return f"FrameBatch(index {tuple(self.index_N.shape)}, rgb {tuple(self.rgb_NCHW.shape)})"
+
+
+@runtime_checkable
+class FrameSource(Protocol):
+    """Anything frames can be read from by number: an input file, a decoder, a decoded anchor."""
+
+    @property
+    def spec(self) -> VideoSpec:
+        """Size and rate of the video."""
+        ...
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW of the frames ``index_N`` (int64, each in 0 … num_frames − 1)."""
+        ...
