@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import vinr
+from clips import moving_shapes, write_clip
+from vinr.config import default_model
+
 PARITY = Path(__file__).parent / "parity"
 
 
@@ -29,3 +33,18 @@ def _random_state() -> Iterator[None]:
 def parity() -> Path:
     """Folder of golden tensors from other implementations."""
     return PARITY
+
+
+@pytest.fixture(scope="session")
+def tiny_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lossless video of 8 frames, 36×50 pixels: odd enough to need padding."""
+    clip = moving_shapes(num_frames=8, height=36, width=50)
+    return write_clip(tmp_path_factory.mktemp("video") / "shapes.mkv", clip)
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_video: Path) -> Path:
+    """That video as a .vinr file of the default model, fitted for a few epochs."""
+    path = tmp_path_factory.mktemp("file") / "shapes.vinr"
+    vinr.encode(tiny_video, path, preset=f"{default_model()}-tiny", epochs=3, device="cpu")
+    return path

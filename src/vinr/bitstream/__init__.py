@@ -1,1 +1,40 @@
-"""TODO"""
+"""The .vinr file: header, section index and checksums, as docs/format.md specifies them.
+
+What is read is untrusted: each count and size is bounded before anything is allocated, and every defect ends
+in :class:`vinr.errors.BitstreamError`. Nothing here knows tensors; the content of sections is bytes.
+"""
+
+from __future__ import annotations
+
+from vinr.bitstream.container import Container, ContainerWriter
+from vinr.bitstream.header import (
+    Clip,
+    Color,
+    EditRecord,
+    Header,
+    Network,
+    Quality,
+    Span,
+)
+from vinr.bitstream.index import SectionKind, SectionSize
+from vinr.bitstream.times import pack_times, unpack_times
+from vinr.bitstream.varint import ByteReader, pack_varint, pack_zigzag
+
+__all__ = [
+    "ByteReader",
+    "Clip",
+    "Color",
+    "Container",
+    "ContainerWriter",
+    "EditRecord",
+    "Header",
+    "Network",
+    "Quality",
+    "SectionKind",
+    "SectionSize",
+    "Span",
+    "pack_times",
+    "pack_varint",
+    "pack_zigzag",
+    "unpack_times",
+]

@@ -1,1 +1,36 @@
-"""TODO"""
+"""How good, and how large: quality of decoded frames against a reference, rates of files, reports of both.
+
+A decoder, an input file and a decoded anchor are all frame sources; every comparison is between two of them,
+on 8-bit frames. Sizes are sizes of files.
+"""
+
+from __future__ import annotations
+
+from vinr.evaluate.metrics import (
+    ClipQuality,
+    ClipQualityMeter,
+    bits_per_pixel,
+    compare_sources,
+    kilobits_per_second,
+    mean_frame_psnr_db,
+    ms_ssim_per_frame,
+    ms_ssim_window,
+    pooled_psnr_db,
+    psnr_per_frame_db,
+)
+from vinr.evaluate.report import side_by_side, to_json
+
+__all__ = [
+    "ClipQuality",
+    "ClipQualityMeter",
+    "bits_per_pixel",
+    "compare_sources",
+    "kilobits_per_second",
+    "mean_frame_psnr_db",
+    "ms_ssim_per_frame",
+    "ms_ssim_window",
+    "pooled_psnr_db",
+    "psnr_per_frame_db",
+    "side_by_side",
+    "to_json",
+]

@@ -1,8 +1,8 @@
 """Named losses, the weighted sum a preset writes, and the image measures they are made of.
 
-All compare float rgb_NCHW in [0, 1] (predictions may leave it: nothing is clamped), one value a frame, then the
-mean over frames. SSIM (Wang et al., 2004) and MS-SSIM (Wang et al., 2003) come from ``pytorch_msssim``: Gaussian
-window of σ = 1.5 kept in float32, valid filtering, constants 0.01 and 0.03, data range 1.
+All compare float rgb_NCHW in [0, 1] (predictions may leave it: nothing is clamped), one value a frame, then
+the mean over frames. SSIM (Wang et al., 2004) and MS-SSIM (Wang et al., 2003) come from ``pytorch_msssim``:
+Gaussian window of σ = 1.5 kept in float32, valid filtering, constants 0.01 and 0.03, data range 1.
 
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
@@ -170,8 +170,8 @@ class Loss:
             if min(height, width) < _TERMS[name].min_side:
                 fitting = [other for other, term in _TERMS.items() if min(height, width) >= term.min_side]
                 raise UsageError(
-                    f"loss {name} needs frames of at least {_TERMS[name].min_side} pixels on the smaller side, "
-                    f"these have {height}×{width}; losses that fit: {', '.join(fitting)}"
+                    f"loss {name} needs frames of at least {_TERMS[name].min_side} pixels on the smaller "
+                    f"side, these have {height}×{width}; losses that fit: {', '.join(fitting)}"
                 )
 
     def __call__(
@@ -184,8 +184,8 @@ class Loss:
         prediction_NCHW, target_NCHW
             Float colours of equal shape, [0, 1]; half precision is lifted to float32 first.
         weight_N1HW
-            Visibility of each pixel, 0 to 1. Both images are multiplied by it and every term still averages over
-            *all* pixels, as HNeRV's inpainting does; ``mse`` is divided by the visible share.
+            Visibility of each pixel, 0 to 1. Both images are multiplied by it and every term still averages
+            over *all* pixels, as HNeRV's inpainting does; ``mse`` is divided by the visible share.
 
         Raises
         ------
@@ -198,17 +198,13 @@ class Loss:
         with torch.autocast(prediction_NCHW.device.type, enabled=False):
             return self._measure(_full_precision(prediction_NCHW), _full_precision(target_NCHW), weight_N1HW)
 
-    def _measure(
-        self, prediction_NCHW: Tensor, target_NCHW: Tensor, weight_N1HW: Tensor | None
-    ) -> LossValue:
+    def _measure(self, prediction_NCHW: Tensor, target_NCHW: Tensor, weight_N1HW: Tensor | None) -> LossValue:
         visible: Tensor | None = None
         if weight_N1HW is not None:
             weight_N1HW = weight_N1HW.to(prediction_NCHW.dtype)
             visible = weight_N1HW.square().mean().clamp_min(1e-12)
             prediction_NCHW, target_NCHW = prediction_NCHW * weight_N1HW, target_NCHW * weight_N1HW
-        values = {
-            name: _TERMS[name].per_frame(prediction_NCHW, target_NCHW).mean() for name in self.weights
-        }
+        values = {name: _TERMS[name].per_frame(prediction_NCHW, target_NCHW).mean() for name in self.weights}
         total = torch.stack([weight * values[name] for name, weight in self.weights.items()]).sum()
         mse = values.get("l2")
         if mse is None:

@@ -18,7 +18,7 @@ __all__ = ["Muon", "build_optimizer", "is_matrix", "orthogonalize", "set_learnin
 
 ADAM_EPSILON = 1e-8
 NEWTON_SCHULZ_STEPS = 5
-# Quintic a·σ + b·σ³ + c·σ⁵ of Jordan's Muon (2024): steepest at 0 while σ in [0, 1] ends near 1 (0.68 to 1.13).
+# Quintic a·σ + b·σ³ + c·σ⁵ of Jordan's Muon (2024): steep at 0; five rounds bring σ in [0.01, 1] near 1.
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NORM_EPSILON = 1e-7
 # Makes the mean square of an update that of Adam's (Liu et al., "Muon is scalable for LLM training", 2025).
@@ -26,10 +26,10 @@ UPDATE_SCALE = 0.2
 
 
 def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settings: FitSettings) -> Optimizer:
-    """Return the optimiser ``settings`` name, for the parameters (as ``named_parameters`` gives them) that learn.
+    """Return the optimiser that ``settings`` name, for the parameters (of ``named_parameters()``) that learn.
 
-    Each group keeps its full rate as ``base_lr`` for :func:`set_learning_rate`. State comes back exactly through
-    ``state_dict`` and ``load_state_dict``.
+    Each group keeps its full rate as ``base_lr`` for :func:`set_learning_rate`. State comes back exactly
+    through ``state_dict`` and ``load_state_dict``.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settin
             )
         if settings.optimizer == "adam" and settings.weight_decay:
             raise UsageError(
-                f"adam has no decoupled weight decay, got {settings.weight_decay:g}; use adamw, or set it to 0"
+                f"adam has no decoupled weight decay, got {settings.weight_decay:g}; use adamw or set it to 0"
             )
         rule = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
         optimizer = rule(
@@ -97,9 +97,11 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
 def orthogonalize(matrix_BMN: Tensor) -> Tensor:
     """Return the matrices B with their singular values moved close to 1 by five Newton–Schulz steps.
 
-    X ← aX + b(XXᵀ)X + c(XXᵀ)²X is a product of polynomials in XXᵀ, which all commute: they are multiplied as
-    M × M matrices (M the smaller side) and applied to X once. In exact arithmetic this is the usual iteration at
-    5 · 2 M²N + 5 M³ multiplications, for 2 M²N + 17 M³; in float32 the two differ by about 1e-6.
+    Each step X ← (a + b·XXᵀ + c·(XXᵀ)²) X multiplies by a polynomial in XXᵀ, and these all commute: they are
+    multiplied as M × M matrices (M the smaller side) and applied to X once. In exact arithmetic this is the
+    usual iteration, at 2·M²N + 17·M³ multiplications instead of 10·M²N + 5·M³. In float32 it is within 2e-5
+    (relative) of the exact result for random matrices, within 1e-3 where singular values span many decades;
+    the usual iteration in bfloat16 is about 2e-2 off.
     """
     is_tall = matrix_BMN.shape[-2] > matrix_BMN.shape[-1]
     wide_BMN = matrix_BMN.mT if is_tall else matrix_BMN
@@ -115,8 +117,10 @@ def orthogonalize(matrix_BMN: Tensor) -> Tensor:
         if step < NEWTON_SCHULZ_STEPS - 1:
             gram_BMM = factor_BMM @ gram_BMM @ factor_BMM
     assert product_BMM is not None
-    result_BMN = product_BMM @ wide_BMN
-    return result_BMN.mT if is_tall else result_BMN
+    result_BMN: Tensor = product_BMM @ wide_BMN
+    if is_tall:
+        result_BMN = result_BMN.mT
+    return result_BMN
 
 
 class Muon(Optimizer):
@@ -243,8 +247,8 @@ def _can_fuse(parameters: list[nn.Parameter]) -> bool:
 def _match_layout(optimizer: Optimizer) -> None:
     """Store loaded state in the memory order of its parameter.
 
-    Files keep tensors row by row. The fused update walks state and parameter in memory order and would silently
-    pair the wrong elements of a channels-last weight.
+    Files keep tensors row by row. The fused update walks state and parameter in memory order and would
+    silently pair the wrong elements of a channels-last weight.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():

@@ -33,8 +33,8 @@ class Precision(NamedTuple):
 def resolve_precision(name: str, device: torch.device | str) -> Precision:
     """Return the arithmetic that ``name`` ("auto", "fp32" or "bf16") means on ``device``.
 
-    "auto" is bfloat16 on CUDA devices that have it, and on processors where a matrix product and a convolution
-    are measured (once a process, a few milliseconds) to be at least 1.2 times as fast in it.
+    "auto" is bfloat16 on CUDA devices that have it, and on processors where a matrix product and a
+    convolution are measured (once a process, a few milliseconds) to be at least 1.2 times as fast in it.
 
     Raises
     ------
@@ -63,14 +63,16 @@ def resolve_precision(name: str, device: torch.device | str) -> Precision:
 def _measured_on_cpu() -> Precision:
     speedup = bf16_speedup(_cpu_seconds)
     if speedup >= WORTHWHILE_SPEEDUP:
-        return Precision(torch.bfloat16, f"bf16: measured {speedup:.1f} times as fast as fp32 on this processor")
+        return Precision(
+            torch.bfloat16, f"bf16: measured {speedup:.1f} times as fast as fp32 on this processor"
+        )
     return Precision(None, f"fp32: bf16 measured {speedup:.2g} times as fast on this processor")
 
 
 def bf16_speedup(seconds: Callable[[str, int, torch.dtype], float]) -> float:
-    """Return how many times as fast bfloat16 is, from ``seconds(operation, size, dtype)`` of ever larger probes.
+    """Return how many times as fast bfloat16 is, by ``seconds(operation, size, dtype)`` of growing probes.
 
-    The result is that of the largest matrix product and convolution together, or of the first hopeless probe.
+    The result is that of the largest matrix product and convolution together, or of the first hopeless one.
     """
     total = {torch.float32: 0.0, torch.bfloat16: 0.0}
     for operation, size, counts in (
@@ -92,7 +94,7 @@ def bf16_speedup(seconds: Callable[[str, int, torch.dtype], float]) -> float:
 
 @torch.no_grad()
 def _cpu_seconds(operation: str, size: int, dtype: torch.dtype) -> float:
-    """Return the shortest of a few timings of a matrix product (size³) or a 3×3 convolution (32 channels, size²)."""
+    """Return the shortest time of a matrix product (size³) or a 3×3 convolution (size², 32 channels)."""
     run: Callable[[], Tensor]
     if operation == "matmul":
         matrix = torch.ones(size, size, dtype=dtype)

@@ -44,7 +44,13 @@ LATENT_PREFIX = "latents."
 
 
 class ModelConfig(Settings):
-    """Base of the architecture settings of one model; written into the file, so all of it is bounded."""
+    """Base of the architecture settings of one model; written into the file, so all of it is bounded.
+
+    ``size_fields`` names the settings, each a whole number or a list of them, that may be changed by small steps
+    to hit a wanted size exactly.
+    """
+
+    size_fields: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,10 @@ class FrozenLatents(nn.Module):
 
     def __init__(self, latents: Latents) -> None:
         super().__init__()
-        self.per_frame = nn.ParameterDict({name: nn.Parameter(t) for name, t in latents.per_frame.items()})
-        self.shared = nn.ParameterDict({name: nn.Parameter(t) for name, t in latents.shared.items()})
+        # One memory layout, wherever the latents come from: convolutions round differently for others.
+        per_frame = {name: nn.Parameter(t.contiguous()) for name, t in latents.per_frame.items()}
+        shared = {name: nn.Parameter(t.contiguous()) for name, t in latents.shared.items()}
+        self.per_frame, self.shared = nn.ParameterDict(per_frame), nn.ParameterDict(shared)
 
     def read(self, index_N: Tensor) -> Latents:
         """Return the latents of frames ``index_N``."""
@@ -103,11 +111,13 @@ class VideoModel(nn.Module, ABC):
         Architecture, an instance of ``cls.Config``.
     video
         Number of frames and frame size. A model pads to its own :meth:`coded_size` and crops what it returns.
+    with_encoder
+        False leaves out what only fitting needs (a hybrid model's encoder): a decoder never pays for it.
     """
 
     Config: ClassVar[type[ModelConfig]]
 
-    def __init__(self, config: ModelConfig, video: VideoSpec) -> None:
+    def __init__(self, config: ModelConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__()
         self.video = video
 
@@ -193,7 +203,9 @@ class VideoModel(nn.Module, ABC):
                 expected = (self.video.num_frames, *per_frame[name])
                 if tuple(value.shape) != expected:
                     raise ValueError(f"{name}: shape {tuple(value.shape)}, not {expected}")
-            plain = {name.removeprefix(LATENT_PREFIX): value for name, value in latents.items()}
+            plain = {
+                name.removeprefix(LATENT_PREFIX): value.detach().clone() for name, value in latents.items()
+            }
             self.attach_latents(FrozenLatents(Latents(per_frame=plain)))
 
     @final
@@ -205,10 +217,10 @@ class VideoModel(nn.Module, ABC):
 
     @final
     @classmethod
-    def on_meta(cls, config: ModelConfig, video: VideoSpec) -> Self:
+    def on_meta(cls, config: ModelConfig, video: VideoSpec, *, with_encoder: bool = False) -> Self:
         """Build the model without memory for its values: to count, to check shapes, to solve for a size."""
         with torch.device("meta"):
-            return cls(config, video)
+            return cls(config, video, with_encoder=with_encoder)
 
     @final
     def num_stored(self) -> int:
@@ -243,13 +255,14 @@ class IndexModel(VideoModel):
 class HybridModel(VideoModel):
     """A model with an encoder: the author writes :meth:`encode`, :meth:`decode`, :meth:`per_frame_shapes`.
 
-    Everything that only the encoder needs lives in ``self.encoder`` and is never stored.
+    Everything that only the encoder needs lives in ``self.encoder`` and is never stored; the constructor sets it
+    to None where ``with_encoder`` is False.
     """
 
     encoder: nn.Module | None
 
-    def __init__(self, config: ModelConfig, video: VideoSpec) -> None:
-        super().__init__(config, video)
+    def __init__(self, config: ModelConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
+        super().__init__(config, video, with_encoder=with_encoder)
         self.latents: FrozenLatents | None = None
         self._store: LatentStore | None = None
 

@@ -36,8 +36,8 @@ TimeNorm = Literal["i/T", "i/(T-1)", "(i+1)/T"]
 # Angles are integers in units of 2^-128. PI is floor(π · 2^128).
 _BITS = 128
 _PI = 0x3_243F6A88_85A308D3_13198A2E_03707344
-# 1.25^45 as PyTorch's float32 power gives it lies one unit above the nearest float32.
-_POWER_STEPS_UP = {(1.25, 45): 1}
+# PyTorch's float32 power gives 1.25^45 one unit below the nearest float32, all other published powers exactly.
+_ROUNDED_DOWN = {(1.25, 45)}
 
 
 def normalise_time(time: float, num_frames: int, rule: TimeNorm) -> Fraction:
@@ -53,7 +53,7 @@ def normalise_time(time: float, num_frames: int, rule: TimeNorm) -> Fraction:
     return exact / max(num_frames - 1, 1)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4096)
 def encode_position(
     position: Fraction,
     *,
@@ -87,8 +87,13 @@ def encode_position(
 
 
 def float32_bases(base: float, levels: int) -> tuple[float, ...]:
-    """Return ``base^l · π`` with two roundings to float32: the power, then its product with π."""
-    return tuple(float(np.float32(float(_float32_power(base, level)) * math.pi)) for level in range(levels))
+    """Return ``base^l · π`` as the references hold it: power and π rounded to float32, then their product."""
+    powers = (np.float32(float(Fraction(base) ** level)) for level in range(levels))
+    stepped = (
+        np.nextafter(power, np.float32(0)) if (base, level) in _ROUNDED_DOWN else power
+        for level, power in enumerate(powers)
+    )
+    return tuple(float(power * np.float32(math.pi)) for power in stepped)
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,6 @@ class TimeEncoding:
 def _exact_waves(position: Fraction, base: Fraction, levels: int) -> Iterator[tuple[float, float]]:
     numerator, denominator = position.numerator, position.denominator
     for _ in range(levels):
-        numerator %= 2 * denominator
         quadrant, rest = divmod(2 * numerator, denominator)
         yield _turn(quadrant, (_PI >> 1) * rest // denominator)
         numerator *= base.numerator
@@ -141,15 +145,8 @@ def _rounded_angles(
     time32 = np.float32(time)
     if order == "blocks":
         return [float(time32 * np.float32(step)) for step in float32_bases(base, levels)]
-    powers = (np.float32(base**level) for level in range(levels))
+    powers = (np.float32(float(Fraction(base) ** level)) for level in range(levels))
     return [float((time32 * power) * np.float32(math.pi)) for power in powers]
-
-
-def _float32_power(base: float, level: int) -> np.float32:
-    power = np.float32(float(Fraction(base) ** level))
-    for _ in range(_POWER_STEPS_UP.get((base, level), 0)):
-        power = np.nextafter(power, np.float32(np.inf))
-    return power
 
 
 def _wave_of_float(angle: float) -> tuple[float, float]:

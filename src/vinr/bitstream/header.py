@@ -1,0 +1,248 @@
+"""The header of a .vinr file: its schema with bounds, to and from bytes (docs/format.md, section 2)."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vinr.bitstream.varint import deflate, inflate
+from vinr.errors import BitstreamError
+from vinr.settings import Settings
+
+__all__ = [
+    "MAX_STORED_HEADER",
+    "Clip",
+    "Color",
+    "EditRecord",
+    "Header",
+    "Network",
+    "Quality",
+    "Span",
+    "pack_header",
+    "unpack_header",
+]
+
+MAX_STORED_HEADER: Final = 0xFFFF
+MAX_HEADER: Final = 2**20
+MAX_FRAMES: Final = 10**7
+MAX_SIDE: Final = 16_384
+MAX_PIXELS: Final = 2**25
+MAX_DEPTH: Final = 12
+MAX_VALUES: Final = 65_536
+MAX_INTEGER: Final = 2**53
+MAX_TEXT: Final = 1024
+
+RatePart = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Size = tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
+
+
+class Part(Settings):
+    """Base of the parts of a header: as all settings, and without conversion between types."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Color(Part):
+    """How the RGB frames relate to the Y'CbCr of the original file."""
+
+    matrix: Literal["bt601", "bt709"] = Field("bt601", description="luma coefficients of the original")
+    range: Literal["limited", "full"] = Field("limited", description="value range of the original")
+    bit_depth: Literal[8, 10] = Field(8, description="bits a sample of the original")
+
+
+class EditRecord(Part):
+    """How a clip was cut from the original video: frames first, then crop, then resize."""
+
+    first_frame: int = Field(0, ge=0, le=2**40, description="first frame taken")
+    stop_frame: int | None = Field(None, ge=1, le=2**40, description="frame behind the last; none: the end")
+    crop: Size | None = Field(None, description="height and width cut from the centre; none: not cropped")
+    resize: Size | None = Field(None, description="height and width resized to; none: not resized")
+
+
+class Quality(Part):
+    """What was measured when the file was written, with the quantised networks."""
+
+    psnr_db: float | None = Field(None, ge=-100, le=200, description="mean of the frames' PSNR, dB")
+    pooled_psnr_db: float | None = Field(None, ge=-100, le=200, description="PSNR of the mean error, dB")
+    ms_ssim: float | None = Field(None, ge=-1, le=1, description="mean of the frames' MS-SSIM")
+    ms_ssim_window: int | None = Field(None, ge=1, le=65_536, description="rows of its window")
+
+
+class Clip(Part):
+    """One clip: size, rate, colour and origin of its frames."""
+
+    name: str = Field(min_length=1, max_length=255, description="name, unique in the file")
+    num_frames: int = Field(ge=1, le=MAX_FRAMES, description="number of frames")
+    height: int = Field(ge=1, le=MAX_SIDE, description="rows")
+    width: int = Field(ge=1, le=MAX_SIDE, description="columns")
+    frame_rate: tuple[RatePart, RatePart] = Field((30, 1), description="frames a second as a fraction")
+    color: Color = Field(default_factory=Color, description="colour of the original")
+    edit: EditRecord | None = Field(None, description="how the clip was cut from the original")
+    has_audio: bool = Field(False, description="whether there is a section AUDIO")
+    has_times: bool = Field(False, description="whether there is a section TIMES")
+    quality: Quality | None = Field(None, description="measured quality")
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if any(letter in "/\\" or not letter.isprintable() for letter in name):
+            raise ValueError("a clip's name has no slashes and no control characters")
+        return name
+
+    @model_validator(mode="after")
+    def _check_pixels(self) -> Clip:
+        if self.height * self.width > MAX_PIXELS:
+            raise ValueError(f"{self.height} × {self.width} pixels are more than {MAX_PIXELS}")
+        return self
+
+
+class Span(NamedTuple):
+    """Frames ``first_frame`` … ``first_frame + num_frames − 1`` of clip number ``clip``."""
+
+    clip: int
+    first_frame: int
+    num_frames: int
+
+
+class Network(Part):
+    """One network: its architecture and the frames it represents, numbered through in order of spans."""
+
+    model: str = Field(min_length=1, max_length=64, description="name of the model")
+    architecture: dict[str, Any] = Field(default_factory=dict, description="configuration of the model")
+    spans: tuple[Span, ...] = Field(min_length=1, max_length=4096, description="frames represented")
+    frames_per_chunk: int = Field(0, ge=0, le=MAX_FRAMES, description="frames a chunk of latents; 0: none")
+
+    @property
+    def num_frames(self) -> int:
+        """Frames the network represents."""
+        return sum(span.num_frames for span in self.spans)
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks of latents: 0 if there are none."""
+        return -(-self.num_frames // self.frames_per_chunk) if self.frames_per_chunk else 0
+
+
+class Header(Part):
+    """Everything a file says about itself except where its sections lie."""
+
+    created_by: str = Field(min_length=1, max_length=64, description="program and version that wrote it")
+    clips: tuple[Clip, ...] = Field(min_length=1, max_length=4096, description="the clips")
+    networks: tuple[Network, ...] = Field(min_length=1, max_length=65_536, description="the networks")
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all clips."""
+        return sum(clip.num_frames for clip in self.clips)
+
+    @model_validator(mode="after")
+    def _check(self) -> Header:
+        if len({clip.name for clip in self.clips}) != len(self.clips):
+            raise ValueError("two clips have the same name")
+        if self.num_frames > MAX_FRAMES:
+            raise ValueError(f"all clips have {self.num_frames} frames, at most {MAX_FRAMES} are allowed")
+        for network in self.networks:
+            _check_plain(network.architecture)
+        self._check_spans()
+        return self
+
+    def _check_spans(self) -> None:
+        """Sorted by clip and frame, each span must begin where the one before it ended."""
+        clip, frame = 0, 0
+        for span in sorted(span for network in self.networks for span in network.spans):
+            if clip < len(self.clips) and frame == self.clips[clip].num_frames:
+                clip, frame = clip + 1, 0
+            if (
+                (span.clip, span.first_frame) != (clip, frame)
+                or clip == len(self.clips)
+                or span.num_frames < 1
+            ):
+                raise ValueError(f"span {list(span)} does not continue clip {clip} at frame {frame}")
+            frame += span.num_frames
+            if frame > self.clips[clip].num_frames:
+                raise ValueError(
+                    f"span {list(span)} reaches past the {self.clips[clip].num_frames} frames there are"
+                )
+        if clip != len(self.clips) - 1 or frame != self.clips[clip].num_frames:
+            raise ValueError(f"no span covers clip {clip} from frame {frame}")
+
+
+def _check_plain(tree: object) -> None:
+    """Refuse JSON values that are too deep, too many or too large; depth costs no stack."""
+    waiting = [(tree, 1)]
+    num_values = 0
+    while waiting:
+        value, depth = waiting.pop()
+        num_values += 1
+        if depth > MAX_DEPTH or num_values > MAX_VALUES:
+            raise ValueError(f"more than {MAX_DEPTH} levels or {MAX_VALUES} values")
+        if isinstance(value, dict):
+            waiting += [(item, depth + 1) for pair in value.items() for item in pair]
+        elif isinstance(value, (list, tuple)):
+            waiting += [(item, depth + 1) for item in value]
+        elif isinstance(value, str):
+            if len(value) > MAX_TEXT:
+                raise ValueError(f"a text of {len(value)} characters, at most {MAX_TEXT} are allowed")
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise ValueError("a number that is not finite")
+        elif isinstance(value, int):
+            if abs(value) > MAX_INTEGER:
+                raise ValueError("an integer outside ±2^53")
+        elif value is not None:
+            raise ValueError(f"a {type(value).__name__}, which is not JSON")
+
+
+def pack_header(header: Header) -> bytes:
+    """Return ``header`` as it is stored: compact JSON without defaults, deflated.
+
+    Raises
+    ------
+    ValueError
+        If it is longer than the format allows.
+    """
+    plain = header.model_dump_json(exclude_defaults=True).encode()
+    stored = deflate(plain)
+    if len(plain) > MAX_HEADER or len(stored) > MAX_STORED_HEADER:
+        raise ValueError(
+            f"header of {len(plain)} bytes, {len(stored)} deflated, is too long; use fewer networks"
+        )
+    return stored
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"the number {text}")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def unpack_header(stored: bytes) -> Header:
+    """Return the header that :func:`pack_header` stored.
+
+    Raises
+    ------
+    BitstreamError
+        If it is damaged, too large, or breaks a rule of the format.
+    """
+    plain = inflate(stored, MAX_HEADER, "header")
+    try:
+        text = plain.decode("utf-8")
+        # The schema does not see repeated keys, nor what is inside an architecture.
+        _check_plain(json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_repeats))
+        return Header.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        key = ".".join(str(part) for part in first["loc"])[:100]
+        raise BitstreamError(f"header: {key + ': ' if key else ''}{first['msg']}") from None
+    except RecursionError:
+        raise BitstreamError(f"header is nested too deep, at most {MAX_DEPTH} levels are allowed") from None
+    except ValueError as error:
+        raise BitstreamError(f"header is not usable: {error}") from None

@@ -1,0 +1,94 @@
+"""Where the bytes of a network go, component by component."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vinr.compress.entropy import StreamWriter, Symbols
+from vinr.compress.layout import Layout
+from vinr.models import Role
+
+__all__ = ["ComponentSize", "component_sizes", "share_bytes"]
+
+
+@dataclass(frozen=True)
+class ComponentSize:
+    """Bytes of one tensor in the file.
+
+    Tensors share one stream, which is divided among them in proportion to their ideal bits and so that all
+    ``num_bytes`` add up to the sections' sizes. ``side_bytes`` of them are steps, models and tables.
+    ``ideal_bits`` is the sum of −log2 of the probability, in the tables used, of each of ``num_elements``.
+    """
+
+    name: str
+    role: Role
+    num_elements: int
+    num_bytes: int
+    side_bytes: int
+    ideal_bits: float
+
+
+def share_bytes(num_bytes: int, weights: Sequence[float]) -> list[int]:
+    """Divide ``num_bytes`` in proportion to ``weights`` ≥ 0 (equally if all are 0) by largest remainder."""
+    total = sum(weights)
+    exact = [num_bytes * (weight / total if total else 1 / len(weights)) for weight in weights]
+    shares = [int(part) for part in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda number: shares[number] - exact[number])
+    for number in by_remainder[: num_bytes - sum(shares)]:
+        shares[number] += 1
+    return shares
+
+
+def component_sizes(
+    layout: Layout,
+    arrays: Mapping[tuple[int, bool], Symbols],
+    stream_bytes: int,
+    latent_bits: Mapping[str, float],
+    latent_elements: Mapping[str, int],
+    chunk_bytes: int,
+) -> tuple[ComponentSize, ...]:
+    """Return the size of each tensor of ``layout``.
+
+    ``stream_bytes`` is the length of the stream that holds ``arrays``, ``chunk_bytes`` that of all chunks;
+    ``latent_bits`` and ``latent_elements`` are what each per-frame tensor has in them.
+    """
+    value_bits, side_bits = _bits_of_records(layout, arrays)
+    stream_shares = share_bytes(stream_bytes, [v + s for v, s in zip(value_bits, side_bits, strict=True)])
+    names = list(latent_bits)
+    chunk_shares = dict(zip(names, share_bytes(chunk_bytes, [latent_bits[n] for n in names]), strict=True))
+    sizes = []
+    for number, record in enumerate(layout.records):
+        tensor = record.tensor
+        sizes.append(
+            ComponentSize(
+                name=tensor.name,
+                role=tensor.role,
+                num_elements=latent_elements.get(tensor.name, tensor.num_elements),
+                num_bytes=record.num_bytes + stream_shares[number] + chunk_shares.get(tensor.name, 0),
+                side_bytes=record.num_bytes + round(side_bits[number] / 8),
+                ideal_bits=value_bits[number] + latent_bits.get(tensor.name, 0.0),
+            )
+        )
+    return tuple(sizes)
+
+
+def _bits_of_records(
+    layout: Layout, arrays: Mapping[tuple[int, bool], Symbols]
+) -> tuple[list[float], list[float]]:
+    """Return the bits of each record's elements, and of its steps and tables."""
+    value_bits, side_bits = [0.0] * len(layout.records), [0.0] * len(layout.records)
+    for number, model in enumerate(layout.models):
+        definer = next(n for n, r in enumerate(layout.records) if number in (r.model, r.step_model))
+        side_bits[definer] += StreamWriter().write_levels(model)
+        uses = layout.arrays_of(number)
+        if not uses:
+            continue
+        symbol_S = np.concatenate([arrays[use] for use in uses])
+        bits_a_symbol = StreamWriter().write(model, symbol_S) / max(symbol_S.shape[0], 1)
+        for use in uses:
+            record, is_steps = use
+            (side_bits if is_steps else value_bits)[record] += bits_a_symbol * layout.num_symbols(use)
+    return value_bits, side_bits

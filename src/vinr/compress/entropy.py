@@ -1,0 +1,279 @@
+"""Entropy coding of integer symbols: models, and a range coder on integer tables (docs/format.md, 5).
+
+::
+
+    symbol − low ──┬─> high part ── table of ≤ 4096 entries (adaptive, bell or histogram) ──┐
+                   └─> low bits  ── equally probable ───────────────────────────────────────┴─> range coder
+
+The coder is constriction's. It takes float64 probabilities, which it turns into 24-bit integers; given the
+entries of a table less one, whose sum is 2²⁴ less the number of entries, that conversion is exact.
+
+Axes: H entries of a table, S symbols.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any, Final
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from vinr.bitstream import ByteReader, pack_varint, pack_zigzag
+from vinr.compress.tables import (
+    MAX_LEVEL,
+    MAX_SCALE,
+    MAX_SHAPE,
+    MAX_TABLE,
+    TABLE_BITS,
+    Bell,
+    Counts,
+    Integers,
+    bell_table,
+    level_table,
+    uniform_table,
+)
+from vinr.errors import BitstreamError
+
+__all__ = [
+    "MAX_SHIFT",
+    "MAX_SIZE",
+    "Kind",
+    "StreamReader",
+    "StreamWriter",
+    "SymbolModel",
+    "Symbols",
+]
+
+Symbols = NDArray[np.int32]
+
+MAX_LOW: Final = 1 << 24
+MAX_SIZE: Final = 1 << 17
+MAX_SHIFT: Final = 5
+WORD_BYTES: Final = 4
+
+
+FLAT: Final = Bell(centre=0, scale=0, shape=0, tail=0)
+
+
+class Kind(IntEnum):
+    """Where the table of the high parts comes from; the value is the one in the file."""
+
+    ADAPTIVE = 0
+    BELL = 1
+    HISTOGRAM = 2
+
+
+@dataclass(frozen=True)
+class SymbolModel:
+    """Which symbols there are (``low`` … ``low + size − 1``) and how probable they are.
+
+    ``levels`` belong to a histogram, whose ``bell`` and ``weight`` mean nothing. With ``size`` 1 nothing but
+    ``low`` means anything.
+    """
+
+    low: int
+    size: int
+    shift: int = 0
+    kind: Kind = Kind.ADAPTIVE
+    bell: Bell = FLAT
+    weight: int = 0
+    levels: tuple[int, ...] = ()
+
+    @property
+    def num_entries(self) -> int:
+        """Entries of the table of high parts."""
+        return ((self.size - 1) >> self.shift) + 1
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether there is one symbol only, which takes no room in a stream."""
+        return self.size == 1
+
+    @property
+    def is_static(self) -> bool:
+        """Whether symbols can be decoded without those before them."""
+        return self.is_constant or self.kind is not Kind.ADAPTIVE
+
+    def table(self) -> Integers:
+        """Return the table of high parts; for an adaptive model, the bell it starts from."""
+        if self.kind is Kind.HISTOGRAM:
+            return level_table(np.array(self.levels, dtype=np.int64))
+        return bell_table(self.num_entries, self.bell)
+
+    def pack(self) -> bytes:
+        """Return the definition as it stands in a record; the levels of a histogram are not part of it."""
+        packed = pack_zigzag(self.low) + pack_varint(self.size)
+        if self.is_constant:
+            return packed
+        packed += bytes([self.shift | self.kind << 4])
+        if self.kind is Kind.HISTOGRAM:
+            return packed
+        form = self.bell.shape | self.bell.tail << 2 | self.weight << 4
+        return packed + pack_varint(self.bell.centre) + bytes([self.bell.scale, form])
+
+    @classmethod
+    def unpack(cls, reader: ByteReader) -> SymbolModel:
+        """Read what :meth:`pack` wrote.
+
+        Raises
+        ------
+        BitstreamError
+            If the definition is outside the limits of the format.
+        """
+        low, size = reader.zigzag(MAX_LOW), reader.varint(MAX_SIZE)
+        if size < 1 or low + size - 1 > MAX_LOW:
+            raise BitstreamError(f"a model has {size} symbols from {low}; the last one may be {MAX_LOW}")
+        model = cls(low, size)
+        if model.is_constant:
+            return model
+        layout = reader.fixed(1)
+        shift, kind = layout & 15, layout >> 4
+        if kind not in set(Kind) or shift > MAX_SHIFT or (size - 1) >> shift >= MAX_TABLE:
+            raise BitstreamError(f"a model of {size} symbols has layout {layout:#04x}, which is not allowed")
+        model = replace(model, shift=shift, kind=Kind(kind))
+        if model.kind is Kind.HISTOGRAM:
+            return model
+        centre, scale, form = reader.varint(model.num_entries - 1), reader.fixed(1), reader.fixed(1)
+        bell = Bell(centre, scale, form & 3, form >> 2 & 3)
+        weight = form >> 4
+        if scale > MAX_SCALE or bell.shape > MAX_SHAPE or (weight and model.kind is Kind.BELL):
+            raise BitstreamError(f"a model has scale {scale} and form {form:#04x}, which is not allowed")
+        return replace(model, bell=bell, weight=weight)
+
+
+LEVEL_DELTAS: Final = SymbolModel(
+    low=0,
+    size=2 * MAX_LEVEL + 1,
+    bell=Bell(centre=MAX_LEVEL, scale=40, shape=0, tail=2),
+    weight=4,
+)
+
+
+def _categorical(table_H: Integers) -> Any:
+    return constriction.stream.model.Categorical((table_H - 1).astype(np.float64), perfect=False)
+
+
+class StreamWriter:
+    """Writes symbols to one range-coded stream."""
+
+    def __init__(self) -> None:
+        self._encoder = constriction.stream.queue.RangeEncoder()
+
+    def write_levels(self, model: SymbolModel) -> float:
+        """Write the levels of a histogram; nothing for other models. Return the ideal number of bits."""
+        if model.is_constant or model.kind is not Kind.HISTOGRAM:
+            return 0.0
+        delta_H = np.diff(np.array(model.levels, dtype=np.int32), prepend=np.int32(0)) + MAX_LEVEL
+        return self.write(LEVEL_DELTAS, delta_H.astype(np.int32))
+
+    def write(self, model: SymbolModel, symbol_S: Symbols) -> float:
+        """Write ``symbol_S``, all in the range of ``model``. Return the bits the tables assign to them."""
+        if model.is_constant or not symbol_S.shape[0]:
+            return 0.0
+        offset_S = symbol_S - np.int32(model.low)
+        high_S = offset_S >> model.shift
+        num_bits = self._write_high(model, high_S)
+        if model.shift:
+            low_S = offset_S & np.int32((1 << model.shift) - 1)
+            self._encoder.encode(low_S, _categorical(uniform_table(model.shift)))
+            num_bits += model.shift * low_S.shape[0]
+        return num_bits
+
+    def _write_high(self, model: SymbolModel, high_S: Symbols) -> float:
+        if model.num_entries == 1:
+            return 0.0
+        if model.kind is not Kind.ADAPTIVE:
+            return self._write_block(model.table(), high_S)
+        counts = Counts(model.table(), model.weight)
+        num_bits, start = 0.0, 0
+        while start < high_S.shape[0]:
+            length, table_H = counts.block()
+            block_S = high_S[start : start + length]
+            num_bits += self._write_block(table_H, block_S)
+            counts.update(block_S)
+            start += length
+        return num_bits
+
+    def _write_block(self, table_H: Integers, symbol_S: Symbols) -> float:
+        self._encoder.encode(symbol_S, _categorical(table_H))
+        return float((TABLE_BITS - np.log2(table_H))[symbol_S].sum())
+
+    def finish(self) -> bytes:
+        """Return the stream, as short as it can be: zero bytes at its end are left out."""
+        sealed = self._encoder.get_compressed()
+        position, (lower, width) = self._encoder.pos()
+        if not sealed.shape[0]:
+            return b""
+        # The sealed words, as one number, lie in the final interval; lower tells where below them it begins.
+        num_words = int(position) + 2
+        words = np.zeros(num_words, dtype=">u4")
+        words[: sealed.shape[0]] = sealed
+        value = int.from_bytes(words.tobytes(), "big")
+        first = value - ((value - int(lower)) % 2**64)
+        for num_zeros in range(8, -1, -1):
+            unit = 1 << 8 * num_zeros
+            shortest = -(-first // unit) * unit
+            if shortest < first + int(width):
+                break
+        # Rounding up may carry past the first word only if the interval reaches there, which it never does.
+        return shortest.to_bytes(WORD_BYTES * num_words, "big").rstrip(b"\0")
+
+
+class StreamReader:
+    """Reads the symbols of one range-coded stream; ``what`` names it in errors.
+
+    Raises :class:`BitstreamError` where the stream cannot have been written with the models given.
+    """
+
+    def __init__(self, payload: bytes, what: str) -> None:
+        self._what = what
+        padded = payload + bytes(-len(payload) % WORD_BYTES)
+        words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
+        self._decoder = constriction.stream.queue.RangeDecoder(words)
+
+    def read_levels(self, model: SymbolModel) -> SymbolModel:
+        """Return ``model`` with its levels, if it is a histogram."""
+        if model.is_constant or model.kind is not Kind.HISTOGRAM:
+            return model
+        level_H = (self.read(LEVEL_DELTAS, model.num_entries) - MAX_LEVEL).cumsum()
+        if level_H.min() < 0 or level_H.max() > MAX_LEVEL:
+            raise BitstreamError(f"{self._what} has a histogram with levels outside 0 … {MAX_LEVEL}")
+        return replace(model, levels=tuple(level_H.tolist()))
+
+    def read(self, model: SymbolModel, num_symbols: int) -> Symbols:
+        """Return the next ``num_symbols`` symbols."""
+        if model.is_constant or not num_symbols:
+            return np.full(num_symbols, model.low, dtype=np.int32)
+        offset_S = self._read_high(model, num_symbols) << model.shift
+        if model.shift:
+            offset_S |= self._decode(uniform_table(model.shift), num_symbols)
+            if int(offset_S.max()) >= model.size:
+                raise BitstreamError(f"{self._what} has a symbol outside its range; it is damaged")
+        return offset_S + np.int32(model.low)
+
+    def _read_high(self, model: SymbolModel, num_symbols: int) -> Symbols:
+        if model.num_entries == 1:
+            return np.zeros(num_symbols, dtype=np.int32)
+        if model.kind is not Kind.ADAPTIVE:
+            return self._decode(model.table(), num_symbols)
+        counts = Counts(model.table(), model.weight)
+        high_S = np.empty(num_symbols, dtype=np.int32)
+        start = 0
+        while start < num_symbols:
+            length, table_H = counts.block()
+            block_S = self._decode(table_H, min(length, num_symbols - start))
+            high_S[start : start + block_S.shape[0]] = block_S
+            counts.update(block_S)
+            start += length
+        return high_S
+
+    def _decode(self, table_H: Integers, num_symbols: int) -> Symbols:
+        try:
+            symbol_S: Symbols = self._decoder.decode(_categorical(table_H), num_symbols)
+        except AssertionError:
+            # This is how constriction reports data that no encoder can have written.
+            raise BitstreamError(f"{self._what} is no stream of the range coder; it is damaged") from None
+        return symbol_S

@@ -1,0 +1,189 @@
+"""Quality and rate, each measure once, with its domain and averaging in its name.
+
+Frames are red, green and blue together, without weights, in [0, 1] (8-bit values divided by 255). Every
+measure of a clip states how it averages: PSNR *mean over frames* is what the papers print; PSNR *pooled* is
+that of the mean squared error, always at most the former.
+
+Axes: N frames of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from vinr.errors import InputError
+from vinr.fit.losses import ms_ssim_per_frame as ms_ssim_with_window
+from vinr.fit.losses import mse_per_frame, psnr_from_mse_db
+from vinr.video.spec import FrameSource
+
+__all__ = [
+    "ClipQuality",
+    "ClipQualityMeter",
+    "bits_per_pixel",
+    "compare_sources",
+    "kilobits_per_second",
+    "mean_frame_psnr_db",
+    "ms_ssim_per_frame",
+    "ms_ssim_window",
+    "pooled_psnr_db",
+    "psnr_per_frame_db",
+]
+
+MS_SSIM_WINDOW_OF_SIDE = ((160, 11), (64, 5))
+"""Smaller sides above the first number are measured with the second; below, five scales do not fit."""
+
+
+def psnr_per_frame_db(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+    """Return −10·log10(MSE + 1e-9) of each frame in dB, 90 for identical frames: Tensor[N]."""
+    return psnr_from_mse_db(mse_per_frame(prediction_NCHW, target_NCHW))
+
+
+def mean_frame_psnr_db(prediction_NCHW: Tensor, target_NCHW: Tensor) -> float:
+    """Return the mean over frames of their PSNR in dB."""
+    return float(psnr_per_frame_db(prediction_NCHW, target_NCHW).mean())
+
+
+def pooled_psnr_db(prediction_NCHW: Tensor, target_NCHW: Tensor) -> float:
+    """Return the PSNR in dB of the squared error averaged over all frames."""
+    return float(psnr_from_mse_db(mse_per_frame(prediction_NCHW, target_NCHW).mean()))
+
+
+def ms_ssim_window(height: int, width: int) -> int | None:
+    """Return the side of the Gaussian window for MS-SSIM of such frames.
+
+    11 where the smaller side is above 160, 5 (as in HiNeRV) above 64, else None: no room for five scales.
+    """
+    for side, window in MS_SSIM_WINDOW_OF_SIDE:
+        if min(height, width) > side:
+            return window
+    return None
+
+
+def ms_ssim_per_frame(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor | None:
+    """Return the MS-SSIM of each frame, 0 to 1: Tensor[N]; None where :func:`ms_ssim_window` is None."""
+    window = ms_ssim_window(*prediction_NCHW.shape[2:])
+    return None if window is None else ms_ssim_with_window(prediction_NCHW, target_NCHW, window=window)
+
+
+def bits_per_pixel(num_bytes: int, num_pixels: int) -> float:
+    """Return 8 · bytes of the file / (frames · rows · columns)."""
+    return 8 * num_bytes / num_pixels
+
+
+def kilobits_per_second(num_bytes: int, seconds: float) -> float:
+    """Return thousands of bits of the file a second of video."""
+    return 8 * num_bytes / seconds / 1000
+
+
+@dataclass(frozen=True)
+class ClipQuality:
+    """Quality of a clip against its reference, both 8-bit.
+
+    ``psnr_db`` and ``ms_ssim`` are means over frames; ``pooled_psnr_db`` is the PSNR of the mean squared
+    error. MS-SSIM is None, with its window, where the frames are too small for it.
+    """
+
+    psnr_db: float
+    pooled_psnr_db: float
+    ms_ssim: float | None
+    ms_ssim_window: int | None
+    num_frames: int
+    per_frame_psnr_db: tuple[float, ...]
+    per_frame_ms_ssim: tuple[float, ...] | None
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or len(self.per_frame_psnr_db) != self.num_frames:
+            raise ValueError(f"{self.num_frames} frames, {len(self.per_frame_psnr_db)} values of PSNR")
+        if (self.ms_ssim is None) != (self.ms_ssim_window is None):
+            raise ValueError("MS-SSIM and its window go together")
+
+
+class ClipQualityMeter:
+    """Measures a clip a few frames at a time, in order."""
+
+    def __init__(self) -> None:
+        self._mse: list[float] = []
+        self._psnr_db: list[float] = []
+        self._ms_ssim: list[float] = []
+        self._size: torch.Size | None = None
+
+    def add(self, decoded_NCHW: Tensor, reference_NCHW: Tensor) -> None:
+        """Take uint8 frames of equal shape, the same in every call."""
+        if decoded_NCHW.dtype != torch.uint8 or reference_NCHW.dtype != torch.uint8:
+            raise ValueError(f"frames must be uint8, got {decoded_NCHW.dtype} and {reference_NCHW.dtype}")
+        size = decoded_NCHW.shape[1:]
+        if reference_NCHW.shape != decoded_NCHW.shape or self._size not in (None, size):
+            raise ValueError(
+                f"frame shapes differ: {tuple(decoded_NCHW.shape)}, {tuple(reference_NCHW.shape)}, "
+                f"before {self._size and tuple(self._size)}"
+            )
+        self._size = size
+        # PSNR is exact in float64; MS-SSIM would be slow there, and float32 gives it to 1e-6.
+        mse_N = mse_per_frame(decoded_NCHW.double() / 255, reference_NCHW.double() / 255)
+        self._mse += mse_N.tolist()
+        self._psnr_db += psnr_from_mse_db(mse_N).tolist()
+        ms_ssim_N = ms_ssim_per_frame(decoded_NCHW.float() / 255, reference_NCHW.float() / 255)
+        if ms_ssim_N is not None:
+            self._ms_ssim += ms_ssim_N.tolist()
+
+    def quality(self) -> ClipQuality:
+        """Return the quality of all frames so far (at least one)."""
+        if self._size is None:
+            raise ValueError("no frame was measured yet")
+        return ClipQuality(
+            psnr_db=fmean(self._psnr_db),
+            pooled_psnr_db=float(psnr_from_mse_db(torch.tensor(fmean(self._mse), dtype=torch.float64))),
+            ms_ssim=fmean(self._ms_ssim) if self._ms_ssim else None,
+            ms_ssim_window=ms_ssim_window(*self._size[1:]),
+            num_frames=len(self._psnr_db),
+            per_frame_psnr_db=tuple(self._psnr_db),
+            per_frame_ms_ssim=tuple(self._ms_ssim) or None,
+        )
+
+
+def _ignore_frame(num_done: int, num_frames: int) -> None:
+    """Watch nothing."""
+
+
+@torch.no_grad()
+def compare_sources(
+    decoded: FrameSource,
+    reference: FrameSource,
+    *,
+    batch_size: int = 4,
+    on_frame: Callable[[int, int], None] = _ignore_frame,
+) -> ClipQuality:
+    """Return the quality of ``decoded`` against ``reference``, all frames in order.
+
+    Parameters
+    ----------
+    batch_size
+        Frames read and measured at a time.
+    on_frame
+        Called after each frame with the number of frames done and of all frames.
+
+    Raises
+    ------
+    InputError
+        If the two differ in frame size or number of frames.
+    """
+    got, wanted = decoded.spec, reference.spec
+    if (got.num_frames, got.height, got.width) != (wanted.num_frames, wanted.height, wanted.width):
+        raise InputError(
+            f"cannot compare {got.num_frames} frames of {got.height}×{got.width} with a reference of "
+            f"{wanted.num_frames} frames of {wanted.height}×{wanted.width}; give the same frames and size"
+        )
+    meter = ClipQualityMeter()
+    for first in range(0, got.num_frames, batch_size):
+        index_N = torch.arange(first, min(first + batch_size, got.num_frames))
+        decoded_NCHW = decoded.frames(index_N)
+        reference_NCHW = reference.frames(index_N).to(decoded_NCHW.device)
+        meter.add(decoded_NCHW, reference_NCHW)
+        for index in index_N.tolist():
+            on_frame(index + 1, got.num_frames)
+    return meter.quality()

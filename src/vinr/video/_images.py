@@ -1,0 +1,85 @@
+"""A folder of images as a video: one frame a file, in the order of the file names.
+
+Axes: H rows, W columns, C colour channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from vinr.errors import InputError
+from vinr.video.spec import ColorSpec, Timeline
+
+__all__ = ["FolderInput"]
+
+SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Pillow's modes of 8 bits and less; its others (I;16, I, F) would be clipped to 8 bits, not scaled.
+MODES: Final = frozenset({"1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
+FRAME_RATE: Final = Fraction(30)
+EXIF_ORIENTATION: Final = 0x0112
+
+
+class FolderInput:
+    """A folder of images of one size, played at 30 frames a second; transparency is dropped.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no image, one cannot be read, or two differ in size.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = sorted(
+            (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != "."),
+            key=lambda file: file.name,
+        )
+        if not self._files:
+            raise InputError(f"{path}: the folder holds no images ({', '.join(sorted(SUFFIXES))})")
+        self.num_frames = len(self._files)
+        self.color = ColorSpec()
+        self.height, self.width = _shown_size(self._files[0])
+        for file in self._files[1:]:
+            height, width = _shown_size(file)
+            if (height, width) != (self.height, self.width):
+                expected = f"{self._files[0].name} is {self.height}x{self.width}"
+                raise InputError(f"{file}: is {height}x{width}, {expected}; all images must have one size")
+
+    def timeline(self, first: int, stop: int) -> Timeline:
+        """Return the constant-rate timeline of ``stop`` − ``first`` frames."""
+        return Timeline(stop - first, FRAME_RATE)
+
+    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield images ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
+        for file in self._files[first:]:
+            try:
+                with Image.open(file) as image:
+                    yield np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            except (OSError, SyntaxError, ValueError) as error:
+                raise InputError(f"{file}: not a readable image: {error}") from error
+
+    def audio(self, first: int, stop: int) -> bytes | None:
+        """Images have no sound."""
+        return None
+
+
+def _shown_size(file: Path) -> tuple[int, int]:
+    """Return rows and columns of an image as shown, from its header alone."""
+    try:
+        with Image.open(file) as image:
+            mode, (width, height) = image.mode, image.size
+            is_turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{file}: not a readable image: {error}") from error
+    if mode not in MODES:
+        raise InputError(
+            f"{file}: has samples of more than 8 bits (Pillow mode {mode}); convert it to 8 bits"
+        )
+    return (width, height) if is_turned else (height, width)

@@ -1,0 +1,72 @@
+"""Opening files with libav (PyAV): quietly, local files only, errors in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import av
+import av.logging
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from vinr.errors import InputError
+
+__all__ = ["explain", "open_input", "video_stream"]
+
+# What goes wrong is raised as an exception; libav's and SVT-AV1's own messages would only break the terminal.
+av.logging.set_level(None)
+os.environ.setdefault("SVT_LOG", "0")
+
+
+def explain(error: Exception) -> str:
+    """Return the cause of a libav error in a few words."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def open_input(
+    path: Path, *, format_name: str | None = None, options: Mapping[str, str] | None = None
+) -> InputContainer:
+    """Open a local media file.
+
+    ``format_name`` and ``options`` are libav's, for files that do not say what they are (raw YUV).
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, or of a kind libav does not know.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a video file or a folder of images")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty")
+    try:
+        # "file:" keeps a colon in the name from being read as a protocol.
+        container = av.open(
+            f"file:{path}",
+            mode="r",
+            format=format_name,
+            options={**(options or {}), "protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except (av.FFmpegError, ValueError) as error:
+        raise InputError(f"{path}: not a readable video, or cut short: {explain(error)}") from error
+    if container.format.name == "tty":
+        container.close()
+        raise InputError(f"{path}: a text file, not a video")
+    return container
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """Return the first stream of moving pictures; the cover picture of a sound file is none.
+
+    Raises
+    ------
+    InputError
+        If there is no such stream.
+    """
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    raise InputError(f"{path}: holds no video stream")

@@ -1,0 +1,175 @@
+"""Writes frames and sound into mp4 or Matroska through libav's encoders.
+
+Axes: H rows, W columns, C colour channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+from av.packet import Packet
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from vinr.errors import InputError, OutputError, UsageError
+from vinr.video._libav import explain
+from vinr.video.audio import MATROSKA_OPTIONS, SoundCopier
+from vinr.video.color import ColorConverter, tag_color
+from vinr.video.spec import Timeline, VideoSpec
+
+__all__ = ["CODECS", "FORMATS", "ContainerWriter"]
+
+# By suffix: libav's muxer, and its options.
+FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
+    # The index at the front lets a browser start before it has the whole file.
+    ".mp4": ("mp4", {"movflags": "+faststart"}),
+    ".mkv": ("matroska", MATROSKA_OPTIONS),
+}
+
+
+@dataclass(frozen=True)
+class _Codec:
+    """An encoder of libav; ``odd_format`` is the pixel format for sizes that are not both even."""
+
+    encoder: str
+    even_format: str
+    odd_format: str
+    formats: tuple[str, ...] = (".mkv", ".mp4")
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+# CRF 10 is near-transparent: what is written should show the decoder's errors, not the encoder's. 4:2:0 needs
+# even sizes in x264 and x265; SVT-AV1 pads and crops by itself, and has 4:2:0 alone. FFV1 keeps RGB exactly.
+CODECS: Final[dict[str, _Codec]] = {
+    "x264": _Codec("libx264", "yuv420p", "yuv444p", options={"crf": "10"}),
+    "x265": _Codec("libx265", "yuv420p", "yuv444p", options={"crf": "10", "x265-params": "log-level=none"}),
+    "av1": _Codec("libsvtav1", "yuv420p", "yuv420p", options={"crf": "10", "preset": "8"}),
+    "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",)),
+}
+
+
+class ContainerWriter:
+    """One mp4 or Matroska file while it is written to ``path``; messages name ``target``, what it will be.
+
+    Raises
+    ------
+    UsageError
+        If the codec is unknown, does not go into the container, or refuses the frame size.
+    InputError
+        If the container cannot hold the sound.
+    OutputError
+        If the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: VideoSpec,
+        timeline: Timeline,
+        *,
+        target: Path,
+        audio: bytes | None,
+        codec: str,
+    ) -> None:
+        suffix = target.suffix.lower()
+        self._settings = _codec(codec, suffix)
+        self._target = target
+        self._timeline = timeline
+        self._time_base = 1 / timeline.frame_rate if timeline.pts is None else timeline.time_base
+        is_even = spec.height % 2 == 0 and spec.width % 2 == 0
+        self._pixel_format = self._settings.even_format if is_even else self._settings.odd_format
+        self._converter = ColorConverter(spec.color)
+        format_name, options = FORMATS[suffix]
+        try:
+            self._container = av.open(str(path), "w", format=format_name, options=options)
+        except av.FFmpegError as error:
+            raise self._cannot_write(error) from error
+        self._sound: SoundCopier | None = None
+        try:
+            self._stream = self._add_video(spec, codec)
+            if audio is not None:
+                self._sound = SoundCopier(audio, self._container)
+            self._start(has_sound=audio is not None)
+        except BaseException:
+            self.close()
+            raise
+
+    def put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
+        """Encode frame number ``index``."""
+        frame = self._converter.from_rgb(rgb_HWC, self._pixel_format)
+        frame.time_base = self._time_base
+        frame.pts = index if self._timeline.pts is None else self._timeline.pts[index]
+        try:
+            self._mux(self._stream.encode(frame))
+        except av.FFmpegError as error:
+            raise self._cannot_write(error) from error
+
+    def finish(self) -> None:
+        """Write what encoders and sound still hold, then the end of the file."""
+        try:
+            self._mux(self._stream.encode(None))
+            if self._sound is not None:
+                self._sound.copy_until(None)
+            self._container.close()
+        except av.FFmpegError as error:
+            raise self._cannot_write(error) from error
+
+    def close(self) -> None:
+        """Release everything; without :meth:`finish` the file is left incomplete."""
+        if self._sound is not None:
+            self._sound.close()
+        # Closing writes the end of the file, which fails again where writing has failed before.
+        with suppress(av.FFmpegError):
+            self._container.close()
+
+    def _add_video(self, spec: VideoSpec, codec: str) -> VideoStream:
+        stream = self._container.add_stream(
+            self._settings.encoder, rate=self._timeline.frame_rate, options=dict(self._settings.options)
+        )
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
+        stream.codec_context.time_base = self._time_base
+        tag_color(stream.codec_context, spec.color, self._pixel_format)
+        try:
+            stream.codec_context.open()
+        except av.FFmpegError as error:
+            size = f"{spec.height}x{spec.width}"
+            raise UsageError(
+                f"{codec} cannot encode frames of {size}: {explain(error)}; write .y4m, PNG, or ffv1 in .mkv"
+            ) from error
+        return stream
+
+    def _start(self, *, has_sound: bool) -> None:
+        try:
+            self._container.start_encoding()
+        except av.FFmpegError as error:
+            if not has_sound:
+                raise self._cannot_write(error) from error
+            names = ", ".join(stream.codec_context.name for stream in self._container.streams.audio)
+            raise InputError(f"{self._target}: cannot hold {names} sound: {explain(error)}") from error
+
+    def _mux(self, packets: list[Packet[VideoStream]]) -> None:
+        for packet in packets:
+            if self._sound is not None and packet.dts is not None:
+                # In step with the picture, so that a player finds both close together.
+                self._sound.copy_until(Fraction(packet.dts) * packet.time_base)
+            self._container.mux(packet)
+
+    def _cannot_write(self, error: av.FFmpegError) -> OutputError:
+        return OutputError(f"{self._target}: cannot be written: {explain(error)}")
+
+
+def _codec(name: str, suffix: str) -> _Codec:
+    settings = CODECS.get(name)
+    if settings is None:
+        raise UsageError(f"codec {name} is unknown; choose one of {', '.join(sorted(CODECS))}")
+    if suffix not in settings.formats:
+        raise UsageError(f"{suffix} cannot hold {name}; write {' or '.join(settings.formats)}")
+    return settings

@@ -1,0 +1,314 @@
+"""The video stream of one file that libav can open: counted first, then decoded from any frame on.
+
+::
+
+    open ── demux every packet (no decoding) ──> count, timestamps, keyframes
+         └─ decode one frame ──────────────────> size as shown, colour, rotation
+    decode(first) ── seek to the keyframe before (else from the start) ──> frames first, first + 1, …
+
+Axes: H rows, W columns, C colour channels.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import Any, Final, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import SideData
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from vinr.errors import InputError
+from vinr.video._libav import explain, open_input, video_stream
+from vinr.video.audio import extract_audio
+from vinr.video.color import ColorConverter, color_of
+from vinr.video.spec import Timeline
+
+__all__ = ["StreamInput"]
+
+# Stated and found duration of a Matroska file differ by less than this unless its end is missing.
+DURATION_SLACK_SECONDS: Final = Fraction(1, 2)
+FALLBACK_RATE: Final = Fraction(25)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What the packets of a stream say: when its frames are shown and where decoding can start.
+
+    ``pts``: presentation times in order, in units of ``time_base``; ``None`` where the file has none.
+    """
+
+    num_frames: int
+    time_base: Fraction
+    rates: tuple[Fraction, ...]
+    pts: tuple[int, ...] | None
+    keyframe_pts: tuple[int, ...]
+
+
+class StreamInput:
+    """A video file (see the module).
+
+    ``options`` and ``format_name`` go to libav, for files that do not say what they are.
+    """
+
+    def __init__(
+        self, path: Path, *, format_name: str | None = None, options: Mapping[str, str] | None = None
+    ) -> None:
+        self.path = path
+        self._format_name = format_name
+        self._options = options
+        with self._open() as container:
+            self._index = _read_index(container, path)
+        self.num_frames = self._index.num_frames
+        with self._open() as container:
+            frame = self._first_shown(container)
+        try:
+            self.color = color_of(frame)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        self._converter = ColorConverter(self.color)
+        self._coded_size = (frame.height, frame.width)
+        self._orientation = _orientation(frame, path)
+        rotated = self._orientation[0]
+        self.height, self.width = (frame.width, frame.height) if rotated else (frame.height, frame.width)
+
+    def timeline(self, first: int, stop: int) -> Timeline:
+        """Return when frames ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
+        return _timeline(self._index, first, stop)
+
+    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC, upright.
+
+        Raises
+        ------
+        InputError
+            If a frame is damaged, missing, or of another size.
+        """
+        for decoded_from in (self._after_seek, self._from_start):
+            with self._open() as container:
+                frames = decoded_from(container, first)
+                head = next(frames, None)
+                if head is None:
+                    continue
+                for frame in self._checked(chain([head], frames), first):
+                    yield self._upright(self._converter.to_rgb(frame))
+                return
+        raise InputError(
+            f"{self.path}: frame {first} of {self.num_frames} cannot be decoded; the file is damaged"
+        )
+
+    def audio(self, first: int, stop: int) -> bytes | None:
+        """Return the sound of frames ``first`` ≤ i < ``stop``; see :func:`vinr.video.audio.extract_audio`."""
+        origin = self._seconds(0)
+        start = self._seconds(first) if first > 0 else None
+        end = self._seconds(stop) if stop < self.num_frames else None
+        return extract_audio(self.path, origin=origin, start=start, stop=end)
+
+    def _seconds(self, index: int) -> Fraction:
+        """Time of a frame on the file's own clock, which the sound shares."""
+        if self._index.pts is None:
+            return index / self._index.rates[0]
+        return self._index.pts[index] * self._index.time_base
+
+    def _open(self) -> InputContainer:
+        return open_input(self.path, format_name=self._format_name, options=self._options)
+
+    def _frames(self, container: InputContainer) -> Iterator[VideoFrame]:
+        stream = video_stream(container, self.path)
+        stream.thread_type = "AUTO"
+        try:
+            yield from container.decode(stream)
+        except av.FFmpegError as error:
+            raise InputError(f"{self.path}: a frame cannot be decoded: {explain(error)}") from error
+
+    def _first_shown(self, container: InputContainer) -> VideoFrame:
+        frame = next(self._frames(container), None)
+        if frame is None:
+            raise InputError(f"{self.path}: no frame can be decoded; the file is damaged")
+        return frame
+
+    def _from_start(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
+        return islice(self._checked(self._frames(container), 0), first, None)
+
+    def _after_seek(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
+        """Yield from frame ``first`` on; nothing if a seek does not lead there, or gains nothing."""
+        pts = self._index.pts
+        if pts is None:
+            return
+        before = bisect_right(self._index.keyframe_pts, pts[first]) - 1
+        if before < 0 or self._index.keyframe_pts[before] <= pts[0]:
+            return
+        keyframe_pts = self._index.keyframe_pts[before]
+        try:
+            container.seek(keyframe_pts, stream=video_stream(container, self.path))
+        except av.FFmpegError:
+            # Not every container can seek; the caller then decodes from the start.
+            return
+        frames = self._frames(container)
+        for frame in frames:
+            if frame.pts is None or frame.pts > pts[first]:
+                return
+            if frame.is_corrupt and frame.pts >= keyframe_pts:
+                return
+            if frame.pts == pts[first]:
+                yield frame
+                break
+        yield from frames
+
+    def _checked(self, frames: Iterator[VideoFrame], first: int) -> Iterator[VideoFrame]:
+        """Pass on ``frames``, the first being number ``first``, comparing each with what was counted."""
+        index = first
+        for frame in frames:
+            where = f"{self.path}: frame {index} of {self.num_frames}"
+            if index == self.num_frames:
+                raise InputError(
+                    f"{self.path}: holds more frames than the {self.num_frames} it has packets for"
+                )
+            if frame.is_corrupt:
+                raise InputError(f"{where} is damaged; choose other frames or repair the file")
+            if self._index.pts is not None and frame.pts != self._index.pts[index]:
+                raise InputError(f"{where} is missing after decoding; choose other frames or repair the file")
+            if (frame.height, frame.width) != self._coded_size:
+                height, width = self._coded_size
+                raise InputError(f"{where} is {frame.height}x{frame.width}, the first is {height}x{width}")
+            yield frame
+            index += 1
+        if index < self.num_frames:
+            raise InputError(
+                f"{self.path}: only {index} of {self.num_frames} frames can be decoded; it is damaged"
+            )
+
+    def _upright(self, rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        swap_axes, flip_rows, flip_cols = self._orientation
+        if swap_axes:
+            rgb_HWC = rgb_HWC.swapaxes(0, 1)
+        return rgb_HWC[:: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
+
+
+def _read_index(container: InputContainer, path: Path) -> _Index:
+    stream = video_stream(container, path)
+    num_indexed = len(stream.index_entries)
+    try:
+        packets, end_seconds = _demux(container, stream)
+    except av.FFmpegError as error:
+        raise InputError(f"{path}: reading it failed: {explain(error)}") from error
+    if not packets:
+        raise InputError(f"{path}: the video stream holds no frames")
+    _refuse_truncated(container, path, packets, num_indexed, end_seconds)
+    shown = [packet for packet in packets if not packet.is_discard]
+    pts = sorted(packet.pts for packet in shown if packet.pts is not None)
+    has_pts = len(pts) == len(shown) and all(earlier < later for earlier, later in pairwise(pts))
+    keyframes = sorted(packet.pts for packet in shown if packet.is_keyframe and packet.pts is not None)
+    stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    rates = tuple(rate for rate in stated if rate is not None and rate > 0)
+    return _Index(
+        num_frames=len(shown),
+        time_base=stream.time_base or 1 / FALLBACK_RATE,
+        rates=rates or (FALLBACK_RATE,),
+        # Without usable times (missing, or the same twice) frames come one after another at the stated rate.
+        pts=tuple(pts) if has_pts else None,
+        keyframe_pts=tuple(keyframes) if has_pts else (),
+    )
+
+
+def _demux(container: InputContainer, stream: VideoStream) -> tuple[list[_PacketNote], Fraction]:
+    """Return notes on the packets of ``stream``, and the time at which the last packet of any stream ends."""
+    notes = []
+    end_seconds = Fraction(0)
+    # Only Matroska needs the other streams, to compare with the duration of the whole.
+    demuxed = container.demux() if _is_matroska(container) else container.demux(stream)
+    for packet in demuxed:
+        if packet.size == 0:
+            continue
+        if packet.pts is not None:
+            end = (packet.pts + (packet.duration or 0)) * packet.time_base
+            end_seconds = max(end_seconds, end)
+        if packet.stream_index == stream.index:
+            notes.append(_PacketNote.of(packet))
+    return notes, end_seconds
+
+
+@dataclass(frozen=True)
+class _PacketNote:
+    pts: int | None
+    is_keyframe: bool
+    is_discard: bool
+    is_corrupt: bool
+    end_byte: int | None
+
+    @classmethod
+    def of(cls, packet: Packet[Any]) -> _PacketNote:
+        end_byte = None if packet.pos is None else packet.pos + packet.size
+        return cls(packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt, end_byte)
+
+
+def _is_matroska(container: InputContainer) -> bool:
+    return "matroska" in container.format.name
+
+
+def _refuse_truncated(
+    container: InputContainer,
+    path: Path,
+    packets: list[_PacketNote],
+    num_indexed: int,
+    end_seconds: Fraction,
+) -> None:
+    """Raise :class:`InputError` if the end of the file is missing, as far as its format lets one tell."""
+    reason = None
+    if len(packets) < num_indexed:
+        reason = f"{len(packets)} of {num_indexed} frames are there"
+    elif packets[-1].is_corrupt or _has_partial_tail(container, path, packets):
+        reason = "the last frame is incomplete"
+    elif _is_matroska(container) and container.duration is not None:
+        stated = Fraction(container.duration, av.time_base)
+        if end_seconds < stated - DURATION_SLACK_SECONDS:
+            reason = f"it ends at {float(end_seconds):.2f} s of {float(stated):.2f} s"
+    if reason is not None:
+        raise InputError(f"{path}: the file is cut short: {reason}; get a complete copy")
+
+
+def _has_partial_tail(container: InputContainer, path: Path, packets: list[_PacketNote]) -> bool:
+    # libav passes over a cut last frame of y4m, which has nothing but frames up to the end of the file.
+    return container.format.name == "yuv4mpegpipe" and packets[-1].end_byte != path.stat().st_size
+
+
+def _timeline(index: _Index, first: int, stop: int) -> Timeline:
+    """Return a constant-rate timeline where rounding explains all deviations, else the times themselves."""
+    count = stop - first
+    if index.pts is None or count == 1:
+        return Timeline(count, index.rates[0])
+    pts = tuple(value - index.pts[first] for value in index.pts[first:stop])
+    exact = Fraction(count - 1) / (pts[-1] * index.time_base)
+    for rate in (*index.rates, exact):
+        ticks_per_frame = 1 / (rate * index.time_base)
+        # Both ends of an interval are rounded to ticks; where a tick is as coarse as a frame nothing is.
+        slack = 1 if ticks_per_frame >= 4 else 0
+        if all(abs(value - number * ticks_per_frame) <= slack for number, value in enumerate(pts)):
+            return Timeline(count, rate)
+    return Timeline(count, exact.limit_denominator(1001), index.time_base, pts)
+
+
+def _orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:
+    """Return (swap rows and columns, then flip rows, then flip columns) that turn ``frame`` upright.
+
+    A display matrix ``a b · / c d · / · · ·`` shows pixel (x, y) at (a·x + c·y, b·x + d·y).
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(cast(SideData, matrix)), dtype=np.int32)[:5].tolist()
+    if b == c == 0 and a and d:
+        return False, d < 0, a < 0
+    if a == d == 0 and b and c:
+        return True, b < 0, c < 0
+    raise InputError(f"{path}: is turned by an angle that is no multiple of 90 degrees; turn it back first")

@@ -1,0 +1,137 @@
+"""Sound, carried along packet by packet: never decoded, never encoded again.
+
+::
+
+    input file ── extract_audio ──> Matroska bytes ── SoundCopier ──> output file
+                  (all sound streams, cut to the frames, moved to start with them)
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+
+from vinr.errors import InputError
+from vinr.video._libav import explain, open_input
+
+__all__ = ["SoundCopier", "extract_audio"]
+
+# Encoders start a little before 0 to warm up. Such times must not be moved, or sound and picture part.
+# bitexact leaves out random identifiers, so that the same sound gives the same bytes.
+MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
+
+
+def extract_audio(
+    path: Path, *, origin: Fraction, start: Fraction | None = None, stop: Fraction | None = None
+) -> bytes | None:
+    """Return the sound of a file as the bytes of a Matroska file (.mka), or ``None`` if it has none.
+
+    Times are seconds on the file's clock, whose first frame appears at ``origin``. Packets that begin in
+    ``start`` ≤ time < ``stop`` are kept (``None``: no limit); ``start`` (else ``origin``) becomes 0. Matroska
+    counts in milliseconds.
+
+    Raises
+    ------
+    InputError
+        If the sound cannot be read, or is of a codec that Matroska cannot hold.
+    """
+    with open_input(path) as container:
+        streams = container.streams.audio
+        if not streams:
+            return None
+        shift = origin if start is None else start
+        target = io.BytesIO()
+        try:
+            with av.open(target, "w", format="matroska", options=MATROSKA_OPTIONS) as output:
+                copies = {stream.index: _copy_stream(output, stream) for stream in streams}
+                for packet in _packets(container, start, stop):
+                    _move(packet, shift)
+                    packet.stream = copies[packet.stream_index]
+                    output.mux(packet)
+        except (av.FFmpegError, ValueError) as error:
+            names = ", ".join(stream.codec_context.name for stream in streams)
+            raise InputError(f"{path}: its sound ({names}) cannot be copied: {explain(error)}") from error
+    return target.getvalue()
+
+
+class SoundCopier:
+    """Copies the packets of ``audio`` (from :func:`extract_audio`) to an output that is being written.
+
+    Raises
+    ------
+    InputError
+        If the output's format cannot hold the sound's codec.
+    """
+
+    def __init__(self, audio: bytes, output: OutputContainer) -> None:
+        self._output = output
+        try:
+            self._input = av.open(io.BytesIO(audio), "r", format="matroska")
+        except (av.FFmpegError, ValueError) as error:
+            raise InputError(f"the sound is no readable Matroska data: {explain(error)}") from error
+        self._copies = {stream.index: self._add(stream) for stream in self._input.streams.audio}
+        self._packets = _packets(self._input, None, None)
+        self._next = next(self._packets, None)
+
+    def copy_until(self, seconds: Fraction | None) -> None:
+        """Write the packets that begin at ``seconds`` or earlier; all that are left if ``None``."""
+        while self._next is not None and (seconds is None or _begin(self._next) <= seconds):
+            self._next.stream = self._copies[self._next.stream_index]
+            self._output.mux(self._next)
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        """Release the input."""
+        self._input.close()
+
+    def _add(self, stream: AudioStream) -> AudioStream:
+        try:
+            return _copy_stream(self._output, stream)
+        except ValueError as error:
+            format_name = self._output.format.name
+            codec = stream.codec_context.name
+            raise InputError(
+                f"{format_name} cannot hold {codec} sound; write .mkv, or leave it out"
+            ) from error
+
+
+def _copy_stream(output: OutputContainer, stream: AudioStream) -> AudioStream:
+    copy = output.add_stream_from_template(stream)
+    if stream.language is not None:
+        copy.metadata["language"] = stream.language
+    return copy
+
+
+def _packets(
+    container: InputContainer, start: Fraction | None, stop: Fraction | None
+) -> Iterator[Packet[AudioStream]]:
+    """Yield the sound packets of all streams that begin in ``start`` ≤ time < ``stop`` (seconds)."""
+    for packet in container.demux(container.streams.audio):
+        if packet.size == 0:
+            continue
+        if packet.pts is None:
+            packet.pts = packet.dts
+        if packet.pts is None:
+            raise ValueError("packets without a time")
+        begin = _begin(packet)
+        if (start is None or begin >= start) and (stop is None or begin < stop):
+            yield packet
+
+
+def _begin(packet: Packet[AudioStream]) -> Fraction:
+    assert packet.pts is not None
+    return packet.pts * packet.time_base
+
+
+def _move(packet: Packet[AudioStream], seconds: Fraction) -> None:
+    assert packet.pts is not None
+    ticks = round(seconds / packet.time_base)
+    packet.pts -= ticks
+    packet.dts = packet.pts if packet.dts is None else packet.dts - ticks

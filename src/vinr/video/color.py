@@ -1,0 +1,111 @@
+"""The only colour arithmetic: Y'CbCr to 8-bit RGB and back, done by libav's swscale.
+
+::
+
+    decoded frame ── matrix, range of the stream ──> rgb_HWC uint8 ── the same, back ──> frame to encode
+    (any format)                                                                         (yuv420p, …)
+
+A stream that does not say its matrix is taken as BT.601, one that does not say its range as limited:
+swscale's defaults, which made the PNG frames of the papers.
+
+Axes: H rows, W columns, C colour channels (red, green, blue).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import av
+import numpy as np
+from av.codec.context import CodecContext
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from vinr.errors import InputError
+from vinr.video.spec import ColorMatrix, ColorSpec
+
+__all__ = ["ColorConverter", "color_of", "tag_color"]
+
+# Numbers of ISO/IEC 23091-2 (H.273), MatrixCoefficients, as libav's AVColorSpace uses them.
+MATRIX_OF_TAG: Final[dict[int, ColorMatrix]] = {1: "bt709", 2: "bt601", 3: "bt601", 5: "bt601", 6: "bt601"}
+NAME_OF_REFUSED_TAG: Final = {
+    4: "FCC",
+    7: "SMPTE 240M",
+    8: "YCgCo",
+    9: "BT.2020",
+    10: "BT.2020 constant luminance",
+}
+TAG_OF_MATRIX: Final[dict[ColorMatrix, int]] = {"bt601": 6, "bt709": 1}
+SWSCALE_MATRIX: Final = {"bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709}
+SWSCALE_RANGE: Final = {"limited": ColorRange.MPEG, "full": ColorRange.JPEG}
+
+
+def color_of(frame: VideoFrame) -> ColorSpec:
+    """Return how ``frame`` is to be read: its tags, or BT.601 and limited range where it has none.
+
+    Frames that are RGB already have no matrix; they too get BT.601 limited, for output.
+
+    Raises
+    ------
+    InputError
+        If the matrix is neither BT.601 nor BT.709.
+    """
+    bit_depth = max(component.bits for component in frame.format.components)
+    if _is_rgb(frame):
+        return ColorSpec(bit_depth=bit_depth)
+    matrix = MATRIX_OF_TAG.get(frame.colorspace)
+    if matrix is None:
+        name = NAME_OF_REFUSED_TAG.get(frame.colorspace, f"number {frame.colorspace}")
+        raise InputError(f"colour matrix {name} is not handled; convert the video to BT.709 or BT.601 first")
+    is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    return ColorSpec(matrix, "full" if is_full else "limited", bit_depth)
+
+
+def tag_color(context: CodecContext, color: ColorSpec, pixel_format: str) -> None:
+    """Tell an encoder matrix and range of ``color``; RGB formats are full range, without matrix."""
+    assert isinstance(context, VideoCodecContext)
+    if av.VideoFormat(pixel_format).is_rgb:
+        context.color_range = ColorRange.JPEG
+        return
+    context.colorspace = TAG_OF_MATRIX[color.matrix]
+    context.color_range = SWSCALE_RANGE[color.range]
+
+
+class ColorConverter:
+    """Converts the frames of one video, all of one size and colour."""
+
+    def __init__(self, color: ColorSpec) -> None:
+        self.color = color
+        self._reformatter = VideoReformatter()
+
+    def to_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """Return ``frame`` as uint8 rgb_HWC; deeper samples are rounded to 8 bits."""
+        is_rgb = _is_rgb(frame)
+        converted = self._reformatter.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=None if is_rgb else SWSCALE_MATRIX[self.color.matrix],
+            src_color_range=ColorRange.JPEG if is_rgb else SWSCALE_RANGE[self.color.range],
+            dst_color_range=ColorRange.JPEG,
+        )
+        return converted.to_ndarray().astype(np.uint8, copy=False)
+
+    def from_rgb(self, rgb_HWC: NDArray[np.uint8], pixel_format: str) -> VideoFrame:
+        """Return uint8 ``rgb_HWC`` as a frame of ``pixel_format`` (yuv420p, yuv444p, bgr0)."""
+        frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb_HWC), format="rgb24")
+        if av.VideoFormat(pixel_format).is_rgb:
+            return self._reformatter.reformat(frame, format=pixel_format)
+        return self._reformatter.reformat(
+            frame,
+            format=pixel_format,
+            src_color_range=ColorRange.JPEG,
+            dst_colorspace=SWSCALE_MATRIX[self.color.matrix],
+            dst_color_range=SWSCALE_RANGE[self.color.range],
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+        )
+
+
+def _is_rgb(frame: VideoFrame) -> bool:
+    return frame.format.is_rgb or frame.format.has_palette

@@ -1,0 +1,101 @@
+"""Crop, resize and frame range: done once, in 8 bit, before anything else sees the frames.
+
+Axes: H rows, W columns, C colour channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vinr.errors import UsageError
+
+__all__ = ["Edit"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is done to an original before it is fitted, so that the same can be done to it again.
+
+    ``crop`` (rows, columns): the centred part that is kept. ``resize`` (rows, columns): the size it is
+    brought to afterwards. Frames ``first_frame`` ≤ i < ``stop_frame`` are kept; ``None`` means to the end.
+    """
+
+    crop: tuple[int, int] | None = None
+    resize: tuple[int, int] | None = None
+    first_frame: int = 0
+    stop_frame: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, size in (("crop", self.crop), ("resize", self.resize)):
+            if size is not None and min(size) < 1:
+                raise UsageError(f"{name} to {_text(size)}: both numbers must be at least 1")
+        if self.first_frame < 0:
+            raise UsageError(f"first frame {self.first_frame}: frames are counted from 0")
+        if self.stop_frame is not None and self.stop_frame <= self.first_frame:
+            raise UsageError(
+                f"frames {self.first_frame}:{self.stop_frame} are none; the end must lie behind the start"
+            )
+
+    def frame_range(self, num_frames: int) -> tuple[int, int]:
+        """Return first and stop frame for an original of ``num_frames``.
+
+        Raises
+        ------
+        UsageError
+            If the range reaches past the end.
+        """
+        stop = num_frames if self.stop_frame is None else self.stop_frame
+        if self.first_frame >= num_frames or stop > num_frames:
+            wanted = f"{self.first_frame}:{'' if self.stop_frame is None else stop}"
+            raise UsageError(f"frames {wanted} asked for, the video has frames 0:{num_frames}")
+        return self.first_frame, stop
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns that a frame of ``height`` × ``width`` has afterwards.
+
+        Raises
+        ------
+        UsageError
+            If the crop is larger than the frame.
+        """
+        if self.crop is not None and (self.crop[0] > height or self.crop[1] > width):
+            raise UsageError(f"crop to {_text(self.crop)} is larger than the frame, {height}x{width}")
+        return self.resize or self.crop or (height, width)
+
+    def apply(self, rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return one uint8 frame, cropped and resized."""
+        if self.crop is not None:
+            rgb_HWC = _crop_centre(rgb_HWC, *self.crop)
+        if self.resize is not None and self.resize != rgb_HWC.shape[:2]:
+            rgb_HWC = _resize(rgb_HWC, *self.resize)
+        return rgb_HWC
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _crop_centre(rgb_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    # Python rounds halves to even, so 720 rows cropped to 640 are rows 40 … 679.
+    top = round((rgb_HWC.shape[0] - height) / 2)
+    left = round((rgb_HWC.shape[1] - width) / 2)
+    return rgb_HWC[top : top + height, left : left + width]
+
+
+def _resize(rgb_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Average whole blocks where both factors are whole numbers, else antialiased bicubic (Pillow's)."""
+    rows, row_rest = divmod(rgb_HWC.shape[0], height)
+    cols, col_rest = divmod(rgb_HWC.shape[1], width)
+    if rows and cols and not row_rest and not col_rest:
+        blocks = rgb_HWC.reshape(height, rows, width, cols, 3)
+        total = blocks.sum(axis=(1, 3), dtype=np.uint64)
+        count = np.uint64(rows * cols)
+        mean: NDArray[np.uint64] = (2 * total + count) // (2 * count)
+        return mean.astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(rgb_HWC))
+    resized: NDArray[np.uint8] = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    return resized

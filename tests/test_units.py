@@ -1,0 +1,57 @@
+"""Numbers as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from vinr.errors import UsageError
+from vinr.units import format_count, parse_count, parse_frames, parse_indices, parse_seconds, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1.5M", 1_500_000), ("200k", 200_000), (17, 17), ("0.19m", 190_000), ("2G", 2_000_000_000)]
+)
+def test_counts(text: str | int, value: int) -> None:
+    assert parse_count(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1m30", 90), (2.5, 2.5), ("1.5h", 5400)]
+)
+def test_times(text: str | float, value: float) -> None:
+    assert parse_seconds(text) == value
+
+
+def test_sizes_and_frames() -> None:
+    assert parse_size("640x1280") == (640, 1280)
+    assert [parse_frames(text) for text in ("0:48", ":48", "100:", ":")] == [
+        (0, 48),
+        (None, 48),
+        (100, None),
+        (None, None),
+    ]
+    assert parse_indices("0,10,20:40:5", 100) == [0, 10, 20, 25, 30, 35]
+    assert parse_indices("-1,::-4", 10) == [9, 9, 5, 1]
+    assert format_count(1_504_413) == "1.50 M"
+
+
+@pytest.mark.parametrize(
+    ("parse", "texts"),
+    [
+        (parse_count, ["", "0", "-3", "1.5T", "many", "1e6"]),
+        (parse_seconds, ["", "0", "-1s", "soon", "10 parsecs", "m"]),
+        (parse_size, ["640", "640x", "0x3", "-2x4", "axb", "640x1280x3"]),
+        (parse_frames, ["", "3", "a:b", "1:2:3", "-1:4"]),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(parse: object, texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(UsageError, match=r"such as") as caught:
+            parse(text)  # type: ignore[operator]
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", ",", "5", "-6", "1:2:0", "x", "7:9", "1,,2", "-"])
+def test_frames_that_are_not_there(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_indices(text, 5)

@@ -1,0 +1,169 @@
+"""What cannot be read is refused in one line, with nothing on standard error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from video.video_clips import picture, write_clip, write_clip_with_tone
+
+from vinr.errors import InputError, UsageError, VinrError
+from vinr.video.source import open_video
+
+
+def refuse(path: Path, match: str, kind: type[VinrError] = InputError, **edit: object) -> None:
+    """Open and read everything; the error must be of ``kind``, one line, and say ``match``."""
+    with pytest.raises(kind, match=match) as caught, open_video(path, **edit) as reader:
+        reader.read()
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    refuse(tmp_path / "none.mp4", "no such file")
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    refuse(tmp_path / "empty.mp4", "is empty")
+
+
+@pytest.mark.parametrize("name", ["text.mp4", "text.mkv", "text.txt", "text"])
+def test_text(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("This is no video.\n" * 200)
+    refuse(tmp_path / name, "not a readable video|text file")
+
+
+@pytest.mark.parametrize(
+    "header", [b"YUV4MPEG2 garbage\n", b"YUV4MPEG2 W64 H48 F25:1 C420jpeg\n", b"YUV4MPEG2 W"]
+)
+def test_y4m_garbage(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "bad.y4m"
+    path.write_bytes(header)
+    refuse(path, "not a readable video|no frames")
+
+
+def cut(path: Path, fraction: float) -> Path:
+    """Keep the first part of a file."""
+    data = path.read_bytes()
+    target = path.with_stem("cut")
+    target.write_bytes(data[: int(len(data) * fraction)])
+    return target
+
+
+def test_mp4_without_its_index(tmp_path: Path) -> None:
+    refuse(cut(write_clip(tmp_path / "a.mp4", 40), 0.7), "not a readable video, or cut short")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {"movflags": "faststart"}),
+        ("a.mkv", "libx264", {}),
+        ("a.webm", "libvpx-vp9", {}),
+        ("a.y4m", "wrapped_avframe", {}),
+        ("a.avi", "mpeg4", {}),
+    ],
+)
+def test_cut_in_the_middle(tmp_path: Path, name: str, codec: str, options: dict[str, str]) -> None:
+    path = write_clip(tmp_path / name, 60, codec=codec, container_options=options)
+    refuse(cut(path, 0.6), "cut short")
+
+
+def test_cut_transport_stream(tmp_path: Path) -> None:
+    refuse(cut(write_clip(tmp_path / "a.ts", 60), 0.6), "damaged|cut short|cannot be decoded")
+
+
+def test_damage_in_the_middle(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", 30, codec="ffv1", pixel_format="yuv444p", options={"slicecrc": "1"})
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 200] = bytes(200)
+    path.write_bytes(data)
+    refuse(path, "damaged|cannot be decoded")
+
+
+def test_sound_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tone.wav"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), format="s16", layout="stereo")
+        frame.sample_rate = 8000
+        output.mux(stream.encode(frame))
+    refuse(path, "no video stream")
+
+
+def test_video_stream_without_frames(tmp_path: Path) -> None:
+    source = write_clip_with_tone(tmp_path / "a.mkv", "libopus")
+    path = tmp_path / "b.mkv"
+    with av.open(str(source)) as container, av.open(str(path), "w") as output:
+        output.add_stream_from_template(container.streams.video[0])
+        sound = output.add_stream_from_template(container.streams.audio[0])
+        for packet in container.demux(container.streams.audio[0]):
+            if packet.size:
+                packet.stream = sound
+                output.mux(packet)
+    refuse(path, "no frames")
+
+
+@pytest.mark.parametrize("frames", [(3, 3), (5, 2), (10, None), (0, 11), (-1, 4), (2, -1)])
+def test_frame_range_empty_or_outside(tmp_path: Path, frames: tuple[int, int | None]) -> None:
+    refuse(write_clip(tmp_path / "a.mp4", 10), "frames? ", UsageError, frames=frames)
+
+
+def test_crop_larger_than_the_frame(tmp_path: Path) -> None:
+    refuse(
+        write_clip(tmp_path / "a.mp4", 3), "50x64 is larger than the frame, 48x64", UsageError, crop=(50, 64)
+    )
+
+
+@pytest.mark.parametrize("matrix", [7, 9])
+def test_unknown_colour_matrix(tmp_path: Path, matrix: int) -> None:
+    refuse(write_clip(tmp_path / "a.mkv", 3, tags=(matrix, 1)), "colour matrix (SMPTE 240M|BT.2020)")
+
+
+def test_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    refuse(tmp_path, "holds no images")
+
+
+def test_folder_of_differing_sizes(tmp_path: Path) -> None:
+    Image.fromarray(picture(8, 8, 0)).save(tmp_path / "a.png")
+    Image.fromarray(picture(8, 9, 0)).save(tmp_path / "b.png")
+    refuse(tmp_path, r"b\.png: is 8x9, a\.png is 8x8")
+
+
+def test_folder_with_a_damaged_image(tmp_path: Path) -> None:
+    Image.fromarray(picture(64, 64, 0)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:600])
+    refuse(tmp_path, "not a readable image")
+    (tmp_path / "a.png").write_bytes(b"no image")
+    refuse(tmp_path, "not a readable image")
+
+
+def test_folder_of_deep_images(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "a.png")
+    refuse(tmp_path, "more than 8 bits")
+
+
+@pytest.mark.parametrize(
+    ("name", "num_bytes", "match"),
+    [
+        ("clip.yuv", 96, "needs size and rate"),
+        ("clip_8x8.yuv", 96, "needs size and rate"),
+        ("clip_8x8_25fps_10bit.yuv", 96, "8-bit 4:2:0"),
+        ("clip_8x8_25fps.yuv", 100, "100 bytes"),
+        ("clip_8x8_25fps.yuv", 0, "0 bytes"),
+        ("clip_0x8_25fps.yuv", 96, "96 bytes"),
+    ],
+)
+def test_raw_yuv(tmp_path: Path, name: str, num_bytes: int, match: str) -> None:
+    (tmp_path / name).write_bytes(bytes(num_bytes))
+    refuse(tmp_path / name, match)
+
+
+def test_libav_keeps_standard_error_clean(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    refuse(cut(write_clip(tmp_path / "a.ts", 60), 0.6), "damaged|cut short|cannot be decoded")
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,115 @@
+"""Makes the small clips of the tests in this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vinr.video.spec import ColorSpec, Timeline, VideoSpec
+
+SAMPLE_RATE = 48_000
+
+
+def picture(height: int, width: int, index: int) -> NDArray[np.uint8]:
+    """A smooth colour picture, different in every corner and every frame."""
+    row, col = np.mgrid[:height, :width]
+    phase = 0.4 * index
+    red = 128 + 100 * np.sin(row / 9 + phase)
+    green = 40 + 170 * col / width
+    blue = 128 + 100 * np.cos((row + 2 * col) / 17 - phase)
+    return np.stack([red, green, blue], axis=-1).round().astype(np.uint8)
+
+
+def pictures(num_frames: int, height: int = 48, width: int = 64) -> torch.Tensor:
+    """uint8 rgb_NCHW."""
+    stack = np.stack([picture(height, width, index) for index in range(num_frames)])
+    return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+
+def spec_of(
+    rgb_NCHW: torch.Tensor, rate: Fraction = Fraction(25), color: ColorSpec | None = None
+) -> tuple[VideoSpec, Timeline]:
+    """Size and constant-rate timeline of frames."""
+    num_frames, _, height, width = rgb_NCHW.shape
+    return VideoSpec(num_frames, height, width, rate, color or ColorSpec()), Timeline(num_frames, rate)
+
+
+def write_clip(
+    path: Path,
+    num_frames: int = 10,
+    *,
+    height: int = 48,
+    width: int = 64,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    options: Mapping[str, str] | None = None,
+    container_options: Mapping[str, str] | None = None,
+    pts: Sequence[int] | None = None,
+    time_base: Fraction = Fraction(1, 25),
+    tags: tuple[int, int] | None = None,
+    display_matrix: Sequence[int] | None = None,
+) -> Path:
+    """Encode :func:`picture` frames; ``tags`` are (matrix, range) as libav numbers them."""
+    with av.open(str(path), "w", options=dict(container_options or {})) as output:
+        stream = output.add_stream(codec, rate=Fraction(25), options=dict(options or {}))
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.codec_context.time_base = time_base
+        if tags is not None:
+            stream.codec_context.colorspace, stream.codec_context.color_range = tags
+        if display_matrix is not None:
+            stream.set_display_matrix(display_matrix)
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(picture(height, width, index), format="rgb24")
+            frame = frame.reformat(format=pixel_format)
+            if tags is not None:
+                frame.colorspace, frame.color_range = tags
+            frame.pts, frame.time_base = (pts[index] if pts else index), time_base
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def write_clip_with_tone(
+    path: Path, sound_codec: str, *, seconds: int = 1, sound_rate: int = SAMPLE_RATE
+) -> Path:
+    """25 grey frames and a 440 Hz tone a second."""
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        sound = output.add_stream(sound_codec, rate=sound_rate)
+        sound.layout = "stereo"
+        for index in range(25 * seconds):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 100, np.uint8), format="rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts = index
+            output.mux(video.encode(frame))
+        resampler = av.AudioResampler(sound.codec_context.format, "stereo", sound_rate)
+        time = np.arange(sound_rate * seconds, dtype=np.float32) / sound_rate
+        tone = np.stack([0.3 * np.sin(2 * np.pi * 440 * time)] * 2).astype(np.float32)
+        for first in range(0, tone.shape[1], 1000):
+            piece = np.ascontiguousarray(tone[:, first : first + 1000])
+            samples = av.AudioFrame.from_ndarray(piece, format="fltp", layout="stereo")
+            samples.sample_rate, samples.pts = sound_rate, first
+            for converted in resampler.resample(samples):
+                output.mux(sound.encode(converted))
+        output.mux(sound.encode(None))
+        output.mux(video.encode(None))
+    return path
+
+
+def decoded(path: Path) -> NDArray[np.uint8]:
+    """All frames as PyAV gives them by default, NHWC."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def psnr_db(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Peak signal to noise ratio over all samples."""
+    error = torch.mean((one.double() - other.double()) ** 2)
+    return float(10 * torch.log10(255**2 / error))
