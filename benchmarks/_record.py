@@ -40,7 +40,9 @@ def commit() -> str:
     return subprocess.run(run, capture_output=True, text=True, check=True, cwd=RESULTS.parent).stdout.strip()
 
 
-def write(name: str, command: str, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: str) -> None:
+def write(
+    name: str, command: str, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: str
+) -> None:
     """Write ``name.json`` and ``name.md`` to the results folder."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     record = {

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import time
 
-import _record
 import torch
 
+import _record
 from vinr.config import load_preset
 from vinr.evaluate.metrics import psnr_per_frame_db
 from vinr.fit import RoundDone, fit

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import vinr
 from vinr.evaluate.report import side_by_side
+from vinr.playback import edit_of
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video
 
@@ -32,7 +33,7 @@ def main(folder: Path) -> None:
     run("decode", file, str(folder / "bunny.mp4"), "--force")
     run("decode", file, str(folder / "bunny.y4m"), "--force")
     run("eval", file, clip)
-    with vinr.open(file) as decoder, open_video(clip, edit=decoder.edit) as reader:
+    with vinr.open(file) as decoder, open_video(clip, edit=edit_of(decoder.clip)) as reader:
         original = reader.read(0, len(decoder))
         picture = folder / "bunny.png"
         side_by_side(

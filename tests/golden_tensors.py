@@ -1,7 +1,8 @@
 """Golden tensors of other implementations, and the differences they allow.
 
-Tensors kept as float64 (outputs, losses, gradient norms) must match to 1e-9 in float64; those rounded to float32
-(stages) to that rounding. A float32 run may differ by ten times what the float32 run of the reference did.
+Tensors kept as float64 (outputs, losses, gradient norms) must match to 1e-9 in float64; those rounded to
+float32 (stages) to that rounding. A float32 run may differ by ten times what the float32 run of the reference
+did.
 """
 
 from __future__ import annotations

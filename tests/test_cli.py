@@ -85,7 +85,9 @@ def test_encode_decode_and_evaluate(run: Run, tiny_video: Path, tmp_path: Path) 
     assert evaluation["psnr_db"] == pytest.approx(report["psnr_db"], abs=1e-6)
     assert evaluation["bpp"] == pytest.approx(8 * file.stat().st_size / (6 * 32 * 48))
     assert evaluation["kbit_per_s"] == pytest.approx(8 * file.stat().st_size / (6 / 25) / 1000)
-    assert len(json.loads(run("eval", file, tiny_video, "--json", "--per-frame")[1])["per_frame_psnr_db"]) == 6
+    assert (
+        len(json.loads(run("eval", file, tiny_video, "--json", "--per-frame")[1])["per_frame_psnr_db"]) == 6
+    )
     assert "PSNR" in run("eval", file, tiny_video)[1]
 
 
@@ -193,7 +195,10 @@ def test_unusable_videos_are_refused(run: Run, tmp_path: Path, tiny_video: Path)
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("this is no video\n" * 50)
     whole = write_clip(
-        tmp_path / "whole.mp4", moving_shapes(num_frames=8, height=32, width=32), codec="libx264", pixel_format="yuv420p"
+        tmp_path / "whole.mp4",
+        moving_shapes(num_frames=8, height=32, width=32),
+        codec="libx264",
+        pixel_format="yuv420p",
     )
     (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:-400])
     with av.open(str(tmp_path / "sound.mkv"), "w") as container:
@@ -240,7 +245,7 @@ def test_bad_options_are_refused(
 
 
 def test_outputs_are_protected(run: Run, tiny_video: Path, tiny_file: Path, tmp_path: Path) -> None:
-    refused(run("encode", tiny_video, tmp_path / "no" / "out.vinr"), "no such folder")
+    refused(run("encode", tiny_video, tmp_path / "no" / "out.vinr"), "does not exist")
     refused(run("encode", tiny_video, tmp_path / "out.mp4"), ".vinr")
     refused(run("encode", tiny_video), "INPUT")
     kept = tmp_path / "kept.vinr"
@@ -250,11 +255,12 @@ def test_outputs_are_protected(run: Run, tiny_video: Path, tiny_file: Path, tmp_
     frames.write_bytes(b"precious")
     refused(run("decode", tiny_file, frames), "--force")
     refused(run("decode", tiny_file, tmp_path / "out.avi"), ".avi")
-    refused(run("decode", tiny_file, tmp_path / "no" / "out.mkv"), "no such folder")
+    refused(run("decode", tiny_file, tmp_path / "no" / "out.mkv"), "does not exist")
     refused(run("decode", tiny_file, tmp_path / "out.mkv", "--frames", "9"), "0 to 7")
     assert kept.read_bytes() == frames.read_bytes() == b"precious"
     assert run("encode", tiny_video, kept, "--preset", TINY, "--epochs", 1, "--force")[0] == 0
-    assert vinr.open(kept, device="cpu")[0].shape == (3, 36, 50)
+    with vinr.open(kept, device="cpu") as video:
+        assert video[0].shape == (3, 36, 50)
 
 
 def test_full_disk_leaves_nothing(tiny_video: Path, tmp_path: Path) -> None:
@@ -264,8 +270,19 @@ def test_full_disk_leaves_nothing(tiny_video: Path, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
     output = tmp_path / "out.vinr"
-    command = [sys.executable, "-m", "vinr", "encode", str(tiny_video), str(output), "--preset", TINY, "--epochs", "1"]
-    failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)  # noqa: PLW1509
+    command = [
+        sys.executable,
+        "-m",
+        "vinr",
+        "encode",
+        str(tiny_video),
+        str(output),
+        "--preset",
+        TINY,
+        "--epochs",
+        "1",
+    ]
+    failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
     assert failed.returncode == 2, failed.stderr
     assert failed.stderr.strip().splitlines()[-1].startswith("vinr: ")
     assert "Traceback" not in failed.stderr
@@ -339,19 +356,26 @@ OPTIONS = {
 def test_commands_and_options_are_the_documented_ones() -> None:
     found = {}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        names = [option.removeprefix("--") for item in command.params for option in item.opts if option[:2] == "--"]
+        names = [
+            option.removeprefix("--") for item in command.params for option in item.opts if option[:2] == "--"
+        ]
         found[name] = " ".join(sorted(names))
     assert found == OPTIONS
 
 
 def test_python_m_vinr_works() -> None:
-    shown = subprocess.run([sys.executable, "-m", "vinr", "--help"], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "vinr", "--help"], capture_output=True, text=True, check=True
+    )
     assert all(name in shown.stdout for name in OPTIONS)
     assert subprocess.run([sys.executable, "-m", "vinr", "encode"], capture_output=True).returncode == 2
 
 
 def test_nothing_is_fitted_before_inputs_are_checked(run: Run, tiny_video: Path, tmp_path: Path) -> None:
-    refused(run("encode", tiny_video, tmp_path / "missing.mkv", tmp_path / "out.vinr", "--epochs", 100_000), "missing.mkv")
+    refused(
+        run("encode", tiny_video, tmp_path / "missing.mkv", tmp_path / "out.vinr", "--epochs", 100_000),
+        "missing.mkv",
+    )
     assert os.listdir(tmp_path) == []
 
 

@@ -9,14 +9,16 @@ from vinr.units import format_count, parse_count, parse_frames, parse_indices, p
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1.5M", 1_500_000), ("200k", 200_000), (17, 17), ("0.19m", 190_000), ("2G", 2_000_000_000)]
+    ("text", "value"),
+    [("1.5M", 1_500_000), ("200k", 200_000), (17, 17), ("0.19m", 190_000), ("2G", 2_000_000_000)],
 )
 def test_counts(text: str | int, value: int) -> None:
     assert parse_count(text) == value
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1m30", 90), (2.5, 2.5), ("1.5h", 5400)]
+    ("text", "value"),
+    [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1m30", 90), (2.5, 2.5), ("1.5h", 5400)],
 )
 def test_times(text: str | float, value: float) -> None:
     assert parse_seconds(text) == value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vinr.decode import FrameDataset, VideoDecoder, open
-    from vinr.encode import EncodeReport, encode
+    from vinr.encoding import EncodeReport, encode
     from vinr.errors import BitstreamError, FitError, InputError, OutputError, UsageError, VinrError
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 
 _HOME = {name: "errors" for name in __all__ if name.endswith("Error")}
 _HOME |= {"FrameDataset": "decode", "VideoDecoder": "decode", "open": "decode"}
-_HOME |= {"EncodeReport": "encode", "encode": "encode"}
+_HOME |= {"EncodeReport": "encoding", "encode": "encoding"}
 
 
 def __getattr__(name: str) -> Any:

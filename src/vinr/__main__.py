@@ -1,9 +1,8 @@
-"""The command line: ``vinr`` and ``python -m vinr``. One short function a command, each calls one public function."""
+"""The command line, ``vinr`` and ``python -m vinr``: each command calls one public function."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,7 +28,9 @@ File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FI
 
 @app.command()
 def encode(
-    paths: Annotated[list[str], typer.Argument(metavar="INPUT... OUTPUT.vinr", help="videos, then the file to write")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="INPUT... OUTPUT.vinr", help="videos, then the file to write")
+    ],
     model: Annotated[str | None, typer.Option(help="model; `vinr models` lists them")] = None,
     preset: Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")] = None,
     params: Annotated[str | None, typer.Option(help="numbers stored in the file, such as 1.5M")] = None,
@@ -47,10 +48,12 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Fit a network to a video and write it as one .vinr file."""
-    from vinr.encode import encode as run
+    from vinr.encoding import encode as run
 
     if len(paths) < 2:
-        raise UsageError(f"{len(paths)} path given; give INPUT... OUTPUT.vinr: at least one video and the output")
+        raise UsageError(
+            f"{len(paths)} path given; give INPUT... OUTPUT.vinr: at least one video and the output"
+        )
     with console.fit_progress(how_to_resume=" ".join(sys.argv[1:])) as on_event:
         report = run(
             paths[:-1],
@@ -79,7 +82,9 @@ def decode(
     file: File,
     output: Annotated[str, typer.Argument(help=".mp4 .mkv .y4m, a folder or pattern of PNGs, or - (y4m)")],
     frames: Annotated[str | None, typer.Option(help="numbers and slices: 0,10,20:40:5")] = None,
-    fps_scale: Annotated[int, typer.Option(min=1, max=16, help="frames between frames: 2 doubles the rate")] = 1,
+    fps_scale: Annotated[
+        int, typer.Option(min=1, max=16, help="frames between frames: 2 doubles the rate")
+    ] = 1,
     codec: Annotated[str, typer.Option(help="x264, x265, av1 or ffv1, for .mp4 and .mkv")] = "x264",
     device: Device = "auto",
     force: Force = False,
@@ -89,7 +94,14 @@ def decode(
 
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
         decode_to(
-            file, output, frames=frames, fps_scale=fps_scale, codec=codec, device=device, force=force, on_frame=on_frame
+            file,
+            output,
+            frames=frames,
+            fps_scale=fps_scale,
+            codec=codec,
+            device=device,
+            force=force,
+            on_frame=on_frame,
         )
 
 
@@ -112,7 +124,9 @@ def verify(file: File, device: Device = "auto") -> None:
 @app.command("eval")
 def evaluate(
     file: File,
-    reference: Annotated[str, typer.Argument(help="the video that was encoded; crop and range are in the file")],
+    reference: Annotated[
+        str, typer.Argument(help="the video that was encoded; crop and range are in the file")
+    ],
     per_frame: Annotated[bool, typer.Option("--per-frame", help="also each frame's figures")] = False,
     device: Device = "auto",
     as_json: Json = False,

@@ -18,7 +18,7 @@ from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from vinr.catalogue import ModelEntry, PresetEntry
-    from vinr.encode import EncodeReport
+    from vinr.encoding import EncodeReport
     from vinr.fit.events import Event
     from vinr.playback import EvaluationReport, FileInfo
 
@@ -45,7 +45,9 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print one error line on stderr."""
-    _err.print("vinr: " + " ".join(text.split()), markup=False, style="bold red" if _err.is_terminal else None)
+    _err.print(
+        "vinr: " + " ".join(text.split()), markup=False, style="bold red" if _err.is_terminal else None
+    )
 
 
 def print_json(document: Any) -> None:
@@ -76,7 +78,7 @@ def fit_progress(how_to_resume: str) -> Iterator[Callable[[Event], None]]:
                 case Collapsed():
                     _err.print(
                         f"collapse: {event.best_psnr_db:.1f} dB fell to {event.psnr_db:.1f} dB; went back "
-                        f"{event.epochs_lost:.1f} epochs, learning rate now {event.rate_scale:g} × the planned"
+                        f"{event.epochs_lost:.1f} epochs, learning rate now × {event.rate_scale:g}"
                     )
                 case Resumed():
                     _err.print(f"resumed after {event.epochs_done:.1f} epochs")
@@ -138,7 +140,13 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(info))
         return
-    _pairs([("file", format_bytes(info.num_bytes)), ("format", info.format_version), ("written by", info.created_by)])
+    _pairs(
+        [
+            ("file", format_bytes(info.num_bytes)),
+            ("format", str(info.format_version)),
+            ("written by", info.created_by),
+        ]
+    )
     for clip in info.clips:
         edit = f", {clip.edit}" if clip.edit else ""
         say(
@@ -163,11 +171,12 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
             del document["per_frame_psnr_db"], document["per_frame_ms_ssim"]
         print_json(document)
         return
+    sound = f", of which sound {report.audio_bytes:,}" if report.audio_bytes else ""
     _pairs(
         [
             *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
             ("PSNR of mean MSE", f"{report.pooled_psnr_db:.2f} dB"),
-            ("file", format_bytes(report.num_bytes)),
+            ("file", format_bytes(report.num_bytes) + sound),
             ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
             ("decoding", f"{report.decode_fps:.1f} frames/s"),
         ]

@@ -65,7 +65,9 @@ class FitSettings(Settings):
     channels_last: bool = Field(False, description="store feature maps pixel by pixel")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights a step; 0: off")
     seed: int = Field(1, ge=0, lt=2**63, description="seed of initial weights and frame order")
-    collapse_db: float = Field(4.0, gt=0, description="fall of the training PSNR that counts as a collapse, dB")
+    collapse_db: float = Field(
+        4.0, gt=0, description="fall of the training PSNR that counts as a collapse, dB"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> FitSettings:
@@ -83,6 +85,7 @@ class CompressSettings(Settings):
     bias_bits: int = Field(12, ge=2, le=16, description="bits of biases and other vectors")
     grid_bits: int = Field(8, ge=2, le=16, description="bits of feature grids")
     latent_bits: int = Field(8, ge=2, le=16, description="bits of per-frame latents")
+    audio: bool = Field(True, description="copy the sound into the file")
     weight_scales: Literal["tensor", "channel"] = Field(
         "tensor", description="one step a tensor, or one an output channel"
     )

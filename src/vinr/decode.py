@@ -8,70 +8,33 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, BinaryIO, Self, SupportsIndex, overload
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vinr.bitstream import Clip, Container, Header, SectionKind
-from vinr.compress import ChunkDecoder, decode_times, unpack_fixed
-from vinr.config import describe_validation
+from vinr.bitstream import Clip, Container, Header, SectionKind, SectionSize
+from vinr.compress import ComponentSize, decode_times
 from vinr.device import resolve_device
-from vinr.errors import BitstreamError, UsageError
-from vinr.models import Latents, StoredTensor, VideoModel, get_model
+from vinr.errors import UsageError
+from vinr.models import VideoModel
+from vinr.networks import NetworkLoader
 from vinr.video.spec import ColorSpec, FrameBatch, Query, Timeline, VideoSpec
 
 __all__ = ["FrameDataset", "VideoDecoder", "open", "to_uint8"]
 
 FileLike = str | PathLike[str] | bytes | BinaryIO
-LATENT_PREFIX = "latents."
-CACHED_CHUNKS = 8
 
 
 def to_uint8(rgb_NCHW: Tensor) -> Tensor:
     """Round float rgb in [0, 1] to uint8; values outside are clipped."""
     return (rgb_NCHW.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
-
-
-class _FileLatents:
-    """A latent store that reads and decodes the chunks of the frames asked for, and keeps the last few."""
-
-    def __init__(
-        self, container: Container, network: int, decoder: ChunkDecoder, num_frames: int, device: torch.device
-    ) -> None:
-        self._container, self._network, self._decoder = container, network, decoder
-        self._num_frames, self._device = num_frames, device
-        self._cache: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
-
-    def read(self, index_N: Tensor) -> Latents:
-        """See :class:`vinr.models.LatentStore`."""
-        size = self._decoder.frames_per_chunk
-        rows = []
-        for index in index_N.tolist():
-            chunk = self._chunk(index // size)
-            rows.append({name: value[index % size] for name, value in chunk.items()})
-        names = rows[0].keys()
-        stacked = {name: torch.stack([row[name] for row in rows]).to(self._device) for name in names}
-        return Latents({name.removeprefix(LATENT_PREFIX): value for name, value in stacked.items()})
-
-    def _chunk(self, number: int) -> dict[str, Tensor]:
-        if number in self._cache:
-            self._cache.move_to_end(number)
-            return self._cache[number]
-        size = self._decoder.frames_per_chunk
-        count = min(size, self._num_frames - number * size)
-        values = self._decoder.decode(self._container.read_chunk(self._network, number), count)
-        self._cache[number] = values
-        if len(self._cache) > CACHED_CHUNKS:
-            self._cache.popitem(last=False)
-        return values
 
 
 @dataclass(frozen=True)
@@ -87,8 +50,8 @@ class _Span:
 class VideoDecoder:
     """One clip of a .vinr file. A :class:`vinr.video.spec.FrameSource`.
 
-    Frames are decoded one at a time, so that a frame is the same, bit for bit, whether it is asked for alone or
-    with others (on the same machine; other machines may differ by the rounding of their arithmetic).
+    Frames are decoded one at a time, so that a frame is the same, bit for bit, whether it is asked for alone
+    or with others (on the same machine; others may differ by the rounding of their arithmetic).
 
     Parameters
     ----------
@@ -121,7 +84,7 @@ class VideoDecoder:
         except BaseException:
             self._container.close()
             raise
-        self._models: OrderedDict[int, VideoModel] = OrderedDict()
+        self._networks = NetworkLoader(self._container, self._device)
 
     # -- what is there -------------------------------------------------------------------------------------
 
@@ -156,6 +119,24 @@ class VideoDecoder:
         for span in self._spans:
             self._decode(span.first)
 
+    def network_sizes(self, network: int) -> tuple[VideoModel, tuple[ComponentSize, ...]]:
+        """Return a network without its values, and the bytes each of its tensors takes in section WEIGHTS."""
+        return self._networks.sizes(network)
+
+    def section_sizes(self) -> tuple[SectionSize, ...]:
+        """Return kind, owner and size of each section of the file."""
+        return self._container.section_sizes()
+
+    @property
+    def front_bytes(self) -> tuple[int, int]:
+        """Bytes of the header with its prologue, and of the index."""
+        return self._container.header_bytes, self._container.index_bytes
+
+    @property
+    def format_version(self) -> int:
+        """Format version of the file."""
+        return self._container.format_version
+
     # -- frames --------------------------------------------------------------------------------------------
 
     @overload
@@ -165,9 +146,9 @@ class VideoDecoder:
     def __getitem__(self, key: slice) -> Tensor: ...
 
     def __getitem__(self, key: SupportsIndex | slice) -> Tensor:
-        """Return a frame, uint8 rgb_CHW, or for a slice frames, uint8 rgb_NCHW. Negative numbers as in Python."""
+        """Return a frame, uint8 rgb_CHW, or for a slice frames, uint8 rgb_NCHW; numbers as in Python."""
         if isinstance(key, slice):
-            return self.frames(torch.arange(len(self))[key])
+            return self.frames(torch.tensor(range(len(self))[key], dtype=torch.int64))
         return self.frames(torch.tensor([self._checked(key.__index__())]))[0]
 
     def frames_at(self, indices: Sequence[int]) -> FrameBatch:
@@ -201,46 +182,10 @@ class VideoDecoder:
     def _decode(self, time: float) -> Tensor:
         span = next(s for s in reversed(self._spans) if s.first <= time)
         inside = min(time - span.first, span.num_frames - 1)
-        model = self._model(span.network)
+        model = self._networks.model(span.network)
         with torch.inference_mode():
             query = Query.of_frames(torch.tensor([span.offset + inside], device=self._device))
             return to_uint8(model(query)).cpu()
-
-    # -- networks ------------------------------------------------------------------------------------------
-
-    def _model(self, network: int) -> VideoModel:
-        if network in self._models:
-            self._models.move_to_end(network)
-            return self._models[network]
-        model = self._load(network)
-        self._models[network] = model
-        if len(self._models) > 2:
-            self._models.popitem(last=False)
-        return model
-
-    def _load(self, network: int) -> VideoModel:
-        entry = self.header.networks[network]
-        video = _network_spec(self.header, network)
-        payload = self._container.read(SectionKind.WEIGHTS, network)
-        try:
-            cls = get_model(entry.model)
-            config = cls.Config.model_validate(entry.architecture)
-            # Shapes are checked without memory first: a hostile header may ask for anything.
-            skeleton = cls.on_meta(config, video)
-            stored, chunks = unpack_fixed(payload, _expected(skeleton))
-            model = cls(config, video, with_encoder=False).to(self._device)
-            model.restore(stored)
-        except UsageError as error:
-            raise BitstreamError(f"network {network}: {error}") from None
-        except ValidationError as error:
-            raise BitstreamError(f"network {network}: {describe_validation(error)}") from None
-        except (ValueError, RuntimeError, OverflowError) as error:
-            reason = str(error).splitlines()[0]
-            raise BitstreamError(f"network {network} cannot be built from its header: {reason}") from None
-        if skeleton.per_frame_shapes():
-            store = _FileLatents(self._container, network, chunks, video.num_frames, self._device)
-            model.attach_latents(store)
-        return model.eval()
 
     def _read_timeline(self) -> Timeline:
         if not self.clip.has_times:
@@ -262,12 +207,17 @@ class VideoDecoder:
 
 
 class FrameDataset(Dataset[Tensor]):
-    """The frames of a .vinr file as a torch ``Dataset`` of uint8 rgb_CHW; each worker opens the file itself."""
+    """The frames of a .vinr file as a torch ``Dataset`` of uint8 rgb_CHW.
+
+    The file is kept in memory as it is; each worker process decodes it by itself.
+    """
 
     def __init__(self, file: str | PathLike[str], *, clip: str | None = None, device: str = "cpu") -> None:
-        self._arguments: dict[str, Any] = {"file": fspath(file), "clip": clip, "device": device}
-        with VideoDecoder(**self._arguments) as decoder:
+        path, name = _split_clip(fspath(file), clip)
+        with VideoDecoder(path, clip=name, device=device) as decoder:
             self.spec = decoder.spec
+        content = Path(fspath(path)).read_bytes()  # type: ignore[arg-type]
+        self._arguments: dict[str, Any] = {"file": content, "clip": name, "device": device}
         self._decoder: VideoDecoder | None = None
 
     def __len__(self) -> int:
@@ -322,21 +272,3 @@ def _spans_of(header: Header, clip_number: int) -> list[_Span]:
                 spans.append(_Span(number, first, num_frames, offset))
             offset += num_frames
     return sorted(spans, key=lambda span: span.first)
-
-
-def _network_spec(header: Header, network: int) -> VideoSpec:
-    spans = header.networks[network].spans
-    clip = header.clips[spans[0][0]]
-    lengths = tuple(num_frames for _, _, num_frames in spans)
-    return VideoSpec(
-        sum(lengths), clip.height, clip.width, Fraction(*clip.frame_rate), span_lengths=lengths
-    )
-
-
-def _expected(skeleton: VideoModel) -> dict[str, StoredTensor]:
-    """Return what the file must hold: fixed tensors, and one frame's slice of each per-frame tensor."""
-    expected = {name: item for name, item in skeleton.stored().items() if not item.per_frame}
-    for name, shape in skeleton.per_frame_shapes().items():
-        value = torch.empty((1, *shape), device="meta")
-        expected[LATENT_PREFIX + name] = StoredTensor(value, "latent", per_frame=True)
-    return expected

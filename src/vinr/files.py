@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vinr.errors import OutputError
 
-__all__ = ["atomic_folder", "atomic_path", "check_parent"]
+__all__ = ["atomic_folder", "atomic_path", "check_parent", "check_target"]
 
 
 @contextmanager
@@ -29,12 +29,12 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
         refuses to write (disk full, no permission).
     """
     target = Path(target)
-    _check_file(target, force=force)
+    check_target(target, force=force)
     temporary = _beside(target)
     try:
         yield temporary
         _flush(temporary)
-        _check_file(target, force=force)
+        check_target(target, force=force)
         temporary.replace(target)
         _flush(target.parent)
     except OSError as error:
@@ -81,7 +81,8 @@ def check_parent(target: Path) -> None:
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
 
 
-def _check_file(target: Path, *, force: bool) -> None:
+def check_target(target: Path, *, force: bool) -> None:
+    """Raise :class:`OutputError` where :func:`atomic_path` would: before the work rather than after it."""
     check_parent(target)
     if target.exists() and not target.is_file():
         raise OutputError(f"{target}: exists and is no regular file; choose another name")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,16 +9,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from vinr.bitstream import Clip, Color, ContainerWriter, EditRecord, Header, Network, Quality, SectionKind
+from vinr.bitstream import (
+    Clip,
+    Color,
+    ContainerWriter,
+    EditRecord,
+    Header,
+    Network,
+    Quality,
+    SectionKind,
+    Span,
+)
 from vinr.compress import ComponentSize, encode_times
 from vinr.decode import VideoDecoder
-from vinr.errors import InputError
 from vinr.evaluate.metrics import ClipQuality
-from vinr.files import atomic_path
 from vinr.plan import Job
+from vinr.tensorfile import read_tensors, write_tensors
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 
@@ -61,14 +67,16 @@ class FittedSegment:
         return Network(
             model=self.model,
             architecture=self.architecture,
-            spans=tuple(spans),
+            spans=tuple(Span(*span) for span in spans),
             frames_per_chunk=self.frames_per_chunk,
         )
 
     def open(self, spec: VideoSpec, device: str) -> VideoDecoder:
         """Return a decoder of a file that holds this segment alone: what a reader of the file will see."""
         clip = _clip("segment", spec)
-        header = Header(created_by=created_by(), clips=(clip,), networks=(self.network([(0, 0, self.num_frames)]),))
+        header = Header(
+            created_by=created_by(), clips=(clip,), networks=(self.network([(0, 0, self.num_frames)]),)
+        )
         writer = ContainerWriter(header)
         self.add_to(writer, 0)
         return VideoDecoder(writer.to_bytes(), device=device)
@@ -87,28 +95,31 @@ def created_by() -> str:
     return f"vinr {version('vinr')}"
 
 
-def assemble(readers: Sequence[VideoReader], jobs: Sequence[Job], segments: Sequence[FittedSegment]) -> ContainerWriter:
-    """Return the file that holds all clips: networks, sound and timestamps.
+def assemble(
+    readers: Sequence[VideoReader], jobs: Sequence[Job], segments: Sequence[FittedSegment], *, audio: bool
+) -> ContainerWriter:
+    """Return the file that holds all clips: networks, timestamps and, where ``audio`` is set, sound.
 
     The result depends on the segments alone, not on where or in which order they were fitted.
     """
     clips = []
+    sounds = [reader.audio() if audio else None for reader in readers]
     for number, reader in enumerate(readers):
         own = [segment for job, segment in zip(jobs, segments, strict=True) if job.clip == number]
-        clips.append(_clip_of(reader, _unique_name(readers, number), own))
+        name = _unique_name(readers, number)
+        clips.append(_clip_of(reader, name, own, has_audio=sounds[number] is not None))
     networks = tuple(
-        segment.network([(job.clip, job.first, job.num_frames)]) for job, segment in zip(jobs, segments, strict=True)
+        segment.network([(job.clip, job.first, job.num_frames)])
+        for job, segment in zip(jobs, segments, strict=True)
     )
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
     for number, segment in enumerate(segments):
         segment.add_to(writer, number)
-    for number, reader in enumerate(readers):
-        timeline = reader.timeline
-        if timeline.pts is not None:
-            writer.add(SectionKind.TIMES, number, encode_times(timeline))
-        audio = reader.audio()
-        if audio is not None:
-            writer.add(SectionKind.AUDIO, number, audio)
+    for number, (reader, sound) in enumerate(zip(readers, sounds, strict=True)):
+        if reader.timeline.pts is not None:
+            writer.add(SectionKind.TIMES, number, encode_times(reader.timeline))
+        if sound is not None:
+            writer.add(SectionKind.AUDIO, number, sound)
     return writer
 
 
@@ -132,7 +143,7 @@ def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
     )
 
 
-def _clip_of(reader: VideoReader, name: str, segments: Sequence[FittedSegment]) -> Clip:
+def _clip_of(reader: VideoReader, name: str, segments: Sequence[FittedSegment], *, has_audio: bool) -> Clip:
     total = sum(segment.num_frames for segment in segments)
 
     def mean(values: Sequence[float]) -> float:
@@ -150,10 +161,20 @@ def _clip_of(reader: VideoReader, name: str, segments: Sequence[FittedSegment]) 
     return _clip(
         name,
         reader.spec,
-        edit=EditRecord(**asdict(reader.edit)),
-        has_audio=reader.has_audio,
+        edit=_edit_record(reader),
+        has_audio=has_audio,
         has_times=reader.timeline.pts is not None,
         quality=quality,
+    )
+
+
+def _edit_record(reader: VideoReader) -> EditRecord:
+    edit = reader.edit
+    return EditRecord(
+        first_frame=edit.first_frame,
+        stop_frame=edit.stop_frame,
+        crop=edit.crop,
+        resize=edit.resize,
     )
 
 
@@ -162,10 +183,11 @@ def save_segment(segment: FittedSegment, path: Path) -> None:
     values = asdict(segment)
     fixed, chunks = values.pop("fixed"), values.pop("chunks")
     parts = {"fixed": fixed} | {f"chunk.{number:07d}": chunk for number, chunk in enumerate(chunks)}
-    tensors = {name: torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8) for name, part in parts.items()}
+    tensors = {
+        name: torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8) for name, part in parts.items()
+    }
     values["empty"] = [name for name, part in parts.items() if not part]
-    with atomic_path(path, force=True) as temporary:
-        save_file(tensors, temporary, metadata={"vinr": json.dumps(values)})
+    write_tensors(path, tensors, values)
 
 
 def load_segment(path: Path) -> FittedSegment:
@@ -176,12 +198,8 @@ def load_segment(path: Path) -> FittedSegment:
     InputError
         If the file is damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["vinr"])
-            parts = {name: bytes(file.get_tensor(name).numpy()) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a readable finished segment ({error}); delete it to fit it again") from None
+    tensors, values = read_tensors(path)
+    parts = {name: value.numpy().tobytes() for name, value in tensors.items()}
     parts |= dict.fromkeys(values.pop("empty"), b"")
     values["components"] = tuple(ComponentSize(**item) for item in values["components"])
     fixed = parts.pop("fixed")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from vinr.config import Preset, default_model, load_preset, validate_architecture
 from vinr.errors import UsageError
+from vinr.fit.losses import build_loss
 from vinr.models import get_model
 from vinr.models._sizing import solve_size
 from vinr.video.spec import VideoSpec
@@ -23,8 +25,8 @@ REFERENCE_PIXELS = 132 * 160 * 320
 SIZE_EXPONENT = 0.745
 PARAMETERS_LIMITS = (20_000, 30_000_000)
 
-# Three minutes suit 132 frames of 160×320 on two CPU cores; the time rises with the root of the pixels, so that
-# longer and larger videos take longer, but not unreasonably.
+# Three minutes suit 132 frames of 160×320 on two CPU cores; the time rises with the root of the pixels, so
+# that longer and larger videos take longer, but not unreasonably.
 REFERENCE_SECONDS = 180.0
 TIME_EXPONENT = 0.5
 SECONDS_LIMITS = (30.0, 6 * 3600.0)
@@ -54,7 +56,7 @@ def default_parameters(num_pixels: int) -> int:
     """Return how many numbers to store for a video of ``num_pixels`` (frames × rows × columns)."""
     wanted = REFERENCE_PARAMETERS * (num_pixels / REFERENCE_PIXELS) ** SIZE_EXPONENT
     low, high = PARAMETERS_LIMITS
-    return round(min(max(wanted, low), high))
+    return int(min(max(wanted, low), high))
 
 
 def choose_budget(
@@ -97,13 +99,16 @@ def choose_preset(
     chosen = load_preset(preset or model or default_model(), overrides)
     architecture = dict(chosen.architecture)
     cls = get_model(chosen.model)
-    complete = all(not field.is_required() or name in architecture for name, field in cls.Config.model_fields.items())
+    complete = all(
+        not field.is_required() or name in architecture for name, field in cls.Config.model_fields.items()
+    )
     if complete and num_parameters is not None:
         raise UsageError(f"{chosen.name} fixes the size; give --params with --model, or the preset alone")
     if complete:
         config = validate_architecture(cls, architecture)
     else:
         config = solve_size(cls, spec, num_parameters or default_parameters(spec.num_pixels), architecture)
+    build_loss(chosen.fit.loss).check_size(spec.height, spec.width)
     return chosen.model_copy(update={"architecture": config.model_dump(mode="json", exclude_defaults=True)})
 
 
@@ -122,7 +127,7 @@ def split_segments(specs: Sequence[VideoSpec], segment_seconds: float | None) ->
             longest = min(longest, max(round(segment_seconds * spec.fps), 1))
         count = -(-spec.num_frames // longest)
         bounds = [round(spec.num_frames * i / count) for i in range(count + 1)]
-        for first, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, stop in pairwise(bounds):
             share = (stop - first) * spec.height * spec.width / total
             jobs.append(Job(clip, first, stop - first, share))
     return jobs

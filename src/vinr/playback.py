@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from vinr.bitstream import Clip, Container, EditRecord, Quality, SectionKind
 from vinr.decode import VideoDecoder
 from vinr.errors import UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
-from vinr.models import get_model
 from vinr.units import format_bytes, parse_indices
+from vinr.video.edit import Edit
 from vinr.video.sink import open_sink
-from vinr.video.source import Edit, FrameTensor, open_video
-from vinr.video.spec import FrameSource, Timeline, VideoSpec
+from vinr.video.source import VideoReader, open_video
+from vinr.video.spec import Timeline, VideoSpec
 
 __all__ = [
     "ClipInfo",
@@ -27,6 +29,7 @@ __all__ = [
     "NetworkInfo",
     "decode_to",
     "describe_file",
+    "edit_of",
     "evaluate_file",
     "verify_file",
 ]
@@ -52,7 +55,7 @@ def decode_to(
     Parameters
     ----------
     file, output
-        The file (``FILE.vinr#name`` chooses a clip), and .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``.
+        The file (``FILE.vinr#name`` chooses a clip); .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``.
     frames
         Numbers and slices such as ``0,10,20:40:5``; all frames otherwise.
     fps_scale
@@ -84,7 +87,7 @@ def decode_to(
 
 
 def _chosen_timeline(timeline: Timeline, chosen: list[int]) -> Timeline:
-    rising = all(later > earlier for earlier, later in zip(chosen, chosen[1:], strict=False))
+    rising = all(later > earlier for earlier, later in pairwise(chosen))
     return timeline.selected(chosen) if rising else Timeline(len(chosen), timeline.frame_rate)
 
 
@@ -95,7 +98,7 @@ def _scaled(timeline: Timeline, scale: int) -> Timeline:
     if timeline.pts is None:
         return Timeline(count, rate)
     pts = [timeline.pts[0] * scale]
-    for before, after in zip(timeline.pts, timeline.pts[1:], strict=False):
+    for before, after in pairwise(timeline.pts):
         pts += [before * scale + (after - before) * part for part in range(1, scale + 1)]
     return Timeline(count, rate, timeline.time_base / scale, tuple(pts))
 
@@ -130,7 +133,7 @@ class FileInfo:
     """What a file holds. ``bytes_by_component`` adds up to ``num_bytes``, the size of the file."""
 
     num_bytes: int
-    format_version: str
+    format_version: int
     created_by: str
     clips: tuple[ClipInfo, ...]
     networks: tuple[NetworkInfo, ...]
@@ -145,37 +148,63 @@ def describe_file(file: str) -> FileInfo:
     BitstreamError, UsageError
         If the file is damaged or not there.
     """
-    with VideoDecoder.open_any_clip(file) as decoder:
+    with _first_clip(file) as decoder:
         header = decoder.header
-        bytes_by_component: Counter[str] = Counter(decoder.container_sizes())
         networks = []
+        header_bytes, index_bytes = decoder.front_bytes
+        sizes = Counter({"header": header_bytes, "index": index_bytes})
+        for section in decoder.section_sizes():
+            if section.kind is not SectionKind.WEIGHTS:
+                sizes[section.kind.name.lower() if section.kind else "other"] += section.num_bytes
         for number, entry in enumerate(header.networks):
-            model, sizes = decoder.network_sizes(number)
-            bytes_by_component.update(sizes)
+            model, components = decoder.network_sizes(number)
+            for component in components:
+                sizes[component.role] += component.num_bytes - component.side_bytes
+                sizes["steps and tables"] += component.side_bytes
             networks.append(NetworkInfo(entry.model, model.num_stored(), model.video.num_frames))
-        clips = tuple(
-            ClipInfo(
-                clip.name,
-                clip.num_frames,
-                clip.height,
-                clip.width,
-                clip.frame_rate[0] / clip.frame_rate[1],
-                clip.has_audio,
-                _describe_edit(Edit(**clip.edit.model_dump())) if clip.edit else "",
-                clip.quality.psnr_db if clip.quality else None,
-                clip.quality.ms_ssim if clip.quality else None,
-                clip.quality.ms_ssim_window if clip.quality else None,
-            )
-            for clip in header.clips
-        )
+        sizes["latent"] += sizes.pop("chunks", 0)
         return FileInfo(
-            decoder.num_bytes,
-            decoder.format_version,
-            header.created_by,
-            clips,
-            tuple(networks),
-            dict(bytes_by_component),
+            num_bytes=decoder.num_bytes,
+            format_version=decoder.format_version,
+            created_by=header.created_by,
+            clips=tuple(_describe_clip(clip) for clip in header.clips),
+            networks=tuple(networks),
+            bytes_by_component={name: size for name, size in sizes.items() if size},
         )
+
+
+def _first_clip(file: str, *, device: str = "auto") -> VideoDecoder:
+    """Open a file whose clips are all of interest."""
+    path, mark, _ = file.rpartition("#")
+    path = path if mark and path.endswith(".vinr") else file
+    with Container.open(path) as container:
+        name = container.header.clips[0].name
+    return VideoDecoder(path, clip=name, device=device)
+
+
+def _describe_clip(clip: Clip) -> ClipInfo:
+    quality = clip.quality or Quality()
+    return ClipInfo(
+        name=clip.name,
+        num_frames=clip.num_frames,
+        height=clip.height,
+        width=clip.width,
+        fps=clip.frame_rate[0] / clip.frame_rate[1],
+        has_audio=clip.has_audio,
+        edit=_describe_edit(clip.edit) if clip.edit else "",
+        psnr_db=quality.psnr_db,
+        ms_ssim=quality.ms_ssim,
+        ms_ssim_window=quality.ms_ssim_window,
+    )
+
+
+def _describe_edit(edit: EditRecord) -> str:
+    parts = [
+        f"{name} {size[0]}×{size[1]}" for name, size in (("crop", edit.crop), ("resize", edit.resize)) if size
+    ]
+    if edit.first_frame:
+        parts.append(f"from frame {edit.first_frame}")
+    return ", ".join(parts)
 
 
 def verify_file(file: str, *, device: str = "auto") -> str:
@@ -186,18 +215,23 @@ def verify_file(file: str, *, device: str = "auto") -> str:
     BitstreamError
         Naming the first damaged part.
     """
-    with VideoDecoder.open_any_clip(file, device=device) as decoder:
-        names = [clip.name for clip in decoder.header.clips]
-        num_bytes = decoder.num_bytes
-    for name in names:
-        with VideoDecoder(file.rpartition("#")[0] if file.endswith(f"#{name}") else file, clip=name) as decoder:
+    with _first_clip(file, device=device) as first:
+        names = [clip.name for clip in first.header.clips]
+        num_bytes = first.num_bytes
+        first.verify()
+    path = file.removesuffix(f"#{names[0]}") if len(names) == 1 else file
+    for name in names[1:]:
+        with VideoDecoder(path, clip=name, device=device) as decoder:
             decoder.verify()
-    return f"{file}: {format_bytes(num_bytes)}, {len(names)} clip{'s' * (len(names) > 1)}, no damage found"
+    return f"{path}: {format_bytes(num_bytes)}, {len(names)} clip{'s' * (len(names) > 1)}, no damage found"
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """How close a file is to its original, what it costs, and how fast it decodes (decoding alone)."""
+    """How close a file is to its original, what it costs, and how fast it decodes (decoding alone).
+
+    ``bpp`` and ``kbit_per_s`` are of the whole file, of which ``audio_bytes`` are sound.
+    """
 
     psnr_db: float
     pooled_psnr_db: float
@@ -206,6 +240,7 @@ class EvaluationReport:
     bpp: float
     kbit_per_s: float
     num_bytes: int
+    audio_bytes: int
     num_frames: int
     decode_fps: float
     per_frame_psnr_db: tuple[float, ...]
@@ -227,6 +262,25 @@ class _Timed:
         return rgb_NCHW
 
 
+class _Streamed:
+    """A reader as a frame source, for frames asked for in order: nothing but those is held."""
+
+    def __init__(self, reader: VideoReader) -> None:
+        self._reader = reader
+        self.spec = reader.spec
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        return self._reader.read(int(index_N[0]), int(index_N[-1]) + 1).rgb_NCHW
+
+
+def edit_of(clip: Clip) -> Edit:
+    """Return what was done to the original of ``clip`` before it was fitted."""
+    record = clip.edit
+    if record is None:
+        return Edit()
+    return Edit(record.crop, record.resize, record.first_frame, record.stop_frame)
+
+
 def evaluate_file(
     file: str, reference: str, *, device: str = "auto", on_frame: Callable[[int, int], None] = quiet
 ) -> EvaluationReport:
@@ -242,8 +296,8 @@ def evaluate_file(
     with VideoDecoder(file, device=device) as decoder:
         decoder[0]  # the weights are read before the clock starts
         timed = _Timed(decoder)
-        with _reference(reference, decoder) as source:
-            quality = compare_sources(timed, source, on_frame=on_frame)
+        with open_video(reference, edit=edit_of(decoder.clip)) as reader:
+            quality = compare_sources(timed, _Streamed(reader), on_frame=on_frame)
         spec = decoder.spec
         duration = decoder.timeline.seconds(len(decoder) - 1) + 1 / spec.frame_rate
         return EvaluationReport(
@@ -254,6 +308,7 @@ def evaluate_file(
             bpp=bits_per_pixel(decoder.num_bytes, spec.num_pixels),
             kbit_per_s=kilobits_per_second(decoder.num_bytes, float(duration)),
             num_bytes=decoder.num_bytes,
+            audio_bytes=sum(s.num_bytes for s in decoder.section_sizes() if s.kind is SectionKind.AUDIO),
             num_frames=spec.num_frames,
             decode_fps=spec.num_frames / timed.seconds,
             per_frame_psnr_db=quality.per_frame_psnr_db,

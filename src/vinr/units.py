@@ -6,7 +6,15 @@ import re
 
 from vinr.errors import UsageError
 
-__all__ = ["format_bytes", "format_count", "parse_count", "parse_frames", "parse_indices", "parse_seconds", "parse_size"]
+__all__ = [
+    "format_bytes",
+    "format_count",
+    "parse_count",
+    "parse_frames",
+    "parse_indices",
+    "parse_seconds",
+    "parse_size",
+]
 
 _COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _CLOCK = re.compile(r"(?:(\d+(?:\.\d*)?)h)?(?:(\d+(?:\.\d*)?)m)?(?:(\d+(?:\.\d*)?)s?)?")
@@ -54,13 +62,17 @@ def parse_indices(text: str, num_frames: int) -> list[int]:
     indices: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(-?\d*)(?::(-?\d*))?(?::(-?\d*))?", part.strip())
-        numbers = [int(item) if item not in (None, "", "-") else None for item in match.groups()] if match else []
+        numbers = (
+            [int(item) if item not in (None, "", "-") else None for item in match.groups()] if match else []
+        )
         if not match or not part.strip() or numbers[2:] == [0]:
             raise UsageError(f"frames {text!r}: give numbers and slices, such as 0,10,20:40:5")
         if ":" in part:
             indices += range(num_frames)[slice(*numbers)]
         elif numbers[0] is None or not -num_frames <= numbers[0] < num_frames:
-            raise UsageError(f"frame {part.strip()!r} is not there; the clip has frames 0 to {num_frames - 1}")
+            raise UsageError(
+                f"frame {part.strip()!r} is not there; the clip has frames 0 to {num_frames - 1}"
+            )
         else:
             indices.append(numbers[0] % num_frames)
     if not indices:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from clips import MemoryClip, moving_shapes
 from vinr.config import Preset, load_preset
 from vinr.errors import FitError, InputError, UsageError
 from vinr.fit import Collapsed, Event, Resumed, RoundDone, fit
@@ -17,8 +18,6 @@ from vinr.fit import loop as loop_module
 from vinr.fit.tasks import Reconstruct
 from vinr.models import list_models
 from vinr.video.spec import Query
-
-from clips import MemoryClip, moving_shapes
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +59,12 @@ def test_every_model_learns_with_every_recipe(model: str, recipe: str, clip: Mem
     assert result.num_epochs == 30
 
 
-@pytest.mark.parametrize("overrides", [[], ["fit.optimizer=adam"], ["fit.ema_decay=0.9"], ["fit.channels_last=false"]])
-def test_resumed_fit_equals_the_uninterrupted_one(overrides: list[str], clip: MemoryClip, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "overrides", [[], ["fit.optimizer=adam"], ["fit.ema_decay=0.9"], ["fit.channels_last=false"]]
+)
+def test_resumed_fit_equals_the_uninterrupted_one(
+    overrides: list[str], clip: MemoryClip, tmp_path: Path
+) -> None:
     preset = tiny(list_models()[0], clip, *overrides, epochs=5)
     whole = fit(clip, preset)
     checkpoint = tmp_path / "fit.safetensors"
@@ -95,7 +98,7 @@ def test_checkpoint_of_another_fit_is_refused(clip: MemoryClip, tmp_path: Path) 
 def test_damaged_checkpoint_is_refused(clip: MemoryClip, tmp_path: Path) -> None:
     checkpoint = tmp_path / "fit.safetensors"
     checkpoint.write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match="not a readable checkpoint"):
+    with pytest.raises(InputError, match="not a readable state"):
         fit(clip, tiny(list_models()[0], clip), checkpoint=checkpoint, resume=True)
 
 
@@ -133,7 +136,9 @@ def test_collapse_rolls_back_and_lowers_the_rate(clip: MemoryClip, monkeypatch: 
 
     monkeypatch.setattr(loop_module, "build_model", remember)
     events: list[Event] = []
-    result = fit(clip, tiny(list_models()[0], clip, epochs=6), _Sabotage(models, at=10), on_event=events.append)
+    result = fit(
+        clip, tiny(list_models()[0], clip, epochs=6), _Sabotage(models, at=10), on_event=events.append
+    )
     collapses = [event for event in events if isinstance(event, Collapsed)]
     assert [event.rate_scale for event in collapses] == [0.5]
     assert math.isnan(collapses[0].psnr_db)
@@ -143,7 +148,14 @@ def test_collapse_rolls_back_and_lowers_the_rate(clip: MemoryClip, monkeypatch: 
 
 
 def test_fit_that_always_collapses_ends_in_an_error(clip: MemoryClip) -> None:
-    preset = tiny(list_models()[0], clip, "fit.optimizer=adam", "fit.learning_rate=1.0", "fit.collapse_db=0.001", epochs=60)
+    preset = tiny(
+        list_models()[0],
+        clip,
+        "fit.optimizer=adam",
+        "fit.learning_rate=1.0",
+        "fit.collapse_db=0.001",
+        epochs=60,
+    )
     with pytest.raises(FitError, match="collapsed 7 times"):
         fit(clip, preset)
 

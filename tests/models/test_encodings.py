@@ -5,11 +5,18 @@ from fractions import Fraction
 
 import pytest
 import torch
-from golden_tensors import Golden
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vinr.models._encodings import TimeEncoding, encode_position, float32_bases, normalise_time
+from golden_tensors import Golden
+from vinr.models._encodings import (
+    EncodingPrecision,
+    TimeEncoding,
+    TimeNorm,
+    encode_position,
+    float32_bases,
+    normalise_time,
+)
 
 PUBLISHED = [
     ("interleaved.40levels.nerv_time", "i/T", "float32"),
@@ -24,7 +31,9 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("name", "time_norm", "precision"), PUBLISHED)
-def test_repeats_the_roundings_of_published_models(name, time_norm, precision):
+def test_repeats_the_roundings_of_published_models(
+    name: str, time_norm: TimeNorm, precision: EncodingPrecision
+) -> None:
     golden = Golden("position_encoding")
     order, levels, _ = name.split(".")
     encoding = TimeEncoding(132, 1.25, int(levels.removesuffix("levels")), order, time_norm, precision)
@@ -32,13 +41,13 @@ def test_repeats_the_roundings_of_published_models(name, time_norm, precision):
     assert (ours - golden[f"encoding/{name}"]).abs().max() <= 1e-6
 
 
-def test_bases_are_those_of_the_reference_bit_by_bit():
+def test_bases_are_those_of_the_reference_bit_by_bit() -> None:
     bases = torch.tensor(float32_bases(1.25, 80), dtype=torch.float64)
     assert torch.equal(bases.float(), Golden("position_encoding")["bases/blocks.80levels"])
     assert torch.equal(bases, bases.float().double())
 
 
-def test_known_values_of_the_baseline():
+def test_known_values_of_the_baseline() -> None:
     # Stated to six digits for frame 1 of 132, base 1.25, 80 levels, sines first.
     row = TimeEncoding(132, 1.25, 80, "blocks", "i/T", "float32_bases")(torch.tensor([1]))[0]
     known = {0: 0.023798, 1: 0.029746, 10: 0.219844, 39: -0.955854, 79: 0.535492}
@@ -48,7 +57,7 @@ def test_known_values_of_the_baseline():
 
 
 @given(st.fractions(0, 1, max_denominator=5000), st.sampled_from([1.25, 1.05, 2.0, 1.5]))
-def test_exact_values_are_sines_of_the_angle(position, base):
+def test_exact_values_are_sines_of_the_angle(position: Fraction, base: float) -> None:
     levels = 12
     sines, cosines = (
         encode_position(position, base=base, levels=levels)[part] for part in (slice(12), slice(12, None))
@@ -59,7 +68,7 @@ def test_exact_values_are_sines_of_the_angle(position, base):
         assert cosines[level] == pytest.approx(math.cos(math.pi * turns), abs=1e-15)
 
 
-def test_exact_values_at_the_top_levels_do_not_drift():
+def test_exact_values_at_the_top_levels_do_not_drift() -> None:
     # 1.25^79 · t reduced by hand in integers: half-turns, where float64 would be off by 1e-8.
     position = Fraction(4**79, 5**79) / 2
     row = encode_position(position, base=1.25, levels=80)
@@ -67,13 +76,13 @@ def test_exact_values_at_the_top_levels_do_not_drift():
     assert row[159] == 0.0
 
 
-def test_interleaved_holds_the_same_numbers_in_another_order():
+def test_interleaved_holds_the_same_numbers_in_another_order() -> None:
     blocks = encode_position(Fraction(1, 7), base=1.25, levels=5)
     interleaved = encode_position(Fraction(1, 7), base=1.25, levels=5, order="interleaved")
     assert interleaved[::2] + interleaved[1::2] == blocks
 
 
-def test_times_between_frames_are_exact():
+def test_times_between_frames_are_exact() -> None:
     encoding = TimeEncoding(10, 1.25, 8)
     between = encoding(torch.tensor([3.5], dtype=torch.float64))
     assert between[0].tolist() == list(encode_position(Fraction(7, 20), base=1.25, levels=8))
@@ -88,7 +97,7 @@ def test_times_between_frames_are_exact():
         ("(i+1)/T", Fraction(1, 4), Fraction(1)),
     ],
 )
-def test_time_rules(rule, first, last):
+def test_time_rules(rule: TimeNorm, first: Fraction, last: Fraction) -> None:
     assert normalise_time(0, 4, rule) == first
     assert normalise_time(3, 4, rule) == last
     assert normalise_time(0, 1, "i/(T-1)") == 0

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_tensors import DTYPES, Golden, record_outputs
 from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
 from clips import moving_shapes
+from golden_tensors import DTYPES, Golden, record_outputs
 from vinr.config import load_preset, validate_architecture
 from vinr.models._base import FrozenLatents, Latents
 from vinr.models._sizing import describe_size, published_first_width, published_widths
@@ -50,7 +51,7 @@ def build(golden: Golden, dtype: torch.dtype) -> HNeRV:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_stage_matches(golden, dtype):
+def test_every_stage_matches(golden: Golden, dtype: torch.dtype) -> None:
     model = build(golden, dtype)
     seen = record_outputs(
         {f"encoder.stage{n}": model.encoder.stages[n - 1] for n in (1, 2)}
@@ -60,14 +61,16 @@ def test_every_stage_matches(golden, dtype):
     seen["embedding"] = model.encoder(golden["input/frames"].to(dtype))
     query = Query.of_frames(golden["input/frame_index"])
     frames = model.decode(query, Latents({"embedding": seen["embedding"]}))
-    assert {f"stage/{name}" for name in seen} == {name for name in golden.tensors if name.startswith("stage/")}
+    assert {f"stage/{name}" for name in seen} == {
+        name for name in golden.tensors if name.startswith("stage/")
+    }
     for name, value in seen.items():
         golden.check(f"stage/{name}", value)
     golden.check("output/frames", frames)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_training_step_matches(golden, dtype):
+def test_training_step_matches(golden: Golden, dtype: torch.dtype) -> None:
     model = build(golden, dtype)
     frames = golden["input/frames"].to(dtype)
     query = Query.of_frames(golden["input/frame_index"])
@@ -86,7 +89,9 @@ def test_training_step_matches(golden, dtype):
 # Supplement Table 17 and the architecture: weights and biases of each layer, by size.
 LAYERS = {
     "0.35m-bunny": [(512, 32), (21600, 675), (85536, 352), (158400, 288), (27000, 60), (18000, 48), (324, 3)],
-    "0.75m-bunny": [(768, 48), (48000, 1000), (190080, 528), (369600, 448), (64400, 92), (43700, 76), (513, 3)],
+    "0.75m-bunny": [
+        (768, 48), (48000, 1000), (190080, 528), (369600, 448), (64400, 92), (43700, 76), (513, 3)
+    ],
     "1.5m-bunny": [
         (1088, 68), (96900, 1425), (393984, 768), (768000, 640), (132000, 132), (92400, 112), (756, 3)
     ],
@@ -98,7 +103,7 @@ TOTALS = {"0.35m-bunny": 329726, "0.75m-bunny": 736152, "1.5m-bunny": 1505172, "
 
 
 @pytest.mark.parametrize("size", LAYERS)
-def test_layers_of_the_bunny_sizes(size):
+def test_layers_of_the_bunny_sizes(size: str) -> None:
     preset = load_preset(f"hnerv-{size}")
     model = HNeRV.on_meta(validate_architecture(HNeRV, preset.architecture), BUNNY)
     convs = [model.stem.conv, *(block.conv for block in model.blocks), model.head]
@@ -107,7 +112,7 @@ def test_layers_of_the_bunny_sizes(size):
     assert model.num_stored() == TOTALS[size]
 
 
-def test_macs_of_each_layer():
+def test_macs_of_each_layer() -> None:
     config = HNeRVConfig(strides=STRIDES, widths=(68, 57, 48, 40, 33, 28))
     model = HNeRV.on_meta(config, BUNNY)
     model.attach_latents(FrozenLatents(Latents({"embedding": torch.empty(132, 16, 2, 4)})).to("meta"))
@@ -124,7 +129,7 @@ def test_macs_of_each_layer():
     ("size", "gmacs"),
     [("0.35m-bunny", 5.858), ("0.75m-bunny", 13.888), ("1.5m-bunny", 28.838), ("3m-bunny", 59.336)],
 )
-def test_macs_of_the_bunny_sizes(size, gmacs):
+def test_macs_of_the_bunny_sizes(size: str, gmacs: float) -> None:
     config = validate_architecture(HNeRV, load_preset(f"hnerv-{size}").architecture)
     assert describe_size(HNeRV, config, BUNNY).macs / 1e9 == pytest.approx(gmacs, abs=5e-4)
 
@@ -139,12 +144,12 @@ def test_macs_of_the_bunny_sizes(size, gmacs):
         ((5, 3, 2, 2, 2), 228_336),
     ],
 )
-def test_encoder_parameters(strides, parameters):
+def test_encoder_parameters(strides: tuple[int, ...], parameters: int) -> None:
     config = HNeRVConfig(strides=strides, widths=(12,) * 6)
     assert describe_size(HNeRV, config, BUNNY).encoder == parameters
 
 
-def test_encoder_macs():
+def test_encoder_macs() -> None:
     model = HNeRV.on_meta(HNeRVConfig(strides=STRIDES, widths=(12,) * 6), BUNNY, with_encoder=True)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.encoder(torch.empty(1, 3, 640, 1280, device="meta"))
@@ -164,7 +169,7 @@ REPORTED = {
 
 
 @pytest.mark.parametrize("size", REPORTED)
-def test_reported_totals(size):
+def test_reported_totals(size: str) -> None:
     preset = load_preset(f"hnerv-{size}")
     video = VideoSpec(preset.paper.num_frames, preset.paper.height, preset.paper.width)
     model = HNeRV.on_meta(validate_architecture(HNeRV, preset.architecture), video)
@@ -187,7 +192,7 @@ SOLVED = {
 
 
 @pytest.mark.parametrize("size", SOLVED)
-def test_widths_are_what_the_published_rule_gives(size):
+def test_widths_are_what_the_published_rule_gives(size: str) -> None:
     preset = load_preset(f"hnerv-{size}")
     config = validate_architecture(HNeRV, preset.architecture)
     video = VideoSpec(preset.paper.num_frames, preset.paper.height, preset.paper.width)
@@ -209,14 +214,14 @@ def test_widths_are_what_the_published_rule_gives(size):
     assert published_widths(first, len(config.strides), reduction=reduction, lower=12) == config.widths
 
 
-def test_small_bunny_decoder():
+def test_small_bunny_decoder() -> None:
     model = HNeRV.on_meta(
         validate_architecture(HNeRV, load_preset("hnerv-0.19m-bunny4").architecture), VideoSpec(132, 160, 320)
     )
     assert sum(item.value.numel() for item in model.stored().values()) == 175_847
 
 
-def test_encoder_may_reduce_more_than_the_decoder_enlarges():
+def test_encoder_may_reduce_more_than_the_decoder_enlarges() -> None:
     config = HNeRVConfig(strides=(2, 2), encoder_strides=(4, 3), widths=(6, 5, 4), embedding_channels=3)
     clip = moving_shapes(num_frames=2, height=30, width=40)
     model = HNeRV(config, clip.spec)
@@ -226,7 +231,7 @@ def test_encoder_may_reduce_more_than_the_decoder_enlarges():
     assert model(Query.of_frames(torch.arange(2)), clip).shape == (2, 3, 30, 40)
 
 
-def test_more_blocks_a_stage_keep_the_size():
+def test_more_blocks_a_stage_keep_the_size() -> None:
     config = HNeRVConfig(strides=(2, 2), widths=(6, 5, 4), blocks_per_stage=3)
     model = HNeRV.on_meta(config, VideoSpec(2, 8, 8))
     shapes = [tuple(block.conv.weight.shape) for block in model.blocks]
@@ -234,7 +239,7 @@ def test_more_blocks_a_stage_keep_the_size():
     assert shapes[3:] == [(16, 5, 3, 3), (4, 4, 3, 3), (4, 4, 3, 3)]
 
 
-def test_a_fresh_encoder_block_is_almost_the_identity():
+def test_a_fresh_encoder_block_is_almost_the_identity() -> None:
     model = HNeRV(HNeRVConfig(strides=(2,), widths=(4, 4), embedding_channels=4), VideoSpec(1, 8, 8))
     block = model.encoder.stages[0].blocks[0]
     feature_NCHW = torch.randn(1, 4, 4, 4)
@@ -243,16 +248,18 @@ def test_a_fresh_encoder_block_is_almost_the_identity():
     assert block.linear1.weight.abs().max() < 0.15
 
 
-def test_offset_output_has_no_bounds():
+def test_offset_output_has_no_bounds() -> None:
     config = HNeRVConfig(strides=(2,), widths=(4, 4), output="offset", output_offset=0.25)
     model = HNeRV(config, VideoSpec(1, 8, 8))
     torch.nn.init.zeros_(model.head.weight)
     torch.nn.init.constant_(model.head.bias, 2.0)
     latents = Latents({"embedding": torch.zeros(1, 16, 4, 4)})
-    assert torch.equal(model.decode(Query.of_frames(torch.tensor([0])), latents), torch.full((1, 3, 8, 8), 2.25))
+    assert torch.equal(
+        model.decode(Query.of_frames(torch.tensor([0])), latents), torch.full((1, 3, 8, 8), 2.25)
+    )
 
 
-def test_latents_are_kept_within_their_share():
+def test_latents_are_kept_within_their_share() -> None:
     long_video = VideoSpec(3000, 1080, 1920)
     config = HNeRV.configure(long_video, width=60.0, settings={})
     size = describe_size(HNeRV, config, long_video)
@@ -275,13 +282,13 @@ def test_latents_are_kept_within_their_share():
         ({"depth": 3}, "depth"),
     ],
 )
-def test_configurations_that_are_refused(change, complaint):
+def test_configurations_that_are_refused(change: dict[str, Any], complaint: str) -> None:
     good = {"strides": (2, 2), "widths": (4, 4, 4)}
     with pytest.raises(ValidationError, match=complaint):
         HNeRVConfig.model_validate(good | change)
 
 
-def test_encoding_without_an_encoder_is_refused():
+def test_encoding_without_an_encoder_is_refused() -> None:
     clip = moving_shapes(num_frames=1, height=8, width=8)
     model = HNeRV(HNeRVConfig(strides=(2,), widths=(4, 4)), clip.spec, with_encoder=False)
     with pytest.raises(ValueError, match="encoder was dropped"):

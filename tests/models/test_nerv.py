@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_tensors import DTYPES, Golden, record_outputs
 from pydantic import ValidationError
 from pytorch_msssim import ssim
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from golden_tensors import DTYPES, Golden, record_outputs
 from vinr.config import load_preset, validate_architecture
 from vinr.errors import UsageError
 from vinr.models._sizing import published_first_width, published_widths
@@ -21,7 +23,7 @@ BUNNY = VideoSpec(132, 720, 1280)
 
 
 def own_name(name: str) -> str:
-    """Return our name of a golden weight: layers count from 0, the stem alternates linears and activations."""
+    """Return our name of a golden weight: layers count from 0, in the stem every other one is linear."""
     name = re.sub(r"stem\.linear(\d+)", lambda m: f"stem.{2 * int(m[1]) - 2}", name)
     name = re.sub(r"decoder\.stage(\d+)", lambda m: f"blocks.{int(m[1]) - 1}", name)
     return name.replace("decoder.stem.conv", "stem.0").replace("head.conv", "head")
@@ -59,12 +61,13 @@ def baseline(dtype: torch.dtype) -> tuple[Golden, NeRV]:
     return golden, build(golden, dtype, widths=golden.config["widths"])
 
 
+Builder = Callable[[torch.dtype], tuple[Golden, NeRV]]
 BUILDERS = pytest.mark.parametrize("make", [original, baseline])
 
 
 @BUILDERS
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_stage_matches(make, dtype):
+def test_every_stage_matches(make: Builder, dtype: torch.dtype) -> None:
     golden, model = make(dtype)
     seen = record_outputs(
         {f"decoder.stage{n}": model.blocks[n - 1] for n in (1, 2, 3)} | {"head": model.head}
@@ -90,7 +93,7 @@ def fusion6(prediction: Tensor, target: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("make", "loss_name"), [(original, "fusion6"), (baseline, "l2")])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_training_step_matches(make, loss_name, dtype):
+def test_training_step_matches(make: Builder, loss_name: str, dtype: torch.dtype) -> None:
     golden, model = make(dtype)
     trained = "input/training_step.frame_index"
     index_N = golden[trained if trained in golden.tensors else "input/frame_index"]
@@ -131,7 +134,7 @@ def preset_model(size: str) -> NeRV:
 
 
 @pytest.mark.parametrize("size", LAYERS)
-def test_layers_of_the_original_sizes(size):
+def test_layers_of_the_original_sizes(size: str) -> None:
     model = preset_model(size)
     layers = [model.stem[0], model.stem[2], *(block.conv for block in model.blocks), model.head]
     counts = [(layer.weight.numel(), layer.bias.numel()) for layer in layers]
@@ -140,7 +143,7 @@ def test_layers_of_the_original_sizes(size):
 
 
 @pytest.mark.parametrize(("size", "gmacs"), [("s", 100.94), ("m", 101.43), ("l", 102.40)])
-def test_macs_of_the_original_sizes(size, gmacs):
+def test_macs_of_the_original_sizes(size: str, gmacs: float) -> None:
     assert frame_macs(preset_model(size))["Global"] / 1e9 == pytest.approx(gmacs, abs=5e-3)
 
 
@@ -150,7 +153,7 @@ def frame_macs(model: NeRV) -> dict[str, int]:
     return {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
 
 
-def test_macs_of_each_layer():
+def test_macs_of_each_layer() -> None:
     macs = frame_macs(preset_model("s"))
     assert macs["NeRV.stem"] / 1e6 == pytest.approx(1.96, abs=5e-3)
     each = [macs[f"NeRV.blocks.{n}"] / 1e9 for n in range(5)]
@@ -168,7 +171,9 @@ BASELINES = [
 
 
 @pytest.mark.parametrize(("size", "dial", "widths", "without_head", "gmacs"), BASELINES)
-def test_baseline_sizes(size, dial, widths, without_head, gmacs):
+def test_baseline_sizes(
+    size: str, dial: float, widths: tuple[int, ...], without_head: int, gmacs: float
+) -> None:
     model = preset_model(size)
     assert model.config.widths == widths
     assert model.num_stored() == without_head + 327
@@ -180,14 +185,14 @@ def test_baseline_sizes(size, dial, widths, without_head, gmacs):
     assert published_widths(first, 4, reduction=2, lower=12) == widths
 
 
-def test_other_published_sizes():
+def test_other_published_sizes() -> None:
     assert preset_model("c-12.5m").num_stored() == 12_565_523
     millions = {"24m-uvg": 24.36, "36m-uvg": 36.46, "59m-uvg": 59.05, "88m-uvg": 87.72, "190m-uvg": 190.16}
     for size, expected in millions.items():
         assert round(preset_model(size).num_stored() / 1e6, 2) == expected
 
 
-def test_times_between_frames_give_frames_of_their_own():
+def test_times_between_frames_give_frames_of_their_own() -> None:
     config = NeRVConfig(strides=(2,), widths=(4, 4))
     model = NeRV(config, VideoSpec(10, 8, 8)).double()
     time_N = torch.tensor([3.0, 3.5, 4.0], dtype=torch.float64)
@@ -197,20 +202,20 @@ def test_times_between_frames_give_frames_of_their_own():
     assert not torch.allclose(frames[1], frames[2])
 
 
-def test_a_stem_grid_that_does_not_cover_the_frame_is_refused():
+def test_a_stem_grid_that_does_not_cover_the_frame_is_refused() -> None:
     config = NeRVConfig(strides=(2, 2), widths=(4, 4, 4), stem_height=2, stem_width=2)
     with pytest.raises(UsageError, match=r"too small for 12×8 frames, which need 3×2"):
         NeRV(config, VideoSpec(1, 12, 8))
 
 
-def test_a_larger_stem_grid_is_cropped():
+def test_a_larger_stem_grid_is_cropped() -> None:
     config = NeRVConfig(strides=(2, 2), widths=(4, 4, 4), stem_height=4, stem_width=4)
     model = NeRV(config, VideoSpec(1, 12, 9))
     assert model.coded_size() == (16, 16)
     assert model(Query.of_frames(torch.tensor([0]))).shape == (1, 3, 12, 9)
 
 
-def test_patches_are_refused():
+def test_patches_are_refused() -> None:
     model = NeRV(NeRVConfig(strides=(2,), widths=(4, 4)), VideoSpec(1, 8, 8))
     zero_N = torch.zeros(1, dtype=torch.int64)
     with pytest.raises(ValueError, match="whole frames only"):
@@ -228,7 +233,7 @@ def test_patches_are_refused():
         ({"stem_height": 1000}, "512"),
     ],
 )
-def test_configurations_that_are_refused(change, complaint):
+def test_configurations_that_are_refused(change: dict[str, Any], complaint: str) -> None:
     good = {"strides": (2, 2), "widths": (4, 4, 4)}
     with pytest.raises(ValidationError, match=complaint):
         NeRVConfig.model_validate(good | change)

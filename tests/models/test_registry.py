@@ -8,9 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
-from vinr.catalogue import list_preset_entries
+from vinr.catalogue import PresetEntry, list_preset_entries
 from vinr.config import list_presets, load_preset, validate_architecture
-from vinr.models import FrozenLatents, Latents, VideoModel, describe_model, get_model, list_models
+from vinr.models import (
+    FrozenLatents,
+    Latents,
+    ModelConfig,
+    VideoModel,
+    describe_model,
+    get_model,
+    list_models,
+)
 from vinr.models._sizing import solve_size
 from vinr.video.spec import Query
 
@@ -173,7 +181,7 @@ def test_counting_without_memory_is_right(name: str, num_frames: int, height: in
     assert shapes == expected
 
 
-def model_config(name: str):  # type: ignore[no-untyped-def]
+def model_config(name: str) -> ModelConfig:
     return validate_architecture(get_model(name), load_preset(f"{name}-tiny").architecture)
 
 
@@ -223,7 +231,7 @@ def test_every_recipe_of_a_model_loads(name: str) -> None:
 
 
 @pytest.mark.parametrize("entry", list_preset_entries(), ids=lambda entry: entry.name)
-def test_presets_have_the_size_their_source_states(entry) -> None:  # type: ignore[no-untyped-def]
+def test_presets_have_the_size_their_source_states(entry: PresetEntry) -> None:
     assert entry.stored_parameters == entry.paper_parameters
     if entry.paper_gmacs is not None:
         gmacs = entry.macs_per_pixel * entry.height * entry.width / 1e9

@@ -39,7 +39,9 @@ def padding(height: int, width: int, strides: tuple[int, ...]) -> float:
         (32, 64, (4, 2, 2)),
     ],
 )
-def test_published_frame_sizes_get_published_strides(height: int, width: int, strides: tuple[int, ...]) -> None:
+def test_published_frame_sizes_get_published_strides(
+    height: int, width: int, strides: tuple[int, ...]
+) -> None:
     assert choose_strides(height, width) == strides
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from video.video_clips import decoded, picture, pictures, psnr_db, write_clip
 
+from video.video_clips import decoded, picture, pictures, psnr_db, write_clip
 from vinr.errors import InputError, UsageError
 from vinr.video.edit import Edit
 from vinr.video.samples import sample_clip

@@ -20,9 +20,9 @@ def picture(height: int, width: int, index: int) -> NDArray[np.uint8]:
     """A smooth colour picture, different in every corner and every frame."""
     row, col = np.mgrid[:height, :width]
     phase = 0.4 * index
-    red = 128 + 100 * np.sin(row / 9 + phase)
+    red = 128 + 100 * np.sin(row / 12 + phase)
     green = 40 + 170 * col / width
-    blue = 128 + 100 * np.cos((row + 2 * col) / 17 - phase)
+    blue = 128 + 100 * np.cos((row + col) / 25 - phase)
     return np.stack([red, green, blue], axis=-1).round().astype(np.uint8)
 
 
@@ -83,7 +83,7 @@ def write_clip_with_tone(
         video = output.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
         sound = output.add_stream(sound_codec, rate=sound_rate)
-        sound.layout = "stereo"
+        sound.layout, sound.bit_rate = "stereo", 128_000
         for index in range(25 * seconds):
             frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 100, np.uint8), format="rgb24")
             frame = frame.reformat(format="yuv420p")

@@ -17,8 +17,7 @@ from vinr.bitstream.header import (
     Span,
 )
 from vinr.bitstream.index import SectionKind, SectionSize
-from vinr.bitstream.times import pack_times, unpack_times
-from vinr.bitstream.varint import ByteReader, pack_varint, pack_zigzag
+from vinr.bitstream.varint import ByteReader, deflate, inflate, pack_varint, pack_zigzag
 
 __all__ = [
     "ByteReader",
@@ -33,8 +32,8 @@ __all__ = [
     "SectionKind",
     "SectionSize",
     "Span",
-    "pack_times",
+    "deflate",
+    "inflate",
     "pack_varint",
     "pack_zigzag",
-    "unpack_times",
 ]

@@ -25,7 +25,6 @@ from vinr.bitstream.index import (
     unpack_index,
 )
 from vinr.errors import BitstreamError, InputError
-from vinr.files import atomic_path
 
 __all__ = ["FORMAT_VERSION", "Container", "ContainerWriter"]
 
@@ -88,6 +87,8 @@ class ContainerWriter:
         OutputError
             If ``path`` exists and ``force`` is not set, or cannot be written.
         """
+        from vinr.files import atomic_path  # readers, which must be light, do without it
+
         front = self.front()
         with atomic_path(Path(path), force=force) as temporary, open(temporary, "wb") as file:
             file.writelines(front)

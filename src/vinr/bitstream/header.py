@@ -31,7 +31,7 @@ MAX_FRAMES: Final = 10**7
 MAX_SIDE: Final = 16_384
 MAX_PIXELS: Final = 2**25
 MAX_DEPTH: Final = 12
-MAX_VALUES: Final = 65_536
+ARCHITECTURE_DEPTH: Final = 4
 MAX_INTEGER: Final = 2**53
 MAX_TEXT: Final = 1024
 
@@ -60,6 +60,12 @@ class EditRecord(Part):
     stop_frame: int | None = Field(None, ge=1, le=2**40, description="frame behind the last; none: the end")
     crop: Size | None = Field(None, description="height and width cut from the centre; none: not cropped")
     resize: Size | None = Field(None, description="height and width resized to; none: not resized")
+
+    @model_validator(mode="after")
+    def _check(self) -> EditRecord:
+        if self.stop_frame is not None and self.stop_frame <= self.first_frame:
+            raise ValueError(f"frames {self.first_frame}:{self.stop_frame} are none")
+        return self
 
 
 class Quality(Part):
@@ -145,9 +151,16 @@ class Header(Part):
         if self.num_frames > MAX_FRAMES:
             raise ValueError(f"all clips have {self.num_frames} frames, at most {MAX_FRAMES} are allowed")
         for network in self.networks:
-            _check_plain(network.architecture)
+            _check_plain(network.architecture, ARCHITECTURE_DEPTH)
         self._check_spans()
+        self._check_sizes()
         return self
+
+    def _check_sizes(self) -> None:
+        for number, network in enumerate(self.networks):
+            clips = [self.clips[span.clip] for span in network.spans]
+            if len({(clip.height, clip.width) for clip in clips}) > 1:
+                raise ValueError(f"network {number} represents clips of different sizes")
 
     def _check_spans(self) -> None:
         """Sorted by clip and frame, each span must begin where the one before it ended."""
@@ -170,15 +183,13 @@ class Header(Part):
             raise ValueError(f"no span covers clip {clip} from frame {frame}")
 
 
-def _check_plain(tree: object) -> None:
-    """Refuse JSON values that are too deep, too many or too large; depth costs no stack."""
-    waiting = [(tree, 1)]
-    num_values = 0
+def _check_plain(tree: object, depth: int = 1) -> None:
+    """Refuse JSON values that are too deep (the root is at ``depth``) or too large, at no cost in stack."""
+    waiting = [(tree, depth)]
     while waiting:
         value, depth = waiting.pop()
-        num_values += 1
-        if depth > MAX_DEPTH or num_values > MAX_VALUES:
-            raise ValueError(f"more than {MAX_DEPTH} levels or {MAX_VALUES} values")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} levels")
         if isinstance(value, dict):
             waiting += [(item, depth + 1) for pair in value.items() for item in pair]
         elif isinstance(value, (list, tuple)):

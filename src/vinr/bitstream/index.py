@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 MAX_INDEX: Final = 2**27
-MAX_ENTRIES: Final = 2**20
+MAX_ENTRIES: Final = 2**17
 ARRAY_FLAG: Final = 0x40
 OPTIONAL_FLAG: Final = 0x80
 CRC_BYTES: Final = 4
@@ -42,7 +42,7 @@ class SectionKind(IntEnum):
 KNOWN: Final = frozenset(int(kind) for kind in SectionKind)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One entry of the index: part *i* of the section has ``sizes[i]`` bytes and checksum ``crcs[i]``.
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from vinr.compress.entropy import StreamWriter, Symbols
-from vinr.compress.layout import Layout
-from vinr.models import Role
+from vinr.compress.unpack import Layout, open_fixed
+from vinr.models import Role, StoredTensor
 
-__all__ = ["ComponentSize", "component_sizes", "share_bytes"]
+__all__ = ["ComponentSize", "component_sizes", "fixed_sizes", "share_bytes"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,19 @@ def component_sizes(
             )
         )
     return tuple(sizes)
+
+
+def fixed_sizes(payload: bytes, expected: Mapping[str, StoredTensor]) -> tuple[ComponentSize, ...]:
+    """Return where the bytes of section WEIGHTS go; of per-frame tensors only their models are part of it.
+
+    Raises
+    ------
+    BitstreamError
+        As :func:`unpack_fixed`.
+    """
+    layout, arrays, stream_bytes = open_fixed(payload, expected)
+    nothing = {record.tensor.name: 0 for record in layout.records if record.tensor.per_frame}
+    return component_sizes(layout, arrays, stream_bytes, nothing, nothing, 0)
 
 
 def _bits_of_records(

@@ -1,4 +1,4 @@
-"""Tensors of a fitted network ↔ the bytes of its sections WEIGHTS and CHUNKS (docs/format.md, 5 and 6).
+"""Tensors of a fitted network to the bytes of its sections WEIGHTS and CHUNKS (docs/format.md, 5 and 6).
 
 ::
 
@@ -8,32 +8,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
 
-from vinr.bitstream import ByteReader
+from vinr.bitstream import pack_varint
 from vinr.compress.accounting import ComponentSize, component_sizes
-from vinr.compress.entropy import StreamReader, StreamWriter, SymbolModel, Symbols
-from vinr.compress.layout import (
-    WHAT,
-    Layout,
-    Record,
-    TensorShape,
-    check_budget,
-    ordered_shapes,
-    pack_record,
-    read_layout,
-)
+from vinr.compress.entropy import StreamWriter, SymbolModel, Symbols
 from vinr.compress.quantize import CHANNEL_CODE_UNIT, QuantizedTensor, dequantize, quantize
 from vinr.compress.search import choose_model, group_small
+from vinr.compress.unpack import BUDGET, STEP_BYTES, Layout, Record, TensorShape, check_budget, ordered_shapes
 from vinr.config import CompressSettings
 from vinr.errors import BitstreamError, FitError
 from vinr.models import StoredTensor
 
-__all__ = ["ChunkDecoder", "PackedTensors", "fixed_sizes", "pack_tensors", "quantized", "unpack_fixed"]
+__all__ = ["PackedTensors", "pack_tensors", "quantized"]
 
 # What a chunk costs besides its content: its size and checksum in the index, and the rounding of its stream.
 CHUNK_OVERHEAD_BYTES = 6
@@ -118,20 +108,22 @@ def pack_tensors(
     coded = {name: _quantize(name, item, settings) for name, item in stored.items()}
     shapes = ordered_shapes(stored)
     layout, arrays, packed_records = _plan(shapes, coded)
-    stream = layout.write_stream(arrays)
+    stream = _write_stream(layout, arrays)
     fixed = packed_records + stream
+    _refuse_unreadable(sum(s.num_elements for s in shapes if not s.per_frame), fixed, "the network")
     latents = [record for record in layout.records if record.tensor.per_frame]
     chunks: list[bytes] = []
     latent_bits: dict[str, float] = {}
-    if latents:
+    if not latents:
+        frames_per_chunk = 0
+    else:
         frames_per_chunk = frames_per_chunk or _frames_per_chunk(layout, latents, coded, len(fixed))
         chunks, latent_bits = _pack_chunks(layout, latents, coded, frames_per_chunk)
-    _refuse_unreadable(layout, fixed, chunks, frames_per_chunk or 0)
     elements = {record.tensor.name: coded[record.tensor.name].symbols.size for record in latents}
     components = component_sizes(
         layout, arrays, len(stream), latent_bits, elements, sum(len(chunk) for chunk in chunks)
     )
-    return PackedTensors(fixed, tuple(chunks), frames_per_chunk or 0 if latents else 0, components)
+    return PackedTensors(fixed, tuple(chunks), frames_per_chunk, components)
 
 
 def _plan(
@@ -160,11 +152,37 @@ def _plan(
             models.append(choose_model(item.symbols.ravel(), static=True))
         model, step_model = model_of[number, False], model_of.get((number, True))
         record = Record(shape, model, 0 if item.is_channelwise else item.step_codes[0], step_model)
-        packed_record = pack_record(record, models, num_defined)
+        packed_record = _pack_record(record, models, num_defined)
         num_defined = max(num_defined, model + 1, (step_model or 0) + 1)
         records.append(replace(record, num_bytes=len(packed_record)))
         packed += packed_record
     return Layout(tuple(records), tuple(models)), arrays, packed
+
+
+def _pack_record(record: Record, models: Sequence[SymbolModel], num_defined: int) -> bytes:
+    """Return the bytes of ``record`` when ``num_defined`` of ``models`` have been defined before it."""
+
+    def refer(model: int, low_bit: int, factor: int) -> bytes:
+        nonlocal num_defined
+        if model < num_defined:
+            return pack_varint(factor * (model + 1) + low_bit)
+        num_defined += 1
+        return pack_varint(low_bit) + models[model].pack()
+
+    if record.step_model is None:
+        step: bytes = record.step_code.to_bytes(STEP_BYTES, "little")
+        return refer(record.model, 0, 2) + step
+    return refer(record.model, 1, 2) + refer(record.step_model, 0, 1)
+
+
+def _write_stream(layout: Layout, arrays: Mapping[tuple[int, bool], Symbols]) -> bytes:
+    writer = StreamWriter()
+    for number, model in enumerate(layout.models):
+        writer.write_levels(model)
+        uses = layout.arrays_of(number)
+        if uses:
+            writer.write(model, np.concatenate([arrays[use] for use in uses]))
+    return writer.finish()
 
 
 def _slices(item: QuantizedTensor, first: int, stop: int) -> Symbols:
@@ -175,11 +193,16 @@ def _slices(item: QuantizedTensor, first: int, stop: int) -> Symbols:
 def _frames_per_chunk(
     layout: Layout, latents: list[Record], coded: Mapping[str, QuantizedTensor], fixed_bytes: int
 ) -> int:
-    _, bits = _pack_chunks(layout, latents, coded, 2**62)
+    bits = sum(
+        StreamWriter().write(layout.models[record.model], coded[record.tensor.name].symbols.ravel())
+        for record in latents
+    )
     num_frames = coded[latents[0].tensor.name].symbols.shape[0]
-    allowed = OVERHEAD_SHARE * (fixed_bytes + sum(bits.values()) / 8) / CHUNK_OVERHEAD_BYTES
+    allowed = OVERHEAD_SHARE * (fixed_bytes + bits / 8) / CHUNK_OVERHEAD_BYTES
     frames_per_chunk = 1
-    while num_frames / frames_per_chunk > max(allowed, 1):
+    slice_elements = sum(record.tensor.num_elements for record in latents)
+    most = min(num_frames, BUDGET // max(slice_elements, 1))
+    while num_frames / frames_per_chunk > allowed and 2 * frames_per_chunk <= most:
         frames_per_chunk *= 2
     return frames_per_chunk
 
@@ -195,122 +218,19 @@ def _pack_chunks(
     bits = {record.tensor.name: 0.0 for record in latents}
     chunks = []
     for first in range(0, num_frames, frames_per_chunk):
-        writer = StreamWriter()
+        writer, num_elements = StreamWriter(), 0
         for record in latents:
             part_S = _slices(coded[record.tensor.name], first, first + frames_per_chunk)
+            num_elements += part_S.shape[0]
             bits[record.tensor.name] += writer.write(layout.models[record.model], part_S)
         chunks.append(writer.finish())
+        _refuse_unreadable(num_elements, chunks[-1], "a chunk of latents")
     return chunks, bits
 
 
-def _refuse_unreadable(layout: Layout, fixed: bytes, chunks: list[bytes], frames_per_chunk: int) -> None:
+def _refuse_unreadable(num_elements: int, payload: bytes, what: str) -> None:
+    """Do not write what readers take for a bomb."""
     try:
-        num_elements = sum(r.tensor.num_elements for r in layout.records if not r.tensor.per_frame)
-        check_budget(num_elements, len(fixed), "the network")
-        slice_elements = sum(r.tensor.num_elements for r in layout.records if r.tensor.per_frame)
-        if chunks:
-            check_budget(frames_per_chunk * slice_elements, min(map(len, chunks)), "a chunk of latents")
+        check_budget(num_elements, len(payload), what)
     except BitstreamError as error:
         raise FitError(f"nearly all numbers are equal ({error}); fit again or use a smaller model") from None
-
-
-def _open_fixed(
-    payload: bytes, expected: Mapping[str, StoredTensor]
-) -> tuple[Layout, dict[tuple[int, bool], Symbols], int]:
-    """Return layout, arrays, and the length of the stream."""
-    shapes = ordered_shapes(expected)
-    check_budget(sum(shape.num_elements for shape in shapes if not shape.per_frame), len(payload), WHAT)
-    reader = ByteReader(payload, WHAT)
-    layout = read_layout(reader, shapes)
-    stream = reader.take(reader.num_left)
-    layout, arrays = layout.read_stream(stream)
-    return layout, arrays, len(stream)
-
-
-def unpack_fixed(
-    payload: bytes, expected: Mapping[str, StoredTensor], frames_per_chunk: int
-) -> tuple[dict[str, StoredTensor], ChunkDecoder]:
-    """Decode section WEIGHTS.
-
-    Parameters
-    ----------
-    payload
-        The section's bytes.
-    expected
-        All tensors the model has, in its order; of the values only the shapes count (they may be on the
-        device ``meta``), and of per-frame tensors only that of a slice: (anything, \\*slice).
-    frames_per_chunk
-        As the header says; 0 if the network has no section CHUNKS.
-
-    Returns
-    -------
-    tensors, chunks
-        Float32 values of all tensors that are not per-frame, and the decoder of those that are.
-
-    Raises
-    ------
-    BitstreamError
-        If the section is damaged, hostile, or does not fit the model.
-    """
-    layout, arrays, _ = _open_fixed(payload, expected)
-    decoder = ChunkDecoder(layout, frames_per_chunk)
-    tensors = {}
-    for number, record in enumerate(layout.records):
-        tensor = record.tensor
-        if tensor.per_frame:
-            continue
-        codes: tuple[int, ...] = (record.step_code,)
-        if record.step_model is not None:
-            codes = tuple((arrays[number, True] * CHANNEL_CODE_UNIT).tolist())
-        value = dequantize(QuantizedTensor(arrays[number, False].reshape(tensor.shape), codes))
-        tensors[tensor.name] = StoredTensor(value, tensor.role)
-    return tensors, decoder
-
-
-def fixed_sizes(payload: bytes, expected: Mapping[str, StoredTensor]) -> tuple[ComponentSize, ...]:
-    """Return where the bytes of section WEIGHTS go; of per-frame tensors only their models are part of it.
-
-    Raises
-    ------
-    BitstreamError
-        As :func:`unpack_fixed`.
-    """
-    layout, arrays, stream_bytes = _open_fixed(payload, expected)
-    nothing = {record.tensor.name: 0 for record in layout.records if record.tensor.per_frame}
-    return component_sizes(layout, arrays, stream_bytes, nothing, nothing, 0)
-
-
-class ChunkDecoder:
-    """Decodes chunks of latents one by one, in any order."""
-
-    def __init__(self, layout: Layout, frames_per_chunk: int) -> None:
-        self._latents = [
-            (record.tensor, layout.models[record.model], record.step_code)
-            for record in layout.records
-            if record.tensor.per_frame
-        ]
-        if bool(self._latents) != (frames_per_chunk > 0):
-            raise BitstreamError(
-                f"the header has {frames_per_chunk} frames a chunk, the model {len(self._latents)} latents"
-            )
-        self.frames_per_chunk = frames_per_chunk
-
-    def decode(self, payload: bytes, num_frames: int) -> dict[str, Tensor]:
-        """Return name → float32 (``num_frames``, \\*slice) of the frames of one chunk.
-
-        ``num_frames`` is :attr:`frames_per_chunk`, or less for a network's last chunk.
-
-        Raises
-        ------
-        BitstreamError
-            If the chunk is damaged.
-        """
-        what = "a chunk of latents"
-        check_budget(num_frames * sum(t.num_elements for t, _, _ in self._latents), len(payload), what)
-        reader = StreamReader(payload, what)
-        values = {}
-        for tensor, model, step_code in self._latents:
-            symbol_S = reader.read(model, num_frames * tensor.num_elements)
-            shaped = symbol_S.reshape(num_frames, *tensor.shape)
-            values[tensor.name] = dequantize(QuantizedTensor(shaped, (step_code,)))
-        return values

@@ -1,30 +1,23 @@
-"""Atomic checkpoints of a fit: tensors and JSON in one safetensors file, no pickle."""
+"""The state of a fit as named tensors and plain values, as a checkpoint holds them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from vinr.errors import InputError
-from vinr.files import atomic_path
-
-__all__ = ["FitState", "load_state", "save_state"]
+__all__ = ["FitState", "pack_optimizer", "random_state", "restore_random_state", "unpack_optimizer"]
 
 
 @dataclass(frozen=True)
 class FitState:
     """Everything that decides how a fit goes on.
 
-    ``tensors`` holds network, optimiser, averaged weights and random state under prefixed names; ``values`` the
-    scalars (JSON types only).
+    ``tensors`` holds network, optimiser, averaged weights and random state under prefixed names; ``values``
+    the scalars (JSON types only).
     """
 
     tensors: dict[str, Tensor] = field(repr=False)
@@ -51,31 +44,6 @@ def unpack_optimizer(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -
         index, _, name = key.partition(".")
         slots.setdefault(int(index), {})[name] = value
     return {"state": slots, "param_groups": values["groups"]}
-
-
-def save_state(state: FitState, path: Path) -> None:
-    """Write ``state`` so that ``path`` always holds a whole checkpoint, the old or the new one."""
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.tensors.items()}
-    with atomic_path(path, force=True) as temporary:
-        save_file(tensors, temporary, metadata={"vinr": json.dumps(state.values)})
-
-
-def load_state(path: Path) -> FitState:
-    """Read a checkpoint.
-
-    Raises
-    ------
-    InputError
-        If the file is no checkpoint of vinr or is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            values = json.loads(metadata["vinr"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({error}); delete it to start anew") from None
-    return FitState(tensors, values)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

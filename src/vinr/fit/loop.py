@@ -6,8 +6,8 @@
     order of an epoch ─> batch ────┼─> model ─> loss ─> gradients ─> optimiser ─> average
                                    └─────────────> end of a round: PSNR, collapse?, checkpoint
 
-A round is an epoch, or 250 steps where an epoch is longer. State is kept at the ends of good rounds only, so a
-resumed fit repeats the interrupted one bit for bit, and a collapsed one goes back to where it was good.
+A round is an epoch, or 250 steps where an epoch is longer. State is kept at the ends of good rounds only, so
+a resumed fit repeats the interrupted one bit for bit, and a collapsed one goes back to where it was good.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from vinr.config import FitSettings, Preset
+from vinr.config import FitSettings, Preset, validate_architecture
 from vinr.errors import FitError, UsageError
+from vinr.fit.budget import Budget
 from vinr.fit.checkpoint import (
     FitState,
-    load_state,
     pack_optimizer,
     random_state,
     restore_random_state,
-    save_state,
     unpack_optimizer,
 )
 from vinr.fit.events import Collapsed, Event, Resumed, RoundDone, ignore
-from vinr.fit.losses import build_loss
+from vinr.fit.losses import build_loss, psnr_from_mse_db
 from vinr.fit.optimizers import build_optimizer, set_learning_rate
 from vinr.fit.precision import resolve_precision
 from vinr.fit.schedules import learning_rate_multiplier
 from vinr.fit.tasks import Reconstruct, Task
 from vinr.models import VideoModel, get_model
+from vinr.tensorfile import read_tensors, write_tensors
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 __all__ = ["FitResult", "build_model", "fit"]
@@ -62,25 +62,6 @@ class FitResult:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How long a fit lasts: a number of steps, or seconds of work (then the schedule follows the clock).
-
-    ``reserve_epochs`` of measured epoch time are left unspent of ``seconds``, for what comes after the fit.
-    """
-
-    num_steps: int
-    seconds: float | None = None
-    reserve_epochs: float = 0.0
-
-    def progress(self, steps_done: int, seconds_done: float, epoch_seconds: float) -> float:
-        """Return how much of the budget is used, 0 to 1."""
-        if self.seconds is None:
-            return min(steps_done / self.num_steps, 1.0)
-        usable = max(self.seconds - self.reserve_epochs * epoch_seconds, 1e-3)
-        return min(seconds_done / usable, 1.0)
-
-
 class DeviceFrames:
     """All frames of a source as uint8 on the device; a :class:`FrameSource`."""
 
@@ -97,8 +78,10 @@ def build_model(preset: Preset, video: VideoSpec, device: torch.device) -> Video
     """Return a new model with initial weights drawn from the preset's seed."""
     cls = get_model(preset.model)
     torch.manual_seed(preset.fit.seed)
-    model = cls(cls.Config.model_validate(preset.architecture), video).to(device)
-    return model.to(memory_format=torch.channels_last) if preset.fit.channels_last else model
+    model = cls(validate_architecture(cls, preset.architecture), video).to(device)
+    if preset.fit.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def fit(
@@ -139,18 +122,18 @@ def fit(
     """
     run = _Run(source, preset, task or Reconstruct(), torch.device(device), seconds, reserve_epochs)
     if resume and checkpoint is not None and checkpoint.exists():
-        run.load(load_state(checkpoint))
+        run.load(FitState(*read_tensors(checkpoint)))
         on_event(Resumed(run.steps_done / run.steps_per_epoch))
     saved_at = time.monotonic()
     try:
         for event in run.rounds():
             on_event(event)
             if checkpoint is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                save_state(run.good, checkpoint)
+                write_tensors(checkpoint, run.good.tensors, run.good.values)
                 saved_at = time.monotonic()
     except KeyboardInterrupt:
         if checkpoint is not None:
-            save_state(run.good, checkpoint)
+            write_tensors(checkpoint, run.good.tensors, run.good.values)
         raise
     return run.finish()
 
@@ -177,7 +160,7 @@ class _Run:
         self.optimizer = build_optimizer(self.model.named_parameters(), settings)
         self.dtype, _ = resolve_precision(settings.precision, device)
         self.average = [p.detach().clone() for p in self.model.parameters()] if settings.ema_decay else []
-        self.average_update = get_ema_multi_avg_fn(settings.ema_decay)
+        self.average_update = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
         self.steps_per_epoch = _steps_per_epoch(len(self.training_N), settings)
         self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve_epochs)
         self.steps_done, self.seconds_done, self.step_seconds = 0, 0.0, 0.0
@@ -217,7 +200,7 @@ class _Run:
             self._clock(time.monotonic() - started)
             if self.progress() >= 1:
                 break
-        return _psnr_db(float(mse) / count)
+        return float(psnr_from_mse_db(mse / count))
 
     def _clock(self, seconds: float) -> None:
         self.seconds_done += seconds
@@ -226,10 +209,10 @@ class _Run:
         self.step_seconds += share * (seconds - self.step_seconds)
 
     def _batches(self, epoch: int) -> list[Tensor]:
-        """Return the batches of an epoch; the order depends on seed and epoch alone, so any step can be redone."""
+        """Return the batches of an epoch; seed and epoch alone decide the order, so any step can be redone."""
         generator = torch.Generator().manual_seed((self.settings.seed << 24) + epoch & 0x7FFF_FFFF_FFFF_FFFF)
         order_N = self.training_N[torch.randperm(len(self.training_N), generator=generator)]
-        return list(order_N.split(self.settings.batch_size))[: self.steps_per_epoch]
+        return list(torch.split(order_N, self.settings.batch_size))[: self.steps_per_epoch]
 
     def _step(self, index_N: Tensor) -> Tensor:
         multiplier = learning_rate_multiplier(self.progress(), self.settings.schedule)
@@ -353,7 +336,3 @@ class _Run:
 def _steps_per_epoch(num_frames: int, settings: FitSettings) -> int:
     whole, rest = divmod(num_frames, settings.batch_size)
     return max(whole + (rest > 0 and not settings.drop_last), 1)
-
-
-def _psnr_db(mse: float) -> float:
-    return -10 * math.log10(mse + 1e-9) if math.isfinite(mse) else math.nan

@@ -62,7 +62,8 @@ def get_model(name: str) -> type[VideoModel]:
     for item in vars(module).values():
         own = isinstance(item, type) and item.__module__ == module.__name__
         if own and issubclass(item, VideoModel) and not isabstract(item):
-            return item
+            found: type[VideoModel] = item
+            return found
     raise UsageError(f"{module.__name__} defines no VideoModel")
 
 

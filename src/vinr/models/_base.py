@@ -6,8 +6,8 @@
                        ├─> forward ─> rgb in [0,1]                   ├─> forward ─> rgb in [0,1]
     frames ─> encode ──┘                          latents (file) ────┘
 
-An :class:`IndexModel` maps a query to pixels. A :class:`HybridModel` also has an encoder that turns each frame
-into latents; the encoder is used while fitting only, the latents are stored.
+An :class:`IndexModel` maps a query to pixels. A :class:`HybridModel` also has an encoder that turns each
+frame into latents; the encoder is used while fitting only, the latents are stored.
 
 Axes: N frames (or patches) of a batch, C channels, H rows, W columns.
 """
@@ -46,8 +46,8 @@ LATENT_PREFIX = "latents."
 class ModelConfig(Settings):
     """Base of the architecture settings of one model; written into the file, so all of it is bounded.
 
-    ``size_fields`` names the settings, each a whole number or a list of them, that may be changed by small steps
-    to hit a wanted size exactly.
+    ``size_fields`` names the settings, each a whole number or a list of them, that may be changed by small
+    steps to hit a wanted size exactly.
     """
 
     size_fields: ClassVar[tuple[str, ...]] = ()
@@ -58,7 +58,8 @@ class StoredTensor:
     """A tensor that a decoder needs.
 
     ``role`` selects how it is quantised and under which component it is reported. A ``per_frame`` tensor has
-    one slice along its first axis for each frame of the video, coded so that one frame's slice can be read alone.
+    one slice along its first axis for each frame of the video, coded so that one frame's slice can be read
+    alone.
     """
 
     value: Tensor
@@ -70,7 +71,7 @@ class StoredTensor:
 class Latents:
     """Output of an encoder for N frames.
 
-    ``per_frame``: name → tensor whose first axis is N. ``shared``: name → tensor that belongs to the whole video.
+    ``per_frame``: name → tensor whose first axis is N. ``shared``: name → tensor of the whole video.
     """
 
     per_frame: dict[str, Tensor] = field(default_factory=dict)
@@ -127,7 +128,8 @@ class VideoModel(nn.Module, ABC):
         """Return a configuration for any ``video``.
 
         ``width`` > 0 is a continuous dial: the stored total rises with it. ``settings`` are the architecture
-        settings already decided (a preset's, the user's ``--set``); strides and widths missing there are chosen.
+        settings already decided (a preset's, the user's ``--set``); strides and widths missing there are
+        chosen.
         """
 
     @abstractmethod
@@ -144,10 +146,10 @@ class VideoModel(nn.Module, ABC):
 
     @abstractmethod
     def freeze(self, source: FrameSource) -> None:
-        """Encode all of ``source`` once, so that afterwards no source is needed. Does nothing to index models."""
+        """Encode all of ``source`` once, so that no source is needed afterwards; nothing for index models."""
 
     def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return name → shape of one frame's slice, for every per-frame tensor that :meth:`stored` will hold."""
+        """Return name → shape of one frame's slice, for every per-frame tensor of :meth:`stored`."""
         return {}
 
     @abstractmethod
@@ -237,7 +239,7 @@ class IndexModel(VideoModel):
     def decode(self, query: Query) -> Tensor:
         """Return float rgb_NCHW in [0, 1] of :meth:`coded_size` (or a patch of it)."""
 
-    @final
+    @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, query: Query, source: FrameSource | None = None) -> Tensor:
         """See :meth:`VideoModel.forward`; ``source`` is not used."""
         return self.crop(self.decode(query), query)
@@ -255,8 +257,8 @@ class IndexModel(VideoModel):
 class HybridModel(VideoModel):
     """A model with an encoder: the author writes :meth:`encode`, :meth:`decode`, :meth:`per_frame_shapes`.
 
-    Everything that only the encoder needs lives in ``self.encoder`` and is never stored; the constructor sets it
-    to None where ``with_encoder`` is False.
+    Everything that only the encoder needs lives in ``self.encoder`` and is never stored; the constructor sets
+    it to None where ``with_encoder`` is False.
     """
 
     encoder: nn.Module | None
@@ -278,7 +280,7 @@ class HybridModel(VideoModel):
     def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
         """See :meth:`VideoModel.per_frame_shapes`."""
 
-    @final
+    @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, query: Query, source: FrameSource | None = None) -> Tensor:
         """See :meth:`VideoModel.forward`. Frozen models interpolate latents for times between frames."""
         if source is not None:
@@ -289,15 +291,16 @@ class HybridModel(VideoModel):
 
     @final
     def latents_at(self, time_N: Tensor) -> Latents:
-        """Return stored latents at ``time_N`` (frames); between frames, the linear mix of both neighbours'."""
-        if self._store is None:
+        """Return stored latents at ``time_N`` (frames); between frames, a linear mix of both neighbours'."""
+        store = self._store if self.latents is None else self.latents
+        if store is None:
             raise ValueError("the model has no latents yet: freeze it, restore it, or give a source")
         before_N = time_N.floor().long().clamp(0, self.video.num_frames - 1)
         part_N = time_N - before_N
-        before = self._store.read(before_N)
+        before = store.read(before_N)
         if not bool((part_N > 0).any()):
             return before
-        after = self._store.read((before_N + 1).clamp(max=self.video.num_frames - 1))
+        after = store.read((before_N + 1).clamp(max=self.video.num_frames - 1))
         mixed = {}
         for name, value in before.per_frame.items():
             share = part_N.to(value.dtype).view(-1, *[1] * (value.ndim - 1))
@@ -318,8 +321,7 @@ class HybridModel(VideoModel):
                 for name, value in latents.per_frame.items():
                     parts.setdefault(name, []).append(value)
         per_frame = {name: torch.cat(values) for name, values in parts.items()}
-        self.latents = FrozenLatents(Latents(per_frame, shared))
-        self._store = self.latents
+        self.attach_latents(FrozenLatents(Latents(per_frame, shared)))
         self.drop_encoder()
 
     @final
@@ -330,13 +332,13 @@ class HybridModel(VideoModel):
     @final
     def attach_latents(self, store: LatentStore) -> None:
         """See :meth:`VideoModel.attach_latents`."""
-        self._store = store
-        if isinstance(store, FrozenLatents):
-            self.latents = store
+        # Latents in memory are a submodule under one name only, or their parameters would be listed twice.
+        self.latents = store if isinstance(store, FrozenLatents) else None
+        self._store = None if isinstance(store, FrozenLatents) else store
 
     @final
     def read_frames(self, source: FrameSource, index_N: Tensor) -> Tensor:
-        """Return frames of ``source`` as float rgb_NCHW in [0, 1], edges repeated up to :meth:`coded_size`."""
+        """Return frames as float rgb_NCHW in [0, 1], edges repeated up to :meth:`coded_size`."""
         parameter = next(self.parameters())
         rgb_NCHW = source.frames(index_N).to(parameter.device, parameter.dtype) / 255
         height, width = self.coded_size()

@@ -100,7 +100,7 @@ def padded(length: int, multiple: int) -> int:
 
 
 def check_stages(strides: Sequence[int], widths: Sequence[int]) -> None:
-    """Raise ValueError unless there is one width before the first stage and one after each, and a sane scale."""
+    """Raise ValueError unless there is a width before the first stage and after each, and a sane scale."""
     if len(widths) != len(strides) + 1:
         raise ValueError(f"{len(strides)} strides need {len(strides) + 1} widths, got {len(widths)}")
     if math.prod(strides) > _MAX_UPSAMPLING:
@@ -155,7 +155,10 @@ class ChannelNorm(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7×7 → LayerNorm → Linear ×4 → GELU → Linear → layer scale, added to the input (ConvNeXt, 2022)."""
+    """Depthwise 7×7 → LayerNorm → Linear ×4 → GELU → Linear → layer scale, added to the input.
+
+    Liu et al., "A ConvNet for the 2020s", CVPR 2022.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -167,7 +170,7 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, feature_NCHW: Tensor) -> Tensor:
         """Return features of the same shape."""
-        branch_NHWC = self.norm(self.depthwise_conv(feature_NCHW).permute(0, 2, 3, 1))
+        branch_NHWC: Tensor = self.norm(self.depthwise_conv(feature_NCHW).permute(0, 2, 3, 1))
         branch_NHWC = self.linear2(F.gelu(self.linear1(branch_NHWC))) * self.layer_scale
         return feature_NCHW + branch_NHWC.permute(0, 3, 1, 2)
 

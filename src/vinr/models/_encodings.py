@@ -1,9 +1,10 @@
 """Positional encodings of time (and of any other normalised position).
 
-A position t is described by sin and cos of ``base^l · π · t`` for l = 0 … levels − 1 (NeRV, NeurIPS 2021). With
-80 levels of base 1.25 the fastest wave turns 2·10⁷ times from t = 0 to 1, so the order of roundings decides its
-value: float32 and float64 disagree completely. A file must decode alike everywhere, hence the default computes
-in integers up to one last rounding; the float32 modes repeat what published checkpoints were trained with.
+A position t is described by sin and cos of ``base^l · π · t`` for l = 0 … levels − 1 (NeRV, NeurIPS 2021).
+With 80 levels of base 1.25 the fastest wave turns 2·10⁷ times from t = 0 to 1, so the order of roundings
+decides its value: float32 and float64 disagree completely. A file must decode alike everywhere, hence the
+default computes in integers up to one last rounding; the float32 modes repeat what published checkpoints were
+trained with.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ TimeNorm = Literal["i/T", "i/(T-1)", "(i+1)/T"]
 # Angles are integers in units of 2^-128. PI is floor(π · 2^128).
 _BITS = 128
 _PI = 0x3_243F6A88_85A308D3_13198A2E_03707344
-# PyTorch's float32 power gives 1.25^45 one unit below the nearest float32, all other published powers exactly.
+# PyTorch's float32 power gives 1.25^45 one unit below the nearest float32, and the nearest at levels 0 … 79
+# otherwise.
 _ROUNDED_DOWN = {(1.25, 45)}
 
 
@@ -69,13 +71,14 @@ def encode_position(
     position
         Normalised time or coordinate, usually in [0, 1].
     base
-        Ratio of neighbouring frequencies. ``exact`` reads it as the decimal number it prints as (1.05 = 21/20).
+        Ratio of neighbouring frequencies. ``exact`` reads it as the decimal it prints as (1.05 = 21/20).
     order
         ``interleaved``: sin, cos of level 0, then of level 1, …; ``blocks``: all sines, then all cosines.
     precision
-        ``exact``: no rounding before the result, the same everywhere. ``float32``: the position, the bases and
-        their product rounded to float32 as the references do (interleaved: (t · base^l) · π; blocks:
-        t · (base^l · π)). ``float32_bases``: as ``float32``, but position and product in float64.
+        ``exact``: no rounding before the result, the same everywhere. ``float32``: the position, the bases
+        and their product rounded to float32 as the references do (interleaved: (t · base^l) · π; blocks:
+        t · (base^l · π)). ``float32_bases``: t · (base^l · π) with rounded bases, but t and the product in
+        float64.
     """
     if precision == "exact":
         pairs = list(_exact_waves(position, Fraction(str(base)), levels))
@@ -112,6 +115,7 @@ class TimeEncoding:
         """Numbers that describe one time."""
         return 2 * self.levels
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # exact integers are no graph
     def __call__(self, time_N: Tensor) -> Tensor:
         """Return float64 features (N, 2 · levels), on the CPU, of ``time_N`` in frames."""
         rows = [self._row(time) for time in time_N.tolist()]
@@ -156,7 +160,7 @@ def _wave_of_float(angle: float) -> tuple[float, float]:
 
 
 def _turn(quadrant: int, rest: int) -> tuple[float, float]:
-    """Return sin and cos of ``quadrant`` right angles plus ``rest`` (fixed point, less than one right angle)."""
+    """Return sin and cos of ``quadrant`` right angles plus ``rest`` (fixed point, below a right angle)."""
     sine, cosine = _series(rest, rest, 1), _series(1 << _BITS, rest, 0)
     for _ in range(quadrant % 4):
         sine, cosine = cosine, -sine

@@ -38,8 +38,8 @@ __all__ = [
 STRIDES = (5, 4, 3, 2)
 MAX_STAGES = 6
 MAX_WIDTH = 4096
-# What a grid n doublings away from the target is worth in padding: 0.004 n². More cells cost latents (or a wider
-# stem), fewer detail; padding costs time, and beyond 6 % it counts double.
+# What a grid n doublings away from the target is worth in padding: 0.004 n². More cells cost latents (or a
+# wider stem), fewer detail; padding costs time, and beyond 6 % it counts double.
 PADDING_PER_SQUARED_DOUBLING = 0.004
 FREE_PADDING = 0.06
 
@@ -105,7 +105,8 @@ def published_first_width(
     """Return C0 as HNeRV's code solves it: the positive root of a·C0² + b·C0 = weights, rounded down.
 
     The rule leaves out biases, the head, rounding and the lowest width, so sizes miss by up to 10 %.
-    ``stem_inputs`` is b: 9 · d for HNeRV (whose stem has 1, not 9, positions), encoding length · h0 · w0 for NeRV.
+    ``stem_inputs`` is b: 9 · d for HNeRV (whose stem has 1, not 9, positions), and encoding length · h0 · w0
+    for NeRV.
     """
     a = sum(
         reduction ** (-2 * stage) * stride**2 * kernel**2
@@ -116,7 +117,7 @@ def published_first_width(
 
 
 def published_widths(first: int, num_stages: int, *, reduction: float, lower: int) -> tuple[int, ...]:
-    """Return C0 … Cn as HNeRV's code derives them: each the one before divided, rounded half to even, ≥ lower."""
+    """Return C0 … Cn as HNeRV's code does: each the one before divided, rounded half to even, ≥ ``lower``."""
     widths = [first]
     for _ in range(num_stages):
         widths.append(max(round(widths[-1] / reduction), lower))
@@ -137,7 +138,7 @@ class _MetaLatents:
 
 
 def count_macs(model_class: type[VideoModel], config: ModelConfig, video: VideoSpec) -> int:
-    """Return the multiply-accumulates that decoding one frame takes, padding included; nothing is computed."""
+    """Return the multiply-accumulates of decoding one frame, padding included; nothing is computed."""
     model = model_class.on_meta(config, video)
     if isinstance(model, HybridModel):
         model.attach_latents(_MetaLatents(model))
@@ -181,14 +182,15 @@ def solve_size(
 ) -> ModelConfig:
     """Return the configuration whose stored total (head and latents included) is nearest ``num_parameters``.
 
-    ``settings`` (names and plain values of the model's configuration) are kept as they are. First the width dial of :meth:`VideoModel.configure` is turned to the
-    largest total that does not exceed the target, then the fields named in ``size_fields`` are changed by ones.
+    ``settings`` (names and plain values of the model's configuration) are kept as they are. First the width
+    dial of :meth:`VideoModel.configure` is turned to the largest total that does not exceed the target, then
+    the fields named in ``size_fields`` are changed by ones.
 
     Raises
     ------
     UsageError
-        If the target lies below the smallest size or above the largest, or nothing within 2 % of it exists, or
-        a setting is unknown or not allowed.
+        If the target lies below the smallest size or above the largest, or nothing within 2 % of it exists,
+        or a setting is unknown or not allowed.
     """
     settings = _checked(model_class.Config, settings)
     counted: dict[ModelConfig, int] = {}
@@ -215,14 +217,15 @@ def solve_size(
 
 def _checked(config_class: type[ModelConfig], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``settings`` converted to the types of their fields, each checked by itself."""
-    checked = {}
+    checked: dict[str, Any] = {}
     for name, value in settings.items():
         field = config_class.model_fields.get(name)
         if field is None:
             known = ", ".join(config_class.model_fields)
             raise UsageError(f"architecture.{name}: no such setting; there are {known}")
+        field_type: Any = Annotated[field.annotation, field]
         try:
-            checked[name] = TypeAdapter(Annotated[field.annotation, field]).validate_python(value)
+            checked[name] = TypeAdapter(field_type).validate_python(value)
         except ValidationError as error:
             raise UsageError(f"architecture.{name}: {error.errors()[0]['msg']} (got {value!r})") from None
     return checked
@@ -236,9 +239,7 @@ def _turn_dial(
     count: Callable[[ModelConfig], int],
 ) -> ModelConfig:
     low, high = (math.log(limit) for limit in _DIAL_LIMITS)
-    below, above = (
-        model_class.configure(video, width=limit, settings=settings) for limit in _DIAL_LIMITS
-    )
+    below, above = (model_class.configure(video, width=limit, settings=settings) for limit in _DIAL_LIMITS)
     where = f"{model_class.__name__} for {video.num_frames} frames of {video.height}×{video.width}"
     if target < (1 - TOLERANCE) * count(below):
         raise UsageError(
@@ -289,7 +290,8 @@ def _steps(config: ModelConfig, free: Sequence[str]) -> Iterator[ModelConfig]:
                 changed: list[Any] = [value + change]
             else:
                 changed = [
-                    (*value[:place], value[place] + change, *value[place + 1 :]) for place in range(len(value))
+                    (*value[:place], value[place] + change, *value[place + 1 :])
+                    for place in range(len(value))
                 ]
             for item in changed:
                 try:

@@ -1,12 +1,13 @@
 """HNeRV: a ConvNeXt encoder and a convolutional decoder fitted to one video.
 
-H. Chen, M. Gwilliam, S.-N. Lim, A. Shrivastava, "HNeRV: A Hybrid Neural Representation for Videos", CVPR 2023,
-https://arxiv.org/abs/2304.02633. The presets reproduce its tables of the Bunny clip and of UVG.
+H. Chen, M. Gwilliam, S.-N. Lim, A. Shrivastava, "HNeRV: A Hybrid Neural Representation for Videos", CVPR
+2023, https://arxiv.org/abs/2304.02633. The presets reproduce its tables of the Bunny clip and of UVG.
 
 ::
 
-    frame (3, H, W) ──> ConvNeXt stages ──> embedding (d, h, w)      while fitting; one embedding a frame is stored
-    embedding ──> 1×1 conv, act (C0) ──> [conv k → s²·C → depth to space s → act] per stage ──> 3×3 conv ──> tanh
+    frame (3, H, W) ──> ConvNeXt stages ──> embedding (d, h, w)     while fitting; stored, one a frame
+    embedding ──> 1×1 conv, act (C0) ──> [conv k → s²·C → depth to space s → act] per stage
+              ──> 3×3 conv ──> tanh
 
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
@@ -67,7 +68,9 @@ class HNeRVConfig(ModelConfig):
     blocks_per_stage: int = Field(1, ge=1, le=8, description="convolutions a stage; the first one upsamples")
     activation: ActivationName = Field("gelu", description="non-linearity after the stem and each block")
     output: OutputName = Field("tanh", description="last step: ½ tanh + ½, sigmoid, or plus output_offset")
-    output_offset: float = Field(0.5, ge=-1, le=1, description="added under output = offset, which has no bounds")
+    output_offset: float = Field(
+        0.5, ge=-1, le=1, description="added under output = offset, which has no bounds"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> HNeRVConfig:
@@ -75,7 +78,8 @@ class HNeRVConfig(ModelConfig):
         check_kernels(self.kernel_min, self.kernel_max, self.head_kernel)
         if math.prod(self.analysis_strides) % math.prod(self.strides):
             raise ValueError(
-                f"encoder_strides {self.encoder_strides} must multiply to a multiple of strides {self.strides}"
+                f"encoder_strides {self.encoder_strides} must multiply to a multiple of the product of "
+                f"strides {self.strides}"
             )
         check_stages(self.analysis_strides, [1] * (len(self.analysis_strides) + 1))
         return self
@@ -160,14 +164,9 @@ def _make_blocks(config: HNeRVConfig) -> list[UpsampleBlock]:
     blocks = []
     for number, (stride, kernel) in enumerate(zip(config.strides, kernels, strict=True)):
         before, after = config.widths[number : number + 2]
-        for extra in range(config.blocks_per_stage):
-            blocks.append(
-                UpsampleBlock(
-                    after if extra else before,
-                    after,
-                    stride=1 if extra else stride,
-                    kernel=kernel,
-                    activation=config.activation,
-                )
-            )
+        steps = [(before, stride)] + [(after, 1)] * (config.blocks_per_stage - 1)
+        blocks += [
+            UpsampleBlock(inputs, after, stride=step, kernel=kernel, activation=config.activation)
+            for inputs, step in steps
+        ]
     return blocks

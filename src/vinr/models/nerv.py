@@ -66,7 +66,9 @@ class NeRVConfig(ModelConfig):
 
     strides: Strides = Field(description="upsampling of each stage, 1 to 16")
     widths: Widths = Field(description="channels of the stem's grid and after each stage, 1 to 4096")
-    base: float = Field(1.25, gt=1, le=10, description="ratio of neighbouring frequencies of the time encoding")
+    base: float = Field(
+        1.25, gt=1, le=10, description="ratio of neighbouring frequencies of the time encoding"
+    )
     levels: int = Field(80, ge=1, le=256, description="frequencies of the time encoding")
     encoding_order: EncodingOrder = Field("blocks", description="sines, then cosines; or one after the other")
     encoding_precision: EncodingPrecision = Field(
@@ -74,21 +76,29 @@ class NeRVConfig(ModelConfig):
     )
     time_norm: TimeNorm = Field("i/T", description="time of frame i of T frames")
     stem_widths: StemWidths = Field((), description="hidden widths of the stem's linear layers, at most four")
-    stem_height: int | None = Field(None, ge=1, le=512, description="rows of the stem's grid; none: as needed")
-    stem_width: int | None = Field(None, ge=1, le=512, description="columns of the stem's grid; none: as needed")
+    stem_height: int | None = Field(
+        None, ge=1, le=512, description="rows of the stem's grid; none: as needed"
+    )
+    stem_width: int | None = Field(
+        None, ge=1, le=512, description="columns of the stem's grid; none: as needed"
+    )
     kernel_min: Kernel = Field(3, description="kernel of the first stage, odd; it grows by 2 a stage")
     kernel_max: Kernel = Field(3, description="largest kernel of a stage, odd")
     head_kernel: Kernel = Field(3, description="kernel of the last convolution, odd")
     activation: ActivationName = Field("gelu", description="non-linearity after each layer but the last")
     output: OutputName = Field("tanh", description="last step: ½ tanh + ½, sigmoid, or plus output_offset")
-    output_offset: float = Field(0.5, ge=-1, le=1, description="added under output = offset, which has no bounds")
+    output_offset: float = Field(
+        0.5, ge=-1, le=1, description="added under output = offset, which has no bounds"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> NeRVConfig:
         check_stages(self.strides, self.widths)
         check_kernels(self.kernel_min, self.kernel_max, self.head_kernel)
         if self.levels * math.log10(self.base) > MAX_FREQUENCY_DIGITS:
-            raise ValueError(f"base {self.base} to the power of levels {self.levels} exceeds 1e{MAX_FREQUENCY_DIGITS}")
+            raise ValueError(
+                f"base {self.base} to the power of levels {self.levels} exceeds 1e{MAX_FREQUENCY_DIGITS}"
+            )
         return self
 
 
@@ -129,8 +139,8 @@ class NeRV(IndexModel):
     def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> NeRVConfig:
         """See :meth:`VideoModel.configure`; ``width`` is C0 before rounding.
 
-        Below C0 = 4, where the first linear layer is nearly the whole network, the time encoding gets fewer of
-        its 80 frequencies too, down to 16.
+        Below C0 = 4, where the first linear layer is nearly the whole network, the time encoding gets fewer
+        of its 80 frequencies too, down to 16.
         """
         chosen = dict(settings)
         default = NeRVConfig.model_fields["levels"].default
@@ -162,7 +172,7 @@ def _stem_grid(config: NeRVConfig, video: VideoSpec) -> tuple[int, int]:
     grid = config.stem_height or needed[0], config.stem_width or needed[1]
     if grid[0] < needed[0] or grid[1] < needed[1]:
         raise UsageError(
-            f"a stem grid of {grid[0]}×{grid[1]} is too small for {video.height}×{video.width} frames, which need "
-            f"{needed[0]}×{needed[1]}; leave stem_height and stem_width out"
+            f"a stem grid of {grid[0]}×{grid[1]} is too small for {video.height}×{video.width} frames, which "
+            f"need {needed[0]}×{needed[1]}; leave stem_height and stem_width out"
         )
     return grid

@@ -45,13 +45,14 @@ class _Codec:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-# CRF 10 is near-transparent: what is written should show the decoder's errors, not the encoder's. 4:2:0 needs
-# even sizes in x264 and x265; SVT-AV1 pads and crops by itself, and has 4:2:0 alone. FFV1 keeps RGB exactly.
+# These CRFs are near-transparent: what is written should show the decoder's errors, not the encoder's. 4:2:0
+# needs even sizes in x264 and x265; SVT-AV1 pads and crops by itself, and has 4:2:0 alone. FFV1 keeps RGB.
 CODECS: Final[dict[str, _Codec]] = {
     "x264": _Codec("libx264", "yuv420p", "yuv444p", options={"crf": "10"}),
     "x265": _Codec("libx265", "yuv420p", "yuv444p", options={"crf": "10", "x265-params": "log-level=none"}),
-    "av1": _Codec("libsvtav1", "yuv420p", "yuv420p", options={"crf": "10", "preset": "8"}),
-    "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",)),
+    "av1": _Codec("libsvtav1", "yuv420p", "yuv420p", options={"crf": "4", "preset": "8"}),
+    # More than one slice a frame does not fit frames of a few pixels.
+    "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",), options={"slices": "1"}),
 }
 
 

@@ -31,7 +31,7 @@ MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
 def extract_audio(
     path: Path, *, origin: Fraction, start: Fraction | None = None, stop: Fraction | None = None
 ) -> bytes | None:
-    """Return the sound of a file as the bytes of a Matroska file (.mka), or ``None`` if it has none.
+    """Return the sound of a file as the bytes of a Matroska file (.mka), ``None`` if there is none.
 
     Times are seconds on the file's clock, whose first frame appears at ``origin``. Packets that begin in
     ``start`` ≤ time < ``stop`` are kept (``None``: no limit); ``start`` (else ``origin``) becomes 0. Matroska
@@ -51,14 +51,16 @@ def extract_audio(
         try:
             with av.open(target, "w", format="matroska", options=MATROSKA_OPTIONS) as output:
                 copies = {stream.index: _copy_stream(output, stream) for stream in streams}
+                is_silent = True
                 for packet in _packets(container, start, stop):
                     _move(packet, shift)
                     packet.stream = copies[packet.stream_index]
                     output.mux(packet)
+                    is_silent = False
         except (av.FFmpegError, ValueError) as error:
             names = ", ".join(stream.codec_context.name for stream in streams)
             raise InputError(f"{path}: its sound ({names}) cannot be copied: {explain(error)}") from error
-    return target.getvalue()
+    return None if is_silent else target.getvalue()
 
 
 class SoundCopier:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,7 @@ from vinr.video._stream import StreamInput
 from vinr.video.edit import Edit
 from vinr.video.spec import ColorSpec, Timeline, VideoSpec
 
-__all__ = ["FrameTensor", "VideoReader", "open_video"]
+__all__ = ["Edit", "FrameTensor", "VideoReader", "open_video"]
 
 RAW_SUFFIX: Final = ".yuv"
 # As in Beauty_1920x1080_120fps_420_8bit_YUV.yuv or foreman_352x288_29.97.yuv.
@@ -135,19 +136,26 @@ class VideoReader:
         if not 0 <= first < stop <= self.spec.num_frames:
             raise IndexError(f"frames {first}:{stop} of {self.spec.num_frames}")
         spec = replace(self.spec, num_frames=stop - first, span_lengths=())
-        rgb_NCHW = torch.empty((spec.num_frames, 3, spec.height, spec.width), dtype=torch.uint8)
-        count = 0
-        for rgb_HWC in islice(self._decode_from(self._first + first), spec.num_frames):
-            edited_HWC = np.ascontiguousarray(self.edit.apply(rgb_HWC))
-            rgb_NCHW[count] = torch.from_numpy(edited_HWC).permute(2, 0, 1)
-            count += 1
-        self._position += count
+        rgb_NCHW = np.empty((spec.num_frames, 3, spec.height, spec.width), dtype=np.uint8)
+        decoder = self._decode_from(self._first + first)
+        for number, rgb_HWC in enumerate(islice(decoder, spec.num_frames)):
+            rgb_NCHW[number] = self.edit.apply(rgb_HWC).transpose(2, 0, 1)
+            self._position += 1
         if self._position == self._input.num_frames:
             self._finish()
-        return FrameTensor(rgb_NCHW, spec)
+        return FrameTensor(torch.from_numpy(rgb_NCHW), spec)
 
     def audio(self) -> bytes | None:
         """Return the sound of the frames as Matroska bytes starting with them, ``None`` if there is none."""
+        return self._audio
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is sound for the frames."""
+        return self._audio is not None
+
+    @cached_property
+    def _audio(self) -> bytes | None:
         return self._input.audio(self._first, self._stop)
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ class ColorSpec:
 
     matrix: ColorMatrix = "bt601"
     range: ColorRange = "limited"
-    bit_depth: int = 8
+    bit_depth: Literal[8, 10] = 8
 
 
 @dataclass(frozen=True)

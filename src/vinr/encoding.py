@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from vinr.bitstream import SectionKind
 from vinr.compress import pack_tensors
 from vinr.config import Preset
 from vinr.device import resolve_device
 from vinr.errors import OutputError, UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
+from vinr.files import check_target
 from vinr.fit import Event, Noted, fit, ignore
 from vinr.models import VideoModel
 from vinr.pack import FittedSegment, assemble, load_segment, save_segment
@@ -33,7 +33,7 @@ from vinr.video.spec import VideoSpec
 
 __all__ = ["EncodeReport", "encode"]
 
-# What follows a fit, in epochs' worth of time: freezing and decoding are forward passes, a third of a step each.
+# What follows a fit, in epochs' worth of time: freezing and decoding are forward passes, a third of a step.
 RESERVE_EPOCHS = 0.8
 
 
@@ -94,7 +94,7 @@ def encode(
     Parameters
     ----------
     inputs
-        One video (any container, image folder, raw YUV), or several, which become clips named after their files.
+        One video (container, image folder, raw YUV), or several, which become clips named after their files.
     output
         The .vinr file. It appears whole or not at all.
     model, preset
@@ -106,7 +106,7 @@ def encode(
     frames, crop, resize
         Half-open frame range, centred crop, and resize of every input, as (rows, columns).
     segment
-        Length in seconds of segments with a network each; by default one segment, unless the frames fill 2 GiB.
+        Length in seconds of segments with a network each; by default one, unless the frames fill 2 GiB.
     resume
         Go on with an interrupted encode of the same output and settings.
     overrides
@@ -156,11 +156,14 @@ def encode(
             _encode_segment(number, readers[job.clip], job, options[number], started)
             for number, job in enumerate(jobs)
         ]
-        num_bytes = assemble(readers, jobs, segments).write(path, force=force)
+        file = assemble(readers, jobs, segments, audio=presets[0].compress.audio)
+        num_bytes = file.write(path, force=force)
+        shutil.rmtree(folder)
     finally:
         for reader in readers:
             reader.close()
-    shutil.rmtree(folder)
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
     return _report(path, num_bytes, specs, segments, clock.monotonic() - started)
 
 
@@ -168,13 +171,8 @@ def _check_output(path: Path, folder: Path, *, resume: bool, force: bool) -> Non
     """Refuse before hours of work what could not be written after them."""
     if path.suffix != ".vinr":
         raise UsageError(f"output {path}: the last path must end in .vinr")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such folder; make it first")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; give a file name")
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists; give --force to overwrite it")
-    if folder.exists() and not resume:
+    check_target(path, force=force)
+    if folder.exists() and any(folder.iterdir()) and not resume:
         if not force:
             raise OutputError(
                 f"{folder} holds an interrupted encode; give --resume to go on with it, --force to start anew"
@@ -187,7 +185,11 @@ def _job_spec(spec: VideoSpec, job: Job) -> VideoSpec:
 
 
 def _announce(
-    preset: Preset, budget: Budget, jobs: Sequence[Job], device: torch.device, on_event: Callable[[Event], None]
+    preset: Preset,
+    budget: Budget,
+    jobs: Sequence[Job],
+    device: torch.device,
+    on_event: Callable[[Event], None],
 ) -> None:
     time = f"{budget.seconds:.0f} s" if budget.seconds is not None else f"{preset.fit.epochs} epochs"
     segments = f", {len(jobs)} segments" if len(jobs) > 1 else ""
@@ -222,7 +224,9 @@ def _encode_segment(
         seconds=seconds,
         reserve_epochs=RESERVE_EPOCHS,
     )
-    segment = _compress(result.model, frames, options, result.num_epochs, result.train_psnr_db, result.num_collapses)
+    segment = _compress(
+        result.model, frames, options, result.num_epochs, result.train_psnr_db, result.num_collapses
+    )
     save_segment(segment, finished)
     checkpoint.unlink(missing_ok=True)
     return segment
@@ -281,5 +285,3 @@ def _report(
         num_collapses=sum(segment.num_collapses for segment in segments),
         seconds=seconds,
     )
-
-

@@ -1,6 +1,7 @@
-"""Records and stream of section WEIGHTS (docs/format.md, section 5): which model codes which array.
+"""Decoding sections WEIGHTS and CHUNKS (docs/format.md, 5 and 6): bytes to tensors.
 
-An array is the symbols of one tensor, or of the steps of its channels.
+WEIGHTS is a record for each tensor and then one stream. The stream holds arrays: the symbols of one tensor,
+or of the steps of its channels. A layout says which model codes which arrays.
 """
 
 from __future__ import annotations
@@ -11,14 +12,26 @@ from math import prod
 from typing import Final
 
 import numpy as np
+from torch import Tensor
 
-from vinr.bitstream import ByteReader, pack_varint
-from vinr.compress.entropy import StreamReader, StreamWriter, SymbolModel, Symbols
-from vinr.compress.quantize import CHANNEL_CODE_UNIT, MAX_STEP_CODE
+from vinr.bitstream import ByteReader
+from vinr.compress.entropy import StreamReader, SymbolModel, Symbols
+from vinr.compress.quantize import CHANNEL_CODE_UNIT, MAX_STEP_CODE, QuantizedTensor, dequantize
 from vinr.errors import BitstreamError
 from vinr.models import Role, StoredTensor
 
-__all__ = ["Layout", "Record", "TensorShape", "check_budget", "ordered_shapes", "read_layout"]
+__all__ = [
+    "BUDGET",
+    "STEP_BYTES",
+    "ChunkDecoder",
+    "Layout",
+    "Record",
+    "TensorShape",
+    "check_budget",
+    "open_fixed",
+    "ordered_shapes",
+    "unpack_fixed",
+]
 
 STEP_BYTES: Final = 2
 BUDGET: Final = 2**20
@@ -79,16 +92,6 @@ class Layout:
         tensor = self.records[number].tensor
         return tensor.shape[0] if is_steps else tensor.num_elements
 
-    def write_stream(self, arrays: Mapping[tuple[int, bool], Symbols]) -> bytes:
-        """Return the stream that holds ``arrays``."""
-        writer = StreamWriter()
-        for number, model in enumerate(self.models):
-            writer.write_levels(model)
-            uses = self.arrays_of(number)
-            if uses:
-                writer.write(model, np.concatenate([arrays[use] for use in uses]))
-        return writer.finish()
-
     def read_stream(self, stream: bytes) -> tuple[Layout, dict[tuple[int, bool], Symbols]]:
         """Return the layout with the levels of its histograms, and all arrays.
 
@@ -135,21 +138,6 @@ def check_budget(num_elements: int, num_bytes: int, what: str) -> None:
         )
 
 
-def pack_record(record: Record, models: Sequence[SymbolModel], num_defined: int) -> bytes:
-    """Return the bytes of ``record`` when ``num_defined`` of ``models`` have been defined before it."""
-
-    def reference(model: int, low_bit: int, factor: int) -> bytes:
-        nonlocal num_defined
-        if model < num_defined:
-            return pack_varint(factor * (model + 1) + low_bit)
-        num_defined += 1
-        return pack_varint(low_bit) + models[model].pack()
-
-    if record.step_model is None:
-        return reference(record.model, 0, 2) + record.step_code.to_bytes(STEP_BYTES, "little")
-    return reference(record.model, 1, 2) + reference(record.step_model, 0, 1)
-
-
 def read_layout(reader: ByteReader, shapes: Sequence[TensorShape]) -> Layout:
     """Read the records of tensors with ``shapes``.
 
@@ -193,3 +181,92 @@ def _check_step_model(model: SymbolModel) -> None:
     last = MAX_STEP_CODE // CHANNEL_CODE_UNIT
     if model.low < 0 or model.low + model.size - 1 > last:
         raise BitstreamError(f"{WHAT} has {model.size} steps from {model.low}; 0 … {last} are allowed")
+
+
+def open_fixed(
+    payload: bytes, expected: Mapping[str, StoredTensor]
+) -> tuple[Layout, dict[tuple[int, bool], Symbols], int]:
+    """Decode section WEIGHTS to symbols: return layout, arrays, and the length of the stream."""
+    shapes = ordered_shapes(expected)
+    check_budget(sum(shape.num_elements for shape in shapes if not shape.per_frame), len(payload), WHAT)
+    reader = ByteReader(payload, WHAT)
+    layout = read_layout(reader, shapes)
+    stream = reader.take(reader.num_left)
+    layout, arrays = layout.read_stream(stream)
+    return layout, arrays, len(stream)
+
+
+def unpack_fixed(
+    payload: bytes, expected: Mapping[str, StoredTensor], frames_per_chunk: int
+) -> tuple[dict[str, StoredTensor], ChunkDecoder]:
+    """Decode section WEIGHTS.
+
+    Parameters
+    ----------
+    payload
+        The section's bytes.
+    expected
+        All tensors the model has, in its order; of the values only the shapes count (they may be on the
+        device ``meta``), and of per-frame tensors only that of a slice: (anything, \\*slice).
+    frames_per_chunk
+        As the header says; 0 if the network has no section CHUNKS.
+
+    Returns
+    -------
+    tensors, chunks
+        Float32 values of all tensors that are not per-frame, and the decoder of those that are.
+
+    Raises
+    ------
+    BitstreamError
+        If the section is damaged, hostile, or does not fit the model.
+    """
+    layout, arrays, _ = open_fixed(payload, expected)
+    decoder = ChunkDecoder(layout, frames_per_chunk)
+    tensors = {}
+    for number, record in enumerate(layout.records):
+        tensor = record.tensor
+        if tensor.per_frame:
+            continue
+        codes: tuple[int, ...] = (record.step_code,)
+        if record.step_model is not None:
+            codes = tuple((arrays[number, True] * CHANNEL_CODE_UNIT).tolist())
+        value = dequantize(QuantizedTensor(arrays[number, False].reshape(tensor.shape), codes))
+        tensors[tensor.name] = StoredTensor(value, tensor.role)
+    return tensors, decoder
+
+
+class ChunkDecoder:
+    """Decodes chunks of latents one by one, in any order."""
+
+    def __init__(self, layout: Layout, frames_per_chunk: int) -> None:
+        self._latents = [
+            (record.tensor, layout.models[record.model], record.step_code)
+            for record in layout.records
+            if record.tensor.per_frame
+        ]
+        if bool(self._latents) != (frames_per_chunk > 0):
+            raise BitstreamError(
+                f"the header has {frames_per_chunk} frames a chunk, the model {len(self._latents)} latents"
+            )
+        self.frames_per_chunk = frames_per_chunk
+
+    def decode(self, payload: bytes, num_frames: int) -> dict[str, Tensor]:
+        """Return name → float32 (``num_frames``, \\*slice) of the frames of one chunk.
+
+        ``num_frames`` is :attr:`frames_per_chunk`, or less for a network's last chunk.
+
+        Raises
+        ------
+        BitstreamError
+            If the chunk is damaged.
+        """
+        what = "a chunk of latents"
+        check_budget(num_frames * sum(t.num_elements for t, _, _ in self._latents), len(payload), what)
+        reader = StreamReader(payload, what)
+        values = {}
+        for tensor, model, step_code in self._latents:
+            symbol_S = reader.read(model, num_frames * tensor.num_elements)
+            shaped = symbol_S.reshape(num_frames, *tensor.shape)
+            values[tensor.name] = dequantize(QuantizedTensor(shaped, (step_code,)))
+        return values

@@ -1,0 +1,134 @@
+"""The networks of an open file: built when first needed, checked before memory is taken."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from vinr.bitstream import Container, Header, SectionKind
+from vinr.compress import ChunkDecoder, ComponentSize, fixed_sizes, unpack_fixed
+from vinr.config import validate_architecture
+from vinr.errors import BitstreamError, UsageError
+from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model
+from vinr.video.spec import VideoSpec
+
+__all__ = ["NetworkLoader"]
+
+LATENT_PREFIX = "latents."
+CACHED_CHUNKS = 8
+CACHED_NETWORKS = 2
+
+
+class NetworkLoader:
+    """Gives the networks of ``container`` as models ready to decode, and keeps the last two."""
+
+    def __init__(self, container: Container, device: torch.device) -> None:
+        self._container, self._device = container, device
+        self._models: OrderedDict[int, VideoModel] = OrderedDict()
+
+    def model(self, network: int) -> VideoModel:
+        """Return network number ``network`` in evaluation mode.
+
+        Raises
+        ------
+        BitstreamError
+            If it is damaged, or cannot be built from what the file says.
+        """
+        if network in self._models:
+            self._models.move_to_end(network)
+            return self._models[network]
+        model = self._load(network)
+        self._models[network] = model
+        if len(self._models) > CACHED_NETWORKS:
+            self._models.popitem(last=False)
+        return model
+
+    def sizes(self, network: int) -> tuple[VideoModel, tuple[ComponentSize, ...]]:
+        """Return a network without its values, and the bytes each of its tensors takes in section WEIGHTS."""
+        _, skeleton = self._skeleton(network)
+        payload = self._container.read(SectionKind.WEIGHTS, network)
+        return skeleton, fixed_sizes(payload, _expected(skeleton))
+
+    def _load(self, network: int) -> VideoModel:
+        entry = self._container.header.networks[network]
+        # Shapes are checked without memory first: a hostile header may ask for anything.
+        config, skeleton = self._skeleton(network)
+        payload = self._container.read(SectionKind.WEIGHTS, network)
+        stored, chunks = unpack_fixed(payload, _expected(skeleton), entry.frames_per_chunk)
+        try:
+            model = type(skeleton)(config, skeleton.video, with_encoder=False).to(self._device)
+            model.restore(stored)
+        except (ValueError, RuntimeError) as error:
+            raise _unbuildable(network, error) from None
+        if skeleton.per_frame_shapes():
+            store = _FileLatents(self._container, network, chunks, skeleton.video.num_frames, self._device)
+            model.attach_latents(store)
+        return model.eval()
+
+    def _skeleton(self, network: int) -> tuple[ModelConfig, VideoModel]:
+        """Return a network's configuration, and the network without memory for its values."""
+        entry = self._container.header.networks[network]
+        try:
+            cls = get_model(entry.model)
+            config = validate_architecture(cls, entry.architecture)
+            return config, cls.on_meta(config, _network_spec(self._container.header, network))
+        except (UsageError, ValueError, RuntimeError, OverflowError) as error:
+            raise _unbuildable(network, error) from None
+
+
+class _FileLatents:
+    """A latent store that reads and decodes the chunks of the frames asked for, and keeps the last few."""
+
+    def __init__(
+        self, container: Container, network: int, decoder: ChunkDecoder, num_frames: int, device: torch.device
+    ) -> None:
+        self._container, self._network, self._decoder = container, network, decoder
+        self._num_frames, self._device = num_frames, device
+        self._cache: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
+
+    def read(self, index_N: Tensor) -> Latents:
+        """See :class:`vinr.models.LatentStore`."""
+        size = self._decoder.frames_per_chunk
+        rows = []
+        for index in index_N.tolist():
+            chunk = self._chunk(index // size)
+            rows.append({name: value[index % size] for name, value in chunk.items()})
+        names = rows[0].keys()
+        stacked = {name: torch.stack([row[name] for row in rows]).to(self._device) for name in names}
+        return Latents({name.removeprefix(LATENT_PREFIX): value for name, value in stacked.items()})
+
+    def _chunk(self, number: int) -> dict[str, Tensor]:
+        if number in self._cache:
+            self._cache.move_to_end(number)
+            return self._cache[number]
+        size = self._decoder.frames_per_chunk
+        count = min(size, self._num_frames - number * size)
+        values = self._decoder.decode(self._container.read_chunk(self._network, number), count)
+        self._cache[number] = values
+        if len(self._cache) > CACHED_CHUNKS:
+            self._cache.popitem(last=False)
+        return values
+
+
+def _unbuildable(network: int, error: Exception) -> BitstreamError:
+    reason = str(error).partition("\n")[0]
+    return BitstreamError(f"network {network} cannot be built from what the file says: {reason}")
+
+
+def _network_spec(header: Header, network: int) -> VideoSpec:
+    spans = header.networks[network].spans
+    clip = header.clips[spans[0].clip]
+    lengths = tuple(span.num_frames for span in spans)
+    return VideoSpec(sum(lengths), clip.height, clip.width, Fraction(*clip.frame_rate), span_lengths=lengths)
+
+
+def _expected(skeleton: VideoModel) -> dict[str, StoredTensor]:
+    """Return what the file must hold: fixed tensors, and one frame's slice of each per-frame tensor."""
+    expected = {name: item for name, item in skeleton.stored().items() if not item.per_frame}
+    for name, shape in skeleton.per_frame_shapes().items():
+        value = torch.empty((1, *shape), device="meta")
+        expected[LATENT_PREFIX + name] = StoredTensor(value, "latent", per_frame=True)
+    return expected

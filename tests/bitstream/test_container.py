@@ -1,0 +1,214 @@
+"""Writing and reading whole files: round trips, lazy reading, and each defect of the outer layers."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitstream.crafting import assemble, entry, header, varint, writer
+from vinr.bitstream import Clip, Container, ContainerWriter, Header, Network, SectionKind
+from vinr.errors import BitstreamError, InputError, OutputError
+
+PROLOGUE = 20
+BYTES = writer().to_bytes()
+BOUNDARIES = [0, 3, 4, 5, 6, 8, 12, 16, PROLOGUE]
+
+
+def parts() -> tuple[bytes, bytes, bytes]:
+    """Return stored header, index and sections of the sample file."""
+    _, stored, index = writer().front()
+    return stored, index, BYTES[PROLOGUE + len(stored) + len(index) :]
+
+
+def test_layout_is_that_of_the_document() -> None:
+    stored, index, sections = parts()
+    assert BYTES[:8] == b"VINR\x01\x00" + struct.pack("<H", len(stored))
+    assert BYTES == assemble(stored, index, sections)
+    expected = varint(5)
+    expected += entry(0x01, 0, b"weights of the first network")
+    expected += entry(0x42, 0, b"three frames", b"two frames", count=2)
+    expected += entry(0x03, 0, b"times") + entry(0x01, 1, b"") + entry(0x84, 1, b"sound" * 20)
+    assert index == expected
+    assert sections == b"weights of the first network" b"three frames" b"two frames" b"times" + b"sound" * 20
+
+
+@pytest.mark.parametrize("kind", ["bytes", "path", "text", "file"])
+def test_reads_what_was_written(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "clip.vinr"
+    assert writer().write(path) == len(BYTES) == path.stat().st_size
+    file = io.BytesIO(BYTES)
+    source = {"bytes": BYTES, "path": path, "text": str(path), "file": file}[kind]
+    with Container.open(source) as container:
+        assert container.header == header()
+        assert container.read(SectionKind.WEIGHTS, 0) == b"weights of the first network"
+        assert container.read(SectionKind.WEIGHTS, 1) == b""
+        assert container.read_chunk(0, 1) == b"two frames"
+        assert container.read_chunk(0, 0) == b"three frames"
+        assert container.read(SectionKind.TIMES, 0) == b"times"
+        assert container.read(SectionKind.AUDIO, 1) == b"sound" * 20
+        container.verify()
+    assert not file.closed
+
+
+def test_reads_only_what_is_asked_for() -> None:
+    container = Container.open(BYTES)
+    front = container.header_bytes + container.index_bytes
+    assert container.bytes_read == front
+    container.read_chunk(0, 1)
+    assert container.bytes_read == front + len(b"two frames")
+    container.verify()
+    assert container.bytes_read == container.num_bytes + len(b"two frames")
+
+
+def test_sizes_add_up() -> None:
+    container = Container.open(BYTES)
+    sizes = container.section_sizes()
+    assert [(size.kind, size.owner, size.num_parts) for size in sizes] == [
+        (SectionKind.WEIGHTS, 0, 1),
+        (SectionKind.CHUNKS, 0, 2),
+        (SectionKind.TIMES, 0, 1),
+        (SectionKind.WEIGHTS, 1, 1),
+        (SectionKind.AUDIO, 1, 1),
+    ]
+    total = sum(size.num_bytes for size in sizes)
+    assert container.header_bytes + container.index_bytes + total == container.num_bytes == len(BYTES)
+
+
+@given(st.binary(max_size=300), st.lists(st.binary(max_size=300), min_size=1, max_size=20), st.data())
+def test_round_trip(weights: bytes, chunks: list[bytes], data: st.DataObject) -> None:
+    per_chunk = data.draw(st.integers(1, 5))
+    num_frames = per_chunk * (len(chunks) - 1) + data.draw(st.integers(1, per_chunk))
+    clip = Clip(name="clip", num_frames=num_frames, height=2, width=2)
+    network = Network(model="some", spans=((0, 0, num_frames),), frames_per_chunk=per_chunk)
+    made = ContainerWriter(Header(created_by="vinr test", clips=(clip,), networks=(network,)))
+    made.add_chunks(0, chunks)
+    made.add(SectionKind.WEIGHTS, 0, weights)
+    container = Container.open(made.to_bytes())
+    assert container.read(SectionKind.WEIGHTS, 0) == weights
+    assert [container.read_chunk(0, number) for number in range(len(chunks))] == chunks
+
+
+def test_threads_read_what_they_asked_for() -> None:
+    container = Container.open(BYTES)
+    found: set[tuple[int, bytes]] = set()
+
+    def read_often(number: int) -> None:
+        found.update((number, container.read_chunk(0, number)) for _ in range(300))
+
+    threads = [Thread(target=read_often, args=(number % 2,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {(0, b"three frames"), (1, b"two frames")}
+
+
+def test_existing_file_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "clip.vinr"
+    path.write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"clip\.vinr"):
+        writer().write(path)
+    assert path.read_bytes() == b"mine"
+    writer().write(path, force=True)
+    assert path.read_bytes() == BYTES
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be opened"):
+        Container.open(tmp_path / "none.vinr")
+    with pytest.raises(InputError, match="cannot be opened"):
+        Container.open(tmp_path)
+
+
+def test_sections_that_are_not_there() -> None:
+    container = Container.open(BYTES)
+    with pytest.raises(BitstreamError, match="no section AUDIO 0"):
+        container.read(SectionKind.AUDIO, 0)
+    with pytest.raises(BitstreamError, match=r"section CHUNKS 0 has chunks 0 … 1, not 2"):
+        container.read_chunk(0, 2)
+    with pytest.raises(BitstreamError, match="not -1"):
+        container.read_chunk(0, -1)
+
+
+def test_writer_refuses_files_that_nobody_could_read() -> None:
+    incomplete = ContainerWriter(header())
+    with pytest.raises(ValueError, match="is missing"):
+        incomplete.to_bytes()
+    doubled = writer()
+    doubled.add(SectionKind.WEIGHTS, 0, b"again")
+    with pytest.raises(ValueError, match="twice"):
+        doubled.to_bytes()
+    for misuse in (lambda: doubled.add(SectionKind.CHUNKS, 0, b""), lambda: Container.open(BYTES).read(SectionKind.CHUNKS, 0)):
+        with pytest.raises(ValueError, match="chunks are"):
+            misuse()
+
+
+@pytest.mark.parametrize("start", [b"", b"V", b"\x89PNG\r\n\x1a\n" + bytes(100), b"vinr" + BYTES[4:]])
+def test_wrong_magic(start: bytes) -> None:
+    with pytest.raises(BitstreamError, match=r"not a \.vinr file"):
+        Container.open(start)
+
+
+def test_newer_version() -> None:
+    for content in (assemble(*parts(), version=2), b"VINR\x02"):
+        with pytest.raises(BitstreamError, match=r"newer vinr \(format 2\); this one reads up to 1"):
+            Container.open(content)
+    with pytest.raises(BitstreamError, match="format version 0"):
+        Container.open(assemble(*parts(), version=0))
+
+
+def test_reserved_flags() -> None:
+    with pytest.raises(BitstreamError, match="flags 0x01"):
+        Container.open(assemble(*parts(), flags=1))
+
+
+def test_truncated() -> None:
+    stored, index, sections = parts()
+    front = PROLOGUE + len(stored) + len(index)
+    ends = [*BOUNDARIES, PROLOGUE + len(stored), front - 1, front, *range(front + 1, len(BYTES)), len(BYTES) - 1]
+    assert front + len(sections) == len(BYTES)
+    for end in ends:
+        with pytest.raises(BitstreamError):
+            Container.open(BYTES[:end])
+
+
+def test_file_that_shrinks_while_it_is_read() -> None:
+    file = io.BytesIO(BYTES)
+    container = Container.open(file)
+    file.truncate(len(BYTES) - 10)
+    with pytest.raises(BitstreamError, match="the file ends at byte"):
+        container.verify()
+
+
+def test_trailing_bytes() -> None:
+    with pytest.raises(BitstreamError, match="the last section ends at byte"):
+        Container.open(BYTES + b"\0")
+
+
+def test_checksums_are_named() -> None:
+    damaged = bytearray(BYTES)
+    damaged[-1] ^= 1
+    container = Container.open(bytes(damaged))
+    assert container.read_chunk(0, 0) == b"three frames"
+    with pytest.raises(BitstreamError, match="section AUDIO 1 is damaged: checksum stored 0x[0-9a-f]{8}, computed 0x"):
+        container.verify()
+
+
+def test_unknown_sections() -> None:
+    stored, index, sections = parts()
+    for kind, count in ((0x90, None), (0xD0, 1), (0x81, None)):
+        more = varint(6) + index[1:] + entry(kind, 7, b"from the future", count=count)
+        container = Container.open(assemble(stored, more, sections + b"from the future"))
+        container.verify()
+        assert container.section_sizes()[-1].kind is None
+        assert container.header == header()
+    for kind in (0x10, 0x02, 0x04, 0x43):
+        more = varint(6) + index[1:] + entry(kind, 7, b"x", count=1 if kind & 0x40 else None)
+        with pytest.raises(BitstreamError, match="unknown kind"):
+            Container.open(assemble(stored, more, sections + b"x"))

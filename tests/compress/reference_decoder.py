@@ -1,0 +1,227 @@
+"""A second decoder of sections WEIGHTS and CHUNKS, written from docs/format.md with Python integers alone.
+
+It shares nothing with vinr.compress: if both read the same symbols from the same bytes, the document, the tables
+and what is asked of the range coder's library agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import isqrt, prod
+
+TOTAL = 2**24
+WORD = 2**32
+WRAP = 2**64
+TAILS = (20, 14, 11, 8)
+
+
+class Bytes:
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.at = 0
+
+    def u8(self) -> int:
+        self.at += 1
+        return self.payload[self.at - 1]
+
+    def u16(self) -> int:
+        return self.u8() + 256 * self.u8()
+
+    def varint(self) -> int:
+        value, place, byte = 0, 1, 128
+        while byte >= 128:
+            byte = self.u8()
+            value += byte % 128 * place
+            place *= 128
+        return value
+
+    def zigzag(self) -> int:
+        coded = self.varint()
+        return -(coded + 1) // 2 if coded % 2 else coded // 2
+
+
+class RangeDecoder:
+    def __init__(self, stream: bytes) -> None:
+        padded = stream + bytes(-len(stream) % 4)
+        self.words = [int.from_bytes(padded[at : at + 4], "big") for at in range(0, len(padded), 4)]
+        self.at = 0
+        self.lower, self.range = 0, WRAP - 1
+        self.point = self.word() * WORD + self.word()
+
+    def word(self) -> int:
+        self.at += 1
+        return self.words[self.at - 1] if self.at <= len(self.words) else 0
+
+    def symbol(self, table: list[int]) -> int:
+        scale = self.range >> 24
+        value = (self.point - self.lower) % WRAP // scale
+        if value >= TOTAL:
+            raise ValueError("no stream of this coder")
+        below = 0
+        for number, entry in enumerate(table):
+            if value < below + entry:
+                break
+            below += entry
+        self.lower = (self.lower + scale * below) % WRAP
+        self.range = scale * entry
+        if self.range < WORD:
+            self.lower = self.lower * WORD % WRAP
+            self.range *= WORD
+            self.point = self.point * WORD % WRAP + self.word()
+        return number
+
+
+@cache
+def root(part: int) -> int:
+    value = 2 ** (6144 - part)
+    for _ in range(8):
+        value = isqrt(value)
+    return value
+
+
+def power(x: int) -> int:
+    return 0 if x // 256 >= 25 else root(x % 256) >> x // 256
+
+
+def normalise(weights: list[int]) -> list[int]:
+    table = [1 + weight * (TOTAL - len(weights)) // sum(weights) for weight in weights]
+    table[weights.index(max(weights))] += TOTAL - sum(table)
+    return table
+
+
+def bell(num_entries: int, centre: int, scale: int, shape: int, tail: int) -> list[int]:
+    factor = isqrt(isqrt(isqrt(2 ** (224 - scale))))
+    weights = []
+    for entry in range(num_entries):
+        t = abs(entry - centre) * factor >> 16
+        x = (t, t * t // (t + 256), t * t >> 8)[shape]
+        weights.append(max(power(x), TOTAL >> TAILS[tail]))
+    return normalise(weights)
+
+
+@dataclass
+class Model:
+    low: int
+    size: int
+    shift: int = 0
+    kind: int = 0
+    table: list[int] | None = None
+    weight: int = 0
+
+    @property
+    def num_entries(self) -> int:
+        return (self.size - 1 >> self.shift) + 1
+
+    def high_parts(self, decoder: RangeDecoder, num_symbols: int) -> list[int]:
+        assert self.table is not None
+        if self.num_entries == 1:
+            return [0] * num_symbols
+        if self.kind:
+            return [decoder.symbol(self.table) for _ in range(num_symbols)]
+        counts, found = [0] * self.num_entries, []
+        while len(found) < num_symbols:
+            length = min(4096, max(64, len(found) >> 3), num_symbols - len(found))
+            weights = [
+                (n << 16) + ((prior << self.weight) >> 8) for n, prior in zip(counts, self.table, strict=True)
+            ]
+            table = normalise(weights)
+            block = [decoder.symbol(table) for _ in range(length)]
+            for symbol in block:
+                counts[symbol] += 1
+            if sum(counts) >= 2**17:
+                counts = [n >> 1 for n in counts]
+            found += block
+        return found
+
+    def symbols(self, decoder: RangeDecoder, num_symbols: int) -> list[int]:
+        if self.size == 1:
+            return [self.low] * num_symbols
+        high = self.high_parts(decoder, num_symbols)
+        uniform = [TOTAL >> self.shift] * 2**self.shift
+        low = [decoder.symbol(uniform) for _ in high] if self.shift else [0] * num_symbols
+        return [self.low + (h << self.shift) + part for h, part in zip(high, low, strict=True)]
+
+
+def read_model(data: Bytes) -> Model:
+    model = Model(data.zigzag(), data.varint())
+    if model.size == 1:
+        return model
+    layout = data.u8()
+    model.shift, model.kind = layout % 16, layout // 16
+    if model.kind < 2:
+        centre, scale, form = data.varint(), data.u8(), data.u8()
+        model.table = bell(model.num_entries, centre, scale, form % 4, form // 4 % 4)
+        model.weight = form // 16
+    return model
+
+
+def read_levels(model: Model, decoder: RangeDecoder) -> None:
+    if model.size == 1 or model.kind != 2:
+        return
+    deltas = Model(0, 191, table=bell(191, 95, 40, 0, 2), weight=4)
+    level, weights = 0, []
+    for delta in deltas.symbols(decoder, model.num_entries):
+        level += delta - 95
+        weights.append(power(64 * (95 - level)))
+    model.table = normalise(weights)
+
+
+@dataclass
+class Weights:
+    """``symbols`` and ``step_codes`` of each tensor by name; ``latents``: (name, slice shape, model)."""
+
+    symbols: dict[str, list[int]]
+    step_codes: dict[str, list[int]]
+    latents: list[tuple[str, tuple[int, ...], Model]]
+
+
+def decode_weights(payload: bytes, shapes: dict[str, tuple[tuple[int, ...], bool]]) -> Weights:
+    """Decode section WEIGHTS; ``shapes``: name → shape (of a slice, if per-frame) and whether per-frame."""
+    data = Bytes(payload)
+    models: list[Model] = []
+    uses: dict[int, list[tuple[str, bool, int]]] = {}
+
+    def refer(number: int) -> int:
+        if number == 0:
+            models.append(read_model(data))
+        return number - 1 if number else len(models) - 1
+
+    found = Weights({}, {}, [])
+    names = [n for n in shapes if not shapes[n][1]] + sorted(n for n in shapes if shapes[n][1])
+    for name in names:
+        shape, per_frame = shapes[name]
+        coded = data.varint()
+        model = refer(coded // 2)
+        if per_frame:
+            found.latents.append((name, shape, models[model]))
+        else:
+            uses.setdefault(model, []).append((name, False, prod(shape)))
+        if coded % 2:
+            uses.setdefault(refer(data.varint()), []).append((name, True, shape[0]))
+        else:
+            found.step_codes[name] = [data.u16()]
+    decoder = RangeDecoder(payload[data.at :])
+    for number, model in enumerate(models):
+        read_levels(model, decoder)
+        arrays = uses.get(number, [])
+        symbols = model.symbols(decoder, sum(length for _, _, length in arrays))
+        for name, is_steps, length in arrays:
+            part, symbols = symbols[:length], symbols[length:]
+            if is_steps:
+                found.step_codes[name] = [16 * t for t in part]
+            else:
+                found.symbols[name] = part
+    return found
+
+
+def decode_chunk(payload: bytes, weights: Weights, num_frames: int) -> dict[str, list[int]]:
+    """Decode a chunk of ``num_frames`` frames to symbols by name."""
+    decoder = RangeDecoder(payload)
+    return {
+        name: model.symbols(decoder, num_frames * prod(shape)) for name, shape, model in weights.latents
+    }
+
+
+def step(code: int) -> float:
+    return (128 + code % 128) * 2.0 ** (code // 128 - 100)

@@ -1,0 +1,102 @@
+"""Colour: against the definitions of BT.601 and BT.709 in floating point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from video.video_clips import decoded, picture, write_clip
+from vinr.video.color import ColorConverter, color_of
+from vinr.video.source import open_video
+from vinr.video.spec import ColorSpec
+
+# Weights of red and blue in luma: ITU-R BT.601-7 and BT.709-6, item 3.2.
+LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
+TAGS = {"bt601": 6, "bt709": 1, "limited": 1, "full": 2}
+SPECS = [ColorSpec(matrix, range_) for matrix in ("bt601", "bt709") for range_ in ("limited", "full")]
+
+
+def ycbcr_of(rgb_HWC: NDArray[np.uint8], color: ColorSpec) -> NDArray[np.float64]:
+    """8-bit Y'CbCr planes of 8-bit RGB, not rounded."""
+    weight_red, weight_blue = LUMA[color.matrix]
+    red, green, blue = np.moveaxis(rgb_HWC.astype(np.float64), -1, 0)
+    luma = weight_red * red + (1 - weight_red - weight_blue) * green + weight_blue * blue
+    difference = [(blue - luma) / (2 * (1 - weight_blue)), (red - luma) / (2 * (1 - weight_red))]
+    if color.range == "full":
+        return np.stack([luma, 128 + difference[0], 128 + difference[1]])
+    return np.stack([16 + luma * 219 / 255, *(128 + plane * 224 / 255 for plane in difference)])
+
+
+def rgb_of(planes_3HW: NDArray[np.uint8], color: ColorSpec) -> NDArray[np.float64]:
+    """RGB of 8-bit Y'CbCr planes, clipped, not rounded."""
+    weight_red, weight_blue = LUMA[color.matrix]
+    luma, blue_difference, red_difference = planes_3HW.astype(np.float64)
+    if color.range == "full":
+        blue_difference, red_difference = blue_difference - 128, red_difference - 128
+    else:
+        luma = (luma - 16) * 255 / 219
+        blue_difference, red_difference = (
+            (blue_difference - 128) * 255 / 224,
+            (red_difference - 128) * 255 / 224,
+        )
+    red = luma + 2 * (1 - weight_red) * red_difference
+    blue = luma + 2 * (1 - weight_blue) * blue_difference
+    green = (luma - weight_red * red - weight_blue * blue) / (1 - weight_red - weight_blue)
+    return np.stack([red, green, blue], axis=-1).clip(0, 255)
+
+
+@pytest.mark.parametrize("color", SPECS, ids=str)
+@pytest.mark.parametrize("codec", ["ffv1", "libx264"])
+def test_tagged_streams_follow_their_tags(tmp_path: Path, color: ColorSpec, codec: str) -> None:
+    tags = (TAGS[color.matrix], TAGS[color.range])
+    path = write_clip(tmp_path / "clip.mkv", 2, codec=codec, pixel_format="yuv444p", tags=tags)
+    with av.open(str(path)) as container:
+        planes_3HW = next(container.decode(video=0)).to_ndarray()
+    with open_video(path) as reader:
+        assert reader.spec.color == color
+        rgb_HWC = reader.read(0, 1).rgb_NCHW[0].permute(1, 2, 0).numpy()
+    assert np.abs(rgb_HWC - rgb_of(planes_3HW, color)).max() <= 2
+    # PyAV 18 follows the tags by itself, too.
+    assert np.array_equal(decoded(path)[0], rgb_HWC)
+
+
+def test_untagged_is_bt601_limited(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mkv", 1, codec="ffv1", pixel_format="yuv444p")
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.colorspace, frame.color_range) == (2, 0)
+        assert color_of(frame) == ColorSpec("bt601", "limited", 8)
+        expected = rgb_of(frame.to_ndarray(), ColorSpec())
+    with open_video(path) as reader:
+        assert np.abs(reader.read().rgb_NCHW[0].permute(1, 2, 0).numpy() - expected).max() <= 2
+
+
+@pytest.mark.parametrize("pixel_format", ["bgr0", "gbrp16le", "gray"])
+def test_formats_without_chroma_planes(tmp_path: Path, pixel_format: str) -> None:
+    path = write_clip(tmp_path / "clip.mkv", 1, codec="ffv1", pixel_format=pixel_format)
+    expected = picture(48, 64, 0).astype(float)
+    if pixel_format == "gray":
+        expected = np.repeat(
+            ycbcr_of(picture(48, 64, 0), ColorSpec("bt601", "full"))[0][..., None], 3, axis=-1
+        )
+    with open_video(path) as reader:
+        assert np.abs(reader.read().rgb_NCHW[0].permute(1, 2, 0).numpy() - expected).max() <= 2
+
+
+@pytest.mark.parametrize("color", SPECS, ids=str)
+def test_to_ycbcr_is_the_definition_and_comes_back(color: ColorSpec) -> None:
+    rgb_HWC = picture(48, 64, 3)
+    converter = ColorConverter(color)
+    frame = converter.from_rgb(rgb_HWC, "yuv444p")
+    assert np.abs(frame.to_ndarray() - ycbcr_of(rgb_HWC, color)).max() <= 1.1
+    assert color_of(frame) == color
+    assert np.abs(converter.to_rgb(frame).astype(int) - rgb_HWC).max() <= 3
+
+
+def test_full_range_of_jpeg_formats_needs_no_tag() -> None:
+    frame = av.VideoFrame(16, 16, "yuvj420p")
+    assert color_of(frame).range == "full"
