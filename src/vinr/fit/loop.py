@@ -220,17 +220,20 @@ class _Run:
         index_N = index_N.to(self.device)
         target_NCHW = self.frames.frames(index_N).float() / 255
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            rgb_NCHW = self.model(Query.of_frames(index_N), self.visible)
-        value = self.loss(rgb_NCHW.float(), target_NCHW, self.task.weight(index_N))
+            outputs = self.model.training_outputs(Query.of_frames(index_N), self.visible)
+        weight_N1HW = self.task.weight(index_N)
+        values = [self.loss(rgb_NCHW.float(), target_NCHW, weight_N1HW) for _, rgb_NCHW in outputs]
+        parts = [share * value.total for (share, _), value in zip(outputs, values, strict=True)]
+        total = torch.stack(parts).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        value.total.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
         if self.settings.gradient_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         if self.average:
             current = [p.detach() for p in self.model.parameters()]
             self.average_update(self.average, current, self.steps_done)
-        return value.mse.detach()
+        return values[0].mse.detach()
 
     # -- collapse ------------------------------------------------------------------------------------------
 

@@ -144,6 +144,13 @@ class VideoModel(nn.Module, ABC):
         is needed.
         """
 
+    def training_outputs(self, query: Query, source: FrameSource) -> tuple[tuple[float, Tensor], ...]:
+        """Return (weight, float rgb_NCHW) pairs that a fit compares with the frames; the first is the frame.
+
+        Models with auxiliary outputs (independent and aggregated frames, say) give those too.
+        """
+        return ((1.0, self(query, source)),)
+
     @abstractmethod
     def freeze(self, source: FrameSource) -> None:
         """Encode all of ``source`` once, so that no source is needed afterwards; nothing for index models."""
