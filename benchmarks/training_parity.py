@@ -1,7 +1,7 @@
 """Does our loop train as the public code does, and what does the optimiser change?
 
-Bunny, centre-crop 640×1280, area-averaged to 160×320, all 132 frames, HNeRV 0.19 M, batch 2, L2, 30 epochs, fp32.
-The public code ends at 25.8 dB (mean of frames, float output) with Adam at 1e-3.
+Bunny, centre-crop 640×1280, area-averaged to 160×320, all 132 frames, HNeRV 0.19 M, batch 2, L2, 30 epochs,
+fp32. The public code ends at 25.8 dB (mean of frames, float output) with Adam at 1e-3.
 """
 
 from __future__ import annotations

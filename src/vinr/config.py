@@ -53,7 +53,7 @@ class FitSettings(Settings):
     optimizer: Literal["adam", "adamw", "muon"] = Field("adam", description="update rule")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="full rate, reached after the warm-up")
     vector_learning_rate: float | None = Field(
-        None, gt=0, le=1, description="rate of biases and vectors under muon; none: the learning rate"
+        None, gt=0, le=1, description="rate of biases and all else that is no matrix; none: the learning rate"
     )
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of Adam's two moments, each below 1")
     momentum: float = Field(0.95, ge=0, lt=1, description="momentum of muon")

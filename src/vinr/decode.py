@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vinr.bitstream import Clip, Container, Header, SectionKind, SectionSize
-from vinr.compress import ComponentSize, decode_times
+from vinr.compress import decode_times
 from vinr.device import resolve_device
 from vinr.errors import UsageError
-from vinr.models import VideoModel
-from vinr.networks import NetworkLoader
+from vinr.networks import NetworkLoader, NetworkParts
 from vinr.video.spec import ColorSpec, FrameBatch, Query, Timeline, VideoSpec
 
 __all__ = ["FrameDataset", "VideoDecoder", "open", "to_uint8"]
@@ -119,9 +118,9 @@ class VideoDecoder:
         for span in self._spans:
             self._decode(span.first)
 
-    def network_sizes(self, network: int) -> tuple[VideoModel, tuple[ComponentSize, ...]]:
-        """Return a network without its values, and the bytes each of its tensors takes in section WEIGHTS."""
-        return self._networks.sizes(network)
+    def network_parts(self, network: int) -> NetworkParts:
+        """Return network number ``network`` as it lies in the file, for reports."""
+        return self._networks.parts(network)
 
     def section_sizes(self) -> tuple[SectionSize, ...]:
         """Return kind, owner and size of each section of the file."""

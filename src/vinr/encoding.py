@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import time as clock
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,16 +20,15 @@ from pathlib import Path
 import torch
 
 from vinr.compress import pack_tensors
-from vinr.config import Preset
 from vinr.device import resolve_device
 from vinr.errors import OutputError, UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.files import check_target
 from vinr.fit import Event, Noted, fit, ignore
-from vinr.models import VideoModel
 from vinr.pack import FittedSegment, assemble, load_segment, save_segment
-from vinr.plan import Budget, Job, choose_budget, choose_preset, describe_threads, split_segments
-from vinr.video.source import FrameTensor, VideoReader, open_video
+from vinr.plan import EncodePlan, Job, describe_threads, plan_encode
+from vinr.units import parse_count, parse_seconds
+from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
 __all__ = ["EncodeReport", "encode"]
@@ -55,18 +55,6 @@ class EncodeReport:
     train_psnr_db: float
     num_collapses: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Options:
-    """Everything the segments share."""
-
-    preset: Preset
-    budget: Budget
-    device: torch.device
-    folder: Path
-    resume: bool
-    on_event: Callable[[Event], None]
 
 
 def encode(
@@ -119,52 +107,34 @@ def encode(
     FitError
         If a fit collapses again and again.
     """
-    from vinr.units import parse_count, parse_seconds
-
     started = clock.monotonic()
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     path = Path(fspath(output))
     folder = path.with_name(path.name + ".partial")
     _check_output(path, folder, resume=resume, force=force)
-    if seed is not None:
-        overrides = [*overrides, f"fit.seed={seed}"]
-    if epochs is not None:
-        overrides = [*overrides, f"fit.epochs={epochs}"]
-    readers = [open_video(fspath(source), crop=crop, resize=resize, frames=frames) for source in sources]
-    try:
-        specs = [reader.spec for reader in readers]
-        jobs = split_segments(specs, segment)
-        seconds = None if time is None else parse_seconds(time)
-        pixels = sum(spec.num_pixels for spec in specs)
-        budget = choose_budget(pixels, epochs=epochs, seconds=seconds, overrides=overrides)
-        count = None if params is None else parse_count(params)
-        presets = [
-            choose_preset(
-                _job_spec(specs[job.clip], job),
-                model=model,
-                preset=preset,
-                num_parameters=None if count is None else max(round(count * job.share), 1),
-                overrides=overrides,
-            )
-            for job in jobs
+    with ExitStack() as opened:
+        readers = [
+            opened.enter_context(open_video(fspath(source), crop=crop, resize=resize, frames=frames))
+            for source in sources
         ]
-        target = resolve_device(device)
-        _announce(presets[0], budget, jobs, target, on_event)
-        folder.mkdir(exist_ok=True)
-        options = [_Options(p, budget, target, folder, resume, on_event) for p in presets]
-        segments = [
-            _encode_segment(number, readers[job.clip], job, options[number], started)
-            for number, job in enumerate(jobs)
-        ]
-        file = assemble(readers, jobs, segments, audio=presets[0].compress.audio)
+        plan = plan_encode(
+            [reader.spec for reader in readers],
+            model=model,
+            preset=preset,
+            num_parameters=None if params is None else parse_count(params),
+            epochs=epochs,
+            seconds=None if time is None else parse_seconds(time),
+            segment_seconds=segment,
+            seed=seed,
+            overrides=overrides,
+        )
+        work = _Work(plan, resolve_device(device), folder, resume, started, on_event)
+        on_event(Noted(f"{plan}, on {describe_threads(work.device)}"))
+        segments = work.run(readers)
+        file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         num_bytes = file.write(path, force=force)
-        shutil.rmtree(folder)
-    finally:
-        for reader in readers:
-            reader.close()
-        if folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()
-    return _report(path, num_bytes, specs, segments, clock.monotonic() - started)
+    shutil.rmtree(folder)
+    return _report(path, num_bytes, [r.spec for r in readers], segments, clock.monotonic() - started)
 
 
 def _check_output(path: Path, folder: Path, *, resume: bool, force: bool) -> None:
@@ -180,83 +150,60 @@ def _check_output(path: Path, folder: Path, *, resume: bool, force: bool) -> Non
         shutil.rmtree(folder)
 
 
-def _job_spec(spec: VideoSpec, job: Job) -> VideoSpec:
-    return VideoSpec(job.num_frames, spec.height, spec.width, spec.frame_rate, spec.color)
+@dataclass(frozen=True)
+class _Work:
+    """Fitting and coding the segments of a plan; finished ones and checkpoints are kept in ``folder``."""
 
+    plan: EncodePlan
+    device: torch.device
+    folder: Path
+    resume: bool
+    started: float
+    on_event: Callable[[Event], None]
 
-def _announce(
-    preset: Preset,
-    budget: Budget,
-    jobs: Sequence[Job],
-    device: torch.device,
-    on_event: Callable[[Event], None],
-) -> None:
-    time = f"{budget.seconds:.0f} s" if budget.seconds is not None else f"{preset.fit.epochs} epochs"
-    segments = f", {len(jobs)} segments" if len(jobs) > 1 else ""
-    on_event(
-        Noted(
-            f"model {preset.model} ({preset.name}), recipe {preset.fit.recipe}, "
-            f"{time}{' (chosen; see --time, --epochs)' if budget.chosen else ''}{segments}, "
-            f"on {describe_threads(device)}"
+    def run(self, readers: Sequence[VideoReader]) -> list[FittedSegment]:
+        """Return all segments, in order; an empty folder is not left behind."""
+        self.folder.mkdir(exist_ok=True)
+        try:
+            return [
+                self._segment(number, job, readers[job.clip]) for number, job in enumerate(self.plan.jobs)
+            ]
+        finally:
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def _segment(self, number: int, job: Job, reader: VideoReader) -> FittedSegment:
+        finished = self.folder / f"segment-{number:05d}.safetensors"
+        if self.resume and finished.exists():
+            return load_segment(finished)
+        preset = self.plan.presets[number]
+        frames = reader.read(job.first, job.first + job.num_frames)
+        checkpoint = self.folder / f"fit-{number:05d}.safetensors"
+        result = fit(
+            frames,
+            preset,
+            device=self.device,
+            on_event=self.on_event,
+            checkpoint=checkpoint,
+            resume=self.resume,
+            seconds=self._seconds(number, job),
+            reserve_epochs=RESERVE_EPOCHS,
         )
-    )
+        packed = pack_tensors(result.model.stored(), preset.compress)
+        segment = FittedSegment.of(preset, result, packed, frames.spec)
+        # The quality that the file states is that of the decoded result.
+        with segment.open(frames.spec, str(self.device)) as decoder:
+            segment = segment.measured(compare_sources(decoder, frames))
+        save_segment(segment, finished)
+        checkpoint.unlink(missing_ok=True)
+        return segment
 
-
-def _encode_segment(
-    number: int, reader: VideoReader, job: Job, options: _Options, started: float
-) -> FittedSegment:
-    finished = options.folder / f"segment-{number:05d}.safetensors"
-    if options.resume and finished.exists():
-        return load_segment(finished)
-    frames = reader.read(job.first, job.first + job.num_frames)
-    checkpoint = options.folder / f"fit-{number:05d}.safetensors"
-    seconds = None
-    if options.budget.seconds is not None:
-        spent = clock.monotonic() - started
-        seconds = max(options.budget.seconds * job.share - (spent if number == 0 else 0.0), 1.0)
-    result = fit(
-        frames,
-        options.preset,
-        device=options.device,
-        on_event=options.on_event,
-        checkpoint=checkpoint,
-        resume=options.resume,
-        seconds=seconds,
-        reserve_epochs=RESERVE_EPOCHS,
-    )
-    segment = _compress(
-        result.model, frames, options, result.num_epochs, result.train_psnr_db, result.num_collapses
-    )
-    save_segment(segment, finished)
-    checkpoint.unlink(missing_ok=True)
-    return segment
-
-
-def _compress(
-    model: VideoModel,
-    frames: FrameTensor,
-    options: _Options,
-    num_epochs: float,
-    train_psnr_db: float,
-    num_collapses: int,
-) -> FittedSegment:
-    """Code a fitted model, decode the result, and measure what came back."""
-    packed = pack_tensors(model.stored(), options.preset.compress)
-    segment = FittedSegment(
-        model=options.preset.model,
-        architecture=options.preset.architecture,
-        num_parameters=model.num_stored(),
-        num_frames=frames.spec.num_frames,
-        fixed=packed.fixed,
-        chunks=packed.chunks,
-        frames_per_chunk=packed.frames_per_chunk,
-        components=tuple(packed.components),
-        num_epochs=num_epochs,
-        train_psnr_db=train_psnr_db,
-        num_collapses=num_collapses,
-    )
-    with segment.open(frames.spec, str(options.device)) as decoder:
-        return segment.measured(compare_sources(decoder, frames))
+    def _seconds(self, number: int, job: Job) -> float | None:
+        """Return the time for a segment: its share, less what opening and reading have taken."""
+        if self.plan.seconds is None:
+            return None
+        spent = clock.monotonic() - self.started if number == 0 else 0.0
+        return max(self.plan.seconds * job.share - spent, 1.0)
 
 
 def _report(

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from vinr.bitstream import Container, Header, SectionKind
-from vinr.compress import ChunkDecoder, ComponentSize, fixed_sizes, unpack_fixed
+from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.config import validate_architecture
 from vinr.errors import BitstreamError, UsageError
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model
 from vinr.video.spec import VideoSpec
 
-__all__ = ["NetworkLoader"]
+__all__ = ["NetworkLoader", "NetworkParts"]
 
 LATENT_PREFIX = "latents."
 CACHED_CHUNKS = 8
 CACHED_NETWORKS = 2
+
+
+@dataclass(frozen=True)
+class NetworkParts:
+    """A network without its values, the tensors its sections hold, and its section WEIGHTS."""
+
+    skeleton: VideoModel
+    expected: dict[str, StoredTensor]
+    payload: bytes
 
 
 class NetworkLoader:
@@ -46,11 +56,11 @@ class NetworkLoader:
             self._models.popitem(last=False)
         return model
 
-    def sizes(self, network: int) -> tuple[VideoModel, tuple[ComponentSize, ...]]:
-        """Return a network without its values, and the bytes each of its tensors takes in section WEIGHTS."""
+    def parts(self, network: int) -> NetworkParts:
+        """Return a network as it lies in the file, for reports."""
         _, skeleton = self._skeleton(network)
         payload = self._container.read(SectionKind.WEIGHTS, network)
-        return skeleton, fixed_sizes(payload, _expected(skeleton))
+        return NetworkParts(skeleton, _expected(skeleton), payload)
 
     def _load(self, network: int) -> VideoModel:
         entry = self._container.header.networks[network]

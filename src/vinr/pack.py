@@ -21,9 +21,11 @@ from vinr.bitstream import (
     SectionKind,
     Span,
 )
-from vinr.compress import ComponentSize, encode_times
+from vinr.compress import ComponentSize, PackedTensors, encode_times
+from vinr.config import Preset
 from vinr.decode import VideoDecoder
 from vinr.evaluate.metrics import ClipQuality
+from vinr.fit import FitResult
 from vinr.plan import Job
 from vinr.tensorfile import read_tensors, write_tensors
 from vinr.video.source import VideoReader
@@ -51,6 +53,23 @@ class FittedSegment:
     pooled_psnr_db: float = 0.0
     ms_ssim: float | None = None
     ms_ssim_window: int | None = None
+
+    @classmethod
+    def of(cls, preset: Preset, result: FitResult, packed: PackedTensors, spec: VideoSpec) -> FittedSegment:
+        """Return a fitted and coded network as a segment, not yet measured."""
+        return cls(
+            model=preset.model,
+            architecture=preset.architecture,
+            num_parameters=result.model.num_stored(),
+            num_frames=spec.num_frames,
+            fixed=packed.fixed,
+            chunks=packed.chunks,
+            frames_per_chunk=packed.frames_per_chunk,
+            components=packed.components,
+            num_epochs=result.num_epochs,
+            train_psnr_db=result.train_psnr_db,
+            num_collapses=result.num_collapses,
+        )
 
     def measured(self, quality: ClipQuality) -> FittedSegment:
         """Return the segment with its quality."""

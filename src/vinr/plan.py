@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +16,16 @@ from vinr.models import get_model
 from vinr.models._sizing import solve_size
 from vinr.video.spec import VideoSpec
 
-__all__ = ["Budget", "Job", "choose_budget", "choose_preset", "default_parameters", "split_segments"]
+__all__ = [
+    "EncodePlan",
+    "Job",
+    "choose_preset",
+    "default_parameters",
+    "default_seconds",
+    "describe_threads",
+    "plan_encode",
+    "split_segments",
+]
 
 # Two known points fix the default size: 0.19 M parameters suit 132 frames of 160×320, the papers' 1.5 M suit
 # 132 frames of 640×1280. Larger videos have more redundancy, so the exponent is below one.
@@ -35,14 +44,6 @@ MAX_SEGMENT_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Time to spend on a whole file, in seconds, or None where epochs are counted."""
-
-    seconds: float | None
-    chosen: bool
-
-
-@dataclass(frozen=True)
 class Job:
     """One network to fit: frames ``first`` … ``first + num_frames`` of clip number ``clip``."""
 
@@ -52,6 +53,26 @@ class Job:
     share: float
 
 
+@dataclass(frozen=True)
+class EncodePlan:
+    """The networks of a file, each with its preset; ``seconds`` for all of them, or None to count epochs.
+
+    ``time_is_chosen`` tells that nobody asked for that time.
+    """
+
+    jobs: tuple[Job, ...]
+    presets: tuple[Preset, ...]
+    seconds: float | None
+    time_is_chosen: bool
+
+    def __str__(self) -> str:
+        preset = self.presets[0]
+        time = f"{preset.fit.epochs} epochs" if self.seconds is None else f"{self.seconds:.0f} s"
+        hint = " (chosen; see --time, --epochs)" if self.time_is_chosen else ""
+        segments = f", {len(self.jobs)} networks" if len(self.jobs) > 1 else ""
+        return f"model {preset.model} ({preset.name}), recipe {preset.fit.recipe}, {time}{hint}{segments}"
+
+
 def default_parameters(num_pixels: int) -> int:
     """Return how many numbers to store for a video of ``num_pixels`` (frames × rows × columns)."""
     wanted = REFERENCE_PARAMETERS * (num_pixels / REFERENCE_PIXELS) ** SIZE_EXPONENT
@@ -59,24 +80,55 @@ def default_parameters(num_pixels: int) -> int:
     return int(min(max(wanted, low), high))
 
 
-def choose_budget(
-    num_pixels: int, *, epochs: int | None, seconds: float | None, overrides: Sequence[str]
-) -> Budget:
-    """Decide between epochs and seconds.
+def default_seconds(num_pixels: int) -> float:
+    """Return how long to work on a video of ``num_pixels`` (frames × rows × columns) if nobody says."""
+    low, high = SECONDS_LIMITS
+    wanted = float(REFERENCE_SECONDS * (num_pixels / REFERENCE_PIXELS) ** TIME_EXPONENT)
+    return min(max(wanted, low), high)
 
-    Epochs given (option, ``--set fit.epochs``, or a recipe asked for by name, which brings its own) are kept;
-    else the time given; else a time suited to the size of the video.
+
+def plan_encode(
+    specs: Sequence[VideoSpec],
+    *,
+    model: str | None = None,
+    preset: str | None = None,
+    num_parameters: int | None = None,
+    epochs: int | None = None,
+    seconds: float | None = None,
+    segment_seconds: float | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+) -> EncodePlan:
+    """Plan the encode of clips of ``specs`` into one file.
+
+    Epochs given (as such, by ``fit.epochs``, or by a recipe asked for by name, which brings its own) are
+    kept; else the time given; else a time suited to the size of the video. ``num_parameters`` are those of
+    the whole file.
+
+    Raises
+    ------
+    UsageError
+        If names or keys are unknown, values contradict each other, or the size cannot be reached.
     """
     if epochs is not None and seconds is not None:
         raise UsageError("both a number of epochs and a time are given; give one of them")
-    asked = any(item.split("=")[0].strip() in ("fit.epochs", "fit.recipe") for item in overrides)
-    if seconds is not None:
-        return Budget(seconds, chosen=False)
-    if epochs is not None or asked:
-        return Budget(None, chosen=False)
-    low, high = SECONDS_LIMITS
-    wanted = REFERENCE_SECONDS * (num_pixels / REFERENCE_PIXELS) ** TIME_EXPONENT
-    return Budget(min(max(wanted, low), high), chosen=True)
+    asked = {item.partition("=")[0].strip() for item in overrides}
+    chosen = seconds is None and epochs is None and not asked & {"fit.epochs", "fit.recipe"}
+    if chosen:
+        seconds = default_seconds(sum(spec.num_pixels for spec in specs))
+    extra = [f"fit.{key}={value}" for key, value in (("seed", seed), ("epochs", epochs)) if value is not None]
+    jobs = split_segments(specs, segment_seconds)
+    presets = [
+        choose_preset(
+            replace(specs[job.clip], num_frames=job.num_frames, span_lengths=()),
+            model=model,
+            preset=preset,
+            num_parameters=None if num_parameters is None else max(round(num_parameters * job.share), 1),
+            overrides=[*overrides, *extra],
+        )
+        for job in jobs
+    ]
+    return EncodePlan(tuple(jobs), tuple(presets), seconds, chosen)
 
 
 def choose_preset(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vinr.bitstream import Clip, Container, EditRecord, Quality, SectionKind
+from vinr.compress import fixed_sizes
 from vinr.decode import VideoDecoder
 from vinr.errors import UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
@@ -157,8 +158,9 @@ def describe_file(file: str) -> FileInfo:
             if section.kind is not SectionKind.WEIGHTS:
                 sizes[section.kind.name.lower() if section.kind else "other"] += section.num_bytes
         for number, entry in enumerate(header.networks):
-            model, components = decoder.network_sizes(number)
-            for component in components:
+            parts = decoder.network_parts(number)
+            model = parts.skeleton
+            for component in fixed_sizes(parts.payload, parts.expected):
                 sizes[component.role] += component.num_bytes - component.side_bytes
                 sizes["steps and tables"] += component.side_bytes
             networks.append(NetworkInfo(entry.model, model.num_stored(), model.video.num_frames))

@@ -25,7 +25,7 @@ HISTOGRAM = SymbolModel(5, 4, kind=Kind.HISTOGRAM, levels=(95, 60, 0, 91))
 CONSTANT = SymbolModel(-3, 1)
 ONE_ENTRY = SymbolModel(0, 7, shift=3, bell=Bell(0, 0, 0, 0))
 MODELS = [ADAPTIVE, BELL, SHIFTED, HISTOGRAM, CONSTANT, ONE_ENTRY]
-# Written by hand once: what any writer of format 1 gives for these models and symbols.
+# Recorded from this writer when format 1 was made; the second decoder, which shares no code, reads them too.
 PINNED = {
     0: "PIN0",
     1: "PIN1",
@@ -116,6 +116,13 @@ def test_long_adaptive_streams_equal_the_second_decoder() -> None:
     assert decode_by_reference(model, writer.finish(), symbols.shape[0]) == symbols.tolist()
 
 
+def symbols_or_none(stream: bytes, model: SymbolModel, num_symbols: int) -> list[int] | None:
+    try:
+        return StreamReader(stream, "stream").read(model, num_symbols).tolist()
+    except BitstreamError:
+        return None
+
+
 @settings(max_examples=100)
 @given(models_and_symbols())
 def test_streams_are_as_short_as_they_can_be(drawn: tuple[SymbolModel, list[int]]) -> None:
@@ -125,9 +132,8 @@ def test_streams_are_as_short_as_they_can_be(drawn: tuple[SymbolModel, list[int]
     stream = writer.finish()
     # Whole bytes, and what 64-bit arithmetic loses a symbol: far below 2⁻⁷ bits.
     assert 8 * len(stream) < num_bits + 8 + len(symbols) / 128
-    for cut in range(1, len(stream)):
-        read = StreamReader(stream[:-cut], "stream").read(model, len(symbols)) if cut < 3 else None
-        assert read is None or read.tolist() != symbols
+    if stream:
+        assert symbols_or_none(stream[:-1], model, len(symbols)) != symbols
 
 
 def test_ideal_bits_are_those_of_the_tables() -> None:

@@ -20,7 +20,7 @@ class RoundDone:
 
 @dataclass(frozen=True)
 class Collapsed:
-    """The PSNR fell from ``best_psnr_db``; the fit went back, and its rate is now ``rate_scale`` × the planned."""
+    """The PSNR fell from ``best_psnr_db``; the fit went back, its rate now ``rate_scale`` × the planned."""
 
     psnr_db: float
     best_psnr_db: float

@@ -209,7 +209,7 @@ class _Run:
         self.step_seconds += share * (seconds - self.step_seconds)
 
     def _batches(self, epoch: int) -> list[Tensor]:
-        """Return the batches of an epoch; seed and epoch alone decide the order, so any step can be redone."""
+        """Return the batches of an epoch; seed and epoch alone decide them, so any step can be redone."""
         generator = torch.Generator().manual_seed((self.settings.seed << 24) + epoch & 0x7FFF_FFFF_FFFF_FFFF)
         order_N = self.training_N[torch.randperm(len(self.training_N), generator=generator)]
         return list(torch.split(order_N, self.settings.batch_size))[: self.steps_per_epoch]

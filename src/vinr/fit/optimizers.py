@@ -49,17 +49,13 @@ def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settin
             weight_decay=settings.weight_decay,
         )
     else:
-        if settings.vector_learning_rate is not None:
-            raise UsageError(
-                f"vector_learning_rate is for muon; {settings.optimizer} has one rate: leave it out"
-            )
         if settings.optimizer == "adam" and settings.weight_decay:
             raise UsageError(
                 f"adam has no decoupled weight decay, got {settings.weight_decay:g}; use adamw or set it to 0"
             )
         rule = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
         optimizer = rule(
-            [parameter for _, parameter in named],
+            _groups_by_rate(named, settings),
             lr=settings.learning_rate,
             betas=settings.betas,
             eps=ADAM_EPSILON,
@@ -70,6 +66,17 @@ def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settin
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     return optimizer
+
+
+def _groups_by_rate(
+    named: list[tuple[str, nn.Parameter]], settings: FitSettings
+) -> list[dict[str, list[nn.Parameter] | float]]:
+    """Return one group, or two where vectors have a rate of their own."""
+    if settings.vector_learning_rate is None:
+        return [{"params": [parameter for _, parameter in named]}]
+    matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
+    vectors = [parameter for name, parameter in named if not is_matrix(name, parameter)]
+    return [{"params": matrices}, {"params": vectors, "lr": settings.vector_learning_rate}]
 
 
 def set_learning_rate(optimizer: Optimizer, multiplier: float) -> None:

@@ -106,14 +106,9 @@ class FrozenLatents(nn.Module):
 class VideoModel(nn.Module, ABC):
     """A network that represents one video (or several, numbered through).
 
-    Parameters
-    ----------
-    config
-        Architecture, an instance of ``cls.Config``.
-    video
-        Number of frames and frame size. A model pads to its own :meth:`coded_size` and crops what it returns.
-    with_encoder
-        False leaves out what only fitting needs (a hybrid model's encoder): a decoder never pays for it.
+    ``config`` is the architecture, an instance of ``cls.Config``; ``video`` gives number and size of frames
+    (a model pads to its own :meth:`coded_size` and crops what it returns). ``with_encoder`` = False leaves
+    out what only fitting needs (a hybrid model's encoder): a decoder never pays for it.
     """
 
     Config: ClassVar[type[ModelConfig]]

@@ -38,16 +38,18 @@ __all__ = [
 STRIDES = (5, 4, 3, 2)
 MAX_STAGES = 6
 MAX_WIDTH = 4096
-# What a grid n doublings away from the target is worth in padding: 0.004 n². More cells cost latents (or a
-# wider stem), fewer detail; padding costs time, and beyond 6 % it counts double.
+# What a grid n doublings away from the target is worth in padding: 0.004 n². More cells cost latents, fewer
+# detail; padding costs time, and beyond 6 % it counts double.
 PADDING_PER_SQUARED_DOUBLING = 0.004
 FREE_PADDING = 0.06
 
 TOLERANCE = 0.02
+TOLERANCE_NUMBERS = 64
 _CLOSE_ENOUGH = 0.001
 _DIAL_LIMITS = (0.25, 4096.0)
 _DIAL_STEPS = 18
-_MAX_MOVES = 60
+_MAX_CLIMB = 400
+_MAX_POLISH = 4
 
 
 def taper(width: float, count: int, *, reduction: float, lower: float) -> tuple[int, ...]:
@@ -61,13 +63,19 @@ def taper(width: float, count: int, *, reduction: float, lower: float) -> tuple[
 
 
 @lru_cache(maxsize=512)
-def choose_strides(height: int, width: int, *, target_grid: tuple[int, int] = (2, 4)) -> tuple[int, ...]:
+def choose_strides(
+    height: int,
+    width: int,
+    *,
+    target_grid: tuple[int, int] = (2, 4),
+    grid_cost: float = PADDING_PER_SQUARED_DOUBLING,
+) -> tuple[int, ...]:
     """Return falling strides out of 5, 4, 3, 2, the last one 2, for frames of any size.
 
     The product P of the strides fixes the padding (each side is rounded up to a multiple of P) and the latent
     grid (the padded frame divided by P). Chosen is the least sum of the share of padded pixels (twice what
-    exceeds 6 %) and 0.004 n², where the grid has 2ⁿ times or 2⁻ⁿ times the cells of ``target_grid``; then the
-    fewest stages. 640×1280 gives 5, 4, 4, 2, 2 as in HNeRV.
+    exceeds 6 %) and ``grid_cost`` · n², where the grid has 2ⁿ times or 2⁻ⁿ times the cells of
+    ``target_grid``; then the fewest stages. 640×1280 gives 5, 4, 4, 2, 2 as in HNeRV.
     """
     target_cells = math.prod(target_grid)
 
@@ -77,7 +85,7 @@ def choose_strides(height: int, width: int, *, target_grid: tuple[int, int] = (2
         padding = cells * multiple**2 / (height * width) - 1
         padding += max(padding - FREE_PADDING, 0)
         distance = math.log2(cells / target_cells) ** 2
-        return round(padding + PADDING_PER_SQUARED_DOUBLING * distance, 12), len(strides), -multiple
+        return round(padding + grid_cost * distance, 12), len(strides), -multiple
 
     return min(_stride_lists(), key=cost)
 
@@ -189,8 +197,8 @@ def solve_size(
     Raises
     ------
     UsageError
-        If the target lies below the smallest size or above the largest, or nothing within 2 % of it exists,
-        or a setting is unknown or not allowed.
+        If the target lies below the smallest size or above the largest, or nothing within 2 % (or 64 numbers)
+        of it exists, or a setting is unknown or not allowed.
     """
     settings = _checked(model_class.Config, settings)
     counted: dict[ModelConfig, int] = {}
@@ -207,7 +215,7 @@ def solve_size(
     free = [name for name in model_class.Config.size_fields if name not in settings]
     best = _adjust(below, free, num_parameters, count)
     total = count(best)
-    if abs(total - num_parameters) > TOLERANCE * num_parameters:
+    if abs(total - num_parameters) > max(TOLERANCE * num_parameters, TOLERANCE_NUMBERS):
         raise UsageError(
             f"no {model_class.__name__} with these settings has {num_parameters:,} numbers; the nearest has "
             f"{total:,}; ask for that, or leave widths open"
@@ -261,19 +269,22 @@ def _turn_dial(
 def _adjust(
     config: ModelConfig, free: Sequence[str], target: int, count: Callable[[ModelConfig], int]
 ) -> ModelConfig:
-    """Take single steps, or pairs of them where no single one helps, while they bring the total nearer."""
+    """Climb from below ``target`` by the largest steps that fit, then try single steps and pairs nearby."""
 
     def miss(candidate: ModelConfig) -> int:
         return abs(count(candidate) - target)
 
-    for _ in range(_MAX_MOVES):
+    for _ in range(_MAX_CLIMB):
+        fitting = [step for step in _steps(config, free) if count(config) < count(step) <= target]
+        if not fitting:
+            break
+        config = max(fitting, key=count)
+    for _ in range(_MAX_POLISH):
         if miss(config) <= _CLOSE_ENOUGH * target:
             break
         singles = list(_steps(config, free))
-        best = min([config, *singles], key=miss)
-        if best is config and miss(config) > _CLOSE_ENOUGH * target:
-            pairs = [pair for single in singles for pair in _steps(single, free)]
-            best = min([config, *pairs], key=miss)
+        pairs = (pair for single in singles for pair in _steps(single, free))
+        best = min([config, *singles, *pairs], key=miss)
         if best is config:
             break
         config = best

@@ -49,6 +49,8 @@ __all__ = ["NeRV", "NeRVConfig"]
 REDUCTION = 2.0
 LOWER_WIDTH = 12
 TARGET_GRID = (8, 16)
+# Four times the usual cost of a larger grid: each cell takes a row of C0 · 160 numbers in the stem.
+GRID_COST = 0.016
 # The thinnest network that configure() makes.
 MIN_WIDTH = 4
 MIN_STEM_WIDTH = 2
@@ -145,7 +147,9 @@ class NeRV(IndexModel):
         chosen = dict(settings)
         default = NeRVConfig.model_fields["levels"].default
         chosen.setdefault("levels", min(max(round(default * width / MIN_WIDTH), MIN_LEVELS), default))
-        chosen.setdefault("strides", choose_strides(video.height, video.width, target_grid=TARGET_GRID))
+        chosen.setdefault(
+            "strides", choose_strides(video.height, video.width, target_grid=TARGET_GRID, grid_cost=GRID_COST)
+        )
         if "widths" not in chosen:
             lower = max(MIN_WIDTH, min(LOWER_WIDTH, width))
             tail = taper(width, len(chosen["strides"]) + 1, reduction=REDUCTION, lower=lower)[1:]

@@ -149,21 +149,16 @@ class StreamInput:
         if before < 0 or self._index.keyframe_pts[before] <= pts[0]:
             return
         keyframe_pts = self._index.keyframe_pts[before]
+        frames = self._frames(container)
         try:
             container.seek(keyframe_pts, stream=video_stream(container, self.path))
-        except av.FFmpegError:
-            # Not every container can seek; the caller then decodes from the start.
+            head = next((frame for frame in frames if _ends_search(frame, keyframe_pts, pts[first])), None)
+        except (av.FFmpegError, InputError):
+            # Not every container can seek, not every keyframe can be started from; the caller then decodes from
+            # the start, where an error is an error.
             return
-        frames = self._frames(container)
-        for frame in frames:
-            if frame.pts is None or frame.pts > pts[first]:
-                return
-            if frame.is_corrupt and frame.pts >= keyframe_pts:
-                return
-            if frame.pts == pts[first]:
-                yield frame
-                break
-        yield from frames
+        if head is not None and head.pts == pts[first]:
+            yield from chain([head], frames)
 
     def _checked(self, frames: Iterator[VideoFrame], first: int) -> Iterator[VideoFrame]:
         """Pass on ``frames``, the first being number ``first``, comparing each with what was counted."""
@@ -296,6 +291,14 @@ def _timeline(index: _Index, first: int, stop: int) -> Timeline:
         if all(abs(value - number * ticks_per_frame) <= slack for number, value in enumerate(pts)):
             return Timeline(count, rate)
     return Timeline(count, exact.limit_denominator(1001), index.time_base, pts)
+
+
+def _ends_search(frame: VideoFrame, keyframe_pts: int, wanted_pts: int) -> bool:
+    """Whether ``frame``, decoded after a seek, is the wanted one or shows that it will not come undamaged."""
+    if frame.pts is None or frame.pts >= wanted_pts:
+        return True
+    # Frames before the keyframe may lack what they refer to; nothing after the keyframe refers to them.
+    return frame.is_corrupt and frame.pts >= keyframe_pts
 
 
 def _orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:

@@ -13,7 +13,7 @@ Axes: H rows, W columns, C colour channels (red, green, blue).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import av
 import numpy as np
@@ -52,7 +52,7 @@ def color_of(frame: VideoFrame) -> ColorSpec:
     InputError
         If the matrix is neither BT.601 nor BT.709.
     """
-    bit_depth = max(component.bits for component in frame.format.components)
+    bit_depth: Literal[8, 10] = 10 if max(part.bits for part in frame.format.components) > 8 else 8
     if _is_rgb(frame):
         return ColorSpec(bit_depth=bit_depth)
     matrix = MATRIX_OF_TAG.get(frame.colorspace)

@@ -34,7 +34,7 @@ class ColorSpec:
     """How the 8-bit RGB frames relate to the Y'CbCr of the original file.
 
     ``matrix`` and ``range`` are those the input was converted with; output is converted back with the same.
-    ``bit_depth`` is the input's (8 or 10), kept for information: frames are 8-bit.
+    ``bit_depth`` is the input's (8, or 10 for more than 8), kept for information: frames are 8-bit.
     """
 
     matrix: ColorMatrix = "bt601"
@@ -144,8 +144,8 @@ class PatchGrid:
 class Query:
     """Which pixels a model is asked for: N patches, each at its own time.
 
-    ``time_N``: float64, in frames; 3.5 lies half-way between frames 3 and 4. ``row_N``, ``col_N``: int64 patch
-    position in ``grid``. A whole-frame query has the 1 × 1 grid and zeros there.
+    ``time_N``: float64, in frames; 3.5 lies half-way between frames 3 and 4. ``row_N``, ``col_N``: int64
+    patch position in ``grid``. A whole-frame query has the 1 × 1 grid and zeros there.
     """
 
     time_N: Tensor

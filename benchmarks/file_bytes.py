@@ -1,0 +1,77 @@
+"""What a file costs beside its coded symbols, and what 8 bits cost in quality.
+
+Bunny, centre-crop 640×1280, area-averaged to 160×320, all 132 frames, default model and recipe.
+The float model is measured with float output; the file is decoded to 8-bit frames by the ordinary decoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import _record
+from vinr.compress import pack_tensors
+from vinr.config import load_preset
+from vinr.decode import VideoDecoder
+from vinr.evaluate.metrics import bits_per_pixel, compare_sources
+from vinr.fit import fit
+from vinr.pack import FittedSegment, assemble
+from vinr.plan import split_segments
+from vinr.video.samples import sample_clip
+from vinr.video.source import open_video
+
+from training_parity import float_psnr_db  # isort: skip - a neighbouring script
+
+BITS = (8, 7, 6, 5, 4)
+
+
+def main() -> None:
+    """Fit once, write at several bit depths, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--preset", default="hnerv-0.19m-bunny4")
+    epochs, name = parser.parse_args().epochs, parser.parse_args().preset
+    preset = load_preset(name, [f"fit.epochs={epochs}", "compress.audio=false"])
+    rows = []
+    with open_video(sample_clip("bigbuckbunny.mp4"), crop=(640, 1280), resize=(160, 320)) as reader:
+        frames = reader.read()
+        result = fit(frames, preset)
+        float_db = float_psnr_db(result.model, frames)
+        for scales in ("tensor", "channel"):
+            for bits in BITS:
+                update = {"weight_bits": bits, "latent_bits": bits, "weight_scales": scales}
+                packed = pack_tensors(result.model.stored(), preset.compress.model_copy(update=update))
+                segment = FittedSegment.of(preset, result, packed, frames.spec)
+                with TemporaryDirectory() as folder, segment.open(frames.spec, "cpu") as decoder:
+                    segment = segment.measured(compare_sources(decoder, frames))
+                    path = Path(folder) / "file.vinr"
+                    num_bytes = assemble(
+                        [reader], split_segments([frames.spec], None), [segment], audio=False
+                    ).write(path)
+                    with VideoDecoder(path) as written:
+                        front = sum(written.front_bytes)
+                ideal_bytes = packed.ideal_bits / 8
+                side_bytes = sum(component.side_bytes for component in packed.components)
+                rows.append(
+                    {
+                        "scales": scales,
+                        "bits": bits,
+                        "file bytes": num_bytes,
+                        "bpp": bits_per_pixel(num_bytes, frames.spec.num_pixels),
+                        "PSNR dB": segment.psnr_db,
+                        "below float dB": float_db - segment.psnr_db,
+                        "header, index, tables %": 100 * (front + side_bytes) / num_bytes,
+                        "over ideal + header %": 100 * (num_bytes / (ideal_bytes + front) - 1),
+                    }
+                )
+                print(rows[-1], flush=True)
+    text = f"{__doc__}\nFloat model: {float_db:.3f} dB after {epochs} epochs.\n\n{_record.table(rows)}"
+    command = f"python benchmarks/file_bytes.py --epochs {epochs} --preset {name}"
+    _record.write(
+        "file-bytes", command, {"epochs": epochs, "preset": name, "float_psnr_db": float_db}, rows, text
+    )
+
+
+if __name__ == "__main__":
+    main()
