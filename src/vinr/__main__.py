@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Annotated
 
@@ -54,7 +55,7 @@ def encode(
         raise UsageError(
             f"{len(paths)} path given; give INPUT... OUTPUT.vinr: at least one video and the output"
         )
-    with console.fit_progress(how_to_resume=" ".join(sys.argv[1:])) as on_event:
+    with console.fit_progress(how_to_resume=shlex.join(sys.argv[1:])) as on_event:
         report = run(
             paths[:-1],
             paths[-1],

@@ -89,7 +89,8 @@ def fit_progress(how_to_resume: str) -> Iterator[Callable[[Event], None]]:
             yield on_event
         except KeyboardInterrupt:
             bar.stop()
-            resume = how_to_resume if "--resume" in how_to_resume.split() else f"{how_to_resume} --resume"
+            asked = "--resume" in how_to_resume.split()
+            resume = how_to_resume if asked else f"{how_to_resume} --resume"
             _err.print(f"interrupted; the state is kept. Go on with: vinr {resume}", markup=False)
             sys.exit(130)
 

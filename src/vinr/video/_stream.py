@@ -154,7 +154,7 @@ class StreamInput:
             container.seek(keyframe_pts, stream=video_stream(container, self.path))
             head = next((frame for frame in frames if _ends_search(frame, keyframe_pts, pts[first])), None)
         except (av.FFmpegError, InputError):
-            # Not every container can seek, not every keyframe can be started from; the caller then decodes from
+            # Not every container can seek, nor decoding start at every keyframe; the caller then decodes from
             # the start, where an error is an error.
             return
         if head is not None and head.pts == pts[first]:
