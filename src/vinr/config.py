@@ -224,7 +224,7 @@ def _read_preset_path(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
 
 def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrides: Sequence[str]) -> Preset:
     recipes = tree["fit"]
-    recipe = str(table.get("recipe", DEFAULT_RECIPE))
+    recipe = DEFAULT_RECIPE
     rest = []
     for item in overrides:
         key, _, value = item.partition("=")
@@ -232,9 +232,11 @@ def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrid
             recipe = value.strip()
         else:
             rest.append(item)
-    if recipe not in recipes:
+    # A size may come from another paper than the model: `recipes = { paper = "baseline" }` says whose recipe.
+    actual = table.get("recipes", {}).get(recipe, recipe)
+    if actual not in recipes:
         raise UsageError(f"unknown recipe {recipe!r}; {tree['model']} has {', '.join(recipes)}")
-    known = {"source", "paper", "recipe", "model"}
+    known = {"source", "paper", "recipes", "model"}
     sections = {"architecture", "fit", "compress"}
     plain = {key: value for key, value in table.items() if key not in known | sections}
     values = {
@@ -243,7 +245,7 @@ def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrid
         "source": table.get("source", tree["source"]),
         "paper": table.get("paper"),
         "architecture": {**tree.get("architecture", {}), **plain, **table.get("architecture", {})},
-        "fit": {**recipes[recipe], **table.get("fit", {}), "recipe": recipe},
+        "fit": {**recipes[actual], **table.get("fit", {}), "recipe": recipe},
         "compress": {**tree.get("compress", {}), **table.get("compress", {})},
     }
     try:

@@ -29,13 +29,13 @@ def parts() -> tuple[bytes, bytes, bytes]:
 def test_layout_is_that_of_the_document() -> None:
     stored, index, sections = parts()
     assert BYTES[:8] == b"VINR\x01\x00" + struct.pack("<H", len(stored))
-    assert BYTES == assemble(stored, index, sections)
+    assert assemble(stored, index, sections) == BYTES
     expected = varint(5)
     expected += entry(0x01, 0, b"weights of the first network")
     expected += entry(0x42, 0, b"three frames", b"two frames", count=2)
     expected += entry(0x03, 0, b"times") + entry(0x01, 1, b"") + entry(0x84, 1, b"sound" * 20)
     assert index == expected
-    assert sections == b"weights of the first network" b"three frames" b"two frames" b"times" + b"sound" * 20
+    assert sections == b"weights of the first networkthree framestwo framestimes" + b"sound" * 20
 
 
 @pytest.mark.parametrize("kind", ["bytes", "path", "text", "file"])
@@ -144,7 +144,10 @@ def test_writer_refuses_files_that_nobody_could_read() -> None:
     doubled.add(SectionKind.WEIGHTS, 0, b"again")
     with pytest.raises(ValueError, match="twice"):
         doubled.to_bytes()
-    for misuse in (lambda: doubled.add(SectionKind.CHUNKS, 0, b""), lambda: Container.open(BYTES).read(SectionKind.CHUNKS, 0)):
+    for misuse in (
+        lambda: doubled.add(SectionKind.CHUNKS, 0, b""),
+        lambda: Container.open(BYTES).read(SectionKind.CHUNKS, 0),
+    ):
         with pytest.raises(ValueError, match="chunks are"):
             misuse()
 
@@ -171,7 +174,14 @@ def test_reserved_flags() -> None:
 def test_truncated() -> None:
     stored, index, sections = parts()
     front = PROLOGUE + len(stored) + len(index)
-    ends = [*BOUNDARIES, PROLOGUE + len(stored), front - 1, front, *range(front + 1, len(BYTES)), len(BYTES) - 1]
+    ends = [
+        *BOUNDARIES,
+        PROLOGUE + len(stored),
+        front - 1,
+        front,
+        *range(front + 1, len(BYTES)),
+        len(BYTES) - 1,
+    ]
     assert front + len(sections) == len(BYTES)
     for end in ends:
         with pytest.raises(BitstreamError):
@@ -196,7 +206,9 @@ def test_checksums_are_named() -> None:
     damaged[-1] ^= 1
     container = Container.open(bytes(damaged))
     assert container.read_chunk(0, 0) == b"three frames"
-    with pytest.raises(BitstreamError, match="section AUDIO 1 is damaged: checksum stored 0x[0-9a-f]{8}, computed 0x"):
+    with pytest.raises(
+        BitstreamError, match="section AUDIO 1 is damaged: checksum stored 0x[0-9a-f]{8}, computed 0x"
+    ):
         container.verify()
 
 

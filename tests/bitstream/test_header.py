@@ -24,7 +24,11 @@ PLAIN: dict[str, Any] = {
 
 names = st.text(st.characters(categories=["L", "N", "P"], exclude_characters="/\\"), min_size=1, max_size=40)
 plain_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | names,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | names,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
     max_leaves=10,
 )
@@ -36,12 +40,17 @@ clips = st.builds(
     width=st.just(1920),
     frame_rate=st.tuples(st.integers(1, 2**31 - 1), st.integers(1, 2**31 - 1)),
     color=st.builds(Color, matrix=st.sampled_from(["bt601", "bt709"]), bit_depth=st.sampled_from([8, 10])),
-    edit=st.none() | st.builds(EditRecord, crop=st.none() | st.just((1080, 1920)), first_frame=st.integers(0, 2**40)),
-    quality=st.none() | st.builds(Quality, psnr_db=st.floats(-100, 200), ms_ssim=st.none() | st.floats(-1, 1)),
+    edit=st.none()
+    | st.builds(EditRecord, crop=st.none() | st.just((1080, 1920)), first_frame=st.integers(0, 2**40)),
+    quality=st.none()
+    | st.builds(Quality, psnr_db=st.floats(-100, 200), ms_ssim=st.none() | st.floats(-1, 1)),
 )
 
 
-@given(st.lists(clips, min_size=1, max_size=4, unique_by=lambda clip: clip.name), st.dictionaries(names, plain_values))
+@given(
+    st.lists(clips, min_size=1, max_size=4, unique_by=lambda clip: clip.name),
+    st.dictionaries(names, plain_values),
+)
 def test_round_trip(clips: list[Clip], architecture: dict[str, Any]) -> None:
     spans = tuple((number, 0, clip.num_frames) for number, clip in enumerate(clips))
     network = Network(model="some", architecture=architecture, spans=spans, frames_per_chunk=2)
@@ -194,6 +203,14 @@ def test_many_segments_fit() -> None:
     packed = pack_header(Header(created_by="vinr test", clips=(clip,), networks=networks))
     assert len(packed) < 6 * len(networks)
     with pytest.raises(ValueError, match="use fewer networks"):
-        pack_header(header(networks=(Network(model="some", architecture={
-            f"key {number}": "x" * 1000 for number in range(1100)
-        }, spans=((0, 0, 5), (1, 0, 1))),)))
+        pack_header(
+            header(
+                networks=(
+                    Network(
+                        model="some",
+                        architecture={f"key {number}": "x" * 1000 for number in range(1100)},
+                        spans=((0, 0, 5), (1, 0, 1)),
+                    ),
+                )
+            )
+        )

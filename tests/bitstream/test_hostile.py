@@ -135,7 +135,9 @@ def test_strange_json(text: str) -> None:
     refused(with_architecture(text), "header")
 
 
-@pytest.mark.parametrize("plain", [b"", b"\0", b"\xff\xfe{\0}\0", b"\xef\xbb\xbf{}", b"null", b"[]", b"1", b'"x"', b"{}"])
+@pytest.mark.parametrize(
+    "plain", [b"", b"\0", b"\xff\xfe{\0}\0", b"\xef\xbb\xbf{}", b"null", b"[]", b"1", b'"x"', b"{}"]
+)
 def test_json_that_is_no_header(plain: bytes) -> None:
     refused(assemble(deflate(plain), INDEX, SECTIONS), "header")
 
@@ -188,7 +190,10 @@ def test_section_set(changes: dict[str, Any], index: bytes | None, reason: str) 
 def test_chunks_nobody_could_hold() -> None:
     frames = 10**7
     clips = (Clip(name="long", num_frames=frames, height=2, width=2),)
-    network = json.loads(header().networks[0].model_dump_json()) | {"spans": [[0, 0, frames]], "frames_per_chunk": 1}
+    network = json.loads(header().networks[0].model_dump_json()) | {
+        "spans": [[0, 0, frames]],
+        "frames_per_chunk": 1,
+    }
     plain = {"created_by": "x", "clips": [json.loads(clips[0].model_dump_json())], "networks": [network]}
     stored = deflate(json.dumps(plain).encode())
     assert pack_header(header())

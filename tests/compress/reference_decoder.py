@@ -218,9 +218,7 @@ def decode_weights(payload: bytes, shapes: dict[str, tuple[tuple[int, ...], bool
 def decode_chunk(payload: bytes, weights: Weights, num_frames: int) -> dict[str, list[int]]:
     """Decode a chunk of ``num_frames`` frames to symbols by name."""
     decoder = RangeDecoder(payload)
-    return {
-        name: model.symbols(decoder, num_frames * prod(shape)) for name, shape, model in weights.latents
-    }
+    return {name: model.symbols(decoder, num_frames * prod(shape)) for name, shape, model in weights.latents}
 
 
 def step(code: int) -> float:

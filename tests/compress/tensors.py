@@ -20,7 +20,11 @@ HNERV_SHAPES = {
 
 
 def network(
-    shapes: dict[str, tuple[int, ...]], *, num_frames: int = 0, slice_shape: tuple[int, ...] = (4, 2, 2), seed: int = 0
+    shapes: dict[str, tuple[int, ...]],
+    *,
+    num_frames: int = 0,
+    slice_shape: tuple[int, ...] = (4, 2, 2),
+    seed: int = 0,
 ) -> dict[str, StoredTensor]:
     """Return weights (Gaussian and Laplace mixed, channels of different spread), biases and latents."""
     rng = np.random.default_rng(seed)

@@ -27,12 +27,13 @@ ONE_ENTRY = SymbolModel(0, 7, shift=3, bell=Bell(0, 0, 0, 0))
 MODELS = [ADAPTIVE, BELL, SHIFTED, HISTOGRAM, CONSTANT, ONE_ENTRY]
 # Recorded from this writer when format 1 was made; the second decoder, which shares no code, reads them too.
 PINNED = {
-    0: "PIN0",
-    1: "PIN1",
-    2: "PIN2",
-    3: "PIN3",
-    4: "PIN4",
-    5: "PIN5",
+    0: "272900143059 1939ebb958adf4e3667d718d30fd",
+    1: "272910123206 07ef2f2ef90099b5911725f3c2d2b4",
+    2: "d704d80403253c8c c8c82b3420cca9a3cab1eb8a9d5e237c74e7a599cfb6b2f69ed4f4",
+    3: "0a0420 "
+    "fffaa5c80a1caaf1f27126bef7a2f2f791ad02fdb6bef0094d4e9793c7f91fec2e22b2140f0e1714a7034bfcd4c004",
+    4: "0501 ",
+    5: "000703000000 4db71371a2b8991e36",
 }
 
 

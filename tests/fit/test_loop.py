@@ -168,6 +168,13 @@ def test_averaged_weights_are_used(clip: MemoryClip) -> None:
     assert not torch.equal(averaged.model(query), plain.model(query))
 
 
+def test_a_size_may_follow_the_recipe_of_another_paper() -> None:
+    own, other = (load_preset(name, ["fit.recipe=paper"]).fit for name in ("nerv-s", "nerv-1.5m-bunny"))
+    assert (own.recipe, own.batch_size, own.learning_rate) == ("paper", 1, 5e-4)
+    assert (other.recipe, other.batch_size, other.learning_rate) == ("paper", 2, 1e-3)
+    assert load_preset("nerv-1.5m-bunny").fit.optimizer == "muon"
+
+
 def test_unknown_recipe_and_key_are_refused() -> None:
     name = f"{list_models()[0]}-tiny"
     with pytest.raises(UsageError, match="unknown recipe 'best'"):

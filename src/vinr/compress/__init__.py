@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vinr.compress.accounting import ComponentSize, fixed_sizes
     from vinr.compress.pipeline import PackedTensors, pack_tensors, quantized
-    from vinr.compress.quantize import QuantizedTensor, dequantize, quantize
     from vinr.compress.times import decode_times, encode_times
     from vinr.compress.unpack import ChunkDecoder, unpack_fixed
 
@@ -21,13 +20,10 @@ __all__ = [
     "ChunkDecoder",
     "ComponentSize",
     "PackedTensors",
-    "QuantizedTensor",
     "decode_times",
-    "dequantize",
     "encode_times",
     "fixed_sizes",
     "pack_tensors",
-    "quantize",
     "quantized",
     "unpack_fixed",
 ]
@@ -35,7 +31,6 @@ __all__ = [
 PLACES = {
     "accounting": ("ComponentSize", "fixed_sizes"),
     "pipeline": ("PackedTensors", "pack_tensors", "quantized"),
-    "quantize": ("QuantizedTensor", "dequantize", "quantize"),
     "times": ("decode_times", "encode_times"),
     "unpack": ("ChunkDecoder", "unpack_fixed"),
 }

@@ -93,15 +93,18 @@ def _bits_of_records(
 ) -> tuple[list[float], list[float]]:
     """Return the bits of each record's elements, and of its steps and tables."""
     value_bits, side_bits = [0.0] * len(layout.records), [0.0] * len(layout.records)
+    definers: dict[int | None, int] = {}
+    for number, record in enumerate(layout.records):
+        definers.setdefault(record.model, number)
+        definers.setdefault(record.step_model, number)
     for number, model in enumerate(layout.models):
-        definer = next(n for n, r in enumerate(layout.records) if number in (r.model, r.step_model))
-        side_bits[definer] += StreamWriter().write_levels(model)
+        side_bits[definers[number]] += StreamWriter().write_levels(model)
         uses = layout.arrays_of(number)
         if not uses:
             continue
         symbol_S = np.concatenate([arrays[use] for use in uses])
         bits_a_symbol = StreamWriter().write(model, symbol_S) / max(symbol_S.shape[0], 1)
         for use in uses:
-            record, is_steps = use
-            (side_bits if is_steps else value_bits)[record] += bits_a_symbol * layout.num_symbols(use)
+            owner, is_steps = use
+            (side_bits if is_steps else value_bits)[owner] += bits_a_symbol * layout.num_symbols(use)
     return value_bits, side_bits

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Final
 
@@ -76,15 +77,19 @@ class Layout:
     records: tuple[Record, ...]
     models: tuple[SymbolModel, ...]
 
+    @cached_property
+    def _uses(self) -> list[list[tuple[int, bool]]]:
+        uses: list[list[tuple[int, bool]]] = [[] for _ in self.models]
+        for number, record in enumerate(self.records):
+            if not record.tensor.per_frame:
+                uses[record.model].append((number, False))
+            if record.step_model is not None:
+                uses[record.step_model].append((number, True))
+        return uses
+
     def arrays_of(self, model: int) -> list[tuple[int, bool]]:
         """Return the arrays that ``model`` codes in the stream, in order: record number, whether steps."""
-        uses = []
-        for number, record in enumerate(self.records):
-            if record.model == model and not record.tensor.per_frame:
-                uses.append((number, False))
-            if record.step_model == model:
-                uses.append((number, True))
-        return uses
+        return self._uses[model]
 
     def num_symbols(self, array: tuple[int, bool]) -> int:
         """Return the length of an array of :meth:`arrays_of`."""

@@ -51,8 +51,7 @@ CODECS: Final[dict[str, _Codec]] = {
     "x264": _Codec("libx264", "yuv420p", "yuv444p", options={"crf": "10"}),
     "x265": _Codec("libx265", "yuv420p", "yuv444p", options={"crf": "10", "x265-params": "log-level=none"}),
     "av1": _Codec("libsvtav1", "yuv420p", "yuv420p", options={"crf": "4", "preset": "8"}),
-    # More than one slice a frame does not fit frames of a few pixels.
-    "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",), options={"slices": "1"}),
+    "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",)),
 }
 
 
