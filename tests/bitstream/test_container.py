@@ -207,7 +207,7 @@ def test_checksums_are_named() -> None:
     container = Container.open(bytes(damaged))
     assert container.read_chunk(0, 0) == b"three frames"
     with pytest.raises(
-        BitstreamError, match="section AUDIO 1 is damaged: checksum stored 0x[0-9a-f]{8}, computed 0x"
+        BitstreamError, match=r"AUDIO 1 is damaged: checksum stored 0x[0-9a-f]{8}, computed 0x"
     ):
         container.verify()
 

@@ -30,8 +30,10 @@ plain_values = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | names,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
-    max_leaves=10,
+    max_leaves=6,
 )
+edits = st.builds(EditRecord, crop=st.none() | st.just((1080, 1920)), first_frame=st.integers(0, 2**40))
+qualities = st.builds(Quality, psnr_db=st.floats(-100, 200), ms_ssim=st.none() | st.floats(-1, 1))
 clips = st.builds(
     Clip,
     name=names,

@@ -1,7 +1,7 @@
 """A second decoder of sections WEIGHTS and CHUNKS, written from docs/format.md with Python integers alone.
 
-It shares nothing with vinr.compress: if both read the same symbols from the same bytes, the document, the tables
-and what is asked of the range coder's library agree.
+It shares nothing with vinr.compress: if both read the same symbols from the same bytes, then the document, the
+tables and what is asked of the library of the range coder agree.
 """
 
 from __future__ import annotations
@@ -58,13 +58,12 @@ class RangeDecoder:
         value = (self.point - self.lower) % WRAP // scale
         if value >= TOTAL:
             raise ValueError("no stream of this coder")
-        below = 0
-        for number, entry in enumerate(table):
-            if value < below + entry:
-                break
-            below += entry
+        below, number = 0, 0
+        while value >= below + table[number]:
+            below += table[number]
+            number += 1
         self.lower = (self.lower + scale * below) % WRAP
-        self.range = scale * entry
+        self.range = scale * table[number]
         if self.range < WORD:
             self.lower = self.lower * WORD % WRAP
             self.range *= WORD

@@ -1,4 +1,4 @@
-"""Symbols to streams and back, against constriction, against a decoder written from the document, and as bytes."""
+"""Symbols to streams and back: by both decoders, as pinned bytes, in length and in time."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ def test_shares_add_up(num_bytes: int, weights: list[float]) -> None:
     ("num_frames", "slice_shape", "frames_per_chunk"),
     [
         (1, (16, 2, 4), 1),
-        (20, (16, 20, 4), 1),
+        (30, (16, 40, 4), 1),
         (30, (16, 20, 4), 2),
         (500, (16, 2, 4), 16),
         (500, (1,), 256),

@@ -87,7 +87,7 @@ def test_channels_far_from_zero_share_one_alphabet() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0), (2, 3, 4)])
-@pytest.mark.parametrize("fill", [0.0, 1.0, -0.3, 1e-45, 1e30 * 0])
+@pytest.mark.parametrize("fill", [0.0, 1.0, -0.3, 1e-45])
 def test_constants_and_empty_tensors(shape: tuple[int, ...], fill: float) -> None:
     value = torch.full(shape, fill)
     coded = quantize(value, 8, name="weight")

@@ -64,7 +64,7 @@ def first_network() -> dict[str, StoredTensor]:
 
 
 def second_network() -> dict[str, StoredTensor]:
-    """Return a grid large enough for blocks of several sizes, and a vector of 16 bits (low bits coded apart)."""
+    """Return a grid large enough for blocks of several sizes, and a vector of 16 bits, whose low bits stand apart."""
     return {
         "grid": StoredTensor(noise((6, 20, 30), 1.0, 8), "grid"),
         "vector": StoredTensor(noise((40,), 1.0, 9), "bias"),

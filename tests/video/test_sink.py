@@ -56,6 +56,8 @@ def test_odd_sizes_are_kept(tmp_path: Path, name: str, codec: str) -> None:
 
 @settings(max_examples=15, deadline=None)
 @example(height=272, width=640, num_frames=1, seed=0)  # large enough that the encoder insists on slices
+@example(height=2, width=300, num_frames=1, seed=0)
+@example(height=16, width=700, num_frames=1, seed=0)
 @given(
     height=st.integers(1, 40), width=st.integers(1, 40), num_frames=st.integers(1, 3), seed=st.integers(0, 99)
 )

@@ -43,7 +43,17 @@ class _Codec:
     odd_format: str
     formats: tuple[str, ...] = (".mkv", ".mp4")
     options: Mapping[str, str] = field(default_factory=dict)
+    small_frame_options: Mapping[str, str] = field(default_factory=dict)
 
+    def options_for(self, height: int, width: int) -> dict[str, str]:
+        """Return the encoder's options for frames of a size."""
+        is_small = min(height, width) < SMALL_SIDE and max(height, width) < LARGE_SIDE
+        return {**self.options, **(self.small_frame_options if is_small else {})}
+
+
+# Measured: FFV1 takes 2×300 and 128×128 in one slice but not 272×640; by itself it fails at 2×1.
+SMALL_SIDE: Final = 16
+LARGE_SIDE: Final = 256
 
 # These CRFs are near-transparent: what is written should show the decoder's errors, not the encoder's. 4:2:0
 # needs even sizes in x264 and x265; SVT-AV1 pads and crops by itself, and has 4:2:0 alone. FFV1 keeps RGB.
@@ -51,7 +61,8 @@ CODECS: Final[dict[str, _Codec]] = {
     "x264": _Codec("libx264", "yuv420p", "yuv444p", options={"crf": "10"}),
     "x265": _Codec("libx265", "yuv420p", "yuv444p", options={"crf": "10", "x265-params": "log-level=none"}),
     "av1": _Codec("libsvtav1", "yuv420p", "yuv420p", options={"crf": "4", "preset": "8"}),
-    "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",)),
+    # FFV1 cuts frames into slices by itself, and fails where one has fewer than a few pixels.
+    "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",), small_frame_options={"slices": "1"}),
 }
 
 
@@ -131,7 +142,9 @@ class ContainerWriter:
 
     def _add_video(self, spec: VideoSpec, codec: str) -> VideoStream:
         stream = self._container.add_stream(
-            self._settings.encoder, rate=self._timeline.frame_rate, options=dict(self._settings.options)
+            self._settings.encoder,
+            rate=self._timeline.frame_rate,
+            options=self._settings.options_for(spec.height, spec.width),
         )
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
