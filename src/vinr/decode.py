@@ -65,8 +65,10 @@ class VideoDecoder:
     ------
     BitstreamError
         If the file is damaged, hostile, or of a newer format.
+    InputError
+        If the file cannot be opened.
     UsageError
-        If the file does not exist, or the clip is unknown or must be named.
+        If the clip is unknown or must be named, or there is no such device.
     """
 
     def __init__(self, file: FileLike, *, clip: str | None = None, device: str = "auto") -> None:

@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -49,6 +49,7 @@ clips = st.builds(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(clips, min_size=1, max_size=4, unique_by=lambda clip: clip.name),
     st.dictionaries(names, plain_values),

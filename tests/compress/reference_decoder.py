@@ -1,6 +1,6 @@
 """A second decoder of sections WEIGHTS and CHUNKS, written from docs/format.md with Python integers alone.
 
-It shares nothing with vinr.compress: if both read the same symbols from the same bytes, then the document, the
+It shares nothing with vinr.compress: if both read the same symbols from the same bytes, then document,
 tables and what is asked of the library of the range coder agree.
 """
 

@@ -1,7 +1,7 @@
 """Writes the golden file of format version 1 and the digests of what it holds.
 
-Made once with vinr 0.1.0, constriction 0.5.0, zlib 1.3 and kept: files of every released version must go on
-decoding to the same symbols. Run again only for a new format version, under a new name::
+Made once with vinr 0.1.0, constriction 0.5.0, zlib 1.2.13 and kept: files of every released version must go
+on decoding to the same symbols. Run again only for a new format version, under a new name::
 
     python tests/golden/make.py v2
 """
@@ -64,7 +64,7 @@ def first_network() -> dict[str, StoredTensor]:
 
 
 def second_network() -> dict[str, StoredTensor]:
-    """Return a grid large enough for blocks of several sizes, and a vector of 16 bits, whose low bits stand apart."""
+    """Return a grid large enough for blocks of several sizes, and a vector of 16 bits."""
     return {
         "grid": StoredTensor(noise((6, 20, 30), 1.0, 8), "grid"),
         "vector": StoredTensor(noise((40,), 1.0, 9), "bias"),

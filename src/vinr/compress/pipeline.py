@@ -137,13 +137,11 @@ def _plan(
             arrays[number, False] = item.symbols.ravel()
         if item.is_channelwise:
             arrays[number, True] = np.array(item.step_codes, dtype=np.int32) // CHANNEL_CODE_UNIT
-    uses = list(arrays)
     models: list[SymbolModel] = []
     model_of: dict[tuple[int, bool], int] = {}
-    # Groups begin in the order of their first array, which is the order of definition.
-    for group in group_small(list(arrays.values())):
-        model_of |= dict.fromkeys((uses[member] for member in group), len(models))
-        models.append(choose_model(np.concatenate([arrays[uses[member]] for member in group])))
+    for group in _groups(arrays):
+        model_of |= dict.fromkeys(group, len(models))
+        models.append(choose_model(np.concatenate([arrays[member] for member in group])))
     records, packed, num_defined = [], b"", 0
     for number, shape in enumerate(shapes):
         item = coded[shape.name]
@@ -157,6 +155,15 @@ def _plan(
         records.append(replace(record, num_bytes=len(packed_record)))
         packed += packed_record
     return Layout(tuple(records), tuple(models)), arrays, packed
+
+
+def _groups(arrays: Mapping[tuple[int, bool], Symbols]) -> list[list[tuple[int, bool]]]:
+    """Return the arrays grouped by model, in order of definition. Steps are never coded with elements."""
+    groups = []
+    for is_steps in (False, True):
+        keys = [key for key in arrays if key[1] == is_steps]
+        groups += [[keys[member] for member in group] for group in group_small([arrays[key] for key in keys])]
+    return sorted(groups)
 
 
 def _pack_record(record: Record, models: Sequence[SymbolModel], num_defined: int) -> bytes:
