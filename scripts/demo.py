@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
 
 import vinr
 from vinr.evaluate.report import side_by_side
@@ -27,20 +30,21 @@ def run(*arguments: str) -> None:
 def main(folder: Path) -> None:
     """Encode, decode, measure, draw."""
     folder.mkdir(parents=True, exist_ok=True)
-    clip, file = str(sample_clip("bigbuckbunny.mp4")), str(folder / "bunny.vinr")
+    clip, file = str(folder / "bigbuckbunny.mp4"), str(folder / "bunny.vinr")
+    shutil.copyfile(sample_clip("bigbuckbunny.mp4"), clip)
     run("encode", clip, file, "--crop", CROP, "--resize", RESIZE, "--force")
     run("info", file)
     run("decode", file, str(folder / "bunny.mp4"), "--force")
     run("decode", file, str(folder / "bunny.y4m"), "--force")
     run("eval", file, clip)
     with vinr.open(file) as decoder, open_video(clip, edit=edit_of(decoder.clip)) as reader:
-        original = reader.read(0, len(decoder))
-        picture = folder / "bunny.png"
+        shown_N = torch.tensor(SHOWN_FRAMES)
         side_by_side(
-            [original.rgb_NCHW[index] for index in SHOWN_FRAMES],
-            [decoder[index] for index in SHOWN_FRAMES],
-            picture,
+            reader.read().frames(shown_N),
+            decoder.frames(shown_N),
+            folder / "bunny.png",
             captions=[f"frame {index}" for index in SHOWN_FRAMES],
+            force=True,
         )
     for path in sorted(folder.iterdir()):
         print(f"{path}  {path.stat().st_size:,} bytes")

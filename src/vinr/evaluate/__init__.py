@@ -18,7 +18,7 @@ from vinr.evaluate.metrics import (
     pooled_psnr_db,
     psnr_per_frame_db,
 )
-from vinr.evaluate.report import side_by_side, to_json
+from vinr.evaluate.report import side_by_side
 
 __all__ = [
     "ClipQuality",
@@ -32,5 +32,4 @@ __all__ = [
     "pooled_psnr_db",
     "psnr_per_frame_db",
     "side_by_side",
-    "to_json",
 ]
