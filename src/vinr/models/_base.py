@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vinr.errors import UsageError
 from vinr.settings import Settings
-from vinr.video.spec import FrameSource, Query, VideoSpec
+from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
 
 __all__ = [
     "FrozenLatents",
@@ -145,6 +146,11 @@ class VideoModel(nn.Module, ABC):
         Models with auxiliary outputs (independent and aggregated frames, say) give those too.
         """
         return ((1.0, self(query, source)),)
+
+    def check_patches(self, grid: PatchGrid) -> None:
+        """Raise UsageError unless :meth:`forward` can be asked for such patches; most models cannot."""
+        if not grid.is_whole_frame:
+            raise UsageError(f"{type(self).__name__} knows whole frames only: leave fit.patches at [1, 1]")
 
     @abstractmethod
     def freeze(self, source: FrameSource) -> None:
