@@ -17,7 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-__all__ = ["GridFrames", "TemporalGrids", "grid_frames_for"]
+from vinr.models._blocks import padded
+from vinr.video.spec import VideoSpec
+
+__all__ = ["GridFrames", "TemporalGrids", "grid_frames_for", "grid_size"]
 
 GridFrames = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(max_length=8)]
 
@@ -33,6 +36,12 @@ def grid_frames_for(num_frames: int, shares: Sequence[float], *, even: bool = Fa
     exact = [share * num_frames for share in shares]
     rounded = [2 * math.ceil(value / 2 - INDEX_EPSILON) if even else max(round(value), 1) for value in exact]
     return tuple(sorted({min(frames, num_frames) for frames in rounded}))
+
+
+def grid_size(video: VideoSpec, strides: Sequence[int]) -> tuple[int, int]:
+    """Return rows and columns that ``strides`` enlarge to the frame, or to just more than the frame."""
+    multiple = math.prod(strides)
+    return padded(video.height, multiple) // multiple, padded(video.width, multiple) // multiple
 
 
 class TemporalGrids(nn.Module):

@@ -48,7 +48,7 @@ from vinr.models._flow import (
     flow_stage,
     values_state,
 )
-from vinr.models._grids import GridFrames, TemporalGrids, grid_frames_for
+from vinr.models._grids import GridFrames, TemporalGrids, grid_frames_for, grid_size
 from vinr.models._sizing import MAX_WIDTH, choose_strides, taper
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
@@ -121,7 +121,7 @@ class FFNeRV(IndexModel):
         super().__init__(config, video, with_encoder=with_encoder)
         self.config = config
         _, scale = flow_stage(config.strides)
-        self.network = _Network(config, video.num_frames, _stem_grid(config, video))
+        self.network = _Network(config, video.num_frames, grid_size(video, config.strides))
         self.guide = FlowGuide(
             video.num_frames, config.neighbours, scale, config.warp_align_corners, config.oob
         )
@@ -259,11 +259,6 @@ def _widths(width: float, chosen: Mapping[str, Any], multiple: int) -> tuple[int
     if chosen.get("block") == "compact":
         tail = tuple(min(padded(value, GROUPS), MAX_WIDTH) for value in tail)
     return (first, *tail)
-
-
-def _stem_grid(config: FFNeRVConfig, video: VideoSpec) -> tuple[int, int]:
-    multiple = math.prod(config.strides)
-    return padded(video.height, multiple) // multiple, padded(video.width, multiple) // multiple
 
 
 def _as_time(time: float, query: Query) -> Tensor:

@@ -191,8 +191,8 @@ class HiNeRV(IndexModel):
         height, width = self.base_size
         if height % grid.rows or width % grid.cols:
             raise UsageError(
-                f"{grid.rows}×{grid.cols} patches do not cut a base grid of {height}×{width} evenly; rows may "
-                f"be {_divisors(height)}, columns {_divisors(width)}"
+                f"{grid.rows}×{grid.cols} patches do not cut a base grid of {height}×{width} evenly; rows "
+                f"may be {_divisors(height)}, columns {_divisors(width)}"
             )
 
     def decode(self, query: Query) -> Tensor:

@@ -48,7 +48,7 @@ from vinr.models._flow import (
     flow_stage,
     values_state,
 )
-from vinr.models._grids import GridFrames, TemporalGrids, grid_frames_for
+from vinr.models._grids import GridFrames, TemporalGrids, grid_frames_for, grid_size
 from vinr.models._sizing import choose_strides, taper
 from vinr.models._tnerv_layers import AugmentMode, ConvPlan, FittingParts, PlainNorm, TimedBlock
 from vinr.video.spec import FrameSource, Query, VideoSpec
@@ -167,7 +167,7 @@ class TNeRV(HybridModel):
     def __init__(self, config: TNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
         self.config = config
-        size = _latent_size(config, video)
+        size = grid_size(video, config.strides)
         self.encoding = TimeEncoding(video.num_frames, ENCODING_BASE, config.time_levels)
         self.encoder = _make_fitting_parts(config, size) if with_encoder else None
         num_features = self.encoding.num_features
@@ -224,7 +224,7 @@ class TNeRV(HybridModel):
     def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
         """See :meth:`VideoModel.per_frame_shapes`: one embedding (e, h, w) a frame."""
         channels = self.config.embedding_channels
-        return {"embedding": (channels, *_latent_size(self.config, self.video))} if channels else {}
+        return {"embedding": (channels, *grid_size(self.video, self.config.strides))} if channels else {}
 
     def encode(self, source: FrameSource, index_N: Tensor) -> Latents:
         """See :meth:`HybridModel.encode`."""
@@ -317,11 +317,6 @@ def _make_block(config: TNeRVConfig, number: int) -> TimedBlock:
     )
 
 
-def _latent_size(config: TNeRVConfig, video: VideoSpec) -> tuple[int, int]:
-    multiple = math.prod(config.strides)
-    return padded(video.height, multiple) // multiple, padded(video.width, multiple) // multiple
-
-
 def _part(width: int, scale: float) -> int:
     return max(round(width * scale), MIN_PART_WIDTH)
 
@@ -336,7 +331,7 @@ def _split(video: VideoSpec, chosen: dict[str, Any]) -> dict[str, Any]:
     if chosen.get("grid_channels") == 0 or chosen.get("grid_frames") == ():
         chosen |= {"grid_channels": 0, "grid_frames": ()}
     bare = TNeRVConfig(**chosen | {"embedding_channels": 1, "grid_channels": 0, "grid_frames": ()})
-    cells = math.prod(_latent_size(bare, video))
+    cells = math.prod(grid_size(video, bare.strides))
     decoder = TNeRV.on_meta(bare, video).num_stored() - video.num_frames * cells
     budget = decoder * (EMBEDDING_SHARE + GRID_SHARE) / (1 - EMBEDDING_SHARE - GRID_SHARE)
     share = 1.0 if chosen.get("grid_channels") == 0 else EMBEDDING_SHARE / (EMBEDDING_SHARE + GRID_SHARE)
