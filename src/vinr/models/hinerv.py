@@ -52,14 +52,19 @@ __all__ = ["HiNeRV", "HiNeRVConfig"]
 REDUCTION = 2.0
 DEPTH, LAST_DEPTH = 3, 1
 EXPANSION, LAST_EXPANSION = 4.0, 1.0
-# Grid of the A and B variants, for 720×1280 and 1080×1920 frames.
-TARGET_GRID = (9, 16)
+# Base grids to aim at: that of the A and B variants, and coarser ones where it leaves less than MIN_STAGES.
+TARGET_GRIDS = ((9, 16), (4, 8), (2, 4))
+MIN_STAGES = 3
 # Bounds of configure(): the thinnest network, and what both kinds of grids hold for each number of the
 # network (published sizes S: 0.13 and 0.09).
+MIN_STEM_WIDTH = 8
 MIN_WIDTH = 4
 BASE_SHARE = 0.13
 LOCAL_SHARE = 0.09
 MIN_BASE_CHANNELS = 2
+# Short videos could afford more channels than are of use: at most the published shares of C0.
+MAX_BASE_RATIO = 1 / 16
+MAX_LOCAL_RATIO = 1 / 8
 MAX_CHANNELS = 4096
 MAX_STEPS = 65_536
 
@@ -75,7 +80,7 @@ Levels = Annotated[int, Field(ge=1, le=8)]
 class HiNeRVConfig(ModelConfig):
     """Architecture of HiNeRV; the defaults are those of the paper."""
 
-    size_fields: ClassVar[tuple[str, ...]] = ("widths", "base_grid_frames")
+    size_fields: ClassVar[tuple[str, ...]] = ("widths", "base_grid_frames", "local_grid_frames")
 
     strides: Strides = Field(description="upsampling of each stage, 1 to 16")
     widths: StageWidths = Field(description="channels of each stage, the first also the stem's, 3 to 4096")
@@ -170,10 +175,10 @@ class HiNeRV(IndexModel):
         the fewest channels.
         """
         chosen = dict(settings)
-        chosen.setdefault("strides", choose_strides(video.height, video.width, target_grid=TARGET_GRID))
-        chosen.setdefault(
-            "widths", taper(width, len(chosen["strides"]), reduction=REDUCTION, lower=MIN_WIDTH)
-        )
+        chosen.setdefault("strides", _strides(video))
+        count = len(chosen["strides"])
+        widths = taper(max(width, MIN_STEM_WIDTH), count, reduction=REDUCTION, lower=MIN_WIDTH)
+        chosen.setdefault("widths", widths)
         config = HiNeRVConfig(**chosen)
         stored = cls.on_meta(config, video).stored().values()
         num_weights = sum(item.value.numel() for item in stored if item.role != "grid")
@@ -234,6 +239,12 @@ def _divisors(number: int) -> str:
     return ", ".join(str(part) for part in range(1, number + 1) if number % part == 0)
 
 
+def _strides(video: VideoSpec) -> tuple[int, ...]:
+    """Return the strides for the finest base grid that leaves enough stages, or the most stages there are."""
+    choices = [choose_strides(video.height, video.width, target_grid=grid) for grid in TARGET_GRIDS]
+    return max(choices, key=lambda strides: min(len(strides), MIN_STAGES))
+
+
 def _make_stages(config: HiNeRVConfig, num_frames: int) -> list[Stage]:
     inputs = (config.widths[0], *config.widths)
     stages = []
@@ -255,12 +266,17 @@ def _make_stages(config: HiNeRVConfig, num_frames: int) -> list[Stage]:
     return stages
 
 
+def _most_channels(config: HiNeRVConfig, levels: int, ratio: float) -> int:
+    """Return the most channels of a first level: those of the network times ``ratio``, but two at least."""
+    return max(min(max(int(ratio * config.widths[0]), MIN_BASE_CHANNELS), MAX_CHANNELS >> (levels - 1)), 1)
+
+
 def _base_grid(config: HiNeRVConfig, video: VideoSpec, wanted: float) -> dict[str, int]:
     """Return channels and time steps with which the base grid holds about ``wanted`` numbers."""
     multiple = math.prod(config.strides)
     numbers = -(-video.height // multiple) * -(-video.width // multiple) * config.base_grid_levels
-    most = MAX_CHANNELS >> config.base_grid_levels - 1
-    channels = min(max(int(wanted / (numbers * video.num_frames)), MIN_BASE_CHANNELS), most)
+    most = _most_channels(config, config.base_grid_levels, MAX_BASE_RATIO)
+    channels = max(min(int(wanted / (numbers * video.num_frames)), most), min(MIN_BASE_CHANNELS, most))
     frames = min(max(round(wanted / (numbers * channels)), 1), video.num_frames, MAX_STEPS)
     return {"base_grid_channels": channels, "base_grid_frames": frames}
 
@@ -272,7 +288,7 @@ def _local_grid(config: HiNeRVConfig, video: VideoSpec, wanted: float) -> dict[s
         cells = sum(stride**2 * max(channels >> n, 1) for n, stride in enumerate(config.strides))
         return config.local_grid_levels * cells
 
-    most = MAX_CHANNELS >> config.local_grid_levels - 1
+    most = _most_channels(config, config.local_grid_levels, MAX_LOCAL_RATIO)
     channels = max(bisect_right(range(1, most + 1), wanted / video.num_frames, key=numbers), 1)
     frames = min(max(round(wanted / numbers(channels)), 1), video.num_frames, MAX_STEPS)
     return {"local_grid_channels": channels, "local_grid_frames": frames}
