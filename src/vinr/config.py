@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -49,6 +49,10 @@ class FitSettings(Settings):
     recipe: str = Field(DEFAULT_RECIPE, description="name of the recipe these settings come from")
     epochs: int = Field(300, ge=1, le=1_000_000, description="passes over all frames")
     batch_size: int = Field(2, ge=1, le=4096, description="frames a step")
+    patches: tuple[Annotated[int, Field(ge=1, le=256)], Annotated[int, Field(ge=1, le=256)]] = Field(
+        (1, 1),
+        description="rows and columns of patches that training cuts a frame into; [1, 1]: whole frames",
+    )
     drop_last: bool = Field(True, description="leave out the last, smaller batch of an epoch")
     optimizer: Literal["adam", "adamw", "muon"] = Field("adam", description="update rule")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="full rate, reached after the warm-up")

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from vinr.config import FitSettings, Preset, validate_architecture
+from vinr.config import Preset, validate_architecture
 from vinr.errors import FitError, UsageError
+from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget
 from vinr.fit.checkpoint import (
     FitState,
@@ -41,7 +42,7 @@ from vinr.fit.schedules import learning_rate_multiplier
 from vinr.fit.tasks import Reconstruct, Task
 from vinr.models import VideoModel, get_model
 from vinr.tensorfile import read_tensors, write_tensors
-from vinr.video.spec import FrameSource, Query, VideoSpec
+from vinr.video.spec import FrameSource, PatchGrid, VideoSpec
 
 __all__ = ["FitResult", "build_model", "fit"]
 
@@ -154,14 +155,16 @@ class _Run:
         self.preset, self.settings, self.task, self.device = preset, settings, task, device
         self.frames = DeviceFrames(source, device)
         self.visible = task.visible(self.frames)
-        self.training_N = task.training_frames(source.spec)
         self.model = build_model(preset, source.spec, device)
+        self.model.check_patches(PatchGrid(*settings.patches))
+        frame_N = task.training_frames(source.spec)
+        self.batches = Batches(frame_N, settings, self.model.coded_size())
         self.loss = build_loss(settings.loss)
         self.optimizer = build_optimizer(self.model.named_parameters(), settings)
         self.dtype, _ = resolve_precision(settings.precision, device)
         self.average = [p.detach().clone() for p in self.model.parameters()] if settings.ema_decay else []
         self.average_update = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
-        self.steps_per_epoch = _steps_per_epoch(len(self.training_N), settings)
+        self.steps_per_epoch = self.batches.steps_per_epoch
         self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve_epochs)
         self.steps_done, self.seconds_done, self.step_seconds = 0, 0.0, 0.0
         self.best_psnr_db, self.rate_scale, self.num_collapses = -math.inf, 1.0, 0
@@ -190,11 +193,11 @@ class _Run:
         self.model.train()
         mse = torch.zeros((), device=self.device)
         epoch, first = divmod(self.steps_done, self.steps_per_epoch)
-        batches = self._batches(epoch)[first : first + ROUND_STEPS]
+        batches = self.batches.of_epoch(epoch)[first : first + ROUND_STEPS]
         count = 0
-        for index_N in batches:
+        for sample_N in batches:
             started = time.monotonic()
-            mse += self._step(index_N)
+            mse += self._step(sample_N)
             count += 1
             self.steps_done += 1
             self._clock(time.monotonic() - started)
@@ -208,20 +211,14 @@ class _Run:
         share = max(0.05, 1 / self.steps_done)
         self.step_seconds += share * (seconds - self.step_seconds)
 
-    def _batches(self, epoch: int) -> list[Tensor]:
-        """Return the batches of an epoch; seed and epoch alone decide them, so any step can be redone."""
-        generator = torch.Generator().manual_seed((self.settings.seed << 24) + epoch & 0x7FFF_FFFF_FFFF_FFFF)
-        order_N = self.training_N[torch.randperm(len(self.training_N), generator=generator)]
-        return list(torch.split(order_N, self.settings.batch_size))[: self.steps_per_epoch]
-
-    def _step(self, index_N: Tensor) -> Tensor:
+    def _step(self, sample_N: Tensor) -> Tensor:
         multiplier = learning_rate_multiplier(self.progress(), self.settings.schedule)
         set_learning_rate(self.optimizer, multiplier * self.rate_scale)
-        index_N = index_N.to(self.device)
-        target_NCHW = self.frames.frames(index_N).float() / 255
+        query = self.batches.query(sample_N.to(self.device))
+        target_NCHW = self.batches.target(self.frames.rgb_NCHW, query).float() / 255
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            outputs = self.model.training_outputs(Query.of_frames(index_N), self.visible)
-        weight_N1HW = self.task.weight(index_N)
+            outputs = self.model.training_outputs(query, self.visible)
+        weight_N1HW = self.batches.weight(self.task.weight(query.time_N.long()), query)
         values = [self.loss(rgb_NCHW.float(), target_NCHW, weight_N1HW) for _, rgb_NCHW in outputs]
         parts = [share * value.total for (share, _), value in zip(outputs, values, strict=True)]
         total = torch.stack(parts).sum()
@@ -334,8 +331,3 @@ class _Run:
             num_collapses=self.num_collapses,
             seconds=self.seconds_done,
         )
-
-
-def _steps_per_epoch(num_frames: int, settings: FitSettings) -> int:
-    whole, rest = divmod(num_frames, settings.batch_size)
-    return max(whole + (rest > 0 and not settings.drop_last), 1)

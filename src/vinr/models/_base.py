@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vinr.errors import UsageError
 from vinr.settings import Settings
-from vinr.video.spec import FrameSource, Query, VideoSpec
+from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
 
 __all__ = [
     "FrozenLatents",
@@ -71,11 +72,10 @@ class StoredTensor:
 class Latents:
     """Output of an encoder for N frames.
 
-    ``per_frame``: name → tensor whose first axis is N. ``shared``: name → tensor of the whole video.
+    ``per_frame``: name → tensor whose first axis is N. What belongs to the whole video is a parameter.
     """
 
     per_frame: dict[str, Tensor] = field(default_factory=dict)
-    shared: dict[str, Tensor] = field(default_factory=dict)
 
 
 class LatentStore(Protocol):
@@ -93,14 +93,11 @@ class FrozenLatents(nn.Module):
         super().__init__()
         # One memory layout, wherever the latents come from: convolutions round differently for others.
         per_frame = {name: nn.Parameter(t.contiguous()) for name, t in latents.per_frame.items()}
-        shared = {name: nn.Parameter(t.contiguous()) for name, t in latents.shared.items()}
-        self.per_frame, self.shared = nn.ParameterDict(per_frame), nn.ParameterDict(shared)
+        self.per_frame = nn.ParameterDict(per_frame)
 
     def read(self, index_N: Tensor) -> Latents:
         """Return the latents of frames ``index_N``."""
-        return Latents(
-            {name: value[index_N] for name, value in self.per_frame.items()}, dict(self.shared.items())
-        )
+        return Latents({name: value[index_N] for name, value in self.per_frame.items()})
 
 
 class VideoModel(nn.Module, ABC):
@@ -146,6 +143,11 @@ class VideoModel(nn.Module, ABC):
         """
         return ((1.0, self(query, source)),)
 
+    def check_patches(self, grid: PatchGrid) -> None:
+        """Raise UsageError unless :meth:`forward` can be asked for such patches; most models cannot."""
+        if not grid.is_whole_frame:
+            raise UsageError(f"{type(self).__name__} knows whole frames only: leave fit.patches at [1, 1]")
+
     @abstractmethod
     def freeze(self, source: FrameSource) -> None:
         """Encode all of ``source`` once, so that no source is needed afterwards; nothing for index models."""
@@ -171,8 +173,7 @@ class VideoModel(nn.Module, ABC):
             if name.startswith("encoder."):
                 continue
             if name.startswith(LATENT_PREFIX):
-                per_frame = name.startswith(LATENT_PREFIX + "per_frame.")
-                found[LATENT_PREFIX + name.rsplit(".", 1)[1]] = StoredTensor(value, "latent", per_frame)
+                found[LATENT_PREFIX + name.rsplit(".", 1)[1]] = StoredTensor(value, "latent", per_frame=True)
                 continue
             role: Role = "grid" if name in grids else "bias" if value.ndim <= 1 else "weight"
             found[name] = StoredTensor(value, role)
@@ -307,23 +308,21 @@ class HybridModel(VideoModel):
         for name, value in before.per_frame.items():
             share = part_N.to(value.dtype).view(-1, *[1] * (value.ndim - 1))
             mixed[name] = torch.lerp(value, after.per_frame[name], share)
-        return Latents(mixed, before.shared)
+        return Latents(mixed)
 
     @final
     def freeze(self, source: FrameSource) -> None:
         """Encode every frame, keep the latents as parameters, and drop the encoder."""
         self.eval()
         parts: dict[str, list[Tensor]] = {}
-        shared: dict[str, Tensor] = {}
         with torch.no_grad():
             for first in range(0, self.video.num_frames, 4):
                 index_N = torch.arange(first, min(first + 4, self.video.num_frames))
                 latents = self.encode(source, index_N)
-                shared = latents.shared
                 for name, value in latents.per_frame.items():
                     parts.setdefault(name, []).append(value)
         per_frame = {name: torch.cat(values) for name, values in parts.items()}
-        self.attach_latents(FrozenLatents(Latents(per_frame, shared)))
+        self.attach_latents(FrozenLatents(Latents(per_frame)))
         self.drop_encoder()
 
     @final

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -21,6 +22,8 @@ __all__ = [
     "ChannelNorm",
     "ConvNeXtBlock",
     "ConvNeXtEncoder",
+    "GainName",
+    "InstanceModulation",
     "Kernel",
     "OutputName",
     "Sine",
@@ -31,6 +34,7 @@ __all__ = [
     "check_kernels",
     "check_stages",
     "make_activation",
+    "make_mlp",
     "padded",
     "require_whole_frames",
     "squash",
@@ -41,6 +45,7 @@ ActivationName = Literal[
     "gelu", "relu", "leaky_relu", "leaky_relu_0.1", "relu6", "silu", "softplus", "hardswish", "sin"
 ]
 OutputName = Literal["tanh", "sigmoid", "offset"]
+GainName = Literal["gamma", "1+gamma"]
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Kernel = Annotated[int, Field(ge=1, le=15)]
@@ -49,6 +54,8 @@ Widths = Annotated[tuple[Width, ...], Field(min_length=2, max_length=9)]
 
 _MAX_UPSAMPLING = 1024
 _NORM_EPS = 1e-6
+_INSTANCE_EPS = 1e-5
+_SMALL_STD = 0.02
 
 
 class Sine(nn.Module):
@@ -74,6 +81,14 @@ def make_activation(name: ActivationName) -> nn.Module:
         "sin": Sine,
     }
     return kinds[name]()
+
+
+def make_mlp(widths: Sequence[int], activation: ActivationName) -> nn.Sequential:
+    """Return linear layers between neighbouring ``widths``, the activation after each, the last included."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), make_activation(activation)]
+    return nn.Sequential(*layers)
 
 
 def squash(raw_NCHW: Tensor, output: OutputName, offset: float = 0.5) -> Tensor:
@@ -137,6 +152,49 @@ class UpsampleBlock(nn.Module):
         """Return features with ``stride`` times the rows and columns."""
         out: Tensor = self.activation(self.shuffle(self.conv(feature_NCHW)))
         return out
+
+
+class InstanceModulation(nn.Module):
+    """Adaptive instance normalisation: γ · x̂ + β, where x̂ is x normalised over the pixels of each channel.
+
+    γ and β come from a condition vector: one linear layer, and ``activation`` (None: none). Statistics are
+    those of the input, when decoding too; eps is 1e-5. Under ``1+gamma`` the gain is 1 + γ, and the layer
+    starts close to plain normalisation; not exactly there, or no gradient would reach the condition.
+    """
+
+    def __init__(
+        self,
+        condition_features: int,
+        channels: int,
+        *,
+        activation: ActivationName | None = "gelu",
+        gain: GainName = "gamma",
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(condition_features, 2 * channels)
+        self.activation = nn.Identity() if activation is None else make_activation(activation)
+        self.offset = 1.0 if gain == "1+gamma" else 0.0
+        if gain == "1+gamma":
+            nn.init.normal_(self.linear.weight, std=_SMALL_STD)
+            nn.init.zeros_(self.linear.bias)
+
+    def forward(self, feature_NCHW: Tensor, condition_NF: Tensor) -> Tensor:
+        """Return features of the same shape; ``condition_NF`` holds one vector a sample."""
+        # Gains stay in at least float32 under automatic mixed precision, as normalisation layers keep them.
+        exact = torch.promote_types(feature_NCHW.dtype, torch.float32)
+        parts: Tensor = self.activation(self.linear(condition_NF)).to(exact)
+        gain_NC, shift_NC = parts.chunk(2, dim=1)
+        gain_NC = gain_NC + self.offset
+        count, channels, height, width = feature_NCHW.shape
+        if height * width == 1:
+            # A single pixel equals its mean, so x̂ is 0.
+            return (feature_NCHW - feature_NCHW) + shift_NC.to(feature_NCHW.dtype).view(-1, channels, 1, 1)
+        # Samples fold into channels: batch normalisation then has one mean, gain and shift for each of both.
+        folded = feature_NCHW.reshape(1, count * channels, height, width)
+        out = F.batch_norm(
+            folded, None, None, gain_NC.reshape(-1), shift_NC.reshape(-1), training=True, eps=_INSTANCE_EPS
+        )
+        return out.reshape(count, channels, height, width)
 
 
 class ChannelNorm(nn.Module):

@@ -1,0 +1,67 @@
+"""What each step of an epoch trains on: whole frames, or patches from many frames.
+
+An epoch visits every sample once: every frame that is trained on, or every patch of them. A batch of patches
+holds as many as ``batch_size`` frames have, from anywhere in the video (HiNeRV, section 3).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vinr.config import FitSettings
+from vinr.video.patches import cut_at
+from vinr.video.spec import PatchGrid, Query
+
+__all__ = ["Batches"]
+
+
+class Batches:
+    """The order of samples, and what belongs to them.
+
+    Parameters
+    ----------
+    frame_N
+        The frames that are trained on, int64.
+    settings
+        Batch size, patches and seed.
+    coded_size
+        Rows and columns that the model produces and patches are cut from.
+    """
+
+    def __init__(self, frame_N: Tensor, settings: FitSettings, coded_size: tuple[int, int]) -> None:
+        self._grid = PatchGrid(*settings.patches)
+        self._coded_size = coded_size
+        self._seed = settings.seed
+        cells = self._grid.rows * self._grid.cols
+        self._batch_size = settings.batch_size * cells
+        self._sample_N = (frame_N.unsqueeze(1) * cells + torch.arange(cells)).flatten()
+        whole, rest = divmod(len(frame_N), settings.batch_size)
+        self.steps_per_epoch = max(whole + (rest > 0 and not settings.drop_last), 1)
+
+    def of_epoch(self, epoch: int) -> list[Tensor]:
+        """Return the batches of an epoch; seed and epoch alone decide, so any step can be redone."""
+        generator = torch.Generator().manual_seed((self._seed << 24) + epoch & 0x7FFF_FFFF_FFFF_FFFF)
+        order_N = self._sample_N[torch.randperm(len(self._sample_N), generator=generator)]
+        return list(torch.split(order_N, self._batch_size))[: self.steps_per_epoch]
+
+    def query(self, sample_N: Tensor) -> Query:
+        """Return what a batch asks the model for."""
+        cols = self._grid.cols
+        cell_N = sample_N % (self._grid.rows * cols)
+        time_N = (sample_N // (self._grid.rows * cols)).to(torch.float64)
+        return Query(time_N, cell_N // cols, cell_N % cols, self._grid)
+
+    def target(self, frames_NCHW: Tensor, query: Query) -> Tensor:
+        """Return the pixels of ``query`` out of all ``frames_NCHW``; patches repeat the frame's edges."""
+        if query.grid.is_whole_frame:
+            return frames_NCHW[query.time_N.long()]
+        return cut_at(frames_NCHW, query, coded_size=self._coded_size)
+
+    def weight(self, weight_N1HW: Tensor | None, query: Query) -> Tensor | None:
+        """Return the weights of the pixels of ``query``, given those of the whole frames it lies in."""
+        if weight_N1HW is None or query.grid.is_whole_frame:
+            return weight_N1HW
+        place_N = torch.arange(len(query), device=query.time_N.device).to(torch.float64)
+        own = Query(place_N, query.row_N, query.col_N, query.grid)
+        return cut_at(weight_N1HW, own, coded_size=self._coded_size)

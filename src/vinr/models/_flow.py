@@ -1,0 +1,347 @@
+"""Frames improved by warping their neighbours.
+
+From FFNeRV (Lee et al., ACM MM 2023, https://arxiv.org/abs/2212.12294). A network predicts each frame by
+itself (the independent frame) together with a flow to each neighbour; the independent frames of the
+neighbours are warped and mixed, and the mix is blended with the frame's own::
+
+    time ──> network ──> independent frame I ─────────────────────────┐
+                    ├──> 2 blend logits ──────────────────────────────┤
+                    └──> flows, logits (coarse) ──> warp, softmax ──> G ──> v0·I + v1·G
+    time + offset ──> network ──> its independent frame ──────┘
+
+Axes: N frames of a batch, A neighbours, C channels, H rows, W columns, T frames of the video.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from vinr.models._blocks import squash
+
+__all__ = [
+    "AUXILIARY_WEIGHT",
+    "Evaluation",
+    "FlowGuide",
+    "FlowHeads",
+    "FrameBuffer",
+    "MissingNeighbour",
+    "Offsets",
+    "SquashName",
+    "flow_stage",
+    "values_state",
+    "warp",
+]
+
+MissingNeighbour = Literal["zero", "clamp"]
+SquashName = Literal["tanh", "sigmoid"]
+Offsets = Annotated[tuple[Annotated[int, Field(ge=-8, le=8)], ...], Field(max_length=8)]
+
+# Flows are predicted at a quarter of the output, and count that many pixels (FFNeRV, section 3.2).
+COARSEST_FLOW = 4
+# Weight of the independent and of the aggregated frame in the loss (FFNeRV's published commands).
+AUXILIARY_WEIGHT = 0.1
+
+
+# -- one frame -----------------------------------------------------------------------------------------------
+
+
+def flow_stage(strides: Sequence[int]) -> tuple[int, int]:
+    """Return after how many stages flows are predicted, and how many times larger the output is there.
+
+    That is the first stage whose output is at most four times smaller than the frame.
+    """
+    scales = [math.prod(strides[stage:]) for stage in range(1, len(strides) + 1)]
+    scale = next(scale for scale in scales if scale <= COARSEST_FLOW)
+    return scales.index(scale) + 1, scale
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the network says about N frames.
+
+    ``rgb_NCHW``: independent frames in [0, 1]. ``blend_NCHW``: two logits a pixel, for the independent and
+    the aggregated frame. ``flow_NCHW``, at lower resolution: (dx, dy) for each neighbour, then a logit each.
+    Both are empty for networks without neighbours.
+    """
+
+    rgb_NCHW: Tensor
+    blend_NCHW: Tensor
+    flow_NCHW: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rgb_NCHW)
+
+
+class FlowHeads(nn.Module):
+    """Two 1×1 convolutions: coarse features to flows and logits, fine ones to colours and blend logits."""
+
+    def __init__(
+        self, coarse_channels: int, fine_channels: int, *, num_neighbours: int, output: SquashName
+    ) -> None:
+        super().__init__()
+        self.output: SquashName = output
+        self.frame = nn.Conv2d(fine_channels, 5 if num_neighbours else 3, 1)
+        self.flow = nn.Conv2d(coarse_channels, 3 * num_neighbours, 1) if num_neighbours else None
+
+    def forward(self, coarse_NCHW: Tensor, fine_NCHW: Tensor) -> Evaluation:
+        """Return float32 or float64 maps: displacements of pixels need more than 8 bits."""
+        frame_NCHW = _at_least_float32(self.frame(fine_NCHW))
+        flow_NCHW = frame_NCHW[:, :0] if self.flow is None else _at_least_float32(self.flow(coarse_NCHW))
+        return Evaluation(squash(frame_NCHW[:, :3], self.output), frame_NCHW[:, 3:], flow_NCHW)
+
+
+def _at_least_float32(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def warp(frame_NCHW: Tensor, flow_NCHW: Tensor, *, align_corners: bool = True) -> Tensor:
+    """Return ``frame_NCHW`` sampled at (x + dx, y + dy), bilinear, edges repeated; flows in pixels.
+
+    Without ``align_corners`` positions are scaled for pixel centres in the corners but sampled for pixel
+    edges there, as FFNeRV's code does: zero flow then moves pixels by up to half of one.
+    """
+    height, width = frame_NCHW.shape[-2:]
+    x_W = torch.arange(width, dtype=flow_NCHW.dtype, device=flow_NCHW.device)
+    y_H1 = torch.arange(height, dtype=flow_NCHW.dtype, device=flow_NCHW.device).view(-1, 1)
+    x_NHW = (flow_NCHW[:, 0] + x_W) * (2 / max(width - 1, 1)) - 1
+    y_NHW = (flow_NCHW[:, 1] + y_H1) * (2 / max(height - 1, 1)) - 1
+    position_NHW2 = torch.stack([x_NHW, y_NHW], -1)
+    return F.grid_sample(
+        frame_NCHW.to(flow_NCHW.dtype), position_NHW2, padding_mode="border", align_corners=align_corners
+    )
+
+
+# -- neighbours while fitting --------------------------------------------------------------------------------
+
+
+class FrameBuffer(nn.Module):
+    """Independent frames of the whole video as the fit last saw them, 8 bits a number.
+
+    The network changes slowly, so a neighbour may be some steps old; that saves evaluating each neighbour at
+    every step. 8 bits take half the memory of FFNeRV's half floats and are as exact as the video. The buffer
+    is empty until the first step; afterwards it is part of the state, so that a resumed fit goes on exactly.
+    """
+
+    frames_TCHW: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("frames_TCHW", None)
+
+    def fill(self, num_frames: int, evaluate: Callable[[float], Evaluation]) -> None:
+        """Allocate the buffer and evaluate every frame once, one at a time."""
+        first = evaluate(0.0).rgb_NCHW
+        shape = (num_frames, *first.shape[1:])
+        self.frames_TCHW = torch.empty(shape, dtype=torch.uint8, device=first.device)
+        for index in range(num_frames):
+            rgb_NCHW = evaluate(float(index)).rgb_NCHW if index else first
+            self.write(torch.tensor([index]), rgb_NCHW)
+
+    def write(self, index_N: Tensor, rgb_NCHW: Tensor) -> None:
+        """Replace frames ``index_N``."""
+        self._frames(rgb_NCHW.device)[index_N] = (rgb_NCHW.detach() * 255).round().to(torch.uint8)
+
+    def read(self, times: Sequence[float | None], device: torch.device) -> Tensor:
+        """Return frames (N, 3, H, W) in [0, 1]; None is a black frame."""
+        frames_TCHW = self._frames(device)
+        index_N = torch.tensor([0 if time is None else int(time) for time in times], device=device)
+        there_N = torch.tensor([time is not None for time in times], device=device)
+        return frames_TCHW[index_N].float() / 255 * there_N.view(-1, 1, 1, 1)
+
+    def _frames(self, device: torch.device) -> Tensor:
+        assert self.frames_TCHW is not None
+        # A state read from a file may have put it elsewhere.
+        self.frames_TCHW = self.frames_TCHW.to(device)
+        return self.frames_TCHW
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Empty in one and filled in the other: take over what the state has.
+        saved = state_dict.get(f"{prefix}frames_TCHW")
+        self.frames_TCHW = None if saved is None else torch.empty_like(saved)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+# -- neighbours while decoding -------------------------------------------------------------------------------
+
+
+def values_state(module: nn.Module) -> object:
+    """Return what differs as soon as a parameter of ``module`` changed or moved, to compare for equality."""
+    parameters = list(module.parameters())
+    if any(parameter.is_inference() for parameter in parameters):
+        return object()  # changes of these are not counted: never equal
+    device = parameters[0].device.type
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    cast = torch.get_autocast_dtype(device) if casts else None
+    return cast, tuple((parameter.data_ptr(), parameter._version) for parameter in parameters)
+
+
+class _Ring:
+    """The frames evaluated last, while nothing that decides them has changed."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._state: object = None
+        self._frames: OrderedDict[float, Evaluation] = OrderedDict()
+
+    def get(self, time: float, state: object, evaluate: Callable[[float], Evaluation]) -> Evaluation:
+        if state != self._state:
+            self._frames.clear()
+            self._state = state
+        if time not in self._frames:
+            self._frames[time] = evaluate(time)
+        self._frames.move_to_end(time)
+        if len(self._frames) > self.capacity:
+            self._frames.popitem(last=False)
+        return self._frames[time]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"capacity": self.capacity, "_state": None, "_frames": OrderedDict()}
+
+
+@dataclass(frozen=True)
+class FlowGuide:
+    """Finds a frame's neighbours and improves the frame with them.
+
+    Parameters
+    ----------
+    num_frames
+        Frames of the video.
+    offsets
+        Neighbours, in frames relative to the frame, 0 excluded; empty: independent frames are the result.
+    scale
+        How many times larger frames are than flow maps.
+    align_corners
+        See :func:`warp`.
+    missing
+        A neighbour before the first or after the last frame is black, or that frame.
+
+    Decoding keeps at most 2 · max |offset| + 2 frames: enough to evaluate each frame once when frames are
+    decoded in order. Frames are evaluated one at a time, so that their order does not change them.
+    """
+
+    num_frames: int
+    offsets: tuple[int, ...]
+    scale: int
+    align_corners: bool
+    missing: MissingNeighbour
+    ring: _Ring = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        reach = max((abs(offset) for offset in self.offsets), default=0)
+        object.__setattr__(self, "ring", _Ring(2 * reach + 2))
+
+    def neighbour_times(self, time: float) -> list[float | None]:
+        """Return the time of each neighbour of the frame at ``time``; None where there is none."""
+        last = self.num_frames - 1
+        if self.missing == "clamp":
+            return [min(max(time + offset, 0.0), float(last)) for offset in self.offsets]
+        return [time + offset if 0 <= time + offset <= last else None for offset in self.offsets]
+
+    def combine(self, own: Evaluation, neighbour_NACHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return final and aggregated frames (N, 3, H, W); the final ones in [0, 1]."""
+        num_neighbours, size = len(self.offsets), own.rgb_NCHW.shape[-2:]
+        flow_NCHW = own.flow_NCHW[:, : 2 * num_neighbours]
+        logit_NAHW = own.flow_NCHW[:, 2 * num_neighbours :]
+        if self.scale > 1:
+            flow_NCHW = F.interpolate(flow_NCHW, size, mode="bilinear", align_corners=False) * self.scale
+            logit_NAHW = F.interpolate(logit_NAHW, size, mode="nearest")
+        warped_NACHW = warp(
+            neighbour_NACHW.flatten(0, 1),
+            flow_NCHW.reshape(-1, 2, *size),
+            align_corners=self.align_corners,
+        ).view(len(own), num_neighbours, 3, *size)
+        aggregated_NCHW = (logit_NAHW.softmax(1).unsqueeze(2) * warped_NACHW).sum(1)
+        share_N2HW = own.blend_NCHW.softmax(1)
+        final_NCHW = share_N2HW[:, :1] * own.rgb_NCHW + share_N2HW[:, 1:] * aggregated_NCHW
+        return final_NCHW.clamp(0, 1), aggregated_NCHW  # roundings may leave the range
+
+    def decode(
+        self,
+        time_N: Tensor,
+        evaluate_all: Callable[[], Evaluation],
+        evaluate_one: Callable[[float], Evaluation],
+        state: object,
+    ) -> Tensor:
+        """Return frames (N, 3, H, W) at ``time_N``.
+
+        ``evaluate_all`` evaluates all of them, ``evaluate_one`` the frame at a time. Without gradients frames
+        come one by one from the ring while ``state`` stays the same; None keeps nothing. With gradients the
+        frames are one batch, into whose neighbours no gradient flows.
+        """
+        times = [float(time) for time in time_N.tolist()]
+        if torch.is_grad_enabled():
+            own = evaluate_all()
+            return (
+                self.combine(own, self._fresh(times, own, evaluate_one))[0] if self.offsets else own.rgb_NCHW
+            )
+        ring = _Ring(self.ring.capacity) if state is None else self.ring
+        return torch.cat([self._decode_one(time, ring, state, evaluate_one) for time in times])
+
+    def training_outputs(
+        self,
+        time_N: Tensor,
+        own: Evaluation,
+        buffer: FrameBuffer,
+        evaluate_one: Callable[[float], Evaluation],
+    ) -> tuple[tuple[float, Tensor], ...]:
+        """Return weights of the loss with final, independent and aggregated frames; update the buffer.
+
+        ``time_N`` are whole frames. Neighbours come from the buffer, which is filled if it is empty.
+        """
+        if not self.offsets:
+            return ((1.0, own.rgb_NCHW),)
+        if buffer.frames_TCHW is None:
+            with torch.no_grad():
+                buffer.fill(self.num_frames, evaluate_one)
+        times = [float(round(time)) for time in time_N.tolist()]
+        device, shape = own.rgb_NCHW.device, own.rgb_NCHW.shape
+        buffer.write(torch.tensor(times, device=device).long(), own.rgb_NCHW)
+        near_times = [near for time in times for near in self.neighbour_times(time)]
+        near_NACHW = buffer.read(near_times, device).view(len(own), len(self.offsets), *shape[1:])
+        final_NCHW, aggregated_NCHW = self.combine(own, near_NACHW)
+        return (
+            (1.0, final_NCHW),
+            (AUXILIARY_WEIGHT, own.rgb_NCHW),
+            (AUXILIARY_WEIGHT, aggregated_NCHW),
+        )
+
+    def _decode_one(
+        self, time: float, ring: _Ring, state: object, evaluate: Callable[[float], Evaluation]
+    ) -> Tensor:
+        own = ring.get(time, state, evaluate)
+        if not self.offsets:
+            return own.rgb_NCHW
+        # Without values there is nothing to decode: count what a frame costs where all come in order.
+        near_times = [] if own.rgb_NCHW.is_meta else self.neighbour_times(time)
+        near = {t: ring.get(t, state, evaluate).rgb_NCHW for t in near_times if t is not None}
+        return self.combine(own, self._stack([time], own, near))[0]
+
+    def _fresh(
+        self, times: Sequence[float], own: Evaluation, evaluate: Callable[[float], Evaluation]
+    ) -> Tensor:
+        near = {time: own.rgb_NCHW[row : row + 1].detach() for row, time in enumerate(times)}
+        with torch.no_grad():
+            for wanted in (near_time for time in times for near_time in self.neighbour_times(time)):
+                if wanted is not None and wanted not in near:
+                    near[wanted] = evaluate(wanted).rgb_NCHW
+        return self._stack(times, own, near)
+
+    def _stack(self, times: Sequence[float], own: Evaluation, near: Mapping[float, Tensor]) -> Tensor:
+        """Return the neighbours (N, A, 3, H, W) of frames at ``times``, black where there is none."""
+        black_NCHW = torch.zeros_like(own.rgb_NCHW[:1])
+        rows = [
+            [black_NCHW if near_time is None else near.get(near_time, black_NCHW) for near_time in near_times]
+            for near_times in map(self.neighbour_times, times)
+        ]
+        return torch.stack([torch.cat(row) for row in rows])

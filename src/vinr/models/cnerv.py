@@ -1,0 +1,171 @@
+"""C-NeRV: a map of time and place, decoded by time-modulated convolutions alone.
+
+C. Gomes, R. Azevedo, C. Schroers, "Video Compression With Entropy-Constrained Neural Representations", CVPR
+2023. No code is public, and descriptions leave layers open. T-NeRV (CVPR 2024), from the same laboratory,
+measures it level with E-NeRV, whose decoder it is said to follow: that decoder is taken, and what is a guess
+is a setting. The paper's other half, fitting under a learned entropy model, is no part of the network.
+
+::
+
+    time t ──────> one plane ──┐
+    cell (y, x) ─> two planes ─┴─> sin, cos of each ──> 1×1 conv ──> 3×3 conv ──> (C0, h, w)
+    time t ──> sin, cos ──> linear ×2 = condition                                     │
+                      └──> [modulated norm → conv → depth to space s → act] per stage ──> 1×1 conv ──> sigmoid
+
+Axes: N frames of a batch, P cells of the grid, F features, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from vinr.models._base import IndexModel, ModelConfig
+from vinr.models._blocks import (
+    ActivationName,
+    Kernel,
+    OutputName,
+    Strides,
+    Width,
+    Widths,
+    check_kernels,
+    check_stages,
+    make_activation,
+    make_mlp,
+    require_whole_frames,
+    squash,
+)
+from vinr.models._encodings import EncodingOrder, TimeEncoding, TimeNorm
+from vinr.models._modulated import GridEncoding, ModulatedDecoder, check_frequencies, cover_frame
+from vinr.models._sizing import choose_strides, taper
+from vinr.video.spec import Query, VideoSpec
+
+__all__ = ["CNeRV", "CNeRVConfig"]
+
+# E-NeRV's decoder: the first stage triples the channels, then they halve, not below 96.
+EXPANSION = 3
+REDUCTION = 2.0
+LOWER_WIDTH = 96
+TARGET_GRID = (9, 16)
+# Bounds of configure(): the thinnest network, and below which C0 the encodings get fewer frequencies.
+MIN_WIDTH = 4
+MIN_STEM_WIDTH = 8
+MIN_LEVELS = 8
+FULL_LEVELS_WIDTH = 32
+
+
+class CNeRVConfig(ModelConfig):
+    """Architecture of C-NeRV; the defaults are those of the 12.5 M network."""
+
+    size_fields: ClassVar[tuple[str, ...]] = ("widths", "stem_channels")
+
+    strides: Strides = Field(description="upsampling of each stage, 1 to 16")
+    widths: Widths = Field(description="channels of the first grid and after each stage, 1 to 4096")
+    stem_channels: Width = Field(256, description="channels between the two convolutions of the stem")
+    stem_kernel: Kernel = Field(3, description="kernel of the stem's second convolution, odd")
+    condition_width: Width = Field(128, description="length of the vector that modulates the stages")
+    modulation: bool = Field(True, description="normalise and modulate the input of each stage by time")
+    base: float = Field(1.25, gt=1, le=10, description="ratio of neighbouring frequencies of the encodings")
+    levels: int = Field(80, ge=1, le=256, description="frequencies of the time's encoding")
+    grid_levels: int = Field(80, ge=1, le=256, description="frequencies of the rows' and columns' encodings")
+    encoding_order: EncodingOrder = Field(
+        "interleaved", description="sine and cosine one after the other; or all sines, then all cosines"
+    )
+    time_norm: TimeNorm = Field("i/T", description="time of frame i of T frames")
+    stem_height: int | None = Field(None, ge=1, le=512, description="rows of the first grid; none: as needed")
+    stem_width: int | None = Field(
+        None, ge=1, le=512, description="columns of the first grid; none: as needed"
+    )
+    activation: ActivationName = Field("gelu", description="non-linearity after each layer but the last")
+    output: OutputName = Field("sigmoid", description="last step: sigmoid, ½ tanh + ½, or plus output_offset")
+    output_offset: float = Field(
+        0.5, ge=-1, le=1, description="added under output = offset, which has no bounds"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> CNeRVConfig:
+        check_stages(self.strides, self.widths)
+        check_kernels(self.stem_kernel)
+        check_frequencies(self.base, max(self.levels, self.grid_levels))
+        return self
+
+
+class CNeRV(IndexModel):
+    """C-NeRV (CVPR 2023): a convolutional network from a map of time and place to the frame."""
+
+    Config = CNeRVConfig
+
+    def __init__(self, config: CNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
+        super().__init__(config, video, with_encoder=with_encoder)
+        self.config = config
+        self.stem_grid = cover_frame(
+            video.height, video.width, config.strides, (config.stem_height, config.stem_width)
+        )
+        self.encoding = TimeEncoding(
+            video.num_frames, config.base, config.levels, config.encoding_order, config.time_norm
+        )
+        self.grid_encoding = GridEncoding(
+            self.stem_grid, base=config.base, levels=config.grid_levels, order=config.encoding_order
+        )
+        features = self.encoding.num_features + self.grid_encoding.num_features
+        self.stem = nn.Sequential(
+            nn.Conv2d(features, config.stem_channels, 1),
+            make_activation(config.activation),
+            nn.Conv2d(
+                config.stem_channels, config.widths[0], config.stem_kernel, padding=config.stem_kernel // 2
+            ),
+            make_activation(config.activation),
+        )
+        condition_width = config.condition_width if config.modulation else 0
+        chain = [self.encoding.num_features, condition_width, condition_width] if config.modulation else []
+        self.time_condition = make_mlp(chain, config.activation)
+        self.decoder = ModulatedDecoder(
+            config.widths,
+            config.strides,
+            condition_features=condition_width,
+            activation=config.activation,
+        )
+
+    @classmethod
+    def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> CNeRVConfig:
+        """See :meth:`VideoModel.configure`; ``width`` is C0 before rounding.
+
+        All parts shrink with it, in about the proportions of the 12.5 M network (C0 = 201).
+        """
+        chosen = dict(settings)
+        if "strides" not in chosen:
+            chosen["strides"] = choose_strides(video.height, video.width, target_grid=TARGET_GRID)
+        if "widths" not in chosen:
+            lower = min(max(width / 2, MIN_WIDTH), LOWER_WIDTH)
+            tail = taper(EXPANSION * width, len(chosen["strides"]), reduction=REDUCTION, lower=lower)
+            chosen["widths"] = (*taper(width, 1, reduction=REDUCTION, lower=MIN_WIDTH), *tail)
+        stem_channels = taper(1.28 * width, 1, reduction=REDUCTION, lower=MIN_STEM_WIDTH)[0]
+        chosen.setdefault("stem_channels", stem_channels)
+        chosen.setdefault("condition_width", min(-(-stem_channels // 2), 512))
+        levels = CNeRVConfig.model_fields["levels"].default
+        levels = min(max(round(levels * width / FULL_LEVELS_WIDTH), MIN_LEVELS), levels)
+        chosen.setdefault("levels", levels)
+        chosen.setdefault("grid_levels", levels)
+        return CNeRVConfig(**chosen)
+
+    def coded_size(self) -> tuple[int, int]:
+        """See :meth:`VideoModel.coded_size`: the first grid times the product of the strides."""
+        multiple = math.prod(self.config.strides)
+        return self.stem_grid[0] * multiple, self.stem_grid[1] * multiple
+
+    def decode(self, query: Query) -> Tensor:
+        """See :meth:`IndexModel.decode`; under ``output = "offset"`` values may leave [0, 1]."""
+        require_whole_frames(query)
+        weight = self.decoder.head.weight
+        time_NF = self.encoding(query.time_N).to(weight)
+        grid_PF = self.grid_encoding.like(weight)
+        plane_NPF = time_NF[:, None].expand(-1, len(grid_PF), -1)
+        map_NPF = torch.cat([plane_NPF, grid_PF.expand(len(time_NF), -1, -1)], dim=2)
+        feature_NCHW = self.stem(map_NPF.transpose(1, 2).reshape(len(time_NF), -1, *self.stem_grid))
+        raw_NCHW = self.decoder(feature_NCHW, self.time_condition(time_NF))
+        return squash(raw_NCHW, self.config.output, self.config.output_offset)

@@ -1,0 +1,292 @@
+"""DNeRV: HNeRV with a second stored embedding, that of the differences to the neighbouring frames.
+
+Q. Zhao, M. S. Asif, Z. Ma, "DNeRV: Modeling Inherent Dynamics via Difference Neural Representation for
+Videos", CVPR 2023, https://arxiv.org/abs/2304.06544. Not D-NeRV, which represents many diverse videos.
+
+::
+
+    frame (3, H, W) ──────────────────> encoder ──> content (16, h, w)        while fitting;
+    differences to both neighbours ──> encoder ──> difference (2, h', w')    both stored, one a frame
+
+    content ──> 1×1 conv ──> [conv k → depth to space s → act] per stage up to fuse_after = x ─┐
+    difference ──> 1×1 conv ──> one such block more, if its map is smaller = d ────────────────┤
+                ┌──────────────────────────────────────────────────────────────────────────────┘
+                └─> s · tanh(A x + B d) + (1 − s) · x,  s = σ(C x + D d)
+                      ──> [conv k → depth to space s → act] per later stage ──> 3×3 conv ──> sigmoid
+
+Axes: N frames of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from vinr.models._base import HybridModel, Latents, ModelConfig
+from vinr.models._blocks import (
+    ActivationName,
+    ChannelNorm,
+    Kernel,
+    OutputName,
+    Strides,
+    UpsampleBlock,
+    Width,
+    Widths,
+    check_kernels,
+    check_stages,
+    padded,
+    require_whole_frames,
+    squash,
+    stage_kernels,
+)
+from vinr.models._sizing import choose_strides, taper
+from vinr.models.hnerv import LOWER_WIDTH, MAX_LATENT_SHARE, MIN_WIDTH, REDUCTION
+from vinr.video.spec import FrameSource, Query, VideoSpec
+
+__all__ = ["DNeRV", "DNeRVConfig", "frame_differences"]
+
+# Three colours, each with its difference to the frame before and to the frame after.
+DIFFERENCE_INPUTS = 6
+MAX_STRIDE = 16
+
+
+class DNeRVConfig(ModelConfig):
+    """Architecture of DNeRV; the defaults are those of the released code, but ``fuse_after``."""
+
+    size_fields: ClassVar[tuple[str, ...]] = ("widths",)
+
+    strides: Strides = Field(description="upsampling of each decoder stage and reductions of the encoder")
+    widths: Widths = Field(description="channels after the stem and after each stage, 1 to 4096")
+    content_channels: Width = Field(16, description="channels of a frame's stored content embedding")
+    difference_channels: Width = Field(2, description="channels of a frame's stored difference embedding")
+    difference_strides: Strides = Field(description="reductions of the differences' encoder")
+    fuse_after: int = Field(1, ge=1, le=8, description="stage after which the differences join, from 1")
+    fusion_kernel: Kernel = Field(3, description="kernel of the fusion's four convolutions, odd")
+    encoder_width: Width = Field(64, description="channels inside both encoders")
+    kernel_min: Kernel = Field(1, description="kernel of the first stage, odd; it grows by 2 a stage")
+    kernel_max: Kernel = Field(5, description="largest kernel of a stage, odd")
+    difference_kernel: Kernel = Field(3, description="kernel of the block that enlarges differences, odd")
+    head_kernel: Kernel = Field(3, description="kernel of the last convolution, odd")
+    activation: ActivationName = Field("gelu", description="non-linearity after each block")
+    output: OutputName = Field("sigmoid", description="last step: sigmoid, ½ tanh + ½, or plus output_offset")
+    output_offset: float = Field(
+        0.5, ge=-1, le=1, description="added under output = offset, which has no bounds"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> DNeRVConfig:
+        check_stages(self.strides, self.widths)
+        check_kernels(
+            self.kernel_min, self.kernel_max, self.difference_kernel, self.fusion_kernel, self.head_kernel
+        )
+        if self.fuse_after > len(self.strides):
+            raise ValueError(f"fuse_after {self.fuse_after} exceeds the {len(self.strides)} stages")
+        whole, later = math.prod(self.difference_strides), math.prod(self.strides[self.fuse_after :])
+        if whole % later or math.prod(self.strides) % whole:
+            raise ValueError(
+                f"difference_strides {self.difference_strides} must multiply to a multiple of {later}, what "
+                f"follows the fusion, and to a divisor of {math.prod(self.strides)}, the product of strides"
+            )
+        if whole // later > MAX_STRIDE:
+            raise ValueError(
+                f"difference_strides {self.difference_strides} leave differences to be enlarged "
+                f"{whole // later} times, more than {MAX_STRIDE}; fuse earlier or take smaller strides"
+            )
+        return self
+
+    @property
+    def difference_stride(self) -> int:
+        """How many times smaller the difference embedding is than the map it joins."""
+        return math.prod(self.difference_strides) // math.prod(self.strides[self.fuse_after :])
+
+
+def frame_differences(before_NCHW: Tensor, frame_NCHW: Tensor, after_NCHW: Tensor) -> Tensor:
+    """Return what changes from the frame before and to the frame after, per colour: (N, 6, H, W).
+
+    Channels are red minus the red before, red after minus red, then the same of green and of blue.
+    """
+    pairs = torch.stack([frame_NCHW - before_NCHW, after_NCHW - frame_NCHW], dim=2)
+    return pairs.flatten(1, 2)
+
+
+class _EncoderStage(nn.Module):
+    """Strided convolution, LayerNorm over channels, and a residual 7×7 depthwise → 1×1 → GELU → 1×1."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.downsample_conv = nn.Conv2d(in_channels, channels, stride, stride)
+        self.downsample_norm = ChannelNorm(channels)
+        self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.pointwise_conv1 = nn.Conv2d(channels, 4 * channels, 1)
+        self.pointwise_conv2 = nn.Conv2d(4 * channels, channels, 1)
+
+    def forward(self, feature_NCHW: Tensor) -> Tensor:
+        feature_NCHW = self.downsample_norm(self.downsample_conv(feature_NCHW))
+        branch_NCHW = F.gelu(self.pointwise_conv1(self.depthwise_conv(feature_NCHW)))
+        out: Tensor = feature_NCHW + self.pointwise_conv2(branch_NCHW)
+        return out
+
+
+def _make_encoder(in_channels: int, strides: Sequence[int], width: int, channels: int) -> nn.Sequential:
+    inputs = [in_channels, *[width] * (len(strides) - 1)]
+    stages = [_EncoderStage(before, width, stride) for before, stride in zip(inputs, strides, strict=True)]
+    return nn.Sequential(*stages, nn.Conv2d(width, channels, 1))
+
+
+class _Encoders(nn.Module):
+    """Both encoders; needed while fitting only."""
+
+    def __init__(self, config: DNeRVConfig) -> None:
+        super().__init__()
+        width = config.encoder_width
+        self.content = _make_encoder(3, config.strides, width, config.content_channels)
+        self.difference = _make_encoder(
+            DIFFERENCE_INPUTS, config.difference_strides, width, config.difference_channels
+        )
+
+    def forward(self, frame_NCHW: Tensor, difference_NCHW: Tensor) -> Latents:
+        return Latents({"content": self.content(frame_NCHW), "difference": self.difference(difference_NCHW)})
+
+
+class _Fusion(nn.Module):
+    """Mixes content with a candidate made of content and differences, as a gate says (the paper's CCU)."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.candidate_content, self.candidate_difference, self.gate_content, self.gate_difference = (
+            nn.Conv2d(channels, channels, kernel, padding=kernel // 2) for _ in range(4)
+        )
+
+    def forward(self, content_NCHW: Tensor, difference_NCHW: Tensor) -> Tensor:
+        candidate_NCHW = torch.tanh(
+            self.candidate_content(content_NCHW) + self.candidate_difference(difference_NCHW)
+        )
+        gate_NCHW = torch.sigmoid(self.gate_content(content_NCHW) + self.gate_difference(difference_NCHW))
+        return gate_NCHW * candidate_NCHW + (1 - gate_NCHW) * content_NCHW
+
+
+class DNeRV(HybridModel):
+    """DNeRV (CVPR 2023): stored embeddings of frames and of their differences, fused in the decoder."""
+
+    Config = DNeRVConfig
+
+    def __init__(self, config: DNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
+        super().__init__(config, video, with_encoder=with_encoder)
+        self.config = config
+        self.encoder = _Encoders(config) if with_encoder else None
+        widths, fuse_after = config.widths, config.fuse_after
+        self.stem = nn.Conv2d(config.content_channels, widths[0], 1)
+        kernels = stage_kernels(config.kernel_min, config.kernel_max, len(config.strides))
+        stages = zip(widths, widths[1:], config.strides, kernels, strict=False)
+        self.blocks = nn.ModuleList(
+            UpsampleBlock(before, after, stride=stride, kernel=kernel, activation=config.activation)
+            for before, after, stride, kernel in stages
+        )
+        self.difference_branch = nn.Sequential(*_make_branch(config))
+        self.fusion = _Fusion(widths[fuse_after], config.fusion_kernel)
+        self.head = nn.Conv2d(widths[-1], 3, config.head_kernel, padding=config.head_kernel // 2)
+
+    @classmethod
+    def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> DNeRVConfig:
+        """See :meth:`VideoModel.configure`; ``width`` is C0 before rounding.
+
+        Differences join after the first stage, at the size of its map or, where that costs too much, enlarged
+        by it. Both embeddings get as many channels, up to 16 and 2, as keep them within 35 % of the total.
+        """
+        chosen = dict(settings)
+        strides = tuple(chosen.setdefault("strides", choose_strides(video.height, video.width)))
+        lower = max(MIN_WIDTH, min(LOWER_WIDTH, width))
+        chosen.setdefault("widths", taper(width, len(strides) + 1, reduction=REDUCTION, lower=lower))
+        fuse_after = chosen.setdefault("fuse_after", DNeRVConfig.model_fields["fuse_after"].default)
+        small_map = {"difference_strides": strides[max(fuse_after - 1, 0) :] or strides}
+        thin = {"content_channels": 1, "difference_channels": 1} | small_map
+        model = cls.on_meta(DNeRVConfig(**(thin | chosen)), video)
+        latents = sum(math.prod(shape) for shape in model.per_frame_shapes().values())
+        weights = model.num_stored() - latents * video.num_frames
+        affordable = weights * MAX_LATENT_SHARE / (1 - MAX_LATENT_SHARE) / video.num_frames
+        embeddings = _choose_embeddings(strides, fuse_after, math.prod(model.coded_size()), affordable)
+        return DNeRVConfig(**(embeddings | chosen))
+
+    def coded_size(self) -> tuple[int, int]:
+        """See :meth:`VideoModel.coded_size`: multiples of the product of the strides."""
+        multiple = math.prod(self.config.strides)
+        return padded(self.video.height, multiple), padded(self.video.width, multiple)
+
+    def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See :meth:`VideoModel.per_frame_shapes`: the embeddings of content and of differences."""
+        height, width = self.coded_size()
+        content, difference = math.prod(self.config.strides), math.prod(self.config.difference_strides)
+        return {
+            "content": (self.config.content_channels, height // content, width // content),
+            "difference": (self.config.difference_channels, height // difference, width // difference),
+        }
+
+    def encode(self, source: FrameSource, index_N: Tensor) -> Latents:
+        """See :meth:`HybridModel.encode`; reads both neighbours too.
+
+        The first and the last frame of a clip take themselves for the neighbour that is missing.
+        """
+        if self.encoder is None:
+            raise ValueError("the encoder was dropped; give no source")
+        before_NCHW, frame_NCHW, after_NCHW = self.read_frames(source, self._neighbours(index_N)).chunk(3)
+        latents: Latents = self.encoder(frame_NCHW, frame_differences(before_NCHW, frame_NCHW, after_NCHW))
+        return latents
+
+    def _neighbours(self, index_N: Tensor) -> Tensor:
+        """Return the frames before ``index_N``, those themselves, and those after, within their own clip."""
+        lengths = torch.tensor(self.video.span_lengths, device=index_N.device)
+        ends = lengths.cumsum(0)
+        clip_N = torch.bucketize(index_N, ends, right=True)
+        first_N, last_N = (ends - lengths)[clip_N], ends[clip_N] - 1
+        return torch.cat([(index_N - 1).maximum(first_N), index_N, (index_N + 1).minimum(last_N)])
+
+    def decode(self, query: Query, latents: Latents) -> Tensor:
+        """See :meth:`HybridModel.decode`; under ``output = "offset"`` values may leave [0, 1]."""
+        require_whole_frames(query)
+        feature_NCHW = self.stem(latents.per_frame["content"])
+        for number, block in enumerate(self.blocks, start=1):
+            feature_NCHW = block(feature_NCHW)
+            if number == self.config.fuse_after:
+                feature_NCHW = self.fusion(
+                    feature_NCHW, self.difference_branch(latents.per_frame["difference"])
+                )
+        return squash(self.head(feature_NCHW), self.config.output, self.config.output_offset)
+
+
+def _make_branch(config: DNeRVConfig) -> list[nn.Module]:
+    """Return what brings the difference embedding to channels and size of the map it joins."""
+    before, after = config.widths[config.fuse_after - 1 : config.fuse_after + 1]
+    stride = config.difference_stride
+    if stride == 1:
+        return [nn.Conv2d(config.difference_channels, after, 1)]
+    block = UpsampleBlock(
+        before, after, stride=stride, kernel=config.difference_kernel, activation=config.activation
+    )
+    return [nn.Conv2d(config.difference_channels, before, 1), block]
+
+
+def _choose_embeddings(
+    strides: tuple[int, ...], fuse_after: int, num_pixels: int, affordable: float
+) -> dict[str, Any]:
+    """Return channels of both embeddings and strides of the differences for so many numbers a frame."""
+    content = int(DNeRVConfig.model_fields["content_channels"].default)
+    difference = int(DNeRVConfig.model_fields["difference_channels"].default)
+    content_cells = num_pixels // math.prod(strides) ** 2
+    large_map, small_map = strides[fuse_after:], strides[fuse_after - 1 :]
+    cells = num_pixels // math.prod(large_map) ** 2
+    if not large_map or affordable < content_cells + cells:
+        large_map, cells = small_map, num_pixels // math.prod(small_map) ** 2
+    if affordable < content * content_cells + difference * cells:
+        difference = 1
+    content = max(1, min(content, int((affordable - difference * cells) / content_cells)))
+    return {
+        "content_channels": content,
+        "difference_channels": difference,
+        "difference_strides": large_map,
+    }

@@ -1,0 +1,265 @@
+"""FFNeRV: features from grids over time, and frames improved by warping their neighbours.
+
+J. C. Lee, D. Rho, J. H. Ko, E. Park, "FFNeRV: Flow-Guided Frame-Wise Neural Representations for Videos", ACM
+MM 2023, https://arxiv.org/abs/2212.12294. The presets reproduce its two networks, and the sizes at which
+HiNeRV compares with it.
+
+::
+
+    time ──> grids of 64, 128, … maps, interpolated in time ──> concat (C0, h0, w0)
+         ──> [3×3 conv → s²·C → depth to space s → GELU] per stage
+              ├─ at a quarter of the frame ──> 1×1 ──> flow to each neighbour, logits
+              └─ at the end ──> 1×1 ──> independent frame, 2 blend logits
+    independent frames of the neighbours ──> warp, mix, blend ──> frame      (_flow.py)
+
+Axes: N frames of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vinr.models._base import IndexModel, ModelConfig
+from vinr.models._blocks import (
+    ActivationName,
+    Strides,
+    UpsampleBlock,
+    Widths,
+    check_stages,
+    make_activation,
+    padded,
+    require_whole_frames,
+)
+from vinr.models._flow import (
+    Evaluation,
+    FlowGuide,
+    FlowHeads,
+    FrameBuffer,
+    MissingNeighbour,
+    Offsets,
+    SquashName,
+    flow_stage,
+    values_state,
+)
+from vinr.models._grids import GridFrames, TemporalGrids, grid_frames_for, grid_size
+from vinr.models._sizing import MAX_WIDTH, choose_strides, taper
+from vinr.video.spec import FrameSource, Query, VideoSpec
+
+__all__ = ["FFNeRV", "FFNeRVConfig"]
+
+# Section 4.1: grids of 64, 128, 256 and 512 maps for 600 frames; channels halve a stage, not below 96.
+GRID_SHARES = (64 / 600, 128 / 600, 256 / 600, 512 / 600)
+REDUCTION = 2.0
+LOWER_WIDTH = 96
+TARGET_GRID = (9, 16)
+# Smaller networks keep their last stages this much wider than the first, as those HiNeRV compares with.
+LOWER_WIDTH_SHARE = 4 / 3
+# The thinnest network that configure() makes.
+MIN_WIDTH = 4
+# Strides from here on are not factorised under block = "compact" (code: only 5 occurs).
+PLAIN_STRIDE = 5
+GROUPS = 8
+
+
+class FFNeRVConfig(ModelConfig):
+    """Architecture of FFNeRV; the defaults are those of the paper's representation experiments."""
+
+    size_fields: ClassVar[tuple[str, ...]] = ("widths", "grid_frames")
+
+    strides: Strides = Field(description="upsampling of each stage, 1 to 16")
+    widths: Widths = Field(
+        description="channels of all grids together and after each stage, 1 to 4096; the first one a "
+        "multiple of the number of grids"
+    )
+    grid_frames: GridFrames = Field(
+        min_length=1, description="maps in time of each grid, at most eight grids"
+    )
+    block: Literal["conv", "compact"] = Field(
+        "conv", description="3×3 convolution; or, below stride 5, one in 8 groups and a 1×1 convolution"
+    )
+    weight_bits: int | None = Field(
+        None,
+        ge=2,
+        le=8,
+        description="use tanh of all numbers, rounded down to so many bits; none: as they are",
+    )
+    neighbours: Offsets = Field(
+        (-2, -1, 1, 2), description="frames to warp, relative to the frame; may be none"
+    )
+    warp_align_corners: bool = Field(
+        True, description="zero flow is the identity; false: off by up to half a pixel as in the paper's code"
+    )
+    oob: MissingNeighbour = Field("zero", description="neighbours outside the video: black, or the end frame")
+    activation: ActivationName = Field("gelu", description="non-linearity after each stage")
+    output: SquashName = Field("tanh", description="last step of independent frames: ½ tanh + ½, or sigmoid")
+
+    @model_validator(mode="after")
+    def _check(self) -> FFNeRVConfig:
+        check_stages(self.strides, self.widths)
+        if self.widths[0] % len(self.grid_frames):
+            raise ValueError(
+                f"the first of widths {self.widths} must split into {len(self.grid_frames)} grids"
+            )
+        if 0 in self.neighbours:
+            raise ValueError(f"neighbours {self.neighbours} must not hold 0, the frame itself")
+        return self
+
+
+class FFNeRV(IndexModel):
+    """FFNeRV (ACM MM 2023): temporal feature grids, and frames refined by warped neighbours."""
+
+    Config = FFNeRVConfig
+
+    def __init__(self, config: FFNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
+        super().__init__(config, video, with_encoder=with_encoder)
+        self.config = config
+        _, scale = flow_stage(config.strides)
+        self.network = _Network(config, video.num_frames, grid_size(video, config.strides))
+        self.guide = FlowGuide(
+            video.num_frames, config.neighbours, scale, config.warp_align_corners, config.oob
+        )
+        self.buffer = FrameBuffer() if with_encoder and config.neighbours else None
+
+    @classmethod
+    def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> FFNeRVConfig:
+        """See :meth:`VideoModel.configure`; ``width`` is C0 before rounding.
+
+        Grids have maps for 1/9, 1/5, 2/5 and 6/7 of the frames as published. C0 is rounded up to a multiple
+        of their number, and their maps are thinned out in time by as much.
+        """
+        chosen = dict(settings)
+        nominal = chosen.get("grid_frames") or grid_frames_for(video.num_frames, GRID_SHARES)
+        chosen.setdefault("strides", choose_strides(video.height, video.width, target_grid=TARGET_GRID))
+        multiple = math.lcm(len(nominal), GROUPS) if chosen.get("block") == "compact" else len(nominal)
+        if "widths" not in chosen:
+            chosen["widths"] = _widths(width, chosen, multiple)
+        share = min(width / chosen["widths"][0], 1.0)
+        chosen.setdefault("grid_frames", tuple(max(round(frames * share), 1) for frames in nominal))
+        return FFNeRVConfig(**chosen)
+
+    def coded_size(self) -> tuple[int, int]:
+        """See :meth:`VideoModel.coded_size`: multiples of the product of the strides."""
+        multiple = math.prod(self.config.strides)
+        return padded(self.video.height, multiple), padded(self.video.width, multiple)
+
+    def decode(self, query: Query) -> Tensor:
+        """See :meth:`IndexModel.decode`."""
+        require_whole_frames(query)
+        return self.guide.decode(
+            query.time_N,
+            lambda: self._evaluate(query.time_N),
+            lambda time: self._evaluate(_as_time(time, query)),
+            values_state(self),
+        )
+
+    def training_outputs(self, query: Query, source: FrameSource) -> tuple[tuple[float, Tensor], ...]:
+        """See :meth:`VideoModel.training_outputs`: final, independent and aggregated frames."""
+        require_whole_frames(query)
+        if self.buffer is None:
+            return super().training_outputs(query, source)
+        outputs = self.guide.training_outputs(
+            query.time_N,
+            self._evaluate(query.time_N),
+            self.buffer,
+            lambda time: self._evaluate(_as_time(time, query)),
+        )
+        return tuple((share, self.crop(rgb_NCHW, query)) for share, rgb_NCHW in outputs)
+
+    def _evaluate(self, time_N: Tensor) -> Evaluation:
+        if self.config.weight_bits is None:
+            found: Evaluation = self.network(time_N)
+            return found
+        values = {
+            name: tanh_floor(value, self.config.weight_bits)
+            for name, value in self.network.named_parameters()
+        }
+        quantised: Evaluation = functional_call(self.network, values, (time_N,))
+        return quantised
+
+
+class _Network(nn.Module):
+    """Everything that is stored: grids, stages and heads."""
+
+    def __init__(self, config: FFNeRVConfig, num_frames: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        channels = config.widths[0] // len(config.grid_frames)
+        self.grids = TemporalGrids(num_frames, config.grid_frames, channels=channels, size=size)
+        self.blocks = nn.ModuleList(
+            _make_block(config, before, after, stride)
+            for before, after, stride in zip(config.widths, config.widths[1:], config.strides, strict=False)
+        )
+        self.num_coarse, _ = flow_stage(config.strides)
+        self.heads = FlowHeads(
+            config.widths[self.num_coarse],
+            config.widths[-1],
+            num_neighbours=len(config.neighbours),
+            output=config.output,
+        )
+
+    def forward(self, time_N: Tensor) -> Evaluation:
+        feature_NCHW = self.grids(time_N)
+        for block in self.blocks[: self.num_coarse]:
+            feature_NCHW = block(feature_NCHW)
+        coarse_NCHW = feature_NCHW
+        for block in self.blocks[self.num_coarse :]:
+            feature_NCHW = block(feature_NCHW)
+        found: Evaluation = self.heads(coarse_NCHW, feature_NCHW)
+        return found
+
+
+class _CompactBlock(nn.Module):
+    """3×3 convolution in groups → 1×1 convolution → depth to space → activation (section 3.4).
+
+    There are 8 groups, or 4, 2 or 1 where 8 do not divide the channels before and after.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int, activation: ActivationName
+    ) -> None:
+        super().__init__()
+        wide = out_channels * stride**2
+        groups = math.gcd(GROUPS, in_channels, wide)
+        self.grouped_conv = nn.Conv2d(in_channels, wide, 3, padding=1, groups=groups)
+        self.pointwise_conv = nn.Conv2d(wide, wide, 1)
+        self.shuffle = nn.PixelShuffle(stride)
+        self.activation = make_activation(activation)
+
+    def forward(self, feature_NCHW: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.shuffle(self.pointwise_conv(self.grouped_conv(feature_NCHW))))
+        return out
+
+
+def tanh_floor(value: Tensor, bits: int) -> Tensor:
+    """Return tanh of ``value`` cut to whole multiples of 1/(2^(bits−1) − 1); the cut has gradient 1."""
+    squashed = torch.tanh(value)
+    levels = 2 ** (bits - 1) - 1
+    cut = squashed.sign() * (squashed.abs() * levels).floor() / levels
+    passed: Tensor = cut.detach() + (squashed - squashed.detach())
+    return passed
+
+
+def _make_block(config: FFNeRVConfig, before: int, after: int, stride: int) -> nn.Module:
+    if config.block == "compact" and stride < PLAIN_STRIDE:
+        return _CompactBlock(before, after, stride=stride, activation=config.activation)
+    return UpsampleBlock(before, after, stride=stride, kernel=3, activation=config.activation)
+
+
+def _widths(width: float, chosen: Mapping[str, Any], multiple: int) -> tuple[int, ...]:
+    lower = max(MIN_WIDTH, min(LOWER_WIDTH, LOWER_WIDTH_SHARE * width))
+    num_stages = len(chosen["strides"])
+    tail = taper(max(width, MIN_WIDTH), num_stages, reduction=REDUCTION, lower=lower)
+    first = multiple * max(math.ceil(min(width, MAX_WIDTH - multiple) / multiple), 1)
+    if chosen.get("block") == "compact":
+        tail = tuple(min(padded(value, GROUPS), MAX_WIDTH) for value in tail)
+    return (first, *tail)
+
+
+def _as_time(time: float, query: Query) -> Tensor:
+    return torch.tensor([time], dtype=torch.float64, device=query.time_N.device)

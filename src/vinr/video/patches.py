@@ -1,0 +1,91 @@
+"""Cuts frames into equal patches and joins them again, without seams and without losing a pixel.
+
+::
+
+    frame, its last row and column repeated     0,0 │ 0,1 │ 0,2
+    until a grid of rows × cols fits        ──> ────┼─────┼────  ──> patches ──> joined, repeats cut off
+                                                1,0 │ 1,1 │ 1,2
+
+Axes: N frames of a clip, P patches, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vinr.video.spec import PatchGrid, Query
+
+__all__ = ["all_patches", "cut", "cut_at", "join"]
+
+
+def all_patches(index_N: Tensor, grid: PatchGrid) -> Query:
+    """Return the query of all patches of frames ``index_N``: frame by frame, then row by row."""
+    cell = torch.arange(grid.rows * grid.cols, device=index_N.device)
+    time_P = index_N.to(torch.float64).repeat_interleave(len(cell))
+    cell_P = cell.repeat(len(index_N))
+    return Query(time_P, cell_P // grid.cols, cell_P % grid.cols, grid)
+
+
+def cut(frames_NCHW: Tensor, grid: PatchGrid, *, coded_size: tuple[int, int] | None = None) -> Tensor:
+    """Return all patches of all frames in the order of :func:`all_patches`, see :func:`cut_at`."""
+    query = all_patches(torch.arange(len(frames_NCHW), device=frames_NCHW.device), grid)
+    return cut_at(frames_NCHW, query, coded_size=coded_size)
+
+
+def cut_at(frames_NCHW: Tensor, query: Query, *, coded_size: tuple[int, int] | None = None) -> Tensor:
+    """Return the patches that ``query`` asks for, of the data type of ``frames_NCHW``.
+
+    Parameters
+    ----------
+    frames_NCHW
+        All frames, of any number of channels; ``query.time_N`` counts along the first axis.
+    coded_size
+        Rows and columns that the grid divides: the frame's, or more of them, in which case the last row and
+        column are repeated. Left out: the fewest that the grid divides.
+
+    Raises
+    ------
+    ValueError
+        If ``coded_size`` is smaller than the frame or not divided by the grid.
+    """
+    height, width = frames_NCHW.shape[2:]
+    grid = query.grid
+    rows, cols = coded_size or (_divided(height, grid.rows), _divided(width, grid.cols))
+    if rows < height or cols < width or rows % grid.rows or cols % grid.cols:
+        raise ValueError(f"{grid} does not cut {rows}×{cols}, made of {height}×{width} frames, into patches")
+    device = frames_NCHW.device
+    row_PH = _positions(query.row_N.to(device), rows // grid.rows, height)
+    col_PW = _positions(query.col_N.to(device), cols // grid.cols, width)
+    frame_P = query.time_N.to(device).long()
+    # Indices around the slice: the result's axes are P, H, W, C, in the order that convolutions like.
+    patches_PHWC = frames_NCHW[frame_P[:, None, None], :, row_PH[:, :, None], col_PW[:, None, :]]
+    return patches_PHWC.permute(0, 3, 1, 2)
+
+
+def join(patches_PCHW: Tensor, grid: PatchGrid, *, height: int, width: int) -> Tensor:
+    """Return the frames of ``height`` × ``width`` whose patches are given, in the order of :func:`cut`.
+
+    Raises
+    ------
+    ValueError
+        If the patches are not those of whole frames, or too small for them.
+    """
+    count, channels, patch_height, patch_width = patches_PCHW.shape
+    rows, cols = grid.rows * patch_height, grid.cols * patch_width
+    if count % (grid.rows * grid.cols) or rows < height or cols < width:
+        raise ValueError(
+            f"{count} patches of {patch_height}×{patch_width} in {grid} are no {height}×{width} frames"
+        )
+    split = patches_PCHW.reshape(-1, grid.rows, grid.cols, channels, patch_height, patch_width)
+    frames_NCHW = split.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, rows, cols)
+    return frames_NCHW[..., :height, :width]
+
+
+def _divided(length: int, parts: int) -> int:
+    return -(-length // parts) * parts
+
+
+def _positions(patch_P: Tensor, length: int, size: int) -> Tensor:
+    """Return the pixels of patches along one side, (P, ``length``), limited to the frame's."""
+    return (patch_P.unsqueeze(1) * length + torch.arange(length, device=patch_P.device)).clamp(max=size - 1)

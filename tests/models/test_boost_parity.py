@@ -1,0 +1,125 @@
+"""The boosted models against the tensors of the reference implementation."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from golden_tensors import DTYPES, Golden, record_outputs
+from vinr.models import VideoModel
+from vinr.models._base import Latents
+from vinr.models.enerv_boost import ENeRVBoost
+from vinr.models.hnerv_boost import HNeRVBoost
+from vinr.video.spec import Query, VideoSpec
+
+
+def own_names(weights: dict[str, Tensor], depths: list[int], stems: int) -> dict[str, Tensor]:
+    """Return golden weights under our names and, where ours are linear layers, without their 1 × 1 kernels.
+
+    Blocks are numbered through after ``stems`` stem blocks; in a chain every other layer is linear.
+    """
+
+    def number(found: re.Match[str]) -> str:
+        stage, block = int(found[1]) - 1, int(found[2]) - 1
+        return f"decoder.blocks.{stems + sum(depths[:stage]) + block}"
+
+    named = {}
+    for name, value in weights.items():
+        name = re.sub(r"decoder\.stage(\d+)\.block(\d+)", number, name)
+        name = name.replace("decoder.stem", "decoder.blocks.0").replace("head.conv", "decoder.head")
+        name = re.sub(r"(blocks\.\d+)\.(conv\d?\.)", r"\1.upsample.\2", name)
+        name = re.sub(r"transformer(\d)", lambda m: f"transformers.{int(m[1]) - 1}", name)
+        name = name.replace("feed_forward.", "").replace("to_conv", "to_channels")
+        chain = r"(condition|time_content|spatial_tokens|to_channels|scale|shift)\.conv(\d)"
+        name = re.sub(chain, lambda m: f"{m[1]}.{2 * int(m[2]) - 2}", name)
+        name = re.sub(r"^condition", "decoder.condition", name)
+        name = re.sub(r"encoder\.stage(\d+)", lambda m: f"encoder.stages.{int(m[1]) - 1}", name)
+        name = re.sub(r"(stages\.\d+)\.block(\d+)", lambda m: f"{m[1]}.blocks.{int(m[2]) - 1}", name)
+        linear = re.search(r"(condition|scale|shift|time_content|spatial_tokens|to_channels)\.\d", name)
+        named[name] = value.flatten(1) if linear and value.ndim == 4 else value
+    return named
+
+
+def build(golden: Golden, cls: type[VideoModel], dtype: torch.dtype, settings: dict[str, Any]) -> VideoModel:
+    given = golden.config
+    config = cls.Config(
+        strides=given["decoder_strides"],
+        widths=given["widths"],
+        depths=given["blocks_per_stage"],
+        kernel_min=given["kernel_min"],
+        kernel_max=min(given["kernel_max"], given["kernel_cap"]),
+        condition_channels=given["condition_channels"],
+        base=given["base"],
+        levels=given["levels"],
+        activation=given["activation"],
+        output=given["output"],
+        **settings,
+    )
+    model = cls(config, VideoSpec(given["num_frames"], given["height"], given["width"]))
+    stems = 1 if cls is HNeRVBoost else 0
+    model.load_state_dict(own_names(golden.below("weight"), given["blocks_per_stage"], stems))
+    return model.to(dtype)
+
+
+def check(golden: Golden, seen: dict[str, Tensor], frames: Tensor) -> None:
+    assert {f"stage/{name}" for name in seen} == {
+        name for name in golden.tensors if name.startswith("stage/")
+    }
+    for name, value in seen.items():
+        golden.check(f"stage/{name}", value.reshape(-1, *golden[f"stage/{name}"].shape[1:]))
+    golden.check("output/frames", frames)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_stage_of_hnerv_boost_matches(dtype: torch.dtype) -> None:
+    golden = Golden("hnerv_boost")
+    given = golden.config
+    settings = {name: given[name] for name in ("encoder_strides", "encoder_width", "embedding_channels")}
+    model = build(golden, HNeRVBoost, dtype, settings)
+    decoder = model.decoder
+    blocks = {"stem": 0, "stage1.block1": 1, "stage2.block1": 2, "stage2.block2": 3}
+    blocks |= {"stage3.block1": 4, "stage3.block2": 5}
+    seen = record_outputs(
+        {f"decoder.{name}": decoder.blocks[number] for name, number in blocks.items()}
+        | {f"encoder.stage{n}": model.encoder.stages[n - 1] for n in (1, 2)}
+        | {
+            "decoder.stem.conv": decoder.blocks[0].upsample.conv,
+            "decoder.stage2.block1.activation": decoder.blocks[2].upsample,
+            "condition": decoder.condition,
+            "head": decoder.head,
+        }
+    )
+    index_N = golden["input/frame_index"]
+    seen["embedding"] = model.encoder(golden["input/frames"].to(dtype))
+    frames = model.decode(Query.of_frames(index_N), Latents({"embedding": seen["embedding"]}))
+    seen["position_encoding"] = model.encoding(index_N).to(dtype)
+    check(golden, seen, frames)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_stage_of_enerv_boost_matches(dtype: torch.dtype) -> None:
+    golden = Golden("enerv_boost")
+    given = golden.config
+    same = ("token_width", "feed_forward_width", "heads", "head_channels", "stem_height", "stem_width")
+    settings = {name: given[name] for name in same} | {"content_width": 2 * given["token_width"]}
+    model = build(golden, ENeRVBoost, dtype, settings)
+    decoder = model.decoder
+    blocks = {"stage1.block1": 0, "stage2.block1": 1, "stage3.block1": 2, "stage3.block2": 3}
+    seen = record_outputs(
+        {f"decoder.{name}": decoder.blocks[number] for name, number in blocks.items()}
+        | {f"transformer{n + 1}": transformer for n, transformer in enumerate(model.transformers)}
+        | {
+            "condition": decoder.condition,
+            "head": decoder.head,
+            "time_content": model.time_content,
+        }
+    )
+    decoder.register_forward_pre_hook(lambda _module, inputs: seen.__setitem__("to_conv", inputs[0]))
+    index_N = golden["input/frame_index"]
+    frames = model(Query.of_frames(index_N))
+    seen["position_encoding"] = model.encoding(index_N).to(dtype)
+    check(golden, seen, frames)
