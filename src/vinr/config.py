@@ -54,12 +54,14 @@ class FitSettings(Settings):
         description="rows and columns of patches that training cuts a frame into; [1, 1]: whole frames",
     )
     drop_last: bool = Field(True, description="leave out the last, smaller batch of an epoch")
-    optimizer: Literal["adam", "adamw", "muon"] = Field("adam", description="update rule")
+    optimizer: Literal["adam", "adamw", "adan", "muon"] = Field("adam", description="update rule")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="full rate, reached after the warm-up")
     vector_learning_rate: float | None = Field(
         None, gt=0, le=1, description="rate of biases and all else that is no matrix; none: the learning rate"
     )
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of Adam's two moments, each below 1")
+    betas: tuple[float, float] | tuple[float, float, float] = Field(
+        (0.9, 0.999), description="decay of Adam's two moments, or of Adan's three, each below 1"
+    )
     momentum: float = Field(0.95, ge=0, lt=1, description="momentum of muon")
     weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled weight decay")
     gradient_clip: float = Field(0.0, ge=0, description="largest gradient norm; 0: no limit")
@@ -79,6 +81,9 @@ class FitSettings(Settings):
             raise ValueError("loss names no term; give at least one, such as l2 = 1.0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas {self.betas} must each lie in [0, 1)")
+        num_moments = 3 if self.optimizer == "adan" else 2
+        if len(self.betas) != num_moments:
+            raise ValueError(f"{self.optimizer} has {num_moments} betas, got {self.betas}")
         return self
 
 

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vinr.bitstream import Clip, Container, Header, SectionKind, SectionSize
-from vinr.compress import decode_times
 from vinr.device import resolve_device
 from vinr.errors import UsageError
 from vinr.networks import NetworkLoader, NetworkParts
@@ -191,6 +190,8 @@ class VideoDecoder:
     def _read_timeline(self) -> Timeline:
         if not self.clip.has_times:
             return Timeline(self.spec.num_frames, self.spec.frame_rate)
+        from vinr.compress import decode_times  # few files need it
+
         payload = self._container.read(SectionKind.TIMES, self._clip_number)
         return decode_times(payload, self.spec.num_frames, self.spec.frame_rate)
 

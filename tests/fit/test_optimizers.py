@@ -62,6 +62,7 @@ def weights(net: Net) -> list[Tensor]:
 RULES = {
     "adam": FitSettings(optimizer="adam", learning_rate=3e-3, betas=(0.5, 0.999)),
     "adamw": FitSettings(optimizer="adamw", learning_rate=3e-3, weight_decay=0.1),
+    "adan": FitSettings(optimizer="adan", learning_rate=3e-3, betas=(0.98, 0.92, 0.99), weight_decay=0.1),
     "muon": FitSettings(optimizer="muon", learning_rate=3e-3, vector_learning_rate=1e-3, weight_decay=0.1),
 }
 
@@ -117,6 +118,40 @@ def test_orthogonalize_knows_no_scale_and_no_neighbours(
     for alone, result in zip(matrices, together, strict=True):
         torch.testing.assert_close(orthogonalize(scale * alone[None])[0], result, atol=1e-9, rtol=0)
         torch.testing.assert_close(orthogonalize(alone.T[None])[0], result.T, atol=1e-9, rtol=0)
+
+
+# -- Adan ----------------------------------------------------------------------------------------------------
+
+
+def test_adan_is_the_published_rule() -> None:
+    """m, v and n of Xie et al., bias-corrected; the first difference of gradients is 0."""
+    rate, (beta1, beta2, beta3) = 0.01, (0.98, 0.92, 0.99)
+    generator = torch.Generator().manual_seed(0)
+    parameter = nn.Parameter(torch.randn(5, 3, generator=generator, dtype=torch.float64))
+    expected, settings_ = parameter.detach().clone(), RULES["adan"]
+    update = {"learning_rate": rate, "weight_decay": 0.2}
+    optimizer = build_optimizer([("weight", parameter)], settings_.model_copy(update=update))
+    mean, change, square = (torch.zeros_like(expected) for _ in range(3))
+    before = None
+    for step in range(1, 6):
+        gradient = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+        difference = torch.zeros_like(gradient) if before is None else gradient - before
+        mean = beta1 * mean + (1 - beta1) * gradient
+        change = beta2 * change + (1 - beta2) * difference
+        square = beta3 * square + (1 - beta3) * (gradient + beta2 * difference) ** 2
+        top = mean / (1 - beta1**step) + beta2 * change / (1 - beta2**step)
+        expected = expected - rate * top / ((square / (1 - beta3**step)).sqrt() + 1e-8)
+        expected, before = expected / (1 + rate * 0.2), gradient
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        torch.testing.assert_close(parameter.detach(), expected, atol=1e-12, rtol=0)
+
+
+def test_adan_has_three_betas() -> None:
+    with pytest.raises(ValueError, match=r"adan has 3 betas, got \(0.9, 0.999\)"):
+        FitSettings(optimizer="adan")
+    with pytest.raises(ValueError, match="muon has 2 betas"):
+        FitSettings(optimizer="muon", betas=(0.9, 0.9, 0.9))
 
 
 # -- Muon ----------------------------------------------------------------------------------------------------

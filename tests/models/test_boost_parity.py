@@ -11,7 +11,7 @@ from torch import Tensor
 
 from golden_tensors import DTYPES, Golden, record_outputs
 from vinr.models import VideoModel
-from vinr.models._base import Latents
+from vinr.models._stored import Latents
 from vinr.models.enerv_boost import ENeRVBoost
 from vinr.models.hnerv_boost import HNeRVBoost
 from vinr.video.spec import Query, VideoSpec

@@ -12,8 +12,8 @@ from torch import Tensor
 from clips import MemoryClip, moving_shapes
 from golden_tensors import DTYPES, Golden, record_outputs
 from vinr.config import load_preset, validate_architecture
-from vinr.models._base import Latents
 from vinr.models._sizing import describe_size, published_widths, solve_size
+from vinr.models._stored import Latents
 from vinr.models.dnerv import DNeRV, DNeRVConfig, frame_differences
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from clips import moving_shapes
 from golden_tensors import DTYPES, Golden, record_outputs
 from vinr.config import load_preset, validate_architecture
-from vinr.models._base import FrozenLatents, Latents
 from vinr.models._sizing import describe_size, published_first_width, published_widths
+from vinr.models._stored import FrozenLatents, Latents
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 from vinr.video.spec import Query, VideoSpec
 

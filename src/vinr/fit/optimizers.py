@@ -1,4 +1,4 @@
-"""Update rules by name: Adam, AdamW, and Muon for networks made of convolutions."""
+"""Update rules by name: Adam, AdamW, Adan, and Muon for networks made of convolutions."""
 
 from __future__ import annotations
 
@@ -45,9 +45,11 @@ def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settin
             learning_rate=settings.learning_rate,
             vector_learning_rate=settings.vector_learning_rate,
             momentum=settings.momentum,
-            betas=settings.betas,
+            betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
         )
+    elif settings.optimizer == "adan":
+        optimizer = _build_adan(named, settings)
     else:
         if settings.optimizer == "adam" and settings.weight_decay:
             raise UsageError(
@@ -57,7 +59,7 @@ def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settin
         optimizer = rule(
             _groups_by_rate(named, settings),
             lr=settings.learning_rate,
-            betas=settings.betas,
+            betas=(settings.betas[0], settings.betas[1]),
             eps=ADAM_EPSILON,
             weight_decay=settings.weight_decay,
             fused=_can_fuse([parameter for _, parameter in named]),
@@ -65,6 +67,20 @@ def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settin
         optimizer.register_load_state_dict_post_hook(_match_layout)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
+    return optimizer
+
+
+def _build_adan(named: list[tuple[str, nn.Parameter]], settings: FitSettings) -> Optimizer:
+    """Return Adan (Xie et al., TPAMI 2024): Adam with a moment for the difference of gradients."""
+    from pytorch_optimizer import Adan  # takes seconds to load, and few recipes need it
+
+    optimizer: Optimizer = Adan(
+        _groups_by_rate(named, settings),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=ADAM_EPSILON,
+        weight_decay=settings.weight_decay,
+    )
     return optimizer
 
 

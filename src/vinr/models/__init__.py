@@ -9,17 +9,8 @@ from inspect import getdoc, isabstract
 from pkgutil import iter_modules
 
 from vinr.errors import UsageError
-from vinr.models._base import (
-    FrozenLatents,
-    HybridModel,
-    IndexModel,
-    Latents,
-    LatentStore,
-    ModelConfig,
-    Role,
-    StoredTensor,
-    VideoModel,
-)
+from vinr.models._base import HybridModel, IndexModel, ModelConfig, VideoModel
+from vinr.models._stored import FrozenLatents, Latents, LatentStore, Role, StoredTensor
 
 __all__ = [
     "FrozenLatents",

@@ -16,32 +16,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
+from vinr.models._stored import FrozenLatents, Latents, LatentStore, Role, StoredTensor
 from vinr.settings import Settings
 from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
 
-__all__ = [
-    "FrozenLatents",
-    "HybridModel",
-    "IndexModel",
-    "LatentStore",
-    "Latents",
-    "ModelConfig",
-    "Role",
-    "StoredTensor",
-    "VideoModel",
-]
+if TYPE_CHECKING:
+    from vinr.models._keyframes import Keyframes
 
-Role = Literal["weight", "bias", "grid", "latent", "keyframe"]
+__all__ = ["HybridModel", "IndexModel", "ModelConfig", "VideoModel"]
 
 LATENT_PREFIX = "latents."
+# A module names its parameters of these roles in `grid_names` and `keyframe_names`.
+SPECIAL_ROLES: tuple[Role, ...] = ("grid", "keyframe")
 
 
 class ModelConfig(Settings):
@@ -54,65 +47,24 @@ class ModelConfig(Settings):
     size_fields: ClassVar[tuple[str, ...]] = ()
 
 
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor that a decoder needs.
-
-    ``role`` selects how it is quantised and under which component it is reported. A ``per_frame`` tensor has
-    one slice along its first axis for each frame of the video, coded so that one frame's slice can be read
-    alone.
-    """
-
-    value: Tensor
-    role: Role
-    per_frame: bool = False
-
-
-@dataclass(frozen=True)
-class Latents:
-    """Output of an encoder for N frames.
-
-    ``per_frame``: name → tensor whose first axis is N. What belongs to the whole video is a parameter.
-    """
-
-    per_frame: dict[str, Tensor] = field(default_factory=dict)
-
-
-class LatentStore(Protocol):
-    """Where a fitted model finds the latents of its frames: in memory, or in a file."""
-
-    def read(self, index_N: Tensor) -> Latents:
-        """Return the latents of frames ``index_N`` (int64, each in 0 … num_frames − 1)."""
-        ...
-
-
-class FrozenLatents(nn.Module):
-    """Latents of all frames held in memory as parameters, so that they can still be polished."""
-
-    def __init__(self, latents: Latents) -> None:
-        super().__init__()
-        # One memory layout, wherever the latents come from: convolutions round differently for others.
-        per_frame = {name: nn.Parameter(t.contiguous()) for name, t in latents.per_frame.items()}
-        self.per_frame = nn.ParameterDict(per_frame)
-
-    def read(self, index_N: Tensor) -> Latents:
-        """Return the latents of frames ``index_N``."""
-        return Latents({name: value[index_N] for name, value in self.per_frame.items()})
-
-
 class VideoModel(nn.Module, ABC):
     """A network that represents one video (or several, numbered through).
 
     ``config`` is the architecture, an instance of ``cls.Config``; ``video`` gives number and size of frames
     (a model pads to its own :meth:`coded_size` and crops what it returns). ``with_encoder`` = False leaves
     out what only fitting needs (a hybrid model's encoder): a decoder never pays for it.
+
+    ``joins_clips`` says that a network of this kind is meant for several clips at once. ``keyframes`` are the
+    frames that it is given as coded images, or None.
     """
 
     Config: ClassVar[type[ModelConfig]]
+    joins_clips: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__()
         self.video = video
+        self.keyframes: Keyframes | None = None
 
     @classmethod
     @abstractmethod
@@ -143,6 +95,10 @@ class VideoModel(nn.Module, ABC):
         """
         return ((1.0, self(query, source)),)
 
+    def group_of(self, index_N: Tensor) -> Tensor:
+        """Return a number for each frame of ``index_N``: frames that share one are decoded together."""
+        return index_N
+
     def check_patches(self, grid: PatchGrid) -> None:
         """Raise UsageError unless :meth:`forward` can be asked for such patches; most models cannot."""
         if not grid.is_whole_frame:
@@ -163,10 +119,11 @@ class VideoModel(nn.Module, ABC):
     @final
     def stored(self) -> dict[str, StoredTensor]:
         """Return every tensor a decoder needs, by name, in a fixed order. The encoder is not among them."""
-        grids = {
-            f"{module_name}.{name}" if module_name else name
+        roles: dict[str, Role] = {
+            f"{module_name}.{name}" if module_name else name: role
             for module_name, module in self.named_modules()
-            for name in getattr(module, "grid_names", ())
+            for role in SPECIAL_ROLES
+            for name in getattr(module, f"{role}_names", ())
         }
         found: dict[str, StoredTensor] = {}
         for name, value in self.named_parameters():
@@ -175,8 +132,8 @@ class VideoModel(nn.Module, ABC):
             if name.startswith(LATENT_PREFIX):
                 found[LATENT_PREFIX + name.rsplit(".", 1)[1]] = StoredTensor(value, "latent", per_frame=True)
                 continue
-            role: Role = "grid" if name in grids else "bias" if value.ndim <= 1 else "weight"
-            found[name] = StoredTensor(value, role)
+            plain: Role = "bias" if value.ndim <= 1 else "weight"
+            found[name] = StoredTensor(value, roles.get(name, plain))
         return found
 
     @final

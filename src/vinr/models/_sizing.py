@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vinr.errors import UsageError
-from vinr.models._base import HybridModel, Latents, ModelConfig, VideoModel
+from vinr.models._base import HybridModel, ModelConfig, VideoModel
+from vinr.models._stored import Latents
 from vinr.video.spec import Query, VideoSpec
 
 __all__ = [

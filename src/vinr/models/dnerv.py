@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import HybridModel, Latents, ModelConfig
+from vinr.models._base import HybridModel, ModelConfig
 from vinr.models._blocks import (
     ActivationName,
     ChannelNorm,
@@ -46,6 +46,7 @@ from vinr.models._blocks import (
     stage_kernels,
 )
 from vinr.models._sizing import choose_strides, taper
+from vinr.models._stored import Latents
 from vinr.models.hnerv import LOWER_WIDTH, MAX_LATENT_SHARE, MIN_WIDTH, REDUCTION
 from vinr.video.spec import FrameSource, Query, VideoSpec
 

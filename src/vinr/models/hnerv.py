@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import HybridModel, Latents, ModelConfig
+from vinr.models._base import HybridModel, ModelConfig
 from vinr.models._blocks import (
     ActivationName,
     ConvNeXtEncoder,
@@ -39,6 +39,7 @@ from vinr.models._blocks import (
     stage_kernels,
 )
 from vinr.models._sizing import choose_strides, taper
+from vinr.models._stored import Latents
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 __all__ = ["HNeRV", "HNeRVConfig"]

@@ -21,10 +21,11 @@ from typing import Any
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vinr.models._base import HybridModel, Latents
+from vinr.models._base import HybridModel
 from vinr.models._blocks import ConvNeXtEncoder, Kernel, Strides, Width, padded, require_whole_frames
 from vinr.models._boost import BoostConfig, BoostedDecoder, condition_for_width, levels_for_width
 from vinr.models._sizing import choose_strides, taper
+from vinr.models._stored import Latents
 from vinr.models.hnerv import LOWER_WIDTH, MAX_LATENT_SHARE, MIN_WIDTH, REDUCTION
 from vinr.video.spec import FrameSource, Query, VideoSpec
 

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import FrozenLatents, HybridModel, Latents, ModelConfig
+from vinr.models._base import HybridModel, ModelConfig
 from vinr.models._blocks import (
     GainName,
     InstanceModulation,
@@ -50,6 +50,7 @@ from vinr.models._flow import (
 )
 from vinr.models._grids import GridFrames, TemporalGrids, grid_frames_for, grid_size
 from vinr.models._sizing import choose_strides, taper
+from vinr.models._stored import FrozenLatents, Latents
 from vinr.models._tnerv_layers import AugmentMode, ConvPlan, FittingParts, PlainNorm, TimedBlock
 from vinr.video.spec import FrameSource, Query, VideoSpec
 

@@ -1,0 +1,61 @@
+"""What a model hands to the coder, and where it finds its latents again.
+
+Axes: N frames of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+
+__all__ = ["FrozenLatents", "LatentStore", "Latents", "Role", "StoredTensor"]
+
+Role = Literal["weight", "bias", "grid", "latent", "keyframe"]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that a decoder needs.
+
+    ``role`` selects how it is quantised and under which component it is reported. A ``per_frame`` tensor has
+    one slice along its first axis for each frame of the video, coded so that one frame's slice can be read
+    alone.
+    """
+
+    value: Tensor
+    role: Role
+    per_frame: bool = False
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Output of an encoder for N frames.
+
+    ``per_frame``: name → tensor whose first axis is N. What belongs to the whole video is a parameter.
+    """
+
+    per_frame: dict[str, Tensor] = field(default_factory=dict)
+
+
+class LatentStore(Protocol):
+    """Where a fitted model finds the latents of its frames: in memory, or in a file."""
+
+    def read(self, index_N: Tensor) -> Latents:
+        """Return the latents of frames ``index_N`` (int64, each in 0 … num_frames − 1)."""
+        ...
+
+
+class FrozenLatents(nn.Module):
+    """Latents of all frames held in memory as parameters, so that they can still be polished."""
+
+    def __init__(self, latents: Latents) -> None:
+        super().__init__()
+        # One memory layout, wherever the latents come from: convolutions round differently for others.
+        per_frame = {name: nn.Parameter(t.contiguous()) for name, t in latents.per_frame.items()}
+        self.per_frame = nn.ParameterDict(per_frame)
+
+    def read(self, index_N: Tensor) -> Latents:
+        """Return the latents of frames ``index_N``."""
+        return Latents({name: value[index_N] for name, value in self.per_frame.items()})
