@@ -48,7 +48,12 @@ class FitSettings(Settings):
 
     recipe: str = Field(DEFAULT_RECIPE, description="name of the recipe these settings come from")
     epochs: int = Field(300, ge=1, le=1_000_000, description="passes over all frames")
-    batch_size: int = Field(2, ge=1, le=4096, description="frames a step")
+    batch_size: int = Field(
+        2, ge=1, le=4096, description="frames a step; groups of frames where a model decodes several together"
+    )
+    join_clips: bool | None = Field(
+        None, description="whether clips of one size share a network; none: as the model is meant"
+    )
     patches: tuple[Annotated[int, Field(ge=1, le=256)], Annotated[int, Field(ge=1, le=256)]] = Field(
         (1, 1),
         description="rows and columns of patches that training cuts a frame into; [1, 1]: whole frames",

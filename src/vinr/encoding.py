@@ -25,10 +25,10 @@ from vinr.errors import OutputError, UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.files import check_target
 from vinr.fit import Event, Noted, fit, ignore
-from vinr.pack import FittedSegment, assemble, load_segment, save_segment
+from vinr.pack import FittedSegment, assemble, load_segment, mean_quality, save_segment
 from vinr.plan import EncodePlan, Job, describe_threads, plan_encode
 from vinr.units import parse_count, parse_seconds
-from vinr.video.source import VideoReader, open_video
+from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
 __all__ = ["EncodeReport", "encode"]
@@ -165,19 +165,17 @@ class _Work:
         """Return all segments, in order; an empty folder is not left behind."""
         self.folder.mkdir(exist_ok=True)
         try:
-            return [
-                self._segment(number, job, readers[job.clip]) for number, job in enumerate(self.plan.jobs)
-            ]
+            return [self._segment(number, job, readers) for number, job in enumerate(self.plan.jobs)]
         finally:
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
 
-    def _segment(self, number: int, job: Job, reader: VideoReader) -> FittedSegment:
+    def _segment(self, number: int, job: Job, readers: Sequence[VideoReader]) -> FittedSegment:
         finished = self.folder / f"segment-{number:05d}.safetensors"
         if self.resume and finished.exists():
             return load_segment(finished)
         preset = self.plan.presets[number]
-        frames = reader.read(job.first, job.first + job.num_frames)
+        frames = _read_spans(job, readers)
         checkpoint = self.folder / f"fit-{number:05d}.safetensors"
         result = fit(
             frames,
@@ -206,6 +204,17 @@ class _Work:
         return max(self.plan.seconds * job.share - spent, 1.0)
 
 
+def _read_spans(job: Job, readers: Sequence[VideoReader]) -> FrameTensor:
+    """Return the frames of a network, those of its spans one after another."""
+    parts = [
+        readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames).rgb_NCHW
+        for span in job.spans
+    ]
+    # A single span, the usual case, is not copied.
+    rgb_NCHW = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return FrameTensor(rgb_NCHW, job.spec([reader.spec for reader in readers]))
+
+
 def _report(
     path: Path, num_bytes: int, specs: Sequence[VideoSpec], segments: Sequence[FittedSegment], seconds: float
 ) -> EncodeReport:
@@ -215,15 +224,15 @@ def _report(
     def mean(values: Sequence[float]) -> float:
         return sum(v * s.num_frames for v, s in zip(values, segments, strict=True)) / num_frames
 
-    similarities = [segment.ms_ssim for segment in segments if segment.ms_ssim is not None]
+    quality = mean_quality([quality for segment in segments for quality in segment.qualities])
     return EncodeReport(
         path=str(path),
         num_bytes=num_bytes,
         bpp=bits_per_pixel(num_bytes, sum(spec.num_pixels for spec in specs)),
         kbit_per_s=kilobits_per_second(num_bytes, duration),
-        psnr_db=mean([segment.psnr_db for segment in segments]),
-        ms_ssim=mean(similarities) if len(similarities) == len(segments) else None,
-        ms_ssim_window=segments[0].ms_ssim_window,
+        psnr_db=quality.psnr_db,
+        ms_ssim=quality.ms_ssim,
+        ms_ssim_window=quality.ms_ssim_window,
         model=segments[0].model,
         num_parameters=sum(segment.num_parameters for segment in segments),
         num_frames=num_frames,

@@ -73,6 +73,9 @@ class NetworkLoader:
             model.restore(stored)
         except (ValueError, RuntimeError) as error:
             raise _unbuildable(network, error) from None
+        if model.keyframes is not None:
+            container = self._container
+            model.keyframes.attach(lambda number: container.read_part(SectionKind.KEYFRAMES, network, number))
         if skeleton.per_frame_shapes():
             store = _FileLatents(self._container, network, chunks, skeleton.video.num_frames, self._device)
             model.attach_latents(store)
@@ -84,9 +87,13 @@ class NetworkLoader:
         try:
             cls = get_model(entry.model)
             config = validate_architecture(cls, entry.architecture)
-            return config, cls.on_meta(config, _network_spec(self._container.header, network))
+            skeleton = cls.on_meta(config, _network_spec(self._container.header, network))
         except (UsageError, ValueError, RuntimeError, OverflowError) as error:
             raise _unbuildable(network, error) from None
+        needed = 0 if skeleton.keyframes is None else len(skeleton.keyframes)
+        if entry.num_keyframes != needed:
+            raise BitstreamError(f"network {network} has {entry.num_keyframes} keyframes, its model {needed}")
+        return config, skeleton
 
 
 class _FileLatents:
@@ -116,7 +123,9 @@ class _FileLatents:
             return self._cache[number]
         size = self._decoder.frames_per_chunk
         count = min(size, self._num_frames - number * size)
-        values = self._decoder.decode(self._container.read_chunk(self._network, number), count)
+        values = self._decoder.decode(
+            self._container.read_part(SectionKind.CHUNKS, self._network, number), count
+        )
         self._cache[number] = values
         if len(self._cache) > CACHED_CHUNKS:
             self._cache.popitem(last=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,56 @@ from vinr.tensorfile import read_tensors, write_tensors
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 
-__all__ = ["FittedSegment", "assemble", "load_segment", "save_segment"]
+__all__ = ["FittedSegment", "SpanQuality", "assemble", "load_segment", "mean_quality", "save_segment"]
+
+
+@dataclass(frozen=True)
+class SpanQuality:
+    """Quality of the decoded frames of a span, or of several: means of the frames, and of their errors."""
+
+    num_frames: int
+    psnr_db: float
+    pooled_psnr_db: float
+    ms_ssim: float | None
+    ms_ssim_window: int | None
+
+
+def mean_quality(parts: Sequence[SpanQuality]) -> SpanQuality:
+    """Return the quality of the frames of all ``parts`` together; MS-SSIM only where all have it."""
+    num_frames = sum(part.num_frames for part in parts)
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(v * part.num_frames for v, part in zip(values, parts, strict=True)) / num_frames
+
+    similarities = [part.ms_ssim for part in parts if part.ms_ssim is not None]
+    whole = len(similarities) == len(parts)
+    mse = mean([10 ** (-part.pooled_psnr_db / 10) for part in parts])
+    return SpanQuality(
+        num_frames=num_frames,
+        psnr_db=mean([part.psnr_db for part in parts]),
+        pooled_psnr_db=float(-10 * np.log10(mse)),
+        ms_ssim=mean(similarities) if whole else None,
+        ms_ssim_window=parts[0].ms_ssim_window if whole else None,
+    )
+
+
+def _split_quality(quality: ClipQuality, lengths: Sequence[int]) -> tuple[SpanQuality, ...]:
+    """Return the quality of each span of the clip that ``quality`` was measured on."""
+    parts = []
+    for stop, count in zip(accumulate(lengths), lengths, strict=True):
+        own = slice(stop - count, stop)
+        psnr_db = np.array(quality.per_frame_psnr_db[own])
+        similarity = None if quality.per_frame_ms_ssim is None else quality.per_frame_ms_ssim[own]
+        parts.append(
+            SpanQuality(
+                num_frames=count,
+                psnr_db=float(psnr_db.mean()),
+                pooled_psnr_db=float(-10 * np.log10(np.mean(10 ** (-psnr_db / 10)))),
+                ms_ssim=None if similarity is None else fmean(similarity),
+                ms_ssim_window=quality.ms_ssim_window,
+            )
+        )
+    return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -41,29 +92,34 @@ class FittedSegment:
     model: str
     architecture: dict[str, Any]
     num_parameters: int
-    num_frames: int
+    span_lengths: tuple[int, ...]
     fixed: bytes = field(repr=False)
     chunks: tuple[bytes, ...] = field(repr=False)
+    keyframes: tuple[bytes, ...] = field(repr=False)
     frames_per_chunk: int
     components: tuple[ComponentSize, ...] = field(repr=False)
     num_epochs: float
     train_psnr_db: float
     num_collapses: int
-    psnr_db: float = 0.0
-    pooled_psnr_db: float = 0.0
-    ms_ssim: float | None = None
-    ms_ssim_window: int | None = None
+    qualities: tuple[SpanQuality, ...] = ()
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that the network represents."""
+        return sum(self.span_lengths)
 
     @classmethod
     def of(cls, preset: Preset, result: FitResult, packed: PackedTensors, spec: VideoSpec) -> FittedSegment:
         """Return a fitted and coded network as a segment, not yet measured."""
+        keyframes = result.model.keyframes
         return cls(
             model=preset.model,
             architecture=preset.architecture,
             num_parameters=result.model.num_stored(),
-            num_frames=spec.num_frames,
+            span_lengths=spec.span_lengths,
             fixed=packed.fixed,
             chunks=packed.chunks,
+            keyframes=() if keyframes is None else keyframes.coded,
             frames_per_chunk=packed.frames_per_chunk,
             components=packed.components,
             num_epochs=result.num_epochs,
@@ -72,29 +128,28 @@ class FittedSegment:
         )
 
     def measured(self, quality: ClipQuality) -> FittedSegment:
-        """Return the segment with its quality."""
-        return replace(
-            self,
-            psnr_db=quality.psnr_db,
-            pooled_psnr_db=quality.pooled_psnr_db,
-            ms_ssim=quality.ms_ssim,
-            ms_ssim_window=quality.ms_ssim_window,
-        )
+        """Return the segment with its quality, measured on all its frames in order."""
+        return replace(self, qualities=_split_quality(quality, self.span_lengths))
 
-    def network(self, spans: Sequence[tuple[int, int, int]]) -> Network:
-        """Return the header entry of the network when it holds ``spans`` (clip, first frame, frames)."""
+    def network(self, spans: Sequence[Span]) -> Network:
+        """Return the header entry of the network when it holds ``spans``."""
         return Network(
             model=self.model,
             architecture=self.architecture,
-            spans=tuple(Span(*span) for span in spans),
+            spans=tuple(spans),
             frames_per_chunk=self.frames_per_chunk,
+            num_keyframes=len(self.keyframes),
         )
 
     def open(self, spec: VideoSpec, device: str) -> VideoDecoder:
-        """Return a decoder of a file that holds this segment alone: what a reader of the file will see."""
-        clip = _clip("segment", spec)
+        """Return a decoder of a file that holds this segment alone: what a reader of the file will see.
+
+        All its spans lie in one clip, one after another.
+        """
+        starts = accumulate(self.span_lengths, initial=0)
+        spans = [Span(0, start, count) for start, count in zip(starts, self.span_lengths, strict=False)]
         header = Header(
-            created_by=created_by(), clips=(clip,), networks=(self.network([(0, 0, self.num_frames)]),)
+            created_by=created_by(), clips=(_clip("segment", spec),), networks=(self.network(spans),)
         )
         writer = ContainerWriter(header)
         self.add_to(writer, 0)
@@ -104,7 +159,9 @@ class FittedSegment:
         """Add the sections of this segment as those of ``network``."""
         writer.add(SectionKind.WEIGHTS, network, self.fixed)
         if self.chunks:
-            writer.add_chunks(network, self.chunks)
+            writer.add_array(SectionKind.CHUNKS, network, self.chunks)
+        if self.keyframes:
+            writer.add_array(SectionKind.KEYFRAMES, network, self.keyframes)
 
 
 def created_by() -> str:
@@ -124,13 +181,15 @@ def assemble(
     clips = []
     sounds = [reader.audio() if audio else None for reader in readers]
     for number, reader in enumerate(readers):
-        own = [segment for job, segment in zip(jobs, segments, strict=True) if job.clip == number]
+        own = [
+            quality
+            for job, segment in zip(jobs, segments, strict=True)
+            for span, quality in zip(job.spans, segment.qualities, strict=True)
+            if span.clip == number
+        ]
         name = _unique_name(readers, number)
-        clips.append(_clip_of(reader, name, own, has_audio=sounds[number] is not None))
-    networks = tuple(
-        segment.network([(job.clip, job.first, job.num_frames)])
-        for job, segment in zip(jobs, segments, strict=True)
-    )
+        clips.append(_clip_of(reader, name, mean_quality(own), has_audio=sounds[number] is not None))
+    networks = tuple(segment.network(job.spans) for job, segment in zip(jobs, segments, strict=True))
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
     for number, segment in enumerate(segments):
         segment.add_to(writer, number)
@@ -162,28 +221,20 @@ def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
     )
 
 
-def _clip_of(reader: VideoReader, name: str, segments: Sequence[FittedSegment], *, has_audio: bool) -> Clip:
-    total = sum(segment.num_frames for segment in segments)
-
-    def mean(values: Sequence[float]) -> float:
-        return sum(v * s.num_frames for v, s in zip(values, segments, strict=True)) / total
-
-    similarities = [segment.ms_ssim for segment in segments if segment.ms_ssim is not None]
-    whole = len(similarities) == len(segments)
-    mean_mse = mean([10 ** (-segment.pooled_psnr_db / 10) for segment in segments])
-    quality = Quality(
-        psnr_db=round(mean([segment.psnr_db for segment in segments]), 4),
-        pooled_psnr_db=round(float(-10 * np.log10(mean_mse)), 4),
-        ms_ssim=round(mean(similarities), 6) if whole else None,
-        ms_ssim_window=segments[0].ms_ssim_window if whole else None,
-    )
+def _clip_of(reader: VideoReader, name: str, quality: SpanQuality, *, has_audio: bool) -> Clip:
+    similarity = quality.ms_ssim
     return _clip(
         name,
         reader.spec,
         edit=_edit_record(reader),
         has_audio=has_audio,
         has_times=reader.timeline.pts is not None,
-        quality=quality,
+        quality=Quality(
+            psnr_db=round(quality.psnr_db, 4),
+            pooled_psnr_db=round(quality.pooled_psnr_db, 4),
+            ms_ssim=None if similarity is None else round(similarity, 6),
+            ms_ssim_window=quality.ms_ssim_window,
+        ),
     )
 
 
@@ -202,6 +253,7 @@ def save_segment(segment: FittedSegment, path: Path) -> None:
     values = asdict(segment)
     fixed, chunks = values.pop("fixed"), values.pop("chunks")
     parts = {"fixed": fixed} | {f"chunk.{number:07d}": chunk for number, chunk in enumerate(chunks)}
+    parts |= {f"keyframe.{number:07d}": image for number, image in enumerate(values.pop("keyframes"))}
     tensors = {
         name: torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8) for name, part in parts.items()
     }
@@ -221,5 +273,10 @@ def load_segment(path: Path) -> FittedSegment:
     parts = {name: value.numpy().tobytes() for name, value in tensors.items()}
     parts |= dict.fromkeys(values.pop("empty"), b"")
     values["components"] = tuple(ComponentSize(**item) for item in values["components"])
-    fixed = parts.pop("fixed")
-    return FittedSegment(**values, fixed=fixed, chunks=tuple(parts[name] for name in sorted(parts)))
+    values["qualities"] = tuple(SpanQuality(**item) for item in values["qualities"])
+    values["span_lengths"] = tuple(values["span_lengths"])
+    chunks, keyframes = (
+        tuple(parts[name] for name in sorted(parts) if name.startswith(kind))
+        for kind in ("chunk.", "keyframe.")
+    )
+    return FittedSegment(**values, fixed=parts["fixed"], chunks=chunks, keyframes=keyframes)

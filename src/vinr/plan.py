@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from vinr.bitstream import Span
 from vinr.config import Preset, default_model, load_preset, validate_architecture
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
@@ -23,6 +24,7 @@ __all__ = [
     "default_parameters",
     "default_seconds",
     "describe_threads",
+    "join_clips",
     "plan_encode",
     "split_segments",
 ]
@@ -45,12 +47,15 @@ MAX_SEGMENT_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Job:
-    """One network to fit: frames ``first`` … ``first + num_frames`` of clip number ``clip``."""
+    """One network to fit, and its share of the pixels of all: it represents ``spans``, one after another."""
 
-    clip: int
-    first: int
-    num_frames: int
+    spans: tuple[Span, ...]
     share: float
+
+    def spec(self, specs: Sequence[VideoSpec]) -> VideoSpec:
+        """Return the video that the network represents, given all clips."""
+        lengths = tuple(span.num_frames for span in self.spans)
+        return replace(specs[self.spans[0].clip], num_frames=sum(lengths), span_lengths=lengths)
 
 
 @dataclass(frozen=True)
@@ -117,10 +122,19 @@ def plan_encode(
     if chosen:
         seconds = default_seconds(sum(spec.num_pixels for spec in specs))
     extra = [f"fit.{key}={value}" for key, value in (("seed", seed), ("epochs", epochs)) if value is not None]
+    first = load_preset(preset or model or default_model(), overrides)
+    join = get_model(first.model).joins_clips if first.fit.join_clips is None else first.fit.join_clips
+    if join and segment_seconds is not None:
+        raise UsageError(
+            f"--segment cuts clips apart, but {first.model} joins them in one network; leave --segment out, "
+            f"or --set fit.join_clips=false"
+        )
     jobs = split_segments(specs, segment_seconds)
+    if join:
+        jobs = join_clips(jobs, specs)
     presets = [
         choose_preset(
-            replace(specs[job.clip], num_frames=job.num_frames, span_lengths=()),
+            job.spec(specs),
             model=model,
             preset=preset,
             num_parameters=None if num_parameters is None else max(round(num_parameters * job.share), 1),
@@ -181,8 +195,26 @@ def split_segments(specs: Sequence[VideoSpec], segment_seconds: float | None) ->
         bounds = [round(spec.num_frames * i / count) for i in range(count + 1)]
         for first, stop in pairwise(bounds):
             share = (stop - first) * spec.height * spec.width / total
-            jobs.append(Job(clip, first, stop - first, share))
+            jobs.append(Job((Span(clip, first, stop - first),), share))
     return jobs
+
+
+def join_clips(jobs: Sequence[Job], specs: Sequence[VideoSpec]) -> list[Job]:
+    """Put clips of one size into one network, as many as fit into 2 GiB; the order of clips is kept."""
+    joined: list[Job] = []
+    open_jobs: dict[tuple[int, int], int] = {}
+    for job in jobs:
+        spec = job.spec(specs)
+        size = spec.height, spec.width
+        number = open_jobs.get(size)
+        if number is not None:
+            together = Job(joined[number].spans + job.spans, joined[number].share + job.share)
+            if 3 * together.spec(specs).num_pixels <= MAX_SEGMENT_BYTES:
+                joined[number] = together
+                continue
+        open_jobs[size] = len(joined)
+        joined.append(job)
+    return joined
 
 
 def describe_threads(device: torch.device) -> str:

@@ -29,7 +29,7 @@ def writer() -> ContainerWriter:
     """Return a writer that holds every section of :func:`header`."""
     writer = ContainerWriter(header())
     writer.add(SectionKind.WEIGHTS, 0, b"weights of the first network")
-    writer.add_chunks(0, [b"three frames", b"two frames"])
+    writer.add_array(SectionKind.CHUNKS, 0, [b"three frames", b"two frames"])
     writer.add(SectionKind.TIMES, 0, b"times")
     writer.add(SectionKind.WEIGHTS, 1, b"")
     writer.add(SectionKind.AUDIO, 1, b"sound" * 20)

@@ -48,8 +48,8 @@ def test_reads_what_was_written(kind: str, tmp_path: Path) -> None:
         assert container.header == header()
         assert container.read(SectionKind.WEIGHTS, 0) == b"weights of the first network"
         assert container.read(SectionKind.WEIGHTS, 1) == b""
-        assert container.read_chunk(0, 1) == b"two frames"
-        assert container.read_chunk(0, 0) == b"three frames"
+        assert container.read_part(SectionKind.CHUNKS, 0, 1) == b"two frames"
+        assert container.read_part(SectionKind.CHUNKS, 0, 0) == b"three frames"
         assert container.read(SectionKind.TIMES, 0) == b"times"
         assert container.read(SectionKind.AUDIO, 1) == b"sound" * 20
         container.verify()
@@ -60,7 +60,7 @@ def test_reads_only_what_is_asked_for() -> None:
     container = Container.open(BYTES)
     front = container.header_bytes + container.index_bytes
     assert container.bytes_read == front
-    container.read_chunk(0, 1)
+    container.read_part(SectionKind.CHUNKS, 0, 1)
     assert container.bytes_read == front + len(b"two frames")
     container.verify()
     assert container.bytes_read == container.num_bytes + len(b"two frames")
@@ -88,11 +88,11 @@ def test_round_trip(weights: bytes, chunks: list[bytes], data: st.DataObject) ->
     clip = Clip(name="clip", num_frames=num_frames, height=2, width=2)
     network = Network(model="some", spans=((0, 0, num_frames),), frames_per_chunk=per_chunk)
     made = ContainerWriter(Header(created_by="vinr test", clips=(clip,), networks=(network,)))
-    made.add_chunks(0, chunks)
+    made.add_array(SectionKind.CHUNKS, 0, chunks)
     made.add(SectionKind.WEIGHTS, 0, weights)
     container = Container.open(made.to_bytes())
     assert container.read(SectionKind.WEIGHTS, 0) == weights
-    assert [container.read_chunk(0, number) for number in range(len(chunks))] == chunks
+    assert [container.read_part(SectionKind.CHUNKS, 0, number) for number in range(len(chunks))] == chunks
 
 
 def test_threads_read_what_they_asked_for() -> None:
@@ -100,7 +100,7 @@ def test_threads_read_what_they_asked_for() -> None:
     found: set[tuple[int, bytes]] = set()
 
     def read_often(number: int) -> None:
-        found.update((number, container.read_chunk(0, number)) for _ in range(300))
+        found.update((number, container.read_part(SectionKind.CHUNKS, 0, number)) for _ in range(300))
 
     threads = [Thread(target=read_often, args=(number % 2,)) for number in range(4)]
     for thread in threads:
@@ -131,10 +131,10 @@ def test_sections_that_are_not_there() -> None:
     container = Container.open(BYTES)
     with pytest.raises(BitstreamError, match="no section AUDIO 0"):
         container.read(SectionKind.AUDIO, 0)
-    with pytest.raises(BitstreamError, match=r"section CHUNKS 0 has chunks 0 … 1, not 2"):
-        container.read_chunk(0, 2)
+    with pytest.raises(BitstreamError, match=r"section CHUNKS 0 has parts 0 … 1, not 2"):
+        container.read_part(SectionKind.CHUNKS, 0, 2)
     with pytest.raises(BitstreamError, match="not -1"):
-        container.read_chunk(0, -1)
+        container.read_part(SectionKind.CHUNKS, 0, -1)
 
 
 def test_writer_refuses_files_that_nobody_could_read() -> None:
@@ -145,12 +145,38 @@ def test_writer_refuses_files_that_nobody_could_read() -> None:
     doubled.add(SectionKind.WEIGHTS, 0, b"again")
     with pytest.raises(ValueError, match="twice"):
         doubled.to_bytes()
-    for misuse in (
-        lambda: doubled.add(SectionKind.CHUNKS, 0, b""),
-        lambda: Container.open(BYTES).read(SectionKind.CHUNKS, 0),
+    for misuse, reason in (
+        (lambda: doubled.add(SectionKind.CHUNKS, 0, b""), "CHUNKS is added by add_array"),
+        (lambda: doubled.add_array(SectionKind.AUDIO, 0, [b""]), "AUDIO is added by add"),
+        (lambda: Container.open(BYTES).read(SectionKind.CHUNKS, 0), "CHUNKS is read by read_part"),
     ):
-        with pytest.raises(ValueError, match="chunks are"):
+        with pytest.raises(ValueError, match=reason):
             misuse()
+
+
+def test_keyframes_are_parts_of_their_own() -> None:
+    clip = Clip(name="one", num_frames=9, height=36, width=64)
+    network = Network(model="some", spans=((0, 0, 9),), num_keyframes=3)
+    made = ContainerWriter(Header(created_by="vinr test", clips=(clip,), networks=(network,)))
+    made.add(SectionKind.WEIGHTS, 0, b"weights")
+    made.add_array(SectionKind.KEYFRAMES, 0, [b"first", b"", b"third image"])
+    container = Container.open(made.to_bytes())
+    before = container.bytes_read
+    assert container.read_part(SectionKind.KEYFRAMES, 0, 2) == b"third image"
+    assert container.bytes_read == before + 11
+    container.verify()
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_keyframes_are_those_that_the_header_announces(count: int) -> None:
+    clip = Clip(name="one", num_frames=9, height=36, width=64)
+    network = Network(model="some", spans=((0, 0, 9),), num_keyframes=3)
+    made = ContainerWriter(Header(created_by="vinr test", clips=(clip,), networks=(network,)))
+    made.add(SectionKind.WEIGHTS, 0, b"weights")
+    if count:
+        made.add_array(SectionKind.KEYFRAMES, 0, [b"image"] * count)
+    with pytest.raises(ValueError, match=f"KEYFRAMES 0 (has {count} parts, not 3|is missing)"):
+        made.to_bytes()
 
 
 @pytest.mark.parametrize("start", [b"", b"V", b"\x89PNG\r\n\x1a\n" + bytes(100), b"vinr" + BYTES[4:]])
@@ -206,7 +232,7 @@ def test_checksums_are_named() -> None:
     damaged = bytearray(BYTES)
     damaged[-1] ^= 1
     container = Container.open(bytes(damaged))
-    assert container.read_chunk(0, 0) == b"three frames"
+    assert container.read_part(SectionKind.CHUNKS, 0, 0) == b"three frames"
     with pytest.raises(
         BitstreamError, match=r"AUDIO 1 is damaged: checksum stored 0x[0-9a-f]{8}, computed 0x"
     ):

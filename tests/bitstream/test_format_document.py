@@ -10,7 +10,7 @@ DOCUMENT = FOLDER.parent.parent / "docs" / "format.md"
 
 
 def test_each_idea_has_its_test() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8").split("## 8.")[1].split("## 9.")[0]
+    text = DOCUMENT.read_text(encoding="utf-8").split("## 9.")[1].split("## 10.")[0]
     rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line][1:]
     assert len(rows) > 20
     for row in rows:

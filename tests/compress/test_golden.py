@@ -38,7 +38,9 @@ def read_symbols(container: Container, number: int, tensors: dict[str, Any]) -> 
     network = container.header.networks[number]
     for chunk in range(network.num_chunks):
         num_frames = min(network.frames_per_chunk, network.num_frames - chunk * network.frames_per_chunk)
-        part = reference.decode_chunk(container.read_chunk(number, chunk), weights, num_frames)
+        part = reference.decode_chunk(
+            container.read_part(SectionKind.CHUNKS, number, chunk), weights, num_frames
+        )
         for name, symbols in part.items():
             weights.symbols.setdefault(name, []).extend(symbols)
     return weights
@@ -92,7 +94,7 @@ def read_latents(container: Container, number: int, chunks: Any) -> dict[str, to
     network = container.header.networks[number]
     parts = [
         chunks.decode(
-            container.read_chunk(number, chunk),
+            container.read_part(SectionKind.CHUNKS, number, chunk),
             min(network.frames_per_chunk, network.num_frames - chunk * network.frames_per_chunk),
         )
         for chunk in range(network.num_chunks)

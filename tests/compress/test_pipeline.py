@@ -175,7 +175,7 @@ def test_file_is_hardly_larger_than_its_information(own: CompressSettings) -> No
     )
     writer = ContainerWriter(Header(created_by="vinr test", clips=(clip,), networks=(entry,)))
     writer.add(SectionKind.WEIGHTS, 0, packed.fixed)
-    writer.add_chunks(0, packed.chunks)
+    writer.add_array(SectionKind.CHUNKS, 0, packed.chunks)
     front = [len(part) for part in writer.front()]
     num_bytes = len(writer.to_bytes())
     side_bytes = sum(component.side_bytes for component in packed.components)

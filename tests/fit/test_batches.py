@@ -25,7 +25,8 @@ def clip() -> MemoryClip:
 
 def sampler(clip: MemoryClip, coded_size: tuple[int, int] = (32, 48), **changes: object) -> Batches:
     settings = FitSettings.model_validate(changes)
-    return Batches(torch.arange(clip.spec.num_frames), settings, coded_size)
+    frame_N = torch.arange(clip.spec.num_frames)
+    return Batches(frame_N, frame_N, settings, coded_size)
 
 
 def test_whole_frames_come_in_the_order_of_seed_and_epoch(clip: MemoryClip) -> None:
@@ -49,7 +50,7 @@ def test_an_epoch_visits_every_patch_once(
 ) -> None:
     options = FitSettings(batch_size=batch_size, patches=(rows, cols), drop_last=drop_last)
     frame_N = 10 + 2 * torch.arange(num_frames)  # held-out frames between them
-    batches = Batches(frame_N, options, (rows, cols))
+    batches = Batches(frame_N, frame_N, options, (rows, cols))
     found = batches.of_epoch(0)
     assert len(found) == batches.steps_per_epoch
     seen = set()

@@ -121,7 +121,7 @@ def main(name: str) -> None:
     )
     writer = ContainerWriter(header)
     writer.add(SectionKind.WEIGHTS, 0, packed[0].fixed)
-    writer.add_chunks(0, packed[0].chunks)
+    writer.add_array(SectionKind.CHUNKS, 0, packed[0].chunks)
     writer.add(SectionKind.WEIGHTS, 1, packed[1].fixed)
     writer.add(
         SectionKind.TIMES, 0, encode_times(Timeline(7, Fraction(30000, 1001), Fraction(1, 90000), pts))

@@ -45,13 +45,15 @@ class ContainerWriter:
 
     def add(self, kind: SectionKind, owner: int, payload: bytes) -> None:
         """Add a plain section of network or clip number ``owner``."""
-        if kind is SectionKind.CHUNKS:
-            raise ValueError("chunks are added by add_chunks")
+        if kind.is_array:
+            raise ValueError(f"{kind.name} is added by add_array")
         self._add(kind, owner, [payload])
 
-    def add_chunks(self, network: int, payloads: Sequence[bytes]) -> None:
-        """Add the chunks of ``network``, in order of frames."""
-        self._add(SectionKind.CHUNKS, network, payloads)
+    def add_array(self, kind: SectionKind, owner: int, payloads: Sequence[bytes]) -> None:
+        """Add an array section of network number ``owner``: its parts, in order."""
+        if not kind.is_array:
+            raise ValueError(f"{kind.name} is added by add")
+        self._add(kind, owner, payloads)
 
     def _add(self, kind: SectionKind, owner: int, payloads: Sequence[bytes]) -> None:
         sizes = array("Q", map(len, payloads))
@@ -178,21 +180,21 @@ class Container:
         BitstreamError
             If there is no such section or its checksum does not fit.
         """
-        if kind is SectionKind.CHUNKS:
-            raise ValueError("chunks are read by read_chunk")
+        if kind.is_array:
+            raise ValueError(f"{kind.name} is read by read_part")
         return self._read_part(self._entry(kind, owner), 0)
 
-    def read_chunk(self, network: int, index: int) -> bytes:
-        """Return chunk ``index`` of ``network``: the latents of ``frames_per_chunk`` frames.
+    def read_part(self, kind: SectionKind, owner: int, index: int) -> bytes:
+        """Return part ``index`` of an array section: a chunk of latents, or a keyframe.
 
         Raises
         ------
         BitstreamError
-            If there is no such chunk or its checksum does not fit.
+            If there is no such part or its checksum does not fit.
         """
-        entry = self._entry(SectionKind.CHUNKS, network)
+        entry = self._entry(kind, owner)
         if not 0 <= index < len(entry.sizes):
-            raise BitstreamError(f"{entry.name} has chunks 0 … {len(entry.sizes) - 1}, not {index}")
+            raise BitstreamError(f"{entry.name} has parts 0 … {len(entry.sizes) - 1}, not {index}")
         return self._read_part(entry, index)
 
     def section_sizes(self) -> tuple[SectionSize, ...]:
@@ -255,7 +257,7 @@ class Container:
 
     def _read_part(self, entry: Entry, part: int) -> bytes:
         payload = self._read_at(entry.starts[part], entry.sizes[part])
-        name = f"{entry.name} chunk {part}" if len(entry.sizes) > 1 else entry.name
+        name = f"{entry.name} part {part}" if len(entry.sizes) > 1 else entry.name
         check_crc(name, entry.crcs[part], zlib.crc32(payload))
         return payload
 

@@ -120,6 +120,7 @@ class Network(Part):
     architecture: dict[str, Any] = Field(default_factory=dict, description="configuration of the model")
     spans: tuple[Span, ...] = Field(min_length=1, max_length=4096, description="frames represented")
     frames_per_chunk: int = Field(0, ge=0, le=MAX_FRAMES, description="frames a chunk of latents; 0: none")
+    num_keyframes: int = Field(0, ge=0, le=MAX_FRAMES, description="keyframes coded as images")
 
     @property
     def num_frames(self) -> int:
@@ -150,8 +151,12 @@ class Header(Part):
             raise ValueError("two clips have the same name")
         if self.num_frames > MAX_FRAMES:
             raise ValueError(f"all clips have {self.num_frames} frames, at most {MAX_FRAMES} are allowed")
-        for network in self.networks:
+        for number, network in enumerate(self.networks):
             _check_plain(network.architecture, ARCHITECTURE_DEPTH)
+            if network.num_keyframes > network.num_frames:
+                raise ValueError(
+                    f"network {number} has {network.num_keyframes} keyframes of {network.num_frames} frames"
+                )
         self._check_spans()
         self._check_sizes()
         return self

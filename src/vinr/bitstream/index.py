@@ -37,6 +37,12 @@ class SectionKind(IntEnum):
     CHUNKS = 0x42
     TIMES = 0x03
     AUDIO = 0x84
+    KEYFRAMES = 0x45
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the section has several parts, each with a size and a checksum."""
+        return bool(self & ARRAY_FLAG)
 
 
 KNOWN: Final = frozenset(int(kind) for kind in SectionKind)
@@ -46,7 +52,7 @@ KNOWN: Final = frozenset(int(kind) for kind in SectionKind)
 class Entry:
     """One entry of the index: part *i* of the section has ``sizes[i]`` bytes and checksum ``crcs[i]``.
 
-    A plain section has one part; an array section has one for each chunk. ``kind`` is the kind byte.
+    A plain section has one part; an array section has one a chunk or keyframe. ``kind`` is the kind byte.
     """
 
     kind: int
@@ -130,7 +136,7 @@ def _unpack_entry(reader: ByteReader, start: int, file_size: int) -> Entry:
         raise BitstreamError(f"section of unknown kind {kind:#04x}; a newer vinr can read this file")
     num_parts = reader.varint() if kind & ARRAY_FLAG else 1
     if num_parts > reader.num_left // (1 + CRC_BYTES):
-        raise BitstreamError(f"index announces {num_parts} chunks in its last {reader.num_left} bytes")
+        raise BitstreamError(f"index announces {num_parts} parts in its last {reader.num_left} bytes")
     sizes = array("Q")
     num_left = file_size - start
     for _ in range(num_parts):
@@ -152,6 +158,8 @@ def complaint_about(header: Header, entries: list[Entry]) -> str | None:
     for owner, network in enumerate(header.networks):
         if network.frames_per_chunk:
             needed[SectionKind.CHUNKS, owner] = network.num_chunks
+        if network.num_keyframes:
+            needed[SectionKind.KEYFRAMES, owner] = network.num_keyframes
     for owner, clip in enumerate(header.clips):
         if clip.has_audio:
             needed[SectionKind.AUDIO, owner] = 1
@@ -164,7 +172,5 @@ def complaint_about(header: Header, entries: list[Entry]) -> str | None:
         return f"section {SectionKind(kind).name} {owner} {state}"
     for (kind, owner), num_parts in needed.items():
         if there[kind, owner] != num_parts:
-            return (
-                f"section {SectionKind(kind).name} {owner} has {there[kind, owner]} chunks, not {num_parts}"
-            )
+            return f"section {SectionKind(kind).name} {owner} has {there[kind, owner]} parts, not {num_parts}"
     return None

@@ -129,7 +129,7 @@ def ordered_shapes(stored: Mapping[str, StoredTensor]) -> list[TensorShape]:
 
 
 def check_budget(num_elements: int, num_bytes: int, what: str) -> None:
-    """Refuse tensors that are larger than so few bytes can be meant for (docs/format.md, section 7).
+    """Refuse tensors that are larger than so few bytes can be meant for (docs/format.md, section 8).
 
     Raises
     ------

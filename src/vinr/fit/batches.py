@@ -1,7 +1,8 @@
 """What each step of an epoch trains on: whole frames, or patches from many frames.
 
 An epoch visits every sample once: every frame that is trained on, or every patch of them. A batch of patches
-holds as many as ``batch_size`` frames have, from anywhere in the video (HiNeRV, section 3).
+holds as many as ``batch_size`` frames have, from anywhere in the video (HiNeRV, section 3). Models that
+decode several frames together get them together: a batch then holds ``batch_size`` such groups of frames.
 """
 
 from __future__ import annotations
@@ -23,27 +24,38 @@ class Batches:
     ----------
     frame_N
         The frames that are trained on, int64.
+    group_N
+        A number for each of them; frames that share one stay together.
     settings
         Batch size, patches and seed.
     coded_size
         Rows and columns that the model produces and patches are cut from.
     """
 
-    def __init__(self, frame_N: Tensor, settings: FitSettings, coded_size: tuple[int, int]) -> None:
+    def __init__(
+        self, frame_N: Tensor, group_N: Tensor, settings: FitSettings, coded_size: tuple[int, int]
+    ) -> None:
         self._grid = PatchGrid(*settings.patches)
         self._coded_size = coded_size
         self._seed = settings.seed
         cells = self._grid.rows * self._grid.cols
         self._batch_size = settings.batch_size * cells
-        self._sample_N = (frame_N.unsqueeze(1) * cells + torch.arange(cells)).flatten()
-        whole, rest = divmod(len(frame_N), settings.batch_size)
+        sizes = torch.unique(group_N, return_counts=True)[1].tolist()
+        members = torch.split(frame_N[torch.argsort(group_N, stable=True)], sizes)
+        # One item for each place of each group: its frames, or the same patch of each of them.
+        self._items = [frame_G * cells + cell for frame_G in members for cell in range(cells)]
+        whole, rest = divmod(len(members), settings.batch_size)
         self.steps_per_epoch = max(whole + (rest > 0 and not settings.drop_last), 1)
 
     def of_epoch(self, epoch: int) -> list[Tensor]:
         """Return the batches of an epoch; seed and epoch alone decide, so any step can be redone."""
         generator = torch.Generator().manual_seed((self._seed << 24) + epoch & 0x7FFF_FFFF_FFFF_FFFF)
-        order_N = self._sample_N[torch.randperm(len(self._sample_N), generator=generator)]
-        return list(torch.split(order_N, self._batch_size))[: self.steps_per_epoch]
+        order = torch.randperm(len(self._items), generator=generator).tolist()
+        starts = range(0, len(order), self._batch_size)[: self.steps_per_epoch]
+        return [
+            torch.cat([self._items[number] for number in order[first : first + self._batch_size]])
+            for first in starts
+        ]
 
     def query(self, sample_N: Tensor) -> Query:
         """Return what a batch asks the model for."""

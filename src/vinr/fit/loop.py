@@ -158,7 +158,9 @@ class _Run:
         self.model = build_model(preset, source.spec, device)
         self.model.check_patches(PatchGrid(*settings.patches))
         frame_N = task.training_frames(source.spec)
-        self.batches = Batches(frame_N, settings, self.model.coded_size())
+        self.batches = Batches(frame_N, self.model.group_of(frame_N), settings, self.model.coded_size())
+        if self.model.keyframes is not None:
+            self.model.keyframes.code(self.visible)
         self.loss = build_loss(settings.loss)
         self.optimizer = build_optimizer(self.model.named_parameters(), settings)
         self.dtype, _ = resolve_precision(settings.precision, device)
@@ -302,7 +304,7 @@ class _Run:
             "model": self.preset.model,
             "architecture": self.preset.model_dump(mode="json")["architecture"],
             "fit": self.settings.model_dump(mode="json"),
-            "video": [spec.num_frames, spec.height, spec.width],
+            "video": [*spec.span_lengths, spec.height, spec.width],
             "content": int(self.frames.rgb_NCHW[:: max(1, spec.num_frames // 8)].sum(dtype=torch.int64)),
         }
 

@@ -54,6 +54,13 @@ def decode_still(coded: bytes, *, height: int, width: int) -> Tensor:
                     f"a keyframe has {found[0]}×{found[1]} pixels, the clip {height}×{width}"
                 )
             rgb_HWC = np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        SyntaxError,
+        ValueError,
+        MemoryError,
+        Image.DecompressionBombError,
+    ) as error:
         raise BitstreamError(f"a keyframe is not a readable {FORMAT} image: {error}") from None
     return torch.from_numpy(rgb_HWC).permute(2, 0, 1)

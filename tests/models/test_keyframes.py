@@ -1,0 +1,140 @@
+"""Frames that a network is given as images: coded once, read alike in memory and from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import vinr
+from clips import MemoryClip, moving_shapes, write_clip
+from vinr.bitstream import Container, ContainerWriter, SectionKind
+from vinr.config import load_preset, validate_architecture
+from vinr.encoding import encode
+from vinr.errors import BitstreamError
+from vinr.models import get_model, list_models
+from vinr.models._keyframes import Keyframes
+from vinr.playback import describe_file
+
+
+@pytest.fixture(scope="module")
+def clip() -> MemoryClip:
+    return moving_shapes(num_frames=10, height=32, width=64)
+
+
+def new(clip: MemoryClip) -> Keyframes:
+    return Keyframes((0, 4, 9), clip.spec, quality=80, chroma="4:4:4")
+
+
+def test_a_file_gives_what_was_fitted_to(clip: MemoryClip) -> None:
+    coded = new(clip)
+    coded.code(clip)
+    assert len(coded) == len(coded.coded) == 3
+    read = new(clip)
+    read.attach(coded.coded.__getitem__)
+    for number, frame in enumerate((0, 4, 9)):
+        assert torch.equal(read.read(number), coded.read(number))
+        difference = (coded.read(number).double() - clip.rgb_NCHW[frame].double()).abs().mean()
+        assert 0 < difference < 6
+
+
+def test_images_are_read_when_needed_and_the_last_few_kept(clip: MemoryClip) -> None:
+    keyframes = Keyframes(range(10), clip.spec, quality=50, chroma="4:2:0")
+    keyframes.code(clip)
+    asked: list[int] = []
+
+    def load(number: int) -> bytes:
+        asked.append(number)
+        return keyframes.coded[number]
+
+    lazy = Keyframes(range(10), clip.spec, quality=50, chroma="4:2:0")
+    lazy.attach(load)
+    for number in (7, 7, 1, 7, 2, 3, 4, 7, 1):
+        lazy.read(number)
+    assert asked == [7, 1, 2, 3, 4, 1]
+
+
+def test_nothing_to_read_is_our_own_mistake(clip: MemoryClip) -> None:
+    with pytest.raises(ValueError, match="has no keyframes yet"):
+        new(clip).read(0)
+
+
+# -- models that have some -----------------------------------------------------------------------------------
+
+
+def with_keyframes() -> list[str]:
+    spec = moving_shapes(num_frames=10, height=32, width=64).spec
+    found = []
+    for name in list_models():
+        cls = get_model(name)
+        config = validate_architecture(cls, load_preset(f"{name}-tiny").architecture)
+        if cls.on_meta(config, spec).keyframes is not None:
+            found.append(name)
+    return found
+
+
+@pytest.fixture(scope="module", params=with_keyframes())
+def file(request: pytest.FixtureRequest, clip: MemoryClip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keyframes")
+    video = write_clip(folder / "clip.mkv", clip)
+    encode(video, folder / "clip.vinr", preset=f"{request.param}-tiny", epochs=2, device="cpu")
+    return folder / "clip.vinr"
+
+
+def test_their_bytes_are_in_the_file_and_in_the_report(file: Path) -> None:
+    info = describe_file(str(file))
+    assert info.bytes_by_component["keyframes"] > 100
+    assert sum(info.bytes_by_component.values()) == file.stat().st_size
+
+
+def test_a_frame_needs_few_of_them(file: Path) -> None:
+    with vinr.open(file, device="cpu") as video:
+        all_frames = video[:]
+    with vinr.open(file, device="cpu") as video:
+        assert torch.equal(video[9], all_frames[9])
+
+
+def rewritten(file: Path, keyframes: list[bytes]) -> bytes:
+    """Return the file with other keyframes, checksums and counts fitting."""
+    with Container.open(file) as container:
+        header = container.header
+        network = header.networks[0].model_copy(update={"num_keyframes": len(keyframes)})
+        writer = ContainerWriter(header.model_copy(update={"networks": (network,)}))
+        writer.add(SectionKind.WEIGHTS, 0, container.read(SectionKind.WEIGHTS, 0))
+    writer.add_array(SectionKind.KEYFRAMES, 0, keyframes)
+    return writer.to_bytes()
+
+
+def keyframes_of(file: Path) -> list[bytes]:
+    with Container.open(file) as container:
+        count = container.header.networks[0].num_keyframes
+        return [container.read_part(SectionKind.KEYFRAMES, 0, number) for number in range(count)]
+
+
+def test_number_of_keyframes_is_the_models(file: Path) -> None:
+    images = keyframes_of(file)
+    with vinr.open(rewritten(file, images), device="cpu") as video:
+        video[0]
+    for changed in (images[:-1], [*images, images[0]]):
+        video = vinr.open(rewritten(file, changed), device="cpu")
+        with pytest.raises(BitstreamError, match=f"has {len(changed)} keyframes, its model {len(images)}"):
+            video[0]
+
+
+def test_a_keyframe_that_is_no_image_is_refused_when_it_is_needed(file: Path) -> None:
+    images = keyframes_of(file)
+    with (
+        vinr.open(rewritten(file, [*images[:-1], b"no image"]), device="cpu") as video,
+        pytest.raises(BitstreamError, match="not a readable AVIF image"),
+    ):
+        video[9]
+
+
+def test_another_keyframe_changes_the_frame(file: Path) -> None:
+    images = keyframes_of(file)
+    with (
+        vinr.open(file, device="cpu") as before,
+        vinr.open(rewritten(file, [images[-1], *images[1:]]), device="cpu") as after,
+    ):
+        assert not torch.equal(before[0], after[0])

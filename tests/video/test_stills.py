@@ -1,0 +1,94 @@
+"""Coded images: close to the picture, the same bytes each time, and nothing hostile decoded."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clips import moving_shapes
+from vinr.errors import BitstreamError
+from vinr.video.stills import decode_still, encode_still
+
+
+@pytest.fixture(scope="module")
+def picture() -> Tensor:
+    return moving_shapes(num_frames=2, height=37, width=52).rgb_NCHW[1]
+
+
+def psnr_db(first: Tensor, second: Tensor) -> float:
+    mse = (first.double() - second.double()).square().mean() / 255**2
+    return float(-10 * torch.log10(mse))
+
+
+@pytest.mark.parametrize("chroma", ["4:2:0", "4:4:4"])
+def test_round_trip(picture: Tensor, chroma: str) -> None:
+    qualities = []
+    sizes = []
+    for quality in (20, 60, 95):
+        coded = encode_still(picture, quality=quality, chroma=chroma)
+        decoded = decode_still(coded, height=37, width=52)
+        assert decoded.shape == picture.shape
+        assert decoded.dtype == torch.uint8
+        qualities.append(psnr_db(decoded, picture))
+        sizes.append(len(coded))
+    assert qualities == sorted(qualities)
+    assert sizes == sorted(sizes)
+    assert qualities[-1] > 35
+
+
+def test_full_colour_resolution_is_closer(picture: Tensor) -> None:
+    found = {
+        chroma: psnr_db(
+            decode_still(encode_still(picture, quality=80, chroma=chroma), height=37, width=52), picture
+        )
+        for chroma in ("4:2:0", "4:4:4")
+    }
+    assert found["4:4:4"] > found["4:2:0"] + 0.3
+
+
+def test_same_picture_same_bytes(picture: Tensor) -> None:
+    assert encode_still(picture, quality=50) == encode_still(picture.clone(), quality=50)
+
+
+def png(height: int, width: int) -> bytes:
+    out = BytesIO()
+    Image.new("RGB", (width, height)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_refused(picture: Tensor) -> None:
+    coded = encode_still(picture, quality=50)
+    with pytest.raises(BitstreamError, match="a keyframe has 37×52 pixels, the clip 36×52"):
+        decode_still(coded, height=36, width=52)
+    for bad in (b"", b"no image", png(37, 52), coded[: len(coded) // 2], coded[:40]):
+        with pytest.raises(BitstreamError, match="not a readable AVIF image"):
+            decode_still(bad, height=37, width=52)
+
+
+def test_bombs(picture: Tensor) -> None:
+    """An image that claims to be large is refused by what it states, wherever the damage sits."""
+    coded = bytearray(encode_still(picture, quality=50))
+    size_box = coded.index(b"ispe") + 8
+    coded[size_box : size_box + 8] = (16_000).to_bytes(4, "big") * 2
+    with pytest.raises(BitstreamError, match="a keyframe"):
+        decode_still(bytes(coded), height=37, width=52)
+
+
+def test_damage_ends_in_the_named_error(picture: Tensor) -> None:
+    """Bytes that a checksum would not catch: the decoder reports it, or gives a picture of the right size."""
+    coded = encode_still(picture, quality=50)
+    generator = torch.Generator().manual_seed(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(coded)
+        place = int(torch.randint(len(coded), (1,), generator=generator))
+        damaged[place] ^= 1 << int(torch.randint(8, (1,), generator=generator))
+        try:
+            assert decode_still(bytes(damaged), height=37, width=52).shape == (3, 37, 52)
+        except BitstreamError:
+            refused += 1
+    assert refused > 10
