@@ -62,7 +62,7 @@ def run(frames: FrameTensor, model: str, recipe: str, size: int, epochs: int) ->
     result = fit(frames, preset)
     seconds = time.perf_counter() - started
     segment = FittedSegment.of(
-        preset, result, pack_tensors(result.model.stored(), preset.compress), frames.spec
+        preset, result, pack_tensors(result.model.stored(), preset.compress, steps=result.steps), frames.spec
     )
     with segment.open(frames.spec, "cpu") as decoder:
         decoder[0]

@@ -18,6 +18,7 @@ __all__ = [
     "CompressSettings",
     "FitSettings",
     "PaperSize",
+    "Phase",
     "Preset",
     "Schedule",
     "default_model",
@@ -43,6 +44,48 @@ class Schedule(Settings):
     )
 
 
+class Phase(Settings):
+    """A part of a fit, after the plain one, that makes the network cheap to code.
+
+    It works on the frozen network: latents are free parameters, no encoder is left; a new optimiser starts.
+    """
+
+    share: float = Field(gt=0, le=1, description="part of the whole fit, 0 to 1; the plain fit has the rest")
+    learning_rate: float = Field(0.3, gt=0, le=10, description="full rates, as a multiple of the plain fit's")
+    schedule: Schedule = Field(
+        default_factory=lambda: Schedule(warmup=0.05), description="learning rate over the phase"
+    )
+    sparsity: float = Field(
+        0.0, ge=0, lt=1, description="part of all numbers that is zero from the start of the phase on"
+    )
+    pruning: Literal["global", "adaptive", "head_excluded"] = Field(
+        "adaptive",
+        description="which weights: the smallest; smallest by tensor size (HiNeRV); smallest, but no head's",
+    )
+    quantization: Literal["none", "qat", "noise", "noise_ste", "entropy"] = Field(
+        "none",
+        description="none; all weights rounded (QAT); nine in ten, without or with straight-through "
+        "gradients (Quant-Noise); learned steps against a rate (entropy)",
+    )
+    rate_weight: float = Field(
+        0.1,
+        ge=0,
+        le=1e6,
+        description="weight of the rate under quantization = entropy, in units of rate_unit",
+    )
+    rate_unit: Literal["relative", "bpp"] = Field(
+        "relative",
+        description="what costs rate_weight: relative, a bit a number, of the loss; bpp, a bit a pixel",
+    )
+    initial_bits: float = Field(
+        5.0, ge=1, le=12, description="bits a number that learned steps start from, were numbers bell-shaped"
+    )
+    prior: Literal["laplace", "gaussian", "factorized"] = Field(
+        "laplace", description="distribution that prices symbols: two with their own spread, or a learned one"
+    )
+    trains: Literal["all", "latents"] = Field("all", description="what learns; latents: nothing else does")
+
+
 class FitSettings(Settings):
     """How a model is fitted."""
 
@@ -50,6 +93,12 @@ class FitSettings(Settings):
     epochs: int = Field(300, ge=1, le=1_000_000, description="passes over all frames")
     batch_size: int = Field(
         2, ge=1, le=4096, description="frames a step; groups of frames where a model decodes several together"
+    )
+    micro_batch: int = Field(
+        0,
+        ge=0,
+        le=2**20,
+        description="frames (patches, groups) of a step computed at a time, to save memory; 0: all",
     )
     join_clips: bool | None = Field(
         None, description="whether clips of one size share a network; none: as the model is meant"
@@ -76,6 +125,7 @@ class FitSettings(Settings):
     channels_last: bool = Field(False, description="store feature maps pixel by pixel")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights a step; 0: off")
     seed: int = Field(1, ge=0, lt=2**63, description="seed of initial weights and frame order")
+    phases: tuple[Phase, ...] = Field((), max_length=16, description="what follows the plain fit, in order")
     collapse_db: float = Field(
         4.0, gt=0, description="fall of the training PSNR that counts as a collapse, dB"
     )
@@ -89,6 +139,8 @@ class FitSettings(Settings):
         num_moments = 3 if self.optimizer == "adan" else 2
         if len(self.betas) != num_moments:
             raise ValueError(f"{self.optimizer} has {num_moments} betas, got {self.betas}")
+        if sum(phase.share for phase in self.phases) > 1:
+            raise ValueError(f"shares of the phases add up to more than 1: {[p.share for p in self.phases]}")
         return self
 
 

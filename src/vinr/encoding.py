@@ -187,7 +187,7 @@ class _Work:
             seconds=self._seconds(number, job),
             reserve_epochs=RESERVE_EPOCHS,
         )
-        packed = pack_tensors(result.model.stored(), preset.compress)
+        packed = pack_tensors(result.model.stored(), preset.compress, steps=result.steps)
         segment = FittedSegment.of(preset, result, packed, frames.spec)
         # The quality that the file states is that of the decoded result.
         with segment.open(frames.spec, str(self.device)) as decoder:

@@ -33,8 +33,8 @@ def test_whole_frames_come_in_the_order_of_seed_and_epoch(clip: MemoryClip) -> N
     batches = sampler(clip, batch_size=2, seed=5)
     order = torch.randperm(6, generator=torch.Generator().manual_seed((5 << 24) + 3))
     found = batches.of_epoch(3)
-    assert torch.equal(torch.cat(found), order)
-    query = batches.query(found[0])
+    assert torch.equal(torch.cat([part for batch in found for part in batch]), order)
+    query = batches.query(found[0][0])
     assert query.time_N.tolist() == order[:2].tolist()
     assert query.grid.is_whole_frame
     assert query.row_N.tolist() == query.col_N.tolist() == [0, 0]
@@ -54,10 +54,11 @@ def test_an_epoch_visits_every_patch_once(
     found = batches.of_epoch(0)
     assert len(found) == batches.steps_per_epoch
     seen = set()
-    for sample_N in found:
+    samples = [part for batch in found for part in batch]
+    for sample_N in samples:
         query = batches.query(sample_N)
         seen |= set(zip(query.time_N.tolist(), query.row_N.tolist(), query.col_N.tolist(), strict=True))
-    count = sum(len(sample_N) for sample_N in found)
+    count = sum(len(sample_N) for sample_N in samples)
     assert len(seen) == count
     every = {(time.item(), row, col) for time in frame_N for row in range(rows) for col in range(cols)}
     assert seen <= every
@@ -69,15 +70,56 @@ def test_an_epoch_visits_every_patch_once(
 
 def test_a_batch_mixes_frames_and_places(clip: MemoryClip) -> None:
     batches = sampler(clip, batch_size=2, patches=(2, 3))
-    query = batches.query(batches.of_epoch(0)[0])
+    query = batches.query(batches.of_epoch(0)[0][0])
     assert len(query) == 12
     assert len(set(query.time_N.tolist())) > 2
     assert len(set(zip(query.row_N.tolist(), query.col_N.tolist(), strict=True))) > 3
 
 
+def test_frames_that_are_decoded_together_stay_together() -> None:
+    frame_N = torch.tensor([0, 1, 2, 4, 5, 7, 8])
+    group_N = torch.tensor([0, 0, 0, 1, 1, 1, 2])
+    settings = FitSettings(batch_size=2, patches=(1, 2), drop_last=False)
+    batches = Batches(frame_N, group_N, settings, (8, 8))
+    found = batches.of_epoch(0)
+    assert len(found) == batches.steps_per_epoch == 2
+    groups = {(0, 1, 2), (4, 5, 7), (8,)}
+    seen = []
+    for (sample_N,) in found:
+        query = batches.query(sample_N)
+        for col in (0, 1):
+            frames = query.time_N[query.col_N == col].long().tolist()
+            while frames:
+                group = next(group for group in groups if tuple(frames[: len(group)]) == group)
+                seen.append((group, col))
+                frames = frames[len(group) :]
+    assert sorted(seen) == sorted((group, col) for group in groups for col in (0, 1))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 5])
+def test_parts_of_a_batch_are_the_batch(clip: MemoryClip, micro_batch: int) -> None:
+    whole = sampler(clip, batch_size=2, patches=(2, 3), seed=3)
+    parts = sampler(clip, batch_size=2, patches=(2, 3), seed=3, micro_batch=micro_batch)
+    for batch, cut_batch in zip(whole.of_epoch(2), parts.of_epoch(2), strict=True):
+        assert torch.equal(torch.cat(cut_batch), batch[0])
+        assert max(len(part) for part in cut_batch) == micro_batch
+
+
+def test_parts_of_a_batch_have_its_gradient(clip: MemoryClip) -> None:
+    model = next(model for model in list_models() if takes(model, PatchGrid(2, 3)))
+    weights = []
+    for micro_batch in (0, 5):
+        preset = preset_of(
+            model, "fit.patches=[2,3]", "fit.batch_size=2", "fit.epochs=1", f"fit.micro_batch={micro_batch}"
+        )
+        weights.append(fit(clip, preset).model.stored())
+    for name, item in weights[0].items():
+        assert torch.allclose(item.value, weights[1][name].value, atol=2e-4), name
+
+
 def test_targets_and_weights_are_those_of_the_patches(clip: MemoryClip) -> None:
     batches = sampler(clip, batch_size=2, patches=(2, 3))
-    query = batches.query(batches.of_epoch(1)[0])
+    query = batches.query(batches.of_epoch(1)[0][0])
     place_N = (query.time_N * 6 + query.row_N * 3 + query.col_N).long()
     every = cut(clip.rgb_NCHW, PatchGrid(2, 3), coded_size=(32, 48))
     assert torch.equal(batches.target(clip.rgb_NCHW, query), every[place_N])

@@ -10,13 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
+from torch import Tensor
 
 from vinr.bitstream import pack_varint
 from vinr.compress.accounting import ComponentSize, component_sizes
 from vinr.compress.entropy import StreamWriter, SymbolModel, Symbols
-from vinr.compress.quantize import CHANNEL_CODE_UNIT, QuantizedTensor, dequantize, quantize
+from vinr.compress.quantize import (
+    CHANNEL_CODE_UNIT,
+    QuantizedTensor,
+    dequantize,
+    quantize,
+    quantize_to_steps,
+)
+from vinr.compress.roles import bits_of, is_channelwise
 from vinr.compress.search import choose_model, group_small
 from vinr.compress.unpack import BUDGET, STEP_BYTES, Layout, Record, TensorShape, check_budget, ordered_shapes
 from vinr.config import CompressSettings
@@ -28,7 +37,7 @@ __all__ = ["PackedTensors", "pack_tensors", "quantized"]
 # What a chunk costs besides its content: its size and checksum in the index, and the rounding of its stream.
 CHUNK_OVERHEAD_BYTES = 6
 OVERHEAD_SHARE = 0.005
-LEAST_CHANNEL_ELEMENTS = 8
+NO_STEPS: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -50,27 +59,18 @@ class PackedTensors:
         return sum(component.ideal_bits for component in self.components)
 
 
-def _quantize(name: str, item: StoredTensor, settings: CompressSettings) -> QuantizedTensor:
-    bits = {
-        "weight": settings.weight_bits,
-        "bias": settings.bias_bits,
-        "grid": settings.grid_bits,
-        "latent": settings.latent_bits,
-        "keyframe": settings.latent_bits,
-    }[item.role]
-    value = item.value
-    by_channel = (
-        settings.weight_scales == "channel"
-        and item.role == "weight"
-        and not item.per_frame
-        and value.ndim >= 2
-        and value.shape[0] >= 2
-        and value.numel() >= LEAST_CHANNEL_ELEMENTS * value.shape[0]
-    )
-    return quantize(value, bits, name=name, by_channel=by_channel)
+def _quantize(
+    name: str, item: StoredTensor, settings: CompressSettings, steps: Mapping[str, Tensor]
+) -> QuantizedTensor:
+    if name in steps:
+        return quantize_to_steps(item.value, steps[name], name=name)
+    by_channel = is_channelwise(item, settings)
+    return quantize(item.value, bits_of(item.role, settings), name=name, by_channel=by_channel)
 
 
-def quantized(stored: Mapping[str, StoredTensor], settings: CompressSettings) -> dict[str, StoredTensor]:
+def quantized(
+    stored: Mapping[str, StoredTensor], settings: CompressSettings, *, steps: Mapping[str, Tensor] = NO_STEPS
+) -> dict[str, StoredTensor]:
     """Return ``stored`` as a decoder of the file will see it, bit for bit, without coding anything.
 
     Raises
@@ -79,13 +79,17 @@ def quantized(stored: Mapping[str, StoredTensor], settings: CompressSettings) ->
         If a value is not finite, or too large to store.
     """
     return {
-        name: replace(item, value=dequantize(_quantize(name, item, settings)))
+        name: replace(item, value=dequantize(_quantize(name, item, settings, steps)))
         for name, item in stored.items()
     }
 
 
 def pack_tensors(
-    stored: Mapping[str, StoredTensor], settings: CompressSettings, frames_per_chunk: int | None = None
+    stored: Mapping[str, StoredTensor],
+    settings: CompressSettings,
+    frames_per_chunk: int | None = None,
+    *,
+    steps: Mapping[str, Tensor] = NO_STEPS,
 ) -> PackedTensors:
     """Quantise and code all tensors of a network.
 
@@ -98,6 +102,9 @@ def pack_tensors(
     frames_per_chunk
         Frames whose latents are coded together. None: 1, or the least power of two with which chunks cost at
         most 0.5 % of the total besides their content.
+    steps
+        Name → steps that a fit has learned, one or one for each index of the first axis; all others follow
+        from ``settings``.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def pack_tensors(
         If a value is not finite or too large, or if so much is constant that the file would be refused as
         hostile.
     """
-    coded = {name: _quantize(name, item, settings) for name, item in stored.items()}
+    coded = {name: _quantize(name, item, settings, steps) for name, item in stored.items()}
     shapes = ordered_shapes(stored)
     layout, arrays, packed_records = _plan(shapes, coded)
     stream = _write_stream(layout, arrays)

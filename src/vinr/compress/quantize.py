@@ -23,6 +23,7 @@ __all__ = [
     "QuantizedTensor",
     "dequantize",
     "quantize",
+    "quantize_to_steps",
     "step_code",
     "step_of",
 ]
@@ -99,6 +100,27 @@ def quantize(value: Tensor, bits: int, *, name: str, by_channel: bool = False) -
     step_codes = tuple(min(used, default=0) if code is None else code for code in codes)
     steps = np.array([step_of(code) for code in step_codes])
     symbols = np.rint(rows / steps[:, None])
+    return QuantizedTensor(symbols.astype(np.int32).reshape(flat.shape), step_codes)
+
+
+def quantize_to_steps(value: Tensor, steps: Tensor, *, name: str) -> QuantizedTensor:
+    """Return symbols of ``value`` under given ``steps``: one, or one for each index of the first axis.
+
+    Steps that no file can hold exactly are rounded up.
+
+    Raises
+    ------
+    FitError
+        If a value is not finite, or too large for its step.
+    """
+    flat = value.detach().to("cpu", torch.float64).numpy()
+    unit = CHANNEL_CODE_UNIT if len(steps) > 1 else 1
+    step_codes = tuple(step_code(step, unit) for step in steps.detach().cpu().tolist())
+    rows = flat.reshape(len(step_codes), -1)
+    symbols = np.rint(rows / np.array([step_of(code) for code in step_codes])[:, None])
+    limit = MAX_SYMBOL if unit == 1 else MAX_CHANNEL_SYMBOL
+    if not np.isfinite(symbols).all() or np.abs(symbols).max(initial=0) > limit:
+        raise FitError(f"{name}: values are not finite or too large for their steps; fit again")
     return QuantizedTensor(symbols.astype(np.int32).reshape(flat.shape), step_codes)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vinr.fit.events import Collapsed, Event, Noted, Resumed, RoundDone, ignore
-from vinr.fit.loop import FitResult, build_model, fit
+from vinr.fit.loop import FitResult, fit
+from vinr.fit.prepare import build_model
 from vinr.fit.tasks import Reconstruct, Task
 
 __all__ = [

@@ -40,6 +40,7 @@ class Batches:
         self._seed = settings.seed
         cells = self._grid.rows * self._grid.cols
         self._batch_size = settings.batch_size * cells
+        self._micro_batch = settings.micro_batch
         sizes = torch.unique(group_N, return_counts=True)[1].tolist()
         members = torch.split(frame_N[torch.argsort(group_N, stable=True)], sizes)
         # One item for each place of each group: its frames, or the same patch of each of them.
@@ -47,15 +48,22 @@ class Batches:
         whole, rest = divmod(len(members), settings.batch_size)
         self.steps_per_epoch = max(whole + (rest > 0 and not settings.drop_last), 1)
 
-    def of_epoch(self, epoch: int) -> list[Tensor]:
-        """Return the batches of an epoch; seed and epoch alone decide, so any step can be redone."""
+    def of_epoch(self, epoch: int) -> list[tuple[Tensor, ...]]:
+        """Return the batches of an epoch, each in the parts that are computed at a time.
+
+        Seed and epoch alone decide, so any step can be redone.
+        """
         generator = torch.Generator().manual_seed((self._seed << 24) + epoch & 0x7FFF_FFFF_FFFF_FFFF)
         order = torch.randperm(len(self._items), generator=generator).tolist()
         starts = range(0, len(order), self._batch_size)[: self.steps_per_epoch]
-        return [
-            torch.cat([self._items[number] for number in order[first : first + self._batch_size]])
-            for first in starts
-        ]
+        return [self._parts(order[first : first + self._batch_size]) for first in starts]
+
+    def _parts(self, numbers: list[int]) -> tuple[Tensor, ...]:
+        size = self._micro_batch or len(numbers)
+        starts = range(0, len(numbers), size)
+        return tuple(
+            torch.cat([self._items[number] for number in numbers[first : first + size]]) for first in starts
+        )
 
     def query(self, sample_N: Tensor) -> Query:
         """Return what a batch asks the model for."""

@@ -8,43 +8,40 @@
 
 A round is an epoch, or 250 steps where an epoch is longer. State is kept at the ends of good rounds only, so
 a resumed fit repeats the interrupted one bit for bit, and a collapsed one goes back to where it was good.
+
+The plain fit may be followed by phases (``fit.phases``) that prepare the network for coding. They train the
+frozen network, latents included, with a fresh optimiser, and through :class:`CodingNoise`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
-from vinr.config import Preset, validate_architecture
+from vinr.config import Preset
 from vinr.errors import FitError, UsageError
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget
-from vinr.fit.checkpoint import (
-    FitState,
-    pack_optimizer,
-    random_state,
-    restore_random_state,
-    unpack_optimizer,
-)
+from vinr.fit.checkpoint import FitState, random_state, restore_random_state
 from vinr.fit.events import Collapsed, Event, Resumed, RoundDone, ignore
+from vinr.fit.learner import Learner
 from vinr.fit.losses import build_loss, psnr_from_mse_db
-from vinr.fit.optimizers import build_optimizer, set_learning_rate
+from vinr.fit.phases import Moment, moment_at
 from vinr.fit.precision import resolve_precision
-from vinr.fit.schedules import learning_rate_multiplier
+from vinr.fit.prepare import DeviceFrames
 from vinr.fit.tasks import Reconstruct, Task
-from vinr.models import VideoModel, get_model
+from vinr.models import VideoModel
 from vinr.tensorfile import read_tensors, write_tensors
-from vinr.video.spec import FrameSource, PatchGrid, VideoSpec
+from vinr.video.spec import FrameSource, PatchGrid
 
-__all__ = ["FitResult", "build_model", "fit"]
+__all__ = ["FitResult", "fit"]
 
 ROUND_STEPS = 250
 MAX_COLLAPSES = 6
@@ -53,7 +50,10 @@ CHECKPOINT_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class FitResult:
-    """A fitted model, frozen (no source needed) and in evaluation mode, with how the fit went."""
+    """A fitted model, frozen (no source needed) and in evaluation mode, with how the fit went.
+
+    ``steps``: learned quantisation steps by stored name, as :func:`vinr.compress.pack_tensors` takes them.
+    """
 
     model: VideoModel
     train_psnr_db: float
@@ -61,28 +61,7 @@ class FitResult:
     num_steps: int
     num_collapses: int
     seconds: float
-
-
-class DeviceFrames:
-    """All frames of a source as uint8 on the device; a :class:`FrameSource`."""
-
-    def __init__(self, source: FrameSource, device: torch.device) -> None:
-        self.spec: VideoSpec = source.spec
-        self.rgb_NCHW = source.frames(torch.arange(source.spec.num_frames)).to(device)
-
-    def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW."""
-        return self.rgb_NCHW[index_N]
-
-
-def build_model(preset: Preset, video: VideoSpec, device: torch.device) -> VideoModel:
-    """Return a new model with initial weights drawn from the preset's seed."""
-    cls = get_model(preset.model)
-    torch.manual_seed(preset.fit.seed)
-    model = cls(validate_architecture(cls, preset.architecture), video).to(device)
-    if preset.fit.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
+    steps: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 def fit(
@@ -154,18 +133,16 @@ class _Run:
         settings = preset.fit
         self.preset, self.settings, self.task, self.device = preset, settings, task, device
         self.frames = DeviceFrames(source, device)
-        self.visible = task.visible(self.frames)
-        self.model = build_model(preset, source.spec, device)
-        self.model.check_patches(PatchGrid(*settings.patches))
+        visible = task.visible(self.frames)
+        self.learner = Learner(preset, visible, device)
+        model = self.learner.model
+        model.check_patches(PatchGrid(*settings.patches))
+        if model.keyframes is not None:
+            model.keyframes.code(visible)
         frame_N = task.training_frames(source.spec)
-        self.batches = Batches(frame_N, self.model.group_of(frame_N), settings, self.model.coded_size())
-        if self.model.keyframes is not None:
-            self.model.keyframes.code(self.visible)
+        self.batches = Batches(frame_N, model.group_of(frame_N), settings, model.coded_size())
         self.loss = build_loss(settings.loss)
-        self.optimizer = build_optimizer(self.model.named_parameters(), settings)
         self.dtype, _ = resolve_precision(settings.precision, device)
-        self.average = [p.detach().clone() for p in self.model.parameters()] if settings.ema_decay else []
-        self.average_update = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve_epochs)
         self.steps_done, self.seconds_done, self.step_seconds = 0, 0.0, 0.0
@@ -177,6 +154,11 @@ class _Run:
     def rounds(self) -> Iterator[Event]:
         """Run to the end of the budget; yield what happened after each round."""
         while self.progress() < 1:
+            number = self.moment().number
+            if number > self.learner.part:
+                self.learner.enter(number)
+                self.best_psnr_db = -math.inf  # rounding costs quality, which is no collapse
+                self.good = self.state()
             psnr_db = self._round()
             if self._collapsed(psnr_db):
                 yield self._roll_back(psnr_db)
@@ -191,19 +173,23 @@ class _Run:
             self.steps_done, self.seconds_done, self.step_seconds * self.steps_per_epoch
         )
 
+    def moment(self) -> Moment:
+        """Return in which part of the fit the next step is, and where in it."""
+        return moment_at(self.progress(), self.settings.phases)
+
     def _round(self) -> float:
-        self.model.train()
+        self.learner.model.train()
         mse = torch.zeros((), device=self.device)
         epoch, first = divmod(self.steps_done, self.steps_per_epoch)
         batches = self.batches.of_epoch(epoch)[first : first + ROUND_STEPS]
         count = 0
-        for sample_N in batches:
+        for batch in batches:
             started = time.monotonic()
-            mse += self._step(sample_N)
+            mse += self._step(batch)
             count += 1
             self.steps_done += 1
             self._clock(time.monotonic() - started)
-            if self.progress() >= 1:
+            if self.progress() >= 1 or self.moment().number > self.learner.part:
                 break
         return float(psnr_from_mse_db(mse / count))
 
@@ -213,26 +199,27 @@ class _Run:
         share = max(0.05, 1 / self.steps_done)
         self.step_seconds += share * (seconds - self.step_seconds)
 
-    def _step(self, sample_N: Tensor) -> Tensor:
-        multiplier = learning_rate_multiplier(self.progress(), self.settings.schedule)
-        set_learning_rate(self.optimizer, multiplier * self.rate_scale)
+    def _step(self, batch: Sequence[Tensor]) -> Tensor:
+        self.learner.set_rate(self.moment(), self.rate_scale)
+        count = sum(len(sample_N) for sample_N in batch)
+        parts = [self._add_gradients(sample_N, len(sample_N) / count) for sample_N in batch]
+        self.learner.update(self.steps_done)
+        return torch.stack(parts).sum()
+
+    def _add_gradients(self, sample_N: Tensor, share: float) -> Tensor:
+        """Add the gradients of a part of a batch; return its part of the mean squared error."""
         query = self.batches.query(sample_N.to(self.device))
         target_NCHW = self.batches.target(self.frames.rgb_NCHW, query).float() / 255
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            outputs = self.model.training_outputs(query, self.visible)
+            outputs = self.learner.evaluate(query)
         weight_N1HW = self.batches.weight(self.task.weight(query.time_N.long()), query)
-        values = [self.loss(rgb_NCHW.float(), target_NCHW, weight_N1HW) for _, rgb_NCHW in outputs]
-        parts = [share * value.total for (share, _), value in zip(outputs, values, strict=True)]
-        total = torch.stack(parts).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        if self.settings.gradient_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
-        self.optimizer.step()
-        if self.average:
-            current = [p.detach() for p in self.model.parameters()]
-            self.average_update(self.average, current, self.steps_done)
-        return values[0].mse.detach()
+        values = [self.loss(rgb_NCHW.float(), target_NCHW, weight_N1HW) for _, rgb_NCHW in outputs.frames]
+        losses = [weight * value.total for (weight, _), value in zip(outputs.frames, values, strict=True)]
+        total = torch.stack(losses).sum()
+        if outputs.num_bits is not None:
+            total = total + self.learner.price(outputs.num_bits, total.detach())
+        (share * total).backward()  # type: ignore[no-untyped-call]
+        return share * values[0].mse.detach()
 
     # -- collapse ------------------------------------------------------------------------------------------
 
@@ -259,14 +246,10 @@ class _Run:
 
     def state(self) -> FitState:
         """Return a copy of everything that decides how the fit goes on."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        slots, groups = pack_optimizer(self.optimizer.state_dict())
-        tensors |= {f"optimizer.{name}": value for name, value in slots.items()}
-        tensors |= {f"average.{i:05d}": value for i, value in enumerate(self.average)}
+        tensors, values = self.learner.state()
         tensors |= {f"random.{name}": value for name, value in random_state(self.device).items()}
-        values: dict[str, Any] = {
+        values |= {
             "fingerprint": self._fingerprint(),
-            "optimizer": groups,
             "steps_done": self.steps_done,
             "seconds_done": self.seconds_done,
             "step_seconds": self.step_seconds,
@@ -283,14 +266,13 @@ class _Run:
                 "the checkpoint belongs to another video or other settings; "
                 "repeat the first command with --resume, or leave --resume out"
             )
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}, "random": {}}
-        for name, value in state.tensors.items():
-            prefix, _, rest = name.partition(".")
-            parts[prefix][rest] = value.clone()
-        self.model.load_state_dict(parts["model"])
-        self.optimizer.load_state_dict(unpack_optimizer(parts["optimizer"], state.values["optimizer"]))
-        self.average = [parts["average"][name].to(self.device) for name in sorted(parts["average"])]
-        restore_random_state(parts["random"], self.device)
+        self.learner.load(state.tensors, state.values)
+        randoms = {
+            name.removeprefix("random."): value
+            for name, value in state.tensors.items()
+            if name.startswith("random.")
+        }
+        restore_random_state(randoms, self.device)
         values = state.values
         self.steps_done, self.seconds_done = values["steps_done"], values["seconds_done"]
         self.step_seconds = values["step_seconds"]
@@ -320,16 +302,13 @@ class _Run:
 
     def finish(self) -> FitResult:
         """Take the averaged weights where there are any, freeze, and return the model."""
-        if self.average:
-            with torch.no_grad():
-                for parameter, value in zip(self.model.parameters(), self.average, strict=True):
-                    parameter.copy_(value)
-        self.model.freeze(self.visible)
+        steps = self.learner.close_part()
         return FitResult(
-            model=self.model.eval(),
+            model=self.learner.model.eval(),
             train_psnr_db=self.best_psnr_db,
             num_epochs=self.steps_done / self.steps_per_epoch,
             num_steps=self.steps_done,
             num_collapses=self.num_collapses,
             seconds=self.seconds_done,
+            steps=steps,
         )

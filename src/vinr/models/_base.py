@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
+from vinr.models._meta import SkipFilling
 from vinr.models._stored import FrozenLatents, Latents, LatentStore, Role, StoredTensor
 from vinr.settings import Settings
 from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
@@ -88,8 +89,12 @@ class VideoModel(nn.Module, ABC):
         is needed.
         """
 
-    def training_outputs(self, query: Query, source: FrameSource) -> tuple[tuple[float, Tensor], ...]:
+    def training_outputs(
+        self, query: Query, source: FrameSource | None
+    ) -> tuple[tuple[float, Tensor], ...]:
         """Return (weight, float rgb_NCHW) pairs that a fit compares with the frames; the first is the frame.
+
+        ``source`` is None once the model is frozen.
 
         Models with auxiliary outputs (independent and aggregated frames, say) give those too.
         """
@@ -181,7 +186,7 @@ class VideoModel(nn.Module, ABC):
     @classmethod
     def on_meta(cls, config: ModelConfig, video: VideoSpec, *, with_encoder: bool = False) -> Self:
         """Build the model without memory for its values: to count, to check shapes, to solve for a size."""
-        with torch.device("meta"):
+        with torch.device("meta"), SkipFilling():
             return cls(config, video, with_encoder=with_encoder)
 
     @final

@@ -1,0 +1,184 @@
+"""What coding will do to the numbers of a network, put into its training.
+
+::
+
+    numbers ── × mask ──┬─> as they are                                     ──> network
+                        ├─> rounded, all or nine in ten (QAT, Quant-Noise)  ──> network
+                        └─> rounded to learned steps ──> network;  + noise ──> prior ──> bits ──> loss
+
+Sources: Quant-Noise as in HiNeRV (Kwan et al., 2023), supplement; learned steps against a rate as in C-NeRV
+(Gomes et al., CVPR 2023), without its shift: symbols are multiples of the step, so that zero stays zero.
+
+Axes: E elements of all tensors that are coded, one after another; S steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from vinr.compress.priors import make_prior
+from vinr.compress.prune import prune_masks
+from vinr.compress.quantize import CHANNEL_CODE_UNIT, MANTISSA_BITS
+from vinr.compress.roles import bits_of, is_channelwise
+from vinr.config import CompressSettings, Phase
+from vinr.models import StoredTensor
+
+__all__ = ["CodingNoise", "snap_steps"]
+
+NOISE_SHARE = 0.9
+# Adam moves every parameter by about its rate a step; steps have to move faster than biases.
+STEP_SPEED = 10.0
+# log2 of √(2πe): entropy of a bell of deviation 1 in steps of 1.
+BELL_BITS = 0.5 * math.log2(2 * math.pi * math.e)
+
+
+def snap_steps(step_S: Tensor, *, by_channel: bool = False, up: bool = False) -> Tensor:
+    """Return the nearest steps that a file can hold (``up``: the least that are no smaller).
+
+    Steps a channel are held to fewer digits.
+    """
+    levels = 2 ** (MANTISSA_BITS + 1) // (CHANNEL_CODE_UNIT if by_channel else 1)
+    fraction_S, exponent_S = torch.frexp(step_S)
+    scaled_S = fraction_S * levels
+    rounded_S = scaled_S.ceil() if up else scaled_S.round()
+    return torch.ldexp(rounded_S / levels, exponent_S)
+
+
+def _passing(value: Tensor, rounded: Tensor) -> Tensor:
+    """Return ``rounded``, with the gradient of ``value`` (straight-through)."""
+    return value + (rounded - value).detach()
+
+
+class CodingNoise(nn.Module):
+    """Turns the numbers of a network into those that one phase of a fit trains with.
+
+    Parameters
+    ----------
+    stored
+        The network's tensors (all, latents among them) at the start of the phase.
+    phase, settings
+        What the phase does (None: nothing), and how the result will be written.
+
+    before
+        What the phase before did: what it pruned stays pruned.
+
+    Biases and other vectors are left alone: they are few, and written with many bits.
+    """
+
+    def __init__(
+        self,
+        stored: Mapping[str, StoredTensor],
+        phase: Phase | None,
+        settings: CompressSettings,
+        before: CodingNoise | None = None,
+    ) -> None:
+        super().__init__()
+        self.quantization = "none" if phase is None else phase.quantization
+        masks = {} if before is None else before.masks_by_name()
+        if phase is not None and phase.sparsity:
+            masks = prune_masks(stored, phase.sparsity, phase.pruning)
+        self.masks = nn.ParameterDict()  # by index: names of tensors hold dots
+        self.mask_places = {name: str(number) for number, name in enumerate(masks)}
+        for name, mask in masks.items():
+            self.masks[self.mask_places[name]] = nn.Parameter(mask, requires_grad=False)
+        self.num_elements = sum(item.value.numel() for item in stored.values())
+        coded = {
+            name: item for name, item in stored.items() if self.quantization != "none" and item.role != "bias"
+        }
+        self.names = list(coded)
+        self.sizes = [item.value.numel() for item in coded.values()]
+        self.bits = {name: bits_of(item.role, settings) for name, item in coded.items()}
+        self.by_channel = {name: is_channelwise(item, settings) for name, item in coded.items()}
+        self.log_step: nn.Parameter | None = None
+        self.prior: nn.Module | None = None
+        if phase is not None and phase.quantization == "entropy" and coded:
+            self._start_learning_steps(coded, phase)
+
+    def _start_learning_steps(self, coded: Mapping[str, StoredTensor], phase: Phase) -> None:
+        starts, step_of_element, count = [], [], 0
+        for name, item in coded.items():
+            masked = self._masked(name, item.value.detach())
+            rows = masked.flatten(1) if self.by_channel[name] else masked.reshape(1, -1)
+            deviation_R = rows.square().mean(1).sqrt().clamp_min(1e-8)
+            starts.append(torch.log(deviation_R) + math.log(2) * (BELL_BITS - phase.initial_bits))
+            step_of_element.append(torch.arange(len(rows)).repeat_interleave(rows.shape[1]) + count)
+            count += len(rows)
+        self.num_steps = [len(start) for start in starts]
+        self.log_step = nn.Parameter(torch.cat(starts) / STEP_SPEED)
+        device = self.log_step.device
+        self.step_E = torch.cat(step_of_element).to(device)
+        self.prior = make_prior(phase.prior, self.sizes).to(device)
+
+    def forward(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return the numbers to train with, by name, and what they cost in bits (None: not asked)."""
+        masked = {name: self._masked(name, value) for name, value in values.items()}
+        if not self.names:
+            return masked, None
+        if self.log_step is None:
+            rounded = {name: self._rounded(name, masked[name]) for name in self.names}
+            return {**masked, **rounded}, None
+        value_E = torch.cat([masked[name].flatten() for name in self.names])
+        step_E = self._step()[self.step_E]
+        code_E = value_E / step_E
+        decoded_E = _passing(code_E, code_E.round()) * step_E
+        parts = torch.split(decoded_E, self.sizes)
+        decoded = {name: part.view(values[name].shape) for name, part in zip(self.names, parts, strict=True)}
+        assert self.prior is not None
+        bits_E = self.prior(code_E, code_E + torch.rand_like(code_E) - 0.5)
+        return {**masked, **decoded}, bits_E.sum()
+
+    def masks_by_name(self) -> dict[str, Tensor]:
+        """Return name → what is kept (bool) of each pruned tensor."""
+        return {name: self.masks[place] for name, place in self.mask_places.items()}
+
+    def _masked(self, name: str, value: Tensor) -> Tensor:
+        return value * self.masks[self.mask_places[name]] if name in self.mask_places else value
+
+    def _step(self) -> Tensor:
+        assert self.log_step is not None
+        step_S = torch.exp(STEP_SPEED * self.log_step)
+        parts = torch.split(step_S.detach(), self.num_steps)
+        snapped = [snap_steps(part, by_channel=len(part) > 1) for part in parts]
+        return _passing(step_S, torch.cat(snapped))
+
+    def _rounded(self, name: str, value: Tensor) -> Tensor:
+        rows = value.flatten(1) if self.by_channel[name] else value.reshape(1, -1)
+        levels = 2 ** self.bits[name] - 1
+        step_R1 = ((rows.amax(1) - rows.amin(1)) / levels).clamp_min(1e-12).unsqueeze(1)
+        step_R1 = _passing(step_R1, snap_steps(step_R1.detach(), by_channel=len(rows) > 1, up=True))
+        code = rows / step_R1
+        detached = self.quantization == "noise"
+        symbol = code.round().detach() if detached else _passing(code, code.round())
+        decoded = (symbol * step_R1).view(value.shape)
+        if self.quantization == "qat":
+            return decoded
+        return torch.where(torch.rand_like(value) < NOISE_SHARE, decoded, value)
+
+    # -- the end of a phase --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def settle(self, stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+        """Set pruned numbers to zero, and those with learned steps to what a decoder will see, in place.
+
+        Returns
+        -------
+        steps
+            Name → learned steps, (1,) or one for each index of the first axis; empty where none were learned.
+        """
+        settled = {name: replace(item, value=self._masked(name, item.value)) for name, item in stored.items()}
+        steps: dict[str, Tensor] = {}
+        if self.log_step is not None:
+            parts = torch.split(self._step().detach(), self.num_steps)
+            steps = dict(zip(self.names, parts, strict=True))
+        for name, item in settled.items():
+            value = item.value
+            if name in steps:
+                step = steps[name].view(-1, *[1] * (value.ndim - 1)) if value.ndim else steps[name][0]
+                value = (value / step).round() * step
+            stored[name].value.copy_(value)
+        return steps

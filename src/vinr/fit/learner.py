@@ -1,0 +1,149 @@
+"""What learns: the network, what coding does to it in the phase at hand, its optimiser and averaged weights.
+
+::
+
+    plain fit   model with encoder ──> frames             phase   frozen model's numbers ──> coding noise ──┐
+                                                                          frames <── model with those <─────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from vinr.compress.coding_noise import CodingNoise
+from vinr.config import Phase, Preset
+from vinr.fit.checkpoint import pack_optimizer, unpack_optimizer
+from vinr.fit.optimizers import build_optimizer, set_learning_rate
+from vinr.fit.phases import Moment
+from vinr.fit.prepare import Outputs, build_model
+from vinr.fit.schedules import learning_rate_multiplier
+from vinr.video.spec import FrameSource, Query
+
+__all__ = ["Learner", "TrainingOutputs"]
+
+PARTS = ("model", "optimizer", "coding", "average")
+
+
+@dataclass(frozen=True)
+class TrainingOutputs:
+    """(weight, float rgb_NCHW) pairs, and the bits of all numbers where the phase asks for them."""
+
+    frames: tuple[tuple[float, Tensor], ...]
+    num_bits: Tensor | None
+
+
+class Learner:
+    """A model in training; ``part`` is −1 in the plain fit and then the number of the phase."""
+
+    def __init__(self, preset: Preset, visible: FrameSource, device: torch.device) -> None:
+        self.preset, self.visible, self.device = preset, visible, device
+        self.settings = preset.fit
+        self.model = build_model(preset, visible.spec, device)
+        self.outputs = Outputs(self.model)
+        self.part, self.coding = -1, CodingNoise({}, None, preset.compress)
+        self.optimizer = build_optimizer(self.model.named_parameters(), self.settings)
+        self._average_update = get_ema_multi_avg_fn(self.settings.ema_decay)  # type: ignore[no-untyped-call]
+        self.average = self._start_average()
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase at hand, None in the plain fit."""
+        return None if self.part < 0 else self.settings.phases[self.part]
+
+    # -- a step --------------------------------------------------------------------------------------------
+
+    def set_rate(self, moment: Moment, scale: float) -> None:
+        """Set the learning rates of the step at ``moment``, all times ``scale``."""
+        phase = self.phase
+        schedule = self.settings.schedule if phase is None else phase.schedule
+        full = 1.0 if phase is None else phase.learning_rate
+        set_learning_rate(self.optimizer, full * scale * learning_rate_multiplier(moment.progress, schedule))
+
+    def evaluate(self, query: Query) -> TrainingOutputs:
+        """Return what the loss compares with the frames."""
+        if self.part < 0:
+            return TrainingOutputs(self.outputs(query, self.visible), None)
+        stored = self.model.stored()
+        values, num_bits = self.coding({name: item.value for name, item in stored.items()})
+        return TrainingOutputs(self.outputs.of(values, stored, query), num_bits)
+
+    def price(self, num_bits: Tensor, loss: Tensor) -> Tensor:
+        """Return what the rate adds to ``loss`` (a number without gradient)."""
+        phase = self.phase
+        assert phase is not None
+        if phase.rate_unit == "bpp":
+            return phase.rate_weight * num_bits / self.visible.spec.num_pixels
+        return phase.rate_weight * loss * num_bits / self.coding.num_elements
+
+    def update(self, steps_done: int) -> None:
+        """Move everything that learns down its gradient, and forget the gradients."""
+        if self.settings.gradient_clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            current = [p.detach() for p in self.model.parameters()]
+            self._average_update(self.average, current, steps_done)
+
+    # -- phases --------------------------------------------------------------------------------------------
+
+    def enter(self, number: int) -> None:
+        """Go on to phase ``number``: train the frozen network, with a new optimiser."""
+        self.close_part()
+        self.part = number
+        phase = self.settings.phases[number]
+        stored = self.model.stored()
+        self.coding = CodingNoise(stored, phase, self.preset.compress, self.coding).to(self.device)
+        for item in stored.values():
+            item.value.requires_grad_(phase.trains == "all" or item.role == "latent")
+        coding = ((f"coding.{name}", value) for name, value in self.coding.named_parameters())
+        self.optimizer = build_optimizer(chain(self.model.named_parameters(), coding), self.settings)
+        self.average = self._start_average()
+
+    def close_part(self) -> Mapping[str, Tensor]:
+        """Leave the plain fit or a phase: averaged weights, frozen; return the steps that were learned."""
+        if self.average:
+            with torch.no_grad():
+                for parameter, value in zip(self.model.parameters(), self.average, strict=True):
+                    parameter.copy_(value)
+        if self.part < 0:
+            self.model.freeze(self.visible)
+        return self.coding.settle(self.model.stored())
+
+    def _start_average(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self.model.parameters()] if self.settings.ema_decay else []
+
+    # -- state ---------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and plain values from which :meth:`load` goes on."""
+        slots, groups = pack_optimizer(self.optimizer.state_dict())
+        parts = {
+            "model": self.model.state_dict(),
+            "optimizer": slots,
+            "coding": self.coding.state_dict(),
+            "average": {f"{number:05d}": value for number, value in enumerate(self.average)},
+        }
+        tensors = {f"{part}.{name}": value for part in PARTS for name, value in parts[part].items()}
+        return tensors, {"part": self.part, "optimizer": groups}
+
+    def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state`, of this part of the fit or a later one."""
+        for number in range(self.part + 1, values["part"] + 1):
+            self.enter(number)
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            if part in parts:
+                parts[part][rest] = value.clone()
+        self.model.load_state_dict(parts["model"])
+        self.coding.load_state_dict(parts["coding"])
+        self.optimizer.load_state_dict(unpack_optimizer(parts["optimizer"], values["optimizer"]))
+        self.average = [parts["average"][name].to(self.device) for name in sorted(parts["average"])]

@@ -1,0 +1,58 @@
+"""What a fit starts from: the frames on the device, a new model, and its outputs as a function of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vinr.config import Preset, validate_architecture
+from vinr.models import StoredTensor, VideoModel, get_model
+from vinr.video.spec import FrameSource, Query, VideoSpec
+
+__all__ = ["DeviceFrames", "Outputs", "build_model"]
+
+
+class DeviceFrames:
+    """All frames of a source as uint8 on the device; a :class:`FrameSource`."""
+
+    def __init__(self, source: FrameSource, device: torch.device) -> None:
+        self.spec: VideoSpec = source.spec
+        self.rgb_NCHW = source.frames(torch.arange(source.spec.num_frames)).to(device)
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW."""
+        return self.rgb_NCHW[index_N]
+
+
+def build_model(preset: Preset, video: VideoSpec, device: torch.device) -> VideoModel:
+    """Return a new model with initial weights drawn from the preset's seed."""
+    cls = get_model(preset.model)
+    torch.manual_seed(preset.fit.seed)
+    model = cls(validate_architecture(cls, preset.architecture), video).to(device)
+    if preset.fit.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+class Outputs(nn.Module):
+    """The training outputs of a model, also with other numbers in the place of its own."""
+
+    def __init__(self, model: VideoModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, query: Query, source: FrameSource | None) -> tuple[tuple[float, Tensor], ...]:
+        """See :meth:`VideoModel.training_outputs`."""
+        return self.model.training_outputs(query, source)
+
+    def of(
+        self, values: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], query: Query
+    ) -> tuple[tuple[float, Tensor], ...]:
+        """Return the outputs of the frozen model with ``values`` (by stored name) instead of ``stored``."""
+        places = {id(parameter): name for name, parameter in self.named_parameters()}
+        replaced = {places[id(stored[name].value)]: value for name, value in values.items()}
+        found: tuple[tuple[float, Tensor], ...] = functional_call(self, replaced, (query, None))
+        return found

@@ -1,0 +1,162 @@
+"""Phases that prepare a network for coding: what they change, that they end in the file, that they resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from clips import MemoryClip, moving_shapes
+from fit.test_loop import interrupt_after, tiny, weights_of
+from vinr.compress import pack_tensors
+from vinr.config import FitSettings, Phase
+from vinr.decode import to_uint8
+from vinr.fit import FitResult, RoundDone, fit
+from vinr.fit.phases import moment_at
+from vinr.models import list_models
+from vinr.pack import FittedSegment
+from vinr.video.spec import Query
+
+ENTROPY = '{share = 0.4, quantization = "entropy", rate_weight = 0.2}'
+EVERYTHING = (
+    "fit.phases=["
+    "{share = 0.2, sparsity = 0.1},"
+    '{share = 0.2, sparsity = 0.3, quantization = "noise"},'
+    f"{ENTROPY}]"
+)
+
+
+@pytest.fixture(scope="module")
+def clip() -> MemoryClip:
+    return moving_shapes(num_frames=6, height=32, width=48)
+
+
+# -- where a fit is ------------------------------------------------------------------------------------------
+
+
+def test_parts_follow_one_another() -> None:
+    phases = [Phase(share=0.25), Phase(share=0.5)]
+    found = [moment_at(progress, phases) for progress in (0.0, 0.2, 0.25, 0.4, 0.5, 0.9, 1.0)]
+    assert [moment.number for moment in found] == [-1, -1, 0, 0, 1, 1, 1]
+    assert [moment.progress for moment in found] == pytest.approx([0, 0.8, 0, 0.6, 0, 0.8, 1])
+
+
+@given(st.lists(st.floats(0.01, 1), max_size=4), st.floats(0, 1))
+def test_every_moment_lies_in_one_part(parts: list[float], progress: float) -> None:
+    total = max(sum(parts), 1.0)
+    moment = moment_at(progress, [Phase(share=part / total * 0.999) for part in parts])
+    assert -1 <= moment.number < len(parts)
+    assert 0 <= moment.progress <= 1
+
+
+def test_a_fit_may_have_phases_only() -> None:
+    assert moment_at(0.0, [Phase(share=1.0)]).number == 0
+
+
+def test_shares_beyond_the_whole_are_refused() -> None:
+    with pytest.raises(ValidationError, match="add up to more than 1"):
+        FitSettings(phases=(Phase(share=0.7), Phase(share=0.4)))
+
+
+# -- what they do --------------------------------------------------------------------------------------------
+
+
+def decoded_and_direct(
+    result: FitResult, preset_model: str, clip: MemoryClip
+) -> tuple[torch.Tensor, torch.Tensor]:
+    preset = tiny(preset_model, clip)
+    packed = pack_tensors(result.model.stored(), preset.compress, steps=result.steps)
+    segment = FittedSegment.of(preset, result, packed, clip.spec)
+    with segment.open(clip.spec, "cpu") as decoder:
+        decoded = decoder[:]
+    with torch.inference_mode():
+        frames = [result.model(Query.of_frames(torch.tensor([index]))) for index in range(len(decoded))]
+    return decoded, to_uint8(torch.cat(frames))
+
+
+@pytest.mark.parametrize("model", list_models())
+def test_every_model_goes_through_phases_into_a_file(model: str, clip: MemoryClip) -> None:
+    """Learned steps, grids and latents included; the file shows what the fitted model shows."""
+    preset = tiny(model, clip, f"fit.phases=[{ENTROPY}]", "fit.loss={l2=1.0}", epochs=10)
+    rounds: list[float] = []
+    result = fit(clip, preset, on_event=lambda event: rounds.append(getattr(event, "psnr_db", 0.0)))
+    assert result.num_epochs == 10
+    assert min(rounds[-3:]) > rounds[0]
+    assert {item.role for name, item in result.model.stored().items() if name not in result.steps} <= {"bias"}
+    decoded, direct = decoded_and_direct(result, model, clip)
+    # Biases and other vectors are still rounded when the file is written, to 12 bits.
+    assert (decoded.int() - direct.int()).abs().max() <= 3
+    assert (decoded.int() - direct.int()).abs().double().mean() < 0.2
+
+
+def test_a_stronger_rate_gives_a_smaller_file(clip: MemoryClip) -> None:
+    sizes = []
+    for weight in (0.0, 0.3, 3.0):
+        phase = f'{{share = 0.6, quantization = "entropy", rate_weight = {weight}, learning_rate = 1.0}}'
+        preset = tiny("nerv", clip, f"fit.phases=[{phase}]", epochs=40)
+        result = fit(clip, preset)
+        packed = pack_tensors(result.model.stored(), preset.compress, steps=result.steps)
+        sizes.append(len(packed.fixed))
+    assert sizes[0] > 1.1 * sizes[1] > 1.21 * sizes[2]
+
+
+def test_the_rate_may_be_weighed_in_bits_a_pixel(clip: MemoryClip) -> None:
+    phase = (
+        '{share = 0.5, quantization = "entropy", rate_unit = "bpp", rate_weight = 0.01, prior = "factorized"}'
+    )
+    result = fit(clip, tiny("nerv", clip, f"fit.phases=[{phase}]"))
+    assert result.steps
+
+
+def test_pruned_weights_stay_zero_to_the_end(clip: MemoryClip) -> None:
+    result = fit(clip, tiny("hnerv", clip, EVERYTHING, epochs=10))
+    stored = result.model.stored()
+    total = sum(item.value.numel() for item in stored.values())
+    zeros = sum(int((item.value == 0).sum()) for item in stored.values() if item.role == "weight")
+    assert zeros >= int(0.3 * total)
+
+
+def test_only_latents_learn_where_that_is_asked(clip: MemoryClip) -> None:
+    before = fit(clip, tiny("hnerv", clip, epochs=4))
+    phase = '{share = 0.5, trains = "latents", learning_rate = 1.0}'
+    after = fit(clip, tiny("hnerv", clip, f"fit.phases=[{phase}]", "fit.epochs=8", epochs=8))
+    assert before.steps == after.steps == {}
+    plain, polished = (
+        fit(clip, tiny("hnerv", clip, f'fit.phases=[{{share = 0.5, trains = "{what}"}}]', epochs=4))
+        for what in ("all", "latents")
+    )
+    moved = {
+        name: not torch.equal(value, weights_of(plain)[name]) for name, value in weights_of(polished).items()
+    }
+    assert all(moved.values())
+    latents = [name for name, item in polished.model.stored().items() if item.role == "latent"]
+    assert latents
+
+
+def test_quality_lost_to_rounding_is_no_collapse(clip: MemoryClip) -> None:
+    phase = '{share = 0.2, quantization = "entropy", initial_bits = 1.0}'
+    seen: list[object] = []
+    result = fit(clip, tiny("hnerv", clip, f"fit.phases=[{phase}]", epochs=50), on_event=seen.append)
+    assert result.num_collapses == 0
+    psnr_db = [event.psnr_db for event in seen if isinstance(event, RoundDone)]
+    assert psnr_db[40] < psnr_db[39] - 4
+
+
+@pytest.mark.parametrize("rounds", [2, 5, 7, 9])
+@pytest.mark.parametrize("model", ["hnerv", "ffnerv"])
+def test_a_fit_resumes_in_any_phase(model: str, rounds: int, clip: MemoryClip, tmp_path: Path) -> None:
+    preset = tiny(model, clip, EVERYTHING, "fit.ema_decay=0.8", epochs=10)
+    whole = fit(clip, preset)
+    checkpoint = tmp_path / "fit.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(clip, preset, on_event=interrupt_after(rounds), checkpoint=checkpoint)
+    resumed = fit(clip, preset, checkpoint=checkpoint, resume=True)
+    expected = weights_of(whole)
+    for name, value in weights_of(resumed).items():
+        assert torch.equal(value, expected[name]), name
+    for name, step in resumed.steps.items():
+        assert torch.equal(step, whole.steps[name]), name
