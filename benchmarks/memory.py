@@ -1,9 +1,9 @@
 """Peak memory of one process: decoding a 1080p frame with every model, and fitting HiNeRV-S patch by patch.
 
 Decoding: networks of about 3 M numbers for 600 frames of 1080×1920, one frame, float32, on the CPU.
-Fitting: HiNeRV-S for UVG with its paper's patches, two steps on a few frames (which are held as 8-bit numbers;
-a clip of 600 takes 3.7 GB more). Each figure is the peak of a process of its own, less what the process takes
-before (interpreter, torch, vinr).
+Fitting: HiNeRV-S for UVG with its paper's patches, one step (frames of a clip, 3.7 GB for 600, come on top):
+all 144 patches of the batch at once, or a few at a time (`fit.micro_batch`). Each figure is the peak of a
+process of its own, less what the process takes before (interpreter, torch, vinr).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from vinr.video.spec import Query, VideoSpec
 from vinr.video.stills import encode_still
 
 HEIGHT, WIDTH, NUM_FRAMES, NUM_PARAMETERS = 1080, 1920, 600, 3_000_000
-FIT_PRESET, FIT_FRAMES, FIT_STEPS = "hinerv-s-uvg", 4, 2
+FIT_PRESET, FIT_FRAMES = "hinerv-s-uvg", 4
+MICRO_BATCHES = (0, 16)
 
 
 def peak_bytes() -> int:
@@ -71,12 +72,13 @@ def decode_one(name: str) -> dict[str, Any]:
     }
 
 
-def fit_steps() -> dict[str, Any]:
-    """Fit a few steps with the paper's recipe."""
+def fit_step(micro_batch: int) -> dict[str, Any]:
+    """Fit one step with the paper's recipe, ``micro_batch`` patches at a time (0: all)."""
     from vinr.fit.loop import _Run
     from vinr.fit.tasks import Reconstruct
 
-    preset = load_preset(FIT_PRESET, ["fit.recipe=paper", "fit.precision=fp32"])
+    overrides = ["fit.recipe=paper", "fit.precision=fp32", f"fit.micro_batch={micro_batch}"]
+    preset = load_preset(FIT_PRESET, overrides)
     before = peak_bytes()
     rgb_NCHW = torch.randint(255, (FIT_FRAMES, 3, HEIGHT, WIDTH), dtype=torch.uint8)
     frames = FrameTensor(rgb_NCHW, VideoSpec(FIT_FRAMES, HEIGHT, WIDTH))
@@ -84,12 +86,11 @@ def fit_steps() -> dict[str, Any]:
     validate_architecture(cls, preset.architecture)
     run = _Run(frames, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
     started = time.perf_counter()
-    for batch in run.batches.of_epoch(0)[:FIT_STEPS]:
-        run._step(batch)
-    seconds = (time.perf_counter() - started) / FIT_STEPS
+    run._step(run.batches.of_epoch(0)[0])
+    seconds = time.perf_counter() - started
     return {
         "preset": FIT_PRESET,
-        "patches": list(preset.fit.patches),
+        "patches at a time": micro_batch or preset.fit.patches[0] * preset.fit.patches[1],
         "numbers": run.learner.model.num_stored(),
         "peak GB": (peak_bytes() - before) / 1e9,
         "s/step": seconds,
@@ -108,16 +109,16 @@ def main() -> None:
     """Measure everything, or one thing for the caller."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--decode", help=argparse.SUPPRESS)
-    parser.add_argument("--fit", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--fit", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.decode or given.fit:
-        print(json.dumps(decode_one(given.decode) if given.decode else fit_steps()))
+    if given.decode or given.fit is not None:
+        print(json.dumps(decode_one(given.decode) if given.decode else fit_step(given.fit)))
         return
     decoded = [in_a_process("--decode", name) for name in list_models()]
-    fitted = in_a_process("--fit")
-    text = f"{__doc__}\n{_record.table(decoded)}\n\n{_record.table([fitted])}"
+    fitted = [in_a_process("--fit", str(size)) for size in MICRO_BATCHES]
+    text = f"{__doc__}\n{_record.table(decoded)}\n\n{_record.table(fitted)}"
     settings = {"height": HEIGHT, "width": WIDTH, "num_frames": NUM_FRAMES}
-    _record.write("memory", "python benchmarks/memory.py", settings, [*decoded, fitted], text)
+    _record.write("memory", "python benchmarks/memory.py", settings, [*decoded, *fitted], text)
 
 
 if __name__ == "__main__":

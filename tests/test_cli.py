@@ -343,7 +343,8 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 # -- surface -------------------------------------------------------------------------------------------------
 
 OPTIONS = {
-    "encode": "crop device epochs force frames json model params preset resize resume seed segment set time",
+    "encode": "bpp crop device epochs force frames json model params preset psnr resize resume seed segment "
+    "set size time",
     "decode": "codec device force fps-scale frames",
     "info": "json",
     "verify": "device",

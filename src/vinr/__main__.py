@@ -35,6 +35,9 @@ def encode(
     model: Annotated[str | None, typer.Option(help="model; `vinr models` lists them")] = None,
     preset: Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")] = None,
     params: Annotated[str | None, typer.Option(help="numbers stored in the file, such as 1.5M")] = None,
+    size: Annotated[str | None, typer.Option(help="bytes of the file, never more, such as 500kB")] = None,
+    bpp: Annotated[float | None, typer.Option(help="size in bits a pixel, such as 0.05")] = None,
+    psnr: Annotated[float | None, typer.Option(help="quality in dB, at as few bytes as it takes")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames")] = None,
     time: Annotated[str | None, typer.Option(help="time to spend, such as 10m")] = None,
     frames: Annotated[str | None, typer.Option(help="A:B, half open")] = None,
@@ -62,6 +65,9 @@ def encode(
             model=model,
             preset=preset,
             params=parse_count(params) if params else None,
+            size=size,
+            bpp=bpp,
+            psnr=psnr,
             epochs=epochs,
             time=parse_seconds(time) if time else None,
             frames=parse_frames(frames) if frames else None,
@@ -107,11 +113,16 @@ def decode(
 
 
 @app.command()
-def info(file: File, as_json: Json = False) -> None:
-    """Show what a .vinr file holds, and how many bytes each part takes."""
-    from vinr.playback import describe_file
+def info(
+    file: File,
+    plot: Annotated[str | None, typer.Option(metavar="FILE.png", help="draw where the bytes go")] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a .vinr file holds, and how many bytes each component and each layer takes."""
+    from vinr.describe import describe_file
 
-    console.show_info(describe_file(file), as_json=as_json)
+    console.show_info(describe_file(file, plot=plot, force=force), as_json=as_json)
 
 
 @app.command()
@@ -138,6 +149,23 @@ def evaluate(
     with console.frame_progress("decoding") as on_frame:
         report = evaluate_file(file, reference, device=device, on_frame=on_frame)
     console.show_evaluation(report, per_frame=per_frame, as_json=as_json)
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[str, typer.Argument(help="a published quantised checkpoint of HNeRV (torch.save)")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT.vinr", help="the file to write")],
+    fps: Annotated[str, typer.Option(help="frames a second: 25, 29.97, 30000/1001")] = "30",
+    name: Annotated[str | None, typer.Option(help="name of the clip; the checkpoint's otherwise")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")] = [],  # noqa: B006
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write a published quantised checkpoint as a .vinr file."""
+    from vinr.convert import convert as run
+
+    report = run(checkpoint, output, fps=fps, name=name, overrides=settings, force=force)
+    console.show_convert(report, as_json=as_json)
 
 
 @app.command()

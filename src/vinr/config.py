@@ -77,6 +77,12 @@ class Phase(Settings):
         "relative",
         description="what costs rate_weight: relative, a bit a number, of the loss; bpp, a bit a pixel",
     )
+    target_bytes: int | None = Field(
+        None, ge=1, description="bytes the coded network shall take; rate_weight is then where it starts"
+    )
+    target_psnr_db: float | None = Field(
+        None, gt=0, le=100, description="PSNR to spend no more bytes than needed for, dB"
+    )
     initial_bits: float = Field(
         5.0, ge=1, le=12, description="bits a number that learned steps start from, were numbers bell-shaped"
     )
@@ -84,6 +90,15 @@ class Phase(Settings):
         "laplace", description="distribution that prices symbols: two with their own spread, or a learned one"
     )
     trains: Literal["all", "latents"] = Field("all", description="what learns; latents: nothing else does")
+
+    @model_validator(mode="after")
+    def _check(self) -> Phase:
+        has_target = self.target_bytes is not None or self.target_psnr_db is not None
+        if has_target and self.quantization != "entropy":
+            raise ValueError(f"a target needs quantization = entropy, got {self.quantization}")
+        if self.target_bytes is not None and self.target_psnr_db is not None:
+            raise ValueError("both a size and a quality are asked for; give one of them")
+        return self
 
 
 class FitSettings(Settings):

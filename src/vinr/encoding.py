@@ -19,15 +19,17 @@ from pathlib import Path
 
 import torch
 
-from vinr.compress import pack_tensors
+from vinr.compress import PackedTensors, pack_tensors
+from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
+from vinr.config import Preset, default_model, load_preset
 from vinr.device import resolve_device
 from vinr.errors import OutputError, UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.files import check_target
-from vinr.fit import Event, Noted, fit, ignore
-from vinr.pack import FittedSegment, assemble, load_segment, mean_quality, save_segment
-from vinr.plan import EncodePlan, Job, describe_threads, plan_encode
-from vinr.units import parse_count, parse_seconds
+from vinr.fit import Event, FitResult, Noted, fit, ignore
+from vinr.pack import FittedSegment, assemble, load_segment, mean_quality, save_segment, side_bytes
+from vinr.plan import EncodePlan, Job, Target, describe_threads, plan_encode
+from vinr.units import parse_bytes, parse_count, parse_seconds
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
@@ -35,6 +37,9 @@ __all__ = ["EncodeReport", "encode"]
 
 # What follows a fit, in epochs' worth of time: freezing and decoding are forward passes, a third of a step.
 RESERVE_EPOCHS = 0.8
+PSNR_TOLERANCE_DB = 0.2
+# How finely the coding is searched of a network that is better than asked for; each trial decodes the video.
+COARSER_TRIALS = 6
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ def encode(
     model: str | None = None,
     preset: str | None = None,
     params: int | str | None = None,
+    size: int | str | None = None,
+    bpp: float | None = None,
+    psnr: float | None = None,
     epochs: int | None = None,
     time: float | str | None = None,
     frames: tuple[int | None, int | None] | None = None,
@@ -89,6 +97,9 @@ def encode(
         Model by name, or model and size by name; a default model and a size that suits the video otherwise.
     params
         Numbers to store in the whole file, latents and head included, such as ``"1.5M"``.
+    size, bpp, psnr
+        What the file shall come to: bytes (or ``"500kB"``) or bits a pixel, never exceeded and met to 3 %; or
+        the PSNR that no more bytes than needed are spent on. At most one of them.
     epochs, time
         How long to fit: passes over the frames, or seconds (or ``"10m"``) for everything together.
     frames, crop, resize
@@ -117,14 +128,18 @@ def encode(
             opened.enter_context(open_video(fspath(source), crop=crop, resize=resize, frames=frames))
             for source in sources
         ]
+        specs = [reader.spec for reader in readers]
+        settings = load_preset(preset or model or default_model(), overrides).compress
+        others = side_bytes(readers, audio=settings.audio)
         plan = plan_encode(
-            [reader.spec for reader in readers],
+            specs,
             model=model,
             preset=preset,
             num_parameters=None if params is None else parse_count(params),
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
             segment_seconds=segment,
+            target=_target(specs, size, bpp, psnr, others),
             seed=seed,
             overrides=overrides,
         )
@@ -134,7 +149,39 @@ def encode(
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         num_bytes = file.write(path, force=force)
     shutil.rmtree(folder)
-    return _report(path, num_bytes, [r.spec for r in readers], segments, clock.monotonic() - started)
+    report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
+    if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
+        on_event(Noted(_miss(report.psnr_db, psnr)))
+    return report
+
+
+def _target(
+    specs: Sequence[VideoSpec], size: int | str | None, bpp: float | None, psnr: float | None, others: int
+) -> Target:
+    """Return what is asked of the file."""
+    given = [name for name, value in (("size", size), ("bpp", bpp), ("psnr", psnr)) if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are both asked for; give one of size, bpp and psnr")
+    if bpp is not None and not 0 < bpp <= 24:
+        raise UsageError(f"bpp {bpp:g}: give bits a pixel above 0, at most 24, such as 0.05")
+    if psnr is not None and not 10 <= psnr <= 60:
+        raise UsageError(f"psnr {psnr:g}: give decibels between 10 and 60, such as 34")
+    num_bytes = None if size is None else parse_bytes(size)
+    if bpp is not None:
+        num_bytes = int(bpp * sum(spec.num_pixels for spec in specs) / 8)
+    return Target(num_bytes, psnr, others)
+
+
+def _miss(reached_db: float, asked_db: float) -> str:
+    if reached_db < asked_db:
+        return (
+            f"{asked_db:.2f} dB were asked for, {reached_db:.2f} dB reached: the budget did not suffice; "
+            f"give more --time or --epochs, or larger --params"
+        )
+    return (
+        f"{asked_db:.2f} dB were asked for, {reached_db:.2f} dB reached: the network is larger than needed; "
+        f"give smaller --params"
+    )
 
 
 def _check_output(path: Path, folder: Path, *, resume: bool, force: bool) -> None:
@@ -187,14 +234,37 @@ class _Work:
             seconds=self._seconds(number, job),
             reserve_epochs=RESERVE_EPOCHS,
         )
-        packed = pack_tensors(result.model.stored(), preset.compress, steps=result.steps)
-        segment = FittedSegment.of(preset, result, packed, frames.spec)
-        # The quality that the file states is that of the decoded result.
-        with segment.open(frames.spec, str(self.device)) as decoder:
-            segment = segment.measured(compare_sources(decoder, frames))
+        segment = self._coded(number, result, preset, frames)
         save_segment(segment, finished)
         checkpoint.unlink(missing_ok=True)
         return segment
+
+    def _coded(self, number: int, result: FitResult, preset: Preset, frames: FrameTensor) -> FittedSegment:
+        """Return the coded network with the quality of the frames that it decodes to."""
+
+        def measured(packed: PackedTensors) -> FittedSegment:
+            segment = FittedSegment.of(preset, result, packed, frames.spec)
+            with segment.open(frames.spec, str(self.device)) as decoder:
+                return segment.measured(compare_sources(decoder, frames))
+
+        stored, settings, steps = result.model.stored(), preset.compress, result.steps
+        if self.plan.network_bytes is not None:
+            keyframes = result.model.keyframes
+            left = self.plan.network_bytes[number] - (0 if keyframes is None else keyframes.num_bytes)
+            return measured(pack_to_size(stored, settings, left, steps=steps))
+        segment = measured(pack_tensors(stored, settings, steps=steps))
+        wanted_db = preset.fit.phases[-1].target_psnr_db if preset.fit.phases else None
+        if wanted_db is None:
+            return segment
+        if segment.psnr_db < wanted_db + PSNR_TOLERANCE_DB / 2:
+            return segment
+        found = {0.0: segment}
+
+        def is_good(amount: float) -> bool:
+            found[amount] = measured(pack_at(stored, settings, amount, steps=steps))
+            return found[amount].psnr_db >= wanted_db
+
+        return found[coarsest_within(is_good, low=0.0, num_trials=COARSER_TRIALS)]
 
     def _seconds(self, number: int, job: Job) -> float | None:
         """Return the time for a segment: its share, less what opening and reading have taken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
@@ -28,12 +29,21 @@ from vinr.config import Preset
 from vinr.decode import VideoDecoder
 from vinr.evaluate.metrics import ClipQuality
 from vinr.fit import FitResult
+from vinr.models import VideoModel
 from vinr.plan import Job
 from vinr.tensorfile import read_tensors, write_tensors
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 
-__all__ = ["FittedSegment", "SpanQuality", "assemble", "load_segment", "mean_quality", "save_segment"]
+__all__ = [
+    "FittedSegment",
+    "SpanQuality",
+    "assemble",
+    "load_segment",
+    "mean_quality",
+    "save_segment",
+    "side_bytes",
+]
 
 
 @dataclass(frozen=True)
@@ -109,19 +119,35 @@ class FittedSegment:
         return sum(self.span_lengths)
 
     @classmethod
-    def of(cls, preset: Preset, result: FitResult, packed: PackedTensors, spec: VideoSpec) -> FittedSegment:
-        """Return a fitted and coded network as a segment, not yet measured."""
-        keyframes = result.model.keyframes
+    def coded(
+        cls, preset: Preset, model: VideoModel, packed: PackedTensors, spec: VideoSpec
+    ) -> FittedSegment:
+        """Return a coded network as a segment; how it was fitted is not known, and it is not measured."""
         return cls(
             model=preset.model,
             architecture=preset.architecture,
-            num_parameters=result.model.num_stored(),
+            num_parameters=model.num_stored(),
             span_lengths=spec.span_lengths,
             fixed=packed.fixed,
             chunks=packed.chunks,
-            keyframes=() if keyframes is None else keyframes.coded,
+            keyframes=() if model.keyframes is None else model.keyframes.coded,
             frames_per_chunk=packed.frames_per_chunk,
             components=packed.components,
+            num_epochs=0.0,
+            train_psnr_db=math.nan,
+            num_collapses=0,
+        )
+
+    @property
+    def psnr_db(self) -> float:
+        """Mean of the frames' PSNR, once measured."""
+        return mean_quality(self.qualities).psnr_db
+
+    @classmethod
+    def of(cls, preset: Preset, result: FitResult, packed: PackedTensors, spec: VideoSpec) -> FittedSegment:
+        """Return a fitted and coded network as a segment, not yet measured."""
+        return replace(
+            cls.coded(preset, result.model, packed, spec),
             num_epochs=result.num_epochs,
             train_psnr_db=result.train_psnr_db,
             num_collapses=result.num_collapses,
@@ -141,19 +167,18 @@ class FittedSegment:
             num_keyframes=len(self.keyframes),
         )
 
-    def open(self, spec: VideoSpec, device: str) -> VideoDecoder:
-        """Return a decoder of a file that holds this segment alone: what a reader of the file will see.
-
-        All its spans lie in one clip, one after another.
-        """
+    def alone(self, name: str, spec: VideoSpec) -> ContainerWriter:
+        """Return a file that holds this segment alone, all its spans in one clip, one after another."""
         starts = accumulate(self.span_lengths, initial=0)
         spans = [Span(0, start, count) for start, count in zip(starts, self.span_lengths, strict=False)]
-        header = Header(
-            created_by=created_by(), clips=(_clip("segment", spec),), networks=(self.network(spans),)
-        )
+        header = Header(created_by=created_by(), clips=(_clip(name, spec),), networks=(self.network(spans),))
         writer = ContainerWriter(header)
         self.add_to(writer, 0)
-        return VideoDecoder(writer.to_bytes(), device=device)
+        return writer
+
+    def open(self, spec: VideoSpec, device: str) -> VideoDecoder:
+        """Return a decoder of a file that holds this segment alone: what a reader of the file will see."""
+        return VideoDecoder(self.alone("segment", spec).to_bytes(), device=device)
 
     def add_to(self, writer: ContainerWriter, network: int) -> None:
         """Add the sections of this segment as those of ``network``."""
@@ -199,6 +224,13 @@ def assemble(
         if sound is not None:
             writer.add(SectionKind.AUDIO, number, sound)
     return writer
+
+
+def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:
+    """Return the bytes of a file of ``readers`` that belong to no network: times, and sound if wanted."""
+    times = sum(len(encode_times(reader.timeline)) for reader in readers if reader.timeline.pts is not None)
+    sounds = [reader.audio() for reader in readers] if audio else []
+    return times + sum(len(sound) for sound in sounds if sound is not None)
 
 
 def _unique_name(readers: Sequence[VideoReader], number: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from vinr.bitstream import Span
-from vinr.config import Preset, default_model, load_preset, validate_architecture
+from vinr.config import Phase, Preset, default_model, load_preset, validate_architecture
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
 from vinr.models import get_model
@@ -20,6 +20,7 @@ from vinr.video.spec import VideoSpec
 __all__ = [
     "EncodePlan",
     "Job",
+    "Target",
     "choose_preset",
     "default_parameters",
     "default_seconds",
@@ -44,6 +45,13 @@ SECONDS_LIMITS = (30.0, 6 * 3600.0)
 
 MAX_SEGMENT_BYTES = 2 * 2**30
 
+# What a number comes to in a file of a wanted size.
+BITS_PER_NUMBER = 4.3
+# Prologue and the texts of a header; what a clip and a network add to it.
+FRONT_BYTES, CLIP_BYTES, NETWORK_BYTES = 60, 120, 110
+# The phase that meets a target where the recipe has none of its kind.
+TARGET_PHASE = Phase(share=0.35, quantization="entropy", learning_rate=1.0)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -59,6 +67,38 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a file shall come to: its bytes, ``other_bytes`` of which are no networks; or a PSNR in dB."""
+
+    num_bytes: int | None = None
+    psnr_db: float | None = None
+    other_bytes: int = 0
+
+    def network_bytes(self, jobs: Sequence[Job], specs: Sequence[VideoSpec]) -> list[int] | None:
+        """Return the bytes that each network may take, None if the size is free.
+
+        Raises
+        ------
+        UsageError
+            If nothing is left for them.
+        """
+        if self.num_bytes is None:
+            return None
+        front = FRONT_BYTES + CLIP_BYTES * len(specs) + NETWORK_BYTES * len(jobs)
+        left = self.num_bytes - self.other_bytes - front
+        if left < NETWORK_BYTES * len(jobs):
+            sound = f", {self.other_bytes:,} are sound and times" if self.other_bytes else ""
+            raise UsageError(
+                f"a file of {self.num_bytes:,} bytes leaves {left:,} for the network{sound}; ask for more"
+                + (", or leave the sound out with --set compress.audio=false" if self.other_bytes else "")
+            )
+        return [int(left * job.share) for job in jobs]
+
+
+NO_TARGET = Target()
+
+
+@dataclass(frozen=True)
 class EncodePlan:
     """The networks of a file, each with its preset; ``seconds`` for all of them, or None to count epochs.
 
@@ -69,6 +109,7 @@ class EncodePlan:
     presets: tuple[Preset, ...]
     seconds: float | None
     time_is_chosen: bool
+    network_bytes: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
         preset = self.presets[0]
@@ -101,6 +142,7 @@ def plan_encode(
     epochs: int | None = None,
     seconds: float | None = None,
     segment_seconds: float | None = None,
+    target: Target = NO_TARGET,
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> EncodePlan:
@@ -132,17 +174,39 @@ def plan_encode(
     jobs = split_segments(specs, segment_seconds)
     if join:
         jobs = join_clips(jobs, specs)
-    presets = [
-        choose_preset(
+    network_bytes = target.network_bytes(jobs, specs)
+    presets = []
+    for number, job in enumerate(jobs):
+        own_bytes = None if network_bytes is None else network_bytes[number]
+        wanted = None if num_parameters is None else max(round(num_parameters * job.share), 1)
+        if wanted is None and own_bytes is not None and preset is None:
+            wanted = round(8 * own_bytes / BITS_PER_NUMBER)
+        found = choose_preset(
             job.spec(specs),
             model=model,
             preset=preset,
-            num_parameters=None if num_parameters is None else max(round(num_parameters * job.share), 1),
+            num_parameters=wanted,
             overrides=[*overrides, *extra],
         )
-        for job in jobs
-    ]
-    return EncodePlan(tuple(jobs), tuple(presets), seconds, chosen)
+        presets.append(_with_target(found, own_bytes, target.psnr_db))
+    planned_bytes = None if network_bytes is None else tuple(network_bytes)
+    return EncodePlan(tuple(jobs), tuple(presets), seconds, chosen, planned_bytes)
+
+
+def _with_target(preset: Preset, num_bytes: int | None, psnr_db: float | None) -> Preset:
+    """Return ``preset`` with a target for its last phase, which is added where the recipe has none for it."""
+    if num_bytes is None and psnr_db is None:
+        return preset
+    phases = preset.fit.phases
+    if not phases or phases[-1].quantization != "entropy":
+        room = 1 - TARGET_PHASE.share
+        phases = (
+            *(phase.model_copy(update={"share": room * phase.share}) for phase in phases),
+            TARGET_PHASE,
+        )
+    last = phases[-1].model_copy(update={"target_bytes": num_bytes, "target_psnr_db": psnr_db})
+    fit = preset.fit.model_copy(update={"phases": (*phases[:-1], last)})
+    return preset.model_copy(update={"fit": fit})
 
 
 def choose_preset(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from vinr.errors import UsageError
 
 __all__ = [
     "format_bytes",
     "format_count",
+    "parse_bytes",
     "parse_count",
     "parse_frames",
     "parse_indices",
+    "parse_rate",
     "parse_seconds",
     "parse_size",
 ]
@@ -29,6 +32,15 @@ def parse_count(text: str | float) -> int:
     return round(value)
 
 
+def parse_bytes(text: str | float) -> int:
+    """Return bytes from 500000, ``500kB``, ``1.5MB`` (1 kB is 1000 bytes)."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kmg]?)b?", str(text).strip().lower())
+    value = float(match[1]) * _COUNT_UNITS[match[2]] if match else 0
+    if value < 1:
+        raise UsageError(f"size {str(text)!r}: give a positive one such as 500kB or 1.5MB")
+    return round(value)
+
+
 def parse_seconds(text: str | float) -> float:
     """Return seconds from 90, ``90s``, ``10m``, ``1h30m``."""
     match = _CLOCK.fullmatch(str(text).strip().lower())
@@ -37,6 +49,15 @@ def parse_seconds(text: str | float) -> float:
     if seconds <= 0:
         raise UsageError(f"time {str(text)!r}: give a positive one such as 90s, 10m or 1h30m")
     return seconds
+
+
+def parse_rate(text: str | float | Fraction) -> Fraction:
+    """Return frames a second from 25, ``29.97``, ``30000/1001``."""
+    match = re.fullmatch(r"\d{1,6}(?:\.\d{1,3})?|\d{1,9}/0*[1-9]\d{0,8}", str(text).strip())
+    rate = Fraction(match[0]) if match else Fraction(0)
+    if rate <= 0:
+        raise UsageError(f"rate {str(text)!r}: give frames a second such as 25, 29.97 or 30000/1001")
+    return rate
 
 
 def parse_size(text: str) -> tuple[int, int]:

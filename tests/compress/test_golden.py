@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from compress import reference_decoder as reference
-from vinr.bitstream import Container, SectionKind
+from vinr.bitstream import Container, Header, SectionKind
 from vinr.compress import decode_times, unpack_fixed
 from vinr.models import StoredTensor
 
@@ -55,7 +55,8 @@ def test_container(path: Path) -> None:
     record = record_of(path)
     with Container.open(path) as container:
         container.verify()
-        assert json.loads(container.header.model_dump_json()) == record["header"]
+        # Keys that are newer than the file have their defaults.
+        assert container.header == Header.model_validate_json(json.dumps(record["header"]))
         times = decode_times(container.read(SectionKind.TIMES, 0), 7, Fraction(30000, 1001))
         assert list(times.pts or ()) == record["pts"]
         assert times.time_base == Fraction(1, 90000)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vinr.compress.entropy import StreamWriter, Symbols
-from vinr.compress.unpack import Layout, open_fixed
+from vinr.compress.entropy import StreamReader, StreamWriter, Symbols
+from vinr.compress.unpack import Layout, check_budget, open_fixed
+from vinr.errors import BitstreamError
 from vinr.models import Role, StoredTensor
 
-__all__ = ["ComponentSize", "component_sizes", "fixed_sizes", "share_bytes"]
+__all__ = ["ComponentSize", "component_sizes", "fixed_sizes", "network_sizes", "share_bytes"]
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,38 @@ def fixed_sizes(payload: bytes, expected: Mapping[str, StoredTensor]) -> tuple[C
     BitstreamError
         As :func:`unpack_fixed`.
     """
+    return network_sizes(payload, expected, ())
+
+
+def network_sizes(
+    payload: bytes, expected: Mapping[str, StoredTensor], chunks: Sequence[tuple[int, bytes]]
+) -> tuple[ComponentSize, ...]:
+    """Return where the bytes of a network go: those of section WEIGHTS and of its ``chunks`` of latents.
+
+    A chunk is the number of its frames and its bytes. All symbols are decoded, none is made a float.
+
+    Raises
+    ------
+    BitstreamError
+        If section or chunks are damaged, hostile, or do not fit the model.
+    """
     layout, arrays, stream_bytes = open_fixed(payload, expected)
-    nothing = {record.tensor.name: 0 for record in layout.records if record.tensor.per_frame}
-    return component_sizes(layout, arrays, stream_bytes, nothing, nothing, 0)
+    latents = [record for record in layout.records if record.tensor.per_frame]
+    if chunks and not latents:
+        raise BitstreamError(f"a network has {len(chunks)} chunks of latents, its model has no latents")
+    bits = {record.tensor.name: 0.0 for record in latents}
+    elements = dict.fromkeys(bits, 0)
+    for num_frames, chunk in chunks:
+        what = "a chunk of latents"
+        check_budget(num_frames * sum(record.tensor.num_elements for record in latents), len(chunk), what)
+        reader = StreamReader(chunk, what)
+        for record in latents:
+            model, tensor = layout.models[record.model], record.tensor
+            symbol_S = reader.read(model, num_frames * tensor.num_elements)
+            bits[tensor.name] += StreamWriter().write(model, symbol_S)
+            elements[tensor.name] += symbol_S.shape[0]
+    chunk_bytes = sum(len(chunk) for _, chunk in chunks)
+    return component_sizes(layout, arrays, stream_bytes, bits, elements, chunk_bytes)
 
 
 def _bits_of_records(

@@ -162,23 +162,17 @@ class CodingNoise(nn.Module):
     # -- the end of a phase --------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def settle(self, stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
-        """Set pruned numbers to zero, and those with learned steps to what a decoder will see, in place.
+    def steps(self) -> dict[str, Tensor]:
+        """Return learned steps: name → (1,), or one for each index of the first axis; empty if none were."""
+        if self.log_step is None:
+            return {}
+        return dict(zip(self.names, torch.split(self._step().detach(), self.num_steps), strict=True))
 
-        Returns
-        -------
-        steps
-            Name → learned steps, (1,) or one for each index of the first axis; empty where none were learned.
+    @torch.no_grad()
+    def pruned(self, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+        """Return ``stored`` with pruned numbers zero.
+
+        Numbers with learned steps stay as they are: rounded to those steps, as the file will hold them, they
+        are what the network was trained with.
         """
-        settled = {name: replace(item, value=self._masked(name, item.value)) for name, item in stored.items()}
-        steps: dict[str, Tensor] = {}
-        if self.log_step is not None:
-            parts = torch.split(self._step().detach(), self.num_steps)
-            steps = dict(zip(self.names, parts, strict=True))
-        for name, item in settled.items():
-            value = item.value
-            if name in steps:
-                step = steps[name].view(-1, *[1] * (value.ndim - 1)) if value.ndim else steps[name][0]
-                value = (value / step).round() * step
-            stored[name].value.copy_(value)
-        return steps
+        return {name: replace(item, value=self._masked(name, item.value)) for name, item in stored.items()}

@@ -37,6 +37,8 @@ __all__ = ["PackedTensors", "pack_tensors", "quantized"]
 # What a chunk costs besides its content: its size and checksum in the index, and the rounding of its stream.
 CHUNK_OVERHEAD_BYTES = 6
 OVERHEAD_SHARE = 0.005
+# An entry of the index: kind, owner, number of parts; and a checksum for each part.
+ENTRY_BYTES, CRC_BYTES = 7, 4
 NO_STEPS: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -50,8 +52,20 @@ class PackedTensors:
     components: tuple[ComponentSize, ...]
 
     def __repr__(self) -> str:
-        num_bytes = len(self.fixed) + sum(map(len, self.chunks))
-        return f"PackedTensors({len(self.components)} tensors, {len(self.chunks)} chunks, {num_bytes} bytes)"
+        parts = f"{len(self.components)} tensors, {len(self.chunks)} chunks, {self.num_bytes} bytes"
+        return f"PackedTensors({parts})"
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of both sections."""
+        return len(self.fixed) + sum(map(len, self.chunks))
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of both sections and of their entries in the file's index (at most)."""
+        parts = (self.fixed, *self.chunks)
+        entries = ENTRY_BYTES * (2 if self.chunks else 1)
+        return self.num_bytes + entries + sum(len(pack_varint(len(part))) + CRC_BYTES for part in parts)
 
     @property
     def ideal_bits(self) -> float:

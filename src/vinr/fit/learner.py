@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from vinr.compress import pack_tensors
 from vinr.compress.coding_noise import CodingNoise
 from vinr.config import Phase, Preset
 from vinr.fit.checkpoint import pack_optimizer, unpack_optimizer
 from vinr.fit.optimizers import build_optimizer, set_learning_rate
 from vinr.fit.phases import Moment
 from vinr.fit.prepare import Outputs, build_model
+from vinr.fit.rate_control import RateControl
 from vinr.fit.schedules import learning_rate_multiplier
 from vinr.video.spec import FrameSource, Query
 
@@ -48,6 +50,7 @@ class Learner:
         self.model = build_model(preset, visible.spec, device)
         self.outputs = Outputs(self.model)
         self.part, self.coding = -1, CodingNoise({}, None, preset.compress)
+        self.control: RateControl | None = None
         self.optimizer = build_optimizer(self.model.named_parameters(), self.settings)
         self._average_update = get_ema_multi_avg_fn(self.settings.ema_decay)  # type: ignore[no-untyped-call]
         self.average = self._start_average()
@@ -78,9 +81,10 @@ class Learner:
         """Return what the rate adds to ``loss`` (a number without gradient)."""
         phase = self.phase
         assert phase is not None
+        assert self.control is not None
         if phase.rate_unit == "bpp":
-            return phase.rate_weight * num_bits / self.visible.spec.num_pixels
-        return phase.rate_weight * loss * num_bits / self.coding.num_elements
+            return self.control.weight * num_bits / self.visible.spec.num_pixels
+        return self.control.weight * loss * num_bits / self.coding.num_elements
 
     def update(self, steps_done: int) -> None:
         """Move everything that learns down its gradient, and forget the gradients."""
@@ -91,6 +95,21 @@ class Learner:
         if self.average:
             current = [p.detach() for p in self.model.parameters()]
             self._average_update(self.average, current, steps_done)
+
+    def observe(self, num_bits: Tensor | None, psnr_db: Tensor, moment: Moment) -> None:
+        """Let rate control see what the step at ``moment`` came to."""
+        if self.control is not None and self.control.is_needed and num_bits is not None:
+            self.control.observe(float(num_bits), float(psnr_db), moment.progress)
+
+    def calibrate(self) -> None:
+        """Code the network as it is, where its size matters."""
+        if self.control is None or self.phase is None or self.phase.target_bytes is None:
+            return
+        pruned = self.coding.pruned(self.model.stored())
+        num_bytes = pack_tensors(pruned, self.preset.compress, steps=self.coding.steps()).file_bytes
+        if self.model.keyframes is not None:
+            num_bytes += self.model.keyframes.num_bytes
+        self.control.calibrate(num_bytes)
 
     # -- phases --------------------------------------------------------------------------------------------
 
@@ -106,6 +125,7 @@ class Learner:
         coding = ((f"coding.{name}", value) for name, value in self.coding.named_parameters())
         self.optimizer = build_optimizer(chain(self.model.named_parameters(), coding), self.settings)
         self.average = self._start_average()
+        self.control = RateControl(phase)
 
     def close_part(self) -> Mapping[str, Tensor]:
         """Leave the plain fit or a phase: averaged weights, frozen; return the steps that were learned."""
@@ -115,7 +135,11 @@ class Learner:
                     parameter.copy_(value)
         if self.part < 0:
             self.model.freeze(self.visible)
-        return self.coding.settle(self.model.stored())
+        stored = self.model.stored()
+        with torch.no_grad():
+            for name, item in self.coding.pruned(stored).items():
+                stored[name].value.copy_(item.value)
+        return self.coding.steps()
 
     def _start_average(self) -> list[Tensor]:
         return [p.detach().clone() for p in self.model.parameters()] if self.settings.ema_decay else []
@@ -132,7 +156,8 @@ class Learner:
             "average": {f"{number:05d}": value for number, value in enumerate(self.average)},
         }
         tensors = {f"{part}.{name}": value for part in PARTS for name, value in parts[part].items()}
-        return tensors, {"part": self.part, "optimizer": groups}
+        control = None if self.control is None else self.control.state()
+        return tensors, {"part": self.part, "optimizer": groups, "control": control}
 
     def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on from :meth:`state`, of this part of the fit or a later one."""
@@ -147,3 +172,5 @@ class Learner:
         self.coding.load_state_dict(parts["coding"])
         self.optimizer.load_state_dict(unpack_optimizer(parts["optimizer"], values["optimizer"]))
         self.average = [parts["average"][name].to(self.device) for name in sorted(parts["average"])]
+        if self.control is not None:
+            self.control.load(values["control"])

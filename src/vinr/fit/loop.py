@@ -52,7 +52,8 @@ CHECKPOINT_SECONDS = 120.0
 class FitResult:
     """A fitted model, frozen (no source needed) and in evaluation mode, with how the fit went.
 
-    ``steps``: learned quantisation steps by stored name, as :func:`vinr.compress.pack_tensors` takes them.
+    ``steps``: learned quantisation steps by stored name, as :func:`vinr.compress.pack_tensors` takes them;
+    the model's numbers are not rounded to them yet.
     """
 
     model: VideoModel
@@ -118,6 +119,14 @@ def fit(
     return run.finish()
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What a part of a batch came to: its part of the mean squared error, and the bits of all numbers."""
+
+    mse: Tensor
+    num_bits: Tensor | None
+
+
 class _Run:
     """The state of one fit between steps."""
 
@@ -164,6 +173,7 @@ class _Run:
                 yield self._roll_back(psnr_db)
                 continue
             self.best_psnr_db = max(self.best_psnr_db, psnr_db)
+            self._calibrate()
             self.good = self.state()
             yield self._report(psnr_db)
 
@@ -193,6 +203,11 @@ class _Run:
                 break
         return float(psnr_from_mse_db(mse / count))
 
+    def _calibrate(self) -> None:
+        started = time.monotonic()
+        self.learner.calibrate()
+        self.seconds_done += time.monotonic() - started
+
     def _clock(self, seconds: float) -> None:
         self.seconds_done += seconds
         # The first steps warm caches up; the running mean forgets them.
@@ -204,10 +219,12 @@ class _Run:
         count = sum(len(sample_N) for sample_N in batch)
         parts = [self._add_gradients(sample_N, len(sample_N) / count) for sample_N in batch]
         self.learner.update(self.steps_done)
-        return torch.stack(parts).sum()
+        mse = torch.stack([part.mse for part in parts]).sum()
+        self.learner.observe(parts[0].num_bits, psnr_from_mse_db(mse), self.moment())
+        return mse
 
-    def _add_gradients(self, sample_N: Tensor, share: float) -> Tensor:
-        """Add the gradients of a part of a batch; return its part of the mean squared error."""
+    def _add_gradients(self, sample_N: Tensor, share: float) -> _Part:
+        """Add the gradients of a part of a batch, which is ``share`` of it."""
         query = self.batches.query(sample_N.to(self.device))
         target_NCHW = self.batches.target(self.frames.rgb_NCHW, query).float() / 255
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
@@ -219,7 +236,8 @@ class _Run:
         if outputs.num_bits is not None:
             total = total + self.learner.price(outputs.num_bits, total.detach())
         (share * total).backward()  # type: ignore[no-untyped-call]
-        return share * values[0].mse.detach()
+        num_bits = None if outputs.num_bits is None else outputs.num_bits.detach()
+        return _Part(share * values[0].mse.detach(), num_bits)
 
     # -- collapse ------------------------------------------------------------------------------------------
 

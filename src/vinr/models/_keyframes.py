@@ -54,6 +54,11 @@ class Keyframes:
         """The images made by :meth:`code`; none of a network that was read from a file."""
         return self._coded
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the images made by :meth:`code`."""
+        return sum(map(len, self._coded))
+
     def code(self, source: FrameSource) -> None:
         """Code the keyframes of ``source``, and read those from now on, all of them kept in memory."""
         images = []

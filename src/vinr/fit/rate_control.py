@@ -1,0 +1,77 @@
+"""How much the rate weighs: as told, or so that a size or a quality is met.
+
+::
+
+    bits a step ──> × what the coder really takes of them ──> above the target? ──> the rate weighs more
+    PSNR a step ────────────────────────────────────────────> above the target? ──> the rate weighs more
+"""
+
+from __future__ import annotations
+
+import math
+
+from vinr.config import Phase
+
+__all__ = ["RateControl"]
+
+# e-folds of the weight over a whole phase where the target is missed by its own size, or by 1 dB; and the
+# largest miss that counts.
+SIZE_GAIN, QUALITY_GAIN = 40.0, 15.0
+SIZE_LIMIT, QUALITY_LIMIT_DB = 0.5, 3.0
+WEIGHT_LIMITS = (1e-4, 30.0)
+MEMORY = 0.9
+# A file may not be larger than asked, and 1 % is what the last steps still move.
+AIM = 0.987
+
+
+class RateControl:
+    """The weight of the rate in the loss of one phase, moved after each step where there is a target."""
+
+    def __init__(self, phase: Phase) -> None:
+        self._phase = phase
+        self.weight = phase.rate_weight
+        self.mean_bits = self.mean_psnr_db = math.nan
+        # Bytes of the coded network to the bytes that the prior expects.
+        self.ratio = 1.0
+        self._progress = 0.0
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is a target."""
+        return self._phase.target_bytes is not None or self._phase.target_psnr_db is not None
+
+    def observe(self, num_bits: float, psnr_db: float, progress: float) -> None:
+        """Take the rate and the PSNR of the step at ``progress`` of the phase; move the weight."""
+        self.mean_bits = self._smooth(self.mean_bits, num_bits)
+        self.mean_psnr_db = self._smooth(self.mean_psnr_db, psnr_db)
+        if self._phase.target_bytes is not None:
+            wanted = AIM * self._phase.target_bytes
+            push = SIZE_GAIN * _within(self.ratio * self.mean_bits / 8 / wanted - 1, SIZE_LIMIT)
+        elif self._phase.target_psnr_db is not None:
+            push = QUALITY_GAIN * _within(self.mean_psnr_db - self._phase.target_psnr_db, QUALITY_LIMIT_DB)
+        else:
+            return
+        low, high = WEIGHT_LIMITS
+        self.weight = min(max(self.weight * math.exp(push * (progress - self._progress)), low), high)
+        self._progress = progress
+
+    def calibrate(self, num_bytes: int) -> None:
+        """Take how many bytes the network really takes at this point."""
+        if self.mean_bits > 0:
+            self.ratio = num_bytes / (self.mean_bits / 8)
+
+    def state(self) -> list[float]:
+        """Return what :meth:`load` goes on from."""
+        return [self.weight, self.ratio, self.mean_bits, self.mean_psnr_db, self._progress]
+
+    def load(self, state: list[float]) -> None:
+        """Go on from :meth:`state`."""
+        self.weight, self.ratio, self.mean_bits, self.mean_psnr_db, self._progress = state
+
+    @staticmethod
+    def _smooth(mean: float, value: float) -> float:
+        return value if math.isnan(mean) else MEMORY * mean + (1 - MEMORY) * value
+
+
+def _within(value: float, limit: float) -> float:
+    return min(max(value, -limit), limit)
