@@ -1,8 +1,9 @@
 """All models at equal numbers stored, fitted for as many epochs, with its paper's recipe and with vinr's.
 
 Bunny, centre-crop 640×1280, area-averaged to 160×320, all 132 frames. Quality is that of the decoded file
-(8 bits a weight, 12 a bias). Every run is a row of its own in the results, so that an interrupted comparison
-goes on where it stopped; `--report` writes the tables and the plot from the rows there are.
+(8 bits a weight, 12 a bias). Every run writes a row of its own, so that an interrupted comparison goes on
+where it stopped and several processes share the work. `--speed` then times steps and decoding, all runs in
+turns, and `--report` writes tables and plot.
 """
 
 from __future__ import annotations
@@ -12,24 +13,28 @@ import json
 import os
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
 import _record
 from vinr.compress import pack_tensors
-from vinr.config import Preset
+from vinr.config import Preset, load_preset
 from vinr.evaluate.metrics import compare_sources
 from vinr.fit import fit
-from vinr.models import list_models
+from vinr.models import VideoModel, list_models
 from vinr.pack import FittedSegment
 from vinr.plan import choose_preset
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
+from vinr.video.spec import Query
 
 NAME = "model-comparison"
 RECIPES = ("vinr", "paper")
 SIZES = (200_000, 400_000)
+# Timing: medians of so many rounds of so many steps and frames, after one step and one frame to warm up.
+ROUNDS, STEPS, DECODED = 3, 2, 4
 # What a published recipe needs at a quarter of its frame size: patches of 80×80 pixels, as for 720p, and an
 # MS-SSIM whose window fits 160 rows.
 BOOST = "fit.loss={l1 = 42, ms_ssim5 = 18, frequency = 1}"
@@ -47,11 +52,15 @@ def clip() -> FrameTensor:
         return reader.read()
 
 
+def overrides_of(model: str, recipe: str, epochs: int) -> list[str]:
+    """Return the settings of one run."""
+    adapted = ADAPTED.get(model, []) if recipe == "paper" else []
+    return [f"fit.recipe={recipe}", f"fit.epochs={epochs}", *adapted]
+
+
 def preset_of(frames: FrameTensor, model: str, recipe: str, size: int, epochs: int) -> Preset:
     """Return the preset of one run."""
-    overrides = [f"fit.recipe={recipe}", f"fit.epochs={epochs}"]
-    if recipe == "paper":
-        overrides += ADAPTED.get(model, [])
+    overrides = overrides_of(model, recipe, epochs)
     return choose_preset(frames.spec, model=model, preset=None, num_parameters=size, overrides=overrides)
 
 
@@ -89,6 +98,116 @@ def run(frames: FrameTensor, model: str, recipe: str, size: int, epochs: int) ->
     }
 
 
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the finished rows, in the order of size, recipe and quality."""
+    texts = [path.read_text() for path in sorted(folder.glob("*-*.json"))]
+    rows = [json.loads(text) for text in texts if text]
+    return sorted(rows, key=lambda row: (row["size"], row["recipe"], -row["psnr_db"]))
+
+
+def measure_speed(frames: FrameTensor, rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Time training steps and decoding of every row's network, in turns; return medians by row."""
+    from vinr.fit.loop import _Run
+    from vinr.fit.tasks import Reconstruct
+
+    step_seconds: dict[str, list[float]] = {}
+    frame_seconds: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for row in rows:
+            preset = load_preset(row["model"], overrides_of(row["model"], row["recipe"], row["epochs"]))
+            preset = preset.model_copy(update={"architecture": row["architecture"]})
+            fitting = _Run(frames, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
+            batches = fitting.batches.of_epoch(0)
+            fitting._step(batches[0])
+            started = time.perf_counter()
+            for batch in batches[1 : 1 + STEPS]:
+                fitting._step(batch)
+            key = key_of(row)
+            step_seconds.setdefault(key, []).append(
+                (time.perf_counter() - started) / STEPS * fitting.steps_per_epoch
+            )
+            model = fitting.learner.model
+            model.freeze(frames)
+            frame_seconds.setdefault(key, []).append(decode_seconds(model.eval()))
+    return {
+        key: {"seconds_per_epoch": median(step_seconds[key]), "decode_fps": 1 / median(frame_seconds[key])}
+        for key in step_seconds
+    }
+
+
+def decode_seconds(model: VideoModel) -> float:
+    """Return the seconds a frame takes, one after another, without the file around it."""
+    with torch.inference_mode():
+        model(Query.of_frames(torch.tensor([0])))
+        started = time.perf_counter()
+        for index in range(8, 8 + DECODED):
+            model(Query.of_frames(torch.tensor([index])))
+    return (time.perf_counter() - started) / DECODED
+
+
+def key_of(row: dict[str, Any]) -> str:
+    """Return the name of a row."""
+    return f"{row['model']} {row['size']} {row['recipe']}"
+
+
+def report(rows: list[dict[str, Any]], speed: dict[str, dict[str, float]], command: str) -> None:
+    """Write tables, and PSNR by model as a picture."""
+    parts = [__doc__ or ""]
+    full = [{**row, **speed.get(key_of(row), {})} for row in rows]
+    for size in sorted({row["size"] for row in full}):
+        for recipe in RECIPES:
+            own = [row for row in full if row["size"] == size and row["recipe"] == recipe]
+            shown = [
+                {
+                    "model": row["model"],
+                    "stored": f"{row['stored']:,}",
+                    "PSNR dB": f"{row['psnr_db']:.2f}",
+                    "MS-SSIM": f"{row['ms_ssim']:.4f}",
+                    "bytes": f"{row['num_bytes']:,}",
+                    "s/epoch": f"{row.get('seconds_per_epoch', float('nan')):.1f}",
+                    "decode fps": f"{row.get('decode_fps', float('nan')):.1f}",
+                }
+                for row in own
+            ]
+            if shown:
+                epochs = own[0]["epochs"]
+                parts.append(
+                    f"## {size:,} numbers, recipe {recipe}, {epochs} epochs\n\n{_record.table(shown)}"
+                )
+    draw(full)
+    parts.append(f"![PSNR by model and recipe]({NAME}.png)")
+    settings = {"rounds": ROUNDS, "steps": STEPS, "decoded": DECODED}
+    _record.write(NAME, command, settings, full, "\n\n".join(parts))
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Draw PSNR as bars: a group for each model, sorted by the best."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    kinds = [(size, recipe) for size in SIZES for recipe in RECIPES]
+    found = {(row["model"], row["size"], row["recipe"]): row["psnr_db"] for row in rows}
+    models = sorted(
+        {row["model"] for row in rows}, key=lambda model: -found.get((model, SIZES[0], "vinr"), 0)
+    )
+    figure, axes = pyplot.subplots(figsize=(11, 4.5), layout="constrained")
+    colors = {"vinr": ("#1b6ca8", "#63a7d8"), "paper": ("#b5651d", "#e0a96d")}
+    for number, (size, recipe) in enumerate(kinds):
+        places = [place + 0.2 * (number - 1.5) for place in range(len(models))]
+        heights = [found.get((model, size, recipe), float("nan")) for model in models]
+        color = colors[recipe][SIZES.index(size)]
+        axes.bar(places, heights, width=0.19, color=color, label=f"{size / 1e6:.1f} M, recipe {recipe}")
+    axes.set_xticks(range(len(models)), models, rotation=30, ha="right")
+    axes.set_ylim(bottom=min(found.values()) - 1)
+    axes.set_ylabel("PSNR of the decoded file, dB")
+    axes.set_title("Bunny 160×320, 132 frames, the same epochs for all")
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(ncols=4, frameon=False, loc="outside lower center")
+    figure.savefig(_record.RESULTS / f"{NAME}.png", dpi=120)
+
+
 def main() -> None:
     """Run what is asked for and not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -98,10 +217,20 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", type=int, default=SIZES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", type=Path, default=Path(f"{NAME}.rows"))
+    parser.add_argument("--speed", action="store_true", help="time the rows there are")
+    parser.add_argument("--report", action="store_true", help="write the results from the rows there are")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.rows.mkdir(exist_ok=True)
     frames = clip()
+    speed_file = given.rows / "speed.json"
+    if given.speed:
+        speed_file.write_text(json.dumps(measure_speed(frames, read_rows(given.rows)), indent=2) + "\n")
+    if given.report:
+        speed = json.loads(speed_file.read_text()) if speed_file.exists() else {}
+        report(read_rows(given.rows), speed, f"python benchmarks/model_comparison.py --epochs {given.epochs}")
+    if given.speed or given.report:
+        return
     for size in given.sizes:
         for recipe in given.recipes:
             for model in given.models:

@@ -346,9 +346,10 @@ OPTIONS = {
     "encode": "bpp crop device epochs force frames json model params preset psnr resize resume seed segment "
     "set size time",
     "decode": "codec device force fps-scale frames",
-    "info": "json",
+    "info": "force json plot",
     "verify": "device",
     "eval": "device json per-frame",
+    "convert": "force fps json name set",
     "models": "json",
     "presets": "json model",
 }

@@ -31,9 +31,9 @@ ORDER = [
     ["networks"],
     ["decode"],
     ["evaluate"],
-    ["plan", "catalogue"],
+    ["plan", "catalogue", "describe"],
     ["pack"],
-    ["encoding", "playback"],
+    ["convert", "encoding", "playback"],
     ["_console"],
     ["__main__"],
 ]

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
 from vinr.errors import UsageError
-from vinr.units import format_count, parse_count, parse_frames, parse_indices, parse_seconds, parse_size
+from vinr.units import (
+    format_count,
+    parse_count,
+    parse_frames,
+    parse_indices,
+    parse_rate,
+    parse_seconds,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +32,21 @@ def test_counts(text: str | int, value: int) -> None:
 )
 def test_times(text: str | float, value: float) -> None:
     assert parse_seconds(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("25", Fraction(25)),
+        ("29.97", Fraction(2997, 100)),
+        ("30000/1001", Fraction(30000, 1001)),
+        (30, Fraction(30)),
+        (23.976, Fraction(23976, 1000)),
+        (Fraction(24000, 1001), Fraction(24000, 1001)),
+    ],
+)
+def test_rates(text: str | float | Fraction, value: Fraction) -> None:
+    assert parse_rate(text) == value
 
 
 def test_sizes_and_frames() -> None:
@@ -43,6 +68,7 @@ def test_sizes_and_frames() -> None:
         (parse_count, ["", "0", "-3", "1.5T", "many", "1e6"]),
         (parse_seconds, ["", "0", "-1s", "soon", "10 parsecs", "m"]),
         (parse_size, ["640", "640x", "0x3", "-2x4", "axb", "640x1280x3"]),
+        (parse_rate, ["", "0", "0/5", "5/0", "-25", "25fps", "1/2/3", "1e3", "inf"]),
         (parse_frames, ["", "3", "a:b", "1:2:3", "-1:4"]),
     ],
 )

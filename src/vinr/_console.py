@@ -18,21 +18,26 @@ from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from vinr.catalogue import ModelEntry, PresetEntry
+    from vinr.convert import ConvertReport
+    from vinr.describe import FileInfo
     from vinr.encoding import EncodeReport
     from vinr.fit.events import Event
-    from vinr.playback import EvaluationReport, FileInfo
+    from vinr.playback import EvaluationReport
 
 __all__ = [
     "complain",
     "fit_progress",
     "frame_progress",
     "say",
+    "show_convert",
     "show_encode",
     "show_evaluation",
     "show_info",
     "show_models",
     "show_presets",
 ]
+
+MAX_COLUMNS = 400
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -113,6 +118,12 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> None:
         say(f"{name:<{width}}  {value}")
 
 
+def _print_table(table: Table) -> None:
+    """Print a table as wide as its content: whole names are worth more than lines that fit."""
+    table.width = _out.measure(table, options=_out.options.update(width=MAX_COLUMNS)).maximum
+    _out.print(table)
+
+
 def _quality_rows(psnr_db: float, ms_ssim: float | None, window: int | None) -> list[tuple[str, str]]:
     rows = [("PSNR", f"{psnr_db:.2f} dB (mean of frames)")]
     if ms_ssim is not None:
@@ -132,6 +143,28 @@ def show_encode(report: EncodeReport, *, as_json: bool) -> None:
             *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
             ("model", f"{report.model}, {format_count(report.num_parameters)} numbers stored"),
             ("fit", f"{report.num_epochs:.1f} epochs, {report.seconds:.0f} s in all"),
+        ]
+    )
+
+
+def show_convert(report: ConvertReport, *, as_json: bool) -> None:
+    """Print what a checkpoint became."""
+    if as_json:
+        print_json(asdict(report))
+        return
+    size = f"{report.num_frames} frames of {report.height}×{report.width} at {report.fps:.3f} fps"
+    numbers = f"{format_count(report.num_parameters)} numbers stored, {report.bits_per_number:.2f} bits each"
+    _pairs(
+        [
+            ("file", f"{report.path}  {format_bytes(report.num_bytes)}"),
+            ("checkpoint", format_bytes(report.checkpoint_bytes)),
+            ("video", size),
+            ("model", f"{report.model}, {numbers}"),
+            (
+                "frames",
+                f"at most {report.largest_difference:.2g} of 255 off the checkpoint's "
+                f"(before rounding, {report.num_compared} compared)",
+            ),
         ]
     )
 
@@ -157,11 +190,35 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
         if clip.psnr_db is not None:
             _pairs(_quality_rows(clip.psnr_db, clip.ms_ssim, clip.ms_ssim_window))
     for network in info.networks:
-        say(f"network {network.model}: {format_count(network.num_parameters)} numbers stored")
+        above = network.num_bytes / max(network.ideal_bits / 8, 1) - 1
+        say(
+            f"network {network.model}: {format_count(network.num_parameters)} numbers stored, "
+            f"{network.bits_per_number:.2f} bits each, {above:.2%} above the ideal bits of its tables"
+        )
     table = Table("component", "bytes", "share", box=None)
     for name, num_bytes in info.bytes_by_component.items():
         table.add_row(name, f"{num_bytes:,}", f"{num_bytes / info.num_bytes:.1%}")
-    _out.print(table)
+    _print_table(table)
+    _show_layers(info)
+
+
+def _show_layers(info: FileInfo) -> None:
+    from vinr.describe import layer_bars
+
+    names = ("layer", "bytes", "share", "numbers", "bits a number", "ideal bytes")
+    table = Table(names[0], box=None)
+    for name in names[1:]:
+        table.add_column(name, justify="right")
+    for layer in layer_bars(info):
+        table.add_row(
+            layer.label,
+            f"{layer.num_bytes:,}",
+            f"{layer.num_bytes / info.num_bytes:.1%}",
+            f"{layer.num_elements:,}",
+            f"{layer.bits_per_number:.2f}",
+            f"{layer.ideal_bits / 8:,.0f}",
+        )
+    _print_table(table)
 
 
 def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool) -> None:
@@ -214,4 +271,4 @@ def show_presets(entries: Sequence[PresetEntry], *, as_json: bool) -> None:
             f"{entry.macs_per_pixel / 1000:.1f}",
             "" if entry.paper_psnr_db is None else f"{entry.paper_psnr_db:.2f}",
         )
-    _out.print(table)
+    _print_table(table)

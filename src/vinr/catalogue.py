@@ -42,9 +42,10 @@ class PresetEntry:
 
 def list_model_entries() -> list[ModelEntry]:
     """Return every model there is."""
+    presets = list_presets()
     entries = []
     for name in list_models():
-        sizes = tuple(p.removeprefix(f"{name}-") for p in list_presets() if load_preset(p).model == name)
+        sizes = tuple(p.removeprefix(f"{name}-") for p in presets if p.startswith(f"{name}-"))
         entries.append(ModelEntry(name, describe_model(name), sizes))
     return entries
 
@@ -59,8 +60,8 @@ def list_preset_entries(model: str | None = None) -> list[PresetEntry]:
     """
     if model is not None and model not in list_models():
         raise UsageError(f"unknown model {model!r}; there are {', '.join(list_models())}")
-    presets = [load_preset(name) for name in list_presets()]
-    return [_describe(preset) for preset in presets if model in (None, preset.model)]
+    start = "" if model is None else f"{model}-"
+    return [_describe(load_preset(name)) for name in list_presets() if name.startswith(start)]
 
 
 def _describe(preset: Preset) -> PresetEntry:

@@ -25,11 +25,15 @@ CACHED_NETWORKS = 2
 
 @dataclass(frozen=True)
 class NetworkParts:
-    """A network without its values, the tensors its sections hold, and its section WEIGHTS."""
+    """A network without its values, the tensors its sections hold, and the sections as they lie in the file.
+
+    ``payload`` is section WEIGHTS, ``chunks`` are those of section CHUNKS, each with its number of frames.
+    """
 
     skeleton: VideoModel
     expected: dict[str, StoredTensor]
     payload: bytes
+    chunks: tuple[tuple[int, bytes], ...]
 
 
 class NetworkLoader:
@@ -60,7 +64,15 @@ class NetworkLoader:
         """Return a network as it lies in the file, for reports."""
         _, skeleton = self._skeleton(network)
         payload = self._container.read(SectionKind.WEIGHTS, network)
-        return NetworkParts(skeleton, _expected(skeleton), payload)
+        entry = self._container.header.networks[network]
+        chunks = tuple(
+            (
+                _frames_of_chunk(number, entry.frames_per_chunk, entry.num_frames),
+                self._container.read_part(SectionKind.CHUNKS, network, number),
+            )
+            for number in range(entry.num_chunks)
+        )
+        return NetworkParts(skeleton, _expected(skeleton), payload, chunks)
 
     def _load(self, network: int) -> VideoModel:
         entry = self._container.header.networks[network]
@@ -121,8 +133,7 @@ class _FileLatents:
         if number in self._cache:
             self._cache.move_to_end(number)
             return self._cache[number]
-        size = self._decoder.frames_per_chunk
-        count = min(size, self._num_frames - number * size)
+        count = _frames_of_chunk(number, self._decoder.frames_per_chunk, self._num_frames)
         values = self._decoder.decode(
             self._container.read_part(SectionKind.CHUNKS, self._network, number), count
         )
@@ -130,6 +141,11 @@ class _FileLatents:
         if len(self._cache) > CACHED_CHUNKS:
             self._cache.popitem(last=False)
         return values
+
+
+def _frames_of_chunk(number: int, frames_per_chunk: int, num_frames: int) -> int:
+    """Return how many of a network's ``num_frames`` are in chunk ``number``: the last may hold fewer."""
+    return min(frames_per_chunk, num_frames - number * frames_per_chunk)
 
 
 def _unbuildable(network: int, error: Exception) -> BitstreamError:

@@ -1,20 +1,19 @@
-"""What is done with a finished file: decode it to a video, describe it, check it, score it."""
+"""What is done with a finished file: decode it to a video, check it, score it."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from vinr.bitstream import Clip, Container, EditRecord, Quality, SectionKind
-from vinr.compress import fixed_sizes
+from vinr.bitstream import Clip, SectionKind
 from vinr.decode import VideoDecoder
+from vinr.describe import open_first_clip
 from vinr.errors import UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.units import format_bytes, parse_indices
@@ -24,12 +23,8 @@ from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import Timeline, VideoSpec
 
 __all__ = [
-    "ClipInfo",
     "EvaluationReport",
-    "FileInfo",
-    "NetworkInfo",
     "decode_to",
-    "describe_file",
     "edit_of",
     "evaluate_file",
     "verify_file",
@@ -104,111 +99,6 @@ def _scaled(timeline: Timeline, scale: int) -> Timeline:
     return Timeline(count, rate, timeline.time_base / scale, tuple(pts))
 
 
-@dataclass(frozen=True)
-class ClipInfo:
-    """One clip of a file; quality as measured when it was encoded."""
-
-    name: str
-    num_frames: int
-    height: int
-    width: int
-    fps: float
-    has_audio: bool
-    edit: str
-    psnr_db: float | None
-    ms_ssim: float | None
-    ms_ssim_window: int | None
-
-
-@dataclass(frozen=True)
-class NetworkInfo:
-    """One network of a file."""
-
-    model: str
-    num_parameters: int
-    num_frames: int
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """What a file holds. ``bytes_by_component`` adds up to ``num_bytes``, the size of the file."""
-
-    num_bytes: int
-    format_version: int
-    created_by: str
-    clips: tuple[ClipInfo, ...]
-    networks: tuple[NetworkInfo, ...]
-    bytes_by_component: dict[str, int] = field(default_factory=dict)
-
-
-def describe_file(file: str) -> FileInfo:
-    """Return what a .vinr file holds and how many bytes each part takes.
-
-    Raises
-    ------
-    BitstreamError, UsageError
-        If the file is damaged or not there.
-    """
-    with _first_clip(file) as decoder:
-        header = decoder.header
-        networks = []
-        header_bytes, index_bytes = decoder.front_bytes
-        sizes = Counter({"header": header_bytes, "index": index_bytes})
-        for section in decoder.section_sizes():
-            if section.kind is not SectionKind.WEIGHTS:
-                sizes[section.kind.name.lower() if section.kind else "other"] += section.num_bytes
-        for number, entry in enumerate(header.networks):
-            parts = decoder.network_parts(number)
-            model = parts.skeleton
-            for component in fixed_sizes(parts.payload, parts.expected):
-                sizes[component.role] += component.num_bytes - component.side_bytes
-                sizes["steps and tables"] += component.side_bytes
-            networks.append(NetworkInfo(entry.model, model.num_stored(), model.video.num_frames))
-        sizes["latent"] += sizes.pop("chunks", 0)
-        return FileInfo(
-            num_bytes=decoder.num_bytes,
-            format_version=decoder.format_version,
-            created_by=header.created_by,
-            clips=tuple(_describe_clip(clip) for clip in header.clips),
-            networks=tuple(networks),
-            bytes_by_component={name: size for name, size in sizes.items() if size},
-        )
-
-
-def _first_clip(file: str, *, device: str = "auto") -> VideoDecoder:
-    """Open a file whose clips are all of interest."""
-    path, mark, _ = file.rpartition("#")
-    path = path if mark and path.endswith(".vinr") else file
-    with Container.open(path) as container:
-        name = container.header.clips[0].name
-    return VideoDecoder(path, clip=name, device=device)
-
-
-def _describe_clip(clip: Clip) -> ClipInfo:
-    quality = clip.quality or Quality()
-    return ClipInfo(
-        name=clip.name,
-        num_frames=clip.num_frames,
-        height=clip.height,
-        width=clip.width,
-        fps=clip.frame_rate[0] / clip.frame_rate[1],
-        has_audio=clip.has_audio,
-        edit=_describe_edit(clip.edit) if clip.edit else "",
-        psnr_db=quality.psnr_db,
-        ms_ssim=quality.ms_ssim,
-        ms_ssim_window=quality.ms_ssim_window,
-    )
-
-
-def _describe_edit(edit: EditRecord) -> str:
-    parts = [
-        f"{name} {size[0]}×{size[1]}" for name, size in (("crop", edit.crop), ("resize", edit.resize)) if size
-    ]
-    if edit.first_frame:
-        parts.append(f"from frame {edit.first_frame}")
-    return ", ".join(parts)
-
-
 def verify_file(file: str, *, device: str = "auto") -> str:
     """Read every section, check every checksum, decode a frame of each segment; return a line that says so.
 
@@ -217,7 +107,7 @@ def verify_file(file: str, *, device: str = "auto") -> str:
     BitstreamError
         Naming the first damaged part.
     """
-    with _first_clip(file, device=device) as first:
+    with open_first_clip(file, device=device) as first:
         names = [clip.name for clip in first.header.clips]
         num_bytes = first.num_bytes
         first.verify()

@@ -21,7 +21,7 @@ def phase(**settings: object) -> Phase:
 
 
 def run_plant(control: RateControl, bits_at: float, steps: int = 400) -> float:
-    """A network whose bits fall by a fifth whenever the weight doubles, with some inertia; return its bits."""
+    """Return the bits of a network whose bits fall by a fifth where the weight doubles, with some inertia."""
     bits = bits_at
     for step in range(steps):
         wanted = bits_at * (control.weight / 0.1) ** math.log2(0.8)
@@ -116,7 +116,8 @@ def test_the_size_holds_for_several_networks(video: Path, tmp_path: Path) -> Non
 def test_a_quality_is_met_or_missed_openly(video: Path, tmp_path: Path) -> None:
     plain, _ = encoded(video, tmp_path / "a.vinr", preset="hnerv-tiny", model=None, epochs=60)
     asked = plain.psnr_db - 3
-    report, notes = encoded(video, tmp_path / "b.vinr", preset="hnerv-tiny", model=None, epochs=60, psnr=asked)
+    options = {"preset": "hnerv-tiny", "model": None, "epochs": 60}
+    report, notes = encoded(video, tmp_path / "b.vinr", psnr=asked, **options)
     assert report.psnr_db == pytest.approx(asked, abs=0.2)
     assert report.num_bytes < 0.8 * plain.num_bytes
     assert not [note for note in notes if "asked for" in note]

@@ -6,20 +6,29 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from clips import moving_shapes
+from model_checks import (
+    check_latent_share,
+    check_patches_are_refused,
+    check_refused,
+    check_solved,
+    count,
+    preset_model,
+    preset_on_meta,
+    smallest_size,
+)
 from vinr.config import load_preset, validate_architecture
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
 from vinr.models import get_model
 from vinr.models._boost import SFTBlock
-from vinr.models._sizing import describe_size, published_first_width, published_widths, solve_size
+from vinr.models._sizing import describe_size, published_first_width, published_widths
 from vinr.models.enerv_boost import ENeRVBoost, ENeRVBoostConfig
 from vinr.models.hnerv_boost import HNeRVBoost, HNeRVBoostConfig
 from vinr.models.nerv_boost import NeRVBoost, NeRVBoostConfig
-from vinr.video.spec import PatchGrid, Query, VideoSpec
+from vinr.video.spec import Query, VideoSpec
 
 BUNNY = VideoSpec(132, 720, 1280)
 BOOSTED = pytest.mark.parametrize("name", ["enerv_boost", "hnerv_boost", "nerv_boost"])
@@ -59,23 +68,13 @@ ENERV_STEM = {
 }
 
 
-def on_meta(name: str) -> Any:
-    preset = load_preset(name)
-    cls = get_model(preset.model)
-    return cls.on_meta(validate_architecture(cls, preset.architecture), BUNNY)
-
-
-def count(module: nn.Module) -> int:
-    return sum(value.numel() for value in module.parameters())
-
-
 def count_blocks(model: Any) -> list[tuple[int, int]]:
     return [(count(block.upsample), count(block.sft_block)) for block in model.decoder.blocks]
 
 
 @pytest.mark.parametrize("size", HNERV_BLOCKS)
 def test_blocks_of_hnerv_boost(size: str) -> None:
-    model = on_meta(f"hnerv_boost-{size}")
+    model = preset_on_meta(f"hnerv_boost-{size}", BUNNY)
     assert count_blocks(model) == HNERV_BLOCKS[size]
     assert count(model.decoder.condition) == 12_384
     assert count(model.decoder.head) == HNERV_HEADS[size]
@@ -83,14 +82,14 @@ def test_blocks_of_hnerv_boost(size: str) -> None:
 
 
 def test_blocks_of_nerv_boost() -> None:
-    model = on_meta("nerv_boost-1.5m-bunny")
+    model = preset_on_meta("nerv_boost-1.5m-bunny", BUNNY)
     assert count_blocks(model) == NERV_BLOCKS
     assert count(model.stem) == 1_151_456
     assert (count(model.decoder.condition), count(model.decoder.head)) == (12_384, 39)
 
 
 def test_blocks_of_enerv_boost() -> None:
-    model = on_meta("enerv_boost-1.5m-bunny")
+    model = preset_on_meta("enerv_boost-1.5m-bunny", BUNNY)
     assert count_blocks(model) == ENERV_BLOCKS
     assert {name: count(model.get_submodule(name)) for name in ENERV_STEM} == ENERV_STEM
     assert (count(model.decoder.condition), count(model.decoder.head)) == (12_384, 39)
@@ -169,8 +168,7 @@ def test_gain_and_shift_act_on_channels() -> None:
 @BOOSTED
 def test_time_conditions_every_block(name: str) -> None:
     clip = moving_shapes(num_frames=4, height=32, width=64)
-    cls = get_model(name)
-    model: Any = cls(validate_architecture(cls, load_preset(f"{name}-tiny").architecture), clip.spec)
+    model = preset_model(f"{name}-tiny", clip.spec)
     feature = torch.randn(1, model.decoder.blocks[0].sft_block.conv1.in_channels, 2, 4)
     time_NF = model.encoding(torch.tensor([0.0, 3.0])).float()
     first, last = (model.decoder.condition(time_NF[n : n + 1]) for n in (0, 1))
@@ -207,10 +205,7 @@ def test_blocks_of_each_stage() -> None:
 
 def test_latents_are_kept_within_their_share() -> None:
     video = VideoSpec(3000, 1080, 1920)
-    config = HNeRVBoost.configure(video, width=40.0, settings={})
-    size = describe_size(HNeRVBoost, config, video)
-    assert config.embedding_channels < 16
-    assert size.latents <= 0.36 * size.stored
+    assert check_latent_share(HNeRVBoost, video, width=40.0).embedding_channels < 16
 
 
 @pytest.mark.parametrize(
@@ -223,10 +218,7 @@ def test_latents_are_kept_within_their_share() -> None:
 )
 def test_sizes_are_met_within_2_percent(name: str, clip: tuple[int, int, int]) -> None:
     cls, video = get_model(name), VideoSpec(*clip)
-    smallest = cls.on_meta(cls.configure(video, width=0.25, settings={}), video).num_stored()
-    wanted = 12 * smallest
-    found = cls.on_meta(solve_size(cls, video, wanted, {}), video).num_stored()
-    assert abs(found / wanted - 1) <= 0.02
+    check_solved(cls, video, 12 * smallest_size(cls, video), tolerance=0.02)
 
 
 @BOOSTED
@@ -258,9 +250,7 @@ def test_the_published_loss(name: str) -> None:
     ],
 )
 def test_configurations_that_are_refused(config_class: Any, change: dict[str, Any], complaint: str) -> None:
-    good = {"strides": (2, 2), "widths": (4, 4, 4)}
-    with pytest.raises(ValidationError, match=complaint):
-        config_class.model_validate(good | change)
+    check_refused(config_class, change, complaint)
 
 
 @pytest.mark.parametrize(
@@ -274,8 +264,4 @@ def test_grids_that_do_not_cover_the_frame_are_refused(cls: Any, config_class: A
 @BOOSTED
 def test_patches_are_refused(name: str) -> None:
     clip = moving_shapes(num_frames=1, height=32, width=64)
-    cls = get_model(name)
-    model = cls(validate_architecture(cls, load_preset(f"{name}-tiny").architecture), clip.spec)
-    zero_N = torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(ValueError, match="whole frames only"):
-        model(Query(zero_N.double(), zero_N, zero_N, PatchGrid(2, 2)), clip)
+    check_patches_are_refused(preset_model(f"{name}-tiny", clip.spec), clip)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from golden_tensors import DTYPES, Golden, record_outputs
+from model_checks import check_stages, golden_settings, golden_video
 from vinr.models import VideoModel
 from vinr.models._stored import Latents
 from vinr.models.enerv_boost import ENeRVBoost
 from vinr.models.hnerv_boost import HNeRVBoost
-from vinr.video.spec import Query, VideoSpec
+from vinr.video.spec import Query
 
 
 def own_names(weights: dict[str, Tensor], depths: list[int], stems: int) -> dict[str, Tensor]:
@@ -46,31 +47,24 @@ def own_names(weights: dict[str, Tensor], depths: list[int], stems: int) -> dict
 
 def build(golden: Golden, cls: type[VideoModel], dtype: torch.dtype, settings: dict[str, Any]) -> VideoModel:
     given = golden.config
+    same = ("widths", "kernel_min", "condition_channels", "base", "levels", "activation", "output")
     config = cls.Config(
-        strides=given["decoder_strides"],
-        widths=given["widths"],
-        depths=given["blocks_per_stage"],
-        kernel_min=given["kernel_min"],
+        **golden_settings(golden, *same, strides="decoder_strides", depths="blocks_per_stage"),
         kernel_max=min(given["kernel_max"], given["kernel_cap"]),
-        condition_channels=given["condition_channels"],
-        base=given["base"],
-        levels=given["levels"],
-        activation=given["activation"],
-        output=given["output"],
         **settings,
     )
-    model = cls(config, VideoSpec(given["num_frames"], given["height"], given["width"]))
+    model = cls(config, golden_video(golden))
     stems = 1 if cls is HNeRVBoost else 0
     model.load_state_dict(own_names(golden.below("weight"), given["blocks_per_stage"], stems))
     return model.to(dtype)
 
 
 def check(golden: Golden, seen: dict[str, Tensor], frames: Tensor) -> None:
-    assert {f"stage/{name}" for name in seen} == {
-        name for name in golden.tensors if name.startswith("stage/")
-    }
-    for name, value in seen.items():
-        golden.check(f"stage/{name}", value.reshape(-1, *golden[f"stage/{name}"].shape[1:]))
+    check_stages(
+        golden,
+        # Maps of one pixel are vectors here.
+        {name: value.reshape(-1, *golden[f"stage/{name}"].shape[1:]) for name, value in seen.items()},
+    )
     golden.check("output/frames", frames)
 
 

@@ -5,26 +5,20 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
-from torch import nn
 
-from vinr.config import load_preset, validate_architecture
-from vinr.models._sizing import solve_size
+from model_checks import (
+    ANY_SIZES,
+    check_patches_are_refused,
+    check_refused,
+    check_solved,
+    count,
+    preset_on_meta,
+)
 from vinr.models.cnerv import CNeRV, CNeRVConfig
 from vinr.models.enerv import ENeRV, ENeRVConfig
-from vinr.video.spec import PatchGrid, Query, VideoSpec
+from vinr.video.spec import Query, VideoSpec
 
 SMALL = {"strides": (3, 2), "widths": (6, 9, 4), "stem_channels": 10, "condition_width": 8, "levels": 6}
-
-
-def preset_model(size: str) -> CNeRV:
-    preset = load_preset(f"cnerv-{size}")
-    video = VideoSpec(preset.paper.num_frames, preset.paper.height, preset.paper.width)
-    return CNeRV.on_meta(validate_architecture(CNeRV, preset.architecture), video)
-
-
-def count(module: nn.Module) -> int:
-    return sum(value.numel() for value in module.parameters())
 
 
 def test_parts_at_12_million() -> None:
@@ -43,7 +37,7 @@ def test_parts_at_12_million() -> None:
     ("size", "millions", "grid"), [("12.5m", 12.519, (9, 16)), ("3m-960x1920", 2.960, (8, 16))]
 )
 def test_published_sizes(size: str, millions: float, grid: tuple[int, int]) -> None:
-    model = preset_model(size)
+    model = preset_on_meta(f"cnerv-{size}")
     assert round(model.num_stored() / 1e6, 3) == millions
     assert model.stem_grid == grid
     assert model.coded_size() == (model.video.height, model.video.width)
@@ -101,10 +95,7 @@ def test_activation_follows_every_layer_but_the_last() -> None:
 
 
 def test_patches_are_refused() -> None:
-    model = CNeRV(CNeRVConfig(**SMALL), VideoSpec(1, 8, 8))
-    zero_N = torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(ValueError, match="whole frames only"):
-        model(Query(zero_N.double(), zero_N, zero_N, PatchGrid(2, 2)))
+    check_patches_are_refused(CNeRV(CNeRVConfig(**SMALL), VideoSpec(1, 8, 8)))
 
 
 @pytest.mark.parametrize(
@@ -119,16 +110,9 @@ def test_patches_are_refused() -> None:
     ],
 )
 def test_configurations_that_are_refused(change: dict[str, Any], complaint: str) -> None:
-    good = {"strides": (2, 2), "widths": (4, 4, 4)}
-    with pytest.raises(ValidationError, match=complaint):
-        CNeRVConfig.model_validate(good | change)
+    check_refused(CNeRVConfig, change, complaint)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "num_parameters"),
-    [(640, 1280, 30_000), (1080, 1920, 3_000_000), (406, 720, 12_500_000), (90, 51, 5_000)],
-)
+@ANY_SIZES
 def test_any_size_is_solved(height: int, width: int, num_parameters: int) -> None:
-    video = VideoSpec(60, height, width)
-    model = CNeRV.on_meta(solve_size(CNeRV, video, num_parameters, {}), video)
-    assert abs(model.num_stored() / num_parameters - 1) < 0.01
+    check_solved(CNeRV, VideoSpec(60, height, width), num_parameters, tolerance=0.01)

@@ -6,16 +6,29 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
 from golden_tensors import DTYPES, Golden, record_outputs
+from model_checks import (
+    TWO_STAGES,
+    check_latent_share,
+    check_patches_are_refused,
+    check_refused,
+    check_solved,
+    check_stages,
+    count,
+    golden_settings,
+    golden_video,
+    preset_model,
+    preset_on_meta,
+    smallest_size,
+)
 from vinr.config import load_preset, validate_architecture
-from vinr.models._sizing import describe_size, published_widths, solve_size
+from vinr.models._sizing import describe_size, published_widths
 from vinr.models._stored import Latents
 from vinr.models.dnerv import DNeRV, DNeRVConfig, frame_differences
-from vinr.video.spec import PatchGrid, Query, VideoSpec
+from vinr.video.spec import Query, VideoSpec
 
 UVG = VideoSpec(600, 960, 1920)
 RELEASED = DNeRVConfig(
@@ -43,8 +56,8 @@ def own_names(weights: dict[str, Tensor], config: DNeRVConfig) -> dict[str, Tens
     named = {}
     for name, value in weights.items():
         own = own_name(name)
-        for stream, count in ends.items():
-            own = own.replace(f"encoder.{stream}.projection", f"encoder.{stream}.{count}")
+        for stream, end in ends.items():
+            own = own.replace(f"encoder.{stream}.projection", f"encoder.{stream}.{end}")
         named[own] = value
     return named
 
@@ -56,23 +69,15 @@ def golden() -> Golden:
 
 def build(golden: Golden, dtype: torch.dtype) -> DNeRV:
     given = golden.config
+    same = ("widths", "content_channels", "difference_channels", "difference_strides", "difference_kernel")
+    same += ("fuse_after", "fusion_kernel", "encoder_width", "activation", "output")
     config = DNeRVConfig(
-        strides=given["decoder_strides"],
-        widths=given["widths"],
-        content_channels=given["content_channels"],
-        difference_channels=given["difference_channels"],
-        difference_strides=given["difference_strides"],
-        fuse_after=given["fuse_after"],
-        fusion_kernel=given["fusion_kernel"],
-        encoder_width=given["encoder_width"],
+        **golden_settings(golden, *same, strides="decoder_strides"),
         kernel_min=given["kernels"][0],
         kernel_max=given["kernels"][-1],
-        difference_kernel=given["difference_kernel"],
-        activation=given["activation"],
-        output=given["output"],
     )
     assert config.difference_stride == given["difference_stride"]
-    model = DNeRV(config, VideoSpec(given["num_frames"], given["height"], given["width"]))
+    model = DNeRV(config, golden_video(golden))
     model.load_state_dict(own_names(golden.below("weight"), config))
     return model.to(dtype)
 
@@ -95,11 +100,7 @@ def test_every_stage_matches(golden: Golden, dtype: torch.dtype) -> None:
     frames = model.decode(Query.of_frames(index_N), latents)
     seen["frame_differences"] = difference_NCHW
     seen |= {f"{name}_embedding": value for name, value in latents.per_frame.items()}
-    assert {f"stage/{name}" for name in seen} == {
-        name for name in golden.tensors if name.startswith("stage/")
-    }
-    for name, value in seen.items():
-        golden.check(f"stage/{name}", value)
+    check_stages(golden, seen)
     golden.check("output/frames", frames)
 
 
@@ -107,7 +108,7 @@ def test_released_network() -> None:
     model = DNeRV.on_meta(RELEASED, UVG)
     assert model.per_frame_shapes() == {"content": (16, 2, 4), "difference": (2, 40, 80)}
     assert sum(item.value.numel() for item in model.stored().values()) == 3_405_368
-    assert sum(value.numel() for value in model.fusion.parameters()) == 97_552
+    assert count(model.fusion) == 97_552
     size = describe_size(DNeRV, RELEASED, UVG)
     assert size.latents == 76_800 + 3_840_000
     assert size.stored == 3_405_368 + size.latents
@@ -147,10 +148,8 @@ def test_maps_of_the_released_network() -> None:
 def test_sizes_count_both_embeddings(
     size: str, per_frame: dict[str, tuple[int, ...]], millions: float
 ) -> None:
-    preset = load_preset(f"dnerv-{size}")
-    config = validate_architecture(DNeRV, preset.architecture)
-    video = VideoSpec(preset.paper.num_frames, preset.paper.height, preset.paper.width)
-    model = DNeRV.on_meta(config, video)
+    model = preset_on_meta(f"dnerv-{size}")
+    config = model.config
     assert model.per_frame_shapes() == per_frame
     assert model.num_stored() / 1e6 == pytest.approx(millions, rel=1e-3)
     assert config.widths == published_widths(config.widths[0], len(config.strides), reduction=1.2, lower=12)
@@ -195,16 +194,14 @@ def test_differences_do_not_cross_clips() -> None:
 def test_a_still_video_has_one_difference_embedding() -> None:
     frame = moving_shapes(num_frames=1, height=32, width=64).rgb_NCHW
     clip = MemoryClip(frame.repeat(4, 1, 1, 1))
-    config = validate_architecture(DNeRV, load_preset("dnerv-tiny").architecture)
-    model = DNeRV(config, clip.spec)
+    model = preset_model("dnerv-tiny", clip.spec)
     difference = model.encode(clip, torch.arange(4)).per_frame["difference"]
     assert torch.allclose(difference, difference[:1].expand_as(difference), atol=1e-6)
 
 
 def test_between_frames_both_embeddings_are_mixed_and_nothing_is_encoded() -> None:
     clip = moving_shapes(num_frames=3, height=32, width=64)
-    config = validate_architecture(DNeRV, load_preset("dnerv-tiny").architecture)
-    model = DNeRV(config, clip.spec)
+    model = preset_model("dnerv-tiny", clip.spec)
     model.freeze(clip)
     assert model.encoder is None
     ends = model.latents_at(torch.tensor([0.0, 1.0], dtype=torch.float64)).per_frame
@@ -233,18 +230,15 @@ def test_any_stage_can_fuse(fuse_after: int) -> None:
 @pytest.mark.parametrize("size", [(160, 320), (1080, 1920)])
 def test_sizes_are_met_within_2_percent(num_frames: int, size: tuple[int, int]) -> None:
     video = VideoSpec(num_frames, *size)
-    smallest = DNeRV.on_meta(DNeRV.configure(video, width=0.25, settings={}), video).num_stored()
+    smallest = smallest_size(DNeRV, video)
     for factor in (1.3, 12):
-        wanted = int(factor * smallest)
-        found = DNeRV.on_meta(solve_size(DNeRV, video, wanted, {}), video).num_stored()
-        assert abs(found / wanted - 1) <= 0.02
+        check_solved(DNeRV, video, int(factor * smallest), tolerance=0.02)
 
 
 def test_embeddings_are_kept_within_their_share() -> None:
     for num_frames in (10, 300, 3000):
         video = VideoSpec(num_frames, 1080, 1920)
-        size = describe_size(DNeRV, DNeRV.configure(video, width=90.0, settings={}), video)
-        assert size.latents <= 0.36 * size.stored
+        check_latent_share(DNeRV, video, width=90.0)
     chosen = DNeRV.configure(video, width=90.0, settings={"difference_channels": 2, "content_channels": 16})
     assert (chosen.content_channels, chosen.difference_channels) == (16, 2)
 
@@ -266,9 +260,7 @@ def test_embeddings_are_kept_within_their_share() -> None:
     ],
 )
 def test_configurations_that_are_refused(change: dict[str, Any], complaint: str) -> None:
-    good = {"strides": (2, 2), "widths": (4, 4, 4), "difference_strides": (2,)}
-    with pytest.raises(ValidationError, match=complaint):
-        DNeRVConfig.model_validate(good | change)
+    check_refused(DNeRVConfig, change, complaint, TWO_STAGES | {"difference_strides": (2,)})
 
 
 def test_patches_and_dropped_encoders_are_refused() -> None:
@@ -276,7 +268,4 @@ def test_patches_and_dropped_encoders_are_refused() -> None:
     config = DNeRVConfig(strides=(2,), widths=(4, 4), difference_strides=(2,))
     with pytest.raises(ValueError, match="encoder was dropped"):
         DNeRV(config, clip.spec, with_encoder=False)(Query.of_frames(torch.tensor([0])), clip)
-    zero_N = torch.zeros(1, dtype=torch.int64)
-    query = Query(zero_N.double(), zero_N, zero_N, PatchGrid(2, 2))
-    with pytest.raises(ValueError, match="whole frames only"):
-        DNeRV(config, clip.spec)(query, clip)
+    check_patches_are_refused(DNeRV(config, clip.spec), clip)

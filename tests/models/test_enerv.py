@@ -6,17 +6,24 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from golden_tensors import DTYPES, Golden, record_outputs
-from vinr.config import load_preset, validate_architecture
+from model_checks import (
+    ANY_SIZES,
+    check_patches_are_refused,
+    check_refused,
+    check_solved,
+    check_stages,
+    golden_settings,
+    golden_video,
+    preset_on_meta,
+)
 from vinr.errors import UsageError
-from vinr.models._blocks import InstanceModulation
-from vinr.models._sizing import solve_size
+from vinr.models._modulated import InstanceModulation
 from vinr.models.enerv import ENeRV, ENeRVConfig
-from vinr.video.spec import PatchGrid, Query, VideoSpec
+from vinr.video.spec import Query, VideoSpec
 
 
 def own_name(name: str) -> str:
@@ -32,24 +39,19 @@ def own_name(name: str) -> str:
 
 
 def build(golden: Golden, dtype: torch.dtype) -> ENeRV:
-    given = golden.config
-    config = ENeRVConfig(
-        strides=given["strides"],
-        widths=given["widths"],
-        token_width=given["token_width"],
-        content_width=given["time_hidden"],
-        condition_width=given["modulation_width"],
-        feed_forward_width=given["feed_forward_width"],
-        heads=given["heads"],
-        head_channels=given["head_channels"],
-        base=given["base"],
-        levels=given["levels"],
-        stem_height=given["stem_height"],
-        stem_width=given["stem_width"],
-        activation=given["activation"],
-        output=given["output"],
+    same = (
+        "strides",
+        "widths",
+        "token_width",
+        "feed_forward_width",
+        "heads",
+        "head_channels",
+        "base",
+        "levels",
     )
-    model = ENeRV(config, VideoSpec(given["num_frames"], given["height"], given["width"]))
+    same += ("stem_height", "stem_width", "activation", "output")
+    settings = golden_settings(golden, *same, content_width="time_hidden", condition_width="modulation_width")
+    model = ENeRV(ENeRVConfig(**settings), golden_video(golden))
     model.load_state_dict({own_name(name): value for name, value in golden.below("weight").items()})
     return model.to(dtype)
 
@@ -76,18 +78,8 @@ def test_every_stage_matches(dtype: torch.dtype) -> None:
     seen["spatial_tokens"] = seen["spatial_tokens"][0]
     seen["position_encoding"] = model.encoding(index_N).to(dtype)
     seen["grid_encoding"] = model.grid_encoding.like(model.decoder.head.weight)
-    assert {f"stage/{name}" for name in seen} == {
-        name for name in golden.tensors if name.startswith("stage/")
-    }
-    for name, value in seen.items():
-        golden.check(f"stage/{name}", value)
+    check_stages(golden, seen)
     golden.check("output/frames", frames)
-
-
-def preset_model(size: str) -> ENeRV:
-    preset = load_preset(f"enerv-{size}")
-    video = VideoSpec(preset.paper.num_frames, preset.paper.height, preset.paper.width)
-    return ENeRV.on_meta(validate_architecture(ENeRV, preset.architecture), video)
 
 
 def counts(module: nn.Module) -> list[int]:
@@ -95,7 +87,7 @@ def counts(module: nn.Module) -> list[int]:
 
 
 def test_parameters_of_the_published_network() -> None:
-    model = preset_model("12.5m")
+    model = preset_on_meta("enerv-12.5m")
     assert counts(model.time_content) == [81_920, 512, 131_072, 256]
     assert counts(model.spatial_tokens) == [81_920, 256]
     feed_forward = [32_768, 128, 32_768, 256]
@@ -121,7 +113,7 @@ def test_parameters_of_the_published_network() -> None:
 
 
 def test_macs_of_each_part() -> None:
-    model = preset_model("12.5m")
+    model = preset_on_meta("enerv-12.5m")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(Query.of_frames(torch.tensor([0])))
     found = counter.get_flop_counts()
@@ -137,7 +129,7 @@ def test_macs_of_each_part() -> None:
 
 
 def test_shares_at_three_million_are_those_published() -> None:
-    model = preset_model("3m-960x1920")
+    model = preset_on_meta("enerv-3m-960x1920")
     assert round(model.num_stored() / 1e6, 2) == 2.99
     assert model.stem_grid == (8, 16)
     blocks = sum(sum(counts(stage.block)) for stage in model.decoder.stages)
@@ -234,10 +226,7 @@ def test_grids_that_do_not_fit_are_refused() -> None:
 
 
 def test_patches_are_refused() -> None:
-    model = ENeRV(ENeRVConfig(strides=(2,), widths=(4, 4)), VideoSpec(1, 8, 8))
-    zero_N = torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(ValueError, match="whole frames only"):
-        model(Query(zero_N.double(), zero_N, zero_N, PatchGrid(2, 2)))
+    check_patches_are_refused(ENeRV(ENeRVConfig(strides=(2,), widths=(4, 4)), VideoSpec(1, 8, 8)))
 
 
 @pytest.mark.parametrize(
@@ -253,16 +242,9 @@ def test_patches_are_refused() -> None:
     ],
 )
 def test_configurations_that_are_refused(change: dict[str, Any], complaint: str) -> None:
-    good = {"strides": (2, 2), "widths": (4, 4, 4)}
-    with pytest.raises(ValidationError, match=complaint):
-        ENeRVConfig.model_validate(good | change)
+    check_refused(ENeRVConfig, change, complaint)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "num_parameters"),
-    [(640, 1280, 30_000), (1080, 1920, 3_000_000), (406, 720, 12_500_000), (90, 51, 5_000)],
-)
+@ANY_SIZES
 def test_any_size_is_solved(height: int, width: int, num_parameters: int) -> None:
-    video = VideoSpec(60, height, width)
-    model = ENeRV.on_meta(solve_size(ENeRV, video, num_parameters, {}), video)
-    assert abs(model.num_stored() / num_parameters - 1) < 0.01
+    check_solved(ENeRV, VideoSpec(60, height, width), num_parameters, tolerance=0.01)

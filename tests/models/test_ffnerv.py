@@ -7,21 +7,30 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from clips import MemoryClip, moving_shapes
 from golden_tensors import DTYPES, Golden, record_outputs
-from vinr.config import load_preset, validate_architecture
+from model_checks import (
+    TWO_STAGES,
+    check_patches_are_refused,
+    check_refused,
+    check_solved,
+    check_stages,
+    golden_settings,
+    golden_video,
+    preset_model,
+    preset_on_meta,
+)
+from vinr.config import load_preset
 from vinr.fit import Event, RoundDone, fit
-from vinr.models import get_model
 from vinr.models._flow import Evaluation, FlowGuide, FrameBuffer, flow_stage, warp
 from vinr.models._grids import TemporalGrids
 from vinr.models._sizing import describe_size, solve_size
 from vinr.models.ffnerv import FFNeRV, FFNeRVConfig, tanh_floor
 from vinr.tensorfile import read_tensors
-from vinr.video.spec import PatchGrid, Query, VideoSpec
+from vinr.video.spec import Query, VideoSpec
 
 FIXTURES = pytest.mark.parametrize("name", ["ffnerv", "ffnerv_compact"])
 
@@ -36,19 +45,14 @@ def own_name(name: str) -> str:
 
 
 def build(golden: Golden, dtype: torch.dtype, **settings: object) -> FFNeRV:
-    given = golden.config
+    bits = golden.config["bits"]
+    same = ("strides", "widths", "grid_frames", "block", "activation", "output")
     config = FFNeRVConfig(
-        strides=given["strides"],
-        widths=given["widths"],
-        grid_frames=given["grid_frames"],
-        block=given["block"],
-        weight_bits=None if given["bits"] == 32 else given["bits"],
-        neighbours=given["neighbour_offsets"],
-        activation=given["activation"],
-        output=given["output"],
+        **golden_settings(golden, *same, neighbours="neighbour_offsets"),
+        weight_bits=None if bits == 32 else bits,
         **settings,
     )
-    model = FFNeRV(config, VideoSpec(given["num_frames"], given["height"], given["width"]))
+    model = FFNeRV(config, golden_video(golden))
     model.load_state_dict({own_name(name): value for name, value in golden.below("weight").items()})
     return model.to(dtype)
 
@@ -83,9 +87,7 @@ def test_every_stage_matches(name: str, dtype: torch.dtype) -> None:
     )
     flow_ACHW = 4 * flow_NCHW.view(num_near, 2, *size)
     seen["warped_neighbours"] = warp(near_NACHW[0], flow_ACHW, align_corners=False)[:2]
-    assert {f"stage/{key}" for key in seen} == {key for key in golden.tensors if key.startswith("stage/")}
-    for key, value in seen.items():
-        golden.check(f"stage/{key}", value)
+    check_stages(golden, seen)
     golden.check("output/independent_frames", own.rgb_NCHW)
     final_NCHW, aggregated_NCHW = model.guide.combine(own, near_NACHW)
     golden.check("output/aggregated_frames", aggregated_NCHW)
@@ -149,10 +151,7 @@ LAYERS = {
     ("size", "total", "gmacs"), [("12.4m-720p", 12_408_509, 103.6), ("11.3m-1080p", 11_308_169, 36.8)]
 )
 def test_layers_of_the_published_sizes(size: str, total: int, gmacs: float) -> None:
-    preset = load_preset(f"ffnerv-{size}")
-    video = VideoSpec(600, preset.paper.height, preset.paper.width)
-    config = validate_architecture(FFNeRV, preset.architecture)
-    model = FFNeRV.on_meta(config, video)
+    model = preset_on_meta(f"ffnerv-{size}")
     layers: dict[str, int] = {}
     for name, item in model.stored().items():
         layer = re.sub(r"\.(weight|bias)$", "", name)
@@ -160,7 +159,7 @@ def test_layers_of_the_published_sizes(size: str, total: int, gmacs: float) -> N
     assert list(layers.values()) == LAYERS[size]
     assert model.num_stored() == total
     assert {item.role for name, item in model.stored().items() if "grids" in name} == {"grid"}
-    assert describe_size(FFNeRV, config, video).macs / 1e9 == pytest.approx(gmacs, abs=0.05)
+    assert describe_size(FFNeRV, model.config, model.video).macs / 1e9 == pytest.approx(gmacs, abs=0.05)
 
 
 def test_macs_count_a_frame_once() -> None:
@@ -187,9 +186,8 @@ def test_flows_are_predicted_at_a_quarter() -> None:
 def test_solved_sizes(block: str, num_frames: int, height: int, width: int) -> None:
     video = VideoSpec(num_frames, height, width)
     for target in (700_000, 5_000_000):
-        config = solve_size(FFNeRV, video, target, {"block": block})
-        assert abs(FFNeRV.on_meta(config, video).num_stored() - target) <= 0.02 * target
-        assert config.block == block
+        model = check_solved(FFNeRV, video, target, tolerance=0.02, settings={"block": block})
+        assert model.config.block == block
 
 
 def test_a_solved_size_is_near_the_published_one() -> None:
@@ -441,9 +439,7 @@ def test_a_resumed_fit_goes_on_with_the_same_neighbours(model: str, clip: Memory
 
 @pytest.mark.parametrize("model", ["ffnerv", "tnerv"])
 def test_half_precision_arithmetic_keeps_flows_exact(model: str, clip: MemoryClip) -> None:
-    preset = load_preset(f"{model}-tiny")
-    model_class = get_model(model)
-    network = model_class(validate_architecture(model_class, preset.architecture), clip.spec)
+    network = preset_model(f"{model}-tiny", clip.spec)
     query = Query.of_frames(torch.tensor([3]))
     with torch.no_grad():
         exact = network.training_outputs(query, clip)
@@ -472,15 +468,11 @@ def test_half_precision_arithmetic_keeps_flows_exact(model: str, clip: MemoryCli
     ],
 )
 def test_configurations_that_are_refused(change: dict[str, Any], complaint: str) -> None:
-    good = {"strides": (2, 2), "widths": (4, 4, 4), "grid_frames": (2, 4)}
-    with pytest.raises(ValidationError, match=complaint):
-        FFNeRVConfig.model_validate(good | change)
+    check_refused(FFNeRVConfig, change, complaint, TWO_STAGES | {"grid_frames": (2, 4)})
 
 
 def test_patches_are_refused(clip: MemoryClip) -> None:
-    zero_N = torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(ValueError, match="whole frames only"):
-        small(clip)(Query(zero_N.double(), zero_N, zero_N, PatchGrid(2, 2)))
+    check_patches_are_refused(small(clip))
 
 
 def test_groups_are_as_many_as_fit() -> None:

@@ -6,11 +6,20 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
 from clips import moving_shapes
 from golden_tensors import DTYPES, Golden, record_outputs
+from model_checks import (
+    check_gradients,
+    check_latent_share,
+    check_refused,
+    check_stages,
+    frame_macs,
+    golden_settings,
+    golden_video,
+    preset_on_meta,
+)
 from vinr.config import load_preset, validate_architecture
 from vinr.models._sizing import describe_size, published_first_width, published_widths
 from vinr.models._stored import FrozenLatents, Latents
@@ -35,17 +44,9 @@ def golden() -> Golden:
 
 
 def build(golden: Golden, dtype: torch.dtype) -> HNeRV:
-    given = golden.config
-    config = HNeRVConfig(
-        strides=given["decoder_strides"],
-        encoder_strides=given["encoder_strides"],
-        widths=given["widths"],
-        embedding_channels=given["embedding_channels"],
-        encoder_width=given["encoder_width"],
-        kernel_min=given["kernel_min"],
-        kernel_max=given["kernel_max"],
-    )
-    model = HNeRV(config, VideoSpec(given["num_frames"], given["height"], given["width"]))
+    same = ("encoder_strides", "widths", "embedding_channels", "encoder_width", "kernel_min", "kernel_max")
+    config = HNeRVConfig(**golden_settings(golden, *same, strides="decoder_strides"))
+    model = HNeRV(config, golden_video(golden))
     model.load_state_dict({own_name(name): value for name, value in golden.below("weight").items()})
     return model.to(dtype)
 
@@ -61,11 +62,7 @@ def test_every_stage_matches(golden: Golden, dtype: torch.dtype) -> None:
     seen["embedding"] = model.encoder(golden["input/frames"].to(dtype))
     query = Query.of_frames(golden["input/frame_index"])
     frames = model.decode(query, Latents({"embedding": seen["embedding"]}))
-    assert {f"stage/{name}" for name in seen} == {
-        name for name in golden.tensors if name.startswith("stage/")
-    }
-    for name, value in seen.items():
-        golden.check(f"stage/{name}", value)
+    check_stages(golden, seen)
     golden.check("output/frames", frames)
 
 
@@ -77,13 +74,7 @@ def test_training_step_matches(golden: Golden, dtype: torch.dtype) -> None:
     loss = F.mse_loss(model.decode(query, Latents({"embedding": model.encoder(frames)})), frames)
     loss.backward()
     golden.check("loss/l2", loss)
-    gradients = {name: value.grad for name, value in model.named_parameters()}
-    norms = golden.below("gradient_norm")
-    assert {own_name(name) for name in norms} == gradients.keys()
-    for name in norms:
-        golden.check(f"gradient_norm/{name}", gradients[own_name(name)].norm())
-    for name in golden.below("gradient"):
-        golden.check(f"gradient/{name}", gradients[own_name(name)])
+    check_gradients(golden, model, own_name)
 
 
 # Supplement Table 17 and the architecture: weights and biases of each layer, by size.
@@ -104,8 +95,7 @@ TOTALS = {"0.35m-bunny": 329726, "0.75m-bunny": 736152, "1.5m-bunny": 1505172, "
 
 @pytest.mark.parametrize("size", LAYERS)
 def test_layers_of_the_bunny_sizes(size: str) -> None:
-    preset = load_preset(f"hnerv-{size}")
-    model = HNeRV.on_meta(validate_architecture(HNeRV, preset.architecture), BUNNY)
+    model = preset_on_meta(f"hnerv-{size}", BUNNY)
     convs = [model.stem.conv, *(block.conv for block in model.blocks), model.head]
     assert [(conv.weight.numel(), conv.bias.numel()) for conv in convs] == LAYERS[size]
     assert model.per_frame_shapes() == {"embedding": (16, 2, 4)}
@@ -116,9 +106,7 @@ def test_macs_of_each_layer() -> None:
     config = HNeRVConfig(strides=STRIDES, widths=(68, 57, 48, 40, 33, 28))
     model = HNeRV.on_meta(config, BUNNY)
     model.attach_latents(FrozenLatents(Latents({"embedding": torch.empty(132, 16, 2, 4)})).to("meta"))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(Query.of_frames(torch.tensor([0])))
-    macs = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
+    macs = frame_macs(model)
     layers = ["HNeRV.stem.conv", *(f"HNeRV.blocks.{n}.conv" for n in range(5)), "HNeRV.head"]
     each = [8_704, 775_200, 78_796_800, 2_457_600_000, 6_758_400_000, 18_923_520_000, 619_315_200]
     assert [macs[name] for name in layers] == each
@@ -170,9 +158,7 @@ REPORTED = {
 
 @pytest.mark.parametrize("size", REPORTED)
 def test_reported_totals(size: str) -> None:
-    preset = load_preset(f"hnerv-{size}")
-    video = VideoSpec(preset.paper.num_frames, preset.paper.height, preset.paper.width)
-    model = HNeRV.on_meta(validate_architecture(HNeRV, preset.architecture), video)
+    model = preset_on_meta(f"hnerv-{size}")
     head = 27 * model.config.widths[-1] + 3
     assert model.num_stored() - head == REPORTED[size]
 
@@ -193,19 +179,17 @@ SOLVED = {
 
 @pytest.mark.parametrize("size", SOLVED)
 def test_widths_are_what_the_published_rule_gives(size: str) -> None:
-    preset = load_preset(f"hnerv-{size}")
-    config = validate_architecture(HNeRV, preset.architecture)
-    video = VideoSpec(preset.paper.num_frames, preset.paper.height, preset.paper.width)
+    model = preset_on_meta(f"hnerv-{size}")
+    config = model.config
     found = re.search(r"-r(.+)", size)
     reduction = float(found[1]) if found else 1.2
-    model = HNeRV.on_meta(config, video)
     embedding = torch.Size(model.per_frame_shapes()["embedding"]).numel()
     kernels = [block.conv.kernel_size[0] for block in model.blocks]
     first = config.widths[0]
     if SOLVED[size] is not None:
         first = published_first_width(
             SOLVED[size] * 1e6,
-            embedding * video.num_frames,
+            embedding * model.video.num_frames,
             strides=config.strides,
             kernels=kernels,
             reduction=reduction,
@@ -215,9 +199,7 @@ def test_widths_are_what_the_published_rule_gives(size: str) -> None:
 
 
 def test_small_bunny_decoder() -> None:
-    model = HNeRV.on_meta(
-        validate_architecture(HNeRV, load_preset("hnerv-0.19m-bunny4").architecture), VideoSpec(132, 160, 320)
-    )
+    model = preset_on_meta("hnerv-0.19m-bunny4", VideoSpec(132, 160, 320))
     assert sum(item.value.numel() for item in model.stored().values()) == 175_847
 
 
@@ -261,10 +243,7 @@ def test_offset_output_has_no_bounds() -> None:
 
 def test_latents_are_kept_within_their_share() -> None:
     long_video = VideoSpec(3000, 1080, 1920)
-    config = HNeRV.configure(long_video, width=60.0, settings={})
-    size = describe_size(HNeRV, config, long_video)
-    assert config.embedding_channels < 16
-    assert size.latents <= 0.36 * size.stored
+    assert check_latent_share(HNeRV, long_video, width=60.0).embedding_channels < 16
     assert HNeRV.configure(long_video, width=60.0, settings={"embedding_channels": 9}).embedding_channels == 9
 
 
@@ -283,9 +262,7 @@ def test_latents_are_kept_within_their_share() -> None:
     ],
 )
 def test_configurations_that_are_refused(change: dict[str, Any], complaint: str) -> None:
-    good = {"strides": (2, 2), "widths": (4, 4, 4)}
-    with pytest.raises(ValidationError, match=complaint):
-        HNeRVConfig.model_validate(good | change)
+    check_refused(HNeRVConfig, change, complaint)
 
 
 def test_encoding_without_an_encoder_is_refused() -> None:

@@ -11,11 +11,11 @@ import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.bitstream import Container, ContainerWriter, SectionKind
 from vinr.config import load_preset, validate_architecture
+from vinr.describe import describe_file
 from vinr.encoding import encode
 from vinr.errors import BitstreamError
 from vinr.models import get_model, list_models
 from vinr.models._keyframes import Keyframes
-from vinr.playback import describe_file
 
 
 @pytest.fixture(scope="module")

@@ -7,19 +7,24 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from pytorch_msssim import ssim
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from golden_tensors import DTYPES, Golden, record_outputs
-from vinr.config import load_preset, validate_architecture
+from model_checks import (
+    check_gradients,
+    check_patches_are_refused,
+    check_refused,
+    check_stages,
+    frame_macs,
+    golden_settings,
+    golden_video,
+    preset_on_meta,
+)
 from vinr.errors import UsageError
 from vinr.models._sizing import published_first_width, published_widths
 from vinr.models.nerv import NeRV, NeRVConfig
-from vinr.video.spec import PatchGrid, Query, VideoSpec
-
-BUNNY = VideoSpec(132, 720, 1280)
+from vinr.video.spec import Query, VideoSpec
 
 
 def own_name(name: str) -> str:
@@ -30,18 +35,8 @@ def own_name(name: str) -> str:
 
 
 def build(golden: Golden, dtype: torch.dtype, **settings: object) -> NeRV:
-    given = golden.config
-    config = NeRVConfig(
-        strides=given["strides"],
-        base=given["base"],
-        levels=given["levels"],
-        stem_height=given["stem_height"],
-        stem_width=given["stem_width"],
-        activation=given["activation"],
-        output=given["output"],
-        **settings,
-    )
-    model = NeRV(config, VideoSpec(given["num_frames"], given["height"], given["width"]))
+    same = ("strides", "base", "levels", "stem_height", "stem_width", "activation", "output")
+    model = NeRV(NeRVConfig(**golden_settings(golden, *same), **settings), golden_video(golden))
     weights = {own_name(name): value for name, value in golden.below("weight").items()}
     # A 1×1 convolution on one pixel is a linear layer.
     weights["stem.0.weight"] = weights["stem.0.weight"].flatten(1)
@@ -75,15 +70,12 @@ def test_every_stage_matches(make: Builder, dtype: torch.dtype) -> None:
     )  # fmt: skip
     index_N = golden["input/frame_index"]
     frames = model(Query.of_frames(index_N))
-    stem_name = "stage/stem" if "stage/stem" in golden.tensors else "stage/decoder.stem"
-    golden.check(stem_name, seen.pop("stem").view(golden[stem_name].shape))
+    stem_name = "stem" if "stage/stem" in golden.tensors else "decoder.stem"
+    seen[stem_name] = seen.pop("stem").view(golden[f"stage/{stem_name}"].shape)
     encoded = model.encoding(index_N).to(dtype)
-    golden.check("stage/position_encoding", encoded.view(golden["stage/position_encoding"].shape))
-    for name, value in seen.items():
-        golden.check(f"stage/{name}", value)
+    seen["position_encoding"] = encoded.view(golden["stage/position_encoding"].shape)
+    check_stages(golden, seen)
     golden.check("output/frames", frames)
-    stages = [name for name in golden.tensors if name.startswith("stage/")]
-    assert len(stages) == len(seen) + 2
 
 
 def fusion6(prediction: Tensor, target: Tensor) -> Tensor:
@@ -101,13 +93,7 @@ def test_training_step_matches(make: Builder, loss_name: str, dtype: torch.dtype
     loss = {"fusion6": fusion6, "l2": F.mse_loss}[loss_name](model(Query.of_frames(index_N)), frames)
     loss.backward()
     golden.check(f"loss/{loss_name}", loss)
-    gradients = {name: value.grad for name, value in model.named_parameters()}
-    norms = golden.below("gradient_norm")
-    assert {own_name(name) for name in norms} == gradients.keys()
-    for name in norms:
-        golden.check(f"gradient_norm/{name}", gradients[own_name(name)].norm())
-    for name in golden.below("gradient"):
-        golden.check(f"gradient/{name}", gradients[own_name(name)])
+    check_gradients(golden, model, own_name)
 
 
 # Original, README sizes: weights and biases of stem, five blocks, head; then the total.
@@ -127,15 +113,9 @@ LAYERS = {
 }  # fmt: skip
 
 
-def preset_model(size: str) -> NeRV:
-    preset = load_preset(f"nerv-{size}")
-    video = VideoSpec(preset.paper.num_frames, preset.paper.height, preset.paper.width)
-    return NeRV.on_meta(validate_architecture(NeRV, preset.architecture), video)
-
-
 @pytest.mark.parametrize("size", LAYERS)
 def test_layers_of_the_original_sizes(size: str) -> None:
-    model = preset_model(size)
+    model = preset_on_meta(f"nerv-{size}")
     layers = [model.stem[0], model.stem[2], *(block.conv for block in model.blocks), model.head]
     counts = [(layer.weight.numel(), layer.bias.numel()) for layer in layers]
     assert [*counts, model.num_stored()] == LAYERS[size]
@@ -144,17 +124,11 @@ def test_layers_of_the_original_sizes(size: str) -> None:
 
 @pytest.mark.parametrize(("size", "gmacs"), [("s", 100.94), ("m", 101.43), ("l", 102.40)])
 def test_macs_of_the_original_sizes(size: str, gmacs: float) -> None:
-    assert frame_macs(preset_model(size))["Global"] / 1e9 == pytest.approx(gmacs, abs=5e-3)
-
-
-def frame_macs(model: NeRV) -> dict[str, int]:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(Query.of_frames(torch.tensor([0])))
-    return {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
+    assert frame_macs(preset_on_meta(f"nerv-{size}"))["Global"] / 1e9 == pytest.approx(gmacs, abs=5e-3)
 
 
 def test_macs_of_each_layer() -> None:
-    macs = frame_macs(preset_model("s"))
+    macs = frame_macs(preset_on_meta("nerv-s"))
     assert macs["NeRV.stem"] / 1e6 == pytest.approx(1.96, abs=5e-3)
     each = [macs[f"NeRV.blocks.{n}"] / 1e9 for n in range(5)]
     assert each == pytest.approx([0.0219, 0.3235, 4.778, 19.11, 76.44], rel=1e-3)
@@ -174,7 +148,7 @@ BASELINES = [
 def test_baseline_sizes(
     size: str, dial: float, widths: tuple[int, ...], without_head: int, gmacs: float
 ) -> None:
-    model = preset_model(size)
+    model = preset_on_meta(f"nerv-{size}")
     assert model.config.widths == widths
     assert model.num_stored() == without_head + 327
     assert model.stem_grid == (8, 16)
@@ -186,10 +160,10 @@ def test_baseline_sizes(
 
 
 def test_other_published_sizes() -> None:
-    assert preset_model("c-12.5m").num_stored() == 12_565_523
+    assert preset_on_meta("nerv-c-12.5m").num_stored() == 12_565_523
     millions = {"24m-uvg": 24.36, "36m-uvg": 36.46, "59m-uvg": 59.05, "88m-uvg": 87.72, "190m-uvg": 190.16}
     for size, expected in millions.items():
-        assert round(preset_model(size).num_stored() / 1e6, 2) == expected
+        assert round(preset_on_meta(f"nerv-{size}").num_stored() / 1e6, 2) == expected
 
 
 def test_times_between_frames_give_frames_of_their_own() -> None:
@@ -204,7 +178,7 @@ def test_times_between_frames_give_frames_of_their_own() -> None:
 
 def test_a_stem_grid_that_does_not_cover_the_frame_is_refused() -> None:
     config = NeRVConfig(strides=(2, 2), widths=(4, 4, 4), stem_height=2, stem_width=2)
-    with pytest.raises(UsageError, match=r"too small for 12×8 frames, which need 3×2"):
+    with pytest.raises(UsageError, match=r"too small for 12×8 pixels, which need 3×2"):
         NeRV(config, VideoSpec(1, 12, 8))
 
 
@@ -216,10 +190,7 @@ def test_a_larger_stem_grid_is_cropped() -> None:
 
 
 def test_patches_are_refused() -> None:
-    model = NeRV(NeRVConfig(strides=(2,), widths=(4, 4)), VideoSpec(1, 8, 8))
-    zero_N = torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(ValueError, match="whole frames only"):
-        model(Query(zero_N.double(), zero_N, zero_N, PatchGrid(2, 2)))
+    check_patches_are_refused(NeRV(NeRVConfig(strides=(2,), widths=(4, 4)), VideoSpec(1, 8, 8)))
 
 
 @pytest.mark.parametrize(
@@ -234,6 +205,4 @@ def test_patches_are_refused() -> None:
     ],
 )
 def test_configurations_that_are_refused(change: dict[str, Any], complaint: str) -> None:
-    good = {"strides": (2, 2), "widths": (4, 4, 4)}
-    with pytest.raises(ValidationError, match=complaint):
-        NeRVConfig.model_validate(good | change)
+    check_refused(NeRVConfig, change, complaint)

@@ -32,7 +32,14 @@ EVERY_CLIP = pytest.mark.parametrize(
 def build(name: str, clip: MemoryClip, *, with_encoder: bool = True) -> VideoModel:
     model_class = get_model(name)
     config = validate_architecture(model_class, load_preset(f"{name}-tiny").architecture)
-    return model_class(config, clip.spec, with_encoder=with_encoder)
+    return with_keyframes(model_class(config, clip.spec, with_encoder=with_encoder), clip)
+
+
+def with_keyframes(model: VideoModel, clip: MemoryClip) -> VideoModel:
+    """Return ``model``, its keyframes coded where it has any."""
+    if model.keyframes is not None:
+        model.keyframes.code(clip)
+    return model
 
 
 def all_frames(clip: MemoryClip) -> Query:
@@ -193,7 +200,8 @@ def test_solved_architectures_run(name: str, num_frames: int, height: int, width
     smallest = model_class.on_meta(
         model_class.configure(clip.spec, width=0.25, settings={}), clip.spec
     ).num_stored()
-    model = model_class(solve_size(model_class, clip.spec, 2 * smallest, {}), clip.spec)
+    config = solve_size(model_class, clip.spec, 2 * smallest, {})
+    model = with_keyframes(model_class(config, clip.spec), clip)
     assert abs(model.num_stored() / smallest - 2) <= 0.04
     assert model(all_frames(clip), clip).shape == (num_frames, 3, height, width)
 

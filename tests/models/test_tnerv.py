@@ -133,8 +133,7 @@ def test_solved_widths_with_the_published_latents(plan: str, first: int) -> None
     }
     config = solve_size(TNeRV, VideoSpec(600, 720, 1280), 12_400_000, given)
     assert abs(config.widths[0] - first) <= 1
-    # The last adjustment moves single widths by a few channels to hit the total.
-    assert all(abs(w * 1.2**n / config.widths[0] - 1) <= 0.05 for n, w in enumerate(config.widths))
+    assert all(abs(w - config.widths[0] / 1.2**n) <= 1.5 for n, w in enumerate(config.widths))
     assert abs(TNeRV.on_meta(config, VideoSpec(600, 720, 1280)).num_stored() / 12_400_000 - 1) <= 0.002
 
 

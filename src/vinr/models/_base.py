@@ -89,9 +89,7 @@ class VideoModel(nn.Module, ABC):
         is needed.
         """
 
-    def training_outputs(
-        self, query: Query, source: FrameSource | None
-    ) -> tuple[tuple[float, Tensor], ...]:
+    def training_outputs(self, query: Query, source: FrameSource | None) -> tuple[tuple[float, Tensor], ...]:
         """Return (weight, float rgb_NCHW) pairs that a fit compares with the frames; the first is the frame.
 
         ``source`` is None once the model is frozen.

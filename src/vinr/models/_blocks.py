@@ -8,25 +8,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.video.spec import Query
+from vinr.models._base import ModelConfig
+from vinr.video.spec import Query, VideoSpec
 
 __all__ = [
+    "Activation",
     "ActivationName",
     "ChannelNorm",
     "ConvNeXtBlock",
     "ConvNeXtEncoder",
-    "GainName",
-    "InstanceModulation",
+    "ConvStagesConfig",
+    "FirstKernel",
+    "HeadKernel",
     "Kernel",
+    "LargestKernel",
+    "Output",
     "OutputName",
     "Sine",
+    "StagesConfig",
     "Strides",
     "UpsampleBlock",
     "Width",
@@ -35,7 +41,9 @@ __all__ = [
     "check_stages",
     "make_activation",
     "make_mlp",
+    "make_stages",
     "padded",
+    "padded_size",
     "require_whole_frames",
     "squash",
     "stage_kernels",
@@ -45,17 +53,21 @@ ActivationName = Literal[
     "gelu", "relu", "leaky_relu", "leaky_relu_0.1", "relu6", "silu", "softplus", "hardswish", "sin"
 ]
 OutputName = Literal["tanh", "sigmoid", "offset"]
-GainName = Literal["gamma", "1+gamma"]
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Kernel = Annotated[int, Field(ge=1, le=15)]
 Strides = Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1, max_length=8)]
 Widths = Annotated[tuple[Width, ...], Field(min_length=2, max_length=9)]
 
+# Settings of many models, whose defaults differ.
+Activation = Annotated[ActivationName, Field(description="non-linearity after each layer but the last")]
+Output = Annotated[OutputName, Field(description="last step: ½ tanh + ½, sigmoid, or plus output_offset")]
+FirstKernel = Annotated[Kernel, Field(description="kernel of the first stage, odd; it grows by 2 a stage")]
+LargestKernel = Annotated[Kernel, Field(description="largest kernel of a stage, odd")]
+HeadKernel = Annotated[Kernel, Field(description="kernel of the last convolution, odd")]
+
 _MAX_UPSAMPLING = 1024
 _NORM_EPS = 1e-6
-_INSTANCE_EPS = 1e-5
-_SMALL_STD = 0.02
 
 
 class Sine(nn.Module):
@@ -114,6 +126,12 @@ def padded(length: int, multiple: int) -> int:
     return -(-length // multiple) * multiple
 
 
+def padded_size(video: VideoSpec, strides: Sequence[int]) -> tuple[int, int]:
+    """Return rows and columns of a frame, each rounded up to a multiple of the product of ``strides``."""
+    multiple = math.prod(strides)
+    return padded(video.height, multiple), padded(video.width, multiple)
+
+
 def check_stages(strides: Sequence[int], widths: Sequence[int]) -> None:
     """Raise ValueError unless there is a width before the first stage and after each, and a sane scale."""
     if len(widths) != len(strides) + 1:
@@ -126,6 +144,47 @@ def check_kernels(*kernels: int) -> None:
     """Raise ValueError unless all kernels are odd."""
     if not all(kernel % 2 for kernel in kernels):
         raise ValueError(f"kernels must be odd, got {kernels}")
+
+
+class StagesConfig(ModelConfig):
+    """Settings of a decoder made of upsampling stages; models whose defaults differ state their own."""
+
+    size_fields: ClassVar[tuple[str, ...]] = ("widths",)
+
+    strides: Strides = Field(description="upsampling of each stage, 1 to 16")
+    widths: Widths = Field(description="channels before the first stage and after each, 1 to 4096")
+    activation: Activation = "gelu"
+    output: Output = "tanh"
+    output_offset: float = Field(
+        0.5, ge=-1, le=1, description="added under output = offset, which has no bounds"
+    )
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> Self:
+        check_stages(self.strides, self.widths)
+        return self
+
+
+class ConvStagesConfig(StagesConfig):
+    """Settings of a decoder whose stages are plain convolutions, kernels growing, and whose head is one."""
+
+    kernel_min: FirstKernel = 3
+    kernel_max: LargestKernel = 3
+    head_kernel: HeadKernel = 3
+
+    @model_validator(mode="after")
+    def _check_kernels(self) -> Self:
+        check_kernels(self.kernel_min, self.kernel_max, self.head_kernel)
+        return self
+
+    @property
+    def kernels(self) -> tuple[int, ...]:
+        """Kernel of each stage."""
+        return stage_kernels(self.kernel_min, self.kernel_max, len(self.strides))
+
+    def make_head(self) -> nn.Conv2d:
+        """Return the last convolution, from features to three colours."""
+        return nn.Conv2d(self.widths[-1], 3, self.head_kernel, padding=self.head_kernel // 2)
 
 
 class UpsampleBlock(nn.Module):
@@ -154,47 +213,17 @@ class UpsampleBlock(nn.Module):
         return out
 
 
-class InstanceModulation(nn.Module):
-    """Adaptive instance normalisation: γ · x̂ + β, where x̂ is x normalised over the pixels of each channel.
-
-    γ and β come from a condition vector: one linear layer, and ``activation`` (None: none). Statistics are
-    those of the input, when decoding too; eps is 1e-5. Under ``1+gamma`` the gain is 1 + γ, and the layer
-    starts close to plain normalisation; not exactly there, or no gradient would reach the condition.
-    """
-
-    def __init__(
-        self,
-        condition_features: int,
-        channels: int,
-        *,
-        activation: ActivationName | None = "gelu",
-        gain: GainName = "gamma",
-    ) -> None:
-        super().__init__()
-        self.linear = nn.Linear(condition_features, 2 * channels)
-        self.activation = nn.Identity() if activation is None else make_activation(activation)
-        self.offset = 1.0 if gain == "1+gamma" else 0.0
-        if gain == "1+gamma":
-            nn.init.normal_(self.linear.weight, std=_SMALL_STD)
-            nn.init.zeros_(self.linear.bias)
-
-    def forward(self, feature_NCHW: Tensor, condition_NF: Tensor) -> Tensor:
-        """Return features of the same shape; ``condition_NF`` holds one vector a sample."""
-        # Gains stay in at least float32 under automatic mixed precision, as normalisation layers keep them.
-        exact = torch.promote_types(feature_NCHW.dtype, torch.float32)
-        parts: Tensor = self.activation(self.linear(condition_NF)).to(exact)
-        gain_NC, shift_NC = parts.chunk(2, dim=1)
-        gain_NC = gain_NC + self.offset
-        count, channels, height, width = feature_NCHW.shape
-        if height * width == 1:
-            # A single pixel equals its mean, so x̂ is 0.
-            return (feature_NCHW - feature_NCHW) + shift_NC.to(feature_NCHW.dtype).view(-1, channels, 1, 1)
-        # Samples fold into channels: batch normalisation then has one mean, gain and shift for each of both.
-        folded = feature_NCHW.reshape(1, count * channels, height, width)
-        out = F.batch_norm(
-            folded, None, None, gain_NC.reshape(-1), shift_NC.reshape(-1), training=True, eps=_INSTANCE_EPS
-        )
-        return out.reshape(count, channels, height, width)
+def make_stages(config: ConvStagesConfig, blocks_per_stage: int = 1) -> list[UpsampleBlock]:
+    """Return the blocks of all stages in order; the first one of a stage upsamples."""
+    blocks = []
+    for number, (stride, kernel) in enumerate(zip(config.strides, config.kernels, strict=True)):
+        before, after = config.widths[number : number + 2]
+        steps = [(before, stride)] + [(after, 1)] * (blocks_per_stage - 1)
+        blocks += [
+            UpsampleBlock(inputs, after, stride=step, kernel=kernel, activation=config.activation)
+            for inputs, step in steps
+        ]
+    return blocks
 
 
 class ChannelNorm(nn.Module):

@@ -16,30 +16,24 @@ Axes: N frames of a batch, F features, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import ModelConfig
 from vinr.models._blocks import (
-    ActivationName,
-    Kernel,
-    OutputName,
-    Strides,
+    Activation,
+    ConvStagesConfig,
+    HeadKernel,
     UpsampleBlock,
     Width,
-    Widths,
-    check_kernels,
-    check_stages,
     make_mlp,
     squash,
-    stage_kernels,
 )
 from vinr.models._encodings import EncodingPrecision, TimeEncoding
-from vinr.models._modulated import TwoStepBlock, check_frequencies
+from vinr.models._modulated import TwoStepBlock, check_frequencies, shrunk
 
 __all__ = [
     "BoostConfig",
@@ -58,19 +52,14 @@ MIN_LEVELS = 16
 Depths = Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], Field(min_length=1, max_length=8)]
 
 
-class BoostConfig(ModelConfig):
+class BoostConfig(ConvStagesConfig):
     """What the three boosted models have in common; the defaults are those of the published scripts."""
 
-    size_fields: ClassVar[tuple[str, ...]] = ("widths",)
-
-    strides: Strides = Field(description="upsampling of each decoder stage, 1 to 16")
-    widths: Widths = Field(description="channels before the first stage and after each, 1 to 4096")
+    activation: Activation = "sin"
+    head_kernel: HeadKernel = 1
     depths: Depths | None = Field(
         None, description="blocks of each stage, 1 to 8; none: 1 in the first two stages, 2 in the others"
     )
-    kernel_min: Kernel = Field(3, description="kernel of the first stage, odd; it grows by 2 a stage")
-    kernel_max: Kernel = Field(3, description="largest kernel of a stage, odd")
-    head_kernel: Kernel = Field(1, description="kernel of the last convolution, odd")
     condition_channels: Width = Field(
         32, description="length of the time's vector that conditions each block"
     )
@@ -79,16 +68,9 @@ class BoostConfig(ModelConfig):
     encoding_precision: EncodingPrecision = Field(
         "exact", description="roundings of the time encoding; float32 kinds repeat the published checkpoints'"
     )
-    activation: ActivationName = Field("sin", description="non-linearity of all layers but the last")
-    output: OutputName = Field("tanh", description="last step: ½ tanh + ½, sigmoid, or plus output_offset")
-    output_offset: float = Field(
-        0.5, ge=-1, le=1, description="added under output = offset, which has no bounds"
-    )
 
     @model_validator(mode="after")
-    def _check_decoder(self) -> BoostConfig:
-        check_stages(self.strides, self.widths)
-        check_kernels(self.kernel_min, self.kernel_max, self.head_kernel)
+    def _check_decoder(self) -> Self:
         check_frequencies(self.base, self.levels)
         if len(self.stage_depths) != len(self.strides):
             raise ValueError(f"{len(self.strides)} strides need as many depths, got {len(self.stage_depths)}")
@@ -112,13 +94,13 @@ def default_depths(num_stages: int) -> tuple[int, ...]:
 def condition_for_width(width: float) -> int:
     """Return the length of the condition for a decoder of C0 = ``width``: 32, fewer below C0 = 32."""
     full = int(BoostConfig.model_fields["condition_channels"].default)
-    return min(max(round(full * width / FULL_CONDITION_WIDTH), MIN_CONDITION), full)
+    return shrunk(full, width, full_width=FULL_CONDITION_WIDTH, lowest=MIN_CONDITION)
 
 
 def levels_for_width(width: float) -> int:
     """Return the frequencies of the encoding for C0 = ``width``: 80, fewer (at least 16) below C0 = 32."""
     full = int(BoostConfig.model_fields["levels"].default)
-    return min(max(round(full * width / FULL_CONDITION_WIDTH), MIN_LEVELS), full)
+    return shrunk(full, width, full_width=FULL_CONDITION_WIDTH, lowest=MIN_LEVELS)
 
 
 class _SFTLayer(nn.Module):
@@ -199,7 +181,7 @@ class BoostedDecoder(nn.Module):
             )
             blocks.insert(0, _BoostedBlock(stem, length, config.widths[0]))
         self.blocks = nn.ModuleList(blocks)
-        self.head = nn.Conv2d(config.widths[-1], 3, config.head_kernel, padding=config.head_kernel // 2)
+        self.head = config.make_head()
 
     def forward(self, feature_NCHW: Tensor, time_NF: Tensor) -> Tensor:
         """Return rgb_NCHW; ``time_NF`` is the encoded time. Without bounds under ``output = "offset"``."""
@@ -211,9 +193,8 @@ class BoostedDecoder(nn.Module):
 
 def _upsamplers(config: BoostConfig, two_step: bool) -> list[tuple[nn.Module, int]]:
     """Return the upsampling part of each block and its channels; the first block of a stage upsamples."""
-    kernels = stage_kernels(config.kernel_min, config.kernel_max, len(config.strides))
     found: list[tuple[nn.Module, int]] = []
-    for number, (stride, kernel) in enumerate(zip(config.strides, kernels, strict=True)):
+    for number, (stride, kernel) in enumerate(zip(config.strides, config.kernels, strict=True)):
         before, after = config.widths[number : number + 2]
         for place in range(config.stage_depths[number]):
             block: nn.Module

@@ -1,6 +1,6 @@
-"""Features read from grids over time.
+"""Grids of cells: the first grid of a decoder, and features read from grids over time.
 
-From FFNeRV (Lee et al., ACM MM 2023, https://arxiv.org/abs/2212.12294)::
+Grids over time are those of FFNeRV (Lee et al., ACM MM 2023, https://arxiv.org/abs/2212.12294)::
 
     time 2.5 of 8 ──> position 1.25 in a grid of 4 maps ──> ¾ · map 1 + ¼ · map 2
 
@@ -11,21 +11,80 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._blocks import padded
+from vinr.models._blocks import StagesConfig, padded_size
+from vinr.models._encodings import EncodingOrder, EncodingPrecision, TimeEncoding, TimeNorm
+from vinr.models._modulated import check_frequencies, cover_frame
 from vinr.video.spec import VideoSpec
 
-__all__ = ["GridFrames", "TemporalGrids", "grid_frames_for", "grid_size"]
+__all__ = [
+    "EncodedGridConfig",
+    "GridFrames",
+    "Levels",
+    "StemGridConfig",
+    "TemporalGrids",
+    "WaveOrder",
+    "enlarged",
+    "grid_frames_for",
+    "grid_size",
+]
+
+Levels = Annotated[int, Field(ge=1, le=256)]
+WaveOrder = Annotated[
+    EncodingOrder,
+    Field(
+        description="interleaved: sine and cosine one after the other; blocks: all sines, then all cosines"
+    ),
+]
 
 GridFrames = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(max_length=8)]
 
 # Added before rounding down to a map: 29 · (1/29) must be 1.
 INDEX_EPSILON = 1e-6
+
+
+def enlarged(grid: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
+    """Return rows and columns of ``grid`` after stages of ``strides``."""
+    multiple = math.prod(strides)
+    return grid[0] * multiple, grid[1] * multiple
+
+
+class StemGridConfig(StagesConfig):
+    """Settings of decoders that start from a grid which need not fit the frame exactly."""
+
+    stem_height: int | None = Field(None, ge=1, le=512, description="rows of the first grid; none: as needed")
+    stem_width: int | None = Field(
+        None, ge=1, le=512, description="columns of the first grid; none: as needed"
+    )
+
+    def first_grid(self, video: VideoSpec) -> tuple[int, int]:
+        """Return rows and columns of the first grid for ``video``, see :func:`cover_frame`."""
+        return cover_frame(video.height, video.width, self.strides, (self.stem_height, self.stem_width))
+
+
+class EncodedGridConfig(StemGridConfig):
+    """Settings of decoders that start from a grid and describe time by sines and cosines."""
+
+    base: float = Field(1.25, gt=1, le=10, description="ratio of neighbouring frequencies of the encodings")
+    levels: Levels = Field(80, description="frequencies of the encodings")
+    encoding_order: WaveOrder = "interleaved"
+    time_norm: TimeNorm = Field("i/T", description="time of frame i of T frames")
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> Self:
+        check_frequencies(self.base, self.levels)
+        return self
+
+    def time_encoding(self, num_frames: int, precision: EncodingPrecision = "exact") -> TimeEncoding:
+        """Return the encoding of time for a video of ``num_frames``."""
+        return TimeEncoding(
+            num_frames, self.base, self.levels, self.encoding_order, self.time_norm, precision
+        )
 
 
 def grid_frames_for(num_frames: int, shares: Sequence[float], *, even: bool = False) -> tuple[int, ...]:
@@ -41,7 +100,8 @@ def grid_frames_for(num_frames: int, shares: Sequence[float], *, even: bool = Fa
 def grid_size(video: VideoSpec, strides: Sequence[int]) -> tuple[int, int]:
     """Return rows and columns that ``strides`` enlarge to the frame, or to just more than the frame."""
     multiple = math.prod(strides)
-    return padded(video.height, multiple) // multiple, padded(video.width, multiple) // multiple
+    height, width = padded_size(video, strides)
+    return height // multiple, width // multiple
 
 
 class TemporalGrids(nn.Module):

@@ -72,7 +72,7 @@ class LevelGrid(nn.Module):
 
     def forward(self, time_N: Tensor, row_NR: Tensor) -> Tensor:
         """Return rows ``row_NR`` at ``time_N``, in frames: (N, R · ``cells_per_row``, all channels)."""
-        levels = [self._read(self.get_parameter(name), time_N, row_NR) for name in self.grid_names]
+        levels = [self._read(getattr(self, name), time_N, row_NR) for name in self.grid_names]
         return torch.cat(levels, -1)
 
     def _read(self, grid: Tensor, time_N: Tensor, row_NR: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""What the models with modulated instance normalisation share: grids, and E-NeRV's decoder.
+"""What the models that start from a grid of cells share: that grid, and the parts of E-NeRV.
 
 ::
 
+    cells (y, x) ──> sin, cos ──> layers, transformers ──> (C0, h, w)
     feature (C0, h, w) ──> [instance norm, · γ + β ──> convolutions, depth to space s, act] per stage
     condition ──> linear, act ─────────────┘                                               ──> 1×1 conv
 
@@ -13,22 +14,39 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cached_property, partial
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
-from vinr.models._blocks import ActivationName, InstanceModulation, UpsampleBlock, make_activation
+from vinr.models._blocks import ActivationName, UpsampleBlock, make_activation
 from vinr.models._encodings import EncodingOrder, EncodingPrecision, encode_position
+from vinr.models._sizing import MAX_CELLS
 
-__all__ = ["GridEncoding", "ModulatedDecoder", "TwoStepBlock", "check_frequencies", "cover_frame"]
+__all__ = [
+    "GainName",
+    "GridEncoding",
+    "InstanceModulation",
+    "ModulatedDecoder",
+    "Transformer",
+    "TwoStepBlock",
+    "check_frequencies",
+    "cover_frame",
+    "shrunk",
+]
+
+GainName = Literal["gamma", "1+gamma"]
 
 # Highest frequency: beyond it angles of a float32 encoding would overflow.
 MAX_FREQUENCY_DIGITS = 30
-# A stem's grid stays small whatever a file asks for: transformers compare each cell with each.
-MAX_CELLS = 4096
 # The two-step block works at a quarter of its input's channels.
 SQUEEZE = 4
+
+_INSTANCE_EPS = 1e-5
+_SMALL_STD = 0.02
 
 
 def check_frequencies(base: float, levels: int) -> None:
@@ -57,6 +75,7 @@ def cover_frame(
             f"a stem grid of {chosen[0]}×{chosen[1]} is too small for {height}×{width} pixels, which need "
             f"{needed[0]}×{needed[1]}; leave stem_height and stem_width out"
         )
+    # Small whatever a file asks for: transformers compare each cell with each.
     if math.prod(chosen) > MAX_CELLS:
         raise UsageError(
             f"a stem grid of {chosen[0]}×{chosen[1]} has more than {MAX_CELLS} cells; take larger strides"
@@ -64,10 +83,16 @@ def cover_frame(
     return chosen
 
 
+def shrunk(full: int, width: float, *, full_width: float, lowest: int) -> int:
+    """Return ``full`` · ``width`` / ``full_width``, rounded, within ``lowest`` … ``full``; widths are C0s."""
+    return min(max(round(full * width / full_width), lowest), full)
+
+
 class GridEncoding:
     """Encodings of the cells of a grid: those of row y / height, then those of column x / width.
 
-    They carry no information of the video, so they are computed, not stored.
+    They carry no information of the video, so they are computed, not stored: when first asked for, since
+    counting a network's numbers does not take them.
     """
 
     def __init__(
@@ -79,27 +104,104 @@ class GridEncoding:
         order: EncodingOrder,
         precision: EncodingPrecision = "exact",
     ) -> None:
-        lines = [
-            [
-                encode_position(
-                    Fraction(place, length), base=base, levels=levels, order=order, precision=precision
-                )
-                for place in range(length)
-            ]
-            for length in grid
-        ]
-        cells = [(*row, *column) for row in lines[0] for column in lines[1]]
         self.num_features = 4 * levels
-        # Built for a network without memory too, so the device is named.
-        self._exact_PF = torch.tensor(cells, dtype=torch.float64, device="cpu")
-        self._used_PF = self._exact_PF
+        self._grid = grid
+        self._encode = partial(encode_position, base=base, levels=levels, order=order, precision=precision)
+        self._used_PF: Tensor | None = None
+
+    @cached_property
+    def _exact_PF(self) -> Tensor:
+        lines = [[self._encode(Fraction(place, length)) for place in range(length)] for length in self._grid]
+        cells = [(*row, *column) for row in lines[0] for column in lines[1]]
+        return torch.tensor(cells, dtype=torch.float64)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # remembers a copy, which is no graph
     def like(self, weight: Tensor) -> Tensor:
         """Return the encodings (P, 4 · levels) in the type and on the device of ``weight``."""
-        if (self._used_PF.dtype, self._used_PF.device) != (weight.dtype, weight.device):
-            self._used_PF = self._exact_PF.to(weight)
-        return self._used_PF
+        used_PF = self._used_PF
+        if used_PF is None or (used_PF.dtype, used_PF.device) != (weight.dtype, weight.device):
+            # What is remembered from decoding must serve fitting too.
+            with torch.inference_mode(False):
+                self._used_PF = used_PF = self._exact_PF.to(weight)
+        return used_PF
+
+
+class _Attention(nn.Module):
+    """Multi-head self-attention over the cells; one matrix, without bias, makes queries, keys and values."""
+
+    def __init__(self, width: int, heads: int, head_channels: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * heads * head_channels, bias=False)
+        self.output = nn.Linear(heads * head_channels, width)
+
+    def forward(self, token_NPF: Tensor) -> Tensor:
+        count, cells, _ = token_NPF.shape
+        # All queries come first, then all keys, then all values; heads follow one another in each third.
+        parts = self.query_key_value(token_NPF).view(count, cells, 3, self.heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.output(mixed.transpose(1, 2).reshape(count, cells, -1))
+        return out
+
+
+class Transformer(nn.Module):
+    """Attention and two linear layers with GELU between, each added to its input; nothing is normalised."""
+
+    def __init__(self, width: int, heads: int, head_channels: int, feed_forward_width: int) -> None:
+        super().__init__()
+        self.attention = _Attention(width, heads, head_channels)
+        self.linear1 = nn.Linear(width, feed_forward_width)
+        self.linear2 = nn.Linear(feed_forward_width, width)
+
+    def forward(self, token_NPF: Tensor) -> Tensor:
+        """Return the tokens of the cells (N, P, ``width``), each with what it took from the others."""
+        token_NPF = token_NPF + self.attention(token_NPF)
+        out: Tensor = token_NPF + self.linear2(F.gelu(self.linear1(token_NPF)))
+        return out
+
+
+class InstanceModulation(nn.Module):
+    """Adaptive instance normalisation: γ · x̂ + β, where x̂ is x normalised over the pixels of each channel.
+
+    γ and β come from a condition vector: one linear layer, and ``activation`` (None: none). Statistics are
+    those of the input, when decoding too; eps is 1e-5. Under ``1+gamma`` the gain is 1 + γ, and the layer
+    starts close to plain normalisation; not exactly there, or no gradient would reach the condition.
+    """
+
+    def __init__(
+        self,
+        condition_features: int,
+        channels: int,
+        *,
+        activation: ActivationName | None = "gelu",
+        gain: GainName = "gamma",
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(condition_features, 2 * channels)
+        self.activation = nn.Identity() if activation is None else make_activation(activation)
+        self.offset = 1.0 if gain == "1+gamma" else 0.0
+        if gain == "1+gamma":
+            nn.init.normal_(self.linear.weight, std=_SMALL_STD)
+            nn.init.zeros_(self.linear.bias)
+
+    def forward(self, feature_NCHW: Tensor, condition_NF: Tensor) -> Tensor:
+        """Return features of the same shape; ``condition_NF`` holds one vector a sample."""
+        # Gains stay in at least float32 under automatic mixed precision, as normalisation layers keep them.
+        exact = torch.promote_types(feature_NCHW.dtype, torch.float32)
+        parts: Tensor = self.activation(self.linear(condition_NF)).to(exact)
+        gain_NC, shift_NC = parts.chunk(2, dim=1)
+        gain_NC = gain_NC + self.offset
+        count, channels, height, width = feature_NCHW.shape
+        if height * width == 1:
+            # A single pixel equals its mean, so x̂ is 0.
+            return (feature_NCHW - feature_NCHW) + shift_NC.to(feature_NCHW.dtype).view(-1, channels, 1, 1)
+        # Samples fold into channels: batch normalisation then has one mean, gain and shift for each of both.
+        folded = feature_NCHW.reshape(1, count * channels, height, width)
+        out = F.batch_norm(
+            folded, None, None, gain_NC.reshape(-1), shift_NC.reshape(-1), training=True, eps=_INSTANCE_EPS
+        )
+        return out.reshape(count, channels, height, width)
 
 
 class TwoStepBlock(nn.Module):

@@ -3,13 +3,13 @@
 ::
 
     frame size ──> choose_strides ──┐
-    wanted numbers ──> width dial ──┴─> configure ──> count without memory ──> dial again, then single widths
+    wanted numbers ──> width dial ──┴─> configure ──> count without memory ──> dial again, then a few steps
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
@@ -18,14 +18,16 @@ from typing import Annotated, Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from vinr.errors import UsageError
 from vinr.models._base import HybridModel, ModelConfig, VideoModel
+from vinr.models._meta import MacCounter
+from vinr.models._size_search import MAX_STEP, SizeSearch
 from vinr.models._stored import Latents
 from vinr.video.spec import Query, VideoSpec
 
 __all__ = [
+    "MAX_CELLS",
     "ModelSize",
     "choose_strides",
     "count_macs",
@@ -38,19 +40,16 @@ __all__ = [
 
 STRIDES = (5, 4, 3, 2)
 MAX_STAGES = 6
+# What models accept at most: the product of the strides, and the cells of the first grid.
+MAX_MULTIPLE = 1024
+MAX_CELLS = 4096
 MAX_WIDTH = 4096
+# No model decodes more frames together.
+MOST_TOGETHER = 32
 # What a grid n doublings away from the target is worth in padding: 0.004 n². More cells cost latents, fewer
 # detail; padding costs time, and beyond 6 % it counts double.
 PADDING_PER_SQUARED_DOUBLING = 0.004
 FREE_PADDING = 0.06
-
-TOLERANCE = 0.02
-TOLERANCE_NUMBERS = 64
-_CLOSE_ENOUGH = 0.001
-_DIAL_LIMITS = (0.25, 4096.0)
-_DIAL_STEPS = 18
-_MAX_CLIMB = 400
-_MAX_POLISH = 4
 
 
 def taper(width: float, count: int, *, reduction: float, lower: float) -> tuple[int, ...]:
@@ -76,17 +75,18 @@ def choose_strides(
     The product P of the strides fixes the padding (each side is rounded up to a multiple of P) and the latent
     grid (the padded frame divided by P). Chosen is the least sum of the share of padded pixels (twice what
     exceeds 6 %) and ``grid_cost`` · n², where the grid has 2ⁿ times or 2⁻ⁿ times the cells of
-    ``target_grid``; then the fewest stages. 640×1280 gives 5, 4, 4, 2, 2 as in HNeRV.
+    ``target_grid``; then the fewest stages. P is at most 1024, and the grid has at most 4096 cells, or as few
+    as there can be. 640×1280 gives 5, 4, 4, 2, 2 as in HNeRV.
     """
     target_cells = math.prod(target_grid)
 
-    def cost(strides: tuple[int, ...]) -> tuple[float, int, int]:
+    def cost(strides: tuple[int, ...]) -> tuple[int, float, int, int]:
         multiple = math.prod(strides)
         cells = -(-height // multiple) * -(-width // multiple)
         padding = cells * multiple**2 / (height * width) - 1
         padding += max(padding - FREE_PADDING, 0)
         distance = math.log2(cells / target_cells) ** 2
-        return round(padding + grid_cost * distance, 12), len(strides), -multiple
+        return max(cells - MAX_CELLS, 0), round(padding + grid_cost * distance, 12), len(strides), -multiple
 
     return min(_stride_lists(), key=cost)
 
@@ -97,7 +97,7 @@ def _stride_lists() -> list[tuple[int, ...]]:
         strides
         for count in range(1, MAX_STAGES + 1)
         for strides in combinations_with_replacement(STRIDES, count)
-        if strides[-1] == 2
+        if strides[-1] == 2 and math.prod(strides) <= MAX_MULTIPLE
     )
     return list(lists)
 
@@ -148,12 +148,19 @@ class _MetaLatents:
 
 def count_macs(model_class: type[VideoModel], config: ModelConfig, video: VideoSpec) -> int:
     """Return the multiply-accumulates of decoding one frame, padding included; nothing is computed."""
-    model = model_class.on_meta(config, video)
+    return _count_macs(model_class.on_meta(config, video))
+
+
+def _count_macs(model: VideoModel) -> int:
     if isinstance(model, HybridModel):
         model.attach_latents(_MetaLatents(model))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(Query.of_frames(torch.zeros(1, dtype=torch.int64)))
-    return int(counter.get_total_flops()) // 2
+    # Frames that are decoded together share the cost: it is that of a frame when all come in order.
+    group_N = model.group_of(torch.arange(min(model.video.num_frames, MOST_TOGETHER)))
+    together_N = (group_N == group_N[0]).nonzero()[:, 0]
+    counter = MacCounter()
+    with torch.no_grad(), counter:
+        model(Query.of_frames(together_N))
+    return counter.macs // len(together_N)
 
 
 @dataclass(frozen=True)
@@ -176,9 +183,9 @@ def describe_size(model_class: type[VideoModel], config: ModelConfig, video: Vid
     model = model_class.on_meta(config, video, with_encoder=True)
     per_frame = sum(math.prod(shape) for shape in model.per_frame_shapes().values())
     encoder = sum(value.numel() for name, value in model.named_parameters() if name.startswith("encoder."))
-    macs = count_macs(model_class, config, video)
+    stored, macs = model.num_stored(), _count_macs(model)
     return ModelSize(
-        stored=model.num_stored(),
+        stored=stored,
         latents=per_frame * video.num_frames,
         encoder=encoder,
         macs=macs,
@@ -189,11 +196,12 @@ def describe_size(model_class: type[VideoModel], config: ModelConfig, video: Vid
 def solve_size(
     model_class: type[VideoModel], video: VideoSpec, num_parameters: int, settings: Mapping[str, Any]
 ) -> ModelConfig:
-    """Return the configuration whose stored total (head and latents included) is nearest ``num_parameters``.
+    """Return a configuration whose stored total (head and latents included) is ``num_parameters``, or close.
 
     ``settings`` (names and plain values of the model's configuration) are kept as they are. First the width
-    dial of :meth:`VideoModel.configure` is turned to the largest total that does not exceed the target, then
-    the fields named in ``size_fields`` are changed by ones.
+    dial of :meth:`VideoModel.configure` is turned up to the target. Then numbers in the fields that
+    ``size_fields`` names are changed, as little in relation to their size as brings the total within 0.1 %,
+    and none by more than 2 unless nothing else comes within 2 %.
 
     Raises
     ------
@@ -201,27 +209,23 @@ def solve_size(
         If the target lies below the smallest size or above the largest, or nothing within 2 % (or 64 numbers)
         of it exists, or a setting is unknown or not allowed.
     """
-    settings = _checked(model_class.Config, settings)
-    counted: dict[ModelConfig, int] = {}
-
-    def count(config: ModelConfig) -> int:
-        if config not in counted:
-            counted[config] = model_class.on_meta(config, video).num_stored()
-        return counted[config]
-
+    search = SizeSearch(model_class, video, num_parameters, _checked(model_class.Config, settings))
+    totals = []
     try:
-        below = _turn_dial(model_class, video, num_parameters, settings, count)
+        search.check_range()
+        for most in (MAX_STEP, MAX_WIDTH):
+            for start in search.turn_dial():
+                found = search.refine(start, most=most)
+                if search.is_allowed(found):
+                    return found
+                totals.append(search.count(found))
     except ValidationError as error:
         raise UsageError(f"architecture: {error.errors()[0]['msg']}") from None
-    free = [name for name in model_class.Config.size_fields if name not in settings]
-    best = _adjust(below, free, num_parameters, count)
-    total = count(best)
-    if abs(total - num_parameters) > max(TOLERANCE * num_parameters, TOLERANCE_NUMBERS):
-        raise UsageError(
-            f"no {model_class.__name__} with these settings has {num_parameters:,} numbers; the nearest has "
-            f"{total:,}; ask for that, or leave widths open"
-        )
-    return best
+    nearest = min(totals, key=lambda total: abs(total - num_parameters))
+    raise UsageError(
+        f"no {model_class.__name__} with these settings has {num_parameters:,} numbers; the nearest has "
+        f"{nearest:,}; ask for that, or leave widths open"
+    )
 
 
 def _checked(config_class: type[ModelConfig], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,75 +242,3 @@ def _checked(config_class: type[ModelConfig], settings: Mapping[str, Any]) -> di
         except ValidationError as error:
             raise UsageError(f"architecture.{name}: {error.errors()[0]['msg']} (got {value!r})") from None
     return checked
-
-
-def _turn_dial(
-    model_class: type[VideoModel],
-    video: VideoSpec,
-    target: int,
-    settings: Mapping[str, Any],
-    count: Callable[[ModelConfig], int],
-) -> ModelConfig:
-    low, high = (math.log(limit) for limit in _DIAL_LIMITS)
-    below, above = (model_class.configure(video, width=limit, settings=settings) for limit in _DIAL_LIMITS)
-    where = f"{model_class.__name__} for {video.num_frames} frames of {video.height}×{video.width}"
-    if target < (1 - TOLERANCE) * count(below):
-        raise UsageError(
-            f"{target:,} numbers are too few: the smallest {where} stores {count(below):,}; ask for at least "
-            f"that, or shrink or shorten the video"
-        )
-    if target > (1 + TOLERANCE) * count(above):
-        raise UsageError(f"{target:,} numbers are too many: the largest {where} stores {count(above):,}")
-    for _ in range(_DIAL_STEPS):
-        middle = (low + high) / 2
-        config = model_class.configure(video, width=math.exp(middle), settings=settings)
-        if count(config) <= target:
-            low, below = middle, config
-        else:
-            high = middle
-    return below
-
-
-def _adjust(
-    config: ModelConfig, free: Sequence[str], target: int, count: Callable[[ModelConfig], int]
-) -> ModelConfig:
-    """Climb from below ``target`` by the largest steps that fit, then try single steps and pairs nearby."""
-
-    def miss(candidate: ModelConfig) -> int:
-        return abs(count(candidate) - target)
-
-    for _ in range(_MAX_CLIMB):
-        fitting = [step for step in _steps(config, free) if count(config) < count(step) <= target]
-        if not fitting:
-            break
-        config = max(fitting, key=count)
-    for _ in range(_MAX_POLISH):
-        if miss(config) <= _CLOSE_ENOUGH * target:
-            break
-        singles = list(_steps(config, free))
-        pairs = (pair for single in singles for pair in _steps(single, free))
-        best = min([config, *singles, *pairs], key=miss)
-        if best is config:
-            break
-        config = best
-    return config
-
-
-def _steps(config: ModelConfig, free: Sequence[str]) -> Iterator[ModelConfig]:
-    """Yield the allowed configurations that differ by one in one number of the ``free`` settings."""
-    values = config.model_dump()
-    for name in free:
-        value = values[name]
-        for change in (1, -1):
-            if isinstance(value, int):
-                changed: list[Any] = [value + change]
-            else:
-                changed = [
-                    (*value[:place], value[place] + change, *value[place + 1 :])
-                    for place in range(len(value))
-                ]
-            for item in changed:
-                try:
-                    yield type(config).model_validate({**values, name: item})
-                except ValidationError:
-                    continue  # a width of 0, or a combination that the model refuses

@@ -17,81 +17,55 @@ Axes: N frames of a batch, P cells of the grid, F features, C channels, H rows, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import IndexModel, ModelConfig
+from vinr.models._base import IndexModel
 from vinr.models._blocks import (
-    ActivationName,
     Kernel,
-    OutputName,
-    Strides,
+    Output,
     Width,
-    Widths,
     check_kernels,
-    check_stages,
     make_activation,
     make_mlp,
     require_whole_frames,
     squash,
 )
-from vinr.models._encodings import EncodingOrder, TimeEncoding, TimeNorm
-from vinr.models._modulated import GridEncoding, ModulatedDecoder, check_frequencies, cover_frame
-from vinr.models._sizing import choose_strides, taper
+from vinr.models._grids import EncodedGridConfig, Levels, enlarged
+from vinr.models._modulated import GridEncoding, ModulatedDecoder, check_frequencies, shrunk
+from vinr.models._sizing import taper
+from vinr.models.enerv import REDUCTION, choose_stages
 from vinr.video.spec import Query, VideoSpec
 
 __all__ = ["CNeRV", "CNeRVConfig"]
 
-# E-NeRV's decoder: the first stage triples the channels, then they halve, not below 96.
-EXPANSION = 3
-REDUCTION = 2.0
-LOWER_WIDTH = 96
-TARGET_GRID = (9, 16)
-# Bounds of configure(): the thinnest network, and below which C0 the encodings get fewer frequencies.
-MIN_WIDTH = 4
+# Bounds of configure(): the thinnest stem, and below which C0 the encodings get fewer frequencies.
 MIN_STEM_WIDTH = 8
 MIN_LEVELS = 8
 FULL_LEVELS_WIDTH = 32
 
 
-class CNeRVConfig(ModelConfig):
+class CNeRVConfig(EncodedGridConfig):
     """Architecture of C-NeRV; the defaults are those of the 12.5 M network."""
 
     size_fields: ClassVar[tuple[str, ...]] = ("widths", "stem_channels")
 
-    strides: Strides = Field(description="upsampling of each stage, 1 to 16")
-    widths: Widths = Field(description="channels of the first grid and after each stage, 1 to 4096")
+    output: Output = "sigmoid"
+    levels: Levels = Field(80, description="frequencies of the time's encoding")
+    grid_levels: Levels = Field(80, description="frequencies of the rows' and columns' encodings")
     stem_channels: Width = Field(256, description="channels between the two convolutions of the stem")
     stem_kernel: Kernel = Field(3, description="kernel of the stem's second convolution, odd")
     condition_width: Width = Field(128, description="length of the vector that modulates the stages")
     modulation: bool = Field(True, description="normalise and modulate the input of each stage by time")
-    base: float = Field(1.25, gt=1, le=10, description="ratio of neighbouring frequencies of the encodings")
-    levels: int = Field(80, ge=1, le=256, description="frequencies of the time's encoding")
-    grid_levels: int = Field(80, ge=1, le=256, description="frequencies of the rows' and columns' encodings")
-    encoding_order: EncodingOrder = Field(
-        "interleaved", description="sine and cosine one after the other; or all sines, then all cosines"
-    )
-    time_norm: TimeNorm = Field("i/T", description="time of frame i of T frames")
-    stem_height: int | None = Field(None, ge=1, le=512, description="rows of the first grid; none: as needed")
-    stem_width: int | None = Field(
-        None, ge=1, le=512, description="columns of the first grid; none: as needed"
-    )
-    activation: ActivationName = Field("gelu", description="non-linearity after each layer but the last")
-    output: OutputName = Field("sigmoid", description="last step: sigmoid, ½ tanh + ½, or plus output_offset")
-    output_offset: float = Field(
-        0.5, ge=-1, le=1, description="added under output = offset, which has no bounds"
-    )
 
     @model_validator(mode="after")
-    def _check(self) -> CNeRVConfig:
-        check_stages(self.strides, self.widths)
+    def _check_stem(self) -> Self:
         check_kernels(self.stem_kernel)
-        check_frequencies(self.base, max(self.levels, self.grid_levels))
+        check_frequencies(self.base, self.grid_levels)
         return self
 
 
@@ -103,12 +77,8 @@ class CNeRV(IndexModel):
     def __init__(self, config: CNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
         self.config = config
-        self.stem_grid = cover_frame(
-            video.height, video.width, config.strides, (config.stem_height, config.stem_width)
-        )
-        self.encoding = TimeEncoding(
-            video.num_frames, config.base, config.levels, config.encoding_order, config.time_norm
-        )
+        self.stem_grid = config.first_grid(video)
+        self.encoding = config.time_encoding(video.num_frames)
         self.grid_encoding = GridEncoding(
             self.stem_grid, base=config.base, levels=config.grid_levels, order=config.encoding_order
         )
@@ -137,26 +107,19 @@ class CNeRV(IndexModel):
 
         All parts shrink with it, in about the proportions of the 12.5 M network (C0 = 201).
         """
-        chosen = dict(settings)
-        if "strides" not in chosen:
-            chosen["strides"] = choose_strides(video.height, video.width, target_grid=TARGET_GRID)
-        if "widths" not in chosen:
-            lower = min(max(width / 2, MIN_WIDTH), LOWER_WIDTH)
-            tail = taper(EXPANSION * width, len(chosen["strides"]), reduction=REDUCTION, lower=lower)
-            chosen["widths"] = (*taper(width, 1, reduction=REDUCTION, lower=MIN_WIDTH), *tail)
+        chosen = choose_stages(video, width, settings)
         stem_channels = taper(1.28 * width, 1, reduction=REDUCTION, lower=MIN_STEM_WIDTH)[0]
         chosen.setdefault("stem_channels", stem_channels)
         chosen.setdefault("condition_width", min(-(-stem_channels // 2), 512))
         levels = CNeRVConfig.model_fields["levels"].default
-        levels = min(max(round(levels * width / FULL_LEVELS_WIDTH), MIN_LEVELS), levels)
+        levels = shrunk(levels, width, full_width=FULL_LEVELS_WIDTH, lowest=MIN_LEVELS)
         chosen.setdefault("levels", levels)
         chosen.setdefault("grid_levels", levels)
         return CNeRVConfig(**chosen)
 
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: the first grid times the product of the strides."""
-        multiple = math.prod(self.config.strides)
-        return self.stem_grid[0] * multiple, self.stem_grid[1] * multiple
+        return enlarged(self.stem_grid, self.config.strides)
 
     def decode(self, query: Query) -> Tensor:
         """See :meth:`IndexModel.decode`; under ``output = "offset"`` values may leave [0, 1]."""

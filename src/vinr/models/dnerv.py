@@ -21,29 +21,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import HybridModel, ModelConfig
+from vinr.models._base import HybridModel
 from vinr.models._blocks import (
     ActivationName,
     ChannelNorm,
+    ConvStagesConfig,
+    FirstKernel,
     Kernel,
-    OutputName,
+    LargestKernel,
+    Output,
     Strides,
     UpsampleBlock,
     Width,
-    Widths,
     check_kernels,
-    check_stages,
-    padded,
+    make_stages,
+    padded_size,
     require_whole_frames,
     squash,
-    stage_kernels,
 )
 from vinr.models._sizing import choose_strides, taper
 from vinr.models._stored import Latents
@@ -57,35 +58,25 @@ DIFFERENCE_INPUTS = 6
 MAX_STRIDE = 16
 
 
-class DNeRVConfig(ModelConfig):
+class DNeRVConfig(ConvStagesConfig):
     """Architecture of DNeRV; the defaults are those of the released code, but ``fuse_after``."""
 
-    size_fields: ClassVar[tuple[str, ...]] = ("widths",)
-
     strides: Strides = Field(description="upsampling of each decoder stage and reductions of the encoder")
-    widths: Widths = Field(description="channels after the stem and after each stage, 1 to 4096")
+    kernel_min: FirstKernel = 1
+    kernel_max: LargestKernel = 5
+    activation: ActivationName = Field("gelu", description="non-linearity after each block")
+    output: Output = "sigmoid"
     content_channels: Width = Field(16, description="channels of a frame's stored content embedding")
     difference_channels: Width = Field(2, description="channels of a frame's stored difference embedding")
     difference_strides: Strides = Field(description="reductions of the differences' encoder")
+    difference_kernel: Kernel = Field(3, description="kernel of the block that enlarges differences, odd")
     fuse_after: int = Field(1, ge=1, le=8, description="stage after which the differences join, from 1")
     fusion_kernel: Kernel = Field(3, description="kernel of the fusion's four convolutions, odd")
     encoder_width: Width = Field(64, description="channels inside both encoders")
-    kernel_min: Kernel = Field(1, description="kernel of the first stage, odd; it grows by 2 a stage")
-    kernel_max: Kernel = Field(5, description="largest kernel of a stage, odd")
-    difference_kernel: Kernel = Field(3, description="kernel of the block that enlarges differences, odd")
-    head_kernel: Kernel = Field(3, description="kernel of the last convolution, odd")
-    activation: ActivationName = Field("gelu", description="non-linearity after each block")
-    output: OutputName = Field("sigmoid", description="last step: sigmoid, ½ tanh + ½, or plus output_offset")
-    output_offset: float = Field(
-        0.5, ge=-1, le=1, description="added under output = offset, which has no bounds"
-    )
 
     @model_validator(mode="after")
-    def _check(self) -> DNeRVConfig:
-        check_stages(self.strides, self.widths)
-        check_kernels(
-            self.kernel_min, self.kernel_max, self.difference_kernel, self.fusion_kernel, self.head_kernel
-        )
+    def _check_differences(self) -> Self:
+        check_kernels(self.difference_kernel, self.fusion_kernel)
         if self.fuse_after > len(self.strides):
             raise ValueError(f"fuse_after {self.fuse_after} exceeds the {len(self.strides)} stages")
         whole, later = math.prod(self.difference_strides), math.prod(self.strides[self.fuse_after :])
@@ -181,17 +172,11 @@ class DNeRV(HybridModel):
         super().__init__(config, video, with_encoder=with_encoder)
         self.config = config
         self.encoder = _Encoders(config) if with_encoder else None
-        widths, fuse_after = config.widths, config.fuse_after
-        self.stem = nn.Conv2d(config.content_channels, widths[0], 1)
-        kernels = stage_kernels(config.kernel_min, config.kernel_max, len(config.strides))
-        stages = zip(widths, widths[1:], config.strides, kernels, strict=False)
-        self.blocks = nn.ModuleList(
-            UpsampleBlock(before, after, stride=stride, kernel=kernel, activation=config.activation)
-            for before, after, stride, kernel in stages
-        )
+        self.stem = nn.Conv2d(config.content_channels, config.widths[0], 1)
+        self.blocks = nn.ModuleList(make_stages(config))
         self.difference_branch = nn.Sequential(*_make_branch(config))
-        self.fusion = _Fusion(widths[fuse_after], config.fusion_kernel)
-        self.head = nn.Conv2d(widths[-1], 3, config.head_kernel, padding=config.head_kernel // 2)
+        self.fusion = _Fusion(config.widths[config.fuse_after], config.fusion_kernel)
+        self.head = config.make_head()
 
     @classmethod
     def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> DNeRVConfig:
@@ -216,8 +201,7 @@ class DNeRV(HybridModel):
 
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: multiples of the product of the strides."""
-        multiple = math.prod(self.config.strides)
-        return padded(self.video.height, multiple), padded(self.video.width, multiple)
+        return padded_size(self.video, self.config.strides)
 
     def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
         """See :meth:`VideoModel.per_frame_shapes`: the embeddings of content and of differences."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -35,6 +35,7 @@ from vinr.models._blocks import (
     check_stages,
     make_activation,
     padded,
+    padded_size,
     require_whole_frames,
 )
 from vinr.models._flow import (
@@ -52,7 +53,7 @@ from vinr.models._grids import GridFrames, TemporalGrids, grid_frames_for, grid_
 from vinr.models._sizing import MAX_WIDTH, choose_strides, taper
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
-__all__ = ["FFNeRV", "FFNeRVConfig"]
+__all__ = ["FFNeRV", "FFNeRVConfig", "TemporalGridConfig"]
 
 # Section 4.1: grids of 64, 128, 256 and 512 maps for 600 frames; channels halve a stage, not below 96.
 GRID_SHARES = (64 / 600, 128 / 600, 256 / 600, 512 / 600)
@@ -68,12 +69,46 @@ PLAIN_STRIDE = 5
 GROUPS = 8
 
 
-class FFNeRVConfig(ModelConfig):
-    """Architecture of FFNeRV; the defaults are those of the paper's representation experiments."""
+class TemporalGridConfig(ModelConfig):
+    """Settings of FFNeRV and T-NeRV: stages, grids over time, and neighbours to warp."""
 
     size_fields: ClassVar[tuple[str, ...]] = ("widths", "grid_frames")
 
     strides: Strides = Field(description="upsampling of each stage, 1 to 16")
+    widths: Widths = Field(description="channels before the first stage and after each, 1 to 4096")
+    grid_frames: GridFrames = Field(description="maps in time of each grid, at most eight; empty: no grids")
+    neighbours: Offsets = Field(
+        (-2, -1, 1, 2), description="frames to warp, relative to the frame; may be none"
+    )
+    warp_align_corners: bool = Field(
+        True, description="zero flow is the identity; false: off by up to half a pixel as in FFNeRV's code"
+    )
+    oob: MissingNeighbour = Field("zero", description="neighbours outside the video: black, or the end frame")
+    output: SquashName = Field("tanh", description="last step of independent frames: ½ tanh + ½, or sigmoid")
+
+    @model_validator(mode="after")
+    def _check_neighbours(self) -> Self:
+        check_stages(self.strides, self.widths)
+        if 0 in self.neighbours:
+            raise ValueError(f"neighbours {self.neighbours} must not hold 0, the frame itself")
+        return self
+
+    def make_heads(self) -> FlowHeads:
+        """Return what turns features into independent frames and flows."""
+        num_coarse, _ = flow_stage(self.strides)
+        return FlowHeads(
+            self.widths[num_coarse], self.widths[-1], num_neighbours=len(self.neighbours), output=self.output
+        )
+
+    def make_guide(self, num_frames: int) -> FlowGuide:
+        """Return what improves frames of a video of ``num_frames`` by their neighbours."""
+        _, scale = flow_stage(self.strides)
+        return FlowGuide(num_frames, self.neighbours, scale, self.warp_align_corners, self.oob)
+
+
+class FFNeRVConfig(TemporalGridConfig):
+    """Architecture of FFNeRV; the defaults are those of the paper's representation experiments."""
+
     widths: Widths = Field(
         description="channels of all grids together and after each stage, 1 to 4096; the first one a "
         "multiple of the number of grids"
@@ -90,25 +125,14 @@ class FFNeRVConfig(ModelConfig):
         le=8,
         description="use tanh of all numbers, rounded down to so many bits; none: as they are",
     )
-    neighbours: Offsets = Field(
-        (-2, -1, 1, 2), description="frames to warp, relative to the frame; may be none"
-    )
-    warp_align_corners: bool = Field(
-        True, description="zero flow is the identity; false: off by up to half a pixel as in the paper's code"
-    )
-    oob: MissingNeighbour = Field("zero", description="neighbours outside the video: black, or the end frame")
     activation: ActivationName = Field("gelu", description="non-linearity after each stage")
-    output: SquashName = Field("tanh", description="last step of independent frames: ½ tanh + ½, or sigmoid")
 
     @model_validator(mode="after")
-    def _check(self) -> FFNeRVConfig:
-        check_stages(self.strides, self.widths)
+    def _check_grids(self) -> Self:
         if self.widths[0] % len(self.grid_frames):
             raise ValueError(
                 f"the first of widths {self.widths} must split into {len(self.grid_frames)} grids"
             )
-        if 0 in self.neighbours:
-            raise ValueError(f"neighbours {self.neighbours} must not hold 0, the frame itself")
         return self
 
 
@@ -120,11 +144,8 @@ class FFNeRV(IndexModel):
     def __init__(self, config: FFNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
         self.config = config
-        _, scale = flow_stage(config.strides)
         self.network = _Network(config, video.num_frames, grid_size(video, config.strides))
-        self.guide = FlowGuide(
-            video.num_frames, config.neighbours, scale, config.warp_align_corners, config.oob
-        )
+        self.guide = config.make_guide(video.num_frames)
         self.buffer = FrameBuffer() if with_encoder and config.neighbours else None
 
     @classmethod
@@ -146,8 +167,7 @@ class FFNeRV(IndexModel):
 
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: multiples of the product of the strides."""
-        multiple = math.prod(self.config.strides)
-        return padded(self.video.height, multiple), padded(self.video.width, multiple)
+        return padded_size(self.video, self.config.strides)
 
     def decode(self, query: Query) -> Tensor:
         """See :meth:`IndexModel.decode`."""
@@ -159,7 +179,7 @@ class FFNeRV(IndexModel):
             values_state(self),
         )
 
-    def training_outputs(self, query: Query, source: FrameSource) -> tuple[tuple[float, Tensor], ...]:
+    def training_outputs(self, query: Query, source: FrameSource | None) -> tuple[tuple[float, Tensor], ...]:
         """See :meth:`VideoModel.training_outputs`: final, independent and aggregated frames."""
         require_whole_frames(query)
         if self.buffer is None:
@@ -196,12 +216,7 @@ class _Network(nn.Module):
             for before, after, stride in zip(config.widths, config.widths[1:], config.strides, strict=False)
         )
         self.num_coarse, _ = flow_stage(config.strides)
-        self.heads = FlowHeads(
-            config.widths[self.num_coarse],
-            config.widths[-1],
-            num_neighbours=len(config.neighbours),
-            output=config.output,
-        )
+        self.heads = config.make_heads()
 
     def forward(self, time_N: Tensor) -> Evaluation:
         feature_NCHW = self.grids(time_N)

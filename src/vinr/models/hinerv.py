@@ -80,7 +80,12 @@ Levels = Annotated[int, Field(ge=1, le=8)]
 class HiNeRVConfig(ModelConfig):
     """Architecture of HiNeRV; the defaults are those of the paper."""
 
-    size_fields: ClassVar[tuple[str, ...]] = ("widths", "base_grid_frames", "local_grid_frames")
+    size_fields: ClassVar[tuple[str, ...]] = (
+        "widths",
+        "base_grid_frames",
+        "local_grid_frames",
+        "local_grid_channels",
+    )
 
     strides: Strides = Field(description="upsampling of each stage, 1 to 16")
     widths: StageWidths = Field(description="channels of each stage, the first also the stem's, 3 to 4096")

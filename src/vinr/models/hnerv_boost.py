@@ -16,57 +16,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
-from vinr.models._base import HybridModel
-from vinr.models._blocks import ConvNeXtEncoder, Kernel, Strides, Width, padded, require_whole_frames
+from vinr.models._blocks import FirstKernel, HeadKernel, require_whole_frames
 from vinr.models._boost import BoostConfig, BoostedDecoder, condition_for_width, levels_for_width
 from vinr.models._sizing import choose_strides, taper
 from vinr.models._stored import Latents
-from vinr.models.hnerv import LOWER_WIDTH, MAX_LATENT_SHARE, MIN_WIDTH, REDUCTION
-from vinr.video.spec import FrameSource, Query, VideoSpec
+from vinr.models.hnerv import (
+    LOWER_WIDTH,
+    MAX_LATENT_SHARE,
+    MIN_WIDTH,
+    REDUCTION,
+    EmbeddingConfig,
+    EmbeddingModel,
+)
+from vinr.video.spec import Query, VideoSpec
 
 __all__ = ["HNeRVBoost", "HNeRVBoostConfig"]
 
 
-class HNeRVBoostConfig(BoostConfig):
+class HNeRVBoostConfig(BoostConfig, EmbeddingConfig):
     """Architecture of HNeRV-Boost; the defaults are those of the published scripts."""
 
-    kernel_min: Kernel = Field(1, description="kernel of the first stage, odd; it grows by 2 a stage")
-    head_kernel: Kernel = Field(3, description="kernel of the last convolution, odd")
-    embedding_channels: Width = Field(16, description="channels of a frame's stored embedding")
-    encoder_strides: Strides | None = Field(
-        None, description="reductions of the encoder, with the product of strides; none: strides"
-    )
-    encoder_width: Width = Field(64, description="channels of all encoder stages but the last")
-    encoder_depth: int = Field(1, ge=1, le=32, description="ConvNeXt blocks an encoder stage")
+    # Channels are coarse steps for the smallest networks.
+    size_fields: ClassVar[tuple[str, ...]] = ("widths", "levels")
+
+    kernel_min: FirstKernel = 1
+    head_kernel: HeadKernel = 3
 
     @model_validator(mode="after")
-    def _check_encoder(self) -> HNeRVBoostConfig:
+    def _check_encoder(self) -> Self:
         if math.prod(self.analysis_strides) != math.prod(self.strides):
             raise ValueError(
                 f"encoder_strides {self.encoder_strides} must have the product of strides {self.strides}"
             )
         return self
 
-    @property
-    def analysis_strides(self) -> tuple[int, ...]:
-        """Strides of the encoder."""
-        return self.encoder_strides or self.strides
 
-
-class HNeRVBoost(HybridModel):
+class HNeRVBoost(EmbeddingModel):
     """HNeRV-Boost (CVPR 2024): HNeRV with a decoder conditioned on time."""
 
     Config = HNeRVBoostConfig
 
     def __init__(self, config: HNeRVBoostConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
-        self.config = config
-        self.encoder = _make_encoder(config) if with_encoder else None
         self.encoding = config.encoding(video.num_frames)
         self.decoder = BoostedDecoder(config, embedding_channels=config.embedding_channels)
 
@@ -92,32 +88,9 @@ class HNeRVBoost(HybridModel):
             chosen["embedding_channels"] = max(1, min(default, int(affordable / cells)))
         return HNeRVBoostConfig(**chosen)
 
-    def coded_size(self) -> tuple[int, int]:
-        """See :meth:`VideoModel.coded_size`: multiples of the product of the strides."""
-        multiple = math.prod(self.config.strides)
-        return padded(self.video.height, multiple), padded(self.video.width, multiple)
-
-    def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
-        """See :meth:`VideoModel.per_frame_shapes`: one embedding (d, h, w) a frame."""
-        height, width = self.coded_size()
-        multiple = math.prod(self.config.strides)
-        return {"embedding": (self.config.embedding_channels, height // multiple, width // multiple)}
-
-    def encode(self, source: FrameSource, index_N: Tensor) -> Latents:
-        """See :meth:`HybridModel.encode`."""
-        if self.encoder is None:
-            raise ValueError("the encoder was dropped; give no source")
-        return Latents({"embedding": self.encoder(self.read_frames(source, index_N))})
-
     def decode(self, query: Query, latents: Latents) -> Tensor:
         """See :meth:`HybridModel.decode`; under ``output = "offset"`` values may leave [0, 1]."""
         require_whole_frames(query)
         time_NF = self.encoding(query.time_N).to(self.decoder.head.weight)
         out: Tensor = self.decoder(latents.per_frame["embedding"], time_NF)
         return out
-
-
-def _make_encoder(config: HNeRVBoostConfig) -> ConvNeXtEncoder:
-    strides = config.analysis_strides
-    widths = [config.encoder_width] * (len(strides) - 1) + [config.embedding_channels]
-    return ConvNeXtEncoder(strides, widths, [config.encoder_depth] * len(strides))

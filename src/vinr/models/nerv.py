@@ -19,27 +19,21 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from vinr.errors import UsageError
-from vinr.models._base import IndexModel, ModelConfig
+from vinr.models._base import IndexModel
 from vinr.models._blocks import (
-    ActivationName,
-    Kernel,
-    OutputName,
-    Strides,
-    UpsampleBlock,
+    ConvStagesConfig,
     Width,
-    Widths,
-    check_kernels,
-    check_stages,
-    make_activation,
+    make_mlp,
+    make_stages,
     require_whole_frames,
     squash,
-    stage_kernels,
 )
-from vinr.models._encodings import EncodingOrder, EncodingPrecision, TimeEncoding, TimeNorm
+from vinr.models._encodings import EncodingPrecision
+from vinr.models._grids import EncodedGridConfig, WaveOrder, enlarged
+from vinr.models._modulated import shrunk
 from vinr.models._sizing import choose_strides, taper
 from vinr.video.spec import Query, VideoSpec
 
@@ -55,53 +49,21 @@ GRID_COST = 0.016
 MIN_WIDTH = 4
 MIN_STEM_WIDTH = 2
 MIN_LEVELS = 16
-# Highest frequency: beyond it float32 angles would overflow.
-MAX_FREQUENCY_DIGITS = 30
 
 StemWidths = Annotated[tuple[Width, ...], Field(max_length=4)]
 
 
-class NeRVConfig(ModelConfig):
+class NeRVConfig(EncodedGridConfig, ConvStagesConfig):
     """Architecture of NeRV; the defaults are those of the baseline in HNeRV's repository."""
 
-    size_fields: ClassVar[tuple[str, ...]] = ("widths",)
+    # Where the stem is nearly all of a small network, one channel more is far too much; one level is little.
+    size_fields: ClassVar[tuple[str, ...]] = ("widths", "levels")
 
-    strides: Strides = Field(description="upsampling of each stage, 1 to 16")
-    widths: Widths = Field(description="channels of the stem's grid and after each stage, 1 to 4096")
-    base: float = Field(
-        1.25, gt=1, le=10, description="ratio of neighbouring frequencies of the time encoding"
-    )
-    levels: int = Field(80, ge=1, le=256, description="frequencies of the time encoding")
-    encoding_order: EncodingOrder = Field("blocks", description="sines, then cosines; or one after the other")
+    encoding_order: WaveOrder = "blocks"
     encoding_precision: EncodingPrecision = Field(
         "exact", description="roundings of the encoding; float32 kinds repeat the published checkpoints'"
     )
-    time_norm: TimeNorm = Field("i/T", description="time of frame i of T frames")
     stem_widths: StemWidths = Field((), description="hidden widths of the stem's linear layers, at most four")
-    stem_height: int | None = Field(
-        None, ge=1, le=512, description="rows of the stem's grid; none: as needed"
-    )
-    stem_width: int | None = Field(
-        None, ge=1, le=512, description="columns of the stem's grid; none: as needed"
-    )
-    kernel_min: Kernel = Field(3, description="kernel of the first stage, odd; it grows by 2 a stage")
-    kernel_max: Kernel = Field(3, description="largest kernel of a stage, odd")
-    head_kernel: Kernel = Field(3, description="kernel of the last convolution, odd")
-    activation: ActivationName = Field("gelu", description="non-linearity after each layer but the last")
-    output: OutputName = Field("tanh", description="last step: ½ tanh + ½, sigmoid, or plus output_offset")
-    output_offset: float = Field(
-        0.5, ge=-1, le=1, description="added under output = offset, which has no bounds"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> NeRVConfig:
-        check_stages(self.strides, self.widths)
-        check_kernels(self.kernel_min, self.kernel_max, self.head_kernel)
-        if self.levels * math.log10(self.base) > MAX_FREQUENCY_DIGITS:
-            raise ValueError(
-                f"base {self.base} to the power of levels {self.levels} exceeds 1e{MAX_FREQUENCY_DIGITS}"
-            )
-        return self
 
 
 class NeRV(IndexModel):
@@ -112,30 +74,12 @@ class NeRV(IndexModel):
     def __init__(self, config: NeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
         self.config = config
-        self.encoding = TimeEncoding(
-            video.num_frames,
-            config.base,
-            config.levels,
-            config.encoding_order,
-            config.time_norm,
-            config.encoding_precision,
-        )
-        self.stem_grid = _stem_grid(config, video)
-        inputs = [self.encoding.num_features, *config.stem_widths]
-        outputs = [*config.stem_widths, math.prod(self.stem_grid) * config.widths[0]]
-        layers: list[nn.Module] = []
-        for before, after in zip(inputs, outputs, strict=True):
-            layers += [nn.Linear(before, after), make_activation(config.activation)]
-        self.stem = nn.Sequential(*layers)
-        kernels = stage_kernels(config.kernel_min, config.kernel_max, len(config.strides))
-        stages = zip(config.widths, config.widths[1:], config.strides, kernels, strict=False)
-        self.blocks = nn.Sequential(
-            *(
-                UpsampleBlock(before, after, stride=stride, kernel=kernel, activation=config.activation)
-                for before, after, stride, kernel in stages
-            )
-        )
-        self.head = nn.Conv2d(config.widths[-1], 3, config.head_kernel, padding=config.head_kernel // 2)
+        self.encoding = config.time_encoding(video.num_frames, config.encoding_precision)
+        self.stem_grid = config.first_grid(video)
+        outputs = math.prod(self.stem_grid) * config.widths[0]
+        self.stem = make_mlp([self.encoding.num_features, *config.stem_widths, outputs], config.activation)
+        self.blocks = nn.Sequential(*make_stages(config))
+        self.head = config.make_head()
 
     @classmethod
     def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> NeRVConfig:
@@ -146,7 +90,7 @@ class NeRV(IndexModel):
         """
         chosen = dict(settings)
         default = NeRVConfig.model_fields["levels"].default
-        chosen.setdefault("levels", min(max(round(default * width / MIN_WIDTH), MIN_LEVELS), default))
+        chosen.setdefault("levels", shrunk(default, width, full_width=MIN_WIDTH, lowest=MIN_LEVELS))
         chosen.setdefault(
             "strides", choose_strides(video.height, video.width, target_grid=TARGET_GRID, grid_cost=GRID_COST)
         )
@@ -158,8 +102,7 @@ class NeRV(IndexModel):
 
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: the stem's grid times the product of the strides."""
-        multiple = math.prod(self.config.strides)
-        return self.stem_grid[0] * multiple, self.stem_grid[1] * multiple
+        return enlarged(self.stem_grid, self.config.strides)
 
     def decode(self, query: Query) -> Tensor:
         """See :meth:`IndexModel.decode`; under ``output = "offset"`` values may leave [0, 1]."""
@@ -167,16 +110,3 @@ class NeRV(IndexModel):
         feature_NF = self.encoding(query.time_N).to(self.head.weight)
         feature_NCHW = self.stem(feature_NF).view(-1, self.config.widths[0], *self.stem_grid)
         return squash(self.head(self.blocks(feature_NCHW)), self.config.output, self.config.output_offset)
-
-
-def _stem_grid(config: NeRVConfig, video: VideoSpec) -> tuple[int, int]:
-    """Return rows and columns of the stem's grid: those configured, or just enough to cover the frame."""
-    multiple = math.prod(config.strides)
-    needed = -(-video.height // multiple), -(-video.width // multiple)
-    grid = config.stem_height or needed[0], config.stem_width or needed[1]
-    if grid[0] < needed[0] or grid[1] < needed[1]:
-        raise UsageError(
-            f"a stem grid of {grid[0]}×{grid[1]} is too small for {video.height}×{video.width} frames, which "
-            f"need {needed[0]}×{needed[1]}; leave stem_height and stem_width out"
-        )
-    return grid

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -44,6 +44,8 @@ StemWidths = Annotated[tuple[Width, ...], Field(max_length=4)]
 
 class NeRVBoostConfig(BoostConfig):
     """Architecture of NeRV-Boost; the defaults are those of the published scripts."""
+
+    size_fields: ClassVar[tuple[str, ...]] = ("widths", "stem_widths")
 
     stem_widths: StemWidths = Field(
         (256,), description="hidden widths of the stem's linear layers, at most four"

@@ -32,7 +32,6 @@ from vinr.errors import UsageError
 from vinr.models._base import IndexModel, ModelConfig
 from vinr.models._blocks import (
     ActivationName,
-    InstanceModulation,
     OutputName,
     Strides,
     Width,
@@ -43,7 +42,7 @@ from vinr.models._blocks import (
     squash,
 )
 from vinr.models._encodings import EncodingOrder, encode_position
-from vinr.models._modulated import check_frequencies, cover_frame
+from vinr.models._modulated import InstanceModulation, check_frequencies, cover_frame
 from vinr.models._sizing import choose_strides, taper
 from vinr.video.patches import all_patches, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec

@@ -19,39 +19,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import HybridModel, ModelConfig
-from vinr.models._blocks import (
-    GainName,
-    InstanceModulation,
-    Strides,
-    Width,
-    Widths,
-    check_stages,
-    make_mlp,
-    padded,
-    require_whole_frames,
-)
+from vinr.models._base import HybridModel
+from vinr.models._blocks import Width, make_mlp, padded_size, require_whole_frames
 from vinr.models._encodings import TimeEncoding
-from vinr.models._flow import (
-    Evaluation,
-    FlowGuide,
-    FlowHeads,
-    MissingNeighbour,
-    Offsets,
-    SquashName,
-    flow_stage,
-    values_state,
-)
-from vinr.models._grids import GridFrames, TemporalGrids, grid_frames_for, grid_size
+from vinr.models._flow import Evaluation, flow_stage, values_state
+from vinr.models._grids import TemporalGrids, grid_frames_for, grid_size
+from vinr.models._modulated import GainName, InstanceModulation
 from vinr.models._sizing import choose_strides, taper
 from vinr.models._stored import FrozenLatents, Latents
 from vinr.models._tnerv_layers import AugmentMode, ConvPlan, FittingParts, PlainNorm, TimedBlock
+from vinr.models.ffnerv import TemporalGridConfig
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 __all__ = ["TNeRV", "TNeRVConfig"]
@@ -80,16 +63,14 @@ MAX_EMBEDDING_RATIO, MAX_GRID_RATIO = 0.25, 0.75
 ENCODING_BASE = 1.25
 
 
-class TNeRVConfig(ModelConfig):
-    """Architecture of T-NeRV; the defaults are the readings of the paper that meet its published sizes."""
+class TNeRVConfig(TemporalGridConfig):
+    """Architecture of T-NeRV; the defaults are the readings of the paper that meet its published sizes.
 
-    size_fields: ClassVar[tuple[str, ...]] = ("widths", "grid_frames")
+    The encoder reduces by ``strides`` too; the first of ``widths`` follows the convolution before the blocks.
+    """
 
-    strides: Strides = Field(description="upsampling of each block, 1 to 16; the encoder reduces alike")
-    widths: Widths = Field(description="channels after the first convolution and after each block, 1 to 4096")
     embedding_channels: int = Field(ge=0, le=4096, description="channels of a frame's embedding; 0: none")
     grid_channels: int = Field(ge=0, le=4096, description="channels of each grid; 0: no grids")
-    grid_frames: GridFrames = Field(description="maps in time of each grid, at most eight; empty: no grids")
     conv_plan: ConvPlan = Field(
         "sep5", description="a block's convolution: 5×1 and 1×5; 1×1 and 3×3; HNeRV's kernels; two 3×3; 5×5"
     )
@@ -112,18 +93,9 @@ class TNeRVConfig(ModelConfig):
     encoder_depths: Depths | None = Field(
         None, description="ConvNeXt blocks of the encoder's stages; none: …, 3, 3, 9, 6, 3"
     )
-    neighbours: Offsets = Field(
-        (-2, -1, 1, 2), description="frames to warp, relative to the frame; may be none"
-    )
-    warp_align_corners: bool = Field(
-        True, description="zero flow is the identity; false: off by up to half a pixel as in FFNeRV's code"
-    )
-    oob: MissingNeighbour = Field("zero", description="neighbours outside the video: black, or the end frame")
-    output: SquashName = Field("tanh", description="last step of independent frames: ½ tanh + ½, or sigmoid")
 
     @model_validator(mode="after")
     def _check(self) -> TNeRVConfig:
-        check_stages(self.strides, self.widths)
         if bool(self.grid_frames) != bool(self.grid_channels):
             raise ValueError(
                 f"grid_frames {self.grid_frames} and grid_channels {self.grid_channels} must both be given, "
@@ -131,8 +103,6 @@ class TNeRVConfig(ModelConfig):
             )
         if not self.latent_channels:
             raise ValueError("embedding_channels and grid_channels are both 0; give one of them")
-        if 0 in self.neighbours:
-            raise ValueError(f"neighbours {self.neighbours} must not hold 0, the frame itself")
         if len(self.analysis_widths) != len(self.strides) - 1 or len(self.depths) != len(self.strides):
             raise ValueError(
                 f"{len(self.strides)} strides need one fewer encoder_widths and as many encoder_depths, got "
@@ -184,16 +154,9 @@ class TNeRV(HybridModel):
             config.latent_channels, config.widths[0], config.pre_kernel, padding=config.pre_kernel // 2
         )
         self.blocks = nn.ModuleList(_make_block(config, number) for number in range(len(config.strides)))
-        self.num_coarse, scale = flow_stage(config.strides)
-        self.heads = FlowHeads(
-            config.widths[self.num_coarse],
-            config.widths[-1],
-            num_neighbours=len(config.neighbours),
-            output=config.output,
-        )
-        self.guide = FlowGuide(
-            video.num_frames, config.neighbours, scale, config.warp_align_corners, config.oob
-        )
+        self.num_coarse, _ = flow_stage(config.strides)
+        self.heads = config.make_heads()
+        self.guide = config.make_guide(video.num_frames)
         if not config.embedding_channels:
             self.attach_latents(FrozenLatents(Latents()))
 
@@ -219,8 +182,7 @@ class TNeRV(HybridModel):
 
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: multiples of the product of the strides."""
-        multiple = math.prod(self.config.strides)
-        return padded(self.video.height, multiple), padded(self.video.width, multiple)
+        return padded_size(self.video, self.config.strides)
 
     def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
         """See :meth:`VideoModel.per_frame_shapes`: one embedding (e, h, w) a frame."""
@@ -248,9 +210,11 @@ class TNeRV(HybridModel):
             (values_state(self), self._store) if has_latents else None,
         )
 
-    def training_outputs(self, query: Query, source: FrameSource) -> tuple[tuple[float, Tensor], ...]:
+    def training_outputs(self, query: Query, source: FrameSource | None) -> tuple[tuple[float, Tensor], ...]:
         """See :meth:`VideoModel.training_outputs`: final, independent and aggregated frames."""
         require_whole_frames(query)
+        if source is None:
+            return super().training_outputs(query, None)
         latents = self.encode(source, query.time_N.round().long())
         assert isinstance(self.encoder, FittingParts)
         outputs = self.guide.training_outputs(

@@ -1,0 +1,224 @@
+"""What a file holds, and where its bytes go: by component and by layer.
+
+::
+
+    header ─────────────> clips, networks
+    sections ───────────> bytes by component ─────────────┐
+    WEIGHTS, CHUNKS ────> symbols, priced by their tables ┴─> bytes and ideal bits of each stored tensor
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from vinr.bitstream import Clip, Container, EditRecord, Quality, SectionKind
+from vinr.compress import ComponentSize
+from vinr.compress.accounting import network_sizes
+from vinr.decode import VideoDecoder
+from vinr.evaluate.plots import ByteBar, plot_bytes
+from vinr.files import check_target
+from vinr.units import format_count
+
+__all__ = [
+    "ClipInfo",
+    "FileInfo",
+    "LayerInfo",
+    "NetworkInfo",
+    "describe_file",
+    "layer_bars",
+    "open_first_clip",
+]
+
+SIDE: Final = "steps and tables"
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """One clip of a file; quality as measured when it was encoded."""
+
+    name: str
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    has_audio: bool
+    edit: str
+    psnr_db: float | None
+    ms_ssim: float | None
+    ms_ssim_window: int | None
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One stored tensor of a network; a per-frame tensor with its slices of all frames.
+
+    ``num_bytes`` is its share of the sections, ``side_bytes`` of them are steps, models and tables.
+    ``ideal_bits`` is what its numbers cost at least under the tables that code them.
+    """
+
+    name: str
+    role: str
+    num_elements: int
+    num_bytes: int
+    side_bytes: int
+    bits_per_number: float
+    ideal_bits: float
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """One network of a file. ``num_bytes`` and what follows: of its tensors, without keyframe images."""
+
+    model: str
+    num_parameters: int
+    num_frames: int
+    num_bytes: int
+    bits_per_number: float
+    ideal_bits: float
+    layers: tuple[LayerInfo, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file holds. ``bytes_by_component`` adds up to ``num_bytes``, the size of the file."""
+
+    num_bytes: int
+    format_version: int
+    created_by: str
+    clips: tuple[ClipInfo, ...]
+    networks: tuple[NetworkInfo, ...]
+    bytes_by_component: dict[str, int] = field(default_factory=dict)
+
+
+def describe_file(file: str, *, plot: str | None = None, force: bool = False) -> FileInfo:
+    """Return what a .vinr file holds and how many bytes each part takes.
+
+    Parameters
+    ----------
+    file
+        Path of the file; all its clips are described.
+    plot
+        A .png to draw the bytes to, by component and by layer; ``force`` overwrites it.
+
+    Raises
+    ------
+    BitstreamError, InputError, UsageError
+        If the file is damaged or not there.
+    OutputError
+        If the figure cannot be written.
+    """
+    if plot is not None:
+        check_target(Path(plot), force=force)
+    with open_first_clip(file) as decoder:
+        header_bytes, index_bytes = decoder.front_bytes
+        sizes = Counter({"header": header_bytes, "index": index_bytes})
+        for section in decoder.section_sizes():
+            if section.kind not in (SectionKind.WEIGHTS, SectionKind.CHUNKS):
+                sizes[section.kind.name.lower() if section.kind else "other"] += section.num_bytes
+        networks = []
+        for number in range(len(decoder.header.networks)):
+            networks.append(_describe_network(decoder, number))
+            for layer in networks[-1].layers:
+                sizes[layer.role] += layer.num_bytes - layer.side_bytes
+                sizes[SIDE] += layer.side_bytes
+        info = FileInfo(
+            num_bytes=decoder.num_bytes,
+            format_version=decoder.format_version,
+            created_by=decoder.header.created_by,
+            clips=tuple(_describe_clip(clip) for clip in decoder.header.clips),
+            networks=tuple(networks),
+            bytes_by_component={name: size for name, size in sizes.items() if size},
+        )
+    if plot is not None:
+        models = ", ".join(dict.fromkeys(network.model for network in info.networks))
+        numbers = format_count(sum(network.num_parameters for network in info.networks))
+        title = f"{Path(file).name} ({models}, {numbers} numbers)"
+        plot_bytes(info.bytes_by_component, layer_bars(info), Path(plot), title=title, force=force)
+    return info
+
+
+def open_first_clip(file: str, *, device: str = "auto") -> VideoDecoder:
+    """Open a file whose clips are all of interest; a ``#name`` behind its path means nothing."""
+    path, mark, _ = file.rpartition("#")
+    path = path if mark and path.endswith(".vinr") else file
+    with Container.open(path) as container:
+        name = container.header.clips[0].name
+    return VideoDecoder(path, clip=name, device=device)
+
+
+def layer_bars(info: FileInfo) -> list[ByteBar]:
+    """Return the layers of a file in order: weight and bias of a layer together, over all networks."""
+    members: dict[str, list[LayerInfo]] = {}
+    for network in info.networks:
+        for layer in network.layers:
+            parent, _, kind = layer.name.rpartition(".")
+            members.setdefault(parent if parent and kind in ("weight", "bias") else layer.name, []).append(
+                layer
+            )
+    return [_bar(name, layers) for name, layers in members.items()]
+
+
+def _bar(name: str, layers: Sequence[LayerInfo]) -> ByteBar:
+    parts: Counter[str] = Counter()
+    for layer in layers:
+        parts[layer.role] += layer.num_bytes - layer.side_bytes
+        parts[SIDE] += layer.side_bytes
+    num_elements = sum(layer.num_elements for layer in layers)
+    return ByteBar(name, dict(parts), num_elements, sum(layer.ideal_bits for layer in layers))
+
+
+def _describe_network(decoder: VideoDecoder, number: int) -> NetworkInfo:
+    parts = decoder.network_parts(number)
+    layers = tuple(map(_describe_layer, network_sizes(parts.payload, parts.expected, parts.chunks)))
+    num_parameters = parts.skeleton.num_stored()
+    num_bytes = sum(layer.num_bytes for layer in layers)
+    return NetworkInfo(
+        model=decoder.header.networks[number].model,
+        num_parameters=num_parameters,
+        num_frames=parts.skeleton.video.num_frames,
+        num_bytes=num_bytes,
+        bits_per_number=8 * num_bytes / num_parameters,
+        ideal_bits=sum(layer.ideal_bits for layer in layers),
+        layers=layers,
+    )
+
+
+def _describe_layer(size: ComponentSize) -> LayerInfo:
+    return LayerInfo(
+        name=size.name,
+        role=size.role,
+        num_elements=size.num_elements,
+        num_bytes=size.num_bytes,
+        side_bytes=size.side_bytes,
+        bits_per_number=8 * size.num_bytes / max(size.num_elements, 1),
+        ideal_bits=size.ideal_bits,
+    )
+
+
+def _describe_clip(clip: Clip) -> ClipInfo:
+    quality = clip.quality or Quality()
+    return ClipInfo(
+        name=clip.name,
+        num_frames=clip.num_frames,
+        height=clip.height,
+        width=clip.width,
+        fps=clip.frame_rate[0] / clip.frame_rate[1],
+        has_audio=clip.has_audio,
+        edit=_describe_edit(clip.edit) if clip.edit else "",
+        psnr_db=quality.psnr_db,
+        ms_ssim=quality.ms_ssim,
+        ms_ssim_window=quality.ms_ssim_window,
+    )
+
+
+def _describe_edit(edit: EditRecord) -> str:
+    parts = [
+        f"{name} {size[0]}×{size[1]}" for name, size in (("crop", edit.crop), ("resize", edit.resize)) if size
+    ]
+    if edit.first_frame:
+        parts.append(f"from frame {edit.first_frame}")
+    return ", ".join(parts)

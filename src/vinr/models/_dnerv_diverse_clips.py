@@ -1,0 +1,158 @@
+"""Clips of D-NeRV: which frames are decoded together, and which are keyframes.
+
+::
+
+    video of 19 frames, clips of 8:   0 … 7 │ 8 … 15 │ 16 17 18 (18 18 18 18 18)
+    keyframes:                        0       8        16    18
+
+Axes: N frames of a batch, D frames of a clip, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Clip", "ClipLayout", "ClipPart", "DecodedParts"]
+
+# Decoded clips that are kept: one, and more while they take no more than this.
+CACHED_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one video that are decoded together.
+
+    ``first`` is its first frame, counted in its video of ``num_frames``; ``length`` frames from there, those
+    beyond the video's end standing for its last frame. ``keyframes`` are the numbers, in the network, of the
+    keyframes at its start and at its end: the next clip's first frame, or the video's last.
+    """
+
+    num_frames: int
+    first: int
+    length: int
+    keyframes: tuple[int, int]
+
+    def times(self, shift: float = 0.0) -> list[float]:
+        """Return the time of each frame in its video, ``shift`` (0 to 1, in frames) later."""
+        return [min(self.first + place + shift, self.num_frames - 1) for place in range(self.length)]
+
+    def distances(self, shift: float = 0.0) -> list[float]:
+        """Return how far each frame lies from the start keyframe (0) to the end keyframe (1)."""
+        end = min(self.first + self.length, self.num_frames - 1)
+        return [(time - self.first) / max(end - self.first, 1) for time in self.times(shift)]
+
+
+class ClipLayout:
+    """How the videos of a network are cut into clips, and which of their frames are keyframes.
+
+    Frames, clips and keyframes are each numbered through the whole network.
+
+    Parameters
+    ----------
+    span_lengths
+        Frames of each video.
+    clip_length
+        Frames of a clip, D.
+    """
+
+    def __init__(self, span_lengths: Sequence[int], clip_length: int) -> None:
+        self._lengths, self._clip_length = tuple(span_lengths), clip_length
+        self._frame_starts = _starts(self._lengths)
+        self._clip_starts = _starts([-(-length // clip_length) for length in self._lengths])
+        # The first frame of each clip of a video, and its last frame where that is none of them.
+        self._keyframe_starts = _starts([-(-(length - 1) // clip_length) + 1 for length in self._lengths])
+
+    @property
+    def keyframes(self) -> Iterator[int]:
+        """The frames that are keyframes, rising."""
+        for start, length in zip(self._frame_starts, self._lengths, strict=False):
+            yield from range(start, start + length - 1, self._clip_length)
+            yield start + length - 1
+
+    @property
+    def num_keyframes(self) -> int:
+        """How many frames are keyframes."""
+        return self._keyframe_starts[-1]
+
+    def group_of(self, index_N: Tensor) -> Tensor:
+        """Return the number of the clip of each frame ``index_N``."""
+        frame_starts, clip_starts = (
+            torch.tensor(starts, device=index_N.device) for starts in (self._frame_starts, self._clip_starts)
+        )
+        span_N = torch.bucketize(index_N, frame_starts[1:-1], right=True)
+        return clip_starts[span_N] + (index_N - frame_starts[span_N]) // self._clip_length
+
+    def locate(self, time: float) -> tuple[int, int, float]:
+        """Return clip, place in the clip, and how much later (0 to 1) ``time``, in frames, lies.
+
+        Times after the last frame of a video are its last frame, times before the first frame that one.
+        """
+        span = min(max(bisect_right(self._frame_starts, time) - 1, 0), len(self._lengths) - 1)
+        inside = min(max(time - self._frame_starts[span], 0), self._lengths[span] - 1)
+        number, place = divmod(int(inside), self._clip_length)
+        return self._clip_starts[span] + number, place, inside - int(inside)
+
+    def clip(self, number: int) -> Clip:
+        """Return clip ``number``."""
+        span = bisect_right(self._clip_starts, number) - 1
+        inside = number - self._clip_starts[span]
+        start = self._keyframe_starts[span] + inside
+        end = min(start + 1, self._keyframe_starts[span + 1] - 1)
+        return Clip(self._lengths[span], inside * self._clip_length, self._clip_length, (start, end))
+
+
+def _starts(counts: Sequence[int]) -> tuple[int, ...]:
+    """Return where each of ``counts`` neighbouring ranges begins, and where the last one ends."""
+    return (0, *accumulate(counts))
+
+
+@dataclass(frozen=True)
+class ClipPart:
+    """What is decoded at once: a tile of clip ``number``, ``shift`` (0 to 1) frames later than its frames."""
+
+    number: int
+    shift: float
+    row: int
+    col: int
+
+
+class DecodedParts:
+    """The parts of clips decoded last, while nothing that decides them has changed.
+
+    All ``parts_per_clip`` of one clip are kept, and more while they take no more than 256 MiB.
+    """
+
+    def __init__(self, parts_per_clip: int) -> None:
+        self._least = parts_per_clip
+        self._state: object = None
+        self._kept: OrderedDict[ClipPart, tuple[Sequence[Tensor], Tensor]] = OrderedDict()
+
+    def get(
+        self, part: ClipPart, state: object, keyframes: Sequence[Tensor], decode: Callable[[], Tensor]
+    ) -> Tensor:
+        """Return the frames of ``part``, decoded again unless ``state`` and ``keyframes`` are as before.
+
+        ``keyframes`` are compared by identity: an image read anew counts as another one.
+        """
+        if state != self._state:
+            self._kept.clear()
+            self._state = state
+        used, frames_DCHW = self._kept.pop(part, ((), None))
+        same = len(used) == len(keyframes) and all(map(lambda old, new: old is new, used, keyframes))
+        if frames_DCHW is None or not same:
+            frames_DCHW = decode()
+        self._kept[part] = keyframes, frames_DCHW
+        while len(self._kept) > max(self._least, CACHED_BYTES // max(frames_DCHW.nbytes, 1)):
+            self._kept.popitem(last=False)
+        return frames_DCHW
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_least": self._least, "_state": None, "_kept": OrderedDict()}

@@ -1,0 +1,350 @@
+"""D-NeRV: clips of many videos from their keyframes, in one network.
+
+B. He et al., "Towards Scalable Neural Representation for Diverse Videos", CVPR 2023,
+https://arxiv.org/abs/2303.14124. Not DNeRV, which stores differences between frames.
+
+::
+
+    8 times ──> sin, cos ──> linear ×2 ──> (F, h0, w0) each ─┐
+    start, end keyframe ──> encoder ──> maps at 6 scales ────┴─ coarsest ──> instance norm over the clip
+                                          │                                          v
+                                          └──> [warp to 8 frames, mix ──> gain, shift ──> 3×3 conv → depth
+                                                to space s → GELU ──> mix over the 8 frames]  per stage
+    8 frames <── · std + mean <── 1×1, 3×3 conv <── beside the keyframes, warped and mixed <──┘
+
+Frames are decoded in clips of 8. Keyframes lie in the file as images. Each tile of a frame is decoded like a
+video of its own.
+
+Axes: B clips of a batch, D frames of a clip, N = B·D frames, K keyframes, F features, C channels, H rows,
+W columns; 2: the keyframes at a clip's start and end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from vinr.errors import UsageError
+from vinr.models._base import IndexModel, ModelConfig
+from vinr.models._blocks import Kernel, Strides, Width, Widths, check_kernels, check_stages, make_mlp
+from vinr.models._dnerv_diverse_clips import Clip, ClipLayout, ClipPart, DecodedParts
+from vinr.models._dnerv_diverse_layers import (
+    ClipDecoder,
+    FusionName,
+    KeyframeEncoder,
+    LearnedKeyframes,
+)
+from vinr.models._encodings import EncodingPrecision, TimeEncoding
+from vinr.models._flow import values_state
+from vinr.models._keyframes import Keyframes
+from vinr.models._modulated import check_frequencies, cover_frame, shrunk
+from vinr.models._sizing import choose_strides, taper
+from vinr.video.patches import all_patches, cut_at, join
+from vinr.video.spec import PatchGrid, Query, VideoSpec
+from vinr.video.stills import Chroma
+
+__all__ = ["DNeRVDiverse", "DNeRVDiverseConfig"]
+
+# configure(): tiles of at most this size, the longer side along the frame's, and their first grid.
+TILE_SIDES = (256, 320)
+MOST_TILES = 64
+TARGET_GRID = (4, 5)
+# The lowest width is F within these bounds.
+MIN_WIDTH, LOWER_WIDTH = 4, 32
+# Below this F key channels, the stem's hidden layer and the encoding shrink with it, down to the least.
+FULL_WIDTH = 48
+LEAST = {"key_channels": 4, "stem_hidden": 8, "levels": 16}
+# Learned keyframes take at most this share of the total.
+MAX_LATENT_SHARE = 0.35
+
+TileCount = Annotated[int, Field(ge=1, le=MOST_TILES)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(ge=0.01, le=10)]
+
+
+class DNeRVDiverseConfig(ModelConfig):
+    """Architecture of D-NeRV; the defaults are those of the released code, but for the keyframes' coding."""
+
+    size_fields: ClassVar[tuple[str, ...]] = ("widths", "stem_hidden")
+
+    strides: Strides = Field((4, 2, 2, 2, 2), description="upsampling of each stage, 1 to 16")
+    widths: Widths = Field(description="channels of the stem (F) and after each stage, 1 to 4096")
+    clip_length: int = Field(8, ge=2, le=32, description="frames that are decoded together, 2 to 32")
+    tile_rows: TileCount = Field(1, description="tiles a frame is high, each like a video, 1 to 64")
+    tile_cols: TileCount = Field(1, description="tiles a frame is wide, each like a video, 1 to 64")
+    stem_hidden: Width = Field(512, description="hidden width of the stem, 1 to 4096")
+    key_channels: Width = Field(64, description="channels of the keyframes' maps, 1 to 4096")
+    base: float = Field(1.25, gt=1, le=10, description="ratio of neighbouring frequencies of the encoding")
+    levels: int = Field(240, ge=1, le=256, description="frequencies of the encoding of time")
+    encoding_precision: EncodingPrecision = Field(
+        "exact", description="float32: angles rounded as in the released code"
+    )
+    mean: tuple[Share, Share, Share] = Field(
+        (0.4519, 0.4505, 0.4519), description="mean of red, green and blue; the default is that of UVG"
+    )
+    std: tuple[Deviation, Deviation, Deviation] = Field(
+        (0.2434, 0.2547, 0.2958), description="standard deviation of red, green and blue; default: of UVG"
+    )
+    keyframes: Literal["coded", "learned", "none"] = Field(
+        "coded", description="images in the file; a latent each, fitted with the network; or no keyframes"
+    )
+    keyframe_quality: int = Field(
+        50, ge=0, le=100, description="quality of coded keyframes on AVIF's scale, 0 (smallest) to 100"
+    )
+    keyframe_chroma: Chroma = Field("4:4:4", description="sampling of the colours of coded keyframes")
+    learned_channels: Width = Field(16, description="channels of a learned keyframe's latent, 1 to 4096")
+    learned_kernel: Kernel = Field(3, description="kernel of the stages that enlarge such latents, odd")
+    flow: bool = Field(True, description="warp keyframes; else mix them as they are")
+    fusion: FusionName = Field(
+        "affine", description="keyframes set gain and shift of the features, or are appended to them"
+    )
+    scales: Literal["all", "coarsest"] = Field(
+        "all", description="stages that keyframes join: all of them, or the first one only"
+    )
+    rgb_skip: bool = Field(True, description="the head sees the warped keyframes at full size")
+    temporal_map: bool = Field(True, description="mix the frames of a clip after each stage")
+
+    @model_validator(mode="after")
+    def _check(self) -> DNeRVDiverseConfig:
+        check_stages(self.strides, self.widths)
+        check_kernels(self.learned_kernel)
+        check_frequencies(self.base, self.levels)
+        return self
+
+
+class DNeRVDiverse(IndexModel):
+    """D-NeRV (CVPR 2023): diverse videos in one network; it warps their keyframes."""
+
+    Config = DNeRVDiverseConfig
+    joins_clips = True
+
+    def __init__(self, config: DNeRVDiverseConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
+        super().__init__(config, video, with_encoder=with_encoder)
+        self.config = config
+        self.tile_grid = PatchGrid(config.tile_rows, config.tile_cols)
+        self.stem_grid = cover_frame(*_tile_size(video, self.tile_grid), config.strides, (None, None))
+        self.layout = ClipLayout(video.span_lengths, config.clip_length)
+        if config.keyframes == "coded":
+            numbers = tuple(self.layout.keyframes)
+            quality, chroma = config.keyframe_quality, config.keyframe_chroma
+            self.keyframes = Keyframes(numbers, video, quality=quality, chroma=chroma)
+        self._decoded = DecodedParts(self.tile_grid.rows * self.tile_grid.cols)
+        stem_outputs = math.prod(self.stem_grid) * config.widths[0]
+        self.stem = make_mlp([2 * config.levels, config.stem_hidden, stem_outputs], "gelu")
+        self.pyramid = self._make_pyramid()
+        self.decoder = ClipDecoder(
+            config.widths,
+            config.strides,
+            clip_length=config.clip_length,
+            key_channels=config.key_channels if self.pyramid is not None else 0,
+            all_scales=config.scales == "all",
+            rgb_skip=config.rgb_skip,
+            flow=config.flow,
+            fusion=config.fusion,
+            temporal_map=config.temporal_map,
+        )
+
+    def _make_pyramid(self) -> KeyframeEncoder | LearnedKeyframes | None:
+        config = self.config
+        if config.keyframes == "none":
+            return None
+        if config.keyframes == "coded":
+            return KeyframeEncoder(config.strides, config.key_channels)
+        needs_all = config.scales == "all" or config.rgb_skip
+        return LearnedKeyframes(
+            self.layout.num_keyframes,
+            config.learned_channels,
+            tiles=self.tile_grid,
+            size=self.stem_grid,
+            strides=config.strides if needs_all else config.strides[:1],
+            channels=config.key_channels,
+            kernel=config.learned_kernel,
+            with_rgb=config.rgb_skip,
+        )
+
+    @classmethod
+    def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> DNeRVDiverseConfig:
+        """See :meth:`VideoModel.configure`; ``width`` is F before rounding.
+
+        Tiles have at most 256×320 pixels (320×256 in upright frames), which bounds memory. As published, only
+        the first stride may be 4, and widths are 2F after the first stage, then each divided by the stride,
+        at least 32 (F, where that is less).
+        """
+        chosen = dict(settings)
+        sides = TILE_SIDES if video.height <= video.width else TILE_SIDES[::-1]
+        chosen.setdefault("tile_rows", min(-(-video.height // sides[0]), MOST_TILES))
+        chosen.setdefault("tile_cols", min(-(-video.width // sides[1]), MOST_TILES))
+        tile = _tile_size(video, PatchGrid(chosen["tile_rows"], chosen["tile_cols"]))
+        first, *others = choose_strides(*tile, target_grid=TARGET_GRID)
+        halved = [part for stride in others for part in ((2, 2) if stride == 4 else (stride,))]
+        strides = chosen.setdefault("strides", (first, *halved))
+        lower = min(max(width, MIN_WIDTH), LOWER_WIDTH)
+        exact = [2 * width / math.prod(strides[1:stage]) for stage in range(1, len(strides) + 1)]
+        rest = [taper(value, 1, reduction=1, lower=lower)[0] for value in exact]
+        chosen.setdefault("widths", (*taper(width, 1, reduction=1, lower=1), *rest))
+        for name, least in LEAST.items():
+            full = DNeRVDiverseConfig.model_fields[name].default
+            chosen.setdefault(name, shrunk(full, width, full_width=FULL_WIDTH, lowest=least))
+        return _afford_latents(DNeRVDiverseConfig(**chosen), video, settings)
+
+    def coded_size(self) -> tuple[int, int]:
+        """See :meth:`VideoModel.coded_size`: tiles, each its first grid times all strides."""
+        multiple = math.prod(self.config.strides)
+        height, width = self.stem_grid
+        return self.tile_grid.rows * height * multiple, self.tile_grid.cols * width * multiple
+
+    def group_of(self, index_N: Tensor) -> Tensor:
+        """See :meth:`VideoModel.group_of`: clips, numbered through all videos."""
+        return self.layout.group_of(index_N)
+
+    def check_patches(self, grid: PatchGrid) -> None:
+        """See :meth:`VideoModel.check_patches`: the model's own tiles, or whole frames."""
+        if not grid.is_whole_frame and grid != self.tile_grid:
+            own = f"[{self.tile_grid.rows}, {self.tile_grid.cols}]"
+            raise UsageError(
+                f"this network has tiles of {own}, not {grid.rows}×{grid.cols}: set fit.patches to {own} or "
+                f"[1, 1]"
+            )
+
+    # -- decoding ------------------------------------------------------------------------------------------
+
+    def decode(self, query: Query) -> Tensor:
+        """See :meth:`IndexModel.decode`: tiles of the model's own grid, or whole frames put together.
+
+        A time between frames is that of the frame before in its clip, all of whose times are later by the
+        fraction. With gradients all clips are one batch. Without, tiles of clips are decoded one by one, so
+        that a frame is the same whatever it is asked for with, and kept for the frames that follow.
+
+        Raises
+        ------
+        ValueError
+            If the query is for patches of another grid, or there are no keyframes yet.
+        """
+        grid, (height, width) = self.tile_grid, self.coded_size()
+        if query.grid != grid and not query.grid.is_whole_frame:
+            raise ValueError(f"this model has tiles of {grid}, not of {query.grid}")
+        tiles = query if query.grid == grid else all_patches(query.time_N, grid)
+        tiles_NCHW: Tensor = self._decode_tiles(tiles)
+        return tiles_NCHW if tiles is query else join(tiles_NCHW, grid, height=height, width=width)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # which clips there are is no graph
+    def _decode_tiles(self, query: Query) -> Tensor:
+        asked = zip(query.time_N.tolist(), query.row_N.tolist(), query.col_N.tolist(), strict=True)
+        found = [(*self.layout.locate(time), row, col) for time, row, col in asked]
+        parts = [ClipPart(number, shift, row, col) for number, _, shift, row, col in found]
+        places = [place for _, place, *_ in found]
+        # Without values all at once costs the same, and is counted sooner.
+        if not torch.is_grad_enabled() and not next(self.parameters()).is_meta:
+            state = values_state(self)
+            kept = zip(parts, places, strict=True)
+            return torch.stack([self._decode_part(part, state)[place] for part, place in kept])
+        first = {part: row * self.config.clip_length for row, part in enumerate(dict.fromkeys(parts))}
+        images = [image for part in first for image in self._read_images(part)]
+        rgb_NCHW = self._decode_parts(list(first), images)
+        return rgb_NCHW[[first[part] + place for part, place in zip(parts, places, strict=True)]]
+
+    def _decode_part(self, part: ClipPart, state: object) -> Tensor:
+        """Return the frames (D, 3, H, W) of one part of a clip, decoded by itself or kept from before."""
+        images = self._read_images(part)
+        return self._decoded.get(part, state, images, lambda: self._decode_parts([part], images))
+
+    def _decode_parts(self, parts: Sequence[ClipPart], images: Sequence[Tensor]) -> Tensor:
+        """Return the frames (N, 3, H, W) of all ``parts``; ``images`` are their keyframes, uint8 rgb_CHW."""
+        like = next(self.parameters())
+        clips = [self.layout.clip(part.number) for part in parts]
+        maps = self._read_maps(parts, clips, images)
+        shifted = [(clip, part.shift) for clip, part in zip(clips, parts, strict=True)]
+        time_NF = torch.cat([self._encode_times(clip, shift) for clip, shift in shifted])
+        distances = [clip.distances(shift) for clip, shift in shifted]
+        distance_N = torch.tensor(distances, dtype=torch.float64).flatten()
+        shift_B = torch.tensor([part.shift for part in parts], dtype=torch.float64)
+        return self.decode_clips(time_NF.to(like), maps, distance_N.to(like), shift_B.to(like))
+
+    def decode_clips(
+        self, time_NF: Tensor, maps: Sequence[Tensor], distance_N: Tensor, shift_B: Tensor
+    ) -> Tensor:
+        """Return rgb_NCHW in [0, 1] of the frames of whole clips.
+
+        ``time_NF`` are encoded times; for the others see :meth:`ClipDecoder.forward`.
+        """
+        feature_NCHW = self.stem(time_NF).view(-1, self.config.widths[0], *self.stem_grid)
+        raw_NCHW = self.decoder(feature_NCHW, maps, distance_N, shift_B)
+        mean_C11, std_C11 = self._statistics(raw_NCHW)
+        rgb_NCHW: Tensor = (raw_NCHW * std_C11 + mean_C11).clamp(0, 1)
+        return rgb_NCHW
+
+    def encode_keyframes(self, rgb_KCHW: Tensor) -> list[Tensor]:
+        """Return the maps of keyframes in [0, 1], coarse to fine, their normalised colours last."""
+        assert isinstance(self.pyramid, KeyframeEncoder)
+        mean_C11, std_C11 = self._statistics(rgb_KCHW)
+        maps: list[Tensor] = self.pyramid((rgb_KCHW - mean_C11) / std_C11)
+        return maps
+
+    def _statistics(self, like: Tensor) -> Iterator[Tensor]:
+        """Yield mean and standard deviation of the colours, (C, 1, 1)."""
+        for values in (self.config.mean, self.config.std):
+            yield torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+
+    def _encode_times(self, clip: Clip, shift: float) -> Tensor:
+        """Return float64 features (D, F) of the times of a clip in its own video, on the CPU."""
+        config = self.config
+        encoding = TimeEncoding(
+            clip.num_frames, config.base, config.levels, "interleaved", "i/(T-1)", config.encoding_precision
+        )
+        time_NF: Tensor = encoding(torch.tensor(clip.times(shift), dtype=torch.float64))
+        return time_NF
+
+    def _read_images(self, part: ClipPart) -> list[Tensor]:
+        """Return start and end keyframe of a clip, uint8 rgb_CHW, where keyframes are images."""
+        if self.keyframes is None or next(self.parameters()).is_meta:
+            return []
+        return [self.keyframes.read(number) for number in self.layout.clip(part.number).keyframes]
+
+    def _read_maps(
+        self, parts: Sequence[ClipPart], clips: Sequence[Clip], images: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return the maps of the keyframes of ``parts``, start and end of one after another."""
+        if self.pyramid is None:
+            return []
+        if isinstance(self.pyramid, LearnedKeyframes):
+            places = zip(parts, clips, strict=True)
+            wanted = [(number, part.row, part.col) for part, clip in places for number in clip.keyframes]
+            maps: list[Tensor] = self.pyramid(wanted)
+            return maps
+        like = next(self.parameters())
+        if like.is_meta:
+            multiple = math.prod(self.config.strides)
+            tile_size = (length * multiple for length in self.stem_grid)
+            return self.encode_keyframes(like.new_empty(2 * len(parts), 3, *tile_size))
+        tiles = [self._cut(image, parts[number // 2]) for number, image in enumerate(images)]
+        return self.encode_keyframes(torch.cat(tiles).to(like) / 255)
+
+    def _cut(self, rgb_CHW: Tensor, part: ClipPart) -> Tensor:
+        """Return the tile of ``part``, (1, C, H, W); beyond the frame its edges are repeated."""
+        row_N, col_N = torch.tensor([part.row]), torch.tensor([part.col])
+        query = Query(torch.zeros(1, dtype=torch.float64), row_N, col_N, self.tile_grid)
+        return cut_at(rgb_CHW.unsqueeze(0), query, coded_size=self.coded_size())
+
+
+def _tile_size(video: VideoSpec, grid: PatchGrid) -> tuple[int, int]:
+    return -(-video.height // grid.rows), -(-video.width // grid.cols)
+
+
+def _afford_latents(
+    config: DNeRVDiverseConfig, video: VideoSpec, settings: Mapping[str, Any]
+) -> DNeRVDiverseConfig:
+    """Return ``config`` with as many channels of learned keyframes as their share of the total allows."""
+    if config.keyframes != "learned" or "learned_channels" in settings:
+        return config
+    thin = config.model_copy(update={"learned_channels": 1})
+    model = DNeRVDiverse.on_meta(thin, video)
+    assert isinstance(model.pyramid, LearnedKeyframes)
+    a_channel = model.pyramid.latent.numel()
+    weights = model.num_stored() - a_channel
+    affordable = int(weights * MAX_LATENT_SHARE / (1 - MAX_LATENT_SHARE) / a_channel)
+    return config.model_copy(update={"learned_channels": max(1, min(config.learned_channels, affordable))})

@@ -1,0 +1,94 @@
+"""What a file shows does not depend on the process: every model, another process, threads, and arithmetic."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import vinr
+from clips import MemoryClip, moving_shapes
+from vinr.bitstream import Container
+from vinr.compress import pack_tensors, quantized
+from vinr.config import load_preset
+from vinr.decode import to_uint8
+from vinr.fit import fit
+from vinr.models import VideoModel, list_models
+from vinr.pack import FittedSegment
+from vinr.video.spec import Query
+
+NUM_FRAMES = 9
+ORDER = [7, 0, 8, 3, 3]
+SCRIPT = """
+import json, sys, torch, vinr
+torch.set_num_threads(int(sys.argv[1]))
+found = {}
+for path in sys.argv[2:]:
+    with vinr.open(path, device="cpu") as video:
+        found[path] = [video[index].flatten().tolist() for index in ORDER]
+print(json.dumps(found))
+""".replace("ORDER", str(ORDER))
+
+
+@pytest.fixture(scope="module")
+def clip() -> MemoryClip:
+    return moving_shapes(num_frames=NUM_FRAMES, height=30, width=50)
+
+
+@pytest.fixture(scope="module")
+def fitted(clip: MemoryClip, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, VideoModel]]:
+    """Each model, fitted and written: its file, and the network with the numbers that the file holds."""
+    folder = tmp_path_factory.mktemp("fresh")
+    found = {}
+    for name in list_models():
+        preset = load_preset(f"{name}-tiny", ["fit.epochs=3", "fit.loss={l2=1.0}"])
+        result = fit(clip, preset)
+        stored = result.model.stored()
+        segment = FittedSegment.of(preset, result, pack_tensors(stored, preset.compress), clip.spec)
+        path = folder / f"{name}.vinr"
+        segment.alone("shapes", clip.spec).write(path)
+        result.model.restore(quantized(stored, preset.compress))
+        # As a decoder lays numbers out: convolutions round differently for pixels stored channel by channel.
+        found[name] = path, result.model.to(memory_format=torch.contiguous_format)
+    return found
+
+
+def decoded_elsewhere(paths: list[Path], threads: int) -> dict[str, Tensor]:
+    run = [sys.executable, "-c", SCRIPT, str(threads), *map(str, paths)]
+    text = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    return {Path(path).stem: torch.tensor(frames) for path, frames in json.loads(text).items()}
+
+
+def decoded_here(model: VideoModel, dtype: torch.dtype = torch.float32) -> Tensor:
+    with torch.inference_mode():
+        frames = [model.to(dtype)(Query.of_frames(torch.tensor([index]))) for index in ORDER]
+    return to_uint8(torch.cat(frames)).int().flatten(1)
+
+
+def test_a_fresh_process_shows_the_quantised_network(fitted: dict[str, tuple[Path, VideoModel]]) -> None:
+    elsewhere = decoded_elsewhere([path for path, _ in fitted.values()], threads=1)
+    for name, (_, model) in fitted.items():
+        assert torch.equal(elsewhere[name], decoded_here(model)), name
+
+
+def test_threads_and_precision_change_nothing_that_shows(fitted: dict[str, tuple[Path, VideoModel]]) -> None:
+    """Encodings of time are fixed to the last bit; were they not, frames would differ beyond recognition."""
+    elsewhere = decoded_elsewhere([path for path, _ in fitted.values()], threads=3)
+    for name, (_, model) in fitted.items():
+        exact = decoded_here(model, torch.float64)
+        model.float()
+        assert (elsewhere[name] - exact).abs().max() <= 1, name
+        assert float((elsewhere[name] != exact).float().mean()) < 0.01, name
+
+
+def test_files_are_whole(fitted: dict[str, tuple[Path, VideoModel]]) -> None:
+    for path, _ in fitted.values():
+        with Container.open(path) as container:
+            container.verify()
+        with vinr.open(path, device="cpu") as video:
+            assert len(video) == NUM_FRAMES
