@@ -40,6 +40,7 @@ ROUNDS, STEPS, DECODED = 3, 2, 4
 BOOST = "fit.loss={l1 = 42, ms_ssim5 = 18, frequency = 1}"
 ADAPTED = {
     "hinerv": ["fit.patches=[2, 4]"],
+    "dnerv_diverse": ["fit.batch_size=1"],
     "enerv_boost": [BOOST],
     "hnerv_boost": [BOOST],
     "nerv_boost": [BOOST],

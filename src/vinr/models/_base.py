@@ -15,15 +15,15 @@ Axes: N frames (or patches) of a batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vinr.errors import UsageError
-from vinr.models._meta import SkipFilling
 from vinr.models._stored import FrozenLatents, Latents, LatentStore, Role, StoredTensor
 from vinr.settings import Settings
 from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
@@ -36,6 +36,34 @@ __all__ = ["HybridModel", "IndexModel", "ModelConfig", "VideoModel"]
 LATENT_PREFIX = "latents."
 # A module names its parameters of these roles in `grid_names` and `keyframe_names`.
 SPECIAL_ROLES: tuple[Role, ...] = ("grid", "keyframe")
+
+
+# What only writes values into a tensor and returns it. Functions of nn.init that are not named here are made
+# of these, or run as they are.
+_FILLING: frozenset[Any] = frozenset(
+    {
+        nn.init.uniform_,
+        nn.init.normal_,
+        nn.init.constant_,
+        nn.init.kaiming_uniform_,
+        Tensor.uniform_,
+        Tensor.normal_,
+        Tensor.fill_,
+        Tensor.zero_,
+    }
+)
+
+
+class _SkipFilling(TorchFunctionMode):
+    """Leaves tensors as they are where they would be filled with values, as initialisation does."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return the tensor given, or what ``func`` returns."""
+        if func in _FILLING:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 class ModelConfig(Settings):
@@ -184,7 +212,7 @@ class VideoModel(nn.Module, ABC):
     @classmethod
     def on_meta(cls, config: ModelConfig, video: VideoSpec, *, with_encoder: bool = False) -> Self:
         """Build the model without memory for its values: to count, to check shapes, to solve for a size."""
-        with torch.device("meta"), SkipFilling():
+        with torch.device("meta"), _SkipFilling():
             return cls(config, video, with_encoder=with_encoder)
 
     @final

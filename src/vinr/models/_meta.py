@@ -1,7 +1,7 @@
-"""Networks without values: built and run on the meta device, to learn shapes and costs.
+"""Networks without values, run on the meta device to learn what they cost.
 
-There torch initialises what has no values, and finds many shapes in Python code; both take longer than all
-else. Both are passed over here, to the same shapes and the same sums.
+There torch finds many shapes in Python code, which takes longer than all else. That is passed over here, to the
+same shapes and the same sums.
 
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
@@ -12,27 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["MacCounter", "SkipFilling"]
-
-# What only writes values into a tensor and returns it. Functions of nn.init that are not named here are made
-# of these, or run as they are.
-_FILLING: frozenset[Any] = frozenset(
-    {
-        nn.init.uniform_,
-        nn.init.normal_,
-        nn.init.constant_,
-        nn.init.kaiming_uniform_,
-        Tensor.uniform_,
-        Tensor.normal_,
-        Tensor.fill_,
-        Tensor.zero_,
-    }
-)
+__all__ = ["MacCounter"]
 
 _aten = torch.ops.aten
 # Results have the type of their arguments, and the shape that these broadcast to.
@@ -54,18 +38,6 @@ _ELEMENTWISE: frozenset[Any] = frozenset(
         _aten.sigmoid.default,
     }
 )
-
-
-class SkipFilling(TorchFunctionMode):
-    """Leaves tensors as they are where they would be filled with values, as initialisation does."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Return the tensor given, or what ``func`` returns."""
-        if func in _FILLING:
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
 
 
 def _addmm(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:

@@ -21,8 +21,6 @@ from torch import Tensor
 
 from vinr.errors import UsageError
 from vinr.models._base import HybridModel, ModelConfig, VideoModel
-from vinr.models._meta import MacCounter
-from vinr.models._size_search import MAX_STEP, SizeSearch
 from vinr.models._stored import Latents
 from vinr.video.spec import Query, VideoSpec
 
@@ -157,6 +155,8 @@ def _count_macs(model: VideoModel) -> int:
     # Frames that are decoded together share the cost: it is that of a frame when all come in order.
     group_N = model.group_of(torch.arange(min(model.video.num_frames, MOST_TOGETHER)))
     together_N = (group_N == group_N[0]).nonzero()[:, 0]
+    from vinr.models._meta import MacCounter  # decoding a file does without
+
     counter = MacCounter()
     with torch.no_grad(), counter:
         model(Query.of_frames(together_N))
@@ -209,6 +209,8 @@ def solve_size(
         If the target lies below the smallest size or above the largest, or nothing within 2 % (or 64 numbers)
         of it exists, or a setting is unknown or not allowed.
     """
+    from vinr.models._size_search import MAX_STEP, SizeSearch  # decoding a file does without
+
     search = SizeSearch(model_class, video, num_parameters, _checked(model_class.Config, settings))
     totals = []
     try:
