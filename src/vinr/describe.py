@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from vinr.bitstream import Clip, Container, EditRecord, Quality, SectionKind
-from vinr.compress import ComponentSize
-from vinr.compress.accounting import network_sizes
+from vinr.compress import ComponentSize, network_sizes
 from vinr.decode import VideoDecoder
 from vinr.evaluate.plots import ByteBar, plot_bytes
 from vinr.files import check_target

@@ -11,7 +11,7 @@ import torch
 
 from compress.tensors import SMALL, network
 from vinr.bitstream import pack_varint, pack_zigzag
-from vinr.compress import fixed_sizes, pack_tensors, unpack_fixed
+from vinr.compress import network_sizes, pack_tensors, unpack_fixed
 from vinr.config import CompressSettings
 from vinr.errors import BitstreamError
 from vinr.models import StoredTensor
@@ -155,7 +155,7 @@ def test_garbage() -> None:
         except BitstreamError:
             num_refused += 1
             continue
-        assert sum(size.num_bytes for size in fixed_sizes(bytes(damaged), expected)) == len(damaged)
+        assert sum(size.num_bytes for size in network_sizes(bytes(damaged), expected)) == len(damaged)
     assert 100 < num_refused < 300
 
 

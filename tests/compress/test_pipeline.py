@@ -16,7 +16,7 @@ from vinr.bitstream import Clip, ContainerWriter, Header, Network, SectionKind
 from vinr.compress import (
     ChunkDecoder,
     PackedTensors,
-    fixed_sizes,
+    network_sizes,
     pack_tensors,
     quantized,
     unpack_fixed,
@@ -207,7 +207,7 @@ def test_components_are_the_same_for_writer_and_reader() -> None:
         item.value.numel() for item in stored.values()
     ]
     assert sum(c.num_bytes for c in packed.components) == len(packed.fixed) + sum(map(len, packed.chunks))
-    read = fixed_sizes(packed.fixed, as_expected(stored))
+    read = network_sizes(packed.fixed, as_expected(stored))
     assert read[:-1] == packed.components[:-1]
     assert sum(component.num_bytes for component in read) == len(packed.fixed)
     for component in packed.components:

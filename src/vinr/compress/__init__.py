@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vinr.compress.accounting import ComponentSize, fixed_sizes
+    from vinr.compress.accounting import ComponentSize, network_sizes
     from vinr.compress.pipeline import PackedTensors, pack_tensors, quantized
     from vinr.compress.times import decode_times, encode_times
     from vinr.compress.unpack import ChunkDecoder, unpack_fixed
@@ -22,14 +22,14 @@ __all__ = [
     "PackedTensors",
     "decode_times",
     "encode_times",
-    "fixed_sizes",
+    "network_sizes",
     "pack_tensors",
     "quantized",
     "unpack_fixed",
 ]
 
 PLACES = {
-    "accounting": ("ComponentSize", "fixed_sizes"),
+    "accounting": ("ComponentSize", "network_sizes"),
     "pipeline": ("PackedTensors", "pack_tensors", "quantized"),
     "times": ("decode_times", "encode_times"),
     "unpack": ("ChunkDecoder", "unpack_fixed"),

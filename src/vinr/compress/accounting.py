@@ -12,7 +12,7 @@ from vinr.compress.unpack import Layout, check_budget, open_fixed
 from vinr.errors import BitstreamError
 from vinr.models import Role, StoredTensor
 
-__all__ = ["ComponentSize", "component_sizes", "fixed_sizes", "network_sizes", "share_bytes"]
+__all__ = ["ComponentSize", "component_sizes", "network_sizes", "share_bytes"]
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,8 @@ def component_sizes(
     return tuple(sizes)
 
 
-def fixed_sizes(payload: bytes, expected: Mapping[str, StoredTensor]) -> tuple[ComponentSize, ...]:
-    """Return where the bytes of section WEIGHTS go; of per-frame tensors only their models are part of it.
-
-    Raises
-    ------
-    BitstreamError
-        As :func:`unpack_fixed`.
-    """
-    return network_sizes(payload, expected, ())
-
-
 def network_sizes(
-    payload: bytes, expected: Mapping[str, StoredTensor], chunks: Sequence[tuple[int, bytes]]
+    payload: bytes, expected: Mapping[str, StoredTensor], chunks: Sequence[tuple[int, bytes]] = ()
 ) -> tuple[ComponentSize, ...]:
     """Return where the bytes of a network go: those of section WEIGHTS and of its ``chunks`` of latents.
 

@@ -1,7 +1,7 @@
 """Networks without values, run on the meta device to learn what they cost.
 
-There torch finds many shapes in Python code, which takes longer than all else. That is passed over here, to the
-same shapes and the same sums.
+There torch finds many shapes in Python code, which takes longer than all else. That is passed over here, to
+the same shapes and the same sums.
 
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
