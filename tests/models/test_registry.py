@@ -244,3 +244,17 @@ def test_presets_have_the_size_their_source_states(entry: PresetEntry) -> None:
     if entry.paper_gmacs is not None:
         gmacs = entry.macs_per_pixel * entry.height * entry.width / 1e9
         assert gmacs == pytest.approx(entry.paper_gmacs, rel=4e-3)
+
+
+@EVERY_MODEL
+def test_a_thousand_frames(name: str) -> None:
+    """Latents, grids over time, clips and encodings reach the last frame, and tell it from the others."""
+    clip = moving_shapes(num_frames=1000, height=16, width=32)
+    model = build(name, clip)
+    model.freeze(clip)
+    model.eval()
+    with torch.inference_mode():
+        frames = [model(Query.of_frames(torch.tensor([index])))[0] for index in (0, 500, 999)]
+    assert all(frame.shape == (3, 16, 32) for frame in frames)
+    assert not torch.equal(frames[0], frames[1])
+    assert not torch.equal(frames[1], frames[2])

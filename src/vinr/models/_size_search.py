@@ -35,6 +35,8 @@ DIAL_PRECISION = 5e-4
 DIAL_TRIES = (0.8, 1.25, 0.6, 1.6)
 # What relative changes cost beside a relative miss: a fifth more or less as much as a miss of 0.08 %.
 STRAIN_COST = 0.02
+# Totals are at most quadratic in a number, so from 2 on one more adds at most 5/3 of what one less takes.
+MOST_UNEVEN = 2.0
 # How far a number may leave what the dial gave.
 MAX_STEP = 2
 # Beside the common shift: changes of a number, numbers changed at once, guesses counted, and repetitions.
@@ -93,22 +95,22 @@ class SizeSearch:
             raise UsageError(f"{self.target:,} numbers are too many: the largest {where} stores {largest:,}")
 
     def turn_dial(self) -> Iterator[ModelConfig]:
-        """Yield what the dial gives at the target or just below; the smallest there is if that is above.
+        """Yield what the dial gives just below the target, then just above; at its ends one alone.
 
-        Where more than sizes changes at that place, such as the channels of latents, it is held first at what
-        it was below, then at what it becomes above. Further tries hold it at what it is farther off.
+        Where more than sizes changes at that place, such as the channels of latents, that is held first at
+        what it was below, then at what it becomes above. Further tries hold it at what it is farther off.
         """
         dial, below, above = self._turn_dial(self.settings)
         known = [self._beside_sizes(below)]
         if self._beside_sizes(above) in known:
-            yield below
+            yield from (below, above)
         else:
-            yield self._turn_dial(known[0])[1]
+            yield from self._turn_dial(known[0])[1:]
         for config in (above, *(self._configure(part * dial, self.settings) for part in DIAL_TRIES)):
             kept = self._beside_sizes(config)
             if kept not in known:
                 known.append(kept)
-                yield self._turn_dial(kept)[1]
+                yield from self._turn_dial(kept)[1:]
 
     def refine(self, config: ModelConfig, *, most: int) -> ModelConfig:
         """Return a configuration near the target, at best within 0.1 %, by changing free numbers a little.
@@ -128,7 +130,7 @@ class SizeSearch:
         return best
 
     def _turn_dial(self, settings: Mapping[str, Any]) -> tuple[float, ModelConfig, ModelConfig]:
-        """Return the dial and the neighbours that enclose the target there; one twice where it will do."""
+        """Return the dial, and the neighbours there that enclose the target; one twice where it will do."""
         low, high = (math.log(end) for end in DIAL_LIMITS)
         below, above = (self._configure(end, settings) for end in DIAL_LIMITS)
         halve = False
@@ -190,13 +192,19 @@ class SizeSearch:
         """Return the sum of the squares of the relative changes since ``start``."""
         return sum(_square(number, first) for number, first in zip(self._numbers(config), start, strict=True))
 
-    def _gain(self, config: ModelConfig, numbers: Sequence[int], place: int) -> int:
-        """Return what one more at ``place`` adds to the total; 0 if neither more nor less is allowed."""
+    def _gain(self, config: ModelConfig, numbers: Sequence[int], place: int) -> float:
+        """Return what one more at ``place`` adds to the total, the mean of one more and one less.
+
+        0 if neither is allowed, or if they differ much: then the network is put together in another way, such
+        as with fewer groups of channels.
+        """
+        gains = []
         for step in (1, -1):
             changed = self._changed(config, [*numbers[:place], numbers[place] + step, *numbers[place + 1 :]])
             if changed is not None:
-                return step * (self.count(changed) - self.count(config))
-        return 0
+                gains.append(step * (self.count(changed) - self.count(config)))
+        steady = bool(gains) and 0 < max(gains) <= MOST_UNEVEN * min(gains)
+        return sum(gains) / len(gains) if steady else 0.0
 
     def _guesses(self, config: ModelConfig, start: Sequence[int], most: int) -> list[list[int]]:
         """Return the most promising numbers, as if the total were linear in each of them.
@@ -243,7 +251,7 @@ def _square(number: int, first: int) -> float:
 
 
 def _shifted(
-    here: Sequence[int], start: Sequence[int], gains: Sequence[int], deficit: int, most: int
+    here: Sequence[int], start: Sequence[int], gains: Sequence[float], deficit: int, most: int
 ) -> list[int]:
     """Return whole numbers whose gains add up to about ``deficit``, at the least squared relative changes.
 
