@@ -3,11 +3,16 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from model_checks import preset_model, preset_on_meta, smallest_size
+from vinr.config import load_preset, validate_architecture
 from vinr.errors import UsageError
-from vinr.models import VideoModel, get_model, list_models
+from vinr.models import HybridModel, Latents, VideoModel, get_model, list_models
 from vinr.models._sizing import (
     choose_strides,
     count_macs,
@@ -17,9 +22,11 @@ from vinr.models._sizing import (
     solve_size,
     taper,
 )
-from vinr.video.spec import VideoSpec
+from vinr.video.spec import Query, VideoSpec
 
-SMALLEST_DIAL, LARGEST_DIAL = 0.25, 4096.0
+LARGEST_DIAL = 4096.0
+
+EVERY_MODEL = pytest.mark.parametrize("name", list_models())
 
 
 def padding(height: int, width: int, strides: tuple[int, ...]) -> float:
@@ -75,6 +82,9 @@ def test_strides_of_any_frame_size(height: int, width: int) -> None:
     assert set(strides) <= {2, 3, 4, 5}
     assert strides[-1] == 2
     assert len(strides) <= 6
+    multiple = math.prod(strides)
+    assert multiple <= 1024
+    assert -(-height // multiple) * -(-width // multiple) <= 4096
     if min(height, width) >= 64:
         assert padding(height, width, strides) <= 0.14
     assert choose_strides(width, height) == strides
@@ -108,12 +118,12 @@ VIDEOS = st.builds(
 )
 
 
-@pytest.mark.parametrize("name", list_models())
-@settings(max_examples=12, deadline=None)
-@given(video=VIDEOS, factor=st.floats(1.0, 300.0))
+@EVERY_MODEL
+@settings(max_examples=6, deadline=None)
+@given(video=VIDEOS, factor=st.floats(1.0, 4.0) | st.floats(1.0, 300.0))
 def test_any_size_is_hit(name: str, video: VideoSpec, factor: float) -> None:
     model_class = get_model(name)
-    smallest = stored_at(model_class, video, SMALLEST_DIAL)
+    smallest = smallest_size(model_class, video)
     target = min(round(smallest * factor), stored_at(model_class, video, LARGEST_DIAL))
     config = solve_size(model_class, video, target, {})
     total = model_class.on_meta(config, video).num_stored()
@@ -125,7 +135,34 @@ def stored_at(model_class: type[VideoModel], video: VideoSpec, dial: float) -> i
     return model_class.on_meta(config, video).num_stored()
 
 
-@pytest.mark.parametrize("name", list_models())
+# A grid of single pixels, thin frames, those where padding would rather be saved than cells, and large ones.
+@EVERY_MODEL
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 9), (640, 25), (16, 2000), (2000, 16), (1, 5000), (8192, 8192)]
+)
+def test_extreme_frames_get_a_network(name: str, height: int, width: int) -> None:
+    model_class, video = get_model(name), VideoSpec(1, height, width)
+    target = 3 * smallest_size(model_class, video)
+    model = model_class.on_meta(solve_size(model_class, video, target, {}), video)
+    assert abs(model.num_stored() / target - 1) <= 0.02
+    assert all(coded >= given for coded, given in zip(model.coded_size(), (height, width), strict=True))
+
+
+# Targets between two turns of the dial: the rest is made up for by steps of single numbers.
+@EVERY_MODEL
+@pytest.mark.parametrize(("dial", "part"), [(21.3, 1.004), (33.7, 0.997), (70.2, 1.003), (110.6, 0.9985)])
+def test_solved_widths_keep_the_profile(name: str, dial: float, part: float) -> None:
+    model_class, video = get_model(name), VideoSpec(132, 640, 1280)
+    near = model_class.configure(video, width=dial, settings={})
+    target = round(part * model_class.on_meta(near, video).num_stored())
+    found = solve_size(model_class, video, target, {})
+    assert abs(model_class.on_meta(found, video).num_stored() / target - 1) <= 0.001
+    widths = zip(found.model_dump()["widths"], near.model_dump()["widths"], strict=True)
+    # One for what the dial itself moves between the two, two for the steps.
+    assert max(abs(ours - theirs) for ours, theirs in widths) <= 3
+
+
+@EVERY_MODEL
 def test_the_dial_only_raises_the_size(name: str) -> None:
     video = VideoSpec(64, 180, 320)
     totals = [stored_at(get_model(name), video, 0.25 * 1.4**step) for step in range(24)]
@@ -133,17 +170,17 @@ def test_the_dial_only_raises_the_size(name: str) -> None:
     assert totals[-1] > 20 * totals[0]
 
 
-@pytest.mark.parametrize("name", list_models())
+@EVERY_MODEL
 def test_sizes_that_cannot_be_reached_are_refused(name: str) -> None:
     model_class, video = get_model(name), VideoSpec(132, 640, 1280)
-    smallest = stored_at(model_class, video, SMALLEST_DIAL)
+    smallest = smallest_size(model_class, video)
     with pytest.raises(UsageError, match=f"too few: the smallest .* stores {smallest:,}"):
         solve_size(model_class, video, smallest // 2, {})
     with pytest.raises(UsageError, match="too many: the largest"):
         solve_size(model_class, video, 10**13, {})
 
 
-@pytest.mark.parametrize("name", list_models())
+@EVERY_MODEL
 def test_settings_that_are_wrong_are_named(name: str) -> None:
     model_class, video = get_model(name), VideoSpec(4, 64, 64)
     with pytest.raises(UsageError, match=r"architecture\.no_such_setting: no such setting; there are"):
@@ -184,3 +221,46 @@ def test_the_report_of_a_size_adds_up() -> None:
     assert size.encoder == sum(value.numel() for value in model.encoder.parameters())
     assert size.macs == count_macs(model_class, config, video)
     assert size.macs_per_pixel == size.macs / (60 * 90)
+
+
+# -- networks without values ---------------------------------------------------------------------------------
+
+
+@EVERY_MODEL
+def test_networks_without_values_have_the_same_shapes(name: str) -> None:
+    video = VideoSpec(5, 32, 64)
+    real = preset_model(f"{name}-tiny", video)
+    empty = type(real).on_meta(real.config, video, with_encoder=True)
+    shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (real, empty)]
+    assert shapes[0] == shapes[1]
+    assert all(value.is_meta for value in empty.parameters())
+    assert [value.requires_grad for value in empty.parameters()] == [
+        value.requires_grad for value in real.parameters()
+    ]
+
+
+class EmptyLatents:
+    """Latents of the right shapes, without values."""
+
+    def __init__(self, model: VideoModel) -> None:
+        self.shapes = model.per_frame_shapes()
+
+    def read(self, index_N: Tensor) -> Latents:
+        return Latents(
+            {name: torch.empty(len(index_N), *shape, device="meta") for name, shape in self.shapes.items()}
+        )
+
+
+@EVERY_MODEL
+def test_operations_are_those_that_torch_counts(name: str) -> None:
+    video = VideoSpec(5, 40, 72)
+    config = validate_architecture(get_model(name), load_preset(f"{name}-tiny").architecture)
+    model = preset_on_meta(f"{name}-tiny", video)
+    if isinstance(model, HybridModel):
+        model.attach_latents(EmptyLatents(model))
+    group_N = model.group_of(torch.arange(video.num_frames))
+    together_N = (group_N == group_N[0]).nonzero()[:, 0]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(Query.of_frames(together_N))
+    expected = counter.get_total_flops() // 2 // len(together_N)
+    assert count_macs(get_model(name), config, video) == expected > 0

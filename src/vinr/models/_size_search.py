@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -23,7 +23,7 @@ from vinr.errors import UsageError
 from vinr.models._base import ModelConfig, VideoModel
 from vinr.video.spec import VideoSpec
 
-__all__ = ["MAX_STEP", "SizeSearch"]
+__all__ = ["EFFORTS", "SizeSearch"]
 
 TOLERANCE = 0.02
 TOLERANCE_NUMBERS = 64
@@ -37,13 +37,44 @@ DIAL_TRIES = (0.8, 1.25, 0.6, 1.6)
 STRAIN_COST = 0.02
 # Totals are at most quadratic in a number, so from 2 on one more adds at most 5/3 of what one less takes.
 MOST_UNEVEN = 2.0
-# How far a number may leave what the dial gave.
-MAX_STEP = 2
-# Beside the common shift: changes of a number, numbers changed at once, guesses counted, and repetitions.
+# Smallest changes of a number: some must be multiples of the number of grids, or of groups.
+UNITS = (1, 2, 3, 4, 8)
+# Beside the common shift: changes of a number, numbers changed at once, and repetitions.
 STEPS = (1, -1, 2, -2)
 MAX_CHANGED = 3
-NUM_COUNTED = 8
 NUM_ROUNDS = 6
+
+
+class Effort(NamedTuple):
+    """By how much a number may leave what the dial gave, and how many guesses are counted at a time."""
+
+    most: int
+    num_counted: int
+
+
+# Each is made where those before were not enough; the last finds what there is around the smallest networks.
+EFFORTS = (Effort(2, 8), Effort(4096, 8), Effort(4096, 250))
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A free number: its value, that at first, the steps it may take, and what one more adds to the total."""
+
+    now: int
+    first: int
+    unit: int
+    gain: float
+
+    def strain(self, value: int) -> float:
+        """Return the square of the relative change from the first value."""
+        return ((value - self.first) / self.first) ** 2
+
+    def steps(self, deficit: float) -> set[int]:
+        """Return changes to try where ``deficit`` is missing."""
+        if not self.gain:
+            return set()
+        alone = round(deficit / (self.gain * self.unit))
+        return {self.unit * count for count in {*STEPS, alone} - {0}}
 
 
 @dataclass(frozen=True)
@@ -112,18 +143,18 @@ class SizeSearch:
                 known.append(kept)
                 yield from self._turn_dial(kept)[1:]
 
-    def refine(self, config: ModelConfig, *, most: int) -> ModelConfig:
+    def refine(self, config: ModelConfig, effort: Effort) -> ModelConfig:
         """Return a configuration near the target, at best within 0.1 %, by changing free numbers a little.
 
-        Each is changed by at most ``most``, and by as little of itself as possible.
+        Each is changed by as little of itself as possible, and at most by what ``effort`` allows.
         """
         start, best = self._numbers(config), config
         for _ in range(NUM_ROUNDS):
             if self._is_close(best):
                 break
-            guesses = (self._changed(best, numbers) for numbers in self._guesses(best, start, most))
-            known = [best, *(guess for guess in guesses if guess is not None)]
-            found = min(known, key=lambda item: self._cost(self.count(item), self._strain(item, start)))
+            guesses = (self._changed(best, numbers) for numbers in self._guesses(best, start, effort))
+            counted = [best, *(guess for guess in guesses if guess is not None)]
+            found = min(counted, key=lambda item: self._cost(self.count(item), self._strain(item, start)))
             if found is best:
                 break
             best = found
@@ -190,45 +221,50 @@ class SizeSearch:
 
     def _strain(self, config: ModelConfig, start: Sequence[int]) -> float:
         """Return the sum of the squares of the relative changes since ``start``."""
-        return sum(_square(number, first) for number, first in zip(self._numbers(config), start, strict=True))
+        pairs = zip(self._numbers(config), start, strict=True)
+        return sum(((number - first) / first) ** 2 for number, first in pairs)
 
-    def _gain(self, config: ModelConfig, numbers: Sequence[int], place: int) -> float:
-        """Return what one more at ``place`` adds to the total, the mean of one more and one less.
+    def _number(
+        self, config: ModelConfig, numbers: Sequence[int], place: int, most: int
+    ) -> tuple[int, float]:
+        """Return in which steps, up to ``most``, the number at ``place`` may change, and what one more adds.
 
-        0 if neither is allowed, or if they differ much: then the network is put together in another way, such
-        as with fewer groups of channels.
+        Steps that are not allowed, or do not add about what they take downwards, put the network together in
+        another way, such as with fewer groups of channels. 0.0 if there are no others.
         """
-        gains = []
-        for step in (1, -1):
-            changed = self._changed(config, [*numbers[:place], numbers[place] + step, *numbers[place + 1 :]])
-            if changed is not None:
-                gains.append(step * (self.count(changed) - self.count(config)))
-        steady = bool(gains) and 0 < max(gains) <= MOST_UNEVEN * min(gains)
-        return sum(gains) / len(gains) if steady else 0.0
+        for unit in UNITS:
+            gains = []
+            for step in (unit, -unit):
+                after = [*numbers[:place], numbers[place] + step, *numbers[place + 1 :]]
+                changed = self._changed(config, after) if unit <= most else None
+                if changed is not None:
+                    gains.append((self.count(changed) - self.count(config)) / step)
+            if gains and 0 < max(gains) <= MOST_UNEVEN * min(gains):
+                return unit, sum(gains) / len(gains)
+        return 1, 0.0
 
-    def _guesses(self, config: ModelConfig, start: Sequence[int], most: int) -> list[list[int]]:
+    def _guesses(self, config: ModelConfig, start: Sequence[int], effort: Effort) -> list[list[int]]:
         """Return the most promising numbers, as if the total were linear in each of them.
 
         All share in a common shift that makes up for the deficit. Around it up to three are one or two more
         or less, or as many as make up for the rest alone.
         """
-        here = self._numbers(config)
-        gains = [self._gain(config, here, place) for place in range(len(here))]
-        deficit = self.target - self.count(config)
-        middle = _shifted(here, start, gains, deficit, most)
-        left = deficit - sum(g * (m - h) for g, m, h in zip(gains, middle, here, strict=True))
-        strain = sum(_square(number, first) for number, first in zip(middle, start, strict=True))
+        here, most = self._numbers(config), effort.most
+        known = [self._number(config, here, place, most) for place in range(len(here))]
+        free = [_Number(now, first, *steps) for now, first, steps in zip(here, start, known, strict=True)]
+        middle = _shifted(free, self.target - self.count(config), most)
+        total = self.count(config) + sum(n.gain * (m - n.now) for n, m in zip(free, middle, strict=True))
+        strain = sum(number.strain(value) for number, value in zip(free, middle, strict=True))
         moves = [
-            _Move(place, step, step * gain, _square(number + step, first) - _square(number, first))
-            for place, (gain, number, first) in enumerate(zip(gains, middle, start, strict=True))
-            if gain
-            for step in {*STEPS, round(left / gain)} - {0}
-            if number + step > 0 and abs(number + step - first) <= most
+            _Move(place, step, step * number.gain, number.strain(value + step) - number.strain(value))
+            for place, (number, value) in enumerate(zip(free, middle, strict=True))
+            for step in number.steps(self.target - total)
+            if value + step > 0 and abs(value + step - number.first) <= most
         ]
 
         def promise(together: tuple[_Move, ...]) -> tuple[float, float]:
-            total = self.target - left + sum(move.gain for move in together)
-            return self._cost(total, strain + sum(move.strain for move in together))
+            gain = sum(move.gain for move in together)
+            return self._cost(total + gain, strain + sum(move.strain for move in together))
 
         choices = (
             together
@@ -237,7 +273,7 @@ class SizeSearch:
             if len({move.place for move in together}) == count
         )
         guesses = []
-        for together in nsmallest(NUM_COUNTED, choices, key=promise):
+        for together in nsmallest(effort.num_counted, choices, key=promise):
             guess = list(middle)
             for move in together:
                 guess[move.place] += move.step
@@ -245,22 +281,16 @@ class SizeSearch:
         return guesses
 
 
-def _square(number: int, first: int) -> float:
-    """Return the square of the relative change from ``first``."""
-    return ((number - first) / first) ** 2
-
-
-def _shifted(
-    here: Sequence[int], start: Sequence[int], gains: Sequence[float], deficit: int, most: int
-) -> list[int]:
-    """Return whole numbers whose gains add up to about ``deficit``, at the least squared relative changes.
+def _shifted(free: Sequence[_Number], deficit: int, most: int) -> list[int]:
+    """Return numbers whose gains add up to about ``deficit``, at the least squared relative changes.
 
     By Lagrange's rule each change is proportional to its gain times the square of its number.
     """
-    weights = [gain * first**2 for gain, first in zip(gains, start, strict=True)]
-    norm = sum(gain * weight for gain, weight in zip(gains, weights, strict=True)) or 1
+    weights = [number.gain * number.first**2 for number in free]
+    norm = sum(number.gain * weight for number, weight in zip(free, weights, strict=True)) or 1.0
     shifted = []
-    for number, first, weight in zip(here, start, weights, strict=True):
-        wanted = round(number + deficit * weight / norm)
-        shifted.append(max(min(max(wanted, first - most), first + most), 1) if weight else number)
+    for number, weight in zip(free, weights, strict=True):
+        value = number.now + number.unit * round(deficit * weight / (norm * number.unit))
+        lowest = max(number.first - most, number.now % number.unit or number.unit)
+        shifted.append(min(max(value, lowest), number.first + most) if weight else number.now)
     return shifted

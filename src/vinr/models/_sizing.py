@@ -209,15 +209,15 @@ def solve_size(
         If the target lies below the smallest size or above the largest, or nothing within 2 % (or 64 numbers)
         of it exists, or a setting is unknown or not allowed.
     """
-    from vinr.models._size_search import MAX_STEP, SizeSearch  # decoding a file does without
+    from vinr.models._size_search import EFFORTS, SizeSearch  # decoding a file does without
 
     search = SizeSearch(model_class, video, num_parameters, _checked(model_class.Config, settings))
     totals = []
     try:
         search.check_range()
-        for most in (MAX_STEP, MAX_WIDTH):
+        for effort in EFFORTS:
             for start in search.turn_dial():
-                found = search.refine(start, most=most)
+                found = search.refine(start, effort)
                 if search.is_allowed(found):
                     return found
                 totals.append(search.count(found))
