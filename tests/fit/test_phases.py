@@ -121,20 +121,14 @@ def test_pruned_weights_stay_zero_to_the_end(clip: MemoryClip) -> None:
 
 
 def test_only_latents_learn_where_that_is_asked(clip: MemoryClip) -> None:
-    before = fit(clip, tiny("hnerv", clip, epochs=4))
-    phase = '{share = 0.5, trains = "latents", learning_rate = 1.0}'
-    after = fit(clip, tiny("hnerv", clip, f"fit.phases=[{phase}]", "fit.epochs=8", epochs=8))
-    assert before.steps == after.steps == {}
-    plain, polished = (
-        fit(clip, tiny("hnerv", clip, f'fit.phases=[{{share = 0.5, trains = "{what}"}}]', epochs=4))
-        for what in ("all", "latents")
+    """Two fits that differ in the phase's rate alone: decoders agree to the bit, latents do not."""
+    slow, fast = (
+        fit(clip, tiny("hnerv", clip, f'fit.phases=[{{share=0.5, trains="latents", learning_rate={rate}}}]'))
+        for rate in (1e-6, 1.0)
     )
-    moved = {
-        name: not torch.equal(value, weights_of(plain)[name]) for name, value in weights_of(polished).items()
-    }
-    assert all(moved.values())
-    latents = [name for name, item in polished.model.stored().items() if item.role == "latent"]
-    assert latents
+    for name, item in fast.model.stored().items():
+        same = torch.equal(item.value, slow.model.stored()[name].value)
+        assert same == (item.role != "latent"), name
 
 
 def test_quality_lost_to_rounding_is_no_collapse(clip: MemoryClip) -> None:
