@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 
-from vinr.config import Preset, list_presets, load_preset, validate_architecture
+from vinr.config import list_presets, load_preset, validate_architecture
 from vinr.errors import UsageError
 from vinr.models import describe_model, get_model, list_models
 from vinr.models._sizing import describe_size
@@ -61,10 +62,13 @@ def list_preset_entries(model: str | None = None) -> list[PresetEntry]:
     if model is not None and model not in list_models():
         raise UsageError(f"unknown model {model!r}; there are {', '.join(list_models())}")
     start = "" if model is None else f"{model}-"
-    return [_describe(load_preset(name)) for name in list_presets() if name.startswith(start)]
+    return [_describe(name) for name in list_presets() if name.startswith(start)]
 
 
-def _describe(preset: Preset) -> PresetEntry:
+# Presets belong to the installed package: they do not change while it runs.
+@cache
+def _describe(name: str) -> PresetEntry:
+    preset = load_preset(name)
     paper = preset.paper
     if paper is None:
         raise UsageError(f"preset {preset.name} does not state the video it is for; add a paper table to it")

@@ -14,6 +14,7 @@ from clips import MemoryClip, moving_shapes
 from vinr.config import Preset, load_preset, validate_architecture
 from vinr.errors import FitError, InputError, UsageError
 from vinr.fit import Collapsed, Event, Resumed, RoundDone, fit
+from vinr.fit import learner as learner_module
 from vinr.fit import loop as loop_module
 from vinr.fit.tasks import Reconstruct
 from vinr.models import get_model, list_models
@@ -137,13 +138,13 @@ class _Sabotage(Reconstruct):
 
 def test_collapse_rolls_back_and_lowers_the_rate(clip: MemoryClip, monkeypatch: pytest.MonkeyPatch) -> None:
     models: list[torch.nn.Module] = []
-    build = loop_module.build_model
+    build = learner_module.build_model
 
     def remember(*args: object) -> torch.nn.Module:
         models.append(build(*args))  # type: ignore[arg-type]
         return models[0]
 
-    monkeypatch.setattr(loop_module, "build_model", remember)
+    monkeypatch.setattr(learner_module, "build_model", remember)
     events: list[Event] = []
     result = fit(
         clip, tiny(list_models()[0], clip, epochs=6), _Sabotage(models, at=10), on_event=events.append
