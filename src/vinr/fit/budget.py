@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 __all__ = ["Budget"]
 
+MOST_RESERVED = 0.25
+
 
 @dataclass(frozen=True)
 class Budget:
     """How long a fit lasts: a number of steps, or seconds of work (then the schedule follows the clock).
 
-    ``reserve_epochs`` of measured epoch time are left unspent of ``seconds``, for what comes after the fit.
+    ``reserve_epochs`` of measured epoch time are left unspent of ``seconds``, for what comes after the fit; a
+    quarter of them at most, since the first steps, or a busy machine, may be slow beyond measure.
     """
 
     num_steps: int
@@ -22,5 +25,5 @@ class Budget:
         """Return how much of the budget is used, 0 to 1."""
         if self.seconds is None:
             return min(steps_done / self.num_steps, 1.0)
-        usable = max(self.seconds - self.reserve_epochs * epoch_seconds, 1e-3)
-        return min(seconds_done / usable, 1.0)
+        reserve = min(self.reserve_epochs * epoch_seconds, MOST_RESERVED * self.seconds)
+        return min(seconds_done / (self.seconds - reserve), 1.0)
