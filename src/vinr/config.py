@@ -21,6 +21,7 @@ __all__ = [
     "Phase",
     "Preset",
     "Schedule",
+    "apply_overrides",
     "default_model",
     "describe_validation",
     "list_presets",
@@ -51,9 +52,12 @@ class Phase(Settings):
     """
 
     share: float = Field(gt=0, le=1, description="part of the whole fit, 0 to 1; the plain fit has the rest")
-    learning_rate: float = Field(0.3, gt=0, le=10, description="full rates, as a multiple of the plain fit's")
-    schedule: Schedule = Field(
-        default_factory=lambda: Schedule(warmup=0.05), description="learning rate over the phase"
+    learning_rate: float = Field(1.0, gt=0, le=10, description="full rates, as a multiple of the plain fit's")
+    schedule: Schedule | None = Field(
+        None, description="learning rate over the phase; none: the schedule before it spans this phase too"
+    )
+    optimizer: Literal["adam", "adamw", "muon"] | None = Field(
+        None, description="update rule of the phase; none: that of the fit"
     )
     sparsity: float = Field(
         0.0, ge=0, lt=1, description="part of all numbers that is zero from the start of the phase on"
@@ -170,6 +174,15 @@ class CompressSettings(Settings):
     weight_scales: Literal["tensor", "channel"] = Field(
         "tensor", description="one step a tensor, or one an output channel"
     )
+    steps: Literal["range", "mse"] = Field(
+        "range", description="steps that no phase learns: from the range, or of least squared error (clips)"
+    )
+    rounding: Literal["nearest", "rdo"] = Field(
+        "nearest", description="to the nearest level, or to a neighbour that saves more bits than it errs"
+    )
+    rdo_weight: float = Field(
+        0.05, ge=0, le=100, description="what a bit is worth under rounding = rdo, in squared steps"
+    )
 
 
 class PaperSize(Settings):
@@ -241,7 +254,7 @@ def _parse_value(text: str) -> Any:
         return text
 
 
-def _override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Apply ``key.sub=value`` to nested dictionaries; a value is TOML, or else plain text."""
     for item in overrides:
         key, equals, text = item.partition("=")
@@ -330,6 +343,6 @@ def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrid
         "compress": {**tree.get("compress", {}), **table.get("compress", {})},
     }
     try:
-        return Preset.model_validate(_override(values, rest))
+        return Preset.model_validate(apply_overrides(values, rest))
     except ValidationError as error:
         raise UsageError(f"preset {name}: {describe_validation(error)}") from None

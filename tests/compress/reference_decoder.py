@@ -168,18 +168,38 @@ def read_levels(model: Model, decoder: RangeDecoder) -> None:
 
 @dataclass
 class Weights:
-    """``symbols`` and ``step_codes`` of each tensor by name; ``latents``: (name, slice shape, model)."""
+    """``symbols`` and ``step_codes`` of each tensor by name; ``latents``: (name, slice shape, model, model
+    of a chunk's first slice where the others are predicted).
+    """
 
     symbols: dict[str, list[int]]
     step_codes: dict[str, list[int]]
-    latents: list[tuple[str, tuple[int, ...], Model]]
+    latents: list[tuple[str, tuple[int, ...], Model, Model | None]]
 
 
-def decode_weights(payload: bytes, shapes: dict[str, tuple[tuple[int, ...], bool]]) -> Weights:
-    """Decode section WEIGHTS; ``shapes``: name → shape (of a slice, if per-frame) and whether per-frame."""
+def add_up(first: list[int], differences: list[int]) -> list[int]:
+    """Return the symbols of all steps of time."""
+    symbols = list(first)
+    for difference in differences:
+        symbols.append(symbols[-len(first)] + difference)
+        if abs(symbols[-1]) > 2**24:
+            raise ValueError("a sum that is no symbol")
+    return symbols
+
+
+def decode_weights(
+    payload: bytes,
+    shapes: dict[str, tuple[tuple[int, ...], bool]],
+    rows_per_step: dict[str, int] | None = None,
+) -> Weights:
+    """Decode section WEIGHTS.
+
+    ``shapes``: name → shape (of a slice, if per-frame) and whether per-frame. ``rows_per_step``: name → rows
+    in a step of time, of the other tensors that run over time.
+    """
     data = Bytes(payload)
     models: list[Model] = []
-    uses: dict[int, list[tuple[str, bool, int]]] = {}
+    uses: dict[int, list[tuple[str, str, int]]] = {}
 
     def refer(number: int) -> int:
         if number == 0:
@@ -190,34 +210,50 @@ def decode_weights(payload: bytes, shapes: dict[str, tuple[tuple[int, ...], bool
     names = [n for n in shapes if not shapes[n][1]] + sorted(n for n in shapes if shapes[n][1])
     for name in names:
         shape, per_frame = shapes[name]
+        rows = (rows_per_step or {}).get(name, 0)
         coded = data.varint()
         model = refer(coded // 2)
-        if per_frame:
-            found.latents.append((name, shape, models[model]))
-        else:
-            uses.setdefault(model, []).append((name, False, prod(shape)))
-        if coded % 2:
-            uses.setdefault(refer(data.varint()), []).append((name, True, shape[0]))
-        else:
+        second = refer(data.varint()) if coded % 2 else None
+        if second is None or per_frame or rows:
             found.step_codes[name] = [data.u16()]
+        if per_frame:
+            found.latents.append((name, shape, models[model], None if second is None else models[second]))
+            continue
+        num_first = rows * prod(shape[1:]) if second is not None else 0
+        uses.setdefault(model, []).append((name, "later" if rows else "all", prod(shape) - num_first))
+        if second is not None:
+            uses.setdefault(second, []).append(
+                (name, "first", num_first) if rows else (name, "steps", shape[0])
+            )
+    parts: dict[tuple[str, str], list[int]] = {}
     decoder = RangeDecoder(payload[data.at :])
     for number, model in enumerate(models):
         read_levels(model, decoder)
         arrays = uses.get(number, [])
         symbols = model.symbols(decoder, sum(length for _, _, length in arrays))
-        for name, is_steps, length in arrays:
-            part, symbols = symbols[:length], symbols[length:]
-            if is_steps:
-                found.step_codes[name] = [16 * t for t in part]
-            else:
-                found.symbols[name] = part
+        for name, what, length in arrays:
+            parts[name, what], symbols = symbols[:length], symbols[length:]
+    for (name, what), part in parts.items():
+        if what == "steps":
+            found.step_codes[name] = [16 * t for t in part]
+        elif what == "later":
+            found.symbols[name] = add_up(parts[name, "first"], part) if (name, "first") in parts else part
+        elif what == "all":
+            found.symbols[name] = part
     return found
 
 
 def decode_chunk(payload: bytes, weights: Weights, num_frames: int) -> dict[str, list[int]]:
     """Decode a chunk of ``num_frames`` frames to symbols by name."""
     decoder = RangeDecoder(payload)
-    return {name: model.symbols(decoder, num_frames * prod(shape)) for name, shape, model in weights.latents}
+    found = {}
+    for name, shape, model, first_model in weights.latents:
+        if first_model is None:
+            found[name] = model.symbols(decoder, num_frames * prod(shape))
+        else:
+            first = first_model.symbols(decoder, prod(shape))
+            found[name] = add_up(first, model.symbols(decoder, (num_frames - 1) * prod(shape)))
+    return found
 
 
 def step(code: int) -> float:

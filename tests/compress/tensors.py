@@ -1,10 +1,13 @@
-"""Tensors shaped and spread like those of a small fitted network."""
+"""Tensors shaped and spread like those of a small fitted network, and what a file makes of them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from vinr.compress import ChunkDecoder, PackedTensors, unpack_fixed
 from vinr.models import StoredTensor
 
 SMALL = {"stem": (24, 12), "block": (40, 6, 3, 3), "head": (3, 10, 3, 3)}
@@ -41,3 +44,45 @@ def network(
         latent += rng.normal(0, 0.3, (1, *slice_shape))
         stored["latents.frame"] = StoredTensor(torch.tensor(latent, dtype=torch.float32), "latent", True)
     return stored
+
+
+def random_walk(num_steps: int, *shape: int, pace: float = 0.05, seed: int = 0) -> torch.Tensor:
+    """Return numbers that change little from one step of time to the next."""
+    rng = np.random.default_rng(seed)
+    start, moves = rng.normal(0, 1, (1, *shape)), rng.normal(0, pace, (num_steps - 1, *shape))
+    return torch.tensor(np.concatenate([start, moves]).cumsum(0), dtype=torch.float32)
+
+
+def as_expected(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Return what a reader knows before it reads: shapes, no values, one slice of per-frame tensors."""
+    expected = {}
+    for name, item in stored.items():
+        shape = (1, *item.value.shape[1:]) if item.per_frame else item.value.shape
+        expected[name] = replace(item, value=torch.empty(shape, device="meta"))
+    return expected
+
+
+def unpack(packed: PackedTensors, stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Decode everything."""
+    tensors, chunks = unpack_fixed(packed.fixed, as_expected(stored), packed.frames_per_chunk)
+    for name, item in stored.items():
+        if item.per_frame:
+            tensors[name] = replace(item, value=decode_all(chunks, packed, item.value.shape[0])[name])
+    return tensors
+
+
+def decode_all(chunks: ChunkDecoder, packed: PackedTensors, num_frames: int) -> dict[str, torch.Tensor]:
+    size = packed.frames_per_chunk
+    parts = [
+        chunks.decode(payload, min(size, num_frames - number * size))
+        for number, payload in enumerate(packed.chunks)
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def assert_same(found: dict[str, StoredTensor], wanted: dict[str, StoredTensor]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, item in wanted.items():
+        assert found[name].role == item.role
+        assert found[name].value.dtype == torch.float32
+        assert torch.equal(found[name].value, item.value), name

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,16 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress import reference_decoder as reference
-from compress.tensors import HNERV_SHAPES, SMALL, network
+from compress.tensors import HNERV_SHAPES, SMALL, as_expected, assert_same, network, unpack
 from vinr.bitstream import Clip, ContainerWriter, Header, Network, SectionKind
-from vinr.compress import (
-    ChunkDecoder,
-    PackedTensors,
-    network_sizes,
-    pack_tensors,
-    quantized,
-    unpack_fixed,
-)
+from vinr.compress import network_sizes, pack_tensors, quantized, unpack_fixed
 from vinr.compress.accounting import share_bytes
 from vinr.compress.quantize import quantize
 from vinr.config import CompressSettings
@@ -28,41 +19,6 @@ from vinr.errors import BitstreamError, FitError
 from vinr.models import StoredTensor
 
 BY_CHANNEL = CompressSettings(weight_scales="channel")
-
-
-def as_expected(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Return what a reader knows before it reads: shapes, no values, one slice of per-frame tensors."""
-    expected = {}
-    for name, item in stored.items():
-        shape = (1, *item.value.shape[1:]) if item.per_frame else item.value.shape
-        expected[name] = replace(item, value=torch.empty(shape, device="meta"))
-    return expected
-
-
-def unpack(packed: PackedTensors, stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Decode everything."""
-    tensors, chunks = unpack_fixed(packed.fixed, as_expected(stored), packed.frames_per_chunk)
-    for name, item in stored.items():
-        if item.per_frame:
-            tensors[name] = replace(item, value=decode_all(chunks, packed, item.value.shape[0])[name])
-    return tensors
-
-
-def decode_all(chunks: ChunkDecoder, packed: PackedTensors, num_frames: int) -> dict[str, torch.Tensor]:
-    size = packed.frames_per_chunk
-    parts = [
-        chunks.decode(payload, min(size, num_frames - number * size))
-        for number, payload in enumerate(packed.chunks)
-    ]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def assert_same(found: dict[str, StoredTensor], wanted: dict[str, StoredTensor]) -> None:
-    assert found.keys() == wanted.keys()
-    for name, item in wanted.items():
-        assert found[name].role == item.role
-        assert found[name].value.dtype == torch.float32
-        assert torch.equal(found[name].value, item.value), name
 
 
 @pytest.mark.parametrize(
@@ -116,7 +72,7 @@ def test_a_decoder_written_from_the_document_reads_the_same(settings_: CompressS
     packed = pack_tensors(stored, settings_, 2)
     shapes = {name: (tuple(i.value.shape[i.per_frame :]), i.per_frame) for name, i in stored.items()}
     weights = reference.decode_weights(packed.fixed, shapes)
-    assert {model.kind for _, _, model in weights.latents} == {1, 2}
+    assert {model.kind for _, _, model, _ in weights.latents} == {1, 2}
     wanted = quantized(stored, settings_)
     for name, symbols in weights.symbols.items():
         value = wanted[name].value.numpy()
@@ -213,6 +169,21 @@ def test_components_are_the_same_for_writer_and_reader() -> None:
     for component in packed.components:
         assert 0 < component.side_bytes <= component.num_bytes
         assert component.num_bytes <= component.side_bytes + component.ideal_bits / 8 + 9
+
+
+def test_tensors_that_share_a_model_have_their_own_bits() -> None:
+    stored = {}
+    for name, inner in (("calm", 0.02), ("wild", 0.6)):
+        value = torch.linspace(-inner, inner, 40)
+        value[0], value[-1] = -1, 1
+        stored[name] = StoredTensor(value[torch.randperm(40)], "weight")
+    packed = pack_tensors(stored, CompressSettings())
+    calm, wild = packed.components
+    # A reference and a step code: the model is the other tensor's.
+    assert wild.side_bytes == 3
+    assert calm.ideal_bits < wild.ideal_bits - 50
+    stream_bits = 8 * (packed.num_bytes - calm.side_bytes - wild.side_bytes)
+    assert -8 < stream_bits - packed.ideal_bits < 9
 
 
 @given(st.integers(0, 10**6), st.lists(st.floats(0, 1e6), min_size=1, max_size=20))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vinr.compress.entropy import StreamReader, StreamWriter, Symbols
-from vinr.compress.unpack import Layout, check_budget, open_fixed
+from vinr.compress.entropy import StreamWriter, Symbols
+from vinr.compress.unpack import ArrayKey, Layout, open_fixed
 from vinr.errors import BitstreamError
 from vinr.models import Role, StoredTensor
 
@@ -45,7 +45,7 @@ def share_bytes(num_bytes: int, weights: Sequence[float]) -> list[int]:
 
 def component_sizes(
     layout: Layout,
-    arrays: Mapping[tuple[int, bool], Symbols],
+    arrays: Mapping[ArrayKey, Symbols],
     stream_bytes: int,
     latent_bits: Mapping[str, float],
     latent_elements: Mapping[str, int],
@@ -95,35 +95,29 @@ def network_sizes(
     bits = {record.tensor.name: 0.0 for record in latents}
     elements = dict.fromkeys(bits, 0)
     for num_frames, chunk in chunks:
-        what = "a chunk of latents"
-        check_budget(num_frames * sum(record.tensor.num_elements for record in latents), len(chunk), what)
-        reader = StreamReader(chunk, what)
-        for record in latents:
-            model, tensor = layout.models[record.model], record.tensor
-            symbol_S = reader.read(model, num_frames * tensor.num_elements)
-            bits[tensor.name] += StreamWriter().write(model, symbol_S)
-            elements[tensor.name] += symbol_S.shape[0]
+        for record, parts in layout.read_chunk(chunk, num_frames):
+            for model, symbol_S in parts:
+                bits[record.tensor.name] += StreamWriter().write(model, symbol_S)
+                elements[record.tensor.name] += symbol_S.shape[0]
     chunk_bytes = sum(len(chunk) for _, chunk in chunks)
     return component_sizes(layout, arrays, stream_bytes, bits, elements, chunk_bytes)
 
 
-def _bits_of_records(
-    layout: Layout, arrays: Mapping[tuple[int, bool], Symbols]
-) -> tuple[list[float], list[float]]:
-    """Return the bits of each record's elements, and of its steps and tables."""
+def _bits_of_records(layout: Layout, arrays: Mapping[ArrayKey, Symbols]) -> tuple[list[float], list[float]]:
+    """Return the bits of each record's elements, and of its quantisation steps and tables."""
     value_bits, side_bits = [0.0] * len(layout.records), [0.0] * len(layout.records)
     definers: dict[int | None, int] = {}
     for number, record in enumerate(layout.records):
         definers.setdefault(record.model, number)
-        definers.setdefault(record.step_model, number)
+        definers.setdefault(record.second_model, number)
     for number, model in enumerate(layout.models):
         side_bits[definers[number]] += StreamWriter().write_levels(model)
         uses = layout.arrays_of(number)
         if not uses:
             continue
-        symbol_S = np.concatenate([arrays[use] for use in uses])
-        bits_a_symbol = StreamWriter().write(model, symbol_S) / max(symbol_S.shape[0], 1)
-        for use in uses:
-            owner, is_steps = use
-            (side_bits if is_steps else value_bits)[owner] += bits_a_symbol * layout.num_symbols(use)
+        bits_S = StreamWriter().write_priced(model, np.concatenate([arrays[use] for use in uses]))
+        ends = np.cumsum([layout.num_symbols(use) for use in uses])
+        for (owner, is_second), part_S in zip(uses, np.split(bits_S, ends[:-1]), strict=True):
+            is_side = is_second and layout.records[owner].has_channel_steps
+            (side_bits if is_side else value_bits)[owner] += float(part_S.sum())
     return value_bits, side_bits

@@ -8,11 +8,12 @@
 The coder is constriction's. It takes float64 probabilities, which it turns into 24-bit integers; given the
 entries of a table less one, whose sum is 2²⁴ less the number of entries, that conversion is exact.
 
-Axes: H entries of a table, S symbols.
+Axes: H entries of a table, S symbols, T steps of time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Final
@@ -38,6 +39,7 @@ from vinr.compress.tables import (
 from vinr.errors import BitstreamError
 
 __all__ = [
+    "LARGEST_SYMBOL",
     "MAX_SHIFT",
     "MAX_SIZE",
     "Kind",
@@ -45,11 +47,13 @@ __all__ = [
     "StreamWriter",
     "SymbolModel",
     "Symbols",
+    "accumulate",
+    "differences",
 ]
 
 Symbols = NDArray[np.int32]
 
-MAX_LOW: Final = 1 << 24
+LARGEST_SYMBOL: Final = 1 << 24
 MAX_SIZE: Final = 1 << 17
 MAX_SHIFT: Final = 5
 WORD_BYTES: Final = 4
@@ -123,9 +127,11 @@ class SymbolModel:
         BitstreamError
             If the definition is outside the limits of the format.
         """
-        low, size = reader.zigzag(MAX_LOW), reader.varint(MAX_SIZE)
-        if size < 1 or low + size - 1 > MAX_LOW:
-            raise BitstreamError(f"a model has {size} symbols from {low}; the last one may be {MAX_LOW}")
+        low, size = reader.zigzag(LARGEST_SYMBOL), reader.varint(MAX_SIZE)
+        if size < 1 or low + size - 1 > LARGEST_SYMBOL:
+            raise BitstreamError(
+                f"a model has {size} symbols from {low}; the last one may be {LARGEST_SYMBOL}"
+            )
         model = cls(low, size)
         if model.is_constant:
             return model
@@ -171,35 +177,39 @@ class StreamWriter:
 
     def write(self, model: SymbolModel, symbol_S: Symbols) -> float:
         """Write ``symbol_S``, all in the range of ``model``. Return the bits the tables assign to them."""
+        return float(self.write_priced(model, symbol_S).sum())
+
+    def write_priced(self, model: SymbolModel, symbol_S: Symbols) -> NDArray[np.float64]:
+        """Write as :meth:`write` does; return the bits of each symbol."""
         if model.is_constant or not symbol_S.shape[0]:
-            return 0.0
+            return np.zeros(symbol_S.shape[0])
         offset_S = symbol_S - np.int32(model.low)
-        high_S = offset_S >> model.shift
-        num_bits = self._write_high(model, high_S)
+        bits_S = self._write_high(model, offset_S >> model.shift)
         if model.shift:
             low_S = offset_S & np.int32((1 << model.shift) - 1)
             self._encoder.encode(low_S, _categorical(uniform_table(model.shift)))
-            num_bits += model.shift * low_S.shape[0]
-        return num_bits
+            bits_S += model.shift
+        return bits_S
 
-    def _write_high(self, model: SymbolModel, high_S: Symbols) -> float:
+    def _write_high(self, model: SymbolModel, high_S: Symbols) -> NDArray[np.float64]:
         if model.num_entries == 1:
-            return 0.0
+            return np.zeros(high_S.shape[0])
         if model.kind is not Kind.ADAPTIVE:
             return self._write_block(model.table(), high_S)
         counts = Counts(model.table(), model.weight)
-        num_bits, start = 0.0, 0
+        bits_S, start = np.empty(high_S.shape[0]), 0
         while start < high_S.shape[0]:
             length, table_H = counts.block()
             block_S = high_S[start : start + length]
-            num_bits += self._write_block(table_H, block_S)
+            bits_S[start : start + length] = self._write_block(table_H, block_S)
             counts.update(block_S)
             start += length
-        return num_bits
+        return bits_S
 
-    def _write_block(self, table_H: Integers, symbol_S: Symbols) -> float:
+    def _write_block(self, table_H: Integers, symbol_S: Symbols) -> NDArray[np.float64]:
         self._encoder.encode(symbol_S, _categorical(table_H))
-        return float((TABLE_BITS - np.log2(table_H))[symbol_S].sum())
+        bits_S: NDArray[np.float64] = (TABLE_BITS - np.log2(table_H))[symbol_S]
+        return bits_S
 
     def finish(self) -> bytes:
         """Return the stream, as short as it can be: zero bytes at its end are left out."""
@@ -277,3 +287,30 @@ class StreamReader:
             # This is how constriction reports data that no encoder can have written.
             raise BitstreamError(f"{self._what} is no stream of the range coder; it is damaged") from None
         return symbol_S
+
+
+def differences(symbol_TS: Symbols) -> tuple[Symbols, Symbols]:
+    """Return the symbols of the first step of time, and the differences of each later step to the one before.
+
+    Both are flat; :func:`accumulate` is the way back. Axis S may be several, or none.
+    """
+    return symbol_TS[0].ravel(), np.diff(symbol_TS, axis=0).ravel()
+
+
+def accumulate(part_S: Sequence[Symbols], num_steps: int, what: str) -> Symbols:
+    """Return the symbols of all ``num_steps`` steps of time, flat, from what :func:`differences` returned.
+
+    Raises
+    ------
+    BitstreamError
+        If a sum is no symbol of the format; ``what`` names the section.
+    """
+    coded_S = np.concatenate(part_S)
+    # Sums of 64 bits do not wrap: there would have to be 2³⁹ steps.
+    symbol_TS = coded_S.reshape(num_steps, coded_S.shape[0] // max(num_steps, 1)).cumsum(0, dtype=np.int64)
+    if symbol_TS.size and max(-int(symbol_TS.min()), int(symbol_TS.max())) > LARGEST_SYMBOL:
+        raise BitstreamError(
+            f"{what} has differences that add up to more than ±{LARGEST_SYMBOL}; it is damaged"
+        )
+    flat: Symbols = symbol_TS.astype(np.int32).ravel()
+    return flat

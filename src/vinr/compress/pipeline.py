@@ -4,12 +4,15 @@
 
     StoredTensor ─> quantize ─┬─> small arrays grouped ─> a model each ─> records + one stream     = WEIGHTS
                               └─> per-frame slices ────> a static model ─> one stream a few frames = CHUNKS
+
+What changes little over time is coded as differences (:mod:`vinr.compress.prediction`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -17,26 +20,34 @@ from torch import Tensor
 
 from vinr.bitstream import pack_varint
 from vinr.compress.accounting import ComponentSize, component_sizes
-from vinr.compress.entropy import StreamWriter, SymbolModel, Symbols
+from vinr.compress.entropy import StreamWriter, SymbolModel, Symbols, differences
+from vinr.compress.prediction import code_latents, predict_tensor
 from vinr.compress.quantize import (
     CHANNEL_CODE_UNIT,
     QuantizedTensor,
     dequantize,
+    nearest,
     quantize,
     quantize_to_steps,
 )
 from vinr.compress.roles import bits_of, is_channelwise
-from vinr.compress.search import choose_model, group_small
-from vinr.compress.unpack import BUDGET, STEP_BYTES, Layout, Record, TensorShape, check_budget, ordered_shapes
+from vinr.compress.rounding import round_for_rate
+from vinr.compress.search import group_small, price_model
+from vinr.compress.unpack import (
+    STEP_BYTES,
+    ArrayKey,
+    Layout,
+    Record,
+    TensorShape,
+    check_budget,
+    ordered_shapes,
+)
 from vinr.config import CompressSettings
 from vinr.errors import BitstreamError, FitError
 from vinr.models import StoredTensor
 
-__all__ = ["PackedTensors", "pack_tensors", "quantized"]
+__all__ = ["PackedTensors", "pack_tensors", "quantized", "quantized_symbols"]
 
-# What a chunk costs besides its content: its size and checksum in the index, and the rounding of its stream.
-CHUNK_OVERHEAD_BYTES = 6
-OVERHEAD_SHARE = 0.005
 # An entry of the index: kind, owner, number of parts; and a checksum for each part.
 ENTRY_BYTES, CRC_BYTES = 7, 4
 NO_STEPS: Mapping[str, Tensor] = MappingProxyType({})
@@ -76,10 +87,31 @@ class PackedTensors:
 def _quantize(
     name: str, item: StoredTensor, settings: CompressSettings, steps: Mapping[str, Tensor]
 ) -> QuantizedTensor:
+    by_weight = partial(round_for_rate, rdo_weight=settings.rdo_weight)
+    rounding = nearest if settings.rounding == "nearest" else by_weight
     if name in steps:
-        return quantize_to_steps(item.value, steps[name], name=name)
-    by_channel = is_channelwise(item, settings)
-    return quantize(item.value, bits_of(item.role, settings), name=name, by_channel=by_channel)
+        return quantize_to_steps(item.value, steps[name], name=name, rounding=rounding)
+    return quantize(
+        item.value,
+        bits_of(item.role, settings),
+        name=name,
+        by_channel=is_channelwise(item, settings),
+        steps=settings.steps,
+        rounding=rounding,
+    )
+
+
+def quantized_symbols(
+    stored: Mapping[str, StoredTensor], settings: CompressSettings, *, steps: Mapping[str, Tensor] = NO_STEPS
+) -> dict[str, QuantizedTensor]:
+    """Return the symbols and steps of all tensors as :func:`pack_tensors` writes them, by name.
+
+    Raises
+    ------
+    FitError
+        If a value is not finite, or too large to store.
+    """
+    return {name: _quantize(name, item, settings, steps) for name, item in stored.items()}
 
 
 def quantized(
@@ -92,10 +124,8 @@ def quantized(
     FitError
         If a value is not finite, or too large to store.
     """
-    return {
-        name: replace(item, value=dequantize(_quantize(name, item, settings, steps)))
-        for name, item in stored.items()
-    }
+    coded = quantized_symbols(stored, settings, steps=steps)
+    return {name: replace(item, value=dequantize(coded[name])) for name, item in stored.items()}
 
 
 def pack_tensors(
@@ -112,10 +142,10 @@ def pack_tensors(
     stored
         All tensors, in the model's order. Per-frame tensors have as many slices as the network has frames.
     settings
-        Bits of each role, and whether weights have a step a channel.
+        Bits of each role, whether weights have a step a channel, and how steps and symbols are chosen.
     frames_per_chunk
         Frames whose latents are coded together. None: 1, or the least power of two with which chunks cost at
-        most 0.5 % of the total besides their content.
+        most 0.5 % of the total besides their content; more, up to 16, where prediction gains by it.
     steps
         Name → steps that a fit has learned, one or one for each index of the first axis; all others follow
         from ``settings``.
@@ -126,20 +156,14 @@ def pack_tensors(
         If a value is not finite or too large, or if so much is constant that the file would be refused as
         hostile.
     """
-    coded = {name: _quantize(name, item, settings, steps) for name, item in stored.items()}
+    coded = quantized_symbols(stored, settings, steps=steps)
     shapes = ordered_shapes(stored)
-    layout, arrays, packed_records = _plan(shapes, coded)
+    layout, arrays, packed_records, frames_per_chunk = _plan(shapes, coded, frames_per_chunk)
     stream = _write_stream(layout, arrays)
     fixed = packed_records + stream
     _refuse_unreadable(sum(s.num_elements for s in shapes if not s.per_frame), fixed, "the network")
     latents = [record for record in layout.records if record.tensor.per_frame]
-    chunks: list[bytes] = []
-    latent_bits: dict[str, float] = {}
-    if not latents:
-        frames_per_chunk = 0
-    else:
-        frames_per_chunk = frames_per_chunk or _frames_per_chunk(layout, latents, coded, len(fixed))
-        chunks, latent_bits = _pack_chunks(layout, latents, coded, frames_per_chunk)
+    chunks, latent_bits = _pack_chunks(layout, latents, coded, frames_per_chunk)
     elements = {record.tensor.name: coded[record.tensor.name].symbols.size for record in latents}
     components = component_sizes(
         layout, arrays, len(stream), latent_bits, elements, sum(len(chunk) for chunk in chunks)
@@ -148,43 +172,62 @@ def pack_tensors(
 
 
 def _plan(
-    shapes: list[TensorShape], coded: Mapping[str, QuantizedTensor]
-) -> tuple[Layout, dict[tuple[int, bool], Symbols], bytes]:
-    """Choose all models; return the layout, the arrays of the stream, and the packed records."""
-    arrays: dict[tuple[int, bool], Symbols] = {}
-    for number, shape in enumerate(shapes):
-        item = coded[shape.name]
-        if not shape.per_frame:
-            arrays[number, False] = item.symbols.ravel()
-        if item.is_channelwise:
-            arrays[number, True] = np.array(item.step_codes, dtype=np.int32) // CHANNEL_CODE_UNIT
-    models: list[SymbolModel] = []
-    model_of: dict[tuple[int, bool], int] = {}
-    for group in _groups(arrays):
-        model_of |= dict.fromkeys(group, len(models))
-        models.append(choose_model(np.concatenate([arrays[member] for member in group])))
+    shapes: list[TensorShape], coded: Mapping[str, QuantizedTensor], frames_per_chunk: int | None
+) -> tuple[Layout, dict[ArrayKey, Symbols], bytes, int]:
+    """Choose all models; return layout, arrays of the stream, packed records, and frames in a chunk."""
+    arrays = _arrays(shapes, coded)
+    groups = _groups(shapes, arrays)
+    priced = [price_model(np.concatenate([arrays[member] for member in group])) for group in groups]
+    models = [own.model for own in priced]
+    model_of = {member: number for number, group in enumerate(groups) for member in group}
+    latents = [coded[shape.name].symbols for shape in shapes if shape.per_frame]
+    frames_per_chunk, codings = code_latents(
+        latents, sum(own.num_bits for own in priced) / 8, frames_per_chunk
+    )
+    for number, coding in enumerate(codings, len(shapes) - len(latents)):
+        model_of[number, False] = len(models)
+        models.append(coding.model)
+        if coding.first_model is not None:
+            models += [coding.first_model] if coding.first_model != coding.model else []
+            model_of[number, True] = len(models) - 1
     records, packed, num_defined = [], b"", 0
     for number, shape in enumerate(shapes):
-        item = coded[shape.name]
-        if shape.per_frame:
-            model_of[number, False] = len(models)
-            models.append(choose_model(item.symbols.ravel(), static=True))
-        model, step_model = model_of[number, False], model_of.get((number, True))
-        record = Record(shape, model, 0 if item.is_channelwise else item.step_codes[0], step_model)
+        model, second_model = model_of[number, False], model_of.get((number, True))
+        step_codes = coded[shape.name].step_codes
+        record = Record(shape, model, 0 if len(step_codes) > 1 else step_codes[0], second_model)
         packed_record = _pack_record(record, models, num_defined)
-        num_defined = max(num_defined, model + 1, (step_model or 0) + 1)
+        num_defined = max(num_defined, model + 1, (second_model or 0) + 1)
         records.append(replace(record, num_bytes=len(packed_record)))
         packed += packed_record
-    return Layout(tuple(records), tuple(models)), arrays, packed
+    return Layout(tuple(records), tuple(models)), arrays, packed, frames_per_chunk
 
 
-def _groups(arrays: Mapping[tuple[int, bool], Symbols]) -> list[list[tuple[int, bool]]]:
+def _arrays(shapes: list[TensorShape], coded: Mapping[str, QuantizedTensor]) -> dict[ArrayKey, Symbols]:
+    """Return what section WEIGHTS codes: symbols and channels' steps, or differences and first steps."""
+    arrays: dict[ArrayKey, Symbols] = {}
+    for number, shape in enumerate(shapes):
+        item = coded[shape.name]
+        if item.is_channelwise and shape.is_over_time:
+            raise ValueError(f"{shape.name} runs over time and has {len(item.step_codes)} quantisation steps")
+        if shape.per_frame:
+            continue
+        arrays[number, False] = item.symbols.ravel()
+        if item.is_channelwise:
+            arrays[number, True] = np.array(item.step_codes, dtype=np.int32) // CHANNEL_CODE_UNIT
+        if shape.rows_per_step:
+            parts = predict_tensor(arrays[number, False], shape.shape[0] // shape.rows_per_step)
+            if parts is not None:
+                arrays[number, True], arrays[number, False] = parts
+    return arrays
+
+
+def _groups(shapes: list[TensorShape], arrays: Mapping[ArrayKey, Symbols]) -> list[list[ArrayKey]]:
     """Return the arrays grouped by model, in order of definition. Steps are never coded with elements."""
     groups = []
     for is_steps in (False, True):
-        keys = [key for key in arrays if key[1] == is_steps]
+        keys = [key for key in arrays if (key[1] and not shapes[key[0]].is_over_time) == is_steps]
         groups += [[keys[member] for member in group] for group in group_small([arrays[key] for key in keys])]
-    return sorted(groups)
+    return sorted(sorted(group) for group in groups)
 
 
 def _pack_record(record: Record, models: Sequence[SymbolModel], num_defined: int) -> bytes:
@@ -197,13 +240,13 @@ def _pack_record(record: Record, models: Sequence[SymbolModel], num_defined: int
         num_defined += 1
         return pack_varint(low_bit) + models[model].pack()
 
-    if record.step_model is None:
-        step: bytes = record.step_code.to_bytes(STEP_BYTES, "little")
+    step: bytes = b"" if record.has_channel_steps else record.step_code.to_bytes(STEP_BYTES, "little")
+    if record.second_model is None:
         return refer(record.model, 0, 2) + step
-    return refer(record.model, 1, 2) + refer(record.step_model, 0, 1)
+    return refer(record.model, 1, 2) + refer(record.second_model, 0, 1) + step
 
 
-def _write_stream(layout: Layout, arrays: Mapping[tuple[int, bool], Symbols]) -> bytes:
+def _write_stream(layout: Layout, arrays: Mapping[ArrayKey, Symbols]) -> bytes:
     writer = StreamWriter()
     for number, model in enumerate(layout.models):
         writer.write_levels(model)
@@ -213,47 +256,31 @@ def _write_stream(layout: Layout, arrays: Mapping[tuple[int, bool], Symbols]) ->
     return writer.finish()
 
 
-def _slices(item: QuantizedTensor, first: int, stop: int) -> Symbols:
-    part: Symbols = item.symbols[first:stop].ravel()
-    return part
-
-
-def _frames_per_chunk(
-    layout: Layout, latents: list[Record], coded: Mapping[str, QuantizedTensor], fixed_bytes: int
-) -> int:
-    bits = sum(
-        StreamWriter().write(layout.models[record.model], coded[record.tensor.name].symbols.ravel())
-        for record in latents
-    )
-    num_frames = coded[latents[0].tensor.name].symbols.shape[0]
-    allowed = OVERHEAD_SHARE * (fixed_bytes + bits / 8) / CHUNK_OVERHEAD_BYTES
-    frames_per_chunk = 1
-    slice_elements = sum(record.tensor.num_elements for record in latents)
-    most = min(num_frames, BUDGET // max(slice_elements, 1))
-    while num_frames / frames_per_chunk > allowed and 2 * frames_per_chunk <= most:
-        frames_per_chunk *= 2
-    return frames_per_chunk
-
-
 def _pack_chunks(
     layout: Layout, latents: list[Record], coded: Mapping[str, QuantizedTensor], frames_per_chunk: int
 ) -> tuple[list[bytes], dict[str, float]]:
     """Return the chunks, and the ideal bits of each per-frame tensor in all of them."""
-    lengths = {coded[record.tensor.name].symbols.shape[0] for record in latents}
-    if len(lengths) > 1:
-        raise ValueError(f"per-frame tensors have different numbers of frames: {sorted(lengths)}")
-    num_frames = lengths.pop()
     bits = {record.tensor.name: 0.0 for record in latents}
-    chunks = []
-    for first in range(0, num_frames, frames_per_chunk):
+    chunks: list[bytes] = []
+    num_frames = coded[latents[0].tensor.name].symbols.shape[0] if latents else 0
+    for first in range(0, num_frames, max(frames_per_chunk, 1)):
         writer, num_elements = StreamWriter(), 0
         for record in latents:
-            part_S = _slices(coded[record.tensor.name], first, first + frames_per_chunk)
-            num_elements += part_S.shape[0]
-            bits[record.tensor.name] += writer.write(layout.models[record.model], part_S)
+            part_TS = coded[record.tensor.name].symbols[first : first + frames_per_chunk]
+            num_elements += part_TS.size
+            bits[record.tensor.name] += _write_slices(writer, layout, record, part_TS)
         chunks.append(writer.finish())
         _refuse_unreadable(num_elements, chunks[-1], "a chunk of latents")
     return chunks, bits
+
+
+def _write_slices(writer: StreamWriter, layout: Layout, record: Record, symbol_TS: Symbols) -> float:
+    """Write one tensor's slices of a chunk; return the bits that the tables assign to them."""
+    model = layout.models[record.model]
+    if record.second_model is None:
+        return writer.write(model, symbol_TS.ravel())
+    first_S, difference_S = differences(symbol_TS)
+    return writer.write(layout.models[record.second_model], first_S) + writer.write(model, difference_S)
 
 
 def _refuse_unreadable(num_elements: int, payload: bytes, what: str) -> None:

@@ -29,7 +29,7 @@ from vinr.compress.tables import (
     bell_table,
 )
 
-__all__ = ["choose_model", "group_small"]
+__all__ = ["SMALL_ARRAY", "PricedModel", "choose_model", "group_small", "price_model"]
 
 Counted = NDArray[np.int64]
 
@@ -42,9 +42,17 @@ MODEL_BITS: Final = 72
 
 
 @dataclass(frozen=True)
-class _Priced:
-    num_bits: float
+class PricedModel:
+    """A model, the bits that certain symbols take with it, and those that its own definition takes."""
+
     model: SymbolModel
+    symbol_bits: float
+    definition_bits: float
+
+    @property
+    def num_bits(self) -> float:
+        """All bits together."""
+        return self.symbol_bits + self.definition_bits
 
 
 def choose_model(symbol_S: Symbols, *, static: bool = False) -> SymbolModel:
@@ -52,19 +60,28 @@ def choose_model(symbol_S: Symbols, *, static: bool = False) -> SymbolModel:
 
     ``static``: leave out adaptive models, so that parts of ``symbol_S`` can be decoded alone.
     """
+    return price_model(symbol_S, static=static).model
+
+
+def price_model(symbol_S: Symbols, *, static: bool = False) -> PricedModel:
+    """Return the model of :func:`choose_model` with what it takes to code ``symbol_S``."""
     if not symbol_S.shape[0]:
-        return SymbolModel(0, 1)
+        return _priced(SymbolModel(0, 1), 0.0)
     low = int(symbol_S.min())
     size = int(symbol_S.max()) - low + 1
     model = SymbolModel(low, size)
     if model.is_constant:
-        return model
+        return _priced(model, 0.0)
     found = [
         candidate
         for shift in _shifts(symbol_S, size)
         for candidate in _candidates(replace(model, shift=shift), symbol_S, static)
     ]
-    return min(found, key=lambda candidate: candidate.num_bits).model
+    return min(found, key=lambda candidate: candidate.num_bits)
+
+
+def _priced(model: SymbolModel, symbol_bits: float) -> PricedModel:
+    return PricedModel(model, symbol_bits, 8 * len(model.pack()) + StreamWriter().write_levels(model))
 
 
 def _shifts(symbol_S: Symbols, size: int) -> list[int]:
@@ -74,17 +91,18 @@ def _shifts(symbol_S: Symbols, size: int) -> list[int]:
     return sorted({least, min(max(least, smooth), MAX_SHIFT)})
 
 
-def _candidates(model: SymbolModel, symbol_S: Symbols, static: bool) -> Iterator[_Priced]:
+def _candidates(model: SymbolModel, symbol_S: Symbols, static: bool) -> Iterator[PricedModel]:
     high_S = (symbol_S - np.int32(model.low)) >> model.shift
     count_H = np.bincount(high_S, minlength=model.num_entries)
     low_bits = model.shift * symbol_S.shape[0]
     bells = [_fit_bell(count_H, shape) for shape in range(MAX_SHAPE + 1)]
     for num_bits, bell in bells:
         fixed = replace(model, kind=Kind.BELL, bell=bell)
-        yield _Priced(num_bits + low_bits + 8 * len(fixed.pack()), fixed)
+        yield _priced(fixed, num_bits + low_bits)
     _, bell = min(bells, key=lambda pair: pair[0])
     for share in (4, 64):
-        yield _histogram(model, count_H, bell, share, low_bits)
+        histogram = _histogram(model, count_H, bell, share)
+        yield _priced(histogram, _price(histogram.table(), count_H) + low_bits)
     if static:
         return
     trial_S = symbol_S[:TRIAL_SYMBOLS]
@@ -93,7 +111,7 @@ def _candidates(model: SymbolModel, symbol_S: Symbols, static: bool) -> Iterator
         for (_, bell), weight in product(bells, range(MAX_WEIGHT, 2, -2))
     )
     best = min(starts, key=lambda start: StreamWriter().write(start, trial_S))
-    yield _Priced(StreamWriter().write(best, symbol_S) + 8 * len(best.pack()), best)
+    yield _priced(best, StreamWriter().write(best, symbol_S))
 
 
 def _price(table_H: Counted, count_H: Counted) -> float:
@@ -120,14 +138,12 @@ def _fit_bell(count_H: Counted, shape: int) -> tuple[float, Bell]:
     return better("tail", [tail for tail in range(MAX_TAIL + 1) if tail != START_TAIL])
 
 
-def _histogram(model: SymbolModel, count_H: Counted, bell: Bell, share: int, low_bits: int) -> _Priced:
-    """Price a histogram of what was counted plus ``share`` symbols spread like ``bell``."""
+def _histogram(model: SymbolModel, count_H: Counted, bell: Bell, share: int) -> SymbolModel:
+    """Return a histogram of what was counted plus ``share`` symbols spread like ``bell``."""
     smooth_H = count_H + share * bell_table(model.num_entries, bell) / 2**TABLE_BITS
     level_H = MAX_LEVEL + np.rint(4 * np.log2(smooth_H / smooth_H.max()))
     levels = tuple(int(level) for level in level_H.clip(0, MAX_LEVEL))
-    model = replace(model, kind=Kind.HISTOGRAM, levels=levels)
-    num_bits = StreamWriter().write_levels(model) + _price(model.table(), count_H)
-    return _Priced(num_bits + low_bits + 8 * len(model.pack()), model)
+    return replace(model, kind=Kind.HISTOGRAM, levels=levels)
 
 
 def group_small(arrays: Sequence[Symbols]) -> list[list[int]]:

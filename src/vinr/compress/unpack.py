@@ -2,12 +2,17 @@
 
 WEIGHTS is a record for each tensor and then one stream. The stream holds arrays: the symbols of one tensor,
 or of the steps of its channels. A layout says which model codes which arrays.
+
+A tensor over time may be predicted, each step of time by the step before::
+
+    symbols of steps   a  b  c  d   <──>   a | b − a | c − b | d − c
+    coded by              second model ────┘   └─────── model ───┘
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Final
@@ -16,14 +21,16 @@ import numpy as np
 from torch import Tensor
 
 from vinr.bitstream import ByteReader
-from vinr.compress.entropy import StreamReader, SymbolModel, Symbols
+from vinr.compress.entropy import StreamReader, SymbolModel, Symbols, accumulate
 from vinr.compress.quantize import CHANNEL_CODE_UNIT, MAX_STEP_CODE, QuantizedTensor, dequantize
 from vinr.errors import BitstreamError
 from vinr.models import Role, StoredTensor
 
 __all__ = [
     "BUDGET",
+    "BUDGET_A_BYTE",
     "STEP_BYTES",
+    "ArrayKey",
     "ChunkDecoder",
     "Layout",
     "Record",
@@ -38,6 +45,12 @@ STEP_BYTES: Final = 2
 BUDGET: Final = 2**20
 BUDGET_A_BYTE: Final = 2**13
 WHAT: Final = "section WEIGHTS"
+CHUNK: Final = "a chunk of latents"
+
+# Number of a record, and whether what its second model codes is meant.
+ArrayKey = tuple[int, bool]
+# Symbols in a chunk, and the model that codes them.
+CodedPart = tuple[SymbolModel, Symbols]
 
 
 @dataclass(frozen=True)
@@ -48,26 +61,44 @@ class TensorShape:
     role: Role
     shape: tuple[int, ...]
     per_frame: bool
+    rows_per_step: int = 0
 
     @property
     def num_elements(self) -> int:
         """Elements of the tensor, or of one frame's slice."""
         return prod(self.shape)
 
+    @property
+    def is_over_time(self) -> bool:
+        """Whether the tensor has steps of time, each of which the one before may predict."""
+        return self.per_frame or self.rows_per_step > 0
+
 
 @dataclass(frozen=True)
 class Record:
     """What is stored about one tensor before the stream.
 
-    ``model`` codes its elements, ``step_model`` its channels' steps where there is no one ``step_code``.
-    Models are numbered in order of definition. ``num_bytes`` is the length of the record.
+    ``model`` codes its elements. A ``second_model`` codes the first step of time of a tensor over time, whose
+    later steps ``model`` then codes as differences; of any other tensor it codes the quantisation steps of
+    the channels, which then has no ``step_code``. Models are numbered in order of definition. ``num_bytes``
+    is the length of the record.
     """
 
     tensor: TensorShape
     model: int
     step_code: int = 0
-    step_model: int | None = None
+    second_model: int | None = None
     num_bytes: int = 0
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether each step of time but the first is coded as its difference to the step before."""
+        return self.second_model is not None and self.tensor.is_over_time
+
+    @property
+    def has_channel_steps(self) -> bool:
+        """Whether there is a quantisation step for each index of the first axis."""
+        return self.second_model is not None and not self.tensor.is_over_time
 
 
 @dataclass(frozen=True)
@@ -78,26 +109,29 @@ class Layout:
     models: tuple[SymbolModel, ...]
 
     @cached_property
-    def _uses(self) -> list[list[tuple[int, bool]]]:
-        uses: list[list[tuple[int, bool]]] = [[] for _ in self.models]
+    def _uses(self) -> list[list[ArrayKey]]:
+        uses: list[list[ArrayKey]] = [[] for _ in self.models]
         for number, record in enumerate(self.records):
             if not record.tensor.per_frame:
                 uses[record.model].append((number, False))
-            if record.step_model is not None:
-                uses[record.step_model].append((number, True))
+                if record.second_model is not None:
+                    uses[record.second_model].append((number, True))
         return uses
 
-    def arrays_of(self, model: int) -> list[tuple[int, bool]]:
-        """Return the arrays that ``model`` codes in the stream, in order: record number, whether steps."""
+    def arrays_of(self, model: int) -> list[ArrayKey]:
+        """Return the arrays that ``model`` codes in the stream of WEIGHTS, in order."""
         return self._uses[model]
 
-    def num_symbols(self, array: tuple[int, bool]) -> int:
+    def num_symbols(self, array: ArrayKey) -> int:
         """Return the length of an array of :meth:`arrays_of`."""
-        number, is_steps = array
+        number, is_second = array
         tensor = self.records[number].tensor
-        return tensor.shape[0] if is_steps else tensor.num_elements
+        if not self.records[number].is_predicted:
+            return tensor.shape[0] if is_second else tensor.num_elements
+        num_first = min(tensor.rows_per_step * prod(tensor.shape[1:]), tensor.num_elements)
+        return num_first if is_second else tensor.num_elements - num_first
 
-    def read_stream(self, stream: bytes) -> tuple[Layout, dict[tuple[int, bool], Symbols]]:
+    def read_stream(self, stream: bytes) -> tuple[Layout, dict[ArrayKey, Symbols]]:
         """Return the layout with the levels of its histograms, and all arrays.
 
         Raises
@@ -107,7 +141,7 @@ class Layout:
         """
         reader = StreamReader(stream, WHAT)
         models: list[SymbolModel] = []
-        arrays: dict[tuple[int, bool], Symbols] = {}
+        arrays: dict[ArrayKey, Symbols] = {}
         for number, model in enumerate(self.models):
             models.append(reader.read_levels(model))
             uses = self.arrays_of(number)
@@ -117,11 +151,37 @@ class Layout:
             arrays |= dict(zip(uses, parts, strict=True))
         return Layout(self.records, tuple(models)), arrays
 
+    def read_chunk(self, payload: bytes, num_frames: int) -> list[tuple[Record, list[CodedPart]]]:
+        """Return the symbols of each per-frame tensor in a chunk of ``num_frames`` frames, as they are coded.
+
+        Raises
+        ------
+        BitstreamError
+            If the chunk cannot have been written with these models.
+        """
+        latents = [record for record in self.records if record.tensor.per_frame]
+        slice_elements = sum(record.tensor.num_elements for record in latents)
+        check_budget(num_frames * slice_elements, len(payload), CHUNK)
+        reader = StreamReader(payload, CHUNK)
+        return [
+            (record, [(model, reader.read(model, count)) for model, count in self._parts(record, num_frames)])
+            for record in latents
+        ]
+
+    def _parts(self, record: Record, num_frames: int) -> list[tuple[SymbolModel, int]]:
+        """Return the models that code a tensor's slices in a chunk, in order, and how many symbols each."""
+        model, num_elements = self.models[record.model], record.tensor.num_elements
+        if record.second_model is None:
+            return [(model, num_frames * num_elements)]
+        return [(self.models[record.second_model], num_elements), (model, (num_frames - 1) * num_elements)]
+
 
 def ordered_shapes(stored: Mapping[str, StoredTensor]) -> list[TensorShape]:
     """Return what ``stored`` says about its tensors, in order of records: per-frame ones last, by name."""
     shapes = [
-        TensorShape(name, item.role, tuple(item.value.shape[item.per_frame :]), item.per_frame)
+        TensorShape(
+            name, item.role, tuple(item.value.shape[item.per_frame :]), item.per_frame, item.rows_per_step
+        )
         for name, item in stored.items()
     ]
     fixed = [shape for shape in shapes if not shape.per_frame]
@@ -166,23 +226,27 @@ def read_layout(reader: ByteReader, shapes: Sequence[TensorShape]) -> Layout:
         start = reader.position
         coded = reader.varint()
         model = refer(coded >> 1)
-        step_code, step_model = 0, None
-        if coded & 1:
-            if tensor.per_frame or len(tensor.shape) < 2:
-                raise BitstreamError(f"{WHAT} has steps a channel for {tensor.name}, which has no channels")
-            step_model = refer(reader.varint())
-            _check_step_model(models[step_model])
+        second = refer(reader.varint()) if coded & 1 else None
+        record = Record(tensor, model, second_model=second)
+        step_code = 0
+        if record.has_channel_steps:
+            # A tensor has channel steps only where a second model was read.
+            assert second is not None
+            _check_channel_steps(tensor, models[second])
         else:
             step_code = reader.fixed(STEP_BYTES)
             if step_code > MAX_STEP_CODE:
                 raise BitstreamError(f"{WHAT} has step code {step_code}, at most {MAX_STEP_CODE} is allowed")
-        if tensor.per_frame and not models[model].is_static:
+        used = (models[number] for number in (model, second) if number is not None)
+        if tensor.per_frame and not all(own.is_static for own in used):
             raise BitstreamError(f"{WHAT} has an adaptive model for {tensor.name}, whose frames stand alone")
-        records.append(Record(tensor, model, step_code, step_model, reader.position - start))
+        records.append(replace(record, step_code=step_code, num_bytes=reader.position - start))
     return Layout(tuple(records), tuple(models))
 
 
-def _check_step_model(model: SymbolModel) -> None:
+def _check_channel_steps(tensor: TensorShape, model: SymbolModel) -> None:
+    if len(tensor.shape) < 2:
+        raise BitstreamError(f"{WHAT} has steps a channel for {tensor.name}, which has no channels")
     last = MAX_STEP_CODE // CHANNEL_CODE_UNIT
     if model.low < 0 or model.low + model.size - 1 > last:
         raise BitstreamError(f"{WHAT} has {model.size} steps from {model.low}; 0 … {last} are allowed")
@@ -190,7 +254,7 @@ def _check_step_model(model: SymbolModel) -> None:
 
 def open_fixed(
     payload: bytes, expected: Mapping[str, StoredTensor]
-) -> tuple[Layout, dict[tuple[int, bool], Symbols], int]:
+) -> tuple[Layout, dict[ArrayKey, Symbols], int]:
     """Decode section WEIGHTS to symbols: return layout, arrays, and the length of the stream."""
     shapes = ordered_shapes(expected)
     check_budget(sum(shape.num_elements for shape in shapes if not shape.per_frame), len(payload), WHAT)
@@ -234,10 +298,14 @@ def unpack_fixed(
         if tensor.per_frame:
             continue
         codes: tuple[int, ...] = (record.step_code,)
-        if record.step_model is not None:
+        symbol_S = arrays[number, False]
+        if record.has_channel_steps:
             codes = tuple((arrays[number, True] * CHANNEL_CODE_UNIT).tolist())
-        value = dequantize(QuantizedTensor(arrays[number, False].reshape(tensor.shape), codes))
-        tensors[tensor.name] = StoredTensor(value, tensor.role)
+        elif record.is_predicted:
+            num_steps = tensor.shape[0] // tensor.rows_per_step
+            symbol_S = accumulate((arrays[number, True], symbol_S), num_steps, WHAT)
+        value = dequantize(QuantizedTensor(symbol_S.reshape(tensor.shape), codes))
+        tensors[tensor.name] = StoredTensor(value, tensor.role, rows_per_step=tensor.rows_per_step)
     return tensors, decoder
 
 
@@ -245,14 +313,11 @@ class ChunkDecoder:
     """Decodes chunks of latents one by one, in any order."""
 
     def __init__(self, layout: Layout, frames_per_chunk: int) -> None:
-        self._latents = [
-            (record.tensor, layout.models[record.model], record.step_code)
-            for record in layout.records
-            if record.tensor.per_frame
-        ]
-        if bool(self._latents) != (frames_per_chunk > 0):
+        self._layout = layout
+        num_latents = sum(record.tensor.per_frame for record in layout.records)
+        if bool(num_latents) != (frames_per_chunk > 0):
             raise BitstreamError(
-                f"the header has {frames_per_chunk} frames a chunk, the model {len(self._latents)} latents"
+                f"the header has {frames_per_chunk} frames a chunk, the model {num_latents} latents"
             )
         self.frames_per_chunk = frames_per_chunk
 
@@ -266,12 +331,11 @@ class ChunkDecoder:
         BitstreamError
             If the chunk is damaged.
         """
-        what = "a chunk of latents"
-        check_budget(num_frames * sum(t.num_elements for t, _, _ in self._latents), len(payload), what)
-        reader = StreamReader(payload, what)
         values = {}
-        for tensor, model, step_code in self._latents:
-            symbol_S = reader.read(model, num_frames * tensor.num_elements)
+        for record, parts in self._layout.read_chunk(payload, num_frames):
+            part_S = [symbol_S for _, symbol_S in parts]
+            tensor = record.tensor
+            symbol_S = accumulate(part_S, num_frames, CHUNK) if record.is_predicted else part_S[0]
             shaped = symbol_S.reshape(num_frames, *tensor.shape)
-            values[tensor.name] = dequantize(QuantizedTensor(shaped, (step_code,)))
+            values[tensor.name] = dequantize(QuantizedTensor(shaped, (record.step_code,)))
         return values

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["HybridModel", "IndexModel", "ModelConfig", "VideoModel"]
 
 LATENT_PREFIX = "latents."
-# A module names its parameters of these roles in `grid_names` and `keyframe_names`.
+# A module names its parameters of these roles in `grid_names` and `keyframe_names`. Where their first axis
+# runs over time, its `rows_per_step` says how many rows make a step.
 SPECIAL_ROLES: tuple[Role, ...] = ("grid", "keyframe")
 
 
@@ -150,8 +151,8 @@ class VideoModel(nn.Module, ABC):
     @final
     def stored(self) -> dict[str, StoredTensor]:
         """Return every tensor a decoder needs, by name, in a fixed order. The encoder is not among them."""
-        roles: dict[str, Role] = {
-            f"{module_name}.{name}" if module_name else name: role
+        special: dict[str, tuple[Role, int]] = {
+            f"{module_name}.{name}" if module_name else name: (role, getattr(module, "rows_per_step", 0))
             for module_name, module in self.named_modules()
             for role in SPECIAL_ROLES
             for name in getattr(module, f"{role}_names", ())
@@ -164,7 +165,8 @@ class VideoModel(nn.Module, ABC):
                 found[LATENT_PREFIX + name.rsplit(".", 1)[1]] = StoredTensor(value, "latent", per_frame=True)
                 continue
             plain: Role = "bias" if value.ndim <= 1 else "weight"
-            found[name] = StoredTensor(value, roles.get(name, plain))
+            role, rows_per_step = special.get(name, (plain, 0))
+            found[name] = StoredTensor(value, role, rows_per_step=rows_per_step)
         return found
 
     @final

@@ -78,7 +78,7 @@ class LearnedKeyframes(nn.Module):
         Channels of the maps, kernel of the convolutions between them, and whether there is one of colours.
     """
 
-    keyframe_names = ("latent",)
+    keyframe_names, rows_per_step = ("latent",), 1
 
     def __init__(
         self,

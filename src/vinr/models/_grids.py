@@ -111,6 +111,8 @@ class TemporalGrids(nn.Module):
     t · grid_frames[j] / num_frames; beyond its last map that one is repeated. Xavier-uniform at first.
     """
 
+    rows_per_step = 1
+
     def __init__(
         self, num_frames: int, grid_frames: Sequence[int], *, channels: int, size: tuple[int, int]
     ) -> None:

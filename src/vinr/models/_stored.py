@@ -20,13 +20,20 @@ class StoredTensor:
     """A tensor that a decoder needs.
 
     ``role`` selects how it is quantised and under which component it is reported. A ``per_frame`` tensor has
-    one slice along its first axis for each frame of the video, coded so that one frame's slice can be read
-    alone.
+    one slice along its first axis for each frame of the video, coded so that a few frames' slices can be read
+    alone. Where the first axis of any other tensor runs over time, ``rows_per_step`` of its rows make a step.
     """
 
     value: Tensor
     role: Role
     per_frame: bool = False
+    rows_per_step: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that the rows make whole steps."""
+        if self.rows_per_step and (self.per_frame or self.value.shape[0] % self.rows_per_step):
+            shape = tuple(self.value.shape)
+            raise ValueError(f"a tensor of shape {shape} has no steps of {self.rows_per_step} rows")
 
 
 @dataclass(frozen=True)
