@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--preset", default="hnerv-0.19m-bunny4")
     epochs, name = parser.parse_args().epochs, parser.parse_args().preset
-    preset = load_preset(name, [f"fit.epochs={epochs}", "compress.audio=false"])
+    preset = load_preset(name, [f"fit.epochs={epochs}", "fit.phases=[]", "compress.audio=false"])
     rows = []
     with open_video(sample_clip("bigbuckbunny.mp4"), crop=(640, 1280), resize=(160, 320)) as reader:
         frames = reader.read()

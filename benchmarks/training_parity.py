@@ -24,7 +24,7 @@ PAPER = ["fit.recipe=paper"]
 RUNS = {
     "paper (Adam 1e-3)": PAPER,
     "paper with Muon 3e-3": [*PAPER, "fit.optimizer=muon", "fit.learning_rate=3e-3"],
-    "vinr": [],
+    "vinr": ["fit.phases=[]"],
 }
 
 

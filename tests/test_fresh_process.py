@@ -49,10 +49,11 @@ def fitted(clip: MemoryClip, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         preset = load_preset(f"{name}-tiny", ["fit.epochs=3", "fit.loss={l2=1.0}"])
         result = fit(clip, preset)
         stored = result.model.stored()
-        segment = FittedSegment.of(preset, result, pack_tensors(stored, preset.compress), clip.spec)
+        packed = pack_tensors(stored, preset.compress, steps=result.steps)
+        segment = FittedSegment.of(preset, result, packed, clip.spec)
         path = folder / f"{name}.vinr"
         segment.alone("shapes", clip.spec).write(path)
-        result.model.restore(quantized(stored, preset.compress))
+        result.model.restore(quantized(stored, preset.compress, steps=result.steps))
         # As a decoder lays numbers out: convolutions round differently for pixels stored channel by channel.
         found[name] = path, result.model.to(memory_format=torch.contiguous_format)
     return found

@@ -39,7 +39,7 @@ __all__ = ["EncodeReport", "encode"]
 RESERVE_EPOCHS = 0.8
 PSNR_TOLERANCE_DB = 0.2
 # How finely the coding is searched of a network that is better than asked for; each trial decodes the video.
-COARSER_TRIALS = 6
+COARSER_TRIALS = 8
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from vinr.bitstream import Span
-from vinr.config import Phase, Preset, default_model, load_preset, validate_architecture
+from vinr.config import Phase, Preset, Schedule, default_model, load_preset, validate_architecture
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
 from vinr.models import get_model
@@ -50,7 +50,12 @@ BITS_PER_NUMBER = 4.3
 # Prologue and the texts of a header; what a clip and a network add to it.
 FRONT_BYTES, CLIP_BYTES, NETWORK_BYTES = 60, 120, 110
 # The phase that meets a target where the recipe has none of its kind.
-TARGET_PHASE = Phase(share=0.35, quantization="entropy", learning_rate=1.0)
+# Its rates are high, since steps and numbers have to move as far as the target asks for.
+TARGET_PHASE = Phase(share=0.35, quantization="entropy", schedule=Schedule(warmup=0.05))
+# Settings of tensors whose steps follow from a number of bits.
+IDLE_WITH_LEARNED_STEPS = {
+    f"compress.{name}" for name in ("weight_bits", "grid_bits", "latent_bits", "steps")
+}
 
 
 @dataclass(frozen=True)
@@ -189,12 +194,23 @@ def plan_encode(
             overrides=[*overrides, *extra],
         )
         presets.append(_with_target(found, own_bytes, target.psnr_db))
+    _refuse_idle_bits(asked, presets[0])
     planned_bytes = None if network_bytes is None else tuple(network_bytes)
     return EncodePlan(tuple(jobs), tuple(presets), seconds, chosen, planned_bytes)
 
 
+def _refuse_idle_bits(asked: set[str], preset: Preset) -> None:
+    """Refuse bits for what has learned steps: the file would not have them."""
+    idle = sorted(asked & IDLE_WITH_LEARNED_STEPS)
+    if idle and any(phase.quantization == "entropy" for phase in preset.fit.phases):
+        raise UsageError(
+            f"{idle[0]} changes nothing where steps are learned (fit.phases, quantization = entropy); "
+            f"leave it out, or --set fit.phases=[]"
+        )
+
+
 def _with_target(preset: Preset, num_bytes: int | None, psnr_db: float | None) -> Preset:
-    """Return ``preset`` with a target for its last phase, which is added where the recipe has none for it."""
+    """Return ``preset`` with a target for its last phase, added where none learns steps."""
     if num_bytes is None and psnr_db is None:
         return preset
     phases = preset.fit.phases
@@ -204,8 +220,10 @@ def _with_target(preset: Preset, num_bytes: int | None, psnr_db: float | None) -
             *(phase.model_copy(update={"share": room * phase.share}) for phase in phases),
             TARGET_PHASE,
         )
-    last = phases[-1].model_copy(update={"target_bytes": num_bytes, "target_psnr_db": psnr_db})
-    fit = preset.fit.model_copy(update={"phases": (*phases[:-1], last)})
+    last = phases[-1]
+    schedule = last.schedule or TARGET_PHASE.schedule
+    target = {"target_bytes": num_bytes, "target_psnr_db": psnr_db, "schedule": schedule}
+    fit = preset.fit.model_copy(update={"phases": (*phases[:-1], last.model_copy(update=target))})
     return preset.model_copy(update={"fit": fit})
 
 

@@ -132,7 +132,7 @@ def test_targets_and_weights_are_those_of_the_patches(clip: MemoryClip) -> None:
 
 
 def preset_of(model: str, *overrides: str) -> Preset:
-    return load_preset(f"{model}-tiny", ["fit.loss={l2=1.0}", "fit.epochs=20", *overrides])
+    return load_preset(f"{model}-tiny", ["fit.loss={l2=1.0}", "fit.epochs=20", "fit.phases=[]", *overrides])
 
 
 def takes(model: str, grid: PatchGrid) -> bool:

@@ -171,8 +171,8 @@ def test_fit_that_always_collapses_ends_in_an_error(clip: MemoryClip) -> None:
 
 
 def test_averaged_weights_are_used(clip: MemoryClip) -> None:
-    plain = fit(clip, tiny(list_models()[0], clip))
-    averaged = fit(clip, tiny(list_models()[0], clip, "fit.ema_decay=0.99"))
+    plain = fit(clip, tiny(list_models()[0], clip, "fit.phases=[]"))
+    averaged = fit(clip, tiny(list_models()[0], clip, "fit.phases=[]", "fit.ema_decay=0.99"))
     assert averaged.train_psnr_db == plain.train_psnr_db
     query = Query.of_frames(torch.arange(2))
     assert not torch.equal(averaged.model(query), plain.model(query))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from vinr.fit.events import Collapsed, Event, Noted, Resumed, RoundDone, ignore
 from vinr.fit.loop import FitResult, fit
+from vinr.fit.noise import Noise
 from vinr.fit.prepare import build_model
-from vinr.fit.tasks import Reconstruct, Task
+from vinr.fit.tasks import Denoise, Inpaint, Interpolate, Reconstruct, Task
 
 __all__ = [
     "Collapsed",
+    "Denoise",
     "Event",
     "FitResult",
+    "Inpaint",
+    "Interpolate",
+    "Noise",
     "Noted",
     "Reconstruct",
     "Resumed",

@@ -22,7 +22,7 @@ from vinr.compress.coding_noise import CodingNoise
 from vinr.config import Phase, Preset
 from vinr.fit.checkpoint import pack_optimizer, unpack_optimizer
 from vinr.fit.optimizers import build_optimizer, set_learning_rate
-from vinr.fit.phases import Moment
+from vinr.fit.phases import Moment, schedule_of
 from vinr.fit.prepare import Outputs, build_model
 from vinr.fit.rate_control import RateControl
 from vinr.fit.schedules import learning_rate_multiplier
@@ -64,10 +64,9 @@ class Learner:
 
     def set_rate(self, moment: Moment, scale: float) -> None:
         """Set the learning rates of the step at ``moment``, all times ``scale``."""
-        phase = self.phase
-        schedule = self.settings.schedule if phase is None else phase.schedule
-        full = 1.0 if phase is None else phase.learning_rate
-        set_learning_rate(self.optimizer, full * scale * learning_rate_multiplier(moment.progress, schedule))
+        full = 1.0 if self.phase is None else self.phase.learning_rate
+        multiplier = learning_rate_multiplier(moment.schedule_progress, schedule_of(self.part, self.settings))
+        set_learning_rate(self.optimizer, full * scale * multiplier)
 
     def evaluate(self, query: Query) -> TrainingOutputs:
         """Return what the loss compares with the frames."""
@@ -123,7 +122,9 @@ class Learner:
         for item in stored.values():
             item.value.requires_grad_(phase.trains == "all" or item.role == "latent")
         coding = ((f"coding.{name}", value) for name, value in self.coding.named_parameters())
-        self.optimizer = build_optimizer(chain(self.model.named_parameters(), coding), self.settings)
+        rule = phase.optimizer or self.settings.optimizer
+        settings = self.settings.model_copy(update={"optimizer": rule})
+        self.optimizer = build_optimizer(chain(self.model.named_parameters(), coding), settings)
         self.average = self._start_average()
         self.control = RateControl(phase)
 

@@ -18,12 +18,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vinr.config import Preset
 from vinr.errors import FitError, UsageError
@@ -37,7 +37,7 @@ from vinr.fit.phases import Moment, moment_at
 from vinr.fit.precision import resolve_precision
 from vinr.fit.prepare import DeviceFrames
 from vinr.fit.tasks import Reconstruct, Task
-from vinr.models import VideoModel
+from vinr.models import HybridModel, VideoModel
 from vinr.tensorfile import read_tensors, write_tensors
 from vinr.video.spec import FrameSource, PatchGrid
 
@@ -53,7 +53,8 @@ class FitResult:
     """A fitted model, frozen (no source needed) and in evaluation mode, with how the fit went.
 
     ``steps``: learned quantisation steps by stored name, as :func:`vinr.compress.pack_tensors` takes them;
-    the model's numbers are not rounded to them yet.
+    the model's numbers are not rounded to them yet. ``encoder``: where it was to be kept, and had not been
+    dropped before the fit was resumed.
     """
 
     model: VideoModel
@@ -63,6 +64,7 @@ class FitResult:
     num_collapses: int
     seconds: float
     steps: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    encoder: nn.Module | None = field(default=None, repr=False)
 
 
 def fit(
@@ -76,6 +78,7 @@ def fit(
     resume: bool = False,
     seconds: float | None = None,
     reserve_epochs: float = 0.0,
+    keep_encoder: bool = False,
 ) -> FitResult:
     """Fit a model to ``source``.
 
@@ -93,6 +96,8 @@ def fit(
         Go on from ``checkpoint`` where it exists.
     seconds
         Spend this much time instead of ``preset.fit.epochs``, less ``reserve_epochs`` epochs' worth.
+    keep_encoder
+        Return a hybrid model's encoder too, which only experiments need.
 
     Raises
     ------
@@ -105,6 +110,9 @@ def fit(
     if resume and checkpoint is not None and checkpoint.exists():
         run.load(FitState(*read_tensors(checkpoint)))
         on_event(Resumed(run.steps_done / run.steps_per_epoch))
+    # Held on to here, since the model drops it; averaged weights are written into it in place.
+    model = run.learner.model
+    encoder = model.encoder if keep_encoder and isinstance(model, HybridModel) else None
     saved_at = time.monotonic()
     try:
         for event in run.rounds():
@@ -116,7 +124,7 @@ def fit(
         if checkpoint is not None:
             write_tensors(checkpoint, run.good.tensors, run.good.values)
         raise
-    return run.finish()
+    return replace(run.finish(), encoder=encoder)
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,7 @@ class _Run:
     ) -> None:
         settings = preset.fit
         self.preset, self.settings, self.task, self.device = preset, settings, task, device
-        self.frames = DeviceFrames(source, device)
+        self.frames = DeviceFrames(task.target(source), device)
         visible = task.visible(self.frames)
         self.learner = Learner(preset, visible, device)
         model = self.learner.model
@@ -302,6 +310,7 @@ class _Run:
         spec = self.frames.spec
         return {
             "model": self.preset.model,
+            "task": self.task.describe(),
             "architecture": self.preset.model_dump(mode="json")["architecture"],
             "fit": self.settings.model_dump(mode="json"),
             "video": [*spec.span_lengths, spec.height, spec.width],
@@ -321,6 +330,7 @@ class _Run:
     def finish(self) -> FitResult:
         """Take the averaged weights where there are any, freeze, and return the model."""
         steps = self.learner.close_part()
+        self.task.complete(self.learner.model)
         return FitResult(
             model=self.learner.model.eval(),
             train_psnr_db=self.best_psnr_db,

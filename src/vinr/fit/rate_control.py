@@ -48,7 +48,10 @@ class RateControl:
             wanted = AIM * self._phase.target_bytes
             push = SIZE_GAIN * _within(self.ratio * self.mean_bits / 8 / wanted - 1, SIZE_LIMIT)
         elif self._phase.target_psnr_db is not None:
-            push = QUALITY_GAIN * _within(self.mean_psnr_db - self._phase.target_psnr_db, QUALITY_LIMIT_DB)
+            # Quality rises as the learning rate falls: what a step shows says the more, the later it is.
+            trust = 3 * progress**2
+            miss_db = _within(self.mean_psnr_db - self._phase.target_psnr_db, QUALITY_LIMIT_DB)
+            push = QUALITY_GAIN * trust * miss_db
         else:
             return
         low, high = WEIGHT_LIMITS

@@ -1,0 +1,60 @@
+"""How much noise a network leaves out when it is fitted to nothing but a noisy clip.
+
+Axes: T frames of the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from vinr.config import Preset
+from vinr.fit import Denoise, Event, Noise, fit, ignore
+from vinr.fitted import FittedFrames, plain_fit, psnr_of_frames_db
+from vinr.video.spec import FrameSource
+
+__all__ = ["DenoisingScore", "measure_denoising"]
+
+
+@dataclass(frozen=True)
+class DenoisingScore:
+    """PSNR against the clean clip: of the noisy one (``input_psnr_db``), and of the network fitted to that.
+
+    ``noisy_psnr_db`` is the network's against what it was fitted to. Means over frames of 8-bit colours.
+    """
+
+    noise: Noise
+    psnr_db: float
+    input_psnr_db: float
+    noisy_psnr_db: float
+    num_epochs: float
+    seconds: float
+
+
+def measure_denoising(
+    source: FrameSource,
+    preset: Preset,
+    noise: Noise,
+    *,
+    device: str = "cpu",
+    on_event: Callable[[Event], None] = ignore,
+) -> DenoisingScore:
+    """Put ``noise`` on ``source``, fit the result, and compare with the clean frames.
+
+    ``preset`` needs a complete architecture (:func:`vinr.plan.choose_preset`).
+    """
+    task = Denoise(noise)
+    result = fit(source, plain_fit(preset), task, device=device, on_event=on_event)
+    fitted, noisy = FittedFrames(result.model, source.spec), task.target(source)
+    every_T = torch.arange(source.spec.num_frames)
+    return DenoisingScore(
+        noise=noise,
+        psnr_db=fmean(psnr_of_frames_db(fitted, source, every_T)),
+        input_psnr_db=fmean(psnr_of_frames_db(noisy, source, every_T)),
+        noisy_psnr_db=fmean(psnr_of_frames_db(fitted, noisy, every_T)),
+        num_epochs=result.num_epochs,
+        seconds=result.seconds,
+    )

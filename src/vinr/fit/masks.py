@@ -1,0 +1,177 @@
+"""Masks for inpainting: boxes as in the papers, or images and videos that mark what is to be filled.
+
+::
+
+    ┌───────────────┐   boxes: centres at half and at     ┌───────────────┐   center: a quarter of the rows
+    │  □         □  │   a quarter and three quarters      │     ┌───┐     │   and of the columns
+    │       □       │   of rows and columns               │     └───┘     │
+    │  □         □  │                                     │               │
+    └───────────────┘                                     └───────────────┘
+
+Axes: T frames of the video, H rows, W columns, C colour channels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from vinr.errors import InputError
+from vinr.video.edit import Edit
+from vinr.video.source import VideoReader, open_video
+from vinr.video.spec import VideoSpec
+
+__all__ = ["box_mask", "center_mask", "open_mask"]
+
+# Side of HNeRV's five boxes, in pixels.
+BOX_SIDE: Final = 50
+BOX_CENTRES: Final = ((2, 2), (1, 1), (1, 3), (3, 1), (3, 3))  # in quarters of rows and columns
+NAMES: Final = re.compile(r"(?P<center>cent(?:er|re))|boxes(?::(?P<side>\d{1,5}))?")
+STILLS: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Of a resized pixel; less than that is rounding.
+LEAST_SHARE: Final = 1e-6
+
+
+def box_mask(height: int, width: int, *, side: int = BOX_SIDE) -> Tensor:
+    """Return mask_HW, bool, of five boxes of 2 · (``side`` // 2) pixels a side (HNeRV's code).
+
+    Their centres lie at (½, ½), (¼, ¼), (¼, ¾), (¾, ¼), (¾, ¾) of rows and columns, rounded down; the frame's
+    edge cuts them.
+    """
+    mask_HW = torch.zeros((height, width), dtype=torch.bool)
+    for rows, cols in BOX_CENTRES:
+        _fill(mask_HW, height * rows // 4, width * cols // 4, side // 2, side // 2)
+    return mask_HW
+
+
+def center_mask(height: int, width: int) -> Tensor:
+    """Return mask_HW, bool, of a box of 2 · (height // 8) rows and 2 · (width // 8) columns, centred."""
+    mask_HW = torch.zeros((height, width), dtype=torch.bool)
+    _fill(mask_HW, height // 2, width // 2, height // 8, width // 8)
+    return mask_HW
+
+
+def _fill(mask_HW: Tensor, row: int, col: int, half_height: int, half_width: int) -> None:
+    rows = slice(max(row - half_height, 0), row + half_height)
+    mask_HW[rows, max(col - half_width, 0) : col + half_width] = True
+
+
+def open_mask(
+    mask: str, video: VideoReader, *, frames: tuple[int | None, int | None] | None = None
+) -> Tensor:
+    """Return mask_T1HW, bool, of the frames of ``video`` as they are read.
+
+    Parameters
+    ----------
+    mask
+        ``boxes`` (five of 50 pixels a side), ``boxes:30``, ``center``; or a path: a folder of images or a
+        video, a frame for each frame of the video, or a single image for all of them. Whatever is not black
+        is masked. Masks have the video's own size; its crop, resize and range of frames are done to them.
+    video
+        What is masked.
+    frames
+        The range of frames that was asked of ``video``, None for all.
+
+    Raises
+    ------
+    InputError, UsageError
+        If the mask is unreadable, of another size or number of frames, or masks nothing or everything.
+    """
+    spec = video.spec
+    named = NAMES.fullmatch(mask)
+    if named is None:
+        mask_THW = torch.from_numpy(np.stack(list(_read_masks(Path(mask), video, frames))))
+    elif named["center"]:
+        mask_THW = center_mask(spec.height, spec.width).unsqueeze(0)
+    else:
+        mask_THW = box_mask(spec.height, spec.width, side=int(named["side"] or BOX_SIDE)).unsqueeze(0)
+    _check(mask, mask_THW, spec)
+    return mask_THW.unsqueeze(1).expand(spec.num_frames, -1, -1, -1)
+
+
+def _check(mask: str, mask_THW: Tensor, spec: VideoSpec) -> None:
+    size = f"frames of {spec.height}×{spec.width}"
+    if not bool(mask_THW.any()):
+        raise InputError(f"mask {mask} masks no pixel of {size}; mark what is to be filled")
+    if bool(mask_THW.all()):
+        raise InputError(f"mask {mask} covers {size} altogether; leave some of them to be fitted")
+
+
+def _read_masks(
+    path: Path, video: VideoReader, frames: tuple[int | None, int | None] | None
+) -> Iterator[NDArray[np.bool_]]:
+    """Yield mask_HW of each frame, or of all of them, edited as the video is."""
+    if not path.exists():
+        raise InputError(
+            f"mask {path}: no such file; give an image, a folder of images, a video, or the name boxes, "
+            f"boxes:WIDTH or center"
+        )
+    if path.suffix.lower() in STILLS and path.is_file():
+        rgb_HWC = _read_still(path)
+        _check_size(path, rgb_HWC.shape[:2], video)
+        yield _edited(rgb_HWC, video)
+        return
+    with open_video(path) as reader:
+        _check_size(path, reader.original, video)
+        first, stop = _choose_masks(path, reader.spec.num_frames, video, frames)
+        for index in range(first, stop):
+            yield _edited(reader.read(index, index + 1).rgb_NCHW[0].permute(1, 2, 0).numpy(), video)
+
+
+def _read_still(path: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"mask {path}: not a readable image: {error}") from error
+
+
+def _edited(rgb_HWC: NDArray[np.uint8], video: VideoReader) -> NDArray[np.bool_]:
+    """Return mask_HW after crop and resize: a pixel that a masked one takes part in is masked."""
+    masked_HW1 = (rgb_HWC != 0).any(2, keepdims=True).astype(np.uint8)
+    masked_HW: NDArray[np.bool_] = Edit(video.edit.crop).apply(masked_HW1)[..., 0] > 0
+    if video.edit.resize is None:
+        return masked_HW
+    (rows, cols), (height, width) = masked_HW.shape, video.edit.resize
+    # The filters that frames are resized with, in floating point, where no share is rounded away.
+    averages = rows % height == 0 and cols % width == 0
+    kernel = Image.Resampling.BOX if averages else Image.Resampling.BICUBIC
+    share = Image.fromarray(masked_HW.astype(np.float32)).resize((width, height), kernel)
+    resized_HW: NDArray[np.bool_] = np.abs(np.asarray(share)) > LEAST_SHARE
+    return resized_HW
+
+
+def _choose_masks(
+    path: Path, num_masks: int, video: VideoReader, frames: tuple[int | None, int | None] | None
+) -> tuple[int, int]:
+    """Return the range of the masks that belong to the frames of ``video``."""
+    wanted = video.spec.num_frames
+    if num_masks == wanted:
+        return 0, wanted
+    first, stop = video.edit.first_frame, video.edit.first_frame + wanted
+    if frames is not None and num_masks >= stop:
+        return first, stop
+    raise InputError(
+        f"mask {path} has {num_masks} frames for {wanted} of the video; give one for each, or a single image "
+        f"for all"
+    )
+
+
+def _check_size(path: Path, size: tuple[int, ...], video: VideoReader) -> None:
+    if size != video.original:
+        raise InputError(
+            f"mask {path} has {_size(size)} pixels, the video {_size(video.original)} before crop and "
+            f"resize; give a mask of that size"
+        )
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return f"{size[0]}×{size[1]}"

@@ -1,0 +1,71 @@
+"""Fitted networks without a file: their frames, and how close these are to others, where it matters.
+
+Axes: N frames of a batch, T frames of the video, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vinr.config import Preset
+from vinr.decode import to_uint8
+from vinr.fit.losses import psnr_from_mse_db
+from vinr.models import VideoModel
+from vinr.video.spec import FrameSource, Query, VideoSpec
+
+__all__ = ["FilledFrames", "FittedFrames", "plain_fit", "psnr_of_frames_db"]
+
+
+def plain_fit(preset: Preset) -> Preset:
+    """Return ``preset`` without its phases, which prepare for a file: here nothing is coded."""
+    return preset.model_copy(update={"fit": preset.fit.model_copy(update={"phases": ()})})
+
+
+class FittedFrames:
+    """The frames of a fitted network; a :class:`~vinr.video.spec.FrameSource`.
+
+    They are computed one at a time, as a decoder does, but nothing is quantised except the colours.
+    """
+
+    def __init__(self, model: VideoModel, spec: VideoSpec) -> None:
+        self._model = model
+        self.spec = spec
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW, on the CPU."""
+        device = next(self._model.parameters()).device
+        with torch.inference_mode():
+            queries = [Query.of_frames(index_N[row : row + 1].to(device)) for row in range(len(index_N))]
+            return torch.cat([to_uint8(self._model(query)).cpu() for query in queries])
+
+
+class FilledFrames:
+    """Frames of ``outside``, where masked those of ``inside``; a :class:`~vinr.video.spec.FrameSource`."""
+
+    def __init__(self, outside: FrameSource, inside: FrameSource, mask_T1HW: Tensor) -> None:
+        self._outside, self._inside, self._mask_T1HW = outside, inside, mask_T1HW
+        self.spec = outside.spec
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW."""
+        outside_NCHW, inside_NCHW = self._outside.frames(index_N), self._inside.frames(index_N)
+        return torch.where(self._mask_T1HW[index_N], inside_NCHW, outside_NCHW)
+
+
+def psnr_of_frames_db(
+    decoded: FrameSource, reference: FrameSource, index_N: Tensor, mask_T1HW: Tensor | None = None
+) -> tuple[float, ...]:
+    """Return the PSNR of each frame of ``index_N`` in dB, as :func:`vinr.evaluate.metrics.psnr_per_frame_db`.
+
+    With a mask that of the pixels where it is True, of the frames that have such.
+    """
+    found = []
+    for index in index_N.tolist():
+        one_N = torch.tensor([index])
+        error_NCHW = (decoded.frames(one_N).double() - reference.frames(one_N).double()) / 255
+        if mask_T1HW is not None:
+            error_NCHW = error_NCHW.permute(0, 2, 3, 1)[mask_T1HW[index]]
+        if error_NCHW.numel():
+            found.append(float(psnr_from_mse_db(error_NCHW.square().mean())))
+    return tuple(found)

@@ -1,0 +1,236 @@
+"""Filling masked pixels of a video with what a network makes of the others.
+
+::
+
+    video, mask ──> fit, masked pixels left out ──> the network's frames ─┬─> masked pixels ─┬─> output
+                └─────────────────────────────────────────────────────────┴─> all others ────┘
+
+Axes: N frames of a batch, T frames of the video, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from vinr.config import Preset
+from vinr.device import resolve_device
+from vinr.encoding import RESERVE_EPOCHS
+from vinr.errors import InputError
+from vinr.fit import Event, FitResult, Inpaint, Noted, fit, ignore
+from vinr.fit.masks import open_mask
+from vinr.fitted import FilledFrames, FittedFrames, plain_fit, psnr_of_frames_db
+from vinr.plan import EncodePlan, describe_threads, plan_encode
+from vinr.units import parse_count, parse_seconds
+from vinr.video.sink import Sink, open_sink
+from vinr.video.source import VideoReader, open_video
+from vinr.video.spec import FrameSource
+
+__all__ = ["InpaintReport", "InpaintingScore", "inpaint", "measure_inpainting"]
+
+
+@dataclass(frozen=True)
+class InpaintReport:
+    """What an inpainting wrote. ``visible_psnr_db`` is the network's PSNR where nothing was masked.
+
+    How good the filled pixels are nobody can say: they are not known. ``masked_share`` is of all pixels.
+    """
+
+    path: str
+    num_frames: int
+    masked_share: float
+    visible_psnr_db: float
+    model: str
+    num_parameters: int
+    num_epochs: float
+    num_collapses: int
+    seconds: float
+
+
+def inpaint(
+    source: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    mask: str | PathLike[str],
+    model: str | None = None,
+    preset: str | None = None,
+    params: int | str | None = None,
+    epochs: int | None = None,
+    time: float | str | None = None,
+    frames: tuple[int | None, int | None] | None = None,
+    crop: tuple[int, int] | None = None,
+    resize: tuple[int, int] | None = None,
+    all_pixels: bool = False,
+    codec: str = "x264",
+    device: str = "auto",
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+    on_event: Callable[[Event], None] = ignore,
+) -> InpaintReport:
+    """Fit a network to the pixels of a video that are not masked, and write the video with the others filled.
+
+    Parameters
+    ----------
+    source
+        A video: container, image folder, raw YUV.
+    output
+        .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``. It appears whole or not at all.
+    mask
+        What is filled; see :func:`vinr.fit.masks.open_mask`.
+    model, preset, params, epochs, time, frames, crop, resize, seed, overrides
+        As for :func:`vinr.encode`.
+    all_pixels
+        Write the network's frames; else pixels that are not masked stay what they were.
+    codec
+        As for ``vinr decode``.
+
+    Raises
+    ------
+    UsageError, InputError, OutputError
+        Before any fitting, if something cannot be used.
+    FitError
+        If a fit collapses again and again.
+    """
+    started = clock.monotonic()
+    with open_video(fspath(source), crop=crop, resize=resize, frames=frames) as reader:
+        mask_T1HW = open_mask(fspath(mask), reader, frames=frames)
+        plan = plan_encode(
+            [reader.spec],
+            model=model,
+            preset=preset,
+            num_parameters=None if params is None else parse_count(params),
+            epochs=epochs,
+            seconds=None if time is None else parse_seconds(time),
+            seed=seed,
+            overrides=overrides,
+        )
+        work = _Work(plan, mask_T1HW, resolve_device(device), all_pixels, started, on_event)
+        target = fspath(output)
+        with open_sink(
+            target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
+        ) as sink:
+            on_event(Noted(f"{plan}, on {describe_threads(work.device)}"))
+            parts = [work.segment(number, reader, sink) for number in range(len(plan.jobs))]
+    results = [result for result, _ in parts]
+    weights = [job.share for job in plan.jobs]
+    return InpaintReport(
+        path=target,
+        num_frames=len(mask_T1HW),
+        masked_share=float(mask_T1HW.double().mean()),
+        visible_psnr_db=fmean([value for _, per_frame in parts for value in per_frame]),
+        model=plan.presets[0].model,
+        num_parameters=sum(result.model.num_stored() for result in results),
+        num_epochs=fmean([result.num_epochs for result in results], weights),
+        num_collapses=sum(result.num_collapses for result in results),
+        seconds=clock.monotonic() - started,
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Fitting the segments of a plan, and writing them."""
+
+    plan: EncodePlan
+    mask_T1HW: Tensor
+    device: torch.device
+    all_pixels: bool
+    started: float
+    on_event: Callable[[Event], None]
+
+    def segment(self, number: int, reader: VideoReader, sink: Sink) -> tuple[FitResult, tuple[float, ...]]:
+        """Fit and write a segment; return the fit, and each frame's PSNR where it is not masked."""
+        job = self.plan.jobs[number]
+        (span,) = job.spans  # a single clip is cut, never joined
+        stop = span.first_frame + span.num_frames
+        frames = reader.read(span.first_frame, stop)
+        mask_T1HW = self.mask_T1HW[span.first_frame : stop]
+        result = fit(
+            frames,
+            plain_fit(self.plan.presets[number]),
+            Inpaint(mask_T1HW),
+            device=self.device,
+            on_event=self.on_event,
+            seconds=self._seconds(number),
+            reserve_epochs=RESERVE_EPOCHS,
+        )
+        fitted = FittedFrames(result.model, frames.spec)
+        written = fitted if self.all_pixels else FilledFrames(frames, fitted, mask_T1HW)
+        for index in range(span.num_frames):
+            sink.write(written.frames(torch.tensor([index])))
+        every_T = torch.arange(span.num_frames)
+        return result, psnr_of_frames_db(fitted, frames, every_T, ~mask_T1HW)
+
+    def _seconds(self, number: int) -> float | None:
+        """Return the time for a segment: its share, less what opening and reading have taken."""
+        if self.plan.seconds is None:
+            return None
+        spent = clock.monotonic() - self.started if number == 0 else 0.0
+        return max(self.plan.seconds * self.plan.jobs[number].share - spent, 1.0)
+
+
+@dataclass(frozen=True)
+class InpaintingScore:
+    """How close filled frames are to the clean ones, of a clip whose masked pixels are known.
+
+    ``masked_psnr_db``: the network's, of masked pixels alone, in frames that have such. ``filled_psnr_db``:
+    of whole frames, masked pixels filled by the network, the others given (HNeRV's table).
+    ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``input_…``: the same of
+    the masked frames, black where masked. All are means over frames of 8-bit colours.
+    """
+
+    masked_share: float
+    masked_psnr_db: float
+    filled_psnr_db: float
+    network_psnr_db: float
+    input_masked_psnr_db: float
+    input_psnr_db: float
+    num_epochs: float
+    seconds: float
+
+
+def measure_inpainting(
+    source: FrameSource,
+    mask_T1HW: Tensor,
+    preset: Preset,
+    *,
+    device: str = "cpu",
+    on_event: Callable[[Event], None] = ignore,
+) -> InpaintingScore:
+    """Fit ``source`` without its masked pixels, and measure those.
+
+    Parameters
+    ----------
+    mask_T1HW
+        Bool, True where masked (:mod:`vinr.fit.masks`).
+    preset
+        A preset with a complete architecture (:func:`vinr.plan.choose_preset`).
+
+    Raises
+    ------
+    InputError
+        If the mask is of another size, or masks nothing or everything.
+    """
+    task = Inpaint(mask_T1HW)
+    if not bool(mask_T1HW.any()):
+        raise InputError("the mask masks no pixel: there is nothing to measure")
+    result = fit(source, plain_fit(preset), task, device=device, on_event=on_event)
+    fitted, masked = FittedFrames(result.model, source.spec), task.visible(source)
+    filled = FilledFrames(source, fitted, mask_T1HW)
+    every_T = torch.arange(source.spec.num_frames)
+    return InpaintingScore(
+        masked_share=float(mask_T1HW.double().mean()),
+        masked_psnr_db=fmean(psnr_of_frames_db(fitted, source, every_T, mask_T1HW)),
+        filled_psnr_db=fmean(psnr_of_frames_db(filled, source, every_T)),
+        network_psnr_db=fmean(psnr_of_frames_db(fitted, source, every_T)),
+        input_masked_psnr_db=fmean(psnr_of_frames_db(masked, source, every_T, mask_T1HW)),
+        input_psnr_db=fmean(psnr_of_frames_db(masked, source, every_T)),
+        num_epochs=result.num_epochs,
+        seconds=result.seconds,
+    )

@@ -1,0 +1,201 @@
+"""Frames between frames: of a finished file, and as an experiment in which they are known.
+
+The experiment fits every k-th frame and predicts the others. A hybrid model can do so in two ways, which are
+never put under one name::
+
+    embeddings   latents of the trained frames around it, mixed by time ──> decoder      interpolation
+    encoder      the held-out frame itself ──> encoder ──> decoder                        none: it was seen
+    time         (models without latents) its time ──> network                           interpolation
+
+Axes: N frames of a batch, T frames of the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike, fspath
+from statistics import fmean
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vinr.config import Preset
+from vinr.errors import UsageError
+from vinr.fit import Event, FitResult, Interpolate, fit, ignore
+from vinr.fitted import FittedFrames, plain_fit, psnr_of_frames_db
+from vinr.models import HybridModel, VideoModel
+from vinr.playback import decode_to, quiet
+from vinr.video.spec import FrameSource
+
+__all__ = ["HeldOutScore", "InterpolationScore", "Way", "interpolate", "measure_interpolation"]
+
+Way = Literal["time", "embeddings", "encoder"]
+FACTORS = range(2, 17)
+
+
+def interpolate(
+    file: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    factor: int = 2,
+    codec: str = "x264",
+    device: str = "auto",
+    force: bool = False,
+    on_frame: Callable[[int, int], None] = quiet,
+) -> int:
+    """Write a .vinr file with ``factor`` − 1 new frames between each two; return how many frames.
+
+    Models of time alone are asked for times between frames, models with latents mix those of both neighbours.
+    Frames of the file stay what they are, the rate is multiplied, the last frame is the last frame.
+
+    Parameters
+    ----------
+    file, output
+        The file (``FILE.vinr#name`` chooses a clip); .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``.
+    factor
+        2 to 16.
+
+    Raises
+    ------
+    UsageError, BitstreamError, OutputError
+        If something cannot be used; the output is then not touched.
+    """
+    if factor not in FACTORS:
+        raise UsageError(f"factor {factor}: give a whole number from {FACTORS[0]} to {FACTORS[-1]}")
+    return decode_to(
+        fspath(file),
+        fspath(output),
+        fps_scale=factor,
+        codec=codec,
+        device=device,
+        force=force,
+        on_frame=on_frame,
+    )
+
+
+@dataclass(frozen=True)
+class HeldOutScore:
+    """PSNR of the held-out frames, predicted in one way: the mean over frames, and each frame's."""
+
+    way: Way
+    psnr_db: float
+    per_frame_psnr_db: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class InterpolationScore:
+    """What a network makes of frames it was not fitted to, beside what needs no network.
+
+    ``held_out``: by time, or by embeddings and by the encoder. ``nearest_psnr_db``: the nearest trained frame
+    repeated, the earlier of two. ``mean_psnr_db``: the mix of both trained neighbours, the mean where every
+    second frame is held out. PSNR is the mean over frames of 8-bit colours.
+    """
+
+    every: int
+    seen_psnr_db: float
+    held_out_frames: tuple[int, ...]
+    held_out: tuple[HeldOutScore, ...]
+    nearest_psnr_db: float
+    mean_psnr_db: float
+    num_epochs: float
+    seconds: float
+
+    def by(self, way: Way) -> HeldOutScore:
+        """Return the score of one way.
+
+        Raises
+        ------
+        KeyError
+            If the model has no such way.
+        """
+        return {score.way: score for score in self.held_out}[way]
+
+
+def measure_interpolation(
+    source: FrameSource,
+    preset: Preset,
+    *,
+    every: int = 2,
+    device: str = "cpu",
+    on_event: Callable[[Event], None] = ignore,
+) -> InterpolationScore:
+    """Fit every ``every``-th frame of ``source`` and measure the others, as HNeRV does (``every`` = 2).
+
+    Parameters
+    ----------
+    preset
+        A preset with a complete architecture (:func:`vinr.plan.choose_preset`).
+
+    Raises
+    ------
+    UsageError
+        If no frame is held out.
+    """
+    task = Interpolate(every)
+    spec = source.spec
+    held_out_N, trained_N = task.held_out_frames(spec), task.training_frames(spec)
+    result = fit(source, plain_fit(preset), task, device=device, on_event=on_event, keep_encoder=True)
+    fitted = FittedFrames(result.model, spec)
+    nearest_N = task.neighbours(spec).nearest_T
+    repeated = _Renumbered(source, nearest_N)
+    return InterpolationScore(
+        every=every,
+        seen_psnr_db=fmean(psnr_of_frames_db(fitted, source, trained_N)),
+        held_out_frames=tuple(held_out_N.tolist()),
+        held_out=tuple(_score_ways(result, source, held_out_N)),
+        nearest_psnr_db=fmean(psnr_of_frames_db(repeated, source, held_out_N)),
+        mean_psnr_db=fmean(psnr_of_frames_db(task.visible(source), source, held_out_N)),
+        num_epochs=result.num_epochs,
+        seconds=result.seconds,
+    )
+
+
+def _score_ways(result: FitResult, source: FrameSource, held_out_N: Tensor) -> Iterator[HeldOutScore]:
+    def score(way: Way) -> HeldOutScore:
+        fitted = FittedFrames(result.model, source.spec)
+        per_frame = psnr_of_frames_db(fitted, source, held_out_N)
+        return HeldOutScore(way, fmean(per_frame), per_frame)
+
+    if not result.model.per_frame_shapes():
+        yield score("time")
+        return
+    yield score("embeddings")
+    if result.encoder is not None:
+        with _encoded(result.model, result.encoder, source, held_out_N):
+            yield score("encoder")
+
+
+@contextmanager
+def _encoded(model: VideoModel, encoder: nn.Module, source: FrameSource, index_N: Tensor) -> Iterator[None]:
+    """Give frames ``index_N`` the latents that the encoder makes of them, for as long as the body runs."""
+    assert isinstance(model, HybridModel)
+    assert model.latents is not None
+    model.encoder = encoder.eval()
+    with torch.no_grad():
+        encoded = [model.encode(source, index_N[row : row + 1]).per_frame for row in range(len(index_N))]
+    model.drop_encoder()
+    kept = {name: value.detach().clone() for name, value in model.latents.per_frame.items()}
+    with torch.no_grad():
+        for name, value in model.latents.per_frame.items():
+            value[index_N] = torch.cat([latents[name] for latents in encoded])
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in model.latents.per_frame.items():
+                value.copy_(kept[name])
+
+
+class _Renumbered:
+    """Other frames of ``source`` in the place of each frame."""
+
+    def __init__(self, source: FrameSource, number_T: Tensor) -> None:
+        self._source, self._number_T = source, number_T
+        self.spec = source.spec
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW."""
+        return self._source.frames(self._number_T[index_N])
