@@ -345,11 +345,16 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 OPTIONS = {
     "encode": "bpp crop device epochs force frames json model params preset psnr resize resume seed segment "
     "set size time",
-    "decode": "codec device force fps-scale frames",
+    "decode": "backend codec device force fps-scale frames set",
     "info": "force json plot",
     "verify": "device",
-    "eval": "device json per-frame",
+    "eval": "backend device json per-frame set",
+    "compare": "anchors bpp crop device epochs force frames json model params preset resize set time vinr",
     "convert": "force fps json name set",
+    "export": "force onnx",
+    "inpaint": "all-pixels codec crop device epochs force frames json mask model params preset resize seed "
+    "set time",
+    "interpolate": "codec device factor force",
     "models": "json",
     "presets": "json model",
 }

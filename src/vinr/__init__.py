@@ -9,27 +9,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vinr.comparison import ComparisonReport, compare
     from vinr.decode import FrameDataset, VideoDecoder, open
     from vinr.encoding import EncodeReport, encode
     from vinr.errors import BitstreamError, FitError, InputError, OutputError, UsageError, VinrError
+    from vinr.inpainting import InpaintReport, inpaint
+    from vinr.interpolation import interpolate
 
 __all__ = [
     "BitstreamError",
+    "ComparisonReport",
     "EncodeReport",
     "FitError",
     "FrameDataset",
+    "InpaintReport",
     "InputError",
     "OutputError",
     "UsageError",
     "VideoDecoder",
     "VinrError",
+    "compare",
     "encode",
+    "inpaint",
+    "interpolate",
     "open",
 ]
 
 _HOME = {name: "errors" for name in __all__ if name.endswith("Error")}
 _HOME |= {"FrameDataset": "decode", "VideoDecoder": "decode", "open": "decode"}
+_HOME |= {"ComparisonReport": "comparison", "compare": "comparison"}
 _HOME |= {"EncodeReport": "encoding", "encode": "encoding"}
+_HOME |= {"InpaintReport": "inpainting", "inpaint": "inpainting", "interpolate": "interpolation"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import typer
 
 from vinr import _console as console
 from vinr.errors import UsageError, VinrError
-from vinr.units import parse_count, parse_frames, parse_seconds, parse_size
+from vinr.units import parse_count, parse_frames, parse_list, parse_numbers, parse_seconds, parse_size
 
 app = typer.Typer(
     name="vinr",
@@ -23,6 +23,10 @@ app = typer.Typer(
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Force = Annotated[bool, typer.Option("--force", help="overwrite the output")]
+Output = Annotated[str, typer.Argument(help=".mp4 .mkv .y4m, a folder or pattern of PNGs, or - (y4m)")]
+Codec = Annotated[str, typer.Option(help="x264, x265, av1 or ffv1, for .mp4 and .mkv")]
+Backend = Annotated[str | None, typer.Option(help="what runs the network: torch or onnx")]
+Decoding = Annotated[list[str], typer.Option("--set", help="decode.key=value, repeatable")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FILE.vinr#name chooses a clip")]
 
@@ -87,13 +91,13 @@ def encode(
 @app.command()
 def decode(
     file: File,
-    output: Annotated[str, typer.Argument(help=".mp4 .mkv .y4m, a folder or pattern of PNGs, or - (y4m)")],
+    output: Output,
     frames: Annotated[str | None, typer.Option(help="numbers and slices: 0,10,20:40:5")] = None,
-    fps_scale: Annotated[
-        int, typer.Option(min=1, max=16, help="frames between frames: 2 doubles the rate")
-    ] = 1,
-    codec: Annotated[str, typer.Option(help="x264, x265, av1 or ffv1, for .mp4 and .mkv")] = "x264",
+    fps_scale: Annotated[int, typer.Option(min=1, max=16, help="2 puts a frame between two")] = 1,
+    codec: Codec = "x264",
     device: Device = "auto",
+    backend: Backend = None,
+    settings: Decoding = [],  # noqa: B006
     force: Force = False,
 ) -> None:
     """Write the frames of a .vinr file as a video or as images."""
@@ -107,8 +111,11 @@ def decode(
             fps_scale=fps_scale,
             codec=codec,
             device=device,
+            backend=backend,
+            overrides=settings,
             force=force,
             on_frame=on_frame,
+            on_note=console.note,
         )
 
 
@@ -141,14 +148,143 @@ def evaluate(
     ],
     per_frame: Annotated[bool, typer.Option("--per-frame", help="also each frame's figures")] = False,
     device: Device = "auto",
+    backend: Backend = None,
+    settings: Decoding = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Compare a .vinr file with its original: PSNR, MS-SSIM, bpp, kbit/s, decoding speed."""
     from vinr.playback import evaluate_file
 
     with console.frame_progress("decoding") as on_frame:
-        report = evaluate_file(file, reference, device=device, on_frame=on_frame)
+        report = evaluate_file(
+            file, reference, device=device, backend=backend, overrides=settings, on_frame=on_frame
+        )
     console.show_evaluation(report, per_frame=per_frame, as_json=as_json)
+
+
+@app.command()
+def compare(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="a video")],
+    page: Annotated[
+        str | None, typer.Argument(metavar="PAGE.html", help="what to write; INPUT-compare.html otherwise")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="models to fit, with commas between them")] = None,
+    preset: Annotated[str | None, typer.Option(help="presets to fit, with commas between them")] = None,
+    params: Annotated[str | None, typer.Option(help="sizes of networks: 100k,200k,400k,800k")] = None,
+    bpp: Annotated[str | None, typer.Option(help="sizes in bits a pixel: 0.02,0.05,0.1,0.2")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, each network")] = None,
+    time: Annotated[str | None, typer.Option(help="time for each network, such as 10m")] = None,
+    files: Annotated[list[str], typer.Option("--vinr", help="file of this video, repeatable")] = [],  # noqa: B006
+    anchors: Annotated[
+        str | None,
+        typer.Option(help="codecs: x264,x265-veryslow-nob,av1-4:20:30:40:50,vp9; published: FILE.csv#CLIP"),
+    ] = None,
+    frames: Annotated[str | None, typer.Option(help="A:B, half open")] = None,
+    crop: Annotated[str | None, typer.Option(help="HxW, cut from the centre")] = None,
+    resize: Annotated[str | None, typer.Option(help="HxW, after the crop")] = None,
+    device: Device = "auto",
+    settings: Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")] = [],  # noqa: B006
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Compare networks with x264, x265, AV1 and VP9 on the same frames, in one HTML page."""
+    from vinr._console_compare import compare_progress, show_comparison
+    from vinr.comparison import DEFAULT_ANCHORS
+    from vinr.comparison import compare as run
+
+    with compare_progress() as on_progress:
+        report = run(
+            source,
+            page,
+            models=parse_list(model),
+            presets=parse_list(preset),
+            params=parse_list(params),
+            bpp=parse_numbers(bpp),
+            epochs=epochs,
+            time=time,
+            files=files,
+            anchors=DEFAULT_ANCHORS if anchors is None else parse_list(anchors),
+            frames=parse_frames(frames) if frames else None,
+            crop=parse_size(crop) if crop else None,
+            resize=parse_size(resize) if resize else None,
+            device=device,
+            overrides=settings,
+            force=force,
+            on_progress=on_progress,
+        )
+    show_comparison(report, as_json=as_json)
+
+
+@app.command()
+def inpaint(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="a video")],
+    output: Output,
+    mask: Annotated[
+        str,
+        typer.Option(help="image, folder or video, masked where not black; or boxes, boxes:WIDTH, center"),
+    ],
+    model: Annotated[str | None, typer.Option(help="model; `vinr models` lists them")] = None,
+    preset: Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")] = None,
+    params: Annotated[str | None, typer.Option(help="numbers of the network, such as 1.5M")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames")] = None,
+    time: Annotated[str | None, typer.Option(help="time to spend, such as 10m")] = None,
+    frames: Annotated[str | None, typer.Option(help="A:B, half open")] = None,
+    crop: Annotated[str | None, typer.Option(help="HxW, cut from the centre")] = None,
+    resize: Annotated[str | None, typer.Option(help="HxW, after the crop")] = None,
+    all_pixels: Annotated[
+        bool, typer.Option("--all-pixels", help="write the network's frames, not only masked pixels")
+    ] = False,
+    codec: Codec = "x264",
+    device: Device = "auto",
+    seed: Annotated[int | None, typer.Option(min=0, help="seed of the fit")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")] = [],  # noqa: B006
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Fill masked pixels of a video with what a network makes of the others."""
+    from vinr.inpainting import inpaint as run
+
+    if as_json and output == "-":
+        raise UsageError("the video and --json are both to go to standard output; name a file for the video")
+    with console.fit_progress(how_to_resume=None) as on_event:
+        report = run(
+            source,
+            output,
+            mask=mask,
+            model=model,
+            preset=preset,
+            params=params,
+            epochs=epochs,
+            time=time,
+            frames=parse_frames(frames) if frames else None,
+            crop=parse_size(crop) if crop else None,
+            resize=parse_size(resize) if resize else None,
+            all_pixels=all_pixels,
+            codec=codec,
+            device=device,
+            seed=seed,
+            overrides=settings,
+            force=force,
+            on_event=on_event,
+        )
+    if output != "-":
+        console.show_inpaint(report, as_json=as_json)
+
+
+@app.command()
+def interpolate(
+    file: File,
+    output: Output,
+    factor: Annotated[int, typer.Option(min=2, max=16, help="times as many frames a second")] = 2,
+    codec: Codec = "x264",
+    device: Device = "auto",
+    force: Force = False,
+) -> None:
+    """Write a .vinr file with new frames between its frames."""
+    from vinr.interpolation import interpolate as run
+
+    with console.frame_progress("decoding", quiet=output == "-") as on_frame:
+        run(file, output, factor=factor, codec=codec, device=device, force=force, on_frame=on_frame)
 
 
 @app.command()
@@ -166,6 +302,18 @@ def convert(
 
     report = run(checkpoint, output, fps=fps, name=name, overrides=settings, force=force)
     console.show_convert(report, as_json=as_json)
+
+
+@app.command()
+def export(
+    file: File,
+    onnx: Annotated[str, typer.Option(metavar="F", help="file; part_%02d.onnx for several networks")],
+    force: Force = False,
+) -> None:
+    """Write the network of a .vinr file for other programs: frame number and latents in, colours out."""
+    from vinr.exporting import export_onnx
+
+    console.show_export(export_onnx(file, onnx, force=force))
 
 
 @app.command()

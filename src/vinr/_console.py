@@ -21,18 +21,23 @@ if TYPE_CHECKING:
     from vinr.convert import ConvertReport
     from vinr.describe import FileInfo
     from vinr.encoding import EncodeReport
+    from vinr.exporting import ExportedGraph
     from vinr.fit.events import Event
+    from vinr.inpainting import InpaintReport
     from vinr.playback import EvaluationReport
 
 __all__ = [
     "complain",
     "fit_progress",
     "frame_progress",
+    "note",
     "say",
     "show_convert",
     "show_encode",
     "show_evaluation",
+    "show_export",
     "show_info",
+    "show_inpaint",
     "show_models",
     "show_presets",
 ]
@@ -55,14 +60,19 @@ def complain(text: str) -> None:
     )
 
 
+def note(text: str) -> None:
+    """Print a line about how the work is done on stderr."""
+    _err.print(text, markup=False)
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout and nothing else."""
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
-def fit_progress(how_to_resume: str) -> Iterator[Callable[[Event], None]]:
-    """Show a fit: a bar with epoch, PSNR and time left; on Ctrl-C say how to go on."""
+def fit_progress(how_to_resume: str | None) -> Iterator[Callable[[Event], None]]:
+    """Show a fit: a bar with epoch, PSNR and time left; on Ctrl-C say how to go on, or that one cannot."""
     from vinr.fit.events import Collapsed, Noted, Resumed, RoundDone
 
     columns = [
@@ -94,6 +104,9 @@ def fit_progress(how_to_resume: str) -> Iterator[Callable[[Event], None]]:
             yield on_event
         except KeyboardInterrupt:
             bar.stop()
+            if how_to_resume is None:
+                _err.print("interrupted; nothing was written")
+                sys.exit(130)
             asked = "--resume" in how_to_resume.split()
             resume = how_to_resume if asked else f"{how_to_resume} --resume"
             _err.print(f"interrupted; the state is kept. Go on with: vinr {resume}", markup=False)
@@ -142,6 +155,23 @@ def show_encode(report: EncodeReport, *, as_json: bool) -> None:
             ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
             *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
             ("model", f"{report.model}, {format_count(report.num_parameters)} numbers stored"),
+            ("fit", f"{report.num_epochs:.1f} epochs, {report.seconds:.0f} s in all"),
+        ]
+    )
+
+
+def show_inpaint(report: InpaintReport, *, as_json: bool) -> None:
+    """Print what was written and how well the pixels are met that are known."""
+    if as_json:
+        print_json(asdict(report))
+        return
+    numbers = f"{report.model}, {format_count(report.num_parameters)} numbers"
+    _pairs(
+        [
+            ("video", f"{report.path}  {report.num_frames} frames"),
+            ("filled", f"{report.masked_share:.2%} of all pixels"),
+            ("PSNR", f"{report.visible_psnr_db:.2f} dB of the network where nothing was masked"),
+            ("model", numbers),
             ("fit", f"{report.num_epochs:.1f} epochs, {report.seconds:.0f} s in all"),
         ]
     )
@@ -237,12 +267,21 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
             ("file", format_bytes(report.num_bytes) + sound),
             ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
             ("decoding", f"{report.decode_fps:.1f} frames/s"),
+            *(("note", text) for text in report.notes),
         ]
     )
     if per_frame:
         similarities = report.per_frame_ms_ssim or (None,) * report.num_frames
         for index, (psnr_db, ms_ssim) in enumerate(zip(report.per_frame_psnr_db, similarities, strict=True)):
             say(f"frame {index:5d}  {psnr_db:.3f} dB" + ("" if ms_ssim is None else f"  {ms_ssim:.5f}"))
+
+
+def show_export(graphs: Sequence[ExportedGraph]) -> None:
+    """Print which files hold which frames."""
+    for graph in graphs:
+        last = graph.first_frame + graph.num_frames - 1
+        inputs = f", its inputs from {graph.first_input} on" if graph.first_input != graph.first_frame else ""
+        say(f"{graph.path}  {format_bytes(graph.num_bytes)}, frames {graph.first_frame} to {last}{inputs}")
 
 
 def show_models(entries: Sequence[ModelEntry], *, as_json: bool) -> None:

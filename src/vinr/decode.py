@@ -8,12 +8,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, BinaryIO, Self, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, SupportsIndex, overload
 
 import torch
 from torch import Tensor
@@ -22,22 +23,21 @@ from torch.utils.data import Dataset
 from vinr.bitstream import Clip, Container, Header, SectionKind, SectionSize
 from vinr.device import resolve_device
 from vinr.errors import UsageError
-from vinr.networks import NetworkLoader, NetworkParts
+from vinr.networks import NetworkLoader, NetworkParts, to_uint8
 from vinr.video.spec import ColorSpec, FrameBatch, Query, Timeline, VideoSpec
 
-__all__ = ["FrameDataset", "VideoDecoder", "open", "to_uint8"]
+if TYPE_CHECKING:
+    from vinr.decode_settings import DecodeSettings
+    from vinr.engine import Engine
+
+__all__ = ["FrameDataset", "Span", "VideoDecoder", "open", "to_uint8"]
 
 FileLike = str | PathLike[str] | bytes | BinaryIO
 
 
-def to_uint8(rgb_NCHW: Tensor) -> Tensor:
-    """Round float rgb in [0, 1] to uint8; values outside are clipped."""
-    return (rgb_NCHW.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
-
-
 @dataclass(frozen=True)
-class _Span:
-    """Frames ``first`` … of a clip, found in ``network`` from its frame ``offset`` on."""
+class Span:
+    """Frames of a clip, from ``first`` on, that are those of ``network`` from its frame ``offset`` on."""
 
     network: int
     first: int
@@ -48,8 +48,10 @@ class _Span:
 class VideoDecoder:
     """One clip of a .vinr file. A :class:`vinr.video.spec.FrameSource`.
 
-    Frames are decoded one at a time, so that a frame is the same, bit for bit, whether it is asked for alone
-    or with others (on the same machine; others may differ by the rounding of their arithmetic).
+    Without ``settings`` frames that are asked for by number or time are decoded one at a time, in float32, so
+    that a frame is the same, bit for bit, whether it is asked for alone or with others (on the same machine;
+    others may differ by the rounding of their arithmetic). :meth:`play` decodes many in order as fast as the
+    device can; on processors its frames are those same ones.
 
     Parameters
     ----------
@@ -59,6 +61,8 @@ class VideoDecoder:
         Name of the clip, where the file holds several.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    settings
+        How all frames are computed.
 
     Raises
     ------
@@ -67,12 +71,21 @@ class VideoDecoder:
     InputError
         If the file cannot be opened.
     UsageError
-        If the clip is unknown or must be named, or there is no such device.
+        If the clip is unknown or must be named, there is no such device, or ``settings`` are not for it.
     """
 
-    def __init__(self, file: FileLike, *, clip: str | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        file: FileLike,
+        *,
+        clip: str | None = None,
+        device: str = "auto",
+        settings: DecodeSettings | None = None,
+    ) -> None:
         file, clip = _split_clip(file, clip)
-        self._device = resolve_device(device)
+        self._device, self._settings = resolve_device(device), settings
+        self._engine: Engine | None = None
+        self._notes: list[str] = []
         self._container = Container.open(file)
         try:
             self.header: Header = self._container.header
@@ -81,10 +94,12 @@ class VideoDecoder:
             self.spec = _clip_spec(self.clip)
             self.timeline = self._read_timeline()
             self._spans = _spans_of(self.header, self._clip_number)
+            self._networks = NetworkLoader(self._container, self._device)
+            if settings is not None:
+                self._make_engine()  # says now what cannot be done
         except BaseException:
             self._container.close()
             raise
-        self._networks = NetworkLoader(self._container, self._device)
 
     # -- what is there -------------------------------------------------------------------------------------
 
@@ -123,6 +138,18 @@ class VideoDecoder:
         """Return network number ``network`` as it lies in the file, for reports."""
         return self._networks.parts(network)
 
+    @property
+    def network_spans(self) -> tuple[Span, ...]:
+        """Which networks hold which frames of this clip, in order."""
+        return tuple(self._spans)
+
+    def network_graph(self, network: int) -> bytes:
+        """Return network number ``network`` as an ONNX file; see :func:`vinr.onnx_graph.export_graph`."""
+        from vinr.onnx_graph import export_graph  # needs packages of an extra
+
+        networks = NetworkLoader(self._container, torch.device("cpu"), prepare=lambda _: None)
+        return export_graph(networks.model(network), networks.skeleton(network), networks.name(network))
+
     def section_sizes(self) -> tuple[SectionSize, ...]:
         """Return kind, owner and size of each section of the file."""
         return self._container.section_sizes()
@@ -136,6 +163,11 @@ class VideoDecoder:
     def format_version(self) -> int:
         """Format version of the file."""
         return self._container.format_version
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was chosen by measuring, or in place of what the settings ask for, a line each."""
+        return tuple(dict.fromkeys(self._notes))
 
     # -- frames --------------------------------------------------------------------------------------------
 
@@ -174,18 +206,43 @@ class VideoDecoder:
         """Yield every frame in order, uint8 rgb_CHW."""
         return (self._decode(index)[0] for index in range(len(self)))
 
+    def play(self, times: Sequence[float | Fraction] | None = None) -> Generator[Tensor, None, None]:
+        """Yield frames in order as fast as the device can: uint8 rgb_NCHW, one or more at a time, on the CPU.
+
+        ``times`` are those wanted, as in :meth:`frames`; all frames without. On GPUs several are computed at
+        once and in half precision where that shows no loss, unless ``settings`` say otherwise.
+        """
+        wanted = range(len(self)) if times is None else times
+        return self._make_engine().play([self._place(float(time)) for time in wanted])
+
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):
             raise IndexError(f"frame {index}; the clip has frames 0 to {len(self) - 1}")
         return index % len(self)
 
-    def _decode(self, time: float) -> Tensor:
+    def _place(self, time: float) -> tuple[int, float]:
+        """Return which network holds the frame at ``time``, and the time there."""
         span = next(s for s in reversed(self._spans) if s.first <= time)
-        inside = min(time - span.first, span.num_frames - 1)
-        model = self._networks.model(span.network)
+        return span.network, span.offset + min(time - span.first, span.num_frames - 1)
+
+    def _decode(self, time: float) -> Tensor:
+        network, inside = self._place(time)
+        if self._settings is not None:
+            return self._make_engine().run(network, [inside]).cpu()
+        model = self._networks.model(network)
         with torch.inference_mode():
-            query = Query.of_frames(torch.tensor([span.offset + inside], device=self._device))
+            query = Query.of_frames(torch.tensor([inside], device=self._device))
             return to_uint8(model(query)).cpu()
+
+    def _make_engine(self) -> Engine:
+        if self._engine is None:
+            from vinr.decode_settings import DecodeSettings  # few programs need them
+            from vinr.engine import Engine
+
+            settings = DecodeSettings() if self._settings is None else self._settings
+            open_networks = partial(NetworkLoader, self._container, self._device)
+            self._engine = Engine(open_networks, self._device, settings, self._notes.append)
+        return self._engine
 
     def _read_timeline(self) -> Timeline:
         if not self.clip.has_times:
@@ -234,9 +291,11 @@ class FrameDataset(Dataset[Tensor]):
         return {**self.__dict__, "_decoder": None}
 
 
-def open(file: FileLike, *, clip: str | None = None, device: str = "auto") -> VideoDecoder:
+def open(
+    file: FileLike, *, clip: str | None = None, device: str = "auto", settings: DecodeSettings | None = None
+) -> VideoDecoder:
     """Open a .vinr file for decoding; see :class:`VideoDecoder`."""
-    return VideoDecoder(file, clip=clip, device=device)
+    return VideoDecoder(file, clip=clip, device=device, settings=settings)
 
 
 def _split_clip(file: FileLike, clip: str | None) -> tuple[FileLike, str | None]:
@@ -265,12 +324,12 @@ def _clip_spec(clip: Clip) -> VideoSpec:
     return VideoSpec(clip.num_frames, clip.height, clip.width, Fraction(*clip.frame_rate), color)
 
 
-def _spans_of(header: Header, clip_number: int) -> list[_Span]:
+def _spans_of(header: Header, clip_number: int) -> list[Span]:
     spans = []
     for number, network in enumerate(header.networks):
         offset = 0
         for clip, first, num_frames in network.spans:
             if clip == clip_number:
-                spans.append(_Span(number, first, num_frames, offset))
+                spans.append(Span(number, first, num_frames, offset))
             offset += num_frames
     return sorted(spans, key=lambda span: span.first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,15 +13,21 @@ from torch import Tensor
 from vinr.bitstream import Container, Header, SectionKind
 from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.config import validate_architecture
+from vinr.device import use_transforms
 from vinr.errors import BitstreamError, UsageError
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model
 from vinr.video.spec import VideoSpec
 
-__all__ = ["NetworkLoader", "NetworkParts"]
+__all__ = ["CACHED_NETWORKS", "NetworkLoader", "NetworkParts", "to_uint8"]
 
 LATENT_PREFIX = "latents."
 CACHED_CHUNKS = 8
 CACHED_NETWORKS = 2
+
+
+def to_uint8(rgb_NCHW: Tensor) -> Tensor:
+    """Round float rgb in [0, 1] to uint8; values outside are clipped."""
+    return (rgb_NCHW.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,18 @@ class NetworkParts:
 
 
 class NetworkLoader:
-    """Gives the networks of ``container`` as models ready to decode, and keeps the last two."""
+    """Gives the networks of ``container`` as models ready to decode, and keeps the last two.
 
-    def __init__(self, container: Container, device: torch.device) -> None:
-        self._container, self._device = container, device
+    ``prepare`` is called with each network that was loaded; None: its layers compute as is fastest.
+    """
+
+    def __init__(
+        self,
+        container: Container,
+        device: torch.device,
+        prepare: Callable[[VideoModel], None] | None = None,
+    ) -> None:
+        self._container, self._device, self._prepare = container, device, prepare
         self._models: OrderedDict[int, VideoModel] = OrderedDict()
 
     def model(self, network: int) -> VideoModel:
@@ -62,7 +77,7 @@ class NetworkLoader:
 
     def parts(self, network: int) -> NetworkParts:
         """Return a network as it lies in the file, for reports."""
-        _, skeleton = self._skeleton(network)
+        skeleton = self.skeleton(network)
         payload = self._container.read(SectionKind.WEIGHTS, network)
         entry = self._container.header.networks[network]
         chunks = tuple(
@@ -91,7 +106,19 @@ class NetworkLoader:
         if skeleton.per_frame_shapes():
             store = _FileLatents(self._container, network, chunks, skeleton.video.num_frames, self._device)
             model.attach_latents(store)
+        if self._prepare is not None:
+            self._prepare(model)
+        elif self._device.type == "cpu":
+            use_transforms(model)
         return model.eval()
+
+    def name(self, network: int) -> str:
+        """Return the name of the model that network number ``network`` is."""
+        return self._container.header.networks[network].model
+
+    def skeleton(self, network: int) -> VideoModel:
+        """Return network number ``network`` without memory for its values."""
+        return self._skeleton(network)[1]
 
     def _skeleton(self, network: int) -> tuple[ModelConfig, VideoModel]:
         """Return a network's configuration, and the network without memory for its values."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -13,13 +13,15 @@ from torch import Tensor
 
 from vinr.bitstream import Clip, SectionKind
 from vinr.decode import VideoDecoder
+from vinr.decode_settings import load_decode_settings
 from vinr.describe import open_first_clip
 from vinr.errors import UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
+from vinr.evaluate.sources import StreamedSource, TimedSource
 from vinr.units import format_bytes, parse_indices
 from vinr.video.edit import Edit
-from vinr.video.sink import open_sink
-from vinr.video.source import VideoReader, open_video
+from vinr.video.sink import open_sink, written_behind
+from vinr.video.source import open_video
 from vinr.video.spec import Timeline, VideoSpec
 
 __all__ = [
@@ -35,6 +37,10 @@ def quiet(done: int, total: int) -> None:
     """Show nothing."""
 
 
+def unsaid(text: str) -> None:
+    """Tell nobody."""
+
+
 def decode_to(
     file: str,
     output: str,
@@ -43,10 +49,15 @@ def decode_to(
     fps_scale: int = 1,
     codec: str = "x264",
     device: str = "auto",
+    backend: str | None = None,
+    overrides: Sequence[str] = (),
     force: bool = False,
     on_frame: Callable[[int, int], None] = quiet,
+    on_note: Callable[[str], None] = unsaid,
 ) -> int:
     """Write frames of a .vinr file as a video or as images; return how many.
+
+    Networks run in the calling thread; colours are converted and frames written in another.
 
     Parameters
     ----------
@@ -56,6 +67,10 @@ def decode_to(
         Numbers and slices such as ``0,10,20:40:5``; all frames otherwise.
     fps_scale
         2 puts one frame between each two and doubles the rate, 3 two, and so on.
+    backend, overrides
+        ``torch`` or ``onnx``, and ``decode.key=value``: see :class:`vinr.decode_settings.DecodeSettings`.
+    on_note
+        Called with each line of :attr:`VideoDecoder.notes`.
 
     Raises
     ------
@@ -64,7 +79,8 @@ def decode_to(
     """
     if frames is not None and fps_scale != 1:
         raise UsageError("both a choice of frames and a rate scale are given; give one of them")
-    with VideoDecoder(file, device=device) as decoder:
+    settings = load_decode_settings(overrides, backend=backend)
+    with VideoDecoder(file, device=device, settings=settings) as decoder:
         chosen = range(len(decoder)) if frames is None else parse_indices(frames, len(decoder))
         times = [Fraction(index) for index in chosen]
         timeline = _chosen_timeline(decoder.timeline, list(chosen))
@@ -75,10 +91,18 @@ def decode_to(
         out = VideoSpec(len(times), spec.height, spec.width, timeline.frame_rate, spec.color)
         # Sound belongs to the whole clip; a choice of frames has none.
         audio = decoder.audio() if frames is None else None
-        with open_sink(output, out, timeline, audio=audio, codec=codec, force=force) as sink:
-            for done, moment in enumerate(times, start=1):
-                sink.write(decoder.frames(torch.tensor([float(moment)], dtype=torch.float64)))
+        with (
+            open_sink(output, out, timeline, audio=audio, codec=codec, force=force) as sink,
+            written_behind(sink) as write,
+            closing(decoder.play(times)) as batches,
+        ):
+            done = 0
+            for rgb_NCHW in batches:
+                write(rgb_NCHW)
+                done += len(rgb_NCHW)
                 on_frame(done, len(times))
+        for note in decoder.notes:
+            on_note(note)
     return len(times)
 
 
@@ -122,7 +146,8 @@ def verify_file(file: str, *, device: str = "auto") -> str:
 class EvaluationReport:
     """How close a file is to its original, what it costs, and how fast it decodes (decoding alone).
 
-    ``bpp`` and ``kbit_per_s`` are of the whole file, of which ``audio_bytes`` are sound.
+    ``bpp`` and ``kbit_per_s`` are of the whole file, of which ``audio_bytes`` are sound. ``notes`` are those
+    of :attr:`VideoDecoder.notes`.
     """
 
     psnr_db: float
@@ -137,32 +162,7 @@ class EvaluationReport:
     decode_fps: float
     per_frame_psnr_db: tuple[float, ...]
     per_frame_ms_ssim: tuple[float, ...] | None
-
-
-class _Timed:
-    """A decoder whose decoding time is added up."""
-
-    def __init__(self, decoder: VideoDecoder) -> None:
-        self._decoder = decoder
-        self.spec = decoder.spec
-        self.seconds = 0.0
-
-    def frames(self, index_N: Tensor) -> Tensor:
-        started = time.perf_counter()
-        rgb_NCHW = self._decoder.frames(index_N)
-        self.seconds += time.perf_counter() - started
-        return rgb_NCHW
-
-
-class _Streamed:
-    """A reader as a frame source, for frames asked for in order: nothing but those is held."""
-
-    def __init__(self, reader: VideoReader) -> None:
-        self._reader = reader
-        self.spec = reader.spec
-
-    def frames(self, index_N: Tensor) -> Tensor:
-        return self._reader.read(int(index_N[0]), int(index_N[-1]) + 1).rgb_NCHW
+    notes: tuple[str, ...] = ()
 
 
 def edit_of(clip: Clip) -> Edit:
@@ -173,23 +173,47 @@ def edit_of(clip: Clip) -> Edit:
     return Edit(record.crop, record.resize, record.first_frame, record.stop_frame)
 
 
+class _Played:
+    """A decoder as a frame source, for all its frames in order: decoded as when they are written."""
+
+    def __init__(self, decoder: VideoDecoder) -> None:
+        self.spec = decoder.spec
+        self._batches = decoder.play()
+        self._rest_NCHW = torch.empty((0, 3, decoder.spec.height, decoder.spec.width), dtype=torch.uint8)
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return the next frames."""
+        while len(self._rest_NCHW) < len(index_N):
+            self._rest_NCHW = torch.cat([self._rest_NCHW, next(self._batches)])
+        rgb_NCHW, self._rest_NCHW = self._rest_NCHW[: len(index_N)], self._rest_NCHW[len(index_N) :]
+        return rgb_NCHW
+
+
 def evaluate_file(
-    file: str, reference: str, *, device: str = "auto", on_frame: Callable[[int, int], None] = quiet
+    file: str,
+    reference: str,
+    *,
+    device: str = "auto",
+    backend: str | None = None,
+    overrides: Sequence[str] = (),
+    on_frame: Callable[[int, int], None] = quiet,
 ) -> EvaluationReport:
     """Compare a clip of a .vinr file with the video it was made from.
 
     Crop, resize and frame range are taken from the file. bpp and kbit/s are of the file's whole size.
+    The other arguments are those of :func:`decode_to`.
 
     Raises
     ------
     BitstreamError, InputError, UsageError
         If one of them cannot be read, or their sizes differ.
     """
-    with VideoDecoder(file, device=device) as decoder:
-        decoder[0]  # the weights are read before the clock starts
-        timed = _Timed(decoder)
+    settings = load_decode_settings(overrides, backend=backend)
+    with VideoDecoder(file, device=device, settings=settings) as decoder:
+        next(decoder.play([0]))  # the weights are read before the clock starts
+        timed = TimedSource(_Played(decoder))
         with open_video(reference, edit=edit_of(decoder.clip)) as reader:
-            quality = compare_sources(timed, _Streamed(reader), on_frame=on_frame)
+            quality = compare_sources(timed, StreamedSource(reader), on_frame=on_frame)
         spec = decoder.spec
         duration = decoder.timeline.seconds(len(decoder) - 1) + 1 / spec.frame_rate
         return EvaluationReport(
@@ -205,4 +229,5 @@ def evaluate_file(
             decode_fps=spec.num_frames / timed.seconds,
             per_frame_psnr_db=quality.per_frame_psnr_db,
             per_frame_ms_ssim=quality.per_frame_ms_ssim,
+            notes=decoder.notes,
         )

@@ -14,6 +14,8 @@ __all__ = [
     "parse_count",
     "parse_frames",
     "parse_indices",
+    "parse_list",
+    "parse_numbers",
     "parse_rate",
     "parse_seconds",
     "parse_size",
@@ -99,6 +101,22 @@ def parse_indices(text: str, num_frames: int) -> list[int]:
     if not indices:
         raise UsageError(f"frames {text!r} select nothing; the clip has frames 0 to {num_frames - 1}")
     return indices
+
+
+def parse_list(text: str | None) -> list[str]:
+    """Return the parts of ``a,b,c``, none for ``None``; an empty part is refused."""
+    parts = [] if text is None else [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise UsageError(f"list {text!r}: has an empty part; put one comma between each two")
+    return parts
+
+
+def parse_numbers(text: str | None) -> list[float]:
+    """Return the numbers of ``0.02,0.05``, none for ``None``."""
+    try:
+        return [float(part) for part in parse_list(text)]
+    except ValueError:
+        raise UsageError(f"list {text!r}: give numbers with commas between them, as 0.02,0.05") from None
 
 
 def format_count(value: float) -> str:

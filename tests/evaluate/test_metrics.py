@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_msssim
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
@@ -28,8 +30,9 @@ from vinr.evaluate import (
     pooled_psnr_db,
     psnr_per_frame_db,
 )
+from vinr.evaluate.metrics import YuvPsnrMeter, yuv_psnr_611_db
 from vinr.fit.losses import mse_per_frame, psnr_from_mse_db, ssim_per_frame
-from vinr.video.spec import VideoSpec
+from vinr.video.spec import ColorSpec, VideoSpec
 
 FIXTURE = Path(__file__).parents[1] / "parity" / "losses_metrics.safetensors"
 DTYPES = (torch.float32, torch.float64)
@@ -244,3 +247,61 @@ def test_meter_does_not_depend_on_batches_and_pooled_is_no_more_than_the_mean(
         parts.add(decoded_NCHW[part], reference_NCHW[part])
     assert whole.quality() == parts.quality()
     assert whole.quality().pooled_psnr_db <= whole.quality().psnr_db + 1e-9
+
+
+# -- YUV-PSNR ------------------------------------------------------------------------------------------------
+
+
+def gray_clip(*levels: int, height: int = 6, width: int = 8) -> Tensor:
+    return torch.stack([torch.full((3, height, width), level, dtype=torch.uint8) for level in levels])
+
+
+def test_yuv_psnr_weighs_six_to_one_to_one() -> None:
+    assert yuv_psnr_611_db([255**2, 25.5**2, 2.55**2]) == pytest.approx((6 * 0 + 20 + 40) / 8, abs=1e-4)
+
+
+@pytest.mark.parametrize("width", [8, 7])
+def test_yuv_psnr_of_gray_frames_by_hand(width: int) -> None:
+    """Limited range: gray 100 has Y = 16 + 219/255 · 100 → 102, gray 110 has 110; both have U = V = 128."""
+    reference, decoded = gray_clip(100, 100, width=width), gray_clip(110, 100, width=width)
+    quality = compare_sources(Frames(decoded), Frames(reference), yuv=True)
+    luma_db = 20 * math.log10(255 / 8)
+    first = (6 * luma_db + 90 + 90) / 8
+    assert quality.yuv_psnr_db == pytest.approx((first + 90) / 2, abs=1e-3)
+    pooled = (6 * (luma_db + 10 * math.log10(2)) + 90 + 90) / 8
+    assert quality.pooled_yuv_psnr_db == pytest.approx(pooled, abs=1e-3)
+
+
+def test_yuv_psnr_uses_the_matrix_of_the_reference() -> None:
+    """A change from gray to green moves Y by 0.587 of it in BT.601, by 0.715 in BT.709."""
+    gray = gray_clip(100)
+    green = gray.clone()
+    green[:, 1] += 40
+    distances = {}
+    for matrix in ("bt601", "bt709"):
+        meter = YuvPsnrMeter(ColorSpec(matrix=matrix, range="full"))  # type: ignore[arg-type]
+        (reference,), (decoded,) = meter.planes(gray), meter.planes(green)
+        distances[matrix] = int(decoded[0][0, 0]) - int(reference[0][0, 0])
+    assert distances == {"bt601": pytest.approx(0.587 * 40, abs=1), "bt709": pytest.approx(0.715 * 40, abs=1)}
+
+
+def test_planes_of_a_decoder_are_measured_as_they_are() -> None:
+    clip = gray_clip(100, 110)
+    meter = YuvPsnrMeter(ColorSpec())
+    asked: list[list[int]] = []
+
+    def planes(index_N: Tensor) -> list[tuple[NDArray[np.uint8], ...]]:
+        asked.append(index_N.tolist())
+        return [(luma + 1, *chroma) for luma, *chroma in meter.planes(clip[index_N])]
+
+    quality = compare_sources(Frames(clip), Frames(clip), yuv=True, decoded_planes=planes, batch_size=1)
+    assert asked == [[0], [1]]
+    assert quality.psnr_db == pytest.approx(90)
+    assert quality.yuv_psnr_db == pytest.approx((6 * 20 * math.log10(255) + 180) / 8, abs=1e-3)
+    with pytest.raises(ValueError, match="plane sizes differ"):
+        meter.add(meter.planes(clip), meter.planes(gray_clip(1, 2, height=4)))
+
+
+def test_yuv_psnr_is_measured_only_where_asked_for() -> None:
+    quality = compare_sources(Frames(gray_clip(100)), Frames(gray_clip(110)))
+    assert (quality.yuv_psnr_db, quality.pooled_yuv_psnr_db) == (None, None)

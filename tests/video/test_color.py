@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from video.video_clips import decoded, picture, write_clip
-from vinr.video.color import ColorConverter, color_of
+from vinr.video.color import ColorConverter, Upsampling, color_of, planes_of
 from vinr.video.source import open_video
 from vinr.video.spec import ColorSpec
 
@@ -100,3 +100,44 @@ def test_to_ycbcr_is_the_definition_and_comes_back(color: ColorSpec) -> None:
 def test_full_range_of_jpeg_formats_needs_no_tag() -> None:
     frame = av.VideoFrame(16, 16, "yuvj420p")
     assert color_of(frame).range == "full"
+
+
+# -- exact conversion ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("color", SPECS, ids=lambda color: f"{color.matrix}-{color.range}")
+@pytest.mark.parametrize("upsampling", ["nearest", "bicubic"])
+def test_exact_conversion_has_no_bias(color: ColorSpec, upsampling: Upsampling) -> None:
+    """Gray levels through 4:2:0 and back: within a rounding; swscale's default is a level darker."""
+    levels_HW = np.repeat(np.arange(0, 256, 2, dtype=np.uint8)[None], 8, axis=0)
+    gray_HWC = np.repeat(levels_HW[..., None], 3, axis=2)
+    converter = ColorConverter(color)
+    frame = converter.from_rgb(gray_HWC, "yuv420p")
+    exact = converter.to_rgb(frame, upsampling=upsampling).astype(int) - gray_HWC
+    assert np.abs(exact).max() <= 1
+    assert abs(exact.mean()) < 0.1
+    if color.range == "limited":
+        assert (converter.to_rgb(frame).astype(int) - gray_HWC).mean() < -0.4
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "bicubic"])
+def test_chroma_lies_where_it_was_put_whatever_a_decoder_says(tmp_path: Path, upsampling: Upsampling) -> None:
+    """Decoders of H.264 say that chroma lies left; from_rgb puts it in the middle. QP 0 is lossless."""
+    converter = ColorConverter(ColorSpec())
+    written = converter.from_rgb(picture(48, 64, 0), "yuv420p")
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(written))
+        container.mux(stream.encode(None))
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        (read,) = container.decode(video=0)
+    expected = converter.to_rgb(written, upsampling=upsampling)
+    assert np.array_equal(converter.to_rgb(read, upsampling=upsampling), expected)
+
+
+def test_planes_have_their_own_sizes() -> None:
+    frame = ColorConverter(ColorSpec()).from_rgb(np.full((7, 9, 3), 200, dtype=np.uint8), "yuv420p")
+    planes = planes_of(frame)
+    assert [plane.shape for plane in planes] == [(7, 9), (4, 5), (4, 5)]
+    assert [int(plane.min()) for plane in planes] == [int(plane.max()) for plane in planes] == [188, 128, 128]

@@ -4,26 +4,34 @@ Frames are red, green and blue together, without weights, in [0, 1] (8-bit value
 measure of a clip states how it averages: PSNR *mean over frames* is what the papers print; PSNR *pooled* is
 that of the mean squared error, always at most the former.
 
+YUV-PSNR 6:1:1 is the codec community's: (6 · PSNR of Y + PSNR of U + PSNR of V) / 8 of 8-bit Y'CbCr 4:2:0,
+made from the RGB frames with the reference's matrix and range (see :mod:`vinr.video.color`).
+
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vinr.errors import InputError
 from vinr.fit.losses import ms_ssim_per_frame as ms_ssim_with_window
 from vinr.fit.losses import mse_per_frame, psnr_from_mse_db
-from vinr.video.spec import FrameSource
+from vinr.video.color import ColorConverter, planes_of
+from vinr.video.spec import ColorSpec, FrameSource
 
 __all__ = [
     "ClipQuality",
     "ClipQualityMeter",
+    "Planes",
+    "YuvPsnrMeter",
     "bits_per_pixel",
     "compare_sources",
     "kilobits_per_second",
@@ -32,7 +40,14 @@ __all__ = [
     "ms_ssim_window",
     "pooled_psnr_db",
     "psnr_per_frame_db",
+    "yuv_psnr_611_db",
 ]
+
+Planes = tuple[NDArray[np.uint8], ...]
+"""Y, U and V of an 8-bit frame, each [rows, columns] of its own size."""
+
+YUV_FORMAT = "yuv420p"
+YUV_WEIGHTS = (6, 1, 1)
 
 MS_SSIM_WINDOW_OF_SIDE = ((160, 11), (64, 5))
 """Smaller sides above the first number are measured with the second; below, five scales do not fit."""
@@ -80,12 +95,49 @@ def kilobits_per_second(num_bytes: int, seconds: float) -> float:
     return 8 * num_bytes / seconds / 1000
 
 
+def yuv_psnr_611_db(mse_of_planes: Sequence[float]) -> float:
+    """Return (6 · PSNR_Y + PSNR_U + PSNR_V) / 8 in dB of mean squared errors of 8-bit samples (0 to 255)."""
+    psnr_db = psnr_from_mse_db(torch.tensor(mse_of_planes, dtype=torch.float64) / 255**2)
+    weight = torch.tensor(YUV_WEIGHTS, dtype=torch.float64)
+    return float((weight * psnr_db).sum() / weight.sum())
+
+
+class YuvPsnrMeter:
+    """Measures YUV-PSNR 6:1:1 of a clip frame by frame; ``color`` is the reference's."""
+
+    def __init__(self, color: ColorSpec) -> None:
+        self._converter = ColorConverter(color)
+        self._mse: list[tuple[float, ...]] = []
+
+    def planes(self, rgb_NCHW: Tensor) -> list[Planes]:
+        """Return the 4:2:0 planes of uint8 frames."""
+        frames_NHWC = rgb_NCHW.permute(0, 2, 3, 1).cpu().contiguous().numpy()
+        return [planes_of(self._converter.from_rgb(rgb_HWC, YUV_FORMAT)) for rgb_HWC in frames_NHWC]
+
+    def add(self, decoded: Sequence[Planes], reference: Sequence[Planes]) -> None:
+        """Take the planes of as many frames of each, of equal sizes."""
+        for got, wanted in zip(decoded, reference, strict=True):
+            if [plane.shape for plane in got] != [plane.shape for plane in wanted]:
+                raise ValueError(f"plane sizes differ: {[p.shape for p in got]}, {[p.shape for p in wanted]}")
+            pairs = zip(got, wanted, strict=True)
+            self._mse.append(tuple(float(np.square(a.astype(np.float64) - b).mean()) for a, b in pairs))
+
+    def mean_frame_psnr_db(self) -> float:
+        """Return the mean over frames of their 6:1:1 PSNR in dB."""
+        return fmean(yuv_psnr_611_db(mse) for mse in self._mse)
+
+    def pooled_psnr_db(self) -> float:
+        """Return the 6:1:1 PSNR in dB of squared errors averaged over all frames, plane by plane."""
+        return yuv_psnr_611_db([fmean(of_plane) for of_plane in zip(*self._mse, strict=True)])
+
+
 @dataclass(frozen=True)
 class ClipQuality:
     """Quality of a clip against its reference, both 8-bit.
 
     ``psnr_db`` and ``ms_ssim`` are means over frames; ``pooled_psnr_db`` is the PSNR of the mean squared
-    error. MS-SSIM is None, with its window, where the frames are too small for it.
+    error. MS-SSIM is None, with its window, where the frames are too small for it. The figures of Y'CbCr
+    (6:1:1, mean over frames and pooled) are None where they were not asked for.
     """
 
     psnr_db: float
@@ -95,6 +147,8 @@ class ClipQuality:
     num_frames: int
     per_frame_psnr_db: tuple[float, ...]
     per_frame_ms_ssim: tuple[float, ...] | None
+    yuv_psnr_db: float | None = None
+    pooled_yuv_psnr_db: float | None = None
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or len(self.per_frame_psnr_db) != self.num_frames:
@@ -104,16 +158,22 @@ class ClipQuality:
 
 
 class ClipQualityMeter:
-    """Measures a clip a few frames at a time, in order."""
+    """Measures a clip a few frames at a time, in order; with ``color``, the reference's, also its Y'CbCr."""
 
-    def __init__(self) -> None:
+    def __init__(self, color: ColorSpec | None = None) -> None:
+        self._yuv = None if color is None else YuvPsnrMeter(color)
         self._mse: list[float] = []
         self._psnr_db: list[float] = []
         self._ms_ssim: list[float] = []
         self._size: torch.Size | None = None
 
-    def add(self, decoded_NCHW: Tensor, reference_NCHW: Tensor) -> None:
-        """Take uint8 frames of equal shape, the same in every call."""
+    def add(
+        self, decoded_NCHW: Tensor, reference_NCHW: Tensor, *, planes: Sequence[Planes] | None = None
+    ) -> None:
+        """Take uint8 frames of equal shape, the same in every call.
+
+        ``planes`` are those of the decoded frames where the decoder has them; else RGB is converted.
+        """
         if decoded_NCHW.dtype != torch.uint8 or reference_NCHW.dtype != torch.uint8:
             raise ValueError(f"frames must be uint8, got {decoded_NCHW.dtype} and {reference_NCHW.dtype}")
         size = decoded_NCHW.shape[1:]
@@ -130,6 +190,9 @@ class ClipQualityMeter:
         ms_ssim_N = ms_ssim_per_frame(decoded_NCHW.float() / 255, reference_NCHW.float() / 255)
         if ms_ssim_N is not None:
             self._ms_ssim += ms_ssim_N.tolist()
+        if self._yuv is not None:
+            decoded_planes = self._yuv.planes(decoded_NCHW) if planes is None else planes
+            self._yuv.add(decoded_planes, self._yuv.planes(reference_NCHW))
 
     def quality(self) -> ClipQuality:
         """Return the quality of all frames so far (at least one)."""
@@ -143,6 +206,8 @@ class ClipQualityMeter:
             num_frames=len(self._psnr_db),
             per_frame_psnr_db=tuple(self._psnr_db),
             per_frame_ms_ssim=tuple(self._ms_ssim) or None,
+            yuv_psnr_db=None if self._yuv is None else self._yuv.mean_frame_psnr_db(),
+            pooled_yuv_psnr_db=None if self._yuv is None else self._yuv.pooled_psnr_db(),
         )
 
 
@@ -156,6 +221,8 @@ def compare_sources(
     reference: FrameSource,
     *,
     batch_size: int = 4,
+    yuv: bool = False,
+    decoded_planes: Callable[[Tensor], Sequence[Planes]] | None = None,
     on_frame: Callable[[int, int], None] = _ignore_frame,
 ) -> ClipQuality:
     """Return the quality of ``decoded`` against ``reference``, all frames in order.
@@ -164,6 +231,11 @@ def compare_sources(
     ----------
     batch_size
         Frames read and measured at a time.
+    yuv
+        Whether to measure YUV-PSNR 6:1:1 too.
+    decoded_planes
+        Gives the 4:2:0 planes of decoded frames ``index_N`` of a codec that works on these, so that they are
+        measured as they are; without it they are made from the RGB frames.
     on_frame
         Called after each frame with the number of frames done and of all frames.
 
@@ -178,12 +250,13 @@ def compare_sources(
             f"cannot compare {got.num_frames} frames of {got.height}×{got.width} with a reference of "
             f"{wanted.num_frames} frames of {wanted.height}×{wanted.width}; give the same frames and size"
         )
-    meter = ClipQualityMeter()
+    meter = ClipQualityMeter(wanted.color if yuv else None)
     for first in range(0, got.num_frames, batch_size):
         index_N = torch.arange(first, min(first + batch_size, got.num_frames))
         decoded_NCHW = decoded.frames(index_N)
         reference_NCHW = reference.frames(index_N).to(decoded_NCHW.device)
-        meter.add(decoded_NCHW, reference_NCHW)
+        planes = decoded_planes(index_N) if yuv and decoded_planes is not None else None
+        meter.add(decoded_NCHW, reference_NCHW, planes=planes)
         for index in index_N.tolist():
             on_frame(index + 1, got.num_frames)
     return meter.quality()

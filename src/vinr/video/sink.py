@@ -18,7 +18,9 @@ from __future__ import annotations
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,13 +38,15 @@ from vinr.video._mux import FORMATS, ContainerWriter
 from vinr.video.color import ColorConverter
 from vinr.video.spec import Timeline, VideoSpec
 
-__all__ = ["Sink", "open_sink"]
+__all__ = ["Sink", "open_sink", "written_behind"]
 
 STDOUT: Final = "-"
 Y4M_SUFFIX: Final = ".y4m"
 Y4M_FORMAT: Final = "yuv444p"
 PNG_NAME: Final = "frame_%05d.png"
 PNG_GLOB: Final = "frame_*.png"
+# Batches that may wait to be written: they even out who is faster at the moment, and lie in memory.
+QUEUE_LENGTH: Final = 4
 # One number, as in f_%04d.png, and no other per cent sign.
 PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*\.png", re.IGNORECASE)
 
@@ -149,6 +153,42 @@ def open_sink(
                 sink = _ContainerSink(spec, timeline, writer)
         yield sink
         sink.finish()
+
+
+@contextmanager
+def written_behind(sink: Sink) -> Iterator[Callable[[Tensor], None]]:
+    """Give a function that writes as :meth:`Sink.write` does, in a thread, while the body goes on.
+
+    An error of writing is raised by the next call, or where the body ends. When the body raises, frames that
+    wait are dropped. Either way the thread has ended afterwards, and the sink can be closed.
+    """
+    waiting: deque[Future[None]] = deque()
+    failed = False
+
+    def write_next(rgb_NCHW: Tensor) -> None:
+        nonlocal failed
+        if failed:
+            return  # nothing may follow a frame that is missing
+        try:
+            sink.write(rgb_NCHW)
+        except BaseException:
+            failed = True
+            raise
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="vinr-writer") as thread:
+
+        def write(rgb_NCHW: Tensor) -> None:
+            while waiting and (waiting[0].done() or len(waiting) >= QUEUE_LENGTH):
+                waiting.popleft().result()
+            waiting.append(thread.submit(write_next, rgb_NCHW))
+
+        try:
+            yield write
+            for result in waiting:
+                result.result()
+        except BaseException:
+            thread.shutdown(cancel_futures=True)
+            raise
 
 
 class _ContainerSink(Sink):

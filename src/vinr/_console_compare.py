@@ -1,0 +1,69 @@
+"""What the command line shows of a comparison."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vinr._console import _err, _print_table, print_json, say
+
+if TYPE_CHECKING:
+    from vinr.comparison import ComparisonReport
+
+__all__ = ["compare_progress", "show_comparison"]
+
+
+@contextmanager
+def compare_progress() -> Iterator[Callable[[str, float], None]]:
+    """Show a bar over all points of a comparison; on Ctrl-C say what is kept."""
+    columns = [TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=_err, disable=not _err.is_terminal, transient=True) as bar:
+        task = bar.add_task("comparing", total=1.0)
+
+        def on_progress(text: str, share: float) -> None:
+            bar.update(task, completed=share, description=escape(text))
+
+        try:
+            yield on_progress
+        except KeyboardInterrupt:
+            bar.stop()
+            _err.print(
+                "interrupted; networks that were finished are beside the page, compare them with --vinr"
+            )
+            sys.exit(130)
+
+
+def show_comparison(report: ComparisonReport, *, as_json: bool) -> None:
+    """Print every point, and the BD-rates by RGB-PSNR."""
+    if as_json:
+        print_json(asdict(report))
+        return
+    names = ("codec", "setting", "bytes", "bpp", "RGB dB", "YUV dB", "MS-SSIM", "encoding s", "frames/s")
+    table = Table(*names[:2], box=None)
+    for name in names[2:]:
+        table.add_column(name, justify="right")
+    for curve in report.curves:
+        for point in curve.points:
+            table.add_row(
+                escape(curve.name),
+                escape(point.setting),
+                "" if point.num_bytes is None else f"{point.num_bytes:,}",
+                f"{point.bpp:.4f}",
+                *("" if v is None else f"{v:.2f}" for v in (point.psnr_db, point.yuv_psnr_db)),
+                "" if point.ms_ssim is None else f"{point.ms_ssim:.4f}",
+                *("" if v is None else f"{v:.1f}" for v in (point.encode_seconds, point.decode_fps)),
+            )
+    _print_table(table)
+    own = {curve.name for curve in report.curves if curve.kind == "vinr"}
+    for result in report.bd:
+        if result.measure == "psnr_db" and result.test in own:
+            verdict = result.reason or f"{result.rate_percent:+.1f} % bits at equal RGB-PSNR"
+            say(f"{result.test} against {result.anchor}: {verdict}")
+    say(f"page: {report.page}")

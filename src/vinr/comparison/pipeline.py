@@ -1,0 +1,226 @@
+"""Compares networks and real codecs on the same frames, and writes one page of it.
+
+::
+
+    INPUT ─> crop, resize ─> frames ─┬─> x264, x265, SVT-AV1, VP9 ──> points ─┐
+                                     ├─> encode(), a file a size ───> points ─┼─> curves, BD-rates ─> page
+                files fitted before ─┴──────────────────────────────> points ─┤
+                                            published points of a table ──────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from vinr.comparison.plan import (
+    DEFAULT_ANCHORS,
+    Budget,
+    check_folder,
+    check_sizes,
+    common_edit,
+    open_file,
+    plan_fits,
+    read_anchors,
+)
+from vinr.comparison.runs import Progress, Runner
+from vinr.device import resolve_device
+from vinr.errors import UsageError
+from vinr.evaluate.page import SHOWN_MEASURES, ComparisonPage, CropSet
+from vinr.evaluate.rd import BDResult, RDCurve, RDPoint, bd_table
+from vinr.files import atomic_path, check_target
+from vinr.units import parse_count, parse_seconds
+from vinr.video.color import Upsampling
+from vinr.video.edit import Edit
+from vinr.video.source import VideoReader, open_video
+
+__all__ = ["ComparisonReport", "compare"]
+
+PAGE_SUFFIX: Final = ".html"
+# Sound is no part of what is compared.
+NO_SOUND: Final = "compress.audio=false"
+
+
+@dataclass(frozen=True)
+class ComparisonReport:
+    """What was compared: every point, measured or published, and what each curve saves against another.
+
+    ``upsampling`` is how chroma of the codecs was brought to full size, whichever served them better.
+    """
+
+    input: str
+    page: str
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    upsampling: Upsampling
+    curves: tuple[RDCurve, ...]
+    bd: tuple[BDResult, ...]
+
+
+def ignore(text: str, share: float) -> None:
+    """Watch nothing."""
+
+
+def compare(
+    source: str | PathLike[str],
+    page: str | PathLike[str] | None = None,
+    *,
+    models: Sequence[str] = (),
+    presets: Sequence[str] = (),
+    params: Sequence[int | str] = (),
+    bpp: Sequence[float] = (),
+    epochs: int | None = None,
+    time: float | str | None = None,
+    files: Sequence[str | PathLike[str]] = (),
+    anchors: Sequence[str] = DEFAULT_ANCHORS,
+    frames: tuple[int | None, int | None] | None = None,
+    crop: tuple[int, int] | None = None,
+    resize: tuple[int, int] | None = None,
+    device: str = "auto",
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+    on_progress: Progress = ignore,
+) -> ComparisonReport:
+    """Compare networks with real codecs on the frames of one video, and write a page of it.
+
+    Parameters
+    ----------
+    source
+        The video.
+    page
+        The HTML file; ``NAME-compare.html`` in the current folder otherwise. It appears whole or not at all.
+        Networks that are fitted are kept beside it, in a folder ``NAME-compare-files``.
+    models, presets
+        What to fit; the default model if neither these nor ``files`` are given.
+    params, bpp
+        Sizes to fit each of them at, numbers stored or bits a pixel; four sizes that suit the video otherwise
+        (presets that have a size are fitted at that).
+    epochs, time
+        How long to fit each: passes over the frames, or seconds (or ``"10m"``).
+    files
+        .vinr files of the same video; crop, resize and frame range are then theirs.
+    anchors
+        Codecs as :func:`vinr.evaluate.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
+        points.
+    frames, crop, resize
+        Half-open frame range, centred crop, and resize, as for an encode.
+    on_progress
+        Called with what is being done and the share of all that is done, 0 to 1.
+
+    Raises
+    ------
+    UsageError, InputError, OutputError, BitstreamError
+        Before anything is encoded, if something cannot be used.
+    FitError
+        If a fit collapses again and again.
+    """
+    path = _page_path(source, page, force=force)
+    sweeps, published = read_anchors(anchors)
+    resolve_device(device)
+    names = [fspath(file) for file in files]
+    first, stop = frames or (None, None)
+    seconds = None if time is None else parse_seconds(time)
+    with ExitStack() as opened:
+        decoders = [opened.enter_context(open_file(name, device)) for name in names]
+        edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
+        reader = opened.enter_context(open_video(fspath(source), edit=edit))
+        check_sizes(decoders, names, reader.spec)
+        budget = Budget(epochs, seconds, seed, (*overrides, NO_SOUND))
+        wants_fits = bool(models or presets or params or bpp) or not names
+        counts = [parse_count(count) for count in params]
+        jobs = plan_fits(models, presets, counts, bpp, reader.spec, budget) if wants_fits else []
+        folder = path.with_name(f"{path.stem}-files")
+        check_folder(folder, jobs, force=force)
+        num_points = sum(len(qualities) for _, qualities in sweeps) + len(names) + len(jobs)
+        runner = Runner(fspath(source), reader, device=device, num_points=num_points, on_progress=on_progress)
+        # Codecs come first: they are quick to refuse a frame size.
+        measured = runner.anchors(sweeps)
+        networks = runner.networks(names, jobs, folder, budget, force=force)
+        report = _report(path, fspath(source), reader, runner, [*networks, *measured, *published])
+        text = _page(report, reader, runner).render()
+    with atomic_path(path, force=force) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return report
+
+
+def _page_path(source: str | PathLike[str], page: str | PathLike[str] | None, *, force: bool) -> Path:
+    stem = Path(fspath(source)).resolve().stem
+    path = Path(f"{stem}-compare{PAGE_SUFFIX}") if page is None else Path(fspath(page))
+    if path.suffix.lower() != PAGE_SUFFIX:
+        raise UsageError(f"page {path}: the name must end in {PAGE_SUFFIX}")
+    check_target(path, force=force)
+    return path
+
+
+def _report(
+    path: Path, source: str, reader: VideoReader, runner: Runner, curves: Sequence[RDCurve]
+) -> ComparisonReport:
+    spec = reader.spec
+    return ComparisonReport(
+        input=source,
+        page=str(path),
+        num_frames=spec.num_frames,
+        height=spec.height,
+        width=spec.width,
+        fps=spec.fps,
+        upsampling=runner.upsampling,
+        curves=tuple(curves),
+        bd=bd_table(curves, SHOWN_MEASURES),
+    )
+
+
+def _page(report: ComparisonReport, reader: VideoReader, runner: Runner) -> ComparisonPage:
+    chosen = _at_equal_rate(report.curves)
+    crops = [CropSet("original", runner.original_crops)]
+    crops += [
+        CropSet(
+            f"{curve.name}: {point.bpp:.4f} bpp, {point.psnr_db:.2f} dB",
+            runner.crops[curve.name, point.setting],
+        )
+        for curve, point in chosen
+    ]
+    return ComparisonPage(
+        title=f"{reader.name}: networks and codecs",
+        facts=_facts(report, reader),
+        curves=report.curves,
+        results=report.bd,
+        chosen=chosen,
+        crops=crops,
+    )
+
+
+def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str]]:
+    edit, original = reader.edit, reader.original
+    changes = [f"frames {edit.first_frame} to {edit.stop_frame}", f"of {original[0]}×{original[1]}"]
+    changes += [
+        f"{name} {size[0]}×{size[1]}" for name, size in (("crop", edit.crop), ("resize", edit.resize)) if size
+    ]
+    color = reader.spec.color
+    return [
+        ("video", report.input),
+        ("compared", f"{report.num_frames} frames of {report.height}×{report.width} at {report.fps:.3f} fps"),
+        ("taken from", ", ".join(changes)),
+        (
+            "colour",
+            f"{color.matrix}, {color.range} range; codecs code 8-bit 4:2:0 unless their name says more",
+        ),
+        ("chroma of codecs", f"{report.upsampling} to full size: what gives these frames back best uncoded"),
+    ]
+
+
+def _at_equal_rate(curves: Sequence[RDCurve]) -> list[tuple[RDCurve, RDPoint]]:
+    """Return of each measured curve the point nearest to the networks' middle rate."""
+    measured = [curve for curve in curves if curve.kind != "published"]
+    own = [curve for curve in measured if curve.kind == "vinr"] or measured
+    if not own:
+        return []
+    middle = median(point.bpp for curve in own for point in curve.points)
+    return [(curve, curve.nearest(middle)) for curve in measured]

@@ -1,0 +1,188 @@
+"""Runs what a comparison consists of, point by point.
+
+Axes: N frames of a batch, C colour channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from vinr.bitstream import SectionKind
+from vinr.comparison.plan import Budget, FitJob, Sweep
+from vinr.decode import VideoDecoder
+from vinr.device import resolve_device
+from vinr.encoding import encode
+from vinr.evaluate.anchor_runs import choose_upsampling, measure_anchor
+from vinr.evaluate.anchor_streams import library_versions
+from vinr.evaluate.metrics import compare_sources
+from vinr.evaluate.page import busiest_window
+from vinr.evaluate.rd import RDCurve, RDPoint
+from vinr.evaluate.sources import CropKeeper, StreamedSource, TimedSource
+from vinr.fit import Event, RoundDone
+from vinr.plan import describe_threads
+from vinr.video.source import VideoReader
+from vinr.video.spec import FrameSource
+
+__all__ = ["Crops", "Progress", "Runner"]
+
+Progress = Callable[[str, float], None]
+"""Takes what is being done, and the share of all that is done, 0 to 1."""
+
+Crops = dict[int, Tensor]
+"""uint8 rgb_CHW by frame number."""
+
+CROP_SIDE: Final = 160
+CROP_TIMES: Final = (0.25, 0.75)
+
+
+@final
+class Runner:
+    """Measures files and codecs against the frames of ``reader``; ``crops`` are kept by curve and setting."""
+
+    def __init__(
+        self, source: str, reader: VideoReader, *, device: str, num_points: int, on_progress: Progress
+    ) -> None:
+        self._source, self._reader, self._device = source, reader, device
+        self._reference = StreamedSource(reader)
+        self._num_points, self._num_done, self._on_progress = num_points, 0, on_progress
+        on_progress("reading", 0.0)
+        count = reader.spec.num_frames
+        self._shown = sorted({int(count * part) for part in CROP_TIMES})
+        originals = {index: self._reference.frames(torch.tensor([index]))[0] for index in self._shown}
+        self._window = busiest_window(originals[self._shown[0]], CROP_SIDE)
+        self.upsampling = choose_upsampling(self._reference)
+        self.crops: dict[tuple[str, str], Crops] = {}
+        keeper = self._keeper(self._reference)
+        for index in self._shown:
+            keeper.frames(torch.tensor([index]))
+        self.original_crops = keeper.crops
+
+    def anchors(self, sweeps: Sequence[Sweep]) -> list[RDCurve]:
+        """Return a curve for each codec.
+
+        Raises
+        ------
+        UsageError
+            If a codec refuses the frame size.
+        """
+        curves = []
+        for anchor, qualities in sweeps:
+            points = []
+            for quality in qualities:
+                setting = anchor.setting(quality)
+                kept: list[CropKeeper] = []
+
+                def watch(decoded: FrameSource, kept: list[CropKeeper] = kept) -> FrameSource:
+                    kept.append(self._keeper(decoded))
+                    return kept[0]
+
+                points.append(
+                    measure_anchor(
+                        anchor,
+                        quality,
+                        self._reference,
+                        upsampling=self.upsampling,
+                        watch=watch,
+                        on_frame=self._frames_of(f"{anchor.name}, {setting}"),
+                    )
+                )
+                self.crops[anchor.name, setting] = kept[0].crops
+                self._num_done += 1
+            curves.append(RDCurve(anchor.name, "anchor", tuple(points), library_versions(anchor)))
+        return curves
+
+    def networks(
+        self, files: Sequence[str], jobs: Sequence[FitJob], folder: Path, budget: Budget, *, force: bool
+    ) -> list[RDCurve]:
+        """Return a curve for each model, of ``files`` and of networks fitted now and kept in ``folder``."""
+        points: dict[str, list[RDPoint]] = {}
+        for file in files:
+            model, point = self._file(file, Path(file).name, None, {})
+            points.setdefault(model, []).append(point)
+        for job in jobs:
+            points.setdefault(_curve_name(job.curve), []).append(self._fit(job, folder, budget, force=force))
+        where = f"vinr on {describe_threads(resolve_device(self._device))}"
+        return [RDCurve(name, "vinr", tuple(own), where) for name, own in points.items()]
+
+    def _fit(self, job: FitJob, folder: Path, budget: Budget, *, force: bool) -> RDPoint:
+        folder.mkdir(exist_ok=True)
+        edit = self._reader.edit
+        report = encode(
+            self._source,
+            folder / job.file_name,
+            model=job.model,
+            preset=job.preset,
+            params=job.params,
+            bpp=job.bpp,
+            epochs=budget.epochs,
+            time=budget.seconds,
+            frames=(edit.first_frame, edit.stop_frame),
+            crop=edit.crop,
+            resize=edit.resize,
+            device=self._device,
+            seed=budget.seed,
+            overrides=budget.overrides,
+            force=force,
+            on_event=self._events_of(f"{_curve_name(job.curve)}, {job.setting}"),
+        )
+        options = {
+            "numbers stored": str(report.num_parameters),
+            "epochs": f"{report.num_epochs:.1f}",
+            **dict(item.split("=", 1) for item in budget.overrides if "=" in item),
+        }
+        return self._file(report.path, job.setting, report.seconds, options)[1]
+
+    def _file(
+        self, file: str, setting: str, encode_seconds: float | None, options: dict[str, str]
+    ) -> tuple[str, RDPoint]:
+        """Return the curve's name and the point of a file; its sound is not counted."""
+        with VideoDecoder(file, device=self._device) as decoder:
+            name = _curve_name(decoder.header.networks[0].model)
+            decoder[0]  # the weights are read before the clock starts
+            timed = TimedSource(decoder)
+            keeper = self._keeper(timed)
+            show = self._frames_of(f"{name}, {setting}")
+            quality = compare_sources(keeper, self._reference, yuv=True, on_frame=show)
+            sound = sum(s.num_bytes for s in decoder.section_sizes() if s.kind is SectionKind.AUDIO)
+            point = RDPoint.measured(
+                setting,
+                quality,
+                num_bytes=decoder.num_bytes - sound,
+                num_pixels=decoder.spec.num_pixels,
+                decode_fps=decoder.spec.num_frames / timed.seconds,
+                encode_seconds=encode_seconds,
+                options={**options, "file": file, **({"sound left out": f"{sound} bytes"} if sound else {})},
+            )
+        self.crops[name, setting] = keeper.crops
+        self._num_done += 1
+        return name, point
+
+    def _keeper(self, source: FrameSource) -> CropKeeper:
+        return CropKeeper(source, self._shown, self._window)
+
+    def _frames_of(self, text: str) -> Callable[[int, int], None]:
+        def on_frame(done: int, total: int) -> None:
+            self._show(text, done / total)
+
+        return on_frame
+
+    def _events_of(self, text: str) -> Callable[[Event], None]:
+        def on_event(event: Event) -> None:
+            if isinstance(event, RoundDone):
+                detail = f"epoch {event.epochs_done:.1f}, {event.psnr_db:.2f} dB"
+                self._show(f"{text}: {detail}", event.progress)
+
+        return on_event
+
+    def _show(self, text: str, share: float) -> None:
+        """Pass on what share of all is done; each point counts the same."""
+        self._on_progress(text, (self._num_done + min(share, 1.0)) / max(self._num_points, 1))
+
+
+def _curve_name(model: str) -> str:
+    return f"vinr {model}"

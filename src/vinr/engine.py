@@ -1,0 +1,244 @@
+"""Decoding many frames in order, and decoding as settings say.
+
+::
+
+    times ──> batches of one network ──> runner ──> 8-bit frames ──> processor      (GPU: copied while the
+                                   torch (precision, layout, kernels)               next batch is computed)
+                                   or ONNX Runtime
+
+Axes: N frames of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from vinr.decode_settings import DecodeSettings
+from vinr.device import use_transforms
+from vinr.errors import UsageError
+from vinr.models import HybridModel, IndexModel, VideoModel
+from vinr.networks import CACHED_NETWORKS, NetworkLoader, to_uint8
+from vinr.video.spec import Query
+
+__all__ = ["Engine"]
+
+Runner = Callable[[Query], Tensor]
+"""Takes whole frames, returns float rgb_NCHW."""
+
+HALF_TYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Half precision shows no loss where it moves the first frame by no more than a tenth of an 8-bit level (root
+# of the mean square): a third of what rounding to 8 bits does, 0.01 dB of a frame of 45 dB.
+MAX_HALF_ERROR: Final = 0.1 / 255
+# Of the memory that is free, and frames a call beyond which nothing is gained.
+MEMORY_SHARE: Final = 0.5
+MAX_BATCH: Final = 16
+# Parameters of mallopt(3); as what keeps all memory, and as the library's own adaptation leaves them in
+# programs with large blocks.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+KEEP: Final = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
+USUAL: Final = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20}
+
+
+class Engine:
+    """Runs the networks of a file as ``settings`` say.
+
+    Parameters
+    ----------
+    open_networks
+        Gives the networks of the file; called with what prepares each network when it is loaded.
+    device
+        Where they run.
+    on_note
+        Called with a line of text where something else was chosen than asked for, or chosen by measuring.
+    """
+
+    def __init__(
+        self,
+        open_networks: Callable[[Callable[[VideoModel], None]], NetworkLoader],
+        device: torch.device,
+        settings: DecodeSettings,
+        on_note: Callable[[str], None],
+    ) -> None:
+        if settings.precision == "fp16" and device.type == "cpu":
+            raise UsageError("decode.precision fp16 is for GPUs, this device is cpu; take fp32, bf16 or auto")
+        self._device, self._settings, self._note = device, settings, on_note
+        self._networks = open_networks(self._prepare)
+        self._runners: OrderedDict[int, tuple[VideoModel, Runner]] = OrderedDict()
+        self._bytes_a_frame = 0
+
+    def run(self, network: int, times: Sequence[float]) -> Tensor:
+        """Return uint8 rgb_NCHW, on the device, of the frames at ``times`` of ``network``, as one batch."""
+        model = self._networks.model(network)
+        with torch.inference_mode():
+            query = Query.of_frames(torch.tensor(times, dtype=torch.float64, device=self._device))
+            return to_uint8(self._runner(network, model, query)(query))
+
+    def play(self, places: Sequence[tuple[int, float]]) -> Generator[Tensor, None, None]:
+        """Yield uint8 rgb_NCHW, on the processor, of the frames at ``places`` (network, time), in order.
+
+        While frames are asked for, memory that is freed on the processor is kept for the next ones.
+        """
+        with _memory_kept(self._device):
+            yield from _copied_behind(self._batches(places))
+
+    def _batches(self, places: Sequence[tuple[int, float]]) -> Iterator[Tensor]:
+        for network, group in groupby(places, key=lambda place: place[0]):
+            times = [time for _, time in group]
+            while times:
+                size = self._batch_size()
+                yield self._measured(network, times[:size])
+                times = times[size:]
+
+    # -- what a batch takes --------------------------------------------------------------------------------
+
+    def _batch_size(self) -> int:
+        if self._settings.batch:
+            return self._settings.batch
+        if self._device.type != "cuda" or not self._bytes_a_frame:
+            return 1
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return min(max(int(MEMORY_SHARE * free / self._bytes_a_frame), 1), MAX_BATCH)
+
+    def _measured(self, network: int, times: Sequence[float]) -> Tensor:
+        """Run a batch; the first one tells how much memory a frame takes on a GPU."""
+        if self._device.type != "cuda" or self._bytes_a_frame:
+            return self.run(network, times)
+        self._networks.model(network)  # its weights are no part of it
+        torch.cuda.reset_peak_memory_stats(self._device)
+        before = torch.cuda.memory_allocated(self._device)
+        rgb_NCHW = self.run(network, times)
+        self._bytes_a_frame = max((torch.cuda.max_memory_allocated(self._device) - before) // len(times), 1)
+        return rgb_NCHW
+
+    # -- preparing a network -------------------------------------------------------------------------------
+
+    def _prepare(self, model: VideoModel) -> None:
+        settings = self._settings
+        if settings.backend == "onnx":
+            return
+        transforms = False
+        wanted = settings.convolution == "auto" and not settings.compile and not settings.channels_last
+        if wanted and self._device.type == "cpu" and settings.precision != "bf16":
+            transforms = use_transforms(model)
+        channels_last = settings.channels_last
+        if channels_last or (channels_last is None and not transforms and settings.convolution == "auto"):
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _runner(self, network: int, model: VideoModel, query: Query) -> Runner:
+        """Return what runs ``model``; ``query`` is what it is tried with where something is measured."""
+        if network not in self._runners or self._runners[network][0] is not model:
+            self._runners[network] = model, self._make_runner(network, model, query)
+        self._runners.move_to_end(network)
+        if len(self._runners) > CACHED_NETWORKS:
+            self._runners.popitem(last=False)
+        return self._runners[network][1]
+
+    def _make_runner(self, network: int, model: VideoModel, query: Query) -> Runner:
+        if self._settings.backend == "onnx":
+            from vinr.onnx_graph import OnnxRunner, export_graph  # needs packages of an extra
+
+            networks = self._networks
+            return OnnxRunner(model, export_graph(model, networks.skeleton(network), networks.name(network)))
+        dtype = self._choose_type(model, query)
+        runner = _in_half(model, dtype) if dtype else model
+        return self._compiled(model, runner) if self._settings.compile else runner
+
+    def _choose_type(self, model: VideoModel, query: Query) -> torch.dtype | None:
+        precision = self._settings.precision
+        if precision != "auto":
+            return HALF_TYPES.get(precision)
+        if self._device.type == "cpu":
+            return None
+        exact_NCHW = model(query)
+        error = float((_in_half(model, torch.float16)(query) - exact_NCHW).square().mean().sqrt())
+        lossless = error <= MAX_HALF_ERROR  # false where it overflowed to NaN
+        chosen = "fp16" if lossless else "fp32"
+        self._note(f"precision {chosen}: fp16 moves the first frame by {error * 255:.3f} levels of 255")
+        return torch.float16 if lossless else None
+
+    def _compiled(self, model: VideoModel, runner: Runner) -> Runner:
+        """Return a runner with the compiled network, and with the plain one from where that fails."""
+        assert isinstance(model, IndexModel | HybridModel)
+        # Not the whole model: reading latents from the file is no graph.
+        plain = model.decode
+        model.decode = torch.compile(plain)  # type: ignore[method-assign]
+
+        def run(query: Query) -> Tensor:
+            if model.decode is plain:
+                return runner(query)
+            try:
+                return runner(query)
+            except Exception as error:  # whatever a compiler or its kernels raise
+                model.decode = plain  # type: ignore[method-assign]
+                rgb_NCHW = runner(query)  # an error of the network itself comes again here
+                self._note(f"torch.compile failed, decoding goes on without: {_first_line(error)}")
+                return rgb_NCHW
+
+        return run
+
+
+def _in_half(model: VideoModel, dtype: torch.dtype) -> Runner:
+    """Return a runner of ``model`` in ``dtype``, as far as each operation allows."""
+
+    def run(query: Query) -> Tensor:
+        with torch.autocast(query.time_N.device.type, dtype=dtype):
+            rgb_NCHW: Tensor = model(query)
+        return rgb_NCHW.float()
+
+    return run
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:200]
+
+
+def _copied_behind(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Yield batches on the processor; those of a GPU are copied while it computes the one that follows."""
+    waiting: tuple[Tensor, torch.cuda.Event] | None = None
+    for rgb_NCHW in batches:
+        if rgb_NCHW.device.type == "cpu":
+            yield rgb_NCHW
+            continue
+        host_NCHW = torch.empty(rgb_NCHW.shape, dtype=rgb_NCHW.dtype, pin_memory=True)
+        host_NCHW.copy_(rgb_NCHW, non_blocking=True)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(rgb_NCHW.device))
+        if waiting is not None:
+            waiting[1].synchronize()
+            yield waiting[0]
+        waiting = host_NCHW, done
+    if waiting is not None:
+        waiting[1].synchronize()
+        yield waiting[0]
+
+
+@contextmanager
+def _memory_kept(device: torch.device) -> Iterator[None]:
+    """Keep freed memory for the next allocation (Linux with the GNU C library; nothing elsewhere).
+
+    Maps of some MB are otherwise returned to the system each time and come back as new pages that it has to
+    fill with zeros: a third of the time of a frame of 640×1280. The setting is that of the whole process; it
+    is put back afterwards, and so is the memory.
+    """
+    if sys.platform != "linux" or device.type != "cpu" or not hasattr(ctypes.CDLL(None), "mallopt"):
+        yield
+        return
+    library = ctypes.CDLL(None)
+    try:
+        for parameter, value in KEEP.items():
+            library.mallopt(parameter, value)
+        yield
+    finally:
+        for parameter, value in USUAL.items():
+            library.mallopt(parameter, value)
+        library.malloc_trim(0)

@@ -1,0 +1,102 @@
+"""Writes what an anchor encodes: one elementary stream, on one thread, by libav."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from importlib.metadata import files, version
+from pathlib import Path
+
+import av
+from av.bitstream import BitStreamFilterContext
+from av.packet import Packet
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from vinr.errors import OutputError, UsageError
+from vinr.evaluate.anchors import Anchor
+from vinr.video._libav import explain
+from vinr.video.color import tag_color
+from vinr.video.spec import ColorSpec
+
+__all__ = ["library_versions", "write_stream"]
+
+
+def library_versions(anchor: Anchor) -> str:
+    """Return the versions of PyAV, libavcodec and the encoder (the name of its file in PyAV's wheel)."""
+    names = [file.name for file in files("av") or [] if file.name.startswith(f"{anchor.library}-")]
+    libavcodec = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    return f"PyAV {version('av')}, libavcodec {libavcodec}, {names[0] if names else anchor.encoder}"
+
+
+def write_stream(
+    anchor: Anchor,
+    frames: Iterable[VideoFrame],
+    path: Path,
+    *,
+    quality: int,
+    size: tuple[int, int],
+    frame_rate: Fraction,
+    color: ColorSpec,
+) -> None:
+    """Encode frames of ``anchor.pixel_format`` and ``size`` (rows, columns) as an elementary stream.
+
+    Raises
+    ------
+    UsageError
+        If the encoder refuses the size.
+    OutputError
+        If the file cannot be written.
+    """
+    try:
+        with av.open(str(path), "w", format=anchor.muxer) as container:
+            stream = container.add_stream(anchor.encoder, rate=frame_rate, options=anchor.options(quality))
+            assert isinstance(stream, VideoStream)
+            stream.height, stream.width = size
+            stream.pix_fmt = anchor.pixel_format
+            stream.codec_context.time_base = 1 / frame_rate
+            tag_color(stream.codec_context, color, anchor.pixel_format)
+            _open_encoder(anchor, stream, size)
+            for packet in _filtered(anchor, stream, _encoded(stream, frames, 1 / frame_rate)):
+                container.mux(packet)
+    except (av.FFmpegError, OSError) as error:
+        raise OutputError(f"{anchor.name}: {path} cannot be written: {explain(error)}") from error
+
+
+def _open_encoder(anchor: Anchor, stream: VideoStream, size: tuple[int, int]) -> None:
+    try:
+        stream.codec_context.open()
+    except av.FFmpegError as error:
+        raise UsageError(
+            f"{anchor.name} cannot encode frames of {size[0]}x{size[1]}: {explain(error)}; leave it out"
+        ) from error
+    # What the encoder did not take is left over; the result would then state options that were not used.
+    unused = stream.codec_context.options
+    assert not unused, f"{anchor.encoder} does not know {unused}"
+
+
+def _encoded(
+    stream: VideoStream, frames: Iterable[VideoFrame], time_base: Fraction
+) -> Iterator[Packet[VideoStream]]:
+    for index, frame in enumerate(frames):
+        frame.pts, frame.time_base = index, time_base
+        # A frame that was decoded before must not bring its old type along.
+        frame.pict_type = PictureType.NONE
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
+
+
+def _filtered(
+    anchor: Anchor, stream: VideoStream, packets: Iterator[Packet[VideoStream]]
+) -> Iterator[Packet[VideoStream]]:
+    if anchor.stream_filter is None:
+        yield from packets
+        return
+    stream_filter = BitStreamFilterContext(anchor.stream_filter, stream)
+    for packet in packets:
+        for kept in stream_filter.filter(packet):
+            kept.stream = stream
+            yield kept
+    for kept in stream_filter.filter(None):
+        kept.stream = stream
+        yield kept

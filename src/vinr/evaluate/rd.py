@@ -1,0 +1,255 @@
+"""Rate-distortion points and curves, and what one curve saves against another (Bjøntegaard deltas).
+
+BD-rate is the mean difference of log rate at equal quality, BD-quality the mean difference of quality at
+equal log rate, both over what the two curves share; the interpolation between points is the ``bjontegaard``
+package's. Source: G. Bjøntegaard, VCEG-M33, 2001; on the choice of interpolation: Herglotz et al., 2022.
+MS-SSIM is taken as −10·log10(1 − MS-SSIM), since nearly all of its own scale lies close to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final, Literal
+
+from vinr.errors import UsageError
+from vinr.evaluate.metrics import ClipQuality, bits_per_pixel
+
+__all__ = [
+    "MEASURES",
+    "BDResult",
+    "Kind",
+    "Measure",
+    "Method",
+    "RDCurve",
+    "RDPoint",
+    "bd_quality",
+    "bd_rate",
+    "bd_table",
+]
+
+Measure = Literal["psnr_db", "pooled_psnr_db", "yuv_psnr_db", "pooled_yuv_psnr_db", "ms_ssim_db"]
+Method = Literal["pchip", "akima", "cubic"]
+Kind = Literal["vinr", "anchor", "published"]
+
+MEASURES: Final[dict[Measure, str]] = {
+    "psnr_db": "RGB-PSNR, mean of frames (dB)",
+    "pooled_psnr_db": "RGB-PSNR of mean MSE (dB)",
+    "yuv_psnr_db": "YUV-PSNR 6:1:1, mean of frames (dB)",
+    "pooled_yuv_psnr_db": "YUV-PSNR 6:1:1 of mean MSE (dB)",
+    "ms_ssim_db": "MS-SSIM, −10·log10(1 − x) (dB)",
+}
+# A cubic through log rate has four coefficients, and the standard conditions have four points.
+MIN_POINTS: Final = 4
+
+
+@dataclass(frozen=True)
+class RDPoint:
+    """One file: what it costs and how good it is. ``None`` stands for what is not known or not published.
+
+    ``setting`` tells the points of a curve apart (``CRF 28``); ``options`` says exactly how it was made.
+    """
+
+    setting: str
+    bpp: float
+    num_bytes: int | None = None
+    psnr_db: float | None = None
+    pooled_psnr_db: float | None = None
+    yuv_psnr_db: float | None = None
+    pooled_yuv_psnr_db: float | None = None
+    ms_ssim: float | None = None
+    ms_ssim_window: int | None = None
+    encode_seconds: float | None = None
+    decode_fps: float | None = None
+    per_frame_psnr_db: tuple[float, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.bpp > 0 or math.isinf(self.bpp):
+            raise ValueError(f"a point needs a positive rate, got {self.bpp} bpp")
+
+    @classmethod
+    def measured(
+        cls,
+        setting: str,
+        quality: ClipQuality,
+        *,
+        num_bytes: int,
+        num_pixels: int,
+        decode_fps: float,
+        encode_seconds: float | None = None,
+        options: Mapping[str, str],
+    ) -> RDPoint:
+        """Return the point of a file of ``num_bytes`` for ``num_pixels`` (frames × rows × columns)."""
+        return cls(
+            setting=setting,
+            bpp=bits_per_pixel(num_bytes, num_pixels),
+            num_bytes=num_bytes,
+            psnr_db=quality.psnr_db,
+            pooled_psnr_db=quality.pooled_psnr_db,
+            yuv_psnr_db=quality.yuv_psnr_db,
+            pooled_yuv_psnr_db=quality.pooled_yuv_psnr_db,
+            ms_ssim=quality.ms_ssim,
+            ms_ssim_window=quality.ms_ssim_window,
+            encode_seconds=encode_seconds,
+            decode_fps=decode_fps,
+            per_frame_psnr_db=quality.per_frame_psnr_db,
+            options=options,
+        )
+
+    @property
+    def ms_ssim_db(self) -> float | None:
+        """MS-SSIM as −10·log10(1 − MS-SSIM), at most 90 dB."""
+        return None if self.ms_ssim is None else -10 * math.log10(max(1 - self.ms_ssim, 1e-9))
+
+    def value(self, measure: Measure) -> float | None:
+        """Return the point's quality in dB by name."""
+        match measure:
+            case "psnr_db":
+                return self.psnr_db
+            case "pooled_psnr_db":
+                return self.pooled_psnr_db
+            case "yuv_psnr_db":
+                return self.yuv_psnr_db
+            case "pooled_yuv_psnr_db":
+                return self.pooled_yuv_psnr_db
+            case "ms_ssim_db":
+                return self.ms_ssim_db
+
+
+@dataclass(frozen=True)
+class RDCurve:
+    """The points of one codec, by rising rate. ``source`` says what made them, or who published them."""
+
+    name: str
+    kind: Kind
+    points: tuple[RDPoint, ...]
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", tuple(sorted(self.points, key=lambda point: point.bpp)))
+
+    def samples(self, measure: Measure) -> list[tuple[float, float]]:
+        """Return (bpp, quality in dB) of the points that have this quality, by rising rate."""
+        found = ((point.bpp, point.value(measure)) for point in self.points)
+        return [(bpp, value) for bpp, value in found if value is not None]
+
+    def nearest(self, bpp: float) -> RDPoint:
+        """Return the point whose rate is closest to ``bpp`` by ratio."""
+        return min(self.points, key=lambda point: abs(math.log(point.bpp / bpp)))
+
+
+@dataclass(frozen=True)
+class BDResult:
+    """What ``test`` takes compared with ``anchor``.
+
+    ``rate_percent``: bits for the same quality, negative where ``test`` saves. ``quality_db``: quality at the
+    same bits. ``overlap``: the range of qualities that both curves cover, and ``overlap_share`` its part of
+    the range that either covers. Where nothing can be said, ``reason`` says why and all else is None.
+    """
+
+    anchor: str
+    test: str
+    measure: Measure
+    method: Method
+    rate_percent: float | None = None
+    quality_db: float | None = None
+    overlap: tuple[float, float] | None = None
+    overlap_share: float | None = None
+    reason: str = ""
+
+
+def bd_rate(
+    anchor: RDCurve, test: RDCurve, *, measure: Measure = "psnr_db", method: Method = "pchip"
+) -> float:
+    """Return by how many percent ``test`` needs more bits than ``anchor`` for the same quality.
+
+    Raises
+    ------
+    UsageError
+        If a curve has fewer than four points, does not rise, or the two share no quality.
+    """
+    from bjontegaard import bd_rate as delta  # loads matplotlib.pyplot
+
+    return _delta(delta, anchor, test, measure, method, axis=1)
+
+
+def bd_quality(
+    anchor: RDCurve, test: RDCurve, *, measure: Measure = "psnr_db", method: Method = "pchip"
+) -> float:
+    """Return by how many dB ``test`` is better than ``anchor`` at the same rate (BD-PSNR).
+
+    Raises
+    ------
+    UsageError
+        If a curve has fewer than four points, does not rise, or the two share no rate.
+    """
+    from bjontegaard import bd_psnr as delta
+
+    return _delta(delta, anchor, test, measure, method, axis=0)
+
+
+def bd_table(
+    curves: Sequence[RDCurve], measures: Sequence[Measure], *, method: Method = "pchip"
+) -> tuple[BDResult, ...]:
+    """Return every curve against every anchor or published curve; refusals carry their reason."""
+    anchors = [curve for curve in curves if curve.kind != "vinr"]
+    return tuple(
+        _bd_result(anchor, test, measure, method)
+        for measure in measures
+        for test in curves
+        for anchor in anchors
+        if anchor is not test
+    )
+
+
+def _bd_result(anchor: RDCurve, test: RDCurve, measure: Measure, method: Method) -> BDResult:
+    try:
+        percent = bd_rate(anchor, test, measure=measure, method=method)
+        quality_db = bd_quality(anchor, test, measure=measure, method=method)
+    except UsageError as error:
+        return BDResult(anchor.name, test.name, measure, method, reason=str(error))
+    first, second = _range(anchor, measure, axis=1), _range(test, measure, axis=1)
+    overlap = max(first[0], second[0]), min(first[1], second[1])
+    share = (overlap[1] - overlap[0]) / (max(first[1], second[1]) - min(first[0], second[0]))
+    return BDResult(anchor.name, test.name, measure, method, percent, quality_db, overlap, share)
+
+
+def _delta(
+    delta: Callable[..., float], anchor: RDCurve, test: RDCurve, measure: Measure, method: Method, axis: int
+) -> float:
+    """Call the package on checked points; ``axis`` 0 integrates over rate, 1 over quality."""
+    samples = [_checked(curve, measure) for curve in (anchor, test)]
+    (first_low, first_high), (second_low, second_high) = (
+        _range(curve, measure, axis=axis) for curve in (anchor, test)
+    )
+    if max(first_low, second_low) >= min(first_high, second_high):
+        raise UsageError(
+            f"{test.name} and {anchor.name} share no {('rate', 'quality')[axis]}: "
+            f"{second_low:.4g} to {second_high:.4g}, {first_low:.4g} to {first_high:.4g}; add points between"
+        )
+    columns = [list(column) for points in samples for column in zip(*points, strict=True)]
+    # How much the curves share is reported beside the value, so the package need not warn.
+    return float(delta(*columns, method=method, require_matching_points=False, min_overlap=0))
+
+
+def _range(curve: RDCurve, measure: Measure, *, axis: int) -> tuple[float, float]:
+    values = [sample[axis] for sample in curve.samples(measure)]
+    return min(values), max(values)
+
+
+def _checked(curve: RDCurve, measure: Measure) -> list[tuple[float, float]]:
+    samples = curve.samples(measure)
+    if len(samples) < MIN_POINTS:
+        raise UsageError(
+            f"{curve.name} has {len(samples)} points of {MEASURES[measure]}, {MIN_POINTS} are needed"
+        )
+    for (low_bpp, low), (high_bpp, high) in pairwise(samples):
+        if high_bpp <= low_bpp or high <= low:
+            raise UsageError(
+                f"{curve.name} does not rise in {MEASURES[measure]}: {low:.3f} at {low_bpp:.4f} bpp, "
+                f"{high:.3f} at {high_bpp:.4f} bpp; leave a point out"
+            )
+    return samples

@@ -1,0 +1,107 @@
+"""Figures of a comparison: quality over rate, quality over time."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Final
+
+from vinr.evaluate.rd import MEASURES, Kind, Measure, RDCurve, RDPoint
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_per_frame", "draw_rd", "svg_data_uri"]
+
+# Colours that the colour-blind can tell apart (Okabe and Ito), with markers as a second sign.
+PALETTE: Final = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
+MARKERS: Final = "osD^vP*X<>hp"
+LINES: Final[dict[Kind, tuple[str, float]]] = {
+    "vinr": ("-", 2.4),
+    "anchor": ("-", 1.2),
+    "published": ("--", 1.0),
+}
+FIGURE_INCHES: Final = (8.0, 5.0)
+FEW_TICKS: Final = (1, 2, 5)
+
+
+def draw_rd(curves: Sequence[RDCurve], measure: Measure, *, title: str) -> Figure:
+    """Draw quality over bits a pixel (logarithmic), a line for each curve that has this quality."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    figure, axes = _figure(title)
+    for number, curve in enumerate(curves):
+        samples = curve.samples(measure)
+        if samples:
+            style, width = LINES[curve.kind]
+            axes.plot(
+                [bpp for bpp, _ in samples],
+                [value for _, value in samples],
+                color=PALETTE[number % len(PALETTE)],
+                marker=MARKERS[number % len(MARKERS)],
+                markerfacecolor="white" if curve.kind == "published" else None,
+                markersize=5,
+                linestyle=style,
+                linewidth=width,
+                label=f"{curve.name} (published)" if curve.kind == "published" else curve.name,
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=FEW_TICKS))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("bits a pixel (size of the file)")
+    axes.set_ylabel(MEASURES[measure])
+    _legend(axes)
+    return figure
+
+
+def draw_per_frame(points: Sequence[tuple[RDCurve, RDPoint, int]], *, title: str) -> Figure:
+    """Draw RGB-PSNR over the frame number; each point comes with its curve and the curve's number."""
+    figure, axes = _figure(title)
+    for curve, point, number in points:
+        axes.plot(
+            range(len(point.per_frame_psnr_db)),
+            point.per_frame_psnr_db,
+            color=PALETTE[number % len(PALETTE)],
+            linewidth=LINES[curve.kind][1],
+            marker="o" if len(point.per_frame_psnr_db) == 1 else None,
+            label=f"{curve.name}, {point.bpp:.4f} bpp",
+        )
+    axes.set_xlabel("frame")
+    axes.set_ylabel("RGB-PSNR (dB)")
+    _legend(axes)
+    return figure
+
+
+def svg_data_uri(figure: Figure) -> str:
+    """Return the figure as a ``data:`` address for a page; the same figure gives the same text."""
+    from matplotlib import rc_context
+
+    drawn = BytesIO()
+    with rc_context({"svg.hashsalt": "vinr"}):
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + b64encode(drawn.getvalue()).decode("ascii")
+
+
+def _figure(title: str) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=FIGURE_INCHES)
+    figure.set_layout_engine("constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    """Put the legend beside the axes, where it hides no curve."""
+    if axes.get_legend_handles_labels()[0]:
+        legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a dollar sign in a name is no formula

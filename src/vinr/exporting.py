@@ -1,0 +1,75 @@
+"""Networks of a file for other programs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vinr.decode import VideoDecoder
+from vinr.errors import UsageError
+from vinr.files import atomic_path, check_target
+
+__all__ = ["ExportedGraph", "export_onnx"]
+
+# One number, as in part_%02d.onnx, and no other per cent sign.
+PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*")
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """An ONNX file: it gives ``num_frames`` frames of the clip, from ``first_frame`` on.
+
+    Its input ``frame`` is ``first_input`` for the first of them.
+    """
+
+    path: str
+    num_bytes: int
+    first_frame: int
+    num_frames: int
+    first_input: int
+
+
+def export_onnx(file: str, output: str, *, force: bool = False) -> tuple[ExportedGraph, ...]:
+    """Write each network of a clip as an ONNX file: frame number and latents in, colours out.
+
+    Parameters
+    ----------
+    file
+        The file; ``FILE.vinr#name`` chooses a clip.
+    output
+        Name of the ONNX file; of a clip of several networks (segments) a pattern such as ``part_%02d.onnx``.
+    force
+        Replace existing files.
+
+    Raises
+    ------
+    UsageError
+        If there are several networks and no pattern, packages are missing, or the model is no such graph.
+    BitstreamError, OutputError
+        If the file is damaged, or an output cannot be written.
+    """
+    with VideoDecoder(file, device="cpu") as decoder:
+        spans = decoder.network_spans
+        paths = _paths(output, len(spans))
+        for path in paths:
+            check_target(path, force=force)
+        found = []
+        for path, span in zip(paths, spans, strict=True):
+            graph = decoder.network_graph(span.network)
+            with atomic_path(path, force=force) as temporary:
+                temporary.write_bytes(graph)
+            found.append(ExportedGraph(str(path), len(graph), span.first, span.num_frames, span.offset))
+    return tuple(found)
+
+
+def _paths(output: str, num_networks: int) -> list[Path]:
+    if PATTERN.fullmatch(Path(output).name):
+        return [Path(output).with_name(Path(output).name % number) for number in range(num_networks)]
+    if num_networks > 1:
+        raise UsageError(
+            f"the clip has {num_networks} networks, one a segment: give a pattern such as part_%02d.onnx, "
+            f"not {output!r}"
+        )
+    return [Path(output)]

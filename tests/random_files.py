@@ -1,0 +1,63 @@
+"""Networks of random numbers, and files of them: for tests of decoding, which need no fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+
+from vinr.bitstream import Clip, ContainerWriter, Header, Span
+from vinr.compress import pack_tensors
+from vinr.config import default_model, load_preset, validate_architecture
+from vinr.models import HybridModel, Latents, VideoModel, get_model
+from vinr.models._stored import FrozenLatents
+from vinr.pack import FittedSegment
+from vinr.video.source import FrameTensor
+from vinr.video.spec import VideoSpec
+
+
+def random_network(name: str, video: VideoSpec, *, seed: int = 0) -> VideoModel:
+    """Return the tiny network ``name`` for ``video``, ready to decode, the same for the same seed."""
+    preset = load_preset(f"{name}-tiny")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        cls = get_model(name)
+        model = cls(validate_architecture(cls, preset.architecture), video, with_encoder=False).eval()
+    shapes = model.per_frame_shapes().items()
+    if shapes and isinstance(model, HybridModel):
+        latents = {key: torch.randn(video.num_frames, *shape, generator=generator) for key, shape in shapes}
+        model.attach_latents(FrozenLatents(Latents(latents)))
+    if model.keyframes is not None:
+        size = (video.num_frames, 3, video.height, video.width)
+        noise_TCHW = torch.randint(256, size, dtype=torch.uint8, generator=generator)
+        model.keyframes.code(FrameTensor(noise_TCHW, video))
+    return model
+
+
+def random_file(
+    path: Path, video: VideoSpec, *, name: str | None = None, lengths: Sequence[int] = ()
+) -> Path:
+    """Write one clip of random networks, of ``lengths`` frames each (none: of all); return ``path``."""
+    lengths = lengths or (video.num_frames,)
+    name = name or default_model()
+    preset = load_preset(f"{name}-tiny")
+    segments = []
+    for seed, count in enumerate(lengths):
+        part = VideoSpec(count, video.height, video.width)
+        model = random_network(name, part, seed=seed)
+        packed = pack_tensors(model.stored(), preset.compress)
+        segments.append(FittedSegment.coded(preset, model, packed, part))
+    starts = accumulate(lengths, initial=0)
+    clip = Clip(
+        name="random", num_frames=video.num_frames, height=video.height, width=video.width, frame_rate=(30, 1)
+    )
+    spans = [Span(0, start, count) for start, count in zip(starts, lengths, strict=False)]
+    networks = tuple(segment.network([span]) for segment, span in zip(segments, spans, strict=True))
+    writer = ContainerWriter(Header(created_by="a test", clips=(clip,), networks=networks))
+    for number, segment in enumerate(segments):
+        segment.add_to(writer, number)
+    writer.write(path)
+    return path
