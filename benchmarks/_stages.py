@@ -5,6 +5,7 @@ The state at the end of the plain fit is kept in a file, so that every variant g
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from vinr.tensorfile import read_tensors, write_tensors
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
 
-__all__ = ["Base", "Measured", "bunny", "fit_base", "go_on", "measure"]
+__all__ = ["Base", "Measured", "bunny", "claim", "fit_base", "go_on", "measure"]
 
 # More than rounding can take from a share, so that a phase begins at the first step after the plain fit.
 SHARE_SLACK = 1e-9
@@ -35,6 +36,15 @@ def bunny() -> FrameTensor:
     """Return Bunny, centre-crop 640×1280, area-averaged to 160×320, all 132 frames."""
     with open_video(sample_clip("bigbuckbunny.mp4"), crop=(640, 1280), resize=(160, 320)) as reader:
         return reader.read()
+
+
+def claim(path: Path) -> bool:
+    """Return whether the row of ``path`` is this process's to make: others may share the work."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ import bjontegaard
 import torch
 
 import _record
-from _stages import Base, Measured, bunny, fit_base, go_on, measure
+from _stages import Base, Measured, bunny, claim, fit_base, go_on, measure
 from training_parity import float_psnr_db
 from vinr.config import CompressSettings
 from vinr.fit import fit
@@ -343,9 +342,7 @@ def main() -> None:
         for model in given.models:
             for variant in given.variants or variants_of(experiment, model):
                 path = given.rows / f"{experiment}-{model}-{variant.replace('/', '-')}.json"
-                try:
-                    os.close(os.open(path, os.O_CREAT | os.O_EXCL))  # several processes share the work
-                except FileExistsError:
+                if not claim(path):
                     continue
                 rows = run(frames, experiment, model, variant, given.rows)
                 path.write_text(json.dumps(rows, indent=2) + "\n")

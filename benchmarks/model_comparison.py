@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from statistics import median
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 
 import _record
-from _stages import bunny
+from _stages import bunny, claim
 from vinr.compress import pack_tensors
 from vinr.config import Preset, load_preset
 from vinr.evaluate.metrics import compare_sources
@@ -261,9 +260,7 @@ def main() -> None:
         for recipe in given.recipes:
             for model in given.models:
                 path = given.rows / f"{model}-{size}-{recipe}-{given.epochs}.json"
-                try:
-                    os.close(os.open(path, os.O_CREAT | os.O_EXCL))  # several processes share the work
-                except FileExistsError:
+                if not claim(path):
                     continue
                 row = run(frames, model, recipe, size, given.epochs)
                 path.write_text(json.dumps(row, indent=2) + "\n")
