@@ -50,6 +50,7 @@ NOTES = """## Read with care
 - NeRV is last with vinr's recipe but for models that have hardly begun: D-NeRV takes 17 steps an epoch
   (clips of 8 frames), and FFNeRV's and D-NeRV's published recipes spend the first fifth of so few steps
   warming up.
+- Not run: the published recipes of the boosted HNeRV and NeRV at 400,000 numbers.
 - D-NeRV's bytes hold 18 keyframes as images, about 95 kB of them.
 - Published recipes adapted to small frames: HiNeRV on 2×4 patches (of 80×80, as for 720p), the boosted
   models with a 5×5 window in MS-SSIM, D-NeRV one clip a step instead of 32.
