@@ -62,8 +62,8 @@ NOTES = """## Read with care
 - HiNeRV, fitted for 5 epochs only, gains little from the same phase: it loses 0.5 to 0.9 dB. Tried at
   80,000 numbers: a third of the phase's rates gives 25.99 dB in 44,124 bytes, half the rates, half the
   weight and 6 bits to begin with 26.13 dB in 46,625 bytes; both are just ahead of the plain curve.
-  Whether it is the short fit (its warm-up alone takes a fifth) is the next thing to find out. The pair at 210,000
-  numbers was not run.
+  Whether it is the short fit (its warm-up alone takes a fifth) is the next thing to find out.
+  The pair at 210,000 numbers was not run.
 - `rd`: HNeRV's phase needs no encoder, which is why 9 epochs with it take about as long as 8 without.
 - CPU seconds were measured while other work shared the two cores.
 """
