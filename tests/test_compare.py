@@ -18,6 +18,7 @@ from vinr.comparison import ComparisonReport, runs
 from vinr.comparison.plan import DEFAULT_ANCHORS, Budget, plan_fits, read_anchors
 from vinr.config import default_model
 from vinr.evaluate.rd import RDCurve
+from vinr.video.samples import sample_clip
 from vinr.video.spec import VideoSpec
 
 TINY = f"{default_model()}-tiny"
@@ -293,6 +294,25 @@ def test_fitted_files_are_not_overwritten(run: Run, tiny_video: Path, tmp_path: 
     options = ("--preset", TINY, "--epochs", 1, "--anchors", "x264:30")
     refused(run(tiny_video, tmp_path / "p.html", *options), "--vinr", "--force")
     assert kept.read_bytes() == b"precious"
+    kept.unlink()
+    kept.with_name(f"{kept.name}.partial").mkdir()
+    refused(run(tiny_video, tmp_path / "p.html", *options), "was interrupted", "--force")
+    assert run(tiny_video, tmp_path / "p.html", *options, "--force")[0] == 0
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_sound_is_not_counted(tmp_path: Path) -> None:
+    """A file that was fitted with sound is compared by the bytes of its pictures."""
+    source = sample_clip("bigbuckbunny.mp4")
+    edit = {"frames": (0, 5), "resize": (32, 48)}
+    vinr.encode(source, tmp_path / "a.vinr", preset=TINY, epochs=1, device="cpu", **edit)
+    report = vinr.compare(source, tmp_path / "p.html", files=[tmp_path / "a.vinr"], anchors=[], device="cpu")
+    (point,) = report.curves[0].points
+    with vinr.open(tmp_path / "a.vinr", device="cpu") as video:
+        sound = video.audio()
+    assert sound
+    assert point.options["sound left out"] == f"{len(sound)} bytes"
+    assert point.num_bytes == (tmp_path / "a.vinr").stat().st_size - len(sound)
 
 
 def test_a_frame_size_that_a_codec_refuses_stops_before_any_fit(

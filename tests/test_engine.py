@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +278,7 @@ def failing_compiler(function: Any) -> Any:
 
 def test_compiled_networks_show_the_same_frames(large_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or partial(function))
     assert torch.equal(played(large_file, compile=True), played(large_file, channels_last=True))
     assert len(compiled) == 2  # networks
 
@@ -291,6 +293,17 @@ def test_a_failing_compiler_is_noted_and_done_without(
             "torch.compile failed, decoding goes on without: RuntimeError: no compiler found",
         )
     assert torch.equal(found, played(large_file, channels_last=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+)  # in torch itself
+def test_the_real_compiler_shows_the_same_frames_or_is_noted(large_file: Path) -> None:
+    with vinr.open(large_file, device="cpu", settings=DecodeSettings(compile=True)) as video:
+        found, notes = torch.cat(list(video.play())), video.notes
+    assert bool(notes) == (shutil.which("g++") is None)
+    assert (found.int() - played(large_file).int()).abs().max() <= 1
 
 
 def test_an_error_of_the_network_is_none_of_the_compiler(
@@ -309,17 +322,36 @@ def test_an_error_of_the_network_is_none_of_the_compiler(
         assert len(video.notes) == 1
 
 
+def engine_on(device: str, notes: list[str] | None = None, **settings: Any) -> Engine:
+    """Return an engine that never opens a network."""
+    on_note = [].append if notes is None else notes.append
+    return Engine(lambda prepare: None, torch.device(device), DecodeSettings(**settings), on_note)  # type: ignore[arg-type, return-value]
+
+
 @pytest.mark.parametrize(("error", "chosen"), [(0.02, torch.float16), (0.3, None), (float("nan"), None)])
 def test_half_precision_is_chosen_where_it_shows_no_loss(
     error: float, chosen: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
-    run = Engine(lambda prepare: None, torch.device("cuda"), DecodeSettings(), notes.append)  # type: ignore[arg-type, return-value]
+    run = engine_on("cuda", notes)
     half = lambda query: torch.full((1, 3, 4, 4), 0.5 + error / 255)  # noqa: E731
     monkeypatch.setattr(engine, "_in_half", lambda model, dtype: half)
     query = Query.of_frames(torch.tensor([0]))
     assert run._choose_type(lambda query: torch.full((1, 3, 4, 4), 0.5), query) == chosen  # type: ignore[arg-type]
     assert notes[0].startswith("precision fp16" if chosen else "precision fp32")
+
+
+@pytest.mark.parametrize(("free", "size"), [(100, 1), (10_000, 5), (10**9, engine.MAX_BATCH)])
+def test_batches_on_gpus_take_half_of_the_free_memory(
+    free: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
+    run = engine_on("cuda")
+    assert run._batch_size() == 1  # the first frame is measured
+    run._bytes_a_frame = 1000
+    assert run._batch_size() == size
+    assert engine_on("cuda", batch=3)._batch_size() == 3
+    assert engine_on("cpu")._batch_size() == 1
 
 
 # -- GPUs ----------------------------------------------------------------------------------------------------

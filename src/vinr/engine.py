@@ -169,16 +169,19 @@ class Engine:
         """Return a runner with the compiled network, and with the plain one from where that fails."""
         assert isinstance(model, IndexModel | HybridModel)
         # Not the whole model: reading latents from the file is no graph.
-        plain = model.decode
-        model.decode = torch.compile(plain)  # type: ignore[method-assign]
+        plain, state = model.decode, "new"
 
         def run(query: Query) -> Tensor:
-            if model.decode is plain:
+            nonlocal state
+            if state == "failed":
                 return runner(query)
             try:
+                if state == "new":
+                    model.decode = torch.compile(plain)  # type: ignore[method-assign]
+                    state = "compiled"
                 return runner(query)
             except Exception as error:  # whatever a compiler or its kernels raise
-                model.decode = plain  # type: ignore[method-assign]
+                model.decode, state = plain, "failed"  # type: ignore[method-assign]
                 rgb_NCHW = runner(query)  # an error of the network itself comes again here
                 self._note(f"torch.compile failed, decoding goes on without: {_first_line(error)}")
                 return rgb_NCHW

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-import torch
-from torch import Tensor
-
 from vinr.bitstream import Clip, SectionKind
 from vinr.decode import VideoDecoder
 from vinr.decode_settings import load_decode_settings
 from vinr.describe import open_first_clip
 from vinr.errors import UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
-from vinr.evaluate.sources import StreamedSource, TimedSource
+from vinr.evaluate.sources import PlayedSource, StreamedSource, TimedSource
 from vinr.units import format_bytes, parse_indices
 from vinr.video.edit import Edit
 from vinr.video.sink import open_sink, written_behind
@@ -173,22 +170,6 @@ def edit_of(clip: Clip) -> Edit:
     return Edit(record.crop, record.resize, record.first_frame, record.stop_frame)
 
 
-class _Played:
-    """A decoder as a frame source, for all its frames in order: decoded as when they are written."""
-
-    def __init__(self, decoder: VideoDecoder) -> None:
-        self.spec = decoder.spec
-        self._batches = decoder.play()
-        self._rest_NCHW = torch.empty((0, 3, decoder.spec.height, decoder.spec.width), dtype=torch.uint8)
-
-    def frames(self, index_N: Tensor) -> Tensor:
-        """Return the next frames."""
-        while len(self._rest_NCHW) < len(index_N):
-            self._rest_NCHW = torch.cat([self._rest_NCHW, next(self._batches)])
-        rgb_NCHW, self._rest_NCHW = self._rest_NCHW[: len(index_N)], self._rest_NCHW[len(index_N) :]
-        return rgb_NCHW
-
-
 def evaluate_file(
     file: str,
     reference: str,
@@ -211,7 +192,7 @@ def evaluate_file(
     settings = load_decode_settings(overrides, backend=backend)
     with VideoDecoder(file, device=device, settings=settings) as decoder:
         next(decoder.play([0]))  # the weights are read before the clock starts
-        timed = TimedSource(_Played(decoder))
+        timed = TimedSource(PlayedSource(decoder))
         with open_video(reference, edit=edit_of(decoder.clip)) as reader:
             quality = compare_sources(timed, StreamedSource(reader), on_frame=on_frame)
         spec = decoder.spec

@@ -229,3 +229,8 @@ def check_folder(folder: Path, jobs: Sequence[FitJob], *, force: bool) -> None:
         raise OutputError(
             f"{folder / held[0]}: exists already; compare it with --vinr, or overwrite it with --force"
         )
+    begun = [job.file_name for job in jobs if (folder / f"{job.file_name}.partial").exists()]
+    if begun and not force:
+        raise OutputError(
+            f"{folder / begun[0]}: was interrupted while it was fitted; start anew with --force"
+        )

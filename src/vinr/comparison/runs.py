@@ -22,7 +22,7 @@ from vinr.evaluate.anchor_streams import library_versions
 from vinr.evaluate.metrics import compare_sources
 from vinr.evaluate.page import busiest_window
 from vinr.evaluate.rd import RDCurve, RDPoint
-from vinr.evaluate.sources import CropKeeper, StreamedSource, TimedSource
+from vinr.evaluate.sources import CropKeeper, PlayedSource, StreamedSource, TimedSource
 from vinr.fit import Event, RoundDone
 from vinr.plan import describe_threads
 from vinr.video.source import VideoReader
@@ -143,12 +143,15 @@ class Runner:
         """Return the curve's name and the point of a file; its sound is not counted."""
         with VideoDecoder(file, device=self._device) as decoder:
             name = _curve_name(decoder.header.networks[0].model)
-            decoder[0]  # the weights are read before the clock starts
-            timed = TimedSource(decoder)
+            next(decoder.play([0]))  # the weights are read before the clock starts
+            timed = TimedSource(PlayedSource(decoder))
             keeper = self._keeper(timed)
             show = self._frames_of(f"{name}, {setting}")
             quality = compare_sources(keeper, self._reference, yuv=True, on_frame=show)
+            extra = {"decoding": "; ".join(decoder.notes)} if decoder.notes else {}
             sound = sum(s.num_bytes for s in decoder.section_sizes() if s.kind is SectionKind.AUDIO)
+            if sound:
+                extra["sound left out"] = f"{sound} bytes"
             point = RDPoint.measured(
                 setting,
                 quality,
@@ -156,7 +159,7 @@ class Runner:
                 num_pixels=decoder.spec.num_pixels,
                 decode_fps=decoder.spec.num_frames / timed.seconds,
                 encode_seconds=encode_seconds,
-                options={**options, "file": file, **({"sound left out": f"{sound} bytes"} if sound else {})},
+                options={**options, "file": file, **extra},
             )
         self.crops[name, setting] = keeper.crops
         self._num_done += 1

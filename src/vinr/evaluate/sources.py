@@ -1,4 +1,4 @@
-"""Frame sources around others: a clock, a reader, a memory for a few crops.
+"""Frame sources around others: a clock, a decoder at full speed, a reader, a memory for a few crops.
 
 Axes: N frames of a batch, C colour channels, H rows, W columns.
 """
@@ -13,10 +13,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from vinr.decode import VideoDecoder
 from vinr.video.source import VideoReader
 from vinr.video.spec import FrameSource
 
-__all__ = ["CropKeeper", "CropWindow", "StreamedSource", "TimedSource"]
+__all__ = ["CropKeeper", "CropWindow", "PlayedSource", "StreamedSource", "TimedSource"]
 
 
 @final
@@ -35,6 +36,23 @@ class TimedSource:
         if rgb_NCHW.is_cuda:
             torch.cuda.synchronize(rgb_NCHW.device)  # what was only queued has not been decoded
         self.seconds += time.perf_counter() - started
+        return rgb_NCHW
+
+
+@final
+class PlayedSource:
+    """A decoder as a frame source, for all its frames in order: decoded as for writing a video."""
+
+    def __init__(self, decoder: VideoDecoder) -> None:
+        self.spec = decoder.spec
+        self._batches = decoder.play()
+        self._rest_NCHW = torch.empty((0, 3, decoder.spec.height, decoder.spec.width), dtype=torch.uint8)
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return the next frames, as many as ``index_N`` has numbers: uint8 rgb_NCHW on the CPU."""
+        while len(self._rest_NCHW) < len(index_N):
+            self._rest_NCHW = torch.cat([self._rest_NCHW, next(self._batches)])
+        rgb_NCHW, self._rest_NCHW = self._rest_NCHW[: len(index_N)], self._rest_NCHW[len(index_N) :]
         return rgb_NCHW
 
 
