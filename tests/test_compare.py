@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,18 +13,21 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import vinr
 from clips import moving_shapes, write_clip
-from vinr.__main__ import main
+from vinr.__main__ import app, main
 from vinr.comparison import ComparisonReport, runs
 from vinr.comparison.plan import DEFAULT_ANCHORS, Budget, plan_fits, read_anchors
 from vinr.config import default_model
+from vinr.evaluate.anchors import parse_anchor
 from vinr.evaluate.rd import RDCurve
 from vinr.video.samples import sample_clip
 from vinr.video.spec import VideoSpec
 
 TINY = f"{default_model()}-tiny"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "compare.md"
 PUBLISHED = Path(__file__).parents[1] / "docs" / "published" / "codecs-uvg.csv"
 Run = Callable[..., tuple[int, str, str]]
 
@@ -179,6 +185,27 @@ def test_progress_rises_to_all_points(tiny_video: Path, tiny_file: Path, tmp_pat
     assert {text for text, _ in calls} >= {"x264 medium, CRF 30", "VP9 good, cpu-used 5, CRF 40"}
     starts = [share for text, share in calls if text.startswith("vinr")]
     assert starts[0] > 2 / 3
+
+
+def test_the_documented_calls_work(
+    tiny_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    shutil.copy(tiny_video, tmp_path / "in.mp4")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, DOCUMENT.name, "exec"), {})
+    assert "x264 medium" in capfd.readouterr().out
+    assert (tmp_path / "page.html").exists()
+    (commands,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    known = {option for item in get_command(app).commands["compare"].params for option in item.opts}  # type: ignore[attr-defined]
+    for line in commands.splitlines():
+        program, command, *words = shlex.split(line, comments=True)
+        assert (program, command) == ("vinr", "compare")
+        assert {word for word in words if word.startswith("--")} <= known
+    for name, sweep in re.findall(r"^\| `(\w+)` .*(?:CRF) ([\d ]+) \|$", text, re.MULTILINE):
+        assert parse_anchor(name)[1] == tuple(int(value) for value in sweep.split())
+    assert ",".join(DEFAULT_ANCHORS) in text
 
 
 # -- planning ------------------------------------------------------------------------------------------------
