@@ -203,7 +203,9 @@ def test_the_documented_calls_work(
         program, command, *words = shlex.split(line, comments=True)
         assert (program, command) == ("vinr", "compare")
         assert {word for word in words if word.startswith("--")} <= known
-    for name, sweep in re.findall(r"^\| `(\w+)` .*(?:CRF) ([\d ]+) \|$", text, re.MULTILINE):
+    listed = re.findall(r"^\| `(\w+)` .*CRF ([\d ]+) \|$", text, re.MULTILINE)
+    assert len(listed) == 4
+    for name, sweep in listed:
         assert parse_anchor(name)[1] == tuple(int(value) for value in sweep.split())
     assert ",".join(DEFAULT_ANCHORS) in text
 
