@@ -296,9 +296,8 @@ def test_a_failing_compiler_is_noted_and_done_without(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
-)  # in torch itself
+# A part of torch that torch.compile loads.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_the_real_compiler_shows_the_same_frames_or_is_noted(large_file: Path) -> None:
     with vinr.open(large_file, device="cpu", settings=DecodeSettings(compile=True)) as video:
         found, notes = torch.cat(list(video.play())), video.notes
