@@ -194,18 +194,24 @@ def plan_encode(
             overrides=[*overrides, *extra],
         )
         presets.append(_with_target(found, own_bytes, target.psnr_db))
-    _refuse_idle_bits(asked, presets[0])
+    _refuse_other_steps(asked, presets[0])
     planned_bytes = None if network_bytes is None else tuple(network_bytes)
     return EncodePlan(tuple(jobs), tuple(presets), seconds, chosen, planned_bytes)
 
 
-def _refuse_idle_bits(asked: set[str], preset: Preset) -> None:
-    """Refuse bits for what has learned steps: the file would not have them."""
+def _refuse_other_steps(asked: set[str], preset: Preset) -> None:
+    """Refuse steps other than those the network is trained with: the file would lack them, or the network."""
+    trained = {phase.quantization for phase in preset.fit.phases} - {"none"}
     idle = sorted(asked & IDLE_WITH_LEARNED_STEPS)
-    if idle and any(phase.quantization == "entropy" for phase in preset.fit.phases):
+    if idle and "entropy" in trained:
         raise UsageError(
             f"{idle[0]} changes nothing where steps are learned (fit.phases, quantization = entropy); "
             f"leave it out, or --set fit.phases=[]"
+        )
+    if trained - {"entropy"} and preset.compress.steps != "range":
+        raise UsageError(
+            f"compress.steps={preset.compress.steps} does not go with fit.phases, quantization = "
+            f"{min(trained - {'entropy'})}, which trains for steps from the range; leave it out"
         )
 
 
