@@ -2,6 +2,8 @@
 
 Bunny, centre-crop 640×1280, area-averaged to 160×320, all 132 frames, default model and recipe.
 The float model is measured with float output; the file is decoded to 8-bit frames by the ordinary decoder.
+What a file costs beside its symbols hardly depends on how long a network was fitted: a large one
+(``--params``) needs few epochs.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from vinr.decode import VideoDecoder
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources
 from vinr.fit import fit
 from vinr.pack import FittedSegment, assemble
-from vinr.plan import split_segments
+from vinr.plan import choose_preset, split_segments
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video
 
@@ -31,15 +33,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--preset", default="hnerv-0.19m-bunny4")
-    epochs, name = parser.parse_args().epochs, parser.parse_args().preset
-    preset = load_preset(name, [f"fit.epochs={epochs}", "fit.phases=[]", "compress.audio=false"])
+    parser.add_argument("--params", type=int, help="numbers stored, instead of the preset's size")
+    parser.add_argument("--bits", type=int, nargs="*", default=BITS)
+    given = parser.parse_args()
+    epochs, name = given.epochs, given.preset
+    overrides = [f"fit.epochs={epochs}", "fit.phases=[]", "compress.audio=false"]
     rows = []
     with open_video(sample_clip("bigbuckbunny.mp4"), crop=(640, 1280), resize=(160, 320)) as reader:
         frames = reader.read()
+        preset = load_preset(name, overrides)
+        if given.params:
+            preset = choose_preset(
+                frames.spec,
+                model=preset.model,
+                preset=None,
+                num_parameters=given.params,
+                overrides=overrides,
+            )
         result = fit(frames, preset)
         float_db = float_psnr_db(result.model, frames)
         for scales in ("tensor", "channel"):
-            for bits in BITS:
+            for bits in given.bits:
                 update = {"weight_bits": bits, "latent_bits": bits, "weight_scales": scales}
                 packed = pack_tensors(result.model.stored(), preset.compress.model_copy(update=update))
                 segment = FittedSegment.of(preset, result, packed, frames.spec)
@@ -67,10 +81,11 @@ def main() -> None:
                 )
                 print(rows[-1], flush=True)
     text = f"{__doc__}\nFloat model: {float_db:.3f} dB after {epochs} epochs.\n\n{_record.table(rows)}"
-    command = f"python benchmarks/file_bytes.py --epochs {epochs} --preset {name}"
-    _record.write(
-        "file-bytes", command, {"epochs": epochs, "preset": name, "float_psnr_db": float_db}, rows, text
-    )
+    size = f" --params {given.params}" if given.params else ""
+    command = f"python benchmarks/file_bytes.py --epochs {epochs} --preset {name}{size}"
+    title = f"file-bytes-{given.params}" if given.params else "file-bytes"
+    settings = {"epochs": epochs, "preset": name, "params": given.params, "float_psnr_db": float_db}
+    _record.write(title, command, settings, rows, text)
 
 
 if __name__ == "__main__":
