@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import torch
+from vinr.bench.record import commit, machine
+
+__all__ = ["RESULTS", "commit", "machine", "table", "write"]
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-
-
-def machine() -> dict[str, Any]:
-    """Return the processor, its threads and the versions that matter for speed."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].partition(":")[2].strip() if lines else name
-    found: dict[str, Any] = {
-        "cpu": name,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
-
-
-def commit() -> str:
-    """Return the commit, with a plus sign where the tree had changes."""
-    run = ["git", "describe", "--always", "--dirty=+", "--abbrev=10"]
-    return subprocess.run(run, capture_output=True, text=True, check=True, cwd=RESULTS.parent).stdout.strip()
 
 
 def write(
@@ -45,7 +20,7 @@ def write(
 ) -> None:
     """Write ``name.json`` and ``name.md`` to the results folder."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    record = {
+    record: dict[str, Any] = {
         "name": name,
         "command": command,
         "date": date.today().isoformat(),

@@ -25,8 +25,7 @@ import torch
 
 import _record
 from _stages import Base, Measured, bunny, claim, fit_base, go_on, measure
-from training_parity import float_psnr_db
-from vinr.config import CompressSettings
+from vinr.bench.stages import at_bits, drop_pruned, float_psnr_db
 from vinr.fit import fit
 from vinr.plan import choose_preset
 from vinr.video.source import FrameTensor
@@ -83,11 +82,6 @@ def figures(measured: Measured) -> Row:
     }
 
 
-def at_bits(settings: CompressSettings, bits: int) -> CompressSettings:
-    """Return ``settings`` with ``bits`` for everything but vectors, as HiNeRV quantises."""
-    return settings.model_copy(update={"weight_bits": bits, "grid_bits": bits, "latent_bits": bits})
-
-
 # -- experiments ---------------------------------------------------------------------------------------------
 
 
@@ -114,11 +108,8 @@ def pruning(frames: FrameTensor, base: Base, model: str, variant: str) -> list[R
     sparsities = [1 - (1 - ROUND_SHARE) ** number for number in range(1, ROUNDS + 1)]
 
     def note(number: int, run: Any) -> None:
-        model = run.learner.model
-        with torch.no_grad():
-            for name, item in run.learner.coding.pruned(model.stored()).items():
-                model.stored()[name].value.copy_(item.value)
-        rows.append({"sparsity": sparsities[number], "float_db": float_psnr_db(model.eval(), frames)})
+        model = drop_pruned(run)
+        rows.append({"sparsity": sparsities[number], "float_db": float_psnr_db(model, frames)})
         model.train()
 
     phases = [

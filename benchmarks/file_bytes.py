@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import _record
+from vinr.bench.stages import float_psnr_db
 from vinr.compress import pack_tensors
 from vinr.config import load_preset
 from vinr.decode import VideoDecoder
@@ -22,8 +23,6 @@ from vinr.pack import FittedSegment, assemble
 from vinr.plan import choose_preset, split_segments
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video
-
-from training_parity import float_psnr_db  # isort: skip - a neighbouring script
 
 BITS = (8, 7, 6, 5, 4)
 

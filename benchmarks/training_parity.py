@@ -9,16 +9,12 @@ from __future__ import annotations
 import argparse
 import time
 
-import torch
-
 import _record
+from vinr.bench.stages import float_psnr_db
 from vinr.config import load_preset
-from vinr.evaluate.metrics import psnr_per_frame_db
 from vinr.fit import RoundDone, fit
-from vinr.models import VideoModel
 from vinr.video.samples import sample_clip
-from vinr.video.source import FrameTensor, open_video
-from vinr.video.spec import Query
+from vinr.video.source import open_video
 
 PAPER = ["fit.recipe=paper"]
 RUNS = {
@@ -26,16 +22,6 @@ RUNS = {
     "paper with Muon 3e-3": [*PAPER, "fit.optimizer=muon", "fit.learning_rate=3e-3"],
     "vinr": ["fit.phases=[]"],
 }
-
-
-def float_psnr_db(model: VideoModel, frames: FrameTensor) -> float:
-    """Return the mean of frame PSNRs of the unquantised model, float output, as the papers report it."""
-    values = []
-    with torch.inference_mode():
-        for index in range(frames.spec.num_frames):
-            index_N = torch.tensor([index])
-            values.append(psnr_per_frame_db(model(Query.of_frames(index_N)), frames.frames(index_N) / 255))
-    return float(torch.cat(values).mean())
 
 
 def main() -> None:

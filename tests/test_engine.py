@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import vinr
 from random_files import random_file, random_network
-from vinr import engine
+from vinr import device, engine
 from vinr.bitstream import Container
 from vinr.config import default_model
 from vinr.decode_settings import DecodeSettings, load_decode_settings
@@ -225,13 +225,13 @@ def test_memory_is_given_back(large_file: Path, monkeypatch: pytest.MonkeyPatch)
         def malloc_trim(self, padding: int) -> None:
             calls.append((0, padding))
 
-    monkeypatch.setattr(engine.ctypes, "CDLL", Library)
+    monkeypatch.setattr(device.ctypes, "CDLL", Library)
     with vinr.open(large_file, device="cpu") as video:
         frames = video.play()
         next(frames)
-        assert calls == list(engine.KEEP.items())
+        assert calls == list(device.KEEP.items())
         frames.close()  # as an error or Ctrl-C does
-    assert calls[len(engine.KEEP) :] == [*engine.USUAL.items(), (0, 0)]
+    assert calls[len(device.KEEP) :] == [*device.USUAL.items(), (0, 0)]
 
 
 # -- settings ------------------------------------------------------------------------------------------------

@@ -37,8 +37,10 @@ ORDER = [
     ["pack"],
     ["convert", "encoding", "exporting", "playback"],
     ["comparison", "denoising", "inpainting", "interpolation"],
-    ["_console"],
-    ["_console_compare"],
+    ["bench"],
+    ["_console", "_options"],
+    ["_console_bench", "_console_compare"],
+    ["_experiments"],
     ["__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
+from time import monotonic
 from typing import Annotated
 
 import typer
 
 from vinr import _console as console
+from vinr import _experiments
+from vinr._options import Backend, Codec, Decoding, Device, File, Force, Json, Output, Settings
 from vinr.errors import UsageError, VinrError
-from vinr.units import parse_count, parse_frames, parse_list, parse_numbers, parse_seconds, parse_size
+from vinr.units import parse_count, parse_frames, parse_seconds, parse_size
 
 app = typer.Typer(
     name="vinr",
@@ -20,15 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
-Force = Annotated[bool, typer.Option("--force", help="overwrite the output")]
-Output = Annotated[str, typer.Argument(help=".mp4 .mkv .y4m, a folder or pattern of PNGs, or - (y4m)")]
-Codec = Annotated[str, typer.Option(help="x264, x265, av1 or ffv1, for .mp4 and .mkv")]
-Backend = Annotated[str | None, typer.Option(help="what runs the network: torch or onnx")]
-Decoding = Annotated[list[str], typer.Option("--set", help="decode.key=value, repeatable")]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
-File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FILE.vinr#name chooses a clip")]
 
 
 @app.command()
@@ -51,11 +45,12 @@ def encode(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted encode")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of the fit")] = None,
-    settings: Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")] = [],  # noqa: B006
+    settings: Settings = [],  # noqa: B006
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Fit a network to a video and write it as one .vinr file."""
+    started = monotonic()  # loading PyTorch takes seconds, which --time counts
     from vinr.encoding import encode as run
 
     if len(paths) < 2:
@@ -83,6 +78,7 @@ def encode(
             seed=seed,
             overrides=settings,
             force=force,
+            started=started,
             on_event=on_event,
         )
     console.show_encode(report, as_json=as_json)
@@ -163,59 +159,6 @@ def evaluate(
 
 
 @app.command()
-def compare(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="a video")],
-    page: Annotated[
-        str | None, typer.Argument(metavar="PAGE.html", help="what to write; INPUT-compare.html otherwise")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="models to fit, with commas between them")] = None,
-    preset: Annotated[str | None, typer.Option(help="presets to fit, with commas between them")] = None,
-    params: Annotated[str | None, typer.Option(help="sizes of networks: 100k,200k,400k,800k")] = None,
-    bpp: Annotated[str | None, typer.Option(help="sizes in bits a pixel: 0.02,0.05,0.1,0.2")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, each network")] = None,
-    time: Annotated[str | None, typer.Option(help="time for each network, such as 10m")] = None,
-    files: Annotated[list[str], typer.Option("--vinr", help="file of this video, repeatable")] = [],  # noqa: B006
-    anchors: Annotated[
-        str | None,
-        typer.Option(help="codecs: x264,x265-veryslow-nob,av1-4:20:30:40:50,vp9; published: FILE.csv#CLIP"),
-    ] = None,
-    frames: Annotated[str | None, typer.Option(help="A:B, half open")] = None,
-    crop: Annotated[str | None, typer.Option(help="HxW, cut from the centre")] = None,
-    resize: Annotated[str | None, typer.Option(help="HxW, after the crop")] = None,
-    device: Device = "auto",
-    settings: Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")] = [],  # noqa: B006
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Compare networks with x264, x265, AV1 and VP9 on the same frames, in one HTML page."""
-    from vinr._console_compare import compare_progress, show_comparison
-    from vinr.comparison import DEFAULT_ANCHORS
-    from vinr.comparison import compare as run
-
-    with compare_progress() as on_progress:
-        report = run(
-            source,
-            page,
-            models=parse_list(model),
-            presets=parse_list(preset),
-            params=parse_list(params),
-            bpp=parse_numbers(bpp),
-            epochs=epochs,
-            time=time,
-            files=files,
-            anchors=DEFAULT_ANCHORS if anchors is None else parse_list(anchors),
-            frames=parse_frames(frames) if frames else None,
-            crop=parse_size(crop) if crop else None,
-            resize=parse_size(resize) if resize else None,
-            device=device,
-            overrides=settings,
-            force=force,
-            on_progress=on_progress,
-        )
-    show_comparison(report, as_json=as_json)
-
-
-@app.command()
 def inpaint(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="a video")],
     output: Output,
@@ -237,7 +180,7 @@ def inpaint(
     codec: Codec = "x264",
     device: Device = "auto",
     seed: Annotated[int | None, typer.Option(min=0, help="seed of the fit")] = None,
-    settings: Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")] = [],  # noqa: B006
+    settings: Settings = [],  # noqa: B006
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -293,7 +236,7 @@ def convert(
     output: Annotated[str, typer.Argument(metavar="OUTPUT.vinr", help="the file to write")],
     fps: Annotated[str, typer.Option(help="frames a second: 25, 29.97, 30000/1001")] = "30",
     name: Annotated[str | None, typer.Option(help="name of the clip; the checkpoint's otherwise")] = None,
-    settings: Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")] = [],  # noqa: B006
+    settings: Settings = [],  # noqa: B006
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -316,22 +259,8 @@ def export(
     console.show_export(export_onnx(file, onnx, force=force))
 
 
-@app.command()
-def models(as_json: Json = False) -> None:
-    """List the models."""
-    from vinr.catalogue import list_model_entries
-
-    console.show_models(list_model_entries(), as_json=as_json)
-
-
-@app.command()
-def presets(
-    model: Annotated[str | None, typer.Option(help="only this model's")] = None, as_json: Json = False
-) -> None:
-    """List the presets: parameters, operations, and the paper's figures."""
-    from vinr.catalogue import list_preset_entries
-
-    console.show_presets(list_preset_entries(model), as_json=as_json)
+for command in (_experiments.compare, _experiments.bench, _experiments.models, _experiments.presets):
+    app.command()(command)
 
 
 def main() -> None:

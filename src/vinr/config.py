@@ -142,6 +142,8 @@ class FitSettings(Settings):
     loss: dict[str, float] = Field(default={"l2": 1.0}, description="named losses and their weights")
     precision: Literal["auto", "fp32", "bf16"] = Field("fp32", description="arithmetic of the network")
     channels_last: bool = Field(False, description="store feature maps pixel by pixel")
+    convolution: Literal["auto", "direct"] = Field("direct", description="auto: by transforms where faster")
+    keep_memory: bool = Field(False, description="keep freed memory for the next step (processors, Linux)")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights a step; 0: off")
     seed: int = Field(1, ge=0, lt=2**63, description="seed of initial weights and frame order")
     phases: tuple[Phase, ...] = Field((), max_length=16, description="what follows the plain fit, in order")

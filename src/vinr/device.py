@@ -13,6 +13,10 @@ Axes: N frames of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -20,13 +24,18 @@ from torch import Tensor, nn
 
 from vinr.errors import UsageError
 
-__all__ = ["resolve_device", "use_transforms"]
+__all__ = ["is_transformed", "memory_kept", "resolve_device", "use_transforms"]
 
 # Below so many pixels transforming the weights costs more than it saves. Measured: equal at 800 pixels.
 MIN_PIXELS: Final = 2048
 MAX_KERNEL: Final = 11
 # NNPACK knows AVX2; the direct convolution of wider vectors catches up with Winograd's of 3×3.
 MIN_KERNEL: Final = {"AVX2": 3, "AVX512": 5}
+# Parameters of mallopt(3); as what keeps all memory, and as the library's own adaptation leaves them in
+# programs with large blocks.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+KEEP: Final = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
+USUAL: Final = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -54,13 +63,18 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def is_transformed(feature_NCHW: Tensor) -> bool:
+    """Return whether convolving this map after a transform pays, and is as exact as asked for."""
+    exact = feature_NCHW.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return exact and feature_NCHW.shape[2] * feature_NCHW.shape[3] >= MIN_PIXELS
+
+
 class _TransformConv2d(nn.Conv2d):
     """A convolution that is computed after a transform where the map is large enough, else directly."""
 
     def forward(self, feature_NCHW: Tensor) -> Tensor:
         """Return what the direct convolution does, to its last bits."""
-        exact = feature_NCHW.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if not exact or feature_NCHW.shape[2] * feature_NCHW.shape[3] < MIN_PIXELS:
+        if not is_transformed(feature_NCHW):
             return super().forward(feature_NCHW)
         bias_C = self.weight.new_zeros(self.out_channels) if self.bias is None else self.bias
         padding = [side // 2 for side in self.kernel_size]
@@ -78,17 +92,18 @@ class _CopiedShuffle(nn.PixelShuffle):
         return apart.permute(0, 1, 4, 2, 5, 3).reshape(count, -1, height * scale, width * scale)
 
 
-def use_transforms(model: nn.Module) -> bool:
+def use_transforms(model: nn.Module, kind: type[nn.Conv2d] = _TransformConv2d) -> bool:
     """Let the layers of ``model`` compute as is fastest on this processor; return whether any does.
 
     Names, shapes and memory of what the model stores stay. Nothing changes where PyTorch has no NNPACK.
+    ``kind`` is what the convolutions become; a fit has one of its own.
     """
     smallest = MIN_KERNEL.get(torch.backends.cpu.get_cpu_capability())
     if smallest is None or not torch.backends.nnpack.is_available():  # type: ignore[no-untyped-call]
         return False
     found = [module for module in model.modules() if _fits(module, smallest)]
     for module in found:
-        module.__class__ = _TransformConv2d
+        module.__class__ = kind
     for module in model.modules():
         if type(module) is nn.PixelShuffle:
             module.__class__ = _CopiedShuffle
@@ -104,3 +119,25 @@ def _fits(module: nn.Module, smallest: int) -> bool:
     same_size = module.kernel_size == (kernel, kernel) and module.padding == (kernel // 2, kernel // 2)
     square = same_size and kernel % 2 == 1 and module.padding_mode == "zeros"
     return plain and square and smallest <= kernel <= MAX_KERNEL
+
+
+@contextmanager
+def memory_kept(device: torch.device) -> Iterator[None]:
+    """Keep freed memory for the next allocation (Linux with the GNU C library; nothing elsewhere).
+
+    Maps of some MB are otherwise returned to the system each time and come back as new pages that it has to
+    fill with zeros: a third of the time of a frame of 640×1280. The setting is that of the whole process; it
+    is put back afterwards, and so is the memory.
+    """
+    if sys.platform != "linux" or device.type != "cpu" or not hasattr(ctypes.CDLL(None), "mallopt"):
+        yield
+        return
+    library = ctypes.CDLL(None)
+    try:
+        for parameter, value in KEEP.items():
+            library.mallopt(parameter, value)
+        yield
+    finally:
+        for parameter, value in USUAL.items():
+            library.mallopt(parameter, value)
+        library.malloc_trim(0)

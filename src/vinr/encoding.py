@@ -24,9 +24,12 @@ from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.device import resolve_device
 from vinr.errors import OutputError, UsageError
-from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
+from vinr.evaluate.metrics import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.files import check_target
 from vinr.fit import Event, FitResult, Noted, fit, ignore
+from vinr.fit.prepare import build_model
+from vinr.models import HybridModel, Latents
+from vinr.models._stored import FrozenLatents
 from vinr.pack import FittedSegment, assemble, load_segment, mean_quality, save_segment, side_bytes
 from vinr.plan import EncodePlan, Job, Target, describe_threads, plan_encode
 from vinr.units import parse_bytes, parse_count, parse_seconds
@@ -35,8 +38,10 @@ from vinr.video.spec import VideoSpec
 
 __all__ = ["EncodeReport", "encode"]
 
-# What follows a fit, in epochs' worth of time: freezing and decoding are forward passes, a third of a step.
-RESERVE_EPOCHS = 0.8
+# What follows a fit, freezing aside, is tried before it on so many frames, and takes this part of the time at
+# most: a busy machine may be slow beyond measure when it is tried.
+TRIED_FRAMES = 4
+MOST_RESERVED = 0.5
 PSNR_TOLERANCE_DB = 0.2
 # How finely the coding is searched of a network that is better than asked for; each trial decodes the video.
 COARSER_TRIALS = 8
@@ -83,6 +88,7 @@ def encode(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
+    started: float | None = None,
     on_event: Callable[[Event], None] = ignore,
 ) -> EncodeReport:
     """Fit networks to videos and write them as one file.
@@ -110,6 +116,8 @@ def encode(
         Go on with an interrupted encode of the same output and settings.
     overrides
         ``section.key=value`` settings, such as ``fit.recipe=paper``.
+    started
+        Reading of ``time.monotonic()`` from which ``time`` counts; that of the call if None.
 
     Raises
     ------
@@ -118,7 +126,7 @@ def encode(
     FitError
         If a fit collapses again and again.
     """
-    started = clock.monotonic()
+    started = clock.monotonic() if started is None else started
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     path = Path(fspath(output))
     folder = path.with_name(path.name + ".partial")
@@ -218,6 +226,7 @@ class _Work:
                 self.folder.rmdir()
 
     def _segment(self, number: int, job: Job, readers: Sequence[VideoReader]) -> FittedSegment:
+        began = self.started if number == 0 else clock.monotonic()
         finished = self.folder / f"segment-{number:05d}.safetensors"
         if self.resume and finished.exists():
             return load_segment(finished)
@@ -231,8 +240,7 @@ class _Work:
             on_event=self.on_event,
             checkpoint=checkpoint,
             resume=self.resume,
-            seconds=self._seconds(number, job),
-            reserve_epochs=RESERVE_EPOCHS,
+            seconds=self._seconds(began, job, preset, frames),
         )
         segment = self._coded(number, result, preset, frames)
         save_segment(segment, finished)
@@ -266,12 +274,36 @@ class _Work:
 
         return found[coarsest_within(is_good, low=0.0, num_trials=COARSER_TRIALS)]
 
-    def _seconds(self, number: int, job: Job) -> float | None:
-        """Return the time for a segment: its share, less what opening and reading have taken."""
+    def _seconds(self, began: float, job: Job, preset: Preset, frames: FrameTensor) -> float | None:
+        """Return the time for a fit: its share from ``began`` on, less what went before and what follows."""
         if self.plan.seconds is None:
             return None
-        spent = clock.monotonic() - self.started if number == 0 else 0.0
-        return max(self.plan.seconds * job.share - spent, 1.0)
+        import torch._dynamo  # noqa: F401 - optimisers load it at their first use, seconds that nobody counts
+
+        follows = self._seconds_after(preset, frames)
+        left = self.plan.seconds * job.share - (clock.monotonic() - began)
+        return max(left - min(follows, MOST_RESERVED * left), 1.0)
+
+    def _seconds_after(self, preset: Preset, frames: FrameTensor) -> float:
+        """Return how long coding, decoding and measuring take, tried with the network before it is fitted."""
+        model = build_model(preset, frames.spec, self.device).eval()
+        if isinstance(model, HybridModel):
+            sizes = model.per_frame_shapes()
+            latents = {name: torch.rand(frames.spec.num_frames, *shape) for name, shape in sizes.items()}
+            model.attach_latents(FrozenLatents(Latents(latents)))
+            model.drop_encoder()
+        if model.keyframes is not None:
+            model.keyframes.code(frames)
+        started = clock.monotonic()
+        packed = pack_tensors(model.stored(), preset.compress)
+        segment = FittedSegment.coded(preset, model, packed, frames.spec)
+        meter, index_N = ClipQualityMeter(), torch.arange(min(TRIED_FRAMES, frames.spec.num_frames))
+        with segment.open(frames.spec, str(self.device)) as decoder:
+            decoder.frames(index_N[:1])
+            once = clock.monotonic() - started
+            meter.add(decoder.frames(index_N), frames.frames(index_N).to(self.device))
+        measured = clock.monotonic() - started - once
+        return once + measured * frames.spec.num_frames / len(index_N)
 
 
 def _read_spans(job: Job, readers: Sequence[VideoReader]) -> FrameTensor:

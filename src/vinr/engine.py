@@ -11,11 +11,8 @@ Axes: N frames of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import groupby
 from typing import Final
 
@@ -23,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vinr.decode_settings import DecodeSettings
-from vinr.device import use_transforms
+from vinr.device import memory_kept, use_transforms
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, VideoModel
 from vinr.networks import CACHED_NETWORKS, NetworkLoader, to_uint8
@@ -41,11 +38,6 @@ MAX_HALF_ERROR: Final = 0.1 / 255
 # Of the memory that is free, and frames a call beyond which nothing is gained.
 MEMORY_SHARE: Final = 0.5
 MAX_BATCH: Final = 16
-# Parameters of mallopt(3); as what keeps all memory, and as the library's own adaptation leaves them in
-# programs with large blocks.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
-KEEP: Final = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
-USUAL: Final = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20}
 
 
 class Engine:
@@ -87,7 +79,7 @@ class Engine:
 
         While frames are asked for, memory that is freed on the processor is kept for the next ones.
         """
-        with _memory_kept(self._device):
+        with memory_kept(self._device):
             yield from _copied_behind(self._batches(places))
 
     def _batches(self, places: Sequence[tuple[int, float]]) -> Iterator[Tensor]:
@@ -223,25 +215,3 @@ def _copied_behind(batches: Iterator[Tensor]) -> Iterator[Tensor]:
     if waiting is not None:
         waiting[1].synchronize()
         yield waiting[0]
-
-
-@contextmanager
-def _memory_kept(device: torch.device) -> Iterator[None]:
-    """Keep freed memory for the next allocation (Linux with the GNU C library; nothing elsewhere).
-
-    Maps of some MB are otherwise returned to the system each time and come back as new pages that it has to
-    fill with zeros: a third of the time of a frame of 640×1280. The setting is that of the whole process; it
-    is put back afterwards, and so is the memory.
-    """
-    if sys.platform != "linux" or device.type != "cpu" or not hasattr(ctypes.CDLL(None), "mallopt"):
-        yield
-        return
-    library = ctypes.CDLL(None)
-    try:
-        for parameter, value in KEEP.items():
-            library.mallopt(parameter, value)
-        yield
-    finally:
-        for parameter, value in USUAL.items():
-            library.mallopt(parameter, value)
-        library.malloc_trim(0)

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from vinr.config import Preset
 from vinr.device import resolve_device
-from vinr.encoding import RESERVE_EPOCHS
 from vinr.errors import InputError
 from vinr.fit import Event, FitResult, Inpaint, Noted, fit, ignore
+from vinr.fit.budget import RESERVE_EPOCHS
 from vinr.fit.masks import open_mask
 from vinr.fitted import FilledFrames, FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.plan import EncodePlan, describe_threads, plan_encode

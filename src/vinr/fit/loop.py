@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
+from vinr.device import memory_kept
 from vinr.errors import FitError, UsageError
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget
@@ -115,11 +117,12 @@ def fit(
     encoder = model.encoder if keep_encoder and isinstance(model, HybridModel) else None
     saved_at = time.monotonic()
     try:
-        for event in run.rounds():
-            on_event(event)
-            if checkpoint is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                write_tensors(checkpoint, run.good.tensors, run.good.values)
-                saved_at = time.monotonic()
+        with memory_kept(run.device) if preset.fit.keep_memory else nullcontext():
+            for event in run.rounds():
+                on_event(event)
+                if checkpoint is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                    write_tensors(checkpoint, run.good.tensors, run.good.values)
+                    saved_at = time.monotonic()
     except KeyboardInterrupt:
         if checkpoint is not None:
             write_tensors(checkpoint, run.good.tensors, run.good.values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -126,31 +126,49 @@ def orthogonalize(matrix_BMN: Tensor) -> Tensor:
     (relative) of the exact result for random matrices, within 1e-3 where singular values span many decades;
     the usual iteration in bfloat16 is about 2e-2 off.
     """
-    is_tall = matrix_BMN.shape[-2] > matrix_BMN.shape[-1]
-    wide_BMN = matrix_BMN.mT if is_tall else matrix_BMN
-    norm_B11 = torch.linalg.matrix_norm(wide_BMN, keepdim=True)
-    wide_BMN = wide_BMN / norm_B11.clamp_min(NORM_EPSILON)
+    return _orthogonalize_together([matrix_BMN])[0]
+
+
+def _orthogonalize_together(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Orthogonalise matrices (…, M, N), in float32 or wider, whose smaller sides are equal, in one batch.
+
+    Only products with the matrices themselves need their longer sides; the polynomials do not.
+    """
+    wide = []
+    for matrix_BMN in matrices:
+        wide_BMN = matrix_BMN.mT if matrix_BMN.shape[-2] > matrix_BMN.shape[-1] else matrix_BMN
+        norm_B11 = torch.linalg.matrix_norm(wide_BMN, keepdim=True)
+        wide.append(wide_BMN / norm_B11.clamp_min(NORM_EPSILON))
+    grams = [wide_BMN @ wide_BMN.mT for wide_BMN in wide]
+    products_BMM = _newton_schulz(torch.cat([gram.reshape(-1, *gram.shape[-2:]) for gram in grams]))
+    parts = torch.split(products_BMM, [gram.shape[:-2].numel() for gram in grams])
+    results = [part.view(gram.shape) @ own for part, gram, own in zip(parts, grams, wide, strict=True)]
+    return [
+        result.mT if matrix.shape[-2] > matrix.shape[-1] else result
+        for result, matrix in zip(results, matrices, strict=True)
+    ]
+
+
+def _newton_schulz(gram_BMM: Tensor) -> Tensor:
+    """Return the polynomials of ``gram_BMM`` = XXᵀ that X is multiplied by."""
     a, b, c = NEWTON_SCHULZ_COEFFICIENTS
-    gram_BMM = wide_BMN @ wide_BMN.mT
     product_BMM: Tensor | None = None
     for step in range(NEWTON_SCHULZ_STEPS):
         factor_BMM = torch.baddbmm(gram_BMM, gram_BMM, gram_BMM, beta=b, alpha=c)
         factor_BMM.diagonal(dim1=-2, dim2=-1).add_(a)
-        product_BMM = factor_BMM if product_BMM is None else factor_BMM @ product_BMM
+        product_BMM = factor_BMM if product_BMM is None else torch.bmm(factor_BMM, product_BMM)
         if step < NEWTON_SCHULZ_STEPS - 1:
-            gram_BMM = factor_BMM @ gram_BMM @ factor_BMM
+            gram_BMM = torch.bmm(torch.bmm(factor_BMM, gram_BMM), factor_BMM)
     assert product_BMM is not None
-    result_BMN: Tensor = product_BMM @ wide_BMN
-    if is_tall:
-        result_BMN = result_BMN.mT
-    return result_BMN
+    return product_BMM
 
 
 class Muon(Optimizer):
     """Momentum, orthogonalised (Jordan, 2024), for matrices; Adam with decoupled weight decay for vectors.
 
     A convolution counts as the matrix out × (in · kernel). Its update is orthogonalised and scaled by
-    0.2 · √max(rows, columns), so that the rates of Adam fit. Matrices of one shape are worked on together.
+    0.2 · √max(rows, columns), so that the rates of Adam fit. Matrices whose smaller sides are equal are
+    worked on together.
 
     Parameters
     ----------
@@ -211,17 +229,15 @@ class Muon(Optimizer):
         return value
 
     def _step_matrices(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        same_shape: dict[tuple[torch.Size, torch.dtype, torch.device], list[nn.Parameter]] = {}
+        # Matrices of one smaller side go through the iteration together.
+        same_side: dict[tuple[int, torch.device, torch.dtype], list[nn.Parameter]] = {}
         for parameter in parameters:
-            shape = parameter.flatten(1).shape
-            same_shape.setdefault((shape, parameter.dtype, parameter.device), []).append(parameter)
-        for ((rows, columns), dtype, _), members in same_shape.items():
-            update_BMN = torch.stack([self._look_ahead(p, group["momentum"]).flatten(1) for p in members])
-            if dtype in (torch.float16, torch.bfloat16):
-                update_BMN = update_BMN.float()
-            update_BMN = orthogonalize(update_BMN)
-            rate = group["lr"] * UPDATE_SCALE * math.sqrt(max(rows, columns))
-            for parameter, update_MN in zip(members, update_BMN, strict=True):
+            key = min(parameter.flatten(1).shape), parameter.device, _full_type(parameter.dtype)
+            same_side.setdefault(key, []).append(parameter)
+        for (_, _, dtype), members in same_side.items():
+            updates = [self._look_ahead(p, group["momentum"]).flatten(1).to(dtype) for p in members]
+            for parameter, update_MN in zip(members, _orthogonalize_together(updates), strict=True):
+                rate = group["lr"] * UPDATE_SCALE * math.sqrt(max(update_MN.shape))
                 if group["weight_decay"]:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update_MN.reshape(parameter.shape), alpha=-rate)
@@ -261,6 +277,10 @@ class Muon(Optimizer):
             eps=ADAM_EPSILON,
             maximize=False,
         )
+
+
+def _full_type(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _can_fuse(parameters: list[nn.Parameter]) -> bool:

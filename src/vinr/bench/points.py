@@ -1,0 +1,78 @@
+"""Points of rate-distortion curves as jobs keep them: what a curve saves, and its value at a rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from vinr.errors import UsageError
+from vinr.evaluate.published import published_curves
+from vinr.evaluate.rd import RDCurve, RDPoint, bd_quality, bd_rate
+
+__all__ = ["bd_of_points", "point_values", "published_points", "value_at_rate"]
+
+Points = Sequence[Mapping[str, Any]]
+# What is kept of a point; seconds and frames per second depend on the machine.
+KEPT = ("bpp", "num_bytes", "psnr_db", "ms_ssim", "encode_seconds", "decode_fps")
+
+
+def point_values(point: RDPoint) -> dict[str, float]:
+    """Return what a point is kept as: its numbers that are known, by name."""
+    found = {name: getattr(point, name) for name in KEPT}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def published_points(text: str, data: Path | None) -> list[dict[str, float]]:
+    """Return the points of ``FILE.csv#CLIP#CODEC``, the file in the folder ``data``.
+
+    Raises
+    ------
+    UsageError
+        If the text is not of that form, there is no folder or no such file in it, clip or codec.
+    """
+    file, _, rest = text.partition("#")
+    clip, _, codec = rest.partition("#")
+    if not codec:
+        raise UsageError(f"published {text!r}: write FILE.csv#CLIP#CODEC")
+    if data is None:
+        raise UsageError(f"published {text}: give the folder that holds {file} with --data")
+    if not (data / file).is_file():
+        raise UsageError(
+            f"published {text}: expected {data / file}; docs/published of the source has such files"
+        )
+    curves = {curve.name: curve for curve in published_curves(f"{data / file}#{clip}")}
+    if codec not in curves:
+        raise UsageError(
+            f"published {text}: {data / file} has no codec {codec!r}; it has {', '.join(curves)}"
+        )
+    return [point_values(point) for point in curves[codec].points]
+
+
+def bd_of_points(anchor: Points, test: Points, what: Literal["rate_percent", "quality_db"]) -> float | None:
+    """Return the Bjøntegaard delta by RGB-PSNR of ``test`` against ``anchor``; None where there is none.
+
+    There is none of fewer than four points, of curves that do not rise, and of curves that share nothing.
+    """
+    delta = bd_rate if what == "rate_percent" else bd_quality
+    try:
+        return delta(_curve("anchor", anchor), _curve("test", test))
+    except UsageError:
+        return None
+
+
+def _curve(name: str, points: Points) -> RDCurve:
+    own = tuple(RDPoint(setting="", bpp=point["bpp"], psnr_db=point.get("psnr_db")) for point in points)
+    return RDCurve(name, "vinr", own)
+
+
+def value_at_rate(points: Points, bpp: float, name: str) -> float | None:
+    """Return the value that a curve has at ``bpp``, between its points by log rate; None outside them."""
+    known = sorted((point["bpp"], point[name]) for point in points if name in point)
+    for (low, first), (high, second) in pairwise(known):
+        if low <= bpp <= high:
+            share = math.log(bpp / low) / math.log(high / low)
+            return float(first + share * (second - first))
+    return None

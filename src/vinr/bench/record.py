@@ -1,0 +1,49 @@
+"""What every result is kept with: date, commit, machine, versions."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vinr
+
+__all__ = ["commit", "machine"]
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor, its threads and the versions that matter for speed and numbers."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].partition(":")[2].strip() if lines else name
+    found: dict[str, Any] = {
+        "cpu": name,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "vinr": version("vinr"),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def commit() -> str | None:
+    """Return the commit of the installed source, with a plus sign where it had changes; None outside git."""
+    folder = Path(vinr.__file__).parent
+    run = ["git", "describe", "--always", "--dirty=+", "--abbrev=10"]
+    try:
+        # An installed package may lie inside some other project's checkout: its commit says nothing.
+        subprocess.run(
+            ["git", "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, check=True, cwd=folder
+        )
+        return subprocess.run(run, capture_output=True, text=True, check=True, cwd=folder).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,158 @@
+"""A job of a recipe: one experiment on one clip, and the frames and networks that experiments ask for.
+
+Axes: N frames of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from vinr.bench.datasets import find_clip, find_clips
+from vinr.bench.recipe import Kind, Scale, Setup, Size
+from vinr.bench.stages import Base, fit_base
+from vinr.config import Preset, default_model
+from vinr.errors import UsageError
+from vinr.fit import Event
+from vinr.fitted import plain_fit
+from vinr.plan import choose_preset
+from vinr.video.source import FrameTensor, VideoReader, open_video
+from vinr.video.spec import VideoSpec
+
+__all__ = ["DEFAULTS", "Job", "Value", "Values", "Work"]
+
+Value = float | int | str | None | list[float] | list[dict[str, float]]
+Values = dict[str, Value]
+"""What an experiment measured, by name; a curve is a list of points."""
+
+# What recipes start from: the smaller scales are on Bunny, area-averaged, near-pristine.
+DEFAULTS: Final[dict[Scale, Setup]] = {
+    "full": Setup(clips=("bunny",)),
+    "mini": Setup(clips=("bunny",), crop=(640, 1280), resize=(160, 320)),
+    "tiny": Setup(clips=("bunny",), crop=(640, 1280), resize=(32, 64), frames=(0, 8), epochs=1),
+}
+KEY_LENGTH: Final = 10
+
+
+# Frames that rows share are kept up to this size each; reading larger ones anew costs little beside a fit.
+KEPT_BYTES: Final = 64 * 2**20
+_KEPT: Final[dict[tuple[object, ...], FrameTensor]] = {}
+KEPT_VIDEOS: Final = 4
+
+
+def _kept_frames(
+    path: Path, crop: Size | None, resize: Size | None, frames: tuple[int, int] | None
+) -> FrameTensor:
+    key = (path, path.stat().st_mtime_ns, crop, resize, frames)
+    if key not in _KEPT:
+        with open_video(path, crop=crop, resize=resize, frames=frames) as reader:
+            found = reader.read()
+        if found.rgb_NCHW.nbytes > KEPT_BYTES:
+            return found
+        if len(_KEPT) >= KEPT_VIDEOS:
+            del _KEPT[next(iter(_KEPT))]
+        _KEPT[key] = found
+    return _KEPT[key]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment on one clip; rows of any recipe that need the same one share it."""
+
+    kind: Kind
+    setup: Setup
+    clip: str
+
+    @property
+    def key(self) -> str:
+        """A file name that tells this job from all others."""
+        text = json.dumps([self.kind, self.clip, self.setup.model_dump(mode="json", exclude_none=True)])
+        what = self.setup.anchor or self.setup.preset or self.setup.model or "network"
+        slug = "".join(
+            letter if letter.isalnum() or letter in "-." else "-" for letter in f"{self.clip}-{what}"
+        )
+        return f"{self.kind}-{slug}-{hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an experiment needs: its job, the clip, and a folder for what can be used again."""
+
+    job: Job
+    data: Path | None
+    folder: Path
+    device: str
+    on_event: Callable[[Event], None]
+
+    @property
+    def setup(self) -> Setup:
+        """Settings of the job."""
+        return self.job.setup
+
+    @cached_property
+    def path(self) -> Path:
+        """The video of the clip."""
+        return find_clip(self.job.clip, self.data)
+
+    def open(self, path: Path | None = None) -> VideoReader:
+        """Return a reader of the clip (or of another video) with the job's crop, resize and frame range."""
+        setup = self.setup
+        return open_video(path or self.path, crop=setup.crop, resize=setup.resize, frames=setup.frames)
+
+    @cached_property
+    def frames(self) -> FrameTensor:
+        """The clip's frames."""
+        return self._read(self.path)
+
+    def all_frames(self) -> list[FrameTensor]:
+        """Return the frames of each clip that ``dataset/*`` stands for."""
+        return [self._read(path) for path in find_clips(self.job.clip, self.data)]
+
+    def _read(self, path: Path) -> FrameTensor:
+        """Return the frames of a video; rows of a recipe share the last small ones that were read."""
+        setup = self.setup
+        return _kept_frames(path, setup.crop, setup.resize, setup.frames)
+
+    def preset(self, spec: VideoSpec | None = None, *, params: int | None = None) -> Preset:
+        """Return the job's preset, complete for ``spec`` (that of the clip); ``params`` replace its own."""
+        setup = self.setup
+        epochs = [] if setup.epochs is None else [f"fit.epochs={setup.epochs}"]
+        if setup.preset is None and setup.model is None and setup.params is None:
+            raise UsageError(f"a row of kind {self.job.kind} names no model, preset or params")
+        return choose_preset(
+            spec or self.frames.spec,
+            model=None if setup.preset else setup.model or default_model(),
+            preset=setup.preset,
+            num_parameters=params or setup.params,
+            overrides=[*setup.overrides, *epochs],
+        )
+
+    def base(self) -> Base:
+        """Return the plain fit that this job goes on from, fitted now or by another job of the same."""
+        preset = plain_fit(self.preset())
+        same = preset.model_dump(mode="json", exclude={"compress", "name", "source", "paper"})
+        spec = self.frames.spec
+        text = json.dumps([same, self.job.clip, [*spec.span_lengths, spec.height, spec.width], self.device])
+        path = (
+            self.folder
+            / f"base-{preset.model}-{hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]}.tensors"
+        )
+        return fit_base(self.frames, preset, path, device=self.device, on_event=self.on_event)
+
+    def checkpoint(self) -> Path:
+        """Return where a fit of this job keeps its state."""
+        return self.folder / f"{self.job.key}.checkpoint"
+
+    def file(self, suffix: str = "") -> Path:
+        """Return where this job writes its .vinr file."""
+        return self.folder / f"{self.job.key}{suffix}.vinr"
+
+    def alone(self, **changes: object) -> Work:
+        """Return the same work with settings changed."""
+        setup = Setup.model_validate({**self.setup.model_dump(exclude_unset=True), **changes})
+        return replace(self, job=replace(self.job, setup=setup))

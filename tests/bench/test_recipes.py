@@ -1,0 +1,174 @@
+"""Every recipe runs at its tiny scale, and states what the papers print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vinr.bench.recipe import (
+    SCALES,
+    Metric,
+    Recipe,
+    Row,
+    Setup,
+    list_recipes,
+    load_recipe,
+    paper_mean,
+    parse_recipe,
+)
+from vinr.bench.report import page
+from vinr.bench.run import plan_row, run_recipe
+from vinr.errors import UsageError
+
+# By the end of a value's name: bounds of what a few steps on frames of 32×64 can give. A copy of a frame
+# reaches 40 dB, and a network that learnt nothing still knows that colours lie between 0 and 1.
+BOUNDS = {
+    "psnr_db": (3.0, 60.0),
+    "bpp": (0.001, 100.0),
+    "bytes": (0.0, 1e6),
+    "percent": (0.0, 100.0),
+    "fps": (0.1, 1e6),
+    "seconds": (1e-6, 600.0),
+    "parameters": (100.0, 1e6),
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all recipes, since many share rows."""
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipe_runs_at_tiny_scale(name: str, out: Path) -> None:
+    recipe = load_recipe(name)
+    result = run_recipe(recipe, scale="tiny", out=out, device="cpu")
+    assert result.num_missing == 0
+    document = json.loads((out / f"{name}-tiny.json").read_text())
+    assert [row["label"] for row in document["rows"]] == [row.label for row in recipe.rows]
+    for row, found in zip(recipe.rows, document["rows"], strict=True):
+        for metric_name, metric in recipe.metrics.items():
+            codec = recipe.setup(row, "tiny").anchor is not None
+            _check_value(row, metric_name, metric, found, codec=codec)
+    text = (out / f"{name}-tiny.md").read_text()
+    assert text == page(document)
+    table = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
+    assert set(table) >= {row.label for row in recipe.rows}
+
+
+def _check_value(row: Row, metric_name: str, metric: Metric, found: dict[str, Any], *, codec: bool) -> None:
+    value = found["ours"][metric_name]
+    name = row.values.get(metric_name) or metric.of or metric_name
+    if not row.runs:
+        assert value is None
+    elif name == "ms_ssim":
+        assert value is None  # frames of 32×64 have no room for five scales
+    elif codec and name in ("half_seconds", "quarter_seconds"):
+        assert value is None  # a codec decodes all frames that lie between
+    elif metric.bd is not None:
+        assert value is None  # two points are too few for a Bjøntegaard delta
+    elif row.at_rate_of is not None and value is None:
+        pass  # the other row's rate lies outside this one's points
+    elif metric.relative_to is not None:
+        assert 1 < value < 1000
+    else:
+        low, high = next(bounds for end, bounds in BOUNDS.items() if end in name)
+        assert low <= value / metric.scale <= high, f"{row.label}: {name}"
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_row_is_planned_at_every_scale(name: str) -> None:
+    recipe = load_recipe(name)
+    for scale in SCALES:
+        for row in recipe.rows:
+            jobs = plan_row(recipe, row, scale)
+            assert jobs or not row.runs
+            assert scale == "full" or all(job.clip == "bunny" for job in jobs)
+
+
+def test_there_is_a_recipe_for_every_table() -> None:
+    names = list_recipes()
+    assert len(names) >= 25
+    assert {load_recipe(name).paper.split(",")[0] for name in names} >= {
+        "HNeRV",
+        "HiNeRV",
+        "T-NeRV",
+        "D-NeRV",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "metric", "printed"),
+    [
+        ("hnerv-table-2", "HNeRV, 0.35 M", "psnr_db", 30.15),
+        ("hnerv-table-2", "HNeRV, 3 M", "psnr_db", 37.43),
+        ("hnerv-table-8", "1, 5", "psnr_db", 35.57),
+        ("hnerv-table-8", "3, 3", "ms_ssim", 0.9587),
+        ("hinerv-table-5", "QAT", "b6", 35.50),
+    ],
+)
+def test_numbers_are_the_papers(name: str, label: str, metric: str, printed: float) -> None:
+    """From the papers' tables; several clips count by their mean."""
+    assert paper_mean(load_recipe(name).row(label).paper[metric]) == pytest.approx(printed)
+
+
+def a_recipe(**changes: Any) -> Recipe:
+    tree: dict[str, Any] = {
+        "paper": "P",
+        "table": "Table 1",
+        "title": "t",
+        "source": "s",
+        "kind": "fit",
+        "metrics": {"psnr_db": {"title": "PSNR, dB"}},
+        "all": {"overrides": ["a.b=1"], "epochs": 3},
+        "mini": {"preset": "p"},
+        "rows": [
+            {"label": "one", "paper": {"psnr_db": 30.0}, "mini": {"epochs": 5, "overrides": ["a.b=2"]}},
+            {"label": "two", "paper": {"psnr_db": 31.0}, "mini": {"model": "m", "params": 7}},
+        ],
+    }
+    return parse_recipe("test", {**tree, **changes})
+
+
+def test_later_tables_win_and_overrides_add_up() -> None:
+    recipe = a_recipe()
+    one, two = (recipe.setup(row, "mini") for row in recipe.rows)
+    assert (one.epochs, one.overrides, one.preset) == (5, ("a.b=1", "a.b=2"), "p")
+    assert (two.epochs, two.overrides) == (3, ("a.b=1",))
+    assert (two.preset, two.model, two.params) == (None, "m", 7)  # a model takes the place of a preset
+    assert recipe.setup(recipe.rows[0], "full").epochs == 3
+
+
+def test_unknown_recipe_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown recipe 'hnerv-table-99'.*hnerv-table-8"):
+        load_recipe("hnerv-table-99")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"all": {"epoch": 3}}, "epoch"),
+        ({"rows": [{"label": "one"}, {"label": "one"}]}, "two rows have one label"),
+        ({"rows": [{"label": "one", "paper": {"ssim": 1.0}}]}, "ssim is no metric"),
+        ({"baseline": "three"}, "no row is called 'three'"),
+        ({"rows": [{"label": "one", "paper": {"psnr_db": [1.0, 2.0]}}]}, "2 values of psnr_db, 0 clips"),
+        ({"metrics": {"bd": {"title": "BD", "bd": "rate_percent"}}}, "bd and test go together"),
+        ({"all": {"tune": [{"epochs": 1, "phase": {"prunning": "global"}}]}}, "prunning"),
+    ],
+)
+def test_recipes_that_say_nonsense_are_refused(changes: dict[str, Any], said: str) -> None:
+    if "baseline" not in changes and "rows" not in changes and "metrics" in changes:
+        changes = {**changes, "rows": [{"label": "one"}]}
+    with pytest.raises(UsageError, match=said):
+        a_recipe(**changes)
+
+
+def test_a_setup_keeps_what_it_does_not_replace() -> None:
+    under = Setup(crop=(4, 4), epochs=1)
+    assert Setup(epochs=2).over(under) == Setup(crop=(4, 4), epochs=2)
+    assert paper_mean([1.0, None, 3.0]) == 2.0
+    assert paper_mean(None) is None
