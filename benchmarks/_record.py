@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -48,3 +49,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def row_options(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options of a benchmark whose rows are files, so that processes share the work."""
+    parser.add_argument("--rows", type=Path, default=Path(f"{name}.rows"))
+    parser.add_argument("--report", action="store_true", help="write the results from the rows there are")
+
+
+def rows_in(folder: Path) -> list[Any]:
+    """Return what the finished rows of a folder hold, sorted by name; those under way are empty."""
+    texts = [path.read_text() for path in sorted(folder.glob("*.json"))]
+    return [json.loads(text) for text in texts if text]

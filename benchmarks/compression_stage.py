@@ -331,14 +331,12 @@ def main() -> None:
     parser.add_argument("--experiments", nargs="*", default=[*FROM_BASE, "rd"])
     parser.add_argument("--models", nargs="*", default=list(TUNING))
     parser.add_argument("--variants", nargs="*", help="only these")
-    parser.add_argument("--rows", type=Path, default=Path(f"{NAME}.rows"))
-    parser.add_argument("--report", action="store_true", help="write the results from the rows there are")
+    _record.row_options(parser, NAME)
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.rows.mkdir(exist_ok=True)
     if given.report:
-        texts = [path.read_text() for path in sorted(given.rows.glob("*.json"))]
-        report([row for text in texts if text for row in json.loads(text)])
+        report([row for rows in _record.rows_in(given.rows) for row in rows])
         return
     frames = bunny()
     for experiment in given.experiments:

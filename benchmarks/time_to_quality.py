@@ -94,16 +94,12 @@ def main() -> None:
     """Run what is not there yet, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=[*RUNS])
-    parser.add_argument("--rows", type=Path, default=Path(f"{NAME}.rows"))
-    parser.add_argument("--report", action="store_true", help="write the results from the rows there are")
+    _record.row_options(parser, NAME)
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.rows.mkdir(exist_ok=True)
     if given.report:
-        texts = [path.read_text() for path in sorted(given.rows.glob("*.json"))]
-        rows = sorted(
-            (json.loads(text) for text in texts if text), key=lambda row: (row["model"], row["recipe"])
-        )
+        rows = _record.rows_in(given.rows)
         text = f"{__doc__}\n{summary(rows)}\n\n{_record.table(rows)}"
         _record.write(NAME, f"python benchmarks/{Path(__file__).name}", {"runs": RUNS}, rows, text)
         return
