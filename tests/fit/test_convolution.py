@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from clips import moving_shapes
+from vinr import device
 from vinr.config import load_preset
-from vinr.device import is_transformed, use_transforms
+from vinr.device import is_transformed
 from vinr.fit import convolution
 from vinr.fit.convolution import use_trained_transforms
 from vinr.fit.prepare import build_model
@@ -23,10 +24,9 @@ TOLERANCE = 2e-5
 
 
 @pytest.fixture(autouse=True)
-def _needs_nnpack() -> None:
-    """Everything here is about processors that have it; elsewhere one convolution says so."""
-    if not use_transforms(nn.Conv2d(1, 1, 5, padding=2)):
-        pytest.skip("PyTorch has no NNPACK here")
+def _transforms_from_3x3_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test every kernel, also where the direct convolution of small ones is as fast."""
+    monkeypatch.setitem(device.MIN_KERNEL, torch.backends.cpu.get_cpu_capability(), 3)
 
 
 def gradients(module: nn.Module, feature_NCHW: Tensor, weight_NCHW: Tensor) -> dict[str, Tensor]:
