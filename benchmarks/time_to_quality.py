@@ -1,9 +1,10 @@
 """How much sooner the vinr recipe is where the paper's ends, and how far it gets in the same time.
 
-The paper's recipe (fit.recipe=paper) runs its epochs; the vinr recipe runs fractions of them, each a fit of
-its own, since its schedule knows its end. No phase for coding in either. Both on Bunny, centre-crop 640×1280,
-area-averaged, 132 frames; PSNR is that of the float model, mean over frames. Seconds are processor time of
-one thread, which other work on the machine changes little; frames are scored outside them.
+The paper's recipe (fit.recipe=paper) runs its epochs; the vinr recipe runs other numbers of them, each a fit
+of its own, since its schedule knows its end. No phase for coding in either. Both on Bunny, centre-crop 640×1280,
+area-averaged; PSNR is that of the float model, mean over frames. Seconds are processor time of one thread,
+which other work on the machine changes little; frames are scored outside them. Figures are medians over the
+seeds, of which the last table has a row each.
 """
 
 from __future__ import annotations
@@ -11,43 +12,59 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
 import _record
 from _stages import claim
-from training_parity import float_psnr_db
+from vinr.bench.stages import float_psnr_db
 from vinr.fit import fit
 from vinr.plan import choose_preset
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
 
 NAME = "time-to-quality"
-# Model: numbers, size of the frames, epochs of the paper's recipe, and of vinr's.
-RUNS: dict[str, tuple[int, tuple[int, int], int, tuple[int, ...]]] = {
-    "hnerv": (192_743, (160, 320), 30, (2, 3)),
-    "nerv": (60_000, (80, 160), 30, (10, 15)),
-    "hinerv": (60_000, (80, 160), 12, (3, 4)),
-    "tnerv": (60_000, (80, 160), 12, (3, 4)),
-}
-
 Row = dict[str, Any]
 
 
-def read(size: tuple[int, int]) -> FrameTensor:
-    """Return all frames of Bunny at ``size`` (rows, columns)."""
+@dataclass(frozen=True)
+class Case:
+    """A network of ``numbers`` for the first ``frames`` frames of ``size``, and the epochs of each recipe."""
+
+    numbers: int
+    size: tuple[int, int]
+    frames: int
+    paper: int
+    vinr: tuple[int, ...]
+
+
+# The last number of HNeRV's is about the paper recipe's time.
+CASES = {
+    "hnerv": Case(192_743, (160, 320), 132, 30, (3, 42)),
+    "nerv": Case(60_000, (80, 160), 132, 30, (10, 15)),
+    "hinerv": Case(60_000, (80, 160), 132, 12, (3, 4)),
+    "tnerv": Case(60_000, (80, 160), 132, 12, (3, 4)),
+}
+
+
+def read(size: tuple[int, int], frames: int) -> FrameTensor:
+    """Return the first frames of Bunny at ``size`` (rows, columns)."""
     with open_video(sample_clip("bigbuckbunny.mp4"), crop=(640, 1280), resize=size) as reader:
-        return reader.read()
+        return reader.read(0, frames)
 
 
-def run(model: str, recipe: str, epochs: int) -> Row:
+def run(model: str, case: Case, recipe: str, epochs: int, seed: int) -> Row:
     """Return what one fit took and came to."""
-    numbers, size, _, _ = RUNS[model]
-    frames = read(size)
-    overrides = [f"fit.recipe={recipe}", f"fit.epochs={epochs}", "fit.phases=[]"]
-    preset = choose_preset(frames.spec, model=model, preset=None, num_parameters=numbers, overrides=overrides)
+    frames = read(case.size, case.frames)
+    overrides = [f"fit.recipe={recipe}", f"fit.epochs={epochs}", f"fit.seed={seed}", "fit.phases=[]"]
+    preset = choose_preset(
+        frames.spec, model=model, preset=None, num_parameters=case.numbers, overrides=overrides
+    )
     started = time.process_time()
     result = fit(frames, preset)
     seconds = time.process_time() - started
@@ -55,62 +72,86 @@ def run(model: str, recipe: str, epochs: int) -> Row:
         "model": model,
         "recipe": recipe,
         "epochs": epochs,
+        "seed": seed,
         "numbers": result.model.num_stored(),
-        "size": f"{size[0]}×{size[1]}",
+        "size": "×".join(map(str, case.size)),
+        "frames": case.frames,
         "PSNR dB": float_psnr_db(result.model, frames),
         "CPU s": seconds,
         "commit": _record.commit(),
     }
 
 
-def summary(rows: list[Row]) -> str:
-    """Return, for each model, how much sooner the paper's PSNR is reached, and the gain at equal epochs."""
+def run_all(cases: Mapping[str, Case], models: Sequence[str], seeds: Sequence[int], rows: Path) -> None:
+    """Run what is not there yet: recipes of a model in turn, each seed by itself."""
+    torch.set_num_threads(1)
+    rows.mkdir(exist_ok=True)
+    for seed in seeds:
+        for model in models:
+            case = cases[model]
+            for recipe, epochs in (("paper", case.paper), *(("vinr", count) for count in case.vinr)):
+                path = rows / f"{model}-{recipe}-{epochs:03d}-{seed}.json"
+                if claim(path):
+                    row = run(model, case, recipe, epochs, seed)
+                    path.write_text(json.dumps(row, indent=2) + "\n")
+                    print(json.dumps(row), flush=True)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Return, for each model, how much sooner the paper's PSNR is reached, and what equal time brings."""
     shown = []
-    for model in RUNS:
-        own = [row for row in rows if row["model"] == model]
-        paper = next((row for row in own if row["recipe"] == "paper"), None)
-        if paper is None:
+    for model in CASES:
+        paper, *others = of_model(rows, model)
+        if not paper:
             continue
-        ours = sorted((row for row in own if row["recipe"] == "vinr"), key=lambda row: row["epochs"])
-        first = next((row for row in ours if row["PSNR dB"] >= paper["PSNR dB"]), None)
-        last = next((row for row in ours if row["epochs"] == paper["epochs"]), None)
+        last_db = middle(paper, "PSNR dB")
+        first = next((own for own in others if own and middle(own, "PSNR dB") >= last_db), None)
         line = {"model": model, "paper's recipe": said(paper), "vinr's gets there": "no", "times as fast": ""}
         if first is not None:
-            line |= {
-                "vinr's gets there": said(first),
-                "times as fast": f"{paper['CPU s'] / first['CPU s']:.1f}",
-            }
-        line["in as many epochs"] = "" if last is None else said(last)
+            faster = median(a["CPU s"] / b["CPU s"] for a, b in zip(paper, first, strict=False))
+            line |= {"vinr's gets there": said(first), "times as fast": f"{faster:.1f}"}
+        longest = others[-1]
+        is_longer = bool(longest) and longest is not first
+        line["vinr's longest"] = said(longest) if is_longer else ""
+        line["dB above"] = f"{middle(longest, 'PSNR dB') - last_db:+.2f}" if is_longer else ""
         shown.append(line)
     return _record.table(shown)
 
 
-def said(row: Row) -> str:
-    """Return what a fit came to, in words."""
-    return f"{row['PSNR dB']:.2f} dB, {row['epochs']} epochs, {row['CPU s']:.0f} s"
+def of_model(rows: Sequence[Row], model: str) -> list[list[Row]]:
+    """Return the rows of the paper's recipe, then those of each number of epochs of vinr's, by seed."""
+    wanted = [("paper", CASES[model].paper), *(("vinr", epochs) for epochs in CASES[model].vinr)]
+    return [
+        [row for row in rows if (row["model"], row["recipe"], row["epochs"]) == (model, *each)]
+        for each in wanted
+    ]
+
+
+def middle(rows: Sequence[Row], key: str) -> float:
+    """Return the median of a column."""
+    return median(row[key] for row in rows)
+
+
+def said(rows: Sequence[Row]) -> str:
+    """Return what fits of one kind came to, in words."""
+    seconds, psnr_db = middle(rows, "CPU s"), middle(rows, "PSNR dB")
+    return f"{psnr_db:.2f} dB, {rows[0]['epochs']} epochs, {seconds:.0f} s ({len(rows)} seeds)"
 
 
 def main() -> None:
     """Run what is not there yet, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="*", default=[*RUNS])
+    parser.add_argument("--models", nargs="*", default=[*CASES])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     _record.row_options(parser, NAME)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    given.rows.mkdir(exist_ok=True)
-    if given.report:
-        rows = _record.rows_in(given.rows)
-        text = f"{__doc__}\n{summary(rows)}\n\n{_record.table(rows)}"
-        _record.write(NAME, f"python benchmarks/{Path(__file__).name}", {"runs": RUNS}, rows, text)
+    if not given.report:
+        run_all(CASES, given.models, given.seeds, given.rows)
         return
-    for model in given.models:
-        _, _, epochs, fractions = RUNS[model]
-        for recipe, number in (("paper", epochs), *(("vinr", count) for count in fractions)):
-            path = given.rows / f"{model}-{recipe}-{number:03d}.json"
-            if claim(path):
-                row = run(model, recipe, number)
-                path.write_text(json.dumps(row, indent=2) + "\n")
-                print(json.dumps(row), flush=True)
+    rows = _record.rows_in(given.rows)
+    text = f"{__doc__}\n{summary(rows)}\n\n{_record.table(rows)}"
+    cases = {model: asdict(case) for model, case in CASES.items()}
+    _record.write(NAME, f"python benchmarks/{Path(__file__).name}", cases, rows, text)
 
 
 if __name__ == "__main__":
