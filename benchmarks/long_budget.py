@@ -1,9 +1,9 @@
 """Both recipes after the paper's 300 epochs, at small scale: is the faster one also as good in the end?
 
-Bunny, centre-crop 640×1280, area-averaged; its first frames, networks of 20,000 numbers; 40×80, but 80×160
-where the paper's loss has MS-SSIM, which needs frames of 65 pixels. Models whose paper's recipe needs frames of 161
-pixels are left out. No phase for coding. PSNR is that of the float model, mean over frames; seconds are
-processor time of one thread.
+Bunny, centre-crop 640×1280, area-averaged; its first frames, networks of 20,000 numbers; 40×80, but
+80×160 where the paper's loss has MS-SSIM, which needs frames of 65 pixels. Models whose paper's recipe
+needs frames of 161 pixels are left out. No phase for coding. PSNR is that of the float model, mean over
+frames; seconds are processor time of one thread.
 """
 
 from __future__ import annotations
