@@ -4,7 +4,8 @@ HNeRV of 0.19 M numbers at 160×320 and of 1.5 M at 640×1280, batches of two ra
 depend on what they show), float32. Ways take turns: each turn is one step that is not counted, since it finds
 the memory, and then those that are. "ms" is the median time of a step, "x paper" the median over the turns of
 its time over that of the paper's recipe. On one thread times are processor time, which leaves out what other
-programs take; on two they are time that passes.
+programs take; on two they are time that passes. vinr's recipe ends in a phase for coding that trains the
+frozen network, without its encoder; "whole recipe" weighs the steps before and in it by their shares.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from vinr.video.spec import VideoSpec
 
 SIZES = {"hnerv-0.19m-bunny4": (160, 320), "hnerv-1.5m-bunny": (640, 1280)}
 NUM_FRAMES = 8
-PAPER = "paper"
+PAPER, VINR, CODING, WHOLE = "paper", "vinr", "vinr, phase for coding", "vinr, whole recipe"
 COMMON = ["fit.precision=fp32"]
 WAYS = {
     PAPER: ["fit.recipe=paper", "fit.channels_last=false"],
-    "vinr": [],
+    VINR: [],
+    CODING: [],
     "vinr, direct convolutions, channels last": ["fit.convolution=direct"],
     "vinr, direct convolutions": ["fit.convolution=direct", "fit.channels_last=false"],
     "vinr, memory not kept": ["fit.keep_memory=false"],
@@ -46,7 +48,7 @@ WAYS = {
     ],
 }
 # What is compared at the large size, where a step takes seconds.
-LARGE_WAYS = (PAPER, "vinr")
+LARGE_WAYS = (PAPER, VINR, CODING)
 STEPS, LARGE_STEPS = 4, 1
 
 
@@ -58,6 +60,8 @@ def new_run(preset_name: str, way: str) -> _Run:
     preset = load_preset(preset_name, COMMON + WAYS[way])
     source = FrameTensor(rgb_NCHW, VideoSpec(NUM_FRAMES, height, width))
     run = _Run(source, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
+    if way == CODING:
+        run.learner.enter(0)
     run.learner.model.train()
     return run
 
@@ -89,6 +93,11 @@ def measure(preset_name: str, threads: int, turns: int) -> list[dict[str, Any]]:
     for _ in range(turns):
         for way, run in runs.items():
             taken[way].append(seconds_a_step(run, num_steps))
+    coding_share = sum(phase.share for phase in runs[VINR].settings.phases)
+    taken[WHOLE] = [
+        (1 - coding_share) * plain + coding_share * coding
+        for plain, coding in zip(taken[VINR], taken[CODING], strict=True)
+    ]
     return [
         {
             "network": preset_name,
