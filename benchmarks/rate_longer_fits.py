@@ -1,9 +1,9 @@
 """Learned steps against a rate in longer fits than compression_stage.py can afford: HiNeRV at 80×160.
 
-Bunny, centre-crop 640×1280, area-averaged to 80×160, all 132 frames. A plain network is written with 8 bits; a
-learned one spends the last 35 % of as many epochs on steps learned against a rate (fit.phases of its preset).
-Files are written and decoded; PSNR is the mean over their frames as 8-bit numbers, float that of the network
-before it is written. Seconds are processor time of one thread.
+Bunny, centre-crop 640×1280, area-averaged to 80×160, all 132 frames. A plain network is written with 8
+bits; a learned one spends the last 35 % of as many epochs on steps learned against a rate (fit.phases of
+its preset). Files are written and decoded; PSNR is the mean over their frames as 8-bit numbers, float
+that of the network before it is written. Seconds are processor time of one thread.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How much sooner the vinr recipe is where the paper's ends, and how far it gets in the same time.
 
 The paper's recipe (fit.recipe=paper) runs its epochs; the vinr recipe runs other numbers of them, each a
-fit of its own, since its schedule knows its end. No phase for coding in either. Both on Bunny, centre-
-crop 640×1280, area-averaged; PSNR is that of the float model, mean over frames. Seconds are processor
-time of one thread, which other work on the machine changes little; frames are scored outside them.
-Figures are medians over the seeds, of which the last table has a row each.
+fit of its own, since its schedule knows its end. No phase for coding in either. Both on Bunny,
+centre-crop 640×1280, area-averaged; PSNR is that of the float model, mean over frames. Seconds are
+processor time of one thread, which other work on the machine changes little; frames are scored outside
+them. Figures are medians over the seeds, of which the last table has a row each.
 """
 
 from __future__ import annotations
