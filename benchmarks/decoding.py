@@ -75,7 +75,7 @@ def measure(threads: int, seconds: float, ways: Mapping[str, DecodeSettings]) ->
                 {"network": preset, "threads": threads, **row} for row in network_rates(path, seconds, ways)
             ]
         if threads == 1:
-            for preset, num_frames, turns in (("hnerv-0.19m-bunny4", 132, 3), ("hnerv-1.5m-bunny", 16, 1)):
+            for preset, num_frames, turns in (("hnerv-0.19m-bunny4", 132, 3), ("hnerv-1.5m-bunny", 64, 1)):
                 found = whole_file(a_file(preset, num_frames, folder), folder, cpu, turns=turns)
                 rows += [{"network": preset, "threads": 1, "what": what, "x": x} for what, x in found.items()]
             found = first_frame(a_file("hnerv-3m-bunny", 132, folder), cpu)
