@@ -81,6 +81,9 @@ class Phase(Settings):
         "relative",
         description="what costs rate_weight: relative, a bit a number, of the loss; bpp, a bit a pixel",
     )
+    rate_moves: Literal["all", "steps"] = Field(
+        "all", description="what the rate pulls at: numbers and steps (C-NeRV, T-NeRV), or steps alone"
+    )
     target_bytes: int | None = Field(
         None, ge=1, description="bytes the coded network shall take; rate_weight is then where it starts"
     )

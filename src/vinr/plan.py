@@ -51,7 +51,7 @@ BITS_PER_NUMBER = 4.3
 FRONT_BYTES, CLIP_BYTES, NETWORK_BYTES = 60, 120, 110
 # The phase that meets a target where the recipe has none of its kind.
 # Its rates are high, since steps and numbers have to move as far as the target asks for.
-TARGET_PHASE = Phase(share=0.35, quantization="entropy", schedule=Schedule(warmup=0.05))
+TARGET_PHASE = Phase(share=0.35, quantization="entropy", rate_moves="steps", schedule=Schedule(warmup=0.05))
 # Settings of tensors whose steps follow from a number of bits.
 IDLE_WITH_LEARNED_STEPS = {
     f"compress.{name}" for name in ("weight_bits", "grid_bits", "latent_bits", "steps")

@@ -129,6 +129,23 @@ def test_steps_learn_to_save_bits() -> None:
     assert bool((noise.log_step.grad < 0).all())  # larger steps, fewer bits
 
 
+@pytest.mark.parametrize("moved", ["all", "steps"])
+@pytest.mark.parametrize("prior", ["laplace", "gaussian", "factorized"])
+def test_the_rate_pulls_at_what_it_shall(moved: str, prior: str) -> None:
+    stored = network()
+    noise = coding(stored, quantization="entropy", prior=prior, rate_moves=moved)
+    assert noise.log_step is not None
+    seen, num_bits = noise(values_of(stored))
+    assert num_bits is not None
+    num_bits.backward(retain_graph=True)
+    assert noise.log_step.grad is not None
+    assert bool((noise.log_step.grad != 0).all())
+    weight = stored["conv.weight"].value
+    assert (weight.grad is not None) == (moved == "all")
+    seen["conv.weight"].sum().backward()  # distortion reaches them either way
+    assert weight.grad is not None
+
+
 def test_pruned_weights_are_zero_for_the_network_and_in_the_end() -> None:
     stored = network()
     noise = coding(stored, sparsity=0.3, quantization="entropy")

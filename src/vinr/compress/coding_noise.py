@@ -96,6 +96,7 @@ class CodingNoise(nn.Module):
         self.by_channel = {name: is_channelwise(item, settings) for name, item in coded.items()}
         self.log_step: nn.Parameter | None = None
         self.prior: nn.Module | None = None
+        self.rate_moves_numbers = phase is None or phase.rate_moves == "all"
         if phase is not None and phase.quantization == "entropy" and coded:
             self._start_learning_steps(coded, phase)
 
@@ -129,7 +130,8 @@ class CodingNoise(nn.Module):
         parts = torch.split(decoded_E, self.sizes)
         decoded = {name: part.view(values[name].shape) for name, part in zip(self.names, parts, strict=True)}
         assert self.prior is not None
-        bits_E = self.prior(code_E, code_E + torch.rand_like(code_E) - 0.5)
+        priced_E = code_E if self.rate_moves_numbers else value_E.detach() / step_E
+        bits_E = self.prior(priced_E, priced_E + torch.rand_like(priced_E) - 0.5)
         return {**masked, **decoded}, bits_E.sum()
 
     def masks_by_name(self) -> dict[str, Tensor]:
