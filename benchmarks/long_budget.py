@@ -13,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import _record
-from time_to_quality import Case, Row, run_all
+from time_to_quality import WHOLE_FRAMES, Case, Row, run_all
 
 NAME = "long-budget"
 EPOCHS = 300
 SMALL = Case(20_000, (40, 80), 24, EPOCHS, (EPOCHS,))
-LARGER = Case(20_000, (80, 160), 12, EPOCHS, (EPOCHS,))
+LARGER = Case(20_000, (80, 160), 12, EPOCHS, (EPOCHS,), WHOLE_FRAMES)
 CASES = {
     "hnerv": SMALL,
     "nerv": SMALL,
@@ -26,10 +26,10 @@ CASES = {
     "enerv": SMALL,
     "cnerv": SMALL,
     "ffnerv": SMALL,
-    "dnerv": SMALL,
     "hinerv": LARGER,
-    "tnerv": SMALL,
     "dnerv_diverse": SMALL,
+    "dnerv": SMALL,
+    "tnerv": SMALL,
 }
 
 
