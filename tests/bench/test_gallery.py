@@ -387,6 +387,7 @@ def test_settings_that_say_nonsense_are_refused() -> None:
     for changed, said in (
         ({"sections": [first, first]}, "two sections have one name"),
         ({"sections": [{**first, "panels": {"filled": "filled"}}, *rest]}, "no panel is called 'filled'"),
+        ({"sections": [{**first, "panels": {"decoded": "8×"}}, *rest]}, "caption '8×'"),
         ({"sections": [{**first, "shown": [1.5]}, *rest]}, "shown"),
         ({"colour": "red"}, "colour"),
     ):

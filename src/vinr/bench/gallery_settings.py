@@ -56,6 +56,9 @@ class Section(Layers):
     @model_validator(mode="after")
     def _check(self) -> Section:
         known = (*KEPT[self.kind], DIFFERENCE)
+        drawn = [caption for caption in self.panels.values() if not caption.isascii()]
+        if drawn:
+            raise ValueError(f"section {self.name}: caption {drawn[0]!r} has letters that pictures have not")
         unknown = [name for name in (*self.panels, *self.scored) if name not in known]
         if unknown:
             raise ValueError(f"section {self.name}: no panel is called {unknown[0]!r}; there are {known}")

@@ -26,7 +26,7 @@ GREY: Final = 128
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture with a line of text above it: uint8 rgb_CHW."""
+    """A picture, uint8 rgb_CHW, with a line of text above it, in ASCII: the font has little more."""
 
     caption: str
     rgb_CHW: Tensor
