@@ -124,6 +124,8 @@ def test_page_shows_every_network_of_every_section(made: GalleryReport) -> None:
         assert f"\n## {one.title}\n" in text
         for network in one.networks:
             assert f"\n| {network.label} | " in text
+    assert text.count(f"Fitted: bunny, frames 0 to {FRAMES - 1}, {HEIGHT}×{WIDTH} pixels.") == 3
+    assert f"davis/bmx-trees, frames 0 to {FRAMES - 1}, {HEIGHT}×{WIDTH} pixels; masks grown by 1" in text
     assert "CC BY 3.0" in text
     assert "CVPR 2016" in text
     for path in made.page_path.parent.rglob("*"):  # nothing tells where it was made

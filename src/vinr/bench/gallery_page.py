@@ -47,11 +47,15 @@ def _section(section: Document) -> list[str]:
 
 def _clips(section: Document) -> list[str]:
     """Return what was fitted, once for each clip."""
-    found = [
-        f"{network['clip']}: {network['num_frames']} frames of {network['height']}×{network['width']}."
-        for network in section["networks"]
-    ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(_clip(network) for network in section["networks"]))
+
+
+def _clip(network: Document) -> str:
+    first, stop = network["setup"].get("frames") or (0, network["num_frames"])
+    size = f"{network['height']}×{network['width']}"
+    grown = network["setup"].get("grow")
+    masks = f"; masks grown by {grown} pixels" if grown else ""
+    return f"Fitted: {network['clip']}, frames {first} to {stop - 1}, {size} pixels{masks}."
 
 
 def _table(section: Document) -> str:
