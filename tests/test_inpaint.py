@@ -20,7 +20,7 @@ from test_cli import TINY, Run, refused
 from vinr import inpainting, plan
 from vinr.__main__ import main
 from vinr.errors import InputError
-from vinr.fit.masks import box_mask, center_mask, open_mask
+from vinr.fit.masks import box_mask, center_mask, grow_mask, open_mask
 from vinr.inpainting import measure_inpainting
 from vinr.video.source import open_video
 
@@ -83,6 +83,17 @@ def test_center_box_is_a_quarter_of_each_side() -> None:
     mask_HW = center_mask(1080, 1920)
     assert int(mask_HW.sum()) == 270 * 480
     assert bool(mask_HW[540 - 135 : 540 + 135, 960 - 240 : 960 + 240].all())
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 3])
+def test_a_grown_mask_reaches_as_many_pixels_further(pixels: int) -> None:
+    mask_T1HW = torch.zeros(2, 1, 12, 16, dtype=torch.bool)
+    mask_T1HW[0, 0, 1, 8] = True  # near the edge, in one frame
+    grown_T1HW = grow_mask(mask_T1HW, pixels)
+    expected_T1HW = torch.zeros_like(mask_T1HW)
+    expected_T1HW[0, 0, max(1 - pixels, 0) : 2 + pixels, 8 - pixels : 9 + pixels] = True
+    assert grown_T1HW.dtype == torch.bool
+    assert torch.equal(grown_T1HW, expected_T1HW)
 
 
 def test_named_masks_are_those_of_the_edited_frames(tiny_video: Path) -> None:
@@ -304,6 +315,10 @@ def test_measures_of_one_frame_add_up() -> None:
     assert score.input_masked_psnr_db == pytest.approx(-10 * math.log10(black), abs=1e-4)
     assert mse(score.input_psnr_db) == pytest.approx(score.masked_share * float(black), rel=1e-4)
     assert score.network_psnr_db < score.filled_psnr_db
+    # The network's whole frame: its masked pixels and the others, by their shares.
+    parts = score.masked_share, 1 - score.masked_share
+    whole = parts[0] * mse(score.masked_psnr_db) + parts[1] * mse(score.visible_psnr_db)
+    assert mse(score.network_psnr_db) == pytest.approx(whole, rel=1e-4)
     assert score.num_epochs == 3
     with pytest.raises(InputError, match="no pixel"):
         measure_inpainting(clip, torch.zeros_like(mask_T1HW), preset)

@@ -8,12 +8,9 @@ import typer
 
 from vinr import _console as console
 from vinr._options import Device, Force, Json, Settings
-from vinr.errors import UsageError
 from vinr.units import parse_frames, parse_list, parse_numbers, parse_size
 
 __all__ = ["bench", "compare", "models", "presets"]
-
-SPEED = "speed"
 
 
 def compare(
@@ -70,7 +67,7 @@ def compare(
 
 def bench(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="a table or figure of a paper, or speed")
+        str | None, typer.Argument(metavar="[RECIPE]", help="a table or figure of a paper, speed, or gallery")
     ] = None,
     scale: Annotated[
         str, typer.Option(help="full: as in the paper; mini: Bunny reduced, minutes; tiny: a few steps")
@@ -92,38 +89,17 @@ def bench(
 
         shown.show_recipes(list_recipe_entries(), as_json=as_json)
         return
-    with console.fit_progress(how_to_resume=None) as on_event:
-        if recipe == SPEED:
-            from vinr.bench.speed import run_speed
-
-            report = run_speed(
-                presets=parse_list(preset),
-                epochs=epochs,
-                device=device,
-                out=out,
-                force=force,
-                quick=scale == "tiny",
-                overrides=settings,
-                on_event=on_event,
-            )
-            shown.show_speed(report, as_json=as_json)
-            return
-        if preset is not None:
-            raise UsageError(f"--preset belongs to speed, recipe {recipe} names its networks; leave it out")
-        from vinr.bench.run import run_recipe
-
-        result = run_recipe(
-            recipe,
-            scale=scale,
-            data=data,
-            out=out,
-            epochs=epochs,
-            device=device,
-            overrides=settings,
-            force=force,
-            on_event=on_event,
-        )
-    shown.show_bench(result, out, as_json=as_json)
+    options = shown.BenchOptions(
+        scale=scale,
+        data=data,
+        out=out,
+        presets=parse_list(preset),
+        epochs=epochs,
+        device=device,
+        overrides=settings,
+        force=force,
+    )
+    shown.run_and_show(recipe, options, as_json=as_json)
 
 
 def models(as_json: Json = False) -> None:

@@ -32,7 +32,14 @@ from vinr.video.sink import Sink, open_sink
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import FrameSource
 
-__all__ = ["InpaintReport", "InpaintingScore", "inpaint", "measure_inpainting"]
+__all__ = [
+    "InpaintReport",
+    "InpaintedFit",
+    "InpaintingScore",
+    "fit_inpainting",
+    "inpaint",
+    "measure_inpainting",
+]
 
 
 @dataclass(frozen=True)
@@ -181,29 +188,74 @@ class InpaintingScore:
 
     ``masked_psnr_db``: the network's, of masked pixels alone, in frames that have such. ``filled_psnr_db``:
     of whole frames, masked pixels filled by the network, the others given (HNeRV's table).
-    ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``input_…``: the same of
-    the masked frames, black where masked. All are means over frames of 8-bit colours.
+    ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``visible_psnr_db``: of
+    its pixels that are not masked. ``input_…``: the first two of the masked frames, black where masked. All
+    are means over frames of 8-bit colours.
     """
 
     masked_share: float
     masked_psnr_db: float
     filled_psnr_db: float
     network_psnr_db: float
+    visible_psnr_db: float
     input_masked_psnr_db: float
     input_psnr_db: float
     num_epochs: float
     seconds: float
 
 
-def measure_inpainting(
+@dataclass(frozen=True, eq=False)
+class InpaintedFit:
+    """A network fitted to the pixels of ``source`` where ``mask_T1HW``, bool, is False.
+
+    ``seen``, ``network`` and ``filled`` are sources of as many frames as ``source`` has.
+    """
+
+    source: FrameSource
+    mask_T1HW: Tensor
+    result: FitResult
+
+    @property
+    def seen(self) -> FrameSource:
+        """What the fit was given: masked pixels black, and of no weight."""
+        return Inpaint(self.mask_T1HW).visible(self.source)
+
+    @property
+    def network(self) -> FrameSource:
+        """The network's whole frames."""
+        return FittedFrames(self.result.model, self.source.spec)
+
+    @property
+    def filled(self) -> FrameSource:
+        """The source's frames, masked pixels from the network."""
+        return FilledFrames(self.source, self.network, self.mask_T1HW)
+
+    def score(self) -> InpaintingScore:
+        """Compare with the source, whose masked pixels have to be the truth."""
+        source, mask_T1HW = self.source, self.mask_T1HW
+        every_T = torch.arange(source.spec.num_frames)
+        return InpaintingScore(
+            masked_share=float(mask_T1HW.double().mean()),
+            masked_psnr_db=fmean(psnr_of_frames_db(self.network, source, every_T, mask_T1HW)),
+            filled_psnr_db=fmean(psnr_of_frames_db(self.filled, source, every_T)),
+            network_psnr_db=fmean(psnr_of_frames_db(self.network, source, every_T)),
+            visible_psnr_db=fmean(psnr_of_frames_db(self.network, source, every_T, ~mask_T1HW)),
+            input_masked_psnr_db=fmean(psnr_of_frames_db(self.seen, source, every_T, mask_T1HW)),
+            input_psnr_db=fmean(psnr_of_frames_db(self.seen, source, every_T)),
+            num_epochs=self.result.num_epochs,
+            seconds=self.result.seconds,
+        )
+
+
+def fit_inpainting(
     source: FrameSource,
     mask_T1HW: Tensor,
     preset: Preset,
     *,
     device: str = "cpu",
     on_event: Callable[[Event], None] = ignore,
-) -> InpaintingScore:
-    """Fit ``source`` without its masked pixels, and measure those.
+) -> InpaintedFit:
+    """Fit ``source`` without its masked pixels.
 
     Parameters
     ----------
@@ -219,18 +271,18 @@ def measure_inpainting(
     """
     task = Inpaint(mask_T1HW)
     if not bool(mask_T1HW.any()):
-        raise InputError("the mask masks no pixel: there is nothing to measure")
+        raise InputError("the mask masks no pixel: there is nothing to fill")
     result = fit(source, plain_fit(preset), task, device=device, on_event=on_event)
-    fitted, masked = FittedFrames(result.model, source.spec), task.visible(source)
-    filled = FilledFrames(source, fitted, mask_T1HW)
-    every_T = torch.arange(source.spec.num_frames)
-    return InpaintingScore(
-        masked_share=float(mask_T1HW.double().mean()),
-        masked_psnr_db=fmean(psnr_of_frames_db(fitted, source, every_T, mask_T1HW)),
-        filled_psnr_db=fmean(psnr_of_frames_db(filled, source, every_T)),
-        network_psnr_db=fmean(psnr_of_frames_db(fitted, source, every_T)),
-        input_masked_psnr_db=fmean(psnr_of_frames_db(masked, source, every_T, mask_T1HW)),
-        input_psnr_db=fmean(psnr_of_frames_db(masked, source, every_T)),
-        num_epochs=result.num_epochs,
-        seconds=result.seconds,
-    )
+    return InpaintedFit(source, mask_T1HW, result)
+
+
+def measure_inpainting(
+    source: FrameSource,
+    mask_T1HW: Tensor,
+    preset: Preset,
+    *,
+    device: str = "cpu",
+    on_event: Callable[[Event], None] = ignore,
+) -> InpaintingScore:
+    """Fit ``source`` without its masked pixels, and measure those; see :func:`fit_inpainting`."""
+    return fit_inpainting(source, mask_T1HW, preset, device=device, on_event=on_event).score()

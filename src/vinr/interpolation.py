@@ -30,7 +30,15 @@ from vinr.models import HybridModel, VideoModel
 from vinr.playback import decode_to, quiet
 from vinr.video.spec import FrameSource
 
-__all__ = ["HeldOutScore", "InterpolationScore", "Way", "interpolate", "measure_interpolation"]
+__all__ = [
+    "HeldOutFit",
+    "HeldOutScore",
+    "InterpolationScore",
+    "Way",
+    "fit_held_out",
+    "interpolate",
+    "measure_interpolation",
+]
 
 Way = Literal["time", "embeddings", "encoder"]
 FACTORS = range(2, 17)
@@ -114,15 +122,78 @@ class InterpolationScore:
         return {score.way: score for score in self.held_out}[way]
 
 
-def measure_interpolation(
+@dataclass(frozen=True, eq=False)
+class HeldOutFit:
+    """A network fitted to every k-th frame of ``source``, beside what needs no network.
+
+    ``predicted``, ``nearest`` and ``mean`` are sources of as many frames as ``source`` has; what they give in
+    the place of held-out frames was made without these.
+    """
+
+    source: FrameSource
+    task: Interpolate
+    result: FitResult
+
+    @property
+    def held_out_N(self) -> Tensor:
+        """Numbers of the frames that were not fitted, int64, rising."""
+        return self.task.held_out_frames(self.source.spec)
+
+    @property
+    def way(self) -> Way:
+        """How ``predicted`` comes to held-out frames: by embeddings, or by time where a model has none."""
+        return "embeddings" if self.result.model.per_frame_shapes() else "time"
+
+    @property
+    def predicted(self) -> FrameSource:
+        """The network's frames."""
+        return FittedFrames(self.result.model, self.source.spec)
+
+    @property
+    def nearest(self) -> FrameSource:
+        """The nearest trained frame in the place of each, the earlier of two."""
+        return _Renumbered(self.source, self.task.neighbours(self.source.spec).nearest_T)
+
+    @property
+    def mean(self) -> FrameSource:
+        """The mix of both trained neighbours in the place of each held-out frame."""
+        return self.task.visible(self.source)
+
+    def score(self) -> InterpolationScore:
+        """Measure held-out frames in every way that the model has, and what needs no network."""
+        source, held_out_N = self.source, self.held_out_N
+        trained_N = self.task.training_frames(source.spec)
+        return InterpolationScore(
+            every=self.task.every,
+            seen_psnr_db=fmean(psnr_of_frames_db(self.predicted, source, trained_N)),
+            held_out_frames=tuple(held_out_N.tolist()),
+            held_out=tuple(self._score_ways(held_out_N)),
+            nearest_psnr_db=fmean(psnr_of_frames_db(self.nearest, source, held_out_N)),
+            mean_psnr_db=fmean(psnr_of_frames_db(self.mean, source, held_out_N)),
+            num_epochs=self.result.num_epochs,
+            seconds=self.result.seconds,
+        )
+
+    def _score_ways(self, held_out_N: Tensor) -> Iterator[HeldOutScore]:
+        def score(way: Way) -> HeldOutScore:
+            per_frame = psnr_of_frames_db(self.predicted, self.source, held_out_N)
+            return HeldOutScore(way, fmean(per_frame), per_frame)
+
+        yield score(self.way)
+        if self.way == "embeddings" and self.result.encoder is not None:
+            with _encoded(self.result.model, self.result.encoder, self.source, held_out_N):
+                yield score("encoder")
+
+
+def fit_held_out(
     source: FrameSource,
     preset: Preset,
     *,
     every: int = 2,
     device: str = "cpu",
     on_event: Callable[[Event], None] = ignore,
-) -> InterpolationScore:
-    """Fit every ``every``-th frame of ``source`` and measure the others, as HNeRV does (``every`` = 2).
+) -> HeldOutFit:
+    """Fit every ``every``-th frame of ``source``, as HNeRV does (``every`` = 2).
 
     Parameters
     ----------
@@ -135,37 +206,21 @@ def measure_interpolation(
         If no frame is held out.
     """
     task = Interpolate(every)
-    spec = source.spec
-    held_out_N, trained_N = task.held_out_frames(spec), task.training_frames(spec)
+    task.held_out_frames(source.spec)  # says before the fit that there are none
     result = fit(source, plain_fit(preset), task, device=device, on_event=on_event, keep_encoder=True)
-    fitted = FittedFrames(result.model, spec)
-    nearest_N = task.neighbours(spec).nearest_T
-    repeated = _Renumbered(source, nearest_N)
-    return InterpolationScore(
-        every=every,
-        seen_psnr_db=fmean(psnr_of_frames_db(fitted, source, trained_N)),
-        held_out_frames=tuple(held_out_N.tolist()),
-        held_out=tuple(_score_ways(result, source, held_out_N)),
-        nearest_psnr_db=fmean(psnr_of_frames_db(repeated, source, held_out_N)),
-        mean_psnr_db=fmean(psnr_of_frames_db(task.visible(source), source, held_out_N)),
-        num_epochs=result.num_epochs,
-        seconds=result.seconds,
-    )
+    return HeldOutFit(source, task, result)
 
 
-def _score_ways(result: FitResult, source: FrameSource, held_out_N: Tensor) -> Iterator[HeldOutScore]:
-    def score(way: Way) -> HeldOutScore:
-        fitted = FittedFrames(result.model, source.spec)
-        per_frame = psnr_of_frames_db(fitted, source, held_out_N)
-        return HeldOutScore(way, fmean(per_frame), per_frame)
-
-    if not result.model.per_frame_shapes():
-        yield score("time")
-        return
-    yield score("embeddings")
-    if result.encoder is not None:
-        with _encoded(result.model, result.encoder, source, held_out_N):
-            yield score("encoder")
+def measure_interpolation(
+    source: FrameSource,
+    preset: Preset,
+    *,
+    every: int = 2,
+    device: str = "cpu",
+    on_event: Callable[[Event], None] = ignore,
+) -> InterpolationScore:
+    """Fit every ``every``-th frame of ``source`` and measure the others; see :func:`fit_held_out`."""
+    return fit_held_out(source, preset, every=every, device=device, on_event=on_event).score()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vinr.bench import run, stages
+from vinr.bench import runner, stages
 from vinr.bench.claims import claim, claimed
 from vinr.bench.datasets import find_clip, find_masks
 from vinr.bench.recipe import Recipe, parse_recipe
@@ -45,7 +45,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
         seen.append(work.setup.epochs)
         return {"psnr_db": 20.0 + (work.setup.epochs or 0)}
 
-    monkeypatch.setattr(run, "_experiment", lambda kind: measure)
+    monkeypatch.setattr(runner, "experiment_of", lambda kind: measure)
     return seen
 
 
@@ -72,11 +72,11 @@ def test_rows_that_finished_before_an_error_are_kept(
             raise KeyboardInterrupt
         return {"psnr_db": 1.0}
 
-    measure = run._experiment("fit")
-    monkeypatch.setattr(run, "_experiment", lambda kind: stop)
+    measure = runner.experiment_of("fit")
+    monkeypatch.setattr(runner, "experiment_of", lambda kind: stop)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(a_recipe(), scale="tiny", out=tmp_path)
-    monkeypatch.setattr(run, "_experiment", lambda kind: measure)
+    monkeypatch.setattr(runner, "experiment_of", lambda kind: measure)
     result = run_recipe(a_recipe(), scale="tiny", out=tmp_path)
     assert calls == [2]
     assert (result.value("one", "psnr_db"), result.value("two", "psnr_db")) == (1.0, 22.0)

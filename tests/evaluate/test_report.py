@@ -11,7 +11,7 @@ from PIL import Image
 
 from vinr.errors import OutputError
 from vinr.evaluate import side_by_side
-from vinr.evaluate.report import CAPTION_ROWS, GAP_COLUMNS
+from vinr.evaluate.report import CAPTION_ROWS, GAP_COLUMNS, Panel, draw_sheet, signed_difference
 
 
 def test_side_by_side(tmp_path: Path) -> None:
@@ -35,6 +35,28 @@ def test_side_by_side(tmp_path: Path) -> None:
             np.testing.assert_array_equal(panel, frames_NCHW[frame])
             assert (sheet[:, top : top + CAPTION_ROWS, start : start + 120] < 128).any()
     assert expected[2][1, 0, 3, 5] == 32
+
+
+def test_sheet_of_enlarged_panels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rgb_NCHW = torch.randint(0, 256, (3, 3, 20, 40), generator=generator, dtype=torch.uint8)
+    rows = [[Panel("a", rgb_NCHW[0]), Panel("b", rgb_NCHW[1])], [Panel("c", rgb_NCHW[2])]]
+    sheet_HWC = torch.from_numpy(np.array(draw_sheet(rows, enlarge=3)))
+    assert sheet_HWC.shape == (2 * (60 + CAPTION_ROWS), 2 * 120 + GAP_COLUMNS, 3)
+    for number, (row, left) in enumerate(((0, 0), (0, 120 + GAP_COLUMNS), (1, 0))):
+        top = row * (60 + CAPTION_ROWS) + CAPTION_ROWS
+        panel_HWC = sheet_HWC[top : top + 60, left : left + 120]
+        enlarged_CHW = rgb_NCHW[number].repeat_interleave(3, 1).repeat_interleave(3, 2)
+        assert torch.equal(panel_HWC.permute(2, 0, 1), enlarged_CHW)
+    assert (sheet_HWC[60 + CAPTION_ROWS :, 120:] == 255).all()  # no second panel in the second row
+    with pytest.raises(ValueError, match="one size"):
+        draw_sheet([[Panel("a", rgb_NCHW[0]), Panel("b", rgb_NCHW[1, :, :10])]])
+
+
+def test_signed_difference_lies_around_grey() -> None:
+    original = torch.tensor([100, 100, 100, 0, 255], dtype=torch.uint8)
+    frame = torch.tensor([100, 101, 97, 255, 0], dtype=torch.uint8)
+    assert signed_difference(frame, original).tolist() == [128, 136, 104, 255, 0]
 
 
 def test_side_by_side_refusals(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from vinr.bench.stages import Measured, at_bits, drop_pruned, float_psnr_db, go_on, measure
 from vinr.bench.work import Values, Work
 from vinr.compress import ComponentSize
 from vinr.config import Preset
+from vinr.decode import VideoDecoder
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources
 from vinr.fit import FitResult, fit
 from vinr.fit.loop import _Run
@@ -95,6 +97,8 @@ def encode_experiment(work: Work) -> Values:
         result = go_on(work.frames, base, phases, on_event=work.on_event)
     seconds = time.perf_counter() - started
     values = _files(work, preset, result)
+    with VideoDecoder(_file(work), device=work.device) as decoder:
+        work.keep_shown({"original": work.frames, "decoded": decoder})
     return {**values, "float_psnr_db": float_psnr_db(result.model, work.frames), **_facts(result, seconds)}
 
 
@@ -102,16 +106,22 @@ def _files(work: Work, preset: Preset, result: FitResult) -> Values:
     """Return figures of the file, or of one for each number of bits and the first of them again."""
     num_pixels = work.frames.spec.num_pixels
     if not work.setup.bits:
-        found = measure(work.frames, preset, result, path=work.file(), device=work.device)
+        found = measure(work.frames, preset, result, path=_file(work), device=work.device)
         return figures(found, num_pixels)
     values: Values = {}
     for bits in work.setup.bits:
         settings = at_bits(preset.compress, bits)
-        path = work.file(f"-{bits}bit")
+        path = _file(work, bits)
         found = measure(work.frames, preset, result, settings, path=path, device=work.device)
         own = figures(found, num_pixels)
         values = {**own, **values, **{f"{name}_{bits}bit": value for name, value in own.items()}}
     return values
+
+
+def _file(work: Work, bits: int | None = None) -> Path:
+    """Return the .vinr file of ``bits`` a number, or that whose figures are the job's: the first."""
+    bits = work.setup.bits[0] if bits is None and work.setup.bits else bits
+    return work.file("" if bits is None else f"-{bits}bit")
 
 
 def figures(found: Measured, num_pixels: int) -> Values:

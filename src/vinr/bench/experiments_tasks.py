@@ -1,20 +1,25 @@
-"""The kinds of experiment in which a network sees less than it is scored on."""
+"""The kinds of experiment in which a network sees less than it is scored on.
+
+Axes: T frames of the video, H rows, W columns.
+"""
 
 from __future__ import annotations
 
 from typing import get_args
+
+from torch import Tensor
 
 from vinr.bench.datasets import OBJECT_MASK, find_masks
 from vinr.bench.work import Values, Work
 from vinr.denoising import measure_denoising
 from vinr.errors import UsageError
 from vinr.fit import Noise
-from vinr.fit.masks import open_mask
+from vinr.fit.masks import grow_mask, open_mask
 from vinr.fit.noise import NoiseKind
-from vinr.inpainting import measure_inpainting
-from vinr.interpolation import measure_interpolation
+from vinr.inpainting import fit_inpainting
+from vinr.interpolation import fit_held_out
 
-__all__ = ["denoise_experiment", "inpaint_experiment", "interpolate_experiment"]
+__all__ = ["denoise_experiment", "inpaint_experiment", "interpolate_experiment", "job_mask", "parse_noise"]
 
 DEFAULT_EVERY = 2
 
@@ -27,46 +32,63 @@ def interpolate_experiment(work: Work) -> Values:
     ``mean_psnr_db`` need no network.
     """
     every = work.setup.every or DEFAULT_EVERY
-    score = measure_interpolation(
-        work.frames, work.preset(), every=every, device=work.device, on_event=work.on_event
-    )
+    fitted = fit_held_out(work.frames, work.preset(), every=every, device=work.device, on_event=work.on_event)
+    score = fitted.score()
+    shown = {"original": work.frames, "interpolated": fitted.predicted, "nearest": fitted.nearest}
+    work.keep_shown(shown, fitted.held_out_N)
     ways = {way.way: way.psnr_db for way in score.held_out}
-    held_out = ways["embeddings"] if "embeddings" in ways else ways["time"]
     encoder = {"encoder_psnr_db": ways["encoder"]} if "encoder" in ways else {}
     return {
-        "held_out_psnr_db": held_out,
+        "held_out_psnr_db": ways[fitted.way],
+        "way": fitted.way,
         **encoder,
         "seen_psnr_db": score.seen_psnr_db,
         "nearest_psnr_db": score.nearest_psnr_db,
         "mean_psnr_db": score.mean_psnr_db,
+        "num_parameters": fitted.result.model.num_stored(),
         "num_epochs": score.num_epochs,
     }
 
 
 def inpaint_experiment(work: Work) -> Values:
     """Fit without masked pixels and score these; PSNR as :class:`vinr.inpainting.InpaintingScore` has it."""
+    fitted = fit_inpainting(
+        work.frames, job_mask(work), work.preset(), device=work.device, on_event=work.on_event
+    )
+    work.keep_shown({"original": work.frames, "seen": fitted.seen, "filled": fitted.filled})
+    score = fitted.score()
+    return {
+        "filled_psnr_db": score.filled_psnr_db,
+        "masked_psnr_db": score.masked_psnr_db,
+        "network_psnr_db": score.network_psnr_db,
+        "visible_psnr_db": score.visible_psnr_db,
+        "input_psnr_db": score.input_psnr_db,
+        "input_masked_psnr_db": score.input_masked_psnr_db,
+        "masked_percent": 100 * score.masked_share,
+        "num_parameters": fitted.result.model.num_stored(),
+        "num_epochs": score.num_epochs,
+    }
+
+
+def job_mask(work: Work) -> Tensor:
+    """Return mask_T1HW, bool, of what a job fills.
+
+    Raises
+    ------
+    InputError, UsageError
+        As :func:`vinr.fit.masks.open_mask`.
+    """
     mask = work.setup.mask or "boxes"
     if mask == OBJECT_MASK:
         mask = str(find_masks(work.job.clip, work.data))
     with work.open() as reader:
         mask_T1HW = open_mask(mask, reader, frames=work.setup.frames)
-    score = measure_inpainting(
-        work.frames, mask_T1HW, work.preset(), device=work.device, on_event=work.on_event
-    )
-    return {
-        "filled_psnr_db": score.filled_psnr_db,
-        "masked_psnr_db": score.masked_psnr_db,
-        "network_psnr_db": score.network_psnr_db,
-        "input_psnr_db": score.input_psnr_db,
-        "input_masked_psnr_db": score.input_masked_psnr_db,
-        "masked_percent": 100 * score.masked_share,
-        "num_epochs": score.num_epochs,
-    }
+    return grow_mask(mask_T1HW, work.setup.grow or 0)
 
 
 def denoise_experiment(work: Work) -> Values:
     """Fit a noisy copy of the clip and score against the clean one."""
-    noise = _noise(work.setup.noise or "")
+    noise = parse_noise(work.setup.noise or "")
     score = measure_denoising(work.frames, work.preset(), noise, device=work.device, on_event=work.on_event)
     return {
         "psnr_db": score.psnr_db,
@@ -76,7 +98,14 @@ def denoise_experiment(work: Work) -> Values:
     }
 
 
-def _noise(text: str) -> Noise:
+def parse_noise(text: str) -> Noise:
+    """Return the noise that ``KIND:AMOUNT`` stands for.
+
+    Raises
+    ------
+    UsageError
+        If it stands for none.
+    """
     wanted, _, amount = text.partition(":")
     for kind in get_args(NoiseKind):
         if kind == wanted:

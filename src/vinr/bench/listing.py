@@ -20,9 +20,12 @@ class RecipeEntry:
 
 
 SPEED = RecipeEntry("speed", "vinr", "speed", "Seconds a step, time to quality and decoding, on this machine")
+GALLERY = RecipeEntry(
+    "gallery", "vinr", "gallery", "Frames decoded, interpolated and inpainted, beside the originals"
+)
 
 
 def list_recipe_entries() -> list[RecipeEntry]:
-    """Return all recipes, sorted by name, and the measurement of speed."""
+    """Return all recipes, sorted by name, the measurement of speed, and the gallery."""
     recipes = [load_recipe(name) for name in list_recipes()]
-    return [*(RecipeEntry(one.name, one.paper, one.table, one.title) for one in recipes), SPEED]
+    return [*(RecipeEntry(one.name, one.paper, one.table, one.title) for one in recipes), SPEED, GALLERY]

@@ -23,6 +23,7 @@ from vinr.settings import Settings
 __all__ = [
     "SCALES",
     "Kind",
+    "Layers",
     "Metric",
     "Recipe",
     "Row",
@@ -34,6 +35,7 @@ __all__ = [
     "load_recipe",
     "paper_mean",
     "parse_recipe",
+    "parse_toml",
 ]
 
 Scale = Literal["full", "mini", "tiny"]
@@ -86,6 +88,9 @@ class Setup(Settings):
     )
     every: int | None = Field(None, ge=2, description="interpolate: fit every so manieth frame; none: 2")
     mask: str | None = Field(None, description="inpaint: boxes:WIDTH, center, or object (DAVIS)")
+    grow: int | None = Field(
+        None, ge=0, le=256, description="inpaint: pixels that the mask is grown by on all sides; none: 0"
+    )
     noise: str | None = Field(None, description="denoise: black, white, salt_pepper or gaussian:AMOUNT")
     tiles: Size | None = Field(None, description="clips: rows and columns of tiles that a clip is cut into")
     length: int | None = Field(None, ge=1, description="clips: frames of a part, so that one clip gives many")
@@ -224,13 +229,27 @@ def load_recipe(name: str) -> Recipe:
     Raises
     ------
     UsageError
-        If there is none of that name.
+        If there is none of that name, or its file is broken.
     """
     names = list_recipes()
     if name not in names:
         raise UsageError(f"unknown recipe {name!r}; `vinr bench` lists them: {', '.join(names)}")
     file = resources.files("vinr.bench").joinpath("recipes", f"{name}.toml")
-    return parse_recipe(name, tomllib.loads(file.read_text(encoding="utf-8")))
+    return parse_recipe(name, parse_toml(f"recipe {name}", file.read_bytes()))
+
+
+def parse_toml(what: str, content: bytes) -> dict[str, Any]:
+    """Return a TOML document as plain values; ``what`` it is stands in the error.
+
+    Raises
+    ------
+    UsageError
+        If it is no TOML in UTF-8; line and column are named.
+    """
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{what} is no valid TOML: {error}") from None
 
 
 def parse_recipe(name: str, tree: Mapping[str, Any]) -> Recipe:

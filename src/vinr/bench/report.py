@@ -6,7 +6,7 @@ The JSON document holds all that the page shows, so that pages are written anew 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,17 @@ from vinr.bench.points import bd_of_points, value_at_rate
 from vinr.bench.recipe import Metric, Recipe, Row, Scale, paper_mean
 from vinr.files import atomic_path
 
-__all__ = ["Result", "RowResult", "ordering", "page", "write_result"]
+__all__ = [
+    "Result",
+    "RowResult",
+    "conditions",
+    "figure_cell",
+    "given_options",
+    "ordering",
+    "page",
+    "window_notes",
+    "write_result",
+]
 
 NONE: Final = "—"
 MINI_NOTE: Final = (
@@ -145,7 +155,7 @@ def page(document: Mapping[str, Any]) -> str:
     """Return the Markdown page of a result's JSON document."""
     parts = [
         f"# {document['paper']}, {document['table']}: {document['title']}",
-        f"`vinr bench {document['name']} --scale {document['scale']}`{_given(document['settings'])}. "
+        f"`vinr bench {document['name']} --scale {document['scale']}`{given_options(document['settings'])}. "
         f"Paper: {document['source']}.",
         _table(document),
     ]
@@ -155,7 +165,7 @@ def page(document: Mapping[str, Any]) -> str:
     if document["num_missing"]:
         parts.append(f"{document['num_missing']} jobs have not ended.")
     parts += [f"- {note}" for note in _notes(document)]
-    return "\n\n".join([*parts, _conditions(document)]) + "\n"
+    return "\n\n".join([*parts, conditions(_jobs(document))]) + "\n"
 
 
 def ordering(document: Mapping[str, Any]) -> list[str]:
@@ -207,8 +217,8 @@ def _table(document: Mapping[str, Any]) -> str:
     for row in document["rows"]:
         cells = [row["label"]]
         for name, metric in metrics.items():
-            cells += [_cell(row["paper"][name], metric), _cell(row["ours"][name], metric)]
-            cells.append(_cell(row["difference"][name], metric, sign=True))
+            cells += [figure_cell(row["paper"][name], metric), figure_cell(row["ours"][name], metric)]
+            cells.append(figure_cell(row["difference"][name], metric, sign=True))
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
@@ -224,14 +234,17 @@ def _against_baseline(document: Mapping[str, Any]) -> str:
         cells = [row["label"]]
         for name, metric in metrics.items():
             gains = [_minus(row[side][name], base[side][name]) for side in ("paper", "ours")]
-            cells += [_cell(gain, metric, sign=True) for gain in gains]
+            cells += [figure_cell(gain, metric, sign=True) for gain in gains]
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _cell(value: float | None, metric: Mapping[str, Any], *, sign: bool = False) -> str:
+def figure_cell(value: float | str | None, metric: Mapping[str, Any], *, sign: bool = False) -> str:
+    """Return a measured value with the metric's decimals; words as they are."""
     if value is None:
         return NONE
+    if isinstance(value, str):
+        return value
     return f"{value:+,.{metric['digits']}f}" if sign else f"{value:,.{metric['digits']}f}"
 
 
@@ -239,7 +252,8 @@ def _minus(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else first - second
 
 
-def _given(settings: Mapping[str, Any]) -> str:
+def given_options(settings: Mapping[str, Any]) -> str:
+    """Return the caller's epochs and settings, as the command took them; empty where there were none."""
     epochs = [] if settings.get("epochs") is None else [f"--epochs {settings['epochs']}"]
     words = [*epochs, *(f"--set {item}" for item in settings.get("overrides", ()))]
     return f" with `{' '.join(words)}`" if words else ""
@@ -250,21 +264,27 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
     notes = [*document["notes"]]
     if document["scale"] != "full":
         notes.append(MINI_NOTE)
-    windows = {job["values"].get("ms_ssim_window") for job in jobs} - {None, 11}
-    if windows and any("ms_ssim" in name for name in document["metrics"]):
-        notes.append(f"MS-SSIM with a window of {max(windows)}×{max(windows)}, as frames this small need.")
+    if any("ms_ssim" in name for name in document["metrics"]):
+        notes += window_notes(job["values"].get("ms_ssim_window") for job in jobs)
     if any(job["clip"] == BUNNY and "resize" not in job["setup"] for job in jobs):
         notes.append(BUNNY_NOTE)
     return notes
+
+
+def window_notes(windows: Iterable[int | None]) -> list[str]:
+    """Return what is to be said of MS-SSIM by the sides of its windows: nothing of the usual 11."""
+    small = {window for window in windows if window is not None and window != 11}
+    return (
+        [f"MS-SSIM with a window of {max(small)}×{max(small)}, as frames this small need."] if small else []
+    )
 
 
 def _jobs(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [job for row in document["rows"] for job in row["clips"].values()]
 
 
-def _conditions(document: Mapping[str, Any]) -> str:
-    """Return when, from which source and on which machine the rows were measured."""
-    jobs = _jobs(document)
+def conditions(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """Return when, from which source and on which machine ``jobs``, as they are kept, were run."""
     if not jobs:
         return "Nothing has been measured."
     distinct = {json.dumps([job["kind"], job["clip"], job["setup"]]): job["seconds"] for job in jobs}

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
+
+import torch
+from torch import Tensor
 
 from vinr.bench.datasets import find_clip, find_clips
 from vinr.bench.recipe import Kind, Scale, Setup, Size
@@ -21,10 +24,11 @@ from vinr.errors import UsageError
 from vinr.fit import Event
 from vinr.fitted import plain_fit
 from vinr.plan import choose_preset
+from vinr.tensorfile import read_tensors, write_tensors
 from vinr.video.source import FrameTensor, VideoReader, open_video
-from vinr.video.spec import VideoSpec
+from vinr.video.spec import FrameSource, VideoSpec
 
-__all__ = ["DEFAULTS", "Job", "Value", "Values", "Work"]
+__all__ = ["DEFAULTS", "SHOWN_SUFFIX", "Job", "ShownFrames", "Value", "Values", "Work"]
 
 Value = float | int | str | None | list[float] | list[dict[str, float]]
 Values = dict[str, Value]
@@ -37,6 +41,8 @@ DEFAULTS: Final[dict[Scale, Setup]] = {
     "tiny": Setup(clips=("bunny",), crop=(640, 1280), resize=(32, 64), frames=(0, 8), epochs=1),
 }
 KEY_LENGTH: Final = 10
+SHOWN_SUFFIX: Final = ".shown"
+INDEX: Final = "index_N"
 
 
 # Frames that rows share are kept up to this size each; reading larger ones anew costs little beside a fit.
@@ -67,16 +73,55 @@ class Job:
     kind: Kind
     setup: Setup
     clip: str
+    shown: tuple[float, ...] = ()
+    """Where in the clip, from 0 to 1, the frames lie that are kept for pictures."""
 
     @property
     def key(self) -> str:
         """A file name that tells this job from all others."""
-        text = json.dumps([self.kind, self.clip, self.setup.model_dump(mode="json", exclude_none=True)])
+        setup = self.setup.model_dump(mode="json", exclude_none=True)
+        text = json.dumps([self.kind, self.clip, setup, *([self.shown] if self.shown else [])])
         what = self.setup.anchor or self.setup.preset or self.setup.model or "network"
         slug = "".join(
             letter if letter.isalnum() or letter in "-." else "-" for letter in f"{self.clip}-{what}"
         )
         return f"{self.kind}-{slug}-{hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]}"
+
+    def result_name(self, device: str) -> str:
+        """Return the name, without suffix, of results made on ``device``.
+
+        Speed and rounding depend on the kind of device, so results of several kinds lie side by side.
+        """
+        return self.key if device == "cpu" else f"{self.key}-{device.partition(':')[0]}"
+
+
+@dataclass(frozen=True, eq=False)
+class ShownFrames:
+    """Frames that a job keeps for pictures: ``rgb_NCHW``, uint8, by name.
+
+    ``index_N``: their numbers in the video that the job's frames are taken from; ``num_frames``: how many
+    are taken.
+    """
+
+    num_frames: int
+    index_N: Tensor
+    rgb_NCHW: Mapping[str, Tensor]
+
+    def write(self, path: Path) -> None:
+        """Write them to ``path``, whole or not at all."""
+        write_tensors(path, {INDEX: self.index_N, **self.rgb_NCHW}, {"num_frames": self.num_frames})
+
+    @classmethod
+    def read(cls, path: Path) -> ShownFrames:
+        """Return what :meth:`write` wrote.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read.
+        """
+        tensors, values = read_tensors(path)
+        return cls(values["num_frames"], tensors.pop(INDEX), tensors)
 
 
 @dataclass(frozen=True)
@@ -151,6 +196,22 @@ class Work:
     def file(self, suffix: str = "") -> Path:
         """Return where this job writes its .vinr file."""
         return self.folder / f"{self.job.key}{suffix}.vinr"
+
+    def keep_shown(self, panels: Mapping[str, FrameSource], among_N: Tensor | None = None) -> None:
+        """Keep the frames that the job shows, of each source, in a file beside its result; often none.
+
+        ``among_N``: the frame numbers that positions in the clip are of; all if None.
+        """
+        if not self.job.shown:
+            return
+        num_frames = self.frames.spec.num_frames
+        if among_N is None:
+            among_N = torch.arange(num_frames)
+        index_N = among_N[[round(place * (len(among_N) - 1)) for place in self.job.shown]]
+        kept = {name: source.frames(index_N) for name, source in panels.items()}
+        path = self.folder / (self.job.result_name(self.device) + SHOWN_SUFFIX)
+        first, _ = self.setup.frames or (0, None)
+        ShownFrames(num_frames, first + index_N, kept).write(path)
 
     def alone(self, **changes: object) -> Work:
         """Return the same work with settings changed."""

@@ -1,9 +1,14 @@
-"""Results for people: pictures."""
+"""Results for people: pictures.
+
+Axes: N frames, C channels, H rows, W columns.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -11,10 +16,55 @@ from torch import Tensor
 
 from vinr.files import atomic_path
 
-__all__ = ["side_by_side"]
+__all__ = ["Panel", "draw_sheet", "side_by_side", "signed_difference"]
 
-CAPTION_ROWS = 20
-GAP_COLUMNS = 4
+CAPTION_ROWS: Final = 20
+GAP_COLUMNS: Final = 4
+FONT_SIZE: Final = 12
+GREY: Final = 128
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture, uint8 rgb_CHW, with a line of text above it, in ASCII: the font has little more."""
+
+    caption: str
+    rgb_CHW: Tensor
+
+
+def draw_sheet(rows: Sequence[Sequence[Panel]], *, enlarge: int = 1) -> Image.Image:
+    """Return rows of panels of equal size, each pixel as ``enlarge`` × ``enlarge``.
+
+    ::
+
+        caption   │gap│ caption   │gap│ caption      CAPTION_ROWS
+        panel     │   │ panel     │   │ panel        enlarge · H rows, enlarge · W columns
+        caption   …
+    """
+    sizes = {tuple(panel.rgb_CHW.shape[1:]) for row in rows for panel in row}
+    if len(sizes) != 1:
+        raise ValueError(f"panels must have one size, got {sorted(sizes)}")
+    ((height, width),) = sizes
+    height, width = enlarge * height, enlarge * width
+    step, row_height = width + GAP_COLUMNS, height + CAPTION_ROWS
+    num_columns = max(len(row) for row in rows)
+    sheet = Image.new("RGB", (num_columns * step - GAP_COLUMNS, len(rows) * row_height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+    for number, row in enumerate(rows):
+        for column, panel in enumerate(row):
+            left, top = column * step, number * row_height
+            draw.text((left + 2, top + 3), panel.caption, fill="black", font=font)
+            picture = Image.fromarray(panel.rgb_CHW.permute(1, 2, 0).cpu().contiguous().numpy())
+            # Nothing is smoothed: what is shown are the pixels themselves.
+            picture = picture.resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(picture, (left, top + CAPTION_ROWS))
+    return sheet
+
+
+def signed_difference(frame_CHW: Tensor, original_CHW: Tensor, *, amplification: int = 8) -> Tensor:
+    """Return ``amplification`` · (frame − original) around grey of 128, as uint8; too bright is brighter."""
+    difference_CHW = frame_CHW.short() - original_CHW.short()
+    return (GREY + amplification * difference_CHW).clamp(0, 255).byte()
 
 
 def side_by_side(
@@ -48,17 +98,13 @@ def side_by_side(
         raise ValueError(f"shapes differ: {tuple(original_NCHW.shape)}, {tuple(decoded_NCHW.shape)}")
     difference_NCHW = (original_NCHW.short() - decoded_NCHW.short()).abs()
     amplified_NCHW = (difference_NCHW * amplification).clamp(max=255).byte()
-    num_frames, _, height, width = original_NCHW.shape
-    step, row_height = width + GAP_COLUMNS, height + CAPTION_ROWS
-    sheet = Image.new("RGB", (3 * step - GAP_COLUMNS, num_frames * row_height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for frame, caption in zip(range(num_frames), captions, strict=True):
-        texts = (f"{caption}, original", "decoded", f"difference, {amplification} times as bright")
-        columns = (original_NCHW[frame], decoded_NCHW[frame], amplified_NCHW[frame])
-        for column, (picture_CHW, text) in enumerate(zip(columns, texts, strict=True)):
-            corner = column * step, frame * row_height
-            draw.text((corner[0] + 2, corner[1] + 4), text, fill="black", font=font)
-            picture = Image.fromarray(picture_CHW.permute(1, 2, 0).cpu().contiguous().numpy())
-            sheet.paste(picture, (corner[0], corner[1] + CAPTION_ROWS))
+    rows = [
+        (
+            Panel(f"{caption}, original", original_NCHW[frame]),
+            Panel("decoded", decoded_NCHW[frame]),
+            Panel(f"difference, {amplification} times as bright", amplified_NCHW[frame]),
+        )
+        for frame, caption in zip(range(len(original_NCHW)), captions, strict=True)
+    ]
     with atomic_path(path, force=force) as temporary:
-        sheet.save(temporary, format="PNG")
+        draw_sheet(rows).save(temporary, format="PNG")

@@ -29,7 +29,7 @@ from vinr.video.edit import Edit
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
-__all__ = ["box_mask", "center_mask", "open_mask"]
+__all__ = ["box_mask", "center_mask", "grow_mask", "open_mask"]
 
 # Side of HNeRV's five boxes, in pixels.
 BOX_SIDE: Final = 50
@@ -62,6 +62,17 @@ def center_mask(height: int, width: int) -> Tensor:
 def _fill(mask_HW: Tensor, row: int, col: int, half_height: int, half_width: int) -> None:
     rows = slice(max(row - half_height, 0), row + half_height)
     mask_HW[rows, max(col - half_width, 0) : col + half_width] = True
+
+
+def grow_mask(mask_T1HW: Tensor, pixels: int) -> Tensor:
+    """Return the mask with all pixels masked that are at most ``pixels`` rows and columns from a masked one.
+
+    Masks of objects end at the object's edge; what that is blurred into would be fitted as background.
+    """
+    if not pixels:
+        return mask_T1HW
+    side = 2 * pixels + 1
+    return torch.nn.functional.max_pool2d(mask_T1HW.float(), side, stride=1, padding=pixels) > 0
 
 
 def open_mask(

@@ -1,0 +1,119 @@
+"""Running jobs: each is run once, by one process, and kept as soon as it has ended.
+
+::
+
+    OUT/jobs/KEY.json      what a job measured, its settings, commit, machine; rows and recipes share jobs
+    OUT/jobs/KEY.shown     frames that it keeps for pictures
+    OUT/jobs/…             checkpoints, plain fits that jobs go on from, .vinr files
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from vinr.bench.claims import claimed
+from vinr.bench.recipe import Kind
+from vinr.bench.record import commit, machine
+from vinr.bench.work import SHOWN_SUFFIX, Job, ShownFrames, Values, Work
+from vinr.files import atomic_path
+from vinr.fit import Event, Noted
+
+__all__ = ["Runner", "experiment_of"]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs jobs that no process has run yet; results lie in ``folder``, clips below ``data``."""
+
+    folder: Path
+    data: Path | None
+    device: str
+    on_event: Callable[[Event], None]
+
+    def run(self, job: Job) -> None:
+        """Run ``job`` unless its result is there or another process is at it."""
+        path = self._path(job)
+        if self._has_ended(job):
+            return
+        with claimed(path.with_suffix(".lock")) as mine:
+            if not mine:
+                self.on_event(Noted(f"{job.key}: another process is at it"))
+            elif not self._has_ended(job):
+                self._measure(job, path)
+
+    def _measure(self, job: Job, path: Path) -> None:
+        started = time.perf_counter()
+        work = Work(job, self.data, self.folder, self.device, self.on_event)
+        values = experiment_of(job.kind)(work)
+        document = {
+            "kind": job.kind,
+            "clip": job.clip,
+            "setup": job.setup.model_dump(mode="json", exclude_none=True),
+            "device": self.device,
+            "values": values,
+            "seconds": time.perf_counter() - started,
+            "date": date.today().isoformat(),
+            "commit": commit(),
+            "machine": machine(),
+        }
+        with atomic_path(path, force=True) as temporary:
+            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+    def read(self, job: Job) -> dict[str, Any] | None:
+        """Return what a job measured and under which conditions, None if it has not ended."""
+        if not self._has_ended(job):
+            return None
+        found: dict[str, Any] = json.loads(self._path(job).read_text(encoding="utf-8"))
+        return found
+
+    def forget(self, jobs: Sequence[Job]) -> None:
+        """Remove results of ``jobs`` and all that they were made from."""
+        for job in jobs:
+            for path in self.folder.glob(f"{job.key}*"):
+                path.unlink()
+        for path in self.folder.glob("base-*"):
+            path.unlink()
+
+    def shown(self, job: Job) -> ShownFrames:
+        """Return the frames that an ended job kept for pictures.
+
+        Raises
+        ------
+        InputError
+            If they cannot be read.
+        """
+        return ShownFrames.read(self._path(job, SHOWN_SUFFIX))
+
+    def _has_ended(self, job: Job) -> bool:
+        return self._path(job).exists() and (not job.shown or self._path(job, SHOWN_SUFFIX).exists())
+
+    def _path(self, job: Job, suffix: str = ".json") -> Path:
+        return self.folder / (job.result_name(self.device) + suffix)
+
+
+def experiment_of(kind: Kind) -> Callable[[Work], Values]:
+    """Return the function that runs jobs of ``kind``; imported when needed, since each needs much."""
+    match kind:
+        case "fit":
+            from vinr.bench.experiments import fit_experiment as run
+        case "encode":
+            from vinr.bench.experiments import encode_experiment as run
+        case "interpolate":
+            from vinr.bench.experiments_tasks import interpolate_experiment as run
+        case "inpaint":
+            from vinr.bench.experiments_tasks import inpaint_experiment as run
+        case "denoise":
+            from vinr.bench.experiments_tasks import denoise_experiment as run
+        case "rate_distortion":
+            from vinr.bench.experiments_rates import rate_distortion_experiment as run
+        case "decode":
+            from vinr.bench.experiments_rates import decode_experiment as run
+        case "clips":
+            from vinr.bench.experiments_clips import clips_experiment as run
+    return run
