@@ -6,7 +6,7 @@ Axes: N frames of a batch.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vinr.bench.stages import Measured, at_bits, drop_pruned, float_psnr_db, go_on, measure
@@ -82,40 +82,37 @@ def encode_experiment(work: Work) -> Values:
     """Fit and write a file; measure what it decodes to, and its bytes.
 
     With ``tune`` the fit goes on from the shared plain fit. With ``bits`` a file is written for each number
-    of bits, with values ``psnr_db_6bit`` and so on beside those of the first; what phases round to is set
-    by ``compress`` in the overrides.
+    of bits, tuned for it, with values ``psnr_db_6bit`` and so on beside those of the first.
     """
-    setup, started = work.setup, time.perf_counter()
-    if setup.tune is None:
-        preset = work.preset()
-        result = _fitted(work, preset)
-    else:
-        base = work.base()
-        preset = work.preset()
-        base = base.with_settings(preset.compress)
-        phases = [(tuning.epochs, tuning.phase) for tuning in setup.tune]
-        result = go_on(work.frames, base, phases, on_event=work.on_event)
-    seconds = time.perf_counter() - started
-    values = _files(work, preset, result)
+    started = time.perf_counter()
+    values: Values = {}
+    for bits, preset, result in _fits(work, work.preset()):
+        found = measure(work.frames, preset, result, path=_file(work, bits), device=work.device)
+        own = figures(found, work.frames.spec.num_pixels)
+        if not values:
+            values = own | {"float_psnr_db": float_psnr_db(result.model, work.frames)}
+            facts = _facts(result, 0.0)
+        if bits is not None:
+            values |= {f"{name}_{bits}bit": value for name, value in own.items()}
     with VideoDecoder(_file(work), device=work.device) as decoder:
         work.keep_shown({"original": work.frames, "decoded": decoder})
-    return {**values, "float_psnr_db": float_psnr_db(result.model, work.frames), **_facts(result, seconds)}
+    return {**values, **facts, "seconds": time.perf_counter() - started}
 
 
-def _files(work: Work, preset: Preset, result: FitResult) -> Values:
-    """Return figures of the file, or of one for each number of bits and the first of them again."""
-    num_pixels = work.frames.spec.num_pixels
-    if not work.setup.bits:
-        found = measure(work.frames, preset, result, path=_file(work), device=work.device)
-        return figures(found, num_pixels)
-    values: Values = {}
-    for bits in work.setup.bits:
-        settings = at_bits(preset.compress, bits)
-        path = _file(work, bits)
-        found = measure(work.frames, preset, result, settings, path=path, device=work.device)
-        own = figures(found, num_pixels)
-        values = {**own, **values, **{f"{name}_{bits}bit": value for name, value in own.items()}}
-    return values
+def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitResult]]:
+    """Fit once, or tune the plain fit for each number of bits; yield these, how to write it, and the fit."""
+    setup, fitted = work.setup, None
+    for bits in setup.bits or (None,):
+        own = (
+            preset if bits is None else preset.model_copy(update={"compress": at_bits(preset.compress, bits)})
+        )
+        if setup.tune is not None:
+            phases = [(tuning.epochs, tuning.phase) for tuning in setup.tune]
+            base = work.base().with_settings(own.compress)
+            fitted = go_on(work.frames, base, phases, on_event=work.on_event)
+        elif fitted is None:
+            fitted = _fitted(work, preset)
+        yield bits, own, fitted
 
 
 def _file(work: Work, bits: int | None = None) -> Path:

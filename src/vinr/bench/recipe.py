@@ -76,7 +76,9 @@ class Setup(Settings):
     tune: tuple[Tuning, ...] | None = Field(
         None, description="fit, encode: phases after the plain fit, which rows share; none: the preset's"
     )
-    bits: tuple[int, ...] | None = Field(None, description="encode: bits of a number, a file for each")
+    bits: tuple[int, ...] | None = Field(
+        None, description="encode: bits of a number, a file for each, tuned for it"
+    )
     sizes: tuple[int, ...] | None = Field(None, description="rate_distortion: params of the points")
     presets: tuple[str, ...] | None = Field(None, description="rate_distortion: presets of the points")
     rate_weights: tuple[float, ...] | None = Field(
