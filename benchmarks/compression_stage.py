@@ -62,15 +62,10 @@ NOTES = """## Read with care
 - Sparsity: as in Table 16 the size falls by about half of the sparsity, and quality ever faster.
 - A rate that is weighed from the start of the last 35 % of a fit (`rd`) does better than fine-tuning
   after a complete fit (`entropy`), whose restart at half the rate costs what it must first win back.
-- HiNeRV, fitted for 5 epochs only, gains little from the same phase: it loses 0.5 to 0.9 dB. Tried at
-  80,000 numbers: a third of the phase's rates gives 25.99 dB in 44,124 bytes, half the rates, half the
-  weight and 6 bits to begin with 26.13 dB in 46,625 bytes; both are just ahead of the plain curve.
-  Much of it is the short fit. In trials outside this benchmark (no rows kept), at 80×160, 50,000 numbers
-  and 16 epochs, the phase takes 23 % fewer bytes than a plain network of the same PSNR (read off between
-  30,000 and 50,000 numbers: 28.47 dB in 27,716 bytes, 29.62 dB in 44,939): 25,136 bytes, 28.86 dB. There
-  0.03 as weight gives −15 %, 0.1 with Adam −24 %, 0.3 with Adam −23 %, a phase of 60 % −21 %, a normal
-  prior −23 %; no weight costs 0.1 dB.
-  The pair at 210,000 numbers was not run.
+- HiNeRV, fitted for 5 epochs only, gains little from the same phase: it loses 0.5 to 0.9 dB. Much of it is
+  the short fit, and that the rate pulled at the numbers then (`rate_moves`, docs/compression.md);
+  [longer fits](rate-longer-fits.md) of the recipe as it is now gain 27 %. The pair at 210,000 numbers was
+  not run.
 - `rd`: HNeRV's phase needs no encoder, which is why 9 epochs with it take about as long as 8 without.
 - CPU seconds were measured while other work shared the two cores.
 """

@@ -1,7 +1,7 @@
 """Learned steps against a rate in longer fits than compression_stage.py can afford: HiNeRV at 80×160.
 
 Bunny, centre-crop 640×1280, area-averaged to 80×160, all 132 frames. A plain network is written with 8
-bits; a learned one spends the last 35 % of as many epochs on steps learned against a rate (fit.phases of
+bits; a learned one spends the last 20 % of as many epochs on steps learned against a rate (fit.phases of
 its preset). Files are written and decoded; PSNR is the mean over their frames as 8-bit numbers, float
 that of the network before it is written. Seconds are processor time of one thread.
 """
@@ -30,7 +30,6 @@ NUM_FRAMES = 132
 # Epochs: numbers of the plain and of the learned networks.
 RUNS = {
     16: {"plain": (20_000, 30_000, 50_000, 80_000), "learned": (30_000, 50_000, 80_000, 120_000)},
-    40: {"plain": (30_000, 50_000), "learned": (50_000,)},
 }
 PLAIN = ["fit.phases=[]"]
 

@@ -53,7 +53,7 @@ WHOLE_FRAMES = ("fit.patches=[1, 1]",)
 CASES = {
     "hnerv": Case(192_743, (160, 320), 132, 30, (3, 42)),
     "nerv": Case(60_000, (80, 160), 132, 30, (10, 15)),
-    "hinerv": Case(60_000, (80, 160), 132, 12, (3, 4), WHOLE_FRAMES),
+    "hinerv": Case(60_000, (80, 160), 132, 30, (8, 10), WHOLE_FRAMES),
     "tnerv": Case(60_000, (80, 160), 132, 12, (3, 4)),
 }
 
