@@ -51,7 +51,7 @@ FITS = (
     Fit("inpaint", "hnerv", 100_000, 12, 80),
     Fit("inpaint", "ffnerv", 100_000, 12, 80),
     Fit("interpolate", "hnerv", 200_000, 100, 48),
-    Fit("interpolate", "hnerv", 500_000, 150, 132),
+    Fit("interpolate", "hnerv", 300_000, 60, 132),
 )
 
 
