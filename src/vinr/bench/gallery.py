@@ -166,7 +166,7 @@ def _shown(plan: _Planned, runner: Runner, folder: Path) -> dict[str, Any]:
         "text": section.text,
         "left_out": plan.left_out,
         "panels": section.panels,
-        "figures": {name: figure.model_dump(exclude_none=True) for name, figure in section.figures.items()},
+        "figures": {name: figure.model_dump() for name, figure in section.figures.items()},
         "num_missing": len(plan.jobs) - len(ended),
         "networks": [_network(section, *one, runner, folder) for one in ended],
     }
@@ -180,7 +180,7 @@ def _network(
     picture = write_picture(section, f"{section.name}-{slug}", kept, folder)
     height, width = kept.rgb_NCHW["original"].shape[2:]
     measured = found["values"]
-    values = {name: measured.get(figure.of or name) for name, figure in section.figures.items()}
+    values = {name: measured.get(name) for name in section.figures}
     return {
         "label": network.label,
         "picture": picture.picture,

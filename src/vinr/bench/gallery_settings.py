@@ -13,11 +13,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from vinr.bench.recipe import Layers, Metric, Scale, Setup, parse_toml
+from vinr.bench.recipe import Layers, Scale, Setup, parse_toml
 from vinr.config import describe_validation
 from vinr.errors import UsageError
+from vinr.settings import Settings
 
-__all__ = ["DIFFERENCE", "GallerySettings", "Network", "Section", "load_gallery", "parse_gallery"]
+__all__ = ["DIFFERENCE", "Figure", "GallerySettings", "Network", "Section", "load_gallery", "parse_gallery"]
 
 GalleryKind = Literal["encode", "interpolate", "inpaint"]
 Place = Annotated[float, Field(ge=0, le=1)]
@@ -29,6 +30,13 @@ KEPT: Final[dict[GalleryKind, tuple[str, ...]]] = {
     "interpolate": ("original", "interpolated", "nearest"),
     "inpaint": ("original", "filled", "seen"),
 }
+
+
+class Figure(Settings):
+    """A column of a section's table: a value that its kind of experiment measures."""
+
+    title: str = Field(description="what is measured, with its unit")
+    digits: int = Field(2, ge=0, le=6, description="decimals shown")
 
 
 class Network(Layers):
@@ -49,7 +57,7 @@ class Section(Layers):
     )
     panels: dict[str, str] = Field(min_length=1, description="what stands side by side, and its caption")
     scored: tuple[str, ...] = Field((), description="panels whose captions have the PSNR of the frame")
-    figures: dict[str, Metric] = Field(description="columns of the table; `of` names the measured value")
+    figures: dict[str, Figure] = Field(description="columns of the table, by name of the measured value")
     optional: bool = Field(False, description="left out where its clip is missing, which is an error else")
     networks: tuple[Network, ...] = Field(min_length=1, description="in the order of the page")
 
