@@ -72,10 +72,7 @@ class Phase(Settings):
         "gradients (Quant-Noise); learned steps against a rate (entropy)",
     )
     rate_weight: float = Field(
-        0.1,
-        ge=0,
-        le=1e6,
-        description="weight of the rate under quantization = entropy, in units of rate_unit",
+        0.1, ge=0, le=1e6, description="weight of the rate under quantization = entropy, in rate_unit"
     )
     rate_unit: Literal["relative", "bpp"] = Field(
         "relative",
