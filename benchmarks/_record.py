@@ -58,6 +58,6 @@ def row_options(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def rows_in(folder: Path) -> list[Any]:
-    """Return what the finished rows of a folder hold, sorted by name; those under way are empty."""
+    """Return what the finished rows of a folder hold, sorted by name; others hold who is at them."""
     texts = [path.read_text() for path in sorted(folder.glob("*.json"))]
-    return [json.loads(text) for text in texts if text]
+    return [json.loads(text) for text in texts if text.startswith(("{", "["))]
