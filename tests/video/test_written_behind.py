@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -135,9 +136,18 @@ def test_a_failing_file_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_frames_that_wait_are_dropped_when_the_body_fails() -> None:
+def test_frames_that_wait_are_dropped_when_the_body_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     sink = Recorder(open_gate=False)
-    threading.Timer(0.2, sink.gate.set).start()
+
+    class OpensWhenDropped(ThreadPoolExecutor):
+        """Lets the frame that is being written go on once those behind it have been dropped."""
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            sink.gate.set()
+            super().shutdown(wait=wait)
+
+    monkeypatch.setattr(sink_module, "ThreadPoolExecutor", OpensWhenDropped)
     with pytest.raises(ValueError, match="stop"):
         write_frames(sink, QUEUE_LENGTH, then=ValueError("stop"))
     assert len(sink.taken) <= 1
