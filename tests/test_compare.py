@@ -296,7 +296,7 @@ def test_inputs_and_outputs_are_checked(
 ) -> None:
     folder, _ = compared
     kept = tmp_path / "kept.html"
-    kept.write_text("precious")
+    kept.write_text("precious", encoding="utf-8")
     refused(run(tiny_video, kept, "--vinr", tiny_file), "--force")
     refused(run(tiny_video, tmp_path / "p.pdf", "--vinr", tiny_file), "must end in .html")
     refused(run(tiny_video, tmp_path / "no" / "p.html", "--vinr", tiny_file), "does not exist")
@@ -313,7 +313,7 @@ def test_inputs_and_outputs_are_checked(
     )
     other.unlink()
     assert [path.name for path in tmp_path.iterdir()] == ["kept.html"]
-    assert kept.read_text() == "precious"
+    assert kept.read_text(encoding="utf-8") == "precious"
 
 
 def test_fitted_files_are_not_overwritten(run: Run, tiny_video: Path, tmp_path: Path) -> None:

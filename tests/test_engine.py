@@ -23,6 +23,8 @@ from vinr.models import VideoModel, get_model, list_models
 from vinr.networks import NetworkLoader, to_uint8
 from vinr.video.spec import Query, VideoSpec
 
+pytestmark = pytest.mark.numeric
+
 # Large enough that the last convolutions are computed after a transform.
 VIDEO = VideoSpec(5, 48, 64)
 LENGTHS = (3, 2)

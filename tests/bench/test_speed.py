@@ -157,7 +157,7 @@ def test_results_are_not_overwritten_unasked(report: SpeedReport) -> None:
 def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="create it first"):
         run_speed(quick=True, device="cpu", out=tmp_path / "missing" / "out")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="no folder"):
         run_speed(quick=True, device="cpu", out=tmp_path / "file")
 
