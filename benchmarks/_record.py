@@ -30,13 +30,13 @@ def write(
         "settings": dict(settings),
         "rows": [dict(row) for row in rows],
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     where = record["machine"]
     head = (
         f"# {name}\n\n`{command}`, {record['date']}, commit {record['commit']}, {where['cpu']} "
         f"({where['cpu_capability']}), {where['threads']} threads, torch {where['torch']}.\n\n"
     )
-    (RESULTS / f"{name}.md").write_text(head + text.strip() + "\n")
+    (RESULTS / f"{name}.md").write_text(head + text.strip() + "\n", encoding="utf-8")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -59,5 +59,5 @@ def row_options(parser: argparse.ArgumentParser, name: str) -> None:
 
 def rows_in(folder: Path) -> list[Any]:
     """Return what the finished rows of a folder hold, sorted by name; others hold who is at them."""
-    texts = [path.read_text() for path in sorted(folder.glob("*.json"))]
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.json"))]
     return [json.loads(text) for text in texts if text.startswith(("{", "["))]

@@ -89,13 +89,13 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def row(
-    clip: str, anchor: Anchor, quality: int, found: Sequence[float], expected: Sequence[float]
+    clip: str, anchor: Anchor, quality: int, width: int, found: Sequence[float], expected: Sequence[float]
 ) -> dict[str, Any]:
-    """Return a row of (bytes, RGB-PSNR in dB) found and expected."""
+    """Return a row of (bytes, RGB-PSNR in dB) found and expected; ``width`` is that of frames in pixels."""
     result = {
         "clip": clip,
         "codec": anchor.name,
-        "setting": anchor.setting(quality),
+        "setting": anchor.setting(quality, width=width),
         "bytes": int(found[0]),
         "expected bytes": round(expected[0]),
         "bytes % off": 100 * (found[0] / expected[0] - 1),
@@ -131,9 +131,8 @@ def check_point(point: PublishedPoint, frames: Sequence[VideoFrame]) -> dict[str
         with av.open(str(path)) as container:
             psnr_db = fmean(default_psnr_db(container.decode(video=0), frames))
         expected_bytes = point.bpp * len(frames) * size[0] * size[1] / 8
-        return row(
-            point.clip, anchor, quality, (path.stat().st_size, psnr_db), (expected_bytes, point.psnr_db)
-        )
+        found_values, expected = (path.stat().st_size, psnr_db), (expected_bytes, point.psnr_db)
+        return row(point.clip, anchor, quality, size[1], found_values, expected)
 
 
 def default_psnr_db(decoded: Iterable[VideoFrame], original: Sequence[VideoFrame]) -> list[float]:
@@ -194,7 +193,7 @@ def check_ffmpeg(program: str) -> list[dict[str, Any]]:
                 )
                 run_ffmpeg(program, anchor, quality, raw, theirs, size, rate)
                 found, expected = (measured(path, clip) for path in (ours, theirs))
-                rows.append(row(FFMPEG_CLIP, anchor, quality, found, expected))
+                rows.append(row(FFMPEG_CLIP, anchor, quality, size[1], found, expected))
     return rows
 
 
@@ -202,7 +201,8 @@ def run_ffmpeg(
     program: str, anchor: Anchor, quality: int, raw: Path, path: Path, size: tuple[int, int], rate: Fraction
 ) -> None:
     """Encode raw frames by the program, with the anchor's options and nothing else."""
-    options = [part for name, value in anchor.options(quality).items() for part in (f"-{name}:v", value)]
+    chosen = anchor.options(quality, width=size[1])
+    options = [part for name, value in chosen.items() for part in (f"-{name}:v", value)]
     filters = [] if anchor.stream_filter is None else ["-bsf:v", anchor.stream_filter]
     source = ["-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{size[1]}x{size[0]}"]
     command = [program, "-v", "error", "-y", *source, "-framerate", str(rate), "-i", str(raw)]

@@ -342,7 +342,7 @@ def main() -> None:
                 if not claim(path):
                     continue
                 rows = run(frames, experiment, model, variant, given.rows)
-                path.write_text(json.dumps(rows, indent=2) + "\n")
+                path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
                 print(experiment, model, variant, json.dumps(rows[-1]), flush=True)
 
 

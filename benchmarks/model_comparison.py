@@ -120,7 +120,7 @@ def run(frames: FrameTensor, model: str, recipe: str, size: int, epochs: int) ->
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the finished rows, in the order of size, recipe and quality."""
-    texts = [path.read_text() for path in sorted(folder.glob("*-*.json"))]
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*-*.json"))]
     rows = [json.loads(text) for text in texts if text]
     return sorted(rows, key=lambda row: (row["size"], row["recipe"], -row["psnr_db"]))
 
@@ -251,9 +251,11 @@ def main() -> None:
     frames = bunny()
     speed_file = given.rows / "speed.json"
     if given.speed:
-        speed_file.write_text(json.dumps(measure_speed(frames, read_rows(given.rows)), indent=2) + "\n")
+        speed_file.write_text(
+            json.dumps(measure_speed(frames, read_rows(given.rows)), indent=2) + "\n", encoding="utf-8"
+        )
     if given.report:
-        speed = json.loads(speed_file.read_text()) if speed_file.exists() else {}
+        speed = json.loads(speed_file.read_text(encoding="utf-8")) if speed_file.exists() else {}
         report(read_rows(given.rows), speed, "python benchmarks/model_comparison.py")
     if given.speed or given.report:
         return
@@ -264,7 +266,7 @@ def main() -> None:
                 if not claim(path):
                     continue
                 row = run(frames, model, recipe, size, given.epochs)
-                path.write_text(json.dumps(row, indent=2) + "\n")
+                path.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
                 print(f"{model:12} {recipe:6} {size:7,} {row['psnr_db']:6.2f} dB", flush=True)
 
 

@@ -97,7 +97,7 @@ def main() -> None:
                 path = given.rows / f"{epochs:03d}-{kind}-{numbers:06d}.json"
                 if claim(path):
                     row = run(epochs, kind, numbers)
-                    path.write_text(json.dumps(row, indent=2) + "\n")
+                    path.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
                     print(json.dumps(row), flush=True)
 
 

@@ -121,7 +121,7 @@ def main() -> None:
         started = time.process_time()
         found = inpaint(fit, given.clip) if fit.task == "inpaint" else interpolate(fit)
         row = asdict(fit) | found | {"CPU s": time.process_time() - started, "commit": _record.commit()}
-        path.write_text(json.dumps(row, indent=2) + "\n")
+        path.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
         print(json.dumps(row), flush=True)
 
 

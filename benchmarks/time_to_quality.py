@@ -104,7 +104,7 @@ def run_all(cases: Mapping[str, Case], models: Sequence[str], seeds: Sequence[in
                 path = rows / f"{model}-{recipe}-{epochs:03d}-{seed}.json"
                 if claim(path):
                     row = run(model, case, recipe, epochs, seed)
-                    path.write_text(json.dumps(row, indent=2) + "\n")
+                    path.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
                     print(json.dumps(row), flush=True)
 
 

@@ -10,6 +10,7 @@ import av
 import torch
 from torch import Tensor
 
+from vinr.video._encoders import safe_options
 from vinr.video.spec import VideoSpec
 
 
@@ -43,9 +44,10 @@ def moving_shapes(*, num_frames: int, height: int, width: int) -> MemoryClip:
 
 
 def write_clip(path: Path, clip: MemoryClip, *, codec: str = "ffv1", pixel_format: str = "bgr0") -> Path:
-    """Write ``clip`` with PyAV; ffv1 in bgr0 keeps every value."""
+    """Write ``clip`` with PyAV; ffv1 in bgr0 keeps every value. The same bytes each time."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
+        options = safe_options(codec, {}, width=clip.spec.width)
+        stream = container.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = clip.spec.width, clip.spec.height, pixel_format
         for rgb_CHW in clip.rgb_NCHW:
             frame = av.VideoFrame.from_ndarray(rgb_CHW.permute(1, 2, 0).contiguous().numpy(), format="rgb24")

@@ -15,6 +15,14 @@ from vinr.config import default_model
 PARITY = Path(__file__).parent / "parity"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as numeric whatever compares with the numbers of other implementations."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item.module, "Golden"):
+            item.add_marker("numeric")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     # Tests are small; threads only get in each other's way, and one thread keeps sums in one order.

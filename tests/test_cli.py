@@ -193,7 +193,7 @@ def test_interrupted_encode_resumes_to_the_same_file(
 def test_unusable_videos_are_refused(run: Run, tmp_path: Path, tiny_video: Path) -> None:
     output = tmp_path / "out.vinr"
     (tmp_path / "empty.mp4").write_bytes(b"")
-    (tmp_path / "text.mp4").write_text("this is no video\n" * 50)
+    (tmp_path / "text.mp4").write_text("this is no video\n" * 50, encoding="utf-8")
     whole = write_clip(
         tmp_path / "whole.mp4",
         moving_shapes(num_frames=8, height=32, width=32),

@@ -23,6 +23,8 @@ from vinr.models import VideoModel, get_model, list_models
 from vinr.networks import NetworkLoader, to_uint8
 from vinr.video.spec import Query, VideoSpec
 
+pytestmark = pytest.mark.numeric
+
 # Large enough that the last convolutions are computed after a transform.
 VIDEO = VideoSpec(5, 48, 64)
 LENGTHS = (3, 2)
@@ -123,6 +125,9 @@ def test_depth_to_space_is_the_same_bit_for_bit(scale: int) -> None:
     use_transforms(model)
     assert type(model[1]) is not nn.PixelShuffle
     assert torch.equal(model[1](feature_NCHW), expected)
+    by_pixel_NCHW = feature_NCHW.to(memory_format=torch.channels_last)
+    assert torch.equal(model[1](by_pixel_NCHW), expected)
+    assert model[1](by_pixel_NCHW).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_nothing_changes_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +169,29 @@ def test_playing_shows_the_frames_of_random_access(
     assert transforms
     assert all(batch.dtype == torch.uint8 and batch.device.type == "cpu" for batch in batches)
     assert torch.equal(torch.cat(batches), alone)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_plays_the_frames_of_random_access(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a CPU's kernels let layers be, they are the same for one frame and for many."""
+    path = random_file(tmp_path / "clip.vinr", VIDEO, name=name)
+    for kernels in (torch.backends.cpu.get_cpu_capability(), "DEFAULT", "AVX2", "AVX512"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda kernels=kernels: kernels)
+        with vinr.open(path, device="cpu") as video:
+            alone = torch.stack([video[index] for index in range(len(video))])
+            assert torch.equal(video[1:4], alone[1:4]), kernels
+            assert torch.equal(torch.cat(list(video.play())), alone), kernels
+            assert video._engine is not None
+            own, playing = video._networks.model(0), video._engine._networks.model(0)
+        assert arrangement(own) == arrangement(playing), kernels
+
+
+def arrangement(model: VideoModel) -> tuple[list[type[nn.Module]], list[tuple[int, ...]]]:
+    """Return the layers, and how their values lie in memory."""
+    kinds = [type(module) for module in model.modules()]
+    return kinds, [value.stride() for value in model.parameters()]
 
 
 def test_times_may_be_chosen_repeated_and_between_frames(large_file: Path) -> None:

@@ -92,7 +92,7 @@ def test_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
     (target / "a.png").write_bytes(b"1")
     with pytest.raises(OutputError, match="exists already"), atomic_folder(target, replaceable="*.png"):
         pass
-    (target / "letter.txt").write_text("dear")
+    (target / "letter.txt").write_text("dear", encoding="utf-8")
     with (
         pytest.raises(OutputError, match="other than"),
         atomic_folder(target, replaceable="*.png", force=True),

@@ -257,7 +257,7 @@ def test_bad_masks_are_refused(run: Run, tiny_video: Path, tmp_path: Path) -> No
 
     refused_mask(tmp_path / "missing", "missing", "no such file", "boxes")
     refused_mask("circles", "circles", "no such file", "center")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no picture", encoding="utf-8")
     refused_mask(tmp_path / "text.png", "text.png")
     (tmp_path / "none").mkdir()
     refused_mask(tmp_path / "none", "no images")

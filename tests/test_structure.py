@@ -120,7 +120,9 @@ def test_no_model_is_named_outside_models_and_presets() -> None:
         p for p in SOURCE.rglob("*.py") if not {"models", "presets"} & set(p.relative_to(SOURCE).parts)
     ]
     named = [
-        f"{p.relative_to(SOURCE)}: {m[0]}" for p in outside for m in words.finditer(p.read_text("utf-8"))
+        f"{p.relative_to(SOURCE)}: {m[0]}"
+        for p in outside
+        for m in words.finditer(p.read_text(encoding="utf-8"))
     ]
     assert named == []
 

@@ -49,9 +49,9 @@ class VideoDecoder:
     """One clip of a .vinr file. A :class:`vinr.video.spec.FrameSource`.
 
     Without ``settings`` frames that are asked for by number or time are decoded one at a time, in float32, so
-    that a frame is the same, bit for bit, whether it is asked for alone or with others (on the same machine;
-    others may differ by the rounding of their arithmetic). :meth:`play` decodes many in order as fast as the
-    device can; on processors its frames are those same ones.
+    that a frame is the same, bit for bit, whether it is asked for alone or with others (with the same CPU and
+    number of threads; others may round differently). :meth:`play` decodes many in order as fast as the device
+    can; on CPUs its frames are those same ones.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from vinr.errors import UsageError
 
-__all__ = ["is_transformed", "memory_kept", "resolve_device", "use_transforms"]
+__all__ = ["arrange_layers", "is_transformed", "memory_kept", "resolve_device", "use_transforms"]
 
 # Below so many pixels transforming the weights costs more than it saves. Measured: equal at 800 pixels.
 MIN_PIXELS: Final = 2048
@@ -86,27 +86,54 @@ class _CopiedShuffle(nn.PixelShuffle):
 
     def forward(self, feature_NCHW: Tensor) -> Tensor:
         """Return features with ``upscale_factor`` times the rows and columns."""
+        if _is_channels_last(feature_NCHW):
+            return super().forward(feature_NCHW)  # as fast there, and keeps the layout
         scale = self.upscale_factor
         count, _, height, width = feature_NCHW.shape
         apart = feature_NCHW.view(count, -1, scale, scale, height, width)  # N, C, y, x, H, W
         return apart.permute(0, 1, 4, 2, 5, 3).reshape(count, -1, height * scale, width * scale)
 
 
-def use_transforms(model: nn.Module, kind: type[nn.Conv2d] = _TransformConv2d) -> bool:
-    """Let the layers of ``model`` compute as is fastest on this processor; return whether any does.
+def _is_channels_last(feature_NCHW: Tensor) -> bool:
+    """Return whether values lie pixel by pixel, and not channel by channel as well (maps of 1×1)."""
+    last = feature_NCHW.is_contiguous(memory_format=torch.channels_last)
+    return last and not feature_NCHW.is_contiguous()
 
-    Names, shapes and memory of what the model stores stay. Nothing changes where PyTorch has no NNPACK.
-    ``kind`` is what the convolutions become; a fit has one of its own.
+
+def arrange_layers(model: nn.Module, *, transforms: bool = True, channels_last: bool | None = None) -> None:
+    """Let ``model`` decode as is fastest on this CPU; the one rule for single frames and for many in order.
+
+    Parameters
+    ----------
+    model
+        A network that is ready to decode.
+    transforms
+        Whether convolutions may be computed after a transform (float32 on CPUs).
+    channels_last
+        Whether values are stored pixel by pixel; None: where no layer computes after a transform.
     """
+    is_any_transformed = transforms and use_transforms(model)
+    if channels_last is None:
+        channels_last = not is_any_transformed
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def use_transforms(model: nn.Module, kind: type[nn.Conv2d] = _TransformConv2d) -> bool:
+    """Let convolutions of ``model`` compute after a transform where that is faster; return whether any does.
+
+    Depth to space becomes one copy on any CPU. Names, shapes and memory of what the model stores stay. No
+    convolution changes where PyTorch has no NNPACK. ``kind`` is what they become; a fit has one of its own.
+    """
+    for module in model.modules():
+        if type(module) is nn.PixelShuffle:
+            module.__class__ = _CopiedShuffle
     smallest = MIN_KERNEL.get(torch.backends.cpu.get_cpu_capability())
     if smallest is None or not torch.backends.nnpack.is_available():  # type: ignore[no-untyped-call]
         return False
     found = [module for module in model.modules() if _fits(module, smallest)]
     for module in found:
         module.__class__ = kind
-    for module in model.modules():
-        if type(module) is nn.PixelShuffle:
-            module.__class__ = _CopiedShuffle
     return bool(found)
 
 

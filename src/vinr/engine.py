@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vinr.decode_settings import DecodeSettings
-from vinr.device import memory_kept, use_transforms
+from vinr.device import arrange_layers, memory_kept
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, VideoModel
 from vinr.networks import CACHED_NETWORKS, NetworkLoader, to_uint8
@@ -117,13 +117,11 @@ class Engine:
         settings = self._settings
         if settings.backend == "onnx":
             return
-        transforms = False
-        wanted = settings.convolution == "auto" and not settings.compile and not settings.channels_last
-        if wanted and self._device.type == "cpu" and settings.precision != "bf16":
-            transforms = use_transforms(model)
-        channels_last = settings.channels_last
-        if channels_last or (channels_last is None and not transforms and settings.convolution == "auto"):
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        is_plain = settings.convolution == "direct"
+        transforms = not (is_plain or settings.compile or settings.channels_last)
+        transforms = transforms and self._device.type == "cpu" and settings.precision != "bf16"
+        channels_last = False if is_plain and settings.channels_last is None else settings.channels_last
+        arrange_layers(model, transforms=transforms, channels_last=channels_last)
 
     def _runner(self, network: int, model: VideoModel, query: Query) -> Runner:
         """Return what runs ``model``; ``query`` is what it is tried with where something is measured."""

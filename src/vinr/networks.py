@@ -13,7 +13,7 @@ from torch import Tensor
 from vinr.bitstream import Container, Header, SectionKind
 from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.config import validate_architecture
-from vinr.device import use_transforms
+from vinr.device import arrange_layers
 from vinr.errors import BitstreamError, UsageError
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model
 from vinr.video.spec import VideoSpec
@@ -109,7 +109,7 @@ class NetworkLoader:
         if self._prepare is not None:
             self._prepare(model)
         elif self._device.type == "cpu":
-            use_transforms(model)
+            arrange_layers(model)
         return model.eval()
 
     def name(self, network: int) -> str:

@@ -85,7 +85,9 @@ def networks(report: GalleryReport, name: str) -> Iterator[tuple[dict[str, Any],
     jobs = report.page_path.parent / "jobs"
     for found in section(report, name)["networks"]:
         own = [
-            path for path in jobs.glob("*.json") if json.loads(path.read_text())["setup"] == found["setup"]
+            path
+            for path in jobs.glob("*.json")
+            if json.loads(path.read_text(encoding="utf-8"))["setup"] == found["setup"]
         ]
         (path,) = [path for path in own if path.name.startswith(found["kind"])]
         yield found, ShownFrames.read(path.with_suffix(".shown")), path
@@ -310,7 +312,7 @@ def test_what_another_process_is_at_is_missing_on_the_page(calls: list[str], tmp
     run_gallery(scale="tiny", out=tmp_path, device="cpu")
     path = next((tmp_path / "jobs").glob("inpaint*.json"))
     path.unlink()
-    path.with_suffix(".lock").write_text("another-host 1")
+    path.with_suffix(".lock").write_text("another-host 1", encoding="utf-8")
     report = run_gallery(scale="tiny", out=tmp_path, device="cpu")
     assert section(report, "inpainted")["num_missing"] == 1
     assert "1 jobs have not ended" in report.page_path.read_text(encoding="utf-8")
@@ -331,7 +333,7 @@ def test_settings_of_the_caller_hold_for_all_networks(calls: list[str], tmp_path
 def test_bad_input_is_refused_before_anything_is_fitted(calls: list[str], data: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    (own / "README.md").write_text("# Precious\n")
+    (own / "README.md").write_text("# Precious\n", encoding="utf-8")
     few = tmp_path / "few"
     for name, count in (("frames", FRAMES), ("masks", FRAMES - 1)):
         folder = few / "davis" / "bmx-trees" / name
@@ -355,7 +357,7 @@ def test_bad_input_is_refused_before_anything_is_fitted(calls: list[str], data: 
         assert "\n" not in str(caught.value)
         assert caught.value.exit_status == 2
     assert calls == []
-    assert (own / "README.md").read_text() == "# Precious\n"
+    assert (own / "README.md").read_text(encoding="utf-8") == "# Precious\n"
     assert not (tmp_path / "out").exists()
 
 
@@ -368,7 +370,10 @@ def test_the_command(run: Run, calls: list[str], tmp_path: Path) -> None:
     assert out.splitlines()[-1] == f"page: {tmp_path / 'out' / 'README.md'}"
     assert "Object removed: Left out" in out
     status, out, _ = run(*words, "--json")
-    assert (status, json.loads(out)) == (0, json.loads((tmp_path / "out" / "gallery.json").read_text()))
+    assert (status, json.loads(out)) == (
+        0,
+        json.loads((tmp_path / "out" / "gallery.json").read_text(encoding="utf-8")),
+    )
     assert "gallery" in [entry["name"] for entry in json.loads(run("bench", "--json")[1])]
 
 

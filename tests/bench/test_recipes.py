@@ -49,13 +49,13 @@ def test_recipe_runs_at_tiny_scale(name: str, out: Path) -> None:
     recipe = load_recipe(name)
     result = run_recipe(recipe, scale="tiny", out=out, device="cpu")
     assert result.num_missing == 0
-    document = json.loads((out / f"{name}-tiny.json").read_text())
+    document = json.loads((out / f"{name}-tiny.json").read_text(encoding="utf-8"))
     assert [row["label"] for row in document["rows"]] == [row.label for row in recipe.rows]
     for row, found in zip(recipe.rows, document["rows"], strict=True):
         for metric_name, metric in recipe.metrics.items():
             codec = recipe.setup(row, "tiny").anchor is not None
             _check_value(row, metric_name, metric, found, codec=codec)
-    text = (out / f"{name}-tiny.md").read_text()
+    text = (out / f"{name}-tiny.md").read_text(encoding="utf-8")
     assert text == page(document)
     table = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
     assert set(table) >= {row.label for row in recipe.rows}
@@ -213,7 +213,7 @@ def test_a_recipe_of_denoising_runs(tmp_path: Path) -> None:
     assert 8 < noisy_db < 13
     assert fitted_db is not None
     assert fitted_db > noisy_db
-    assert (tmp_path / "denoising-tiny.md").read_text() == page(result.document())
+    assert (tmp_path / "denoising-tiny.md").read_text(encoding="utf-8") == page(result.document())
 
 
 @pytest.mark.parametrize("noise", ["salt_pepper", "salt_pepper:much", "rain:0.1", "gaussian:2", ""])

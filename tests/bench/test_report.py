@@ -129,8 +129,8 @@ def test_value_at_another_rows_rate() -> None:
 def test_page_is_made_from_the_document_alone(tmp_path: Path) -> None:
     made = result(PSNR, {"A": {"psnr_db": 33.0}}, {"A": [job(psnr_db=25.0)]}, notes=["Mind the gap."])
     write_result(made, tmp_path)
-    text = (tmp_path / "test-mini.md").read_text()
-    assert page(json.loads((tmp_path / "test-mini.json").read_text())) == text
+    text = (tmp_path / "test-mini.md").read_text(encoding="utf-8")
+    assert page(json.loads((tmp_path / "test-mini.json").read_text(encoding="utf-8"))) == text
     assert "Mind the gap." in text
     assert "2025-01-01, commit abc, a processor, 1 threads, torch 2; 2 s in all." in text
 
@@ -139,7 +139,7 @@ CSV = "codec,clip,bpp,psnr_db,ms_ssim,source\nHM,Beauty,0.1,33.5,,a paper\nHM,Be
 
 
 def test_published_points(tmp_path: Path) -> None:
-    (tmp_path / "uvg.csv").write_text(CSV)
+    (tmp_path / "uvg.csv").write_text(CSV, encoding="utf-8")
     points = published_points("uvg.csv#Beauty#HM", tmp_path)
     assert points == [{"bpp": 0.1, "psnr_db": 33.5}, {"bpp": 0.2, "psnr_db": 34.5}]
 
@@ -155,6 +155,6 @@ def test_published_points(tmp_path: Path) -> None:
     ],
 )
 def test_published_points_that_are_not_there(tmp_path: Path, text: str, data: bool, said: str) -> None:
-    (tmp_path / "uvg.csv").write_text(CSV)
+    (tmp_path / "uvg.csv").write_text(CSV, encoding="utf-8")
     with pytest.raises(UsageError, match=said):
         published_points(text, tmp_path if data else None)

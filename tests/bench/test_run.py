@@ -94,11 +94,11 @@ def test_what_another_process_runs_is_left_to_it(tmp_path: Path, calls: list[int
     (job,) = plan_row(recipe, recipe.rows[0], "tiny")
     lock = tmp_path / "jobs" / f"{job.key}.lock"
     lock.parent.mkdir()
-    lock.write_text(f"another-host {os.getpid()}")
+    lock.write_text(f"another-host {os.getpid()}", encoding="utf-8")
     result = run_recipe(recipe, scale="tiny", out=tmp_path)
     assert calls == [2]
     assert result.num_missing == 1
-    assert "1 jobs have not ended" in (tmp_path / "test-tiny.md").read_text()
+    assert "1 jobs have not ended" in (tmp_path / "test-tiny.md").read_text(encoding="utf-8")
 
 
 def test_a_claim_is_exclusive_and_ends_with_its_process(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_claim_is_exclusive_and_ends_with_its_process(tmp_path: Path) -> None:
         with claimed(path) as again:
             assert not again
     assert not path.exists()
-    path.write_text(f"{socket.gethostname()} {2**30}")  # no process has this number
+    path.write_text(f"{socket.gethostname()} {2**30}", encoding="utf-8")  # no process has this number
     with claimed(path) as mine:
         assert mine
 
@@ -120,7 +120,7 @@ def test_a_silent_process_is_not_waited_for_without_end(
     monkeypatch.setattr(stages, "WAIT_SECONDS", 0.0)
     path = tmp_path / "base.tensors"
     lock = path.with_suffix(".lock")
-    lock.write_text("another-host 1")
+    lock.write_text("another-host 1", encoding="utf-8")
     stages._wait(path)  # it was claimed just now
     os.utime(lock, (1.0, 1.0))
     with pytest.raises(UsageError, match=r"base.lock.*remove that file"):

@@ -18,6 +18,8 @@ from vinr.bitstream import Container, Header, SectionKind
 from vinr.compress import decode_times, unpack_fixed
 from vinr.models import StoredTensor
 
+pytestmark = pytest.mark.numeric
+
 FOLDER = Path(__file__).parent.parent / "golden"
 FILES = sorted(FOLDER.glob("*.vinr"))
 

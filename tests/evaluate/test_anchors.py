@@ -79,17 +79,33 @@ def carphone() -> FrameTensor:
         ),
     ],
 )
-def test_options_are_exactly_these(text: str, name: str, options: str) -> None:
+def test_options_are_exactly_these(
+    text: str, name: str, options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     anchor = anchor_of(text)
     assert anchor.name == name
-    assert anchor.options(30) == dict(option.split("=", 1) for option in options.split())
+    expected = dict(option.split("=", 1) for option in options.split())
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: False)
+    assert anchor.options(30, width=64) == expected
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: True)
+    added = {"x264-params": "asm=avx2"} if anchor.encoder == "libx264" else {}
+    assert anchor.options(30, width=64) == {**expected, **added}
+
+
+def test_narrow_frames_are_coded_by_a_weaker_x265_which_is_said() -> None:
+    anchor = anchor_of("x265")
+    assert anchor.options(30, width=48)["x265-params"].endswith(":cutree=0")
+    assert anchor.setting(30, width=48) == "CRF 30, no CU tree (up to 48 pixels wide)"
+    assert "cutree" not in anchor.options(30, width=49)["x265-params"]
+    assert anchor.setting(30, width=49) == "CRF 30"
+    assert anchor_of("av1:qp").setting(30, width=48) == "QP 30"
 
 
 def test_what_is_not_as_usual_is_in_the_name() -> None:
     assert X265(tune=None).name == "x265 medium, tune default"
-    assert "tune" not in X265(tune=None).options(28)
+    assert "tune" not in X265(tune=None).options(28, width=64)
     assert SvtAv1(tune="ssim").name == "SVT-AV1 preset 6, tune ssim"
-    assert SvtAv1(tune="ssim").options(28)["svtav1-params"] == "lp=1:tune=2"
+    assert SvtAv1(tune="ssim").options(28, width=64)["svtav1-params"] == "lp=1:tune=2"
 
 
 def test_values_to_sweep() -> None:
@@ -151,7 +167,7 @@ def test_bytes_and_quality_fall_as_the_quantiser_rises(
 def measure(anchor: Anchor, quality: int, clip: FrameTensor, folder: Path) -> tuple[int, ClipQuality]:
     encoded = encode_anchor(anchor, clip, folder / f"{quality}{anchor.suffix}", quality=quality)
     assert encoded.num_bytes == encoded.path.stat().st_size
-    assert encoded.options == anchor.options(quality)
+    assert encoded.options == anchor.options(quality, width=clip.spec.width)
     with AnchorVideo(encoded.path, clip.spec, upsampling="nearest") as video:
         return encoded.num_bytes, compare_sources(video, clip, yuv=True, decoded_planes=video.planes)
 
@@ -270,7 +286,7 @@ def test_a_point_says_how_it_was_made_and_leaves_no_files(
     )
     assert list(tmp_path.iterdir()) == []
     assert point.setting == "CRF 30"
-    assert point.options == {"encoder": "libx264", **anchor.options(30)}
+    assert point.options == {"encoder": "libx264", **anchor.options(30, width=96)}
     assert point.bpp == pytest.approx(8 * (point.num_bytes or 0) / (8 * 80 * 96))
     assert calls == 2 * [(done, 8) for done in range(1, 9)]
     assert len(point.per_frame_psnr_db) == 8

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -112,14 +114,20 @@ def test_damaged_checkpoint_is_refused(clip: MemoryClip, tmp_path: Path) -> None
         fit(clip, tiny(list_models()[0], clip), checkpoint=checkpoint, resume=True)
 
 
-def test_time_budget_stops_the_fit_and_follows_the_clock(clip: MemoryClip) -> None:
+@pytest.mark.parametrize("reading_seconds", [0.01, 0.002])
+def test_time_budget_stops_the_fit_and_follows_the_clock(
+    clip: MemoryClip, monkeypatch: pytest.MonkeyPatch, reading_seconds: float
+) -> None:
+    readings = count(time.monotonic(), reading_seconds)  # a clock that nothing but being read moves on
+    monkeypatch.setattr(time, "monotonic", lambda: next(readings))
     events: list[Event] = []
     result = fit(clip, tiny(list_models()[0], clip), seconds=0.5, on_event=events.append)
     progress = [event.progress for event in events if isinstance(event, RoundDone)]
     assert progress == sorted(progress)
     assert progress[-1] == 1
-    # A step may begin just before the end; nothing else may.
-    assert result.seconds < 0.5 + 5 * result.seconds / result.num_steps
+    # The clock is read twice to ten times a step; a step may begin just before the end, nothing else may.
+    assert 0.5 / (10 * reading_seconds) < result.num_steps <= 0.5 / reading_seconds + 1
+    assert result.seconds < 0.5 + 10 * reading_seconds
 
 
 class _Sabotage(Reconstruct):

@@ -32,7 +32,7 @@ def test_empty_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["text.mp4", "text.mkv", "text.txt", "text"])
 def test_text(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("This is no video.\n" * 200)
+    (tmp_path / name).write_text("This is no video.\n" * 200, encoding="utf-8")
     refuse(tmp_path / name, "not a readable video|text file")
 
 
@@ -126,7 +126,7 @@ def test_unknown_colour_matrix(tmp_path: Path, matrix: int) -> None:
 
 
 def test_folder_without_images(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
     refuse(tmp_path, "holds no images")
 
 

@@ -119,7 +119,7 @@ def test_y4m_of_bunny_is_nearly_exact(tmp_path: Path) -> None:
 def test_dash_streams_y4m_to_standard_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rgb_NCHW = pictures(2)
     streamed = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(streamed, write_through=True))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(streamed, encoding="utf-8", write_through=True))
     with open_sink("-", *spec_of(rgb_NCHW)) as sink:
         sink.write(rgb_NCHW[:1])
         assert len(streamed.getvalue()) > 48 * 64 * 3

@@ -152,7 +152,7 @@ def test_oblique_rotation_is_refused(tmp_path: Path) -> None:
 def test_image_folder_in_order_of_names(tmp_path: Path) -> None:
     for index in range(3):
         Image.fromarray(picture(21, 33, index)).save(tmp_path / f"f{index}.png")
-    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
     with open_video(tmp_path) as reader:
         assert (reader.spec.num_frames, reader.original, reader.audio()) == (3, (21, 33), None)
         assert torch.equal(reader.read().rgb_NCHW, pictures(3, 21, 33))

@@ -74,7 +74,7 @@ class Runner:
         for anchor, qualities in sweeps:
             points = []
             for quality in qualities:
-                setting = anchor.setting(quality)
+                setting = anchor.setting(quality, width=self._reference.spec.width)
                 kept: list[CropKeeper] = []
 
                 def watch(decoded: FrameSource, kept: list[CropKeeper] = kept) -> FrameSource:

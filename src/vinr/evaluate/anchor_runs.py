@@ -74,17 +74,18 @@ def encode_anchor(
     """
     started = time.monotonic()
     spec = source.spec
+    size = spec.height + spec.height % 2, spec.width + spec.width % 2
     write_stream(
         anchor,
         _frames_to_encode(anchor, source, on_frame),
         path,
         quality=quality,
-        size=(spec.height + spec.height % 2, spec.width + spec.width % 2),
+        size=size,
         frame_rate=spec.frame_rate,
         color=spec.color,
     )
     seconds = time.monotonic() - started
-    options = anchor.options(quality)
+    options = anchor.options(quality, width=size[1])
     return EncodedAnchor(path, path.stat().st_size, options, library_versions(anchor), seconds)
 
 
@@ -225,7 +226,7 @@ def measure_anchor(
             watched = watch(video)
             measured = compare_sources(watched, reference, yuv=True, decoded_planes=planes, on_frame=on_frame)
     return RDPoint.measured(
-        anchor.setting(quality),
+        anchor.setting(quality, width=spec.width),
         measured,
         num_bytes=encoded.num_bytes,
         num_pixels=spec.num_pixels,

@@ -50,7 +50,8 @@ def write_stream(
     """
     try:
         with av.open(str(path), "w", format=anchor.muxer) as container:
-            stream = container.add_stream(anchor.encoder, rate=frame_rate, options=anchor.options(quality))
+            options = anchor.options(quality, width=size[1])
+            stream = container.add_stream(anchor.encoder, rate=frame_rate, options=options)
             assert isinstance(stream, VideoStream)
             stream.height, stream.width = size
             stream.pix_fmt = anchor.pixel_format

@@ -9,8 +9,11 @@
 Every anchor is a frozen class that builds its exact options; they go into the result with the versions of
 the libraries. Nothing is weakened silently: PSNR is compared, so encoders are tuned for it; B-frames are left
 out only by the anchors that say so (as in many papers on learned codecs); the messages in which x264 and x265
-state their settings, 0.5 to 2.5 kB, are left out of their streams. Encoders run on one thread, x265 without
-wavefronts: the same bytes everywhere, and slightly fewer of them. Keyframes come where encoders put them.
+state their settings, 0.5 to 2.5 kB, are left out of their streams. Keyframes come where encoders put them.
+
+Encoders run on one thread, x265 without wavefronts, and x264 without AVX-512 (see ``video/_encoders.py``):
+the same bytes each time, and slightly fewer of them. x265 (frames larger than 64×64), SVT-AV1 and VP9 write
+them on any x86 CPU, x264 on those with SSSE3 or more.
 
 Axes: N frames, C colour channels (red, green, blue), H rows, W columns.
 """
@@ -24,6 +27,7 @@ from pydantic import Field
 
 from vinr.errors import UsageError
 from vinr.settings import Settings
+from vinr.video._encoders import MAX_WIDTH_WITHOUT_CU_TREE, drops_cu_tree, safe_options
 
 __all__ = [
     "CODECS",
@@ -56,6 +60,7 @@ MpegPreset = Literal[
 
 PIXEL_FORMATS: Final[dict[Chroma, str]] = {"4:2:0": "yuv420p", "4:4:4": "yuv444p"}
 NO_B_FRAMES: Final = "no B-frames (as in papers)"
+NO_CU_TREE: Final = f"no CU tree (up to {MAX_WIDTH_WITHOUT_CU_TREE} pixels wide)"
 
 
 class Anchor(Settings, ABC):
@@ -101,24 +106,36 @@ class Anchor(Settings, ABC):
         return PIXEL_FORMATS[self.chroma]
 
     @final
-    def options(self, quality: int) -> dict[str, str]:
-        """Return libav's exact options for CRF or QP ``quality``.
+    def check_quality(self, quality: int) -> None:
+        """Refuse what cannot be coded.
 
         Raises
         ------
         UsageError
-            If the quality is out of range, or the codec cannot code the chroma.
+            If CRF or QP ``quality`` is out of range, or the codec cannot code the chroma.
         """
         if not 0 <= quality <= self.max_quality:
             raise UsageError(f"{self.name} has {self.rate_control} 0 to {self.max_quality}, got {quality}")
         if self.chroma not in self.chromas:
             raise UsageError(f"{self.title} codes {', '.join(self.chromas)} only, not {self.chroma}")
-        return self._own_options(quality)
 
     @final
-    def setting(self, quality: int) -> str:
-        """Return ``CRF 28`` or ``QP 28``."""
-        return f"{self.rate_control.upper()} {quality}"
+    def options(self, quality: int, *, width: int) -> dict[str, str]:
+        """Return libav's exact options on this CPU for CRF or QP ``quality`` and frames of ``width`` pixels.
+
+        Raises
+        ------
+        UsageError
+            As :meth:`check_quality`.
+        """
+        self.check_quality(quality)
+        return safe_options(self.encoder, self._own_options(quality), width=width)
+
+    @final
+    def setting(self, quality: int, *, width: int) -> str:
+        """Return ``CRF 28`` or ``QP 28``, and what frames of ``width`` pixels are coded without."""
+        said = f"{self.rate_control.upper()} {quality}"
+        return f"{said}, {NO_CU_TREE}" if drops_cu_tree(self.encoder, width) else said
 
 
 @final
@@ -273,5 +290,5 @@ def parse_anchor(text: str) -> tuple[Anchor, tuple[int, ...]]:
             f"such as x265-medium-nob, av1-4, x265-veryslow:qp:22:27:32:37"
         ) from None
     for quality in sweep:
-        anchor.options(quality)  # refuses what is out of range
+        anchor.check_quality(quality)
     return anchor, sweep

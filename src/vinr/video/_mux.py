@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vinr.errors import InputError, OutputError, UsageError
+from vinr.video._encoders import safe_options
 from vinr.video._libav import explain
 from vinr.video.audio import MATROSKA_OPTIONS, SoundCopier
 from vinr.video.color import ColorConverter, tag_color
@@ -48,7 +49,8 @@ class _Codec:
     def options_for(self, height: int, width: int) -> dict[str, str]:
         """Return the encoder's options for frames of a size."""
         is_small = min(height, width) < SMALL_SIDE and max(height, width) < LARGE_SIDE
-        return {**self.options, **(self.small_frame_options if is_small else {})}
+        options = {**self.options, **(self.small_frame_options if is_small else {})}
+        return safe_options(self.encoder, options, width=width)
 
 
 # Measured: FFV1 takes 2×300 and 128×128 in one slice but not 272×640; by itself it fails at 2×1.
