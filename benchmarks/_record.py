@@ -20,7 +20,7 @@ def write(
     name: str, command: str, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: str
 ) -> None:
     """Write ``name.json`` and ``name.md`` to the results folder."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / name).parent.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {
         "name": name,
         "command": command,

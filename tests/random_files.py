@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vinr.bitstream import Clip, ContainerWriter, Header, Span
+from vinr.bitstream import Clip, ContainerWriter, Header, SectionKind, Span
 from vinr.compress import pack_tensors
 from vinr.config import default_model, load_preset, validate_architecture
 from vinr.models import HybridModel, Latents, VideoModel, get_model
@@ -38,7 +38,12 @@ def random_network(name: str, video: VideoSpec, *, seed: int = 0) -> VideoModel:
 
 
 def random_file(
-    path: Path, video: VideoSpec, *, name: str | None = None, lengths: Sequence[int] = ()
+    path: Path,
+    video: VideoSpec,
+    *,
+    name: str | None = None,
+    lengths: Sequence[int] = (),
+    audio: bytes | None = None,
 ) -> Path:
     """Write one clip of random networks, of ``lengths`` frames each (none: of all); return ``path``."""
     lengths = lengths or (video.num_frames,)
@@ -52,12 +57,19 @@ def random_file(
         segments.append(FittedSegment.coded(preset, model, packed, part))
     starts = accumulate(lengths, initial=0)
     clip = Clip(
-        name="random", num_frames=video.num_frames, height=video.height, width=video.width, frame_rate=(30, 1)
+        name="random",
+        num_frames=video.num_frames,
+        height=video.height,
+        width=video.width,
+        frame_rate=(30, 1),
+        has_audio=audio is not None,
     )
     spans = [Span(0, start, count) for start, count in zip(starts, lengths, strict=False)]
     networks = tuple(segment.network([span]) for segment, span in zip(segments, spans, strict=True))
     writer = ContainerWriter(Header(created_by="a test", clips=(clip,), networks=networks))
     for number, segment in enumerate(segments):
         segment.add_to(writer, number)
+    if audio is not None:
+        writer.add(SectionKind.AUDIO, 0, audio)
     writer.write(path)
     return path

@@ -8,11 +8,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from operator import index as whole_number
 from os import PathLike, fspath
+from os.path import abspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, SupportsIndex, overload
 
@@ -24,6 +27,7 @@ from vinr.bitstream import Clip, Container, Header, SectionKind, SectionSize
 from vinr.device import resolve_device
 from vinr.errors import UsageError
 from vinr.networks import NetworkLoader, NetworkParts, to_uint8
+from vinr.sharing import LruCache
 from vinr.video.spec import ColorSpec, FrameBatch, Query, Timeline, VideoSpec
 
 if TYPE_CHECKING:
@@ -53,6 +57,11 @@ class VideoDecoder:
     number of threads; others may round differently). :meth:`play` decodes many in order as fast as the device
     can; on CPUs its frames are those same ones.
 
+    Threads may share a decoder: each network is loaded once, all run it at the same time, and each gets the
+    frames that it would get alone. So may processes that are forked after the file was opened by its path, as
+    bytes or by :func:`open`; they compute on one thread each. Pickled, as for processes that are spawned, a
+    decoder opens the same path or bytes again.
+
     Parameters
     ----------
     file
@@ -69,7 +78,7 @@ class VideoDecoder:
     BitstreamError
         If the file is damaged, hostile, or of a newer format.
     InputError
-        If the file cannot be opened.
+        If the file cannot be opened; from any method that decodes or reads, if it was closed.
     UsageError
         If the clip is unknown or must be named, there is no such device, or ``settings`` are not for it.
     """
@@ -83,8 +92,10 @@ class VideoDecoder:
         settings: DecodeSettings | None = None,
     ) -> None:
         file, clip = _split_clip(file, clip)
+        self._arguments: dict[str, Any] = {"clip": clip, "device": device, "settings": settings}
+        self._file = _lasting(file)
         self._device, self._settings = resolve_device(device), settings
-        self._engine: Engine | None = None
+        self._engines: LruCache[None, Engine] = LruCache(1)
         self._notes: list[str] = []
         self._container = Container.open(file)
         try:
@@ -94,6 +105,7 @@ class VideoDecoder:
             self.spec = _clip_spec(self.clip)
             self.timeline = self._read_timeline()
             self._spans = _spans_of(self.header, self._clip_number)
+            self._starts = [span.first for span in self._spans]
             self._networks = NetworkLoader(self._container, self._device)
             if settings is not None:
                 self._make_engine()  # says now what cannot be done
@@ -118,6 +130,7 @@ class VideoDecoder:
 
     def audio(self) -> bytes | None:
         """Return the clip's sound as a Matroska file, or None where it has none."""
+        self._container.check_open()
         if not self.clip.has_audio:
             return None
         return self._container.read(SectionKind.AUDIO, self._clip_number)
@@ -175,16 +188,34 @@ class VideoDecoder:
     def __getitem__(self, key: SupportsIndex) -> Tensor: ...
 
     @overload
-    def __getitem__(self, key: slice) -> Tensor: ...
+    def __getitem__(self, key: slice | list[int]) -> Tensor: ...
 
-    def __getitem__(self, key: SupportsIndex | slice) -> Tensor:
-        """Return a frame, uint8 rgb_CHW, or for a slice frames, uint8 rgb_NCHW; numbers as in Python."""
+    def __getitem__(self, key: SupportsIndex | slice | list[int]) -> Tensor:
+        """Return a frame, uint8 rgb_CHW, or for a slice or a list of numbers frames, uint8 rgb_NCHW.
+
+        Numbers are as in Python: −1 is the last frame.
+
+        Raises
+        ------
+        IndexError
+            If there is no such frame.
+        TypeError
+            If the number is not a whole one.
+        """
         if isinstance(key, slice):
             return self.frames(torch.tensor(range(len(self))[key], dtype=torch.int64))
-        return self.frames(torch.tensor([self._checked(key.__index__())]))[0]
+        if isinstance(key, list):
+            return self.frames_at(key).rgb_NCHW
+        return self.frames(torch.tensor([self._checked(key)]))[0]
 
     def frames_at(self, indices: Sequence[int]) -> FrameBatch:
-        """Return the frames numbered ``indices``, in that order; repeats and negative numbers are allowed."""
+        """Return the frames numbered ``indices``, in that order; repeats and negative numbers are allowed.
+
+        Raises
+        ------
+        IndexError, TypeError
+            As from ``video[index]``.
+        """
         index_N = torch.tensor([self._checked(index) for index in indices], dtype=torch.int64)
         return FrameBatch(index_N, self.frames(index_N))
 
@@ -197,10 +228,18 @@ class VideoDecoder:
         return self.frames_at([self.timeline.index_at(Fraction(time)) for time in seconds])
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW of frames ``index_N``; fractions lie between frames and are interpolated."""
+        """Return uint8 rgb_NCHW of frames ``index_N``; fractions lie between frames and are interpolated.
+
+        Raises
+        ------
+        IndexError
+            If one of them is less than 0 or greater than the number of the last frame, or is no number.
+        """
+        self._container.check_open()
         if index_N.numel() == 0:
             return torch.empty((0, 3, self.spec.height, self.spec.width), dtype=torch.uint8)
-        return torch.cat([self._decode(index) for index in index_N.tolist()])
+        times = [self._checked_time(time) for time in index_N.flatten().tolist()]
+        return torch.cat([self._decode(time) for time in times])
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield every frame in order, uint8 rgb_CHW."""
@@ -211,18 +250,36 @@ class VideoDecoder:
 
         ``times`` are those wanted, as in :meth:`frames`; all frames without. On GPUs several are computed at
         once and in half precision where that shows no loss, unless ``settings`` say otherwise.
-        """
-        wanted = range(len(self)) if times is None else times
-        return self._make_engine().play([self._place(float(time)) for time in wanted])
 
-    def _checked(self, index: int) -> int:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"frame {index}; the clip has frames 0 to {len(self) - 1}")
-        return index % len(self)
+        Raises
+        ------
+        IndexError
+            As from :meth:`frames`, before any frame is decoded.
+        """
+        self._container.check_open()
+        wanted = range(len(self)) if times is None else [self._checked_time(float(time)) for time in times]
+        return self._make_engine().play(map(self._place, wanted))
+
+    def _checked(self, index: SupportsIndex) -> int:
+        try:
+            number = whole_number(index)
+        except TypeError:
+            raise TypeError(
+                f"frames have whole numbers, not {type(index).__name__}: give an int, a slice or a list of "
+                f"ints, or ask frames(tensor) for a time between frames"
+            ) from None
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"frame {number}; the clip has frames 0 to {len(self) - 1}")
+        return number % len(self)
+
+    def _checked_time(self, time: float) -> float:
+        if not 0 <= time <= len(self) - 1:  # NaN is neither
+            raise IndexError(f"time {time} in frames; the clip has frames 0 to {len(self) - 1}")
+        return time
 
     def _place(self, time: float) -> tuple[int, float]:
         """Return which network holds the frame at ``time``, and the time there."""
-        span = next(s for s in reversed(self._spans) if s.first <= time)
+        span = self._spans[bisect_right(self._starts, time) - 1]
         return span.network, span.offset + min(time - span.first, span.num_frames - 1)
 
     def _decode(self, time: float) -> Tensor:
@@ -235,14 +292,15 @@ class VideoDecoder:
             return to_uint8(model(query)).cpu()
 
     def _make_engine(self) -> Engine:
-        if self._engine is None:
-            from vinr.decode_settings import DecodeSettings  # few programs need them
-            from vinr.engine import Engine
+        return self._engines.get(None, self._new_engine)
 
-            settings = DecodeSettings() if self._settings is None else self._settings
-            open_networks = partial(NetworkLoader, self._container, self._device)
-            self._engine = Engine(open_networks, self._device, settings, self._notes.append)
-        return self._engine
+    def _new_engine(self) -> Engine:
+        from vinr.decode_settings import DecodeSettings  # few programs need them
+        from vinr.engine import Engine
+
+        settings = DecodeSettings() if self._settings is None else self._settings
+        open_networks = partial(NetworkLoader, self._container, self._device)
+        return Engine(open_networks, self._device, settings, self._notes.append)
 
     def _read_timeline(self) -> Timeline:
         if not self.clip.has_times:
@@ -264,11 +322,20 @@ class VideoDecoder:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._container.check_open()
+        if self._file is None:
+            raise TypeError(
+                "a decoder of a file object cannot be pickled: open the file by its path or its bytes"
+            )
+        return partial(type(self), self._file, **self._arguments), ()
+
 
 class FrameDataset(Dataset[Tensor]):
     """The frames of a .vinr file as a torch ``Dataset`` of uint8 rgb_CHW.
 
-    The file is kept in memory as it is; each worker process decodes it by itself.
+    The file is kept in memory as it is; each worker process decodes it by itself, forked or spawned, before
+    and after the first frame was decoded here. Threads may share a dataset.
     """
 
     def __init__(self, file: str | PathLike[str], *, clip: str | None = None, device: str = "cpu") -> None:
@@ -277,18 +344,13 @@ class FrameDataset(Dataset[Tensor]):
             self.spec = decoder.spec
         content = Path(fspath(path)).read_bytes()  # type: ignore[arg-type]
         self._arguments: dict[str, Any] = {"file": content, "clip": name, "device": device}
-        self._decoder: VideoDecoder | None = None
+        self._decoders: LruCache[None, VideoDecoder] = LruCache(1)
 
     def __len__(self) -> int:
         return self.spec.num_frames
 
     def __getitem__(self, index: int) -> Tensor:
-        if self._decoder is None:
-            self._decoder = VideoDecoder(**self._arguments)
-        return self._decoder[index]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_decoder": None}
+        return self._decoders.get(None, lambda: VideoDecoder(**self._arguments))[index]
 
 
 def open(
@@ -306,6 +368,13 @@ def _split_clip(file: FileLike, clip: str | None) -> tuple[FileLike, str | None]
     if clip is None and mark and path.endswith(".vinr"):
         return path, name
     return text, clip
+
+
+def _lasting(file: FileLike) -> str | bytes | None:
+    """Return what opens the same file again, in another process too; None: nothing does."""
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return bytes(file)
+    return abspath(file) if isinstance(file, (str, PathLike)) else None
 
 
 def _find_clip(header: Header, name: str | None) -> int:

@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
+from vinr.sharing import Shared
 
 __all__ = ["arrange_layers", "is_transformed", "memory_kept", "resolve_device", "use_transforms"]
 
@@ -153,18 +155,55 @@ def memory_kept(device: torch.device) -> Iterator[None]:
     """Keep freed memory for the next allocation (Linux with the GNU C library; nothing elsewhere).
 
     Maps of some MB are otherwise returned to the system each time and come back as new pages that it has to
-    fill with zeros: a third of the time of a frame of 640×1280. The setting is that of the whole process; it
-    is put back afterwards, and so is the memory.
+    fill with zeros: a third of the time of a frame of 640×1280. The setting is that of the whole process; the
+    last of those that use it at once puts it back, and returns the memory.
     """
     if sys.platform != "linux" or device.type != "cpu" or not hasattr(ctypes.CDLL(None), "mallopt"):
         yield
         return
-    library = ctypes.CDLL(None)
+    user = object()
     try:
-        for parameter, value in KEEP.items():
-            library.mallopt(parameter, value)
+        _MEMORY.begin(user)
         yield
     finally:
-        for parameter, value in USUAL.items():
-            library.mallopt(parameter, value)
-        library.malloc_trim(0)
+        _MEMORY.end(user)
+
+
+class _KeptMemory(Shared):
+    """Who wants freed memory to be kept, and the thread where each began."""
+
+    def __init__(self) -> None:
+        self._users: dict[object, int] = {}
+        super().__init__()
+
+    def begin(self, user: object) -> None:
+        """Keep memory from now on."""
+        with self._lock:
+            if not self._users:
+                self._set(KEEP)
+            self._users[user] = get_ident()
+
+    def end(self, user: object) -> None:
+        """Return memory to the system, unless others still want it."""
+        with self._lock:
+            if self._users.pop(user, None) is not None and not self._users:
+                self._return()
+
+    def _forked(self, *, interrupted: bool) -> None:
+        """Forget the users of threads that this process does not have."""
+        users = {user: thread for user, thread in self._users.items() if thread == get_ident()}
+        if self._users and not users:
+            self._return()
+        self._users = users
+
+    def _return(self) -> None:
+        self._set(USUAL)
+        ctypes.CDLL(None).malloc_trim(0)
+
+    @staticmethod
+    def _set(values: Mapping[int, int]) -> None:
+        for parameter, value in values.items():
+            ctypes.CDLL(None).mallopt(parameter, value)
+
+
+_MEMORY: Final = _KeptMemory()

@@ -11,9 +11,9 @@ Axes: N frames of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import groupby, islice
 from typing import Final
 
 import torch
@@ -24,6 +24,7 @@ from vinr.device import arrange_layers, memory_kept
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, VideoModel
 from vinr.networks import CACHED_NETWORKS, NetworkLoader, to_uint8
+from vinr.sharing import LruCache, SharedLock
 from vinr.video.spec import Query
 
 __all__ = ["Engine"]
@@ -41,7 +42,7 @@ MAX_BATCH: Final = 16
 
 
 class Engine:
-    """Runs the networks of a file as ``settings`` say.
+    """Runs the networks of a file as ``settings`` say; threads may share it.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ class Engine:
             raise UsageError("decode.precision fp16 is for GPUs, this device is cpu; take fp32, bf16 or auto")
         self._device, self._settings, self._note = device, settings, on_note
         self._networks = open_networks(self._prepare)
-        self._runners: OrderedDict[int, tuple[VideoModel, Runner]] = OrderedDict()
+        self._runners: LruCache[VideoModel, Runner] = LruCache(CACHED_NETWORKS)
         self._bytes_a_frame = 0
 
     def run(self, network: int, times: Sequence[float]) -> Tensor:
@@ -74,7 +75,7 @@ class Engine:
             query = Query.of_frames(torch.tensor(times, dtype=torch.float64, device=self._device))
             return to_uint8(self._runner(network, model, query)(query))
 
-    def play(self, places: Sequence[tuple[int, float]]) -> Generator[Tensor, None, None]:
+    def play(self, places: Iterable[tuple[int, float]]) -> Generator[Tensor, None, None]:
         """Yield uint8 rgb_NCHW, on the processor, of the frames at ``places`` (network, time), in order.
 
         While frames are asked for, memory that is freed on the processor is kept for the next ones.
@@ -82,13 +83,11 @@ class Engine:
         with memory_kept(self._device):
             yield from _copied_behind(self._batches(places))
 
-    def _batches(self, places: Sequence[tuple[int, float]]) -> Iterator[Tensor]:
+    def _batches(self, places: Iterable[tuple[int, float]]) -> Iterator[Tensor]:
         for network, group in groupby(places, key=lambda place: place[0]):
-            times = [time for _, time in group]
-            while times:
-                size = self._batch_size()
-                yield self._measured(network, times[:size])
-                times = times[size:]
+            times = (time for _, time in group)
+            while batch := list(islice(times, self._batch_size())):
+                yield self._measured(network, batch)
 
     # -- what a batch takes --------------------------------------------------------------------------------
 
@@ -125,12 +124,7 @@ class Engine:
 
     def _runner(self, network: int, model: VideoModel, query: Query) -> Runner:
         """Return what runs ``model``; ``query`` is what it is tried with where something is measured."""
-        if network not in self._runners or self._runners[network][0] is not model:
-            self._runners[network] = model, self._make_runner(network, model, query)
-        self._runners.move_to_end(network)
-        if len(self._runners) > CACHED_NETWORKS:
-            self._runners.popitem(last=False)
-        return self._runners[network][1]
+        return self._runners.get(model, lambda: self._make_runner(network, model, query))
 
     def _make_runner(self, network: int, model: VideoModel, query: Query) -> Runner:
         if self._settings.backend == "onnx":
@@ -159,16 +153,19 @@ class Engine:
         """Return a runner with the compiled network, and with the plain one from where that fails."""
         assert isinstance(model, IndexModel | HybridModel)
         # Not the whole model: reading latents from the file is no graph.
-        plain, state = model.decode, "new"
+        plain, state, compiling = model.decode, "new", SharedLock()
 
         def run(query: Query) -> Tensor:
             nonlocal state
             if state == "failed":
                 return runner(query)
             try:
-                if state == "new":
-                    model.decode = torch.compile(plain)  # type: ignore[method-assign]
-                    state = "compiled"
+                with compiling if state == "new" else nullcontext():
+                    if state == "new":
+                        model.decode = torch.compile(plain)  # type: ignore[method-assign]
+                        rgb_NCHW = runner(query)
+                        state = "compiled"
+                        return rgb_NCHW
                 return runner(query)
             except Exception as error:  # whatever a compiler or its kernels raise
                 model.decode, state = plain, "failed"  # type: ignore[method-assign]

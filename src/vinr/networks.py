@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from vinr.bitstream import Container, Header, SectionKind
 from vinr.compress import ChunkDecoder, unpack_fixed
-from vinr.config import validate_architecture
 from vinr.device import arrange_layers
 from vinr.errors import BitstreamError, UsageError
-from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model
+from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model, validate_architecture
+from vinr.sharing import LruCache
 from vinr.video.spec import VideoSpec
 
 __all__ = ["CACHED_NETWORKS", "NetworkLoader", "NetworkParts", "to_uint8"]
@@ -46,6 +47,7 @@ class NetworkParts:
 class NetworkLoader:
     """Gives the networks of ``container`` as models ready to decode, and keeps the last two.
 
+    Threads may share it: each network is loaded by one of them, and all run it at once.
     ``prepare`` is called with each network that was loaded; None: its layers compute as is fastest.
     """
 
@@ -56,7 +58,7 @@ class NetworkLoader:
         prepare: Callable[[VideoModel], None] | None = None,
     ) -> None:
         self._container, self._device, self._prepare = container, device, prepare
-        self._models: OrderedDict[int, VideoModel] = OrderedDict()
+        self._models: LruCache[int, VideoModel] = LruCache(CACHED_NETWORKS)
 
     def model(self, network: int) -> VideoModel:
         """Return network number ``network`` in evaluation mode.
@@ -65,15 +67,11 @@ class NetworkLoader:
         ------
         BitstreamError
             If it is damaged, or cannot be built from what the file says.
+        InputError
+            If the file is closed.
         """
-        if network in self._models:
-            self._models.move_to_end(network)
-            return self._models[network]
-        model = self._load(network)
-        self._models[network] = model
-        if len(self._models) > CACHED_NETWORKS:
-            self._models.popitem(last=False)
-        return model
+        self._container.check_open()
+        return self._models.get(network, lambda: self._load(network))
 
     def parts(self, network: int) -> NetworkParts:
         """Return a network as it lies in the file, for reports."""
@@ -90,6 +88,7 @@ class NetworkLoader:
         return NetworkParts(skeleton, _expected(skeleton), payload, chunks)
 
     def _load(self, network: int) -> VideoModel:
+        _compute_alone_when_forked()
         entry = self._container.header.networks[network]
         # Shapes are checked without memory first: a hostile header may ask for anything.
         config, skeleton = self._skeleton(network)
@@ -143,31 +142,34 @@ class _FileLatents:
     ) -> None:
         self._container, self._network, self._decoder = container, network, decoder
         self._num_frames, self._device = num_frames, device
-        self._cache: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
+        self._cache: LruCache[int, dict[str, Tensor]] = LruCache(CACHED_CHUNKS)
 
     def read(self, index_N: Tensor) -> Latents:
         """See :class:`vinr.models.LatentStore`."""
         size = self._decoder.frames_per_chunk
         rows = []
         for index in index_N.tolist():
-            chunk = self._chunk(index // size)
+            chunk = self._cache.get(index // size, partial(self._chunk, index // size))
             rows.append({name: value[index % size] for name, value in chunk.items()})
         names = rows[0].keys()
         stacked = {name: torch.stack([row[name] for row in rows]).to(self._device) for name in names}
         return Latents({name.removeprefix(LATENT_PREFIX): value for name, value in stacked.items()})
 
     def _chunk(self, number: int) -> dict[str, Tensor]:
-        if number in self._cache:
-            self._cache.move_to_end(number)
-            return self._cache[number]
         count = _frames_of_chunk(number, self._decoder.frames_per_chunk, self._num_frames)
-        values = self._decoder.decode(
-            self._container.read_part(SectionKind.CHUNKS, self._network, number), count
-        )
-        self._cache[number] = values
-        if len(self._cache) > CACHED_CHUNKS:
-            self._cache.popitem(last=False)
-        return values
+        payload = self._container.read_part(SectionKind.CHUNKS, self._network, number)
+        return self._decoder.decode(payload, count)
+
+
+@cache
+def _compute_alone_when_forked() -> None:
+    """Let processes that are forked from now on compute on one thread.
+
+    The threads of OpenMP are not copied into a forked process, which would wait for them without end. Workers
+    of a DataLoader compute on one thread for the same reason.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def _frames_of_chunk(number: int, frames_per_chunk: int, num_frames: int) -> int:

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
+from threading import get_ident
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, Latents, VideoModel
 from vinr.models._stored import FrozenLatents
+from vinr.sharing import SharedLock
 from vinr.video.spec import Query
 
 __all__ = ["FRAME_INPUT", "OnnxRunner", "export_graph"]
@@ -37,6 +39,8 @@ OUTPUT: Final = "rgb"
 # Largest difference between a graph's frame and the network's: well below one level of 255.
 TOLERANCE: Final = 0.25 / 255
 MARK: Final = "_torchdynamo_disable"
+# Classes are changed while a network is traced, which two threads must not do at once.
+_REPLACING: Final = SharedLock()
 
 NoGraph = Callable[..., Tensor]
 
@@ -198,11 +202,17 @@ def _recorded(model: VideoModel, num_frames: int) -> list[Tensor]:
 
 @contextmanager
 def _replaced(model: nn.Module, replacement: Callable[..., Tensor]) -> Iterator[None]:
-    """Call ``replacement`` (original, \\*arguments) for functions of the model's parts that are no graph."""
-    with ExitStack() as stack:
+    """Call ``replacement`` (original, \\*arguments) for functions of the model's parts that are no graph.
+
+    They are replaced in this thread alone: others may decode meanwhile.
+    """
+    thread = get_ident()
+    with _REPLACING, ExitStack() as stack:
         for owner, name, original in _marked(model):
 
             def call(*arguments: Any, original: NoGraph = original) -> Tensor:
+                if get_ident() != thread:
+                    return original(*arguments)
                 return replacement(original, *arguments)
 
             stack.enter_context(patch.object(owner, name, call))

@@ -464,7 +464,7 @@ def test_few_decoded_clips_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vinr.models._dnerv_diverse_clips.CACHED_BYTES", 0)
     model = build(20, tile_rows=2)
     expected = decoded(model, list(range(20)))
-    assert len(model._decoded._kept) == 2  # the tiles of one clip
+    assert len(model._decoded) == 2  # the tiles of one clip
     assert torch.equal(decoded(model, [0, 19]), expected[[0, 19]])
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from array import array
 from collections.abc import Sequence
-from contextlib import ExitStack
-from io import BytesIO
+from io import BufferedReader, FileIO
 from os import SEEK_END, PathLike
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final, Protocol, Self
 
 from vinr.bitstream.header import Header, pack_header, unpack_header
 from vinr.bitstream.index import (
@@ -25,6 +24,7 @@ from vinr.bitstream.index import (
     unpack_index,
 )
 from vinr.errors import BitstreamError, InputError
+from vinr.sharing import Shared
 
 __all__ = ["FORMAT_VERSION", "Container", "ContainerWriter"]
 
@@ -98,18 +98,93 @@ class ContainerWriter:
         return Path(path).stat().st_size
 
 
-class Container:
-    """A .vinr file opened for reading. Sections are read when asked for, each checked against its CRC.
+class _Source(Protocol):
+    """Bytes that can be read from any place by any thread, with no position that reading would move."""
 
-    Use :meth:`open`; close it, or use it in a ``with`` statement. Reads from several threads are serialised.
+    num_bytes: int
+
+    def read_at(self, start: int, num_bytes: int) -> bytes:
+        """Return ``num_bytes`` bytes from ``start`` on, fewer where the source ends."""
+        ...
+
+    def close(self) -> None:
+        """Close what was opened."""
+        ...
+
+
+class _Memory:
+    """A file in memory."""
+
+    def __init__(self, content: bytes) -> None:
+        self._view, self.num_bytes = memoryview(content), len(content)
+
+    def read_at(self, start: int, num_bytes: int) -> bytes:
+        return bytes(self._view[start : start + num_bytes])
+
+    def close(self) -> None:
+        self._view = memoryview(b"")
+
+
+class _File(Shared):
+    """A binary file; that of the system, or whatever can seek and read.
+
+    Threads share a file's position, and so do processes after a fork. Files of the system are read without
+    one, where the system can; others under a lock.
     """
 
-    def __init__(self, file: BinaryIO, owned: ExitStack) -> None:
-        self._file = file
-        self._owned = owned
-        self._lock = Lock()
+    def __init__(self, file: BinaryIO, *, owned: bool) -> None:
+        self._file, self._owned = file, owned
+        self._has_descriptor = isinstance(file, FileIO) or (
+            type(file) is BufferedReader and isinstance(file.raw, FileIO)
+        )
+        try:
+            self.num_bytes = file.seek(0, SEEK_END)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"the file cannot be read from any place ({_reason(error)}); save it first"
+            ) from None
+        super().__init__()
+
+    def read_at(self, start: int, num_bytes: int) -> bytes:
+        parts = []
+        try:
+            while num_bytes > 0 and (part := self._read_some(start, num_bytes)):
+                parts.append(part)
+                start, num_bytes = start + len(part), num_bytes - len(part)
+        except (OSError, ValueError) as error:
+            raise InputError(f"the file cannot be read ({_reason(error)}); open it again") from None
+        return b"".join(parts)
+
+    def _read_some(self, start: int, num_bytes: int) -> bytes:
+        if self._has_descriptor and hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), num_bytes, start)
+        with self._lock:
+            self._file.seek(start)
+            return self._file.read(num_bytes)
+
+    def close(self) -> None:
+        if self._owned:
+            self._file.close()
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+class Container(Shared):
+    """A .vinr file opened for reading. Sections are read when asked for, each checked against its CRC.
+
+    Use :meth:`open`; close it, or use it in a ``with`` statement. Threads may share it, and so may processes
+    that were forked after it was opened (of file objects other than those that :func:`open` returns, each
+    process opens its own).
+    """
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._closed = False
+        self._num_readers = 0
         self.bytes_read = 0
-        self._file_size = file.seek(0, SEEK_END)
+        super().__init__()
         self.header, self._entries, self._front_sizes = self._read_front()
         self._by_key = {(entry.kind, entry.owner): entry for entry in self._entries}
 
@@ -120,24 +195,15 @@ class Container:
         Raises
         ------
         InputError
-            If the path cannot be opened.
+            If the path cannot be opened, or what was given cannot seek.
         BitstreamError
             If prologue, header or index are damaged, hostile, or of a newer version.
         """
-        owned = ExitStack()
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            file: BinaryIO = BytesIO(source)
-        elif isinstance(source, (str, PathLike)):
-            try:
-                file = owned.enter_context(open(source, "rb"))  # noqa: SIM115
-            except OSError as error:
-                raise InputError(f"{source}: cannot be opened ({error.strerror}); check the path") from None
-        else:
-            file = source
+        opened = _open_source(source)
         try:
-            return cls(file, owned)
+            return cls(opened)
         except BaseException:
-            owned.close()
+            opened.close()
             raise
 
     def __enter__(self) -> Self:
@@ -149,8 +215,16 @@ class Container:
         self.close()
 
     def close(self) -> None:
-        """Close the file if :meth:`open` opened it."""
-        self._owned.close()
+        """Close the file if :meth:`open` opened it; a read of another thread is still finished."""
+        with self._lock:
+            self._closed = True
+            if not self._num_readers:
+                self._source.close()
+
+    def check_open(self) -> None:
+        """Raise InputError if the file was closed."""
+        if self._closed:
+            raise InputError("the file is closed; open it again to decode")
 
     @property
     def format_version(self) -> int:
@@ -160,7 +234,7 @@ class Container:
     @property
     def num_bytes(self) -> int:
         """Size of the file."""
-        return self._file_size
+        return self._source.num_bytes
 
     @property
     def header_bytes(self) -> int:
@@ -218,7 +292,7 @@ class Container:
                 self._read_part(entry, part)
 
     def _read_front(self) -> tuple[Header, list[Entry], tuple[int, int]]:
-        prologue = self._read_at(0, min(PROLOGUE_BYTES, self._file_size))
+        prologue = self._read_at(0, min(PROLOGUE_BYTES, self._source.num_bytes))
         if prologue[: len(MAGIC)] != MAGIC:
             raise BitstreamError("not a .vinr file: it does not begin with VINR")
         if len(prologue) > len(MAGIC) and prologue[len(MAGIC)] > FORMAT_VERSION:
@@ -228,23 +302,25 @@ class Container:
                 f"this one reads up to {FORMAT_VERSION}, update it"
             )
         if len(prologue) < PROLOGUE_BYTES:
-            raise BitstreamError(f"the file has {self._file_size} bytes, {PROLOGUE_BYTES} are the least")
+            raise BitstreamError(
+                f"the file has {self._source.num_bytes} bytes, {PROLOGUE_BYTES} are the least"
+            )
         _, version, flags, header_size, index_size = SIZES.unpack_from(prologue)
         header_crc, index_crc = CHECKSUMS.unpack_from(prologue, SIZES.size)
         front = PROLOGUE_BYTES + header_size + index_size
         if version != FORMAT_VERSION or flags:
             raise BitstreamError(f"format version {version} with flags {flags:#04x} does not exist")
-        if not header_size or not 1 <= index_size <= MAX_INDEX or front > self._file_size:
+        if not header_size or not 1 <= index_size <= MAX_INDEX or front > self._source.num_bytes:
             raise BitstreamError(
                 f"header of {header_size} and index of {index_size} bytes do not fit a file "
-                f"of {self._file_size} bytes"
+                f"of {self._source.num_bytes} bytes"
             )
         stored = self._read_at(PROLOGUE_BYTES, header_size)
         check_crc("header", header_crc, zlib.crc32(stored, zlib.crc32(prologue[: SIZES.size])))
         index = self._read_at(PROLOGUE_BYTES + header_size, index_size)
         check_crc("index", index_crc, zlib.crc32(index))
         header = unpack_header(stored)
-        entries = unpack_index(index, front, self._file_size)
+        entries = unpack_index(index, front, self._source.num_bytes)
         if complaint := complaint_about(header, entries):
             raise BitstreamError(complaint)
         return header, entries, (PROLOGUE_BYTES + header_size, index_size)
@@ -263,14 +339,41 @@ class Container:
 
     def _read_at(self, start: int, num_bytes: int) -> bytes:
         with self._lock:
-            self._file.seek(start)
-            payload = self._file.read(num_bytes)
-            self.bytes_read += len(payload)
+            self.check_open()
+            self._num_readers += 1
+        payload = b""
+        try:
+            payload = self._source.read_at(start, num_bytes)
+        finally:
+            with self._lock:
+                self._num_readers -= 1
+                self.bytes_read += len(payload)
+                if self._closed and not self._num_readers:
+                    self._source.close()
         if len(payload) != num_bytes:
             raise BitstreamError(
                 f"the file ends at byte {start + len(payload)}, {start + num_bytes} are needed"
             )
         return payload
+
+    def _forked(self, *, interrupted: bool) -> None:
+        self._num_readers = 0  # threads that read are not in this process
+
+
+def _open_source(source: str | PathLike[str] | bytes | BinaryIO) -> _Source:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _Memory(bytes(source))
+    if not isinstance(source, (str, PathLike)):
+        return _File(source, owned=False)
+    try:
+        file = open(source, "rb", buffering=0)  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source}: cannot be opened ({_reason(error)}); check the path") from None
+    try:
+        return _File(file, owned=True)
+    except BaseException:
+        file.close()
+        raise
 
 
 def check_crc(what: str, stored: int, computed: int) -> None:

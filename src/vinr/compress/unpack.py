@@ -12,8 +12,7 @@ A tensor over time may be predicted, each step of time by the step before::
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Final
 
@@ -108,15 +107,17 @@ class Layout:
     records: tuple[Record, ...]
     models: tuple[SymbolModel, ...]
 
-    @cached_property
-    def _uses(self) -> list[list[ArrayKey]]:
-        uses: list[list[ArrayKey]] = [[] for _ in self.models]
+    _uses: tuple[list[ArrayKey], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Sort the arrays by their models."""
+        uses: tuple[list[ArrayKey], ...] = tuple([] for _ in self.models)
         for number, record in enumerate(self.records):
             if not record.tensor.per_frame:
                 uses[record.model].append((number, False))
                 if record.second_model is not None:
                     uses[record.second_model].append((number, True))
-        return uses
+        object.__setattr__(self, "_uses", uses)
 
     def arrays_of(self, model: int) -> list[ArrayKey]:
         """Return the arrays that ``model`` codes in the stream of WEIGHTS, in order."""

@@ -11,16 +11,16 @@ Axes: N frames of a batch, D frames of a clip, C channels, H rows, W columns.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Clip", "ClipLayout", "ClipPart", "DecodedParts"]
+from vinr.sharing import LruCache
+
+__all__ = ["Clip", "ClipLayout", "ClipPart", "keep_parts"]
 
 # Decoded clips that are kept: one, and more while they take no more than this.
 CACHED_BYTES = 256 << 20
@@ -124,35 +124,13 @@ class ClipPart:
     col: int
 
 
-class DecodedParts:
-    """The parts of clips decoded last, while nothing that decides them has changed.
+def keep_parts(parts_per_clip: int) -> LruCache[ClipPart, Tensor]:
+    """Return a cache of the frames (D, 3, H, W) of the parts decoded last.
 
     All ``parts_per_clip`` of one clip are kept, and more while they take no more than 256 MiB.
     """
+    return LruCache(parts_per_clip, max_bytes=CACHED_BYTES, num_bytes=_num_bytes)
 
-    def __init__(self, parts_per_clip: int) -> None:
-        self._least = parts_per_clip
-        self._state: object = None
-        self._kept: OrderedDict[ClipPart, tuple[Sequence[Tensor], Tensor]] = OrderedDict()
 
-    def get(
-        self, part: ClipPart, state: object, keyframes: Sequence[Tensor], decode: Callable[[], Tensor]
-    ) -> Tensor:
-        """Return the frames of ``part``, decoded again unless ``state`` and ``keyframes`` are as before.
-
-        ``keyframes`` are compared by identity: an image read anew counts as another one.
-        """
-        if state != self._state:
-            self._kept.clear()
-            self._state = state
-        used, frames_DCHW = self._kept.pop(part, ((), None))
-        same = len(used) == len(keyframes) and all(map(lambda old, new: old is new, used, keyframes))
-        if frames_DCHW is None or not same:
-            frames_DCHW = decode()
-        self._kept[part] = keyframes, frames_DCHW
-        while len(self._kept) > max(self._least, CACHED_BYTES // max(frames_DCHW.nbytes, 1)):
-            self._kept.popitem(last=False)
-        return frames_DCHW
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_least": self._least, "_state": None, "_kept": OrderedDict()}
+def _num_bytes(frames_DCHW: Tensor) -> int:
+    return frames_DCHW.nbytes

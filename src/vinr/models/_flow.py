@@ -15,9 +15,9 @@ Axes: N frames of a batch, A neighbours, C channels, H rows, W columns, T frames
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vinr.models._blocks import squash
+from vinr.sharing import LruCache
 
 __all__ = [
     "AUXILIARY_WEIGHT",
@@ -175,6 +176,23 @@ class FrameBuffer(nn.Module):
 # -- neighbours while decoding -------------------------------------------------------------------------------
 
 
+class _Values:
+    """The parameters of a module as they are now; equal to itself while none of them is changed in place.
+
+    Their memory is held, so that no other values can come to lie at the same addresses.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], cast: torch.dtype | None) -> None:
+        self._held = [parameter.untyped_storage() for parameter in parameters]
+        places = ((parameter.data_ptr(), parameter._version) for parameter in parameters)
+        self._key = cast, tuple(places)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Values) and self._key == other._key
+
+    __hash__ = None  # type: ignore[assignment]  # compared only
+
+
 def values_state(module: nn.Module) -> object:
     """Return what differs as soon as a parameter of ``module`` changed or moved, to compare for equality."""
     parameters = list(module.parameters())
@@ -182,31 +200,7 @@ def values_state(module: nn.Module) -> object:
         return object()  # changes of these are not counted: never equal
     device = parameters[0].device.type
     casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    cast = torch.get_autocast_dtype(device) if casts else None
-    return cast, tuple((parameter.data_ptr(), parameter._version) for parameter in parameters)
-
-
-class _Ring:
-    """The frames evaluated last, while nothing that decides them has changed."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._state: object = None
-        self._frames: OrderedDict[float, Evaluation] = OrderedDict()
-
-    def get(self, time: float, state: object, evaluate: Callable[[float], Evaluation]) -> Evaluation:
-        if state != self._state:
-            self._frames.clear()
-            self._state = state
-        if time not in self._frames:
-            self._frames[time] = evaluate(time)
-        self._frames.move_to_end(time)
-        if len(self._frames) > self.capacity:
-            self._frames.popitem(last=False)
-        return self._frames[time]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"capacity": self.capacity, "_state": None, "_frames": OrderedDict()}
+    return _Values(parameters, torch.get_autocast_dtype(device) if casts else None)
 
 
 @dataclass(frozen=True)
@@ -235,11 +229,11 @@ class FlowGuide:
     scale: int
     align_corners: bool
     missing: MissingNeighbour
-    ring: _Ring = field(init=False, repr=False, compare=False)
+    ring: LruCache[float, Evaluation] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         reach = max((abs(offset) for offset in self.offsets), default=0)
-        object.__setattr__(self, "ring", _Ring(2 * reach + 2))
+        object.__setattr__(self, "ring", LruCache(2 * reach + 2))
 
     def neighbour_times(self, time: float) -> list[float | None]:
         """Return the time of each neighbour of the frame at ``time``; None where there is none."""
@@ -285,7 +279,7 @@ class FlowGuide:
             return (
                 self.combine(own, self._fresh(times, own, evaluate_one))[0] if self.offsets else own.rgb_NCHW
             )
-        ring = _Ring(self.ring.capacity) if state is None else self.ring
+        ring = LruCache[float, Evaluation](self.ring.max_entries) if state is None else self.ring
         return torch.cat([self._decode_one(time, ring, state, evaluate_one) for time in times])
 
     def training_outputs(
@@ -317,14 +311,18 @@ class FlowGuide:
         )
 
     def _decode_one(
-        self, time: float, ring: _Ring, state: object, evaluate: Callable[[float], Evaluation]
+        self,
+        time: float,
+        ring: LruCache[float, Evaluation],
+        state: object,
+        evaluate: Callable[[float], Evaluation],
     ) -> Tensor:
-        own = ring.get(time, state, evaluate)
+        own = ring.get(time, lambda: evaluate(time), state)
         if not self.offsets:
             return own.rgb_NCHW
         # Without values there is nothing to decode: count what a frame costs where all come in order.
         near_times = [] if own.rgb_NCHW.is_meta else self.neighbour_times(time)
-        near = {t: ring.get(t, state, evaluate).rgb_NCHW for t in near_times if t is not None}
+        near = {t: ring.get(t, partial(evaluate, t), state).rgb_NCHW for t in near_times if t is not None}
         return self.combine(own, self._stack([time], own, near))[0]
 
     def _fresh(

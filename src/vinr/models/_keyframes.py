@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from vinr.sharing import LruCache
 from vinr.video.spec import FrameSource, VideoSpec
 from vinr.video.stills import Chroma, decode_still, encode_still
 
@@ -34,6 +34,8 @@ class Keyframes:
         Frames of ``video`` that are keyframes.
     quality, chroma
         See :func:`vinr.video.stills.encode_still`.
+
+    ``generation`` counts how often other images have come in place of those before.
     """
 
     def __init__(
@@ -43,8 +45,8 @@ class Keyframes:
         self._video, self._quality, self._chroma = video, quality, chroma
         self._coded: tuple[bytes, ...] = ()
         self._load: Callable[[int], bytes] | None = None
-        self._decoded: OrderedDict[int, Tensor] = OrderedDict()
-        self._num_cached = CACHED
+        self._decoded: LruCache[int, Tensor] = LruCache(CACHED)
+        self.generation = 0
 
     def __len__(self) -> int:
         return len(self.frame_numbers)
@@ -67,12 +69,12 @@ class Keyframes:
             images.append(encode_still(rgb_CHW, quality=self._quality, chroma=self._chroma))
         self._coded = tuple(images)
         self.attach(self._coded.__getitem__)
-        self._num_cached = len(images)
+        self._decoded = LruCache(len(images))
 
     def attach(self, load: Callable[[int], bytes]) -> None:
         """Read coded images by ``load`` (number → bytes) from now on, when they are needed."""
-        self._load, self._num_cached = load, CACHED
-        self._decoded.clear()
+        self._load, self._decoded = load, LruCache(CACHED)
+        self.generation += 1
 
     def read(self, number: int) -> Tensor:
         """Return keyframe ``number`` as uint8 rgb_CHW, on the CPU.
@@ -82,13 +84,8 @@ class Keyframes:
         BitstreamError
             If the image is damaged or of another size than the video.
         """
-        if self._load is None:
+        load = self._load
+        if load is None:
             raise ValueError("the network has no keyframes yet: code them, or attach those of a file")
-        if number in self._decoded:
-            self._decoded.move_to_end(number)
-            return self._decoded[number]
-        rgb_CHW = decode_still(self._load(number), height=self._video.height, width=self._video.width)
-        self._decoded[number] = rgb_CHW
-        if len(self._decoded) > self._num_cached:
-            self._decoded.popitem(last=False)
-        return rgb_CHW
+        height, width = self._video.height, self._video.width
+        return self._decoded.get(number, lambda: decode_still(load(number), height=height, width=width))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import partial
 from typing import Literal
 
 import torch
@@ -25,6 +25,7 @@ from vinr.errors import UsageError
 from vinr.models._blocks import ActivationName, UpsampleBlock, make_activation
 from vinr.models._encodings import EncodingOrder, EncodingPrecision, encode_position
 from vinr.models._sizing import MAX_CELLS
+from vinr.sharing import LruCache
 
 __all__ = [
     "GainName",
@@ -107,10 +108,9 @@ class GridEncoding:
         self.num_features = 4 * levels
         self._grid = grid
         self._encode = partial(encode_position, base=base, levels=levels, order=order, precision=precision)
-        self._used_PF: Tensor | None = None
+        self._used: LruCache[tuple[torch.dtype, torch.device], Tensor] = LruCache(2)
 
-    @cached_property
-    def _exact_PF(self) -> Tensor:
+    def _exact(self) -> Tensor:
         lines = [[self._encode(Fraction(place, length)) for place in range(length)] for length in self._grid]
         cells = [(*row, *column) for row in lines[0] for column in lines[1]]
         return torch.tensor(cells, dtype=torch.float64)
@@ -118,12 +118,13 @@ class GridEncoding:
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # remembers a copy, which is no graph
     def like(self, weight: Tensor) -> Tensor:
         """Return the encodings (P, 4 · levels) in the type and on the device of ``weight``."""
-        used_PF = self._used_PF
-        if used_PF is None or (used_PF.dtype, used_PF.device) != (weight.dtype, weight.device):
+
+        def make() -> Tensor:
             # What is remembered from decoding must serve fitting too.
             with torch.inference_mode(False):
-                self._used_PF = used_PF = self._exact_PF.to(weight)
-        return used_PF
+                return self._exact().to(weight.device, weight.dtype)
+
+        return self._used.get((weight.dtype, weight.device), make)
 
 
 class _Attention(nn.Module):

@@ -32,7 +32,7 @@ from torch import Tensor
 from vinr.errors import UsageError
 from vinr.models._base import IndexModel, ModelConfig
 from vinr.models._blocks import Kernel, Strides, Width, Widths, check_kernels, check_stages, make_mlp
-from vinr.models._dnerv_diverse_clips import Clip, ClipLayout, ClipPart, DecodedParts
+from vinr.models._dnerv_diverse_clips import Clip, ClipLayout, ClipPart, keep_parts
 from vinr.models._dnerv_diverse_layers import (
     ClipDecoder,
     FusionName,
@@ -133,7 +133,7 @@ class DNeRVDiverse(IndexModel):
             numbers = tuple(self.layout.keyframes)
             quality, chroma = config.keyframe_quality, config.keyframe_chroma
             self.keyframes = Keyframes(numbers, video, quality=quality, chroma=chroma)
-        self._decoded = DecodedParts(self.tile_grid.rows * self.tile_grid.cols)
+        self._decoded = keep_parts(self.tile_grid.rows * self.tile_grid.cols)
         stem_outputs = math.prod(self.stem_grid) * config.widths[0]
         self.stem = make_mlp([2 * config.levels, config.stem_hidden, stem_outputs], "gelu")
         self.pyramid = self._make_pyramid()
@@ -240,7 +240,8 @@ class DNeRVDiverse(IndexModel):
         places = [place for _, place, *_ in found]
         # Without values all at once costs the same, and is counted sooner.
         if not torch.is_grad_enabled() and not next(self.parameters()).is_meta:
-            state = values_state(self)
+            generation = 0 if self.keyframes is None else self.keyframes.generation
+            state = values_state(self), generation
             kept = zip(parts, places, strict=True)
             return torch.stack([self._decode_part(part, state)[place] for part, place in kept])
         first = {part: row * self.config.clip_length for row, part in enumerate(dict.fromkeys(parts))}
@@ -250,8 +251,7 @@ class DNeRVDiverse(IndexModel):
 
     def _decode_part(self, part: ClipPart, state: object) -> Tensor:
         """Return the frames (D, 3, H, W) of one part of a clip, decoded by itself or kept from before."""
-        images = self._read_images(part)
-        return self._decoded.get(part, state, images, lambda: self._decode_parts([part], images))
+        return self._decoded.get(part, lambda: self._decode_parts([part], self._read_images(part)), state)
 
     def _decode_parts(self, parts: Sequence[ClipPart], images: Sequence[Tensor]) -> Tensor:
         """Return the frames (N, 3, H, W) of all ``parts``; ``images`` are their keyframes, uint8 rgb_CHW."""

@@ -1,0 +1,158 @@
+"""What threads share, and what a forked child makes of it.
+
+A child has one thread: the one that forked. A lock that another thread held at that moment would never be
+released in the child, and what it guarded may be half changed. So every such lock is known here, and the
+child gets a new one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from threading import Event, Lock
+from types import TracebackType
+from typing import Any, Final, Generic, TypeVar
+from weakref import WeakSet
+
+__all__ = ["LruCache", "Shared", "SharedLock"]
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Shared:
+    """Base of objects that threads share: what they change, they change while they hold ``self._lock``.
+
+    Subclasses call ``super().__init__()`` when all else is set.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        _ALL.add(self)
+
+    def _forked(self, *, interrupted: bool) -> None:
+        """Put this object right in a forked child; ``interrupted``: another thread was changing it."""
+
+
+_ALL: Final[WeakSet[Shared]] = WeakSet()
+
+
+def _renew_locks() -> None:
+    for shared in tuple(_ALL):
+        interrupted = shared._lock.locked()
+        shared._lock = Lock()
+        shared._forked(interrupted=interrupted)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
+class SharedLock(Shared):
+    """A lock that is free in a forked child, for ``with`` statements."""
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+
+_NOT_MADE: Final[Any] = object()
+
+
+class _Job:
+    """A value that one thread makes while others may wait for it."""
+
+    def __init__(self) -> None:
+        self.done = Event()
+        self.value: Any = _NOT_MADE
+
+
+class LruCache(Shared, Generic[Key, Value]):
+    """The values used last. A value is made once, outside of any lock, by the first thread that needs it.
+
+    A thread keeps what it got, whatever is dropped meanwhile. A copy, and what is unpickled, is empty.
+
+    Parameters
+    ----------
+    max_entries
+        Values that are kept.
+    max_bytes, num_bytes
+        More are kept while all of them, each measured by ``num_bytes``, take no more than ``max_bytes``.
+    """
+
+    def __init__(
+        self, max_entries: int, *, max_bytes: int = 0, num_bytes: Callable[[Value], int] | None = None
+    ) -> None:
+        self.max_entries, self._max_bytes, self._num_bytes = max_entries, max_bytes, num_bytes
+        self._clear(None)
+        super().__init__()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _empty, (self.max_entries, self._max_bytes, self._num_bytes)
+
+    def get(self, key: Key, make: Callable[[], Value], state: object = None) -> Value:
+        """Return the value of ``key``, that of :meth:`make` unless it is kept or another thread makes it.
+
+        Values of another ``state`` than that of the last call are dropped. What ``make`` raises is raised
+        here, and in no other thread: one that waited tries for itself.
+        """
+        mine = _Job()
+        try:
+            while True:
+                with self._lock:
+                    if state != self._state:
+                        self._clear(state)
+                    if key in self._entries:
+                        self._entries.move_to_end(key)
+                        return self._entries[key]
+                    job = self._jobs.setdefault(key, mine)
+                if job is mine:
+                    mine.value = make()
+                    self._keep(key, mine)
+                    return mine.value  # type: ignore[no-any-return]
+                job.done.wait()
+                if job.value is not _NOT_MADE:
+                    return job.value  # type: ignore[no-any-return]
+        finally:
+            with self._lock:
+                if self._jobs.get(key) is mine:
+                    del self._jobs[key]
+            mine.done.set()
+
+    def _keep(self, key: Key, job: _Job) -> None:
+        with self._lock:
+            if self._jobs.get(key) is not job:
+                return  # the state has changed meanwhile
+            self._entries[key] = job.value
+            self._total += self._measure(job.value)
+            while len(self._entries) > self.max_entries and self._total > self._max_bytes:
+                _, dropped = self._entries.popitem(last=False)
+                self._total -= self._measure(dropped)
+
+    def _measure(self, value: Value) -> int:
+        return 1 if self._num_bytes is None else self._num_bytes(value)
+
+    def _clear(self, state: object) -> None:
+        self._entries: OrderedDict[Key, Value] = OrderedDict()
+        self._jobs: dict[Key, _Job] = {}
+        self._total = 0
+        self._state = state
+
+    def _forked(self, *, interrupted: bool) -> None:
+        if interrupted:
+            self._clear(None)
+        self._jobs = {}  # the threads at them are not in this process
+
+
+def _empty(
+    max_entries: int, max_bytes: int, num_bytes: Callable[[Value], int] | None
+) -> LruCache[Any, Value]:
+    return LruCache(max_entries, max_bytes=max_bytes, num_bytes=num_bytes)
