@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vinr.bitstream import Clip, Container, Header, SectionKind, SectionSize
-from vinr.device import resolve_device
+from vinr.device import exact_float32, resolve_device
 from vinr.errors import UsageError
 from vinr.networks import NetworkLoader, NetworkParts, to_uint8
 from vinr.video.spec import ColorSpec, FrameBatch, Query, Timeline, VideoSpec
@@ -230,7 +230,7 @@ class VideoDecoder:
         if self._settings is not None:
             return self._make_engine().run(network, [inside]).cpu()
         model = self._networks.model(network)
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(self._device):
             query = Query.of_frames(torch.tensor([inside], device=self._device))
             return to_uint8(model(query)).cpu()
 
@@ -240,7 +240,7 @@ class VideoDecoder:
             from vinr.engine import Engine
 
             settings = DecodeSettings() if self._settings is None else self._settings
-            open_networks = partial(NetworkLoader, self._container, self._device)
+            open_networks = partial(NetworkLoader, self._container)
             self._engine = Engine(open_networks, self._device, settings, self._notes.append)
         return self._engine
 
@@ -268,12 +268,14 @@ class VideoDecoder:
 class FrameDataset(Dataset[Tensor]):
     """The frames of a .vinr file as a torch ``Dataset`` of uint8 rgb_CHW.
 
-    The file is kept in memory as it is; each worker process decodes it by itself.
+    The file is kept in memory as it is; each worker process decodes it by itself, on ``device``. A GPU is not
+    touched before the first frame is asked for. Once a process has used one, processes forked from it cannot:
+    give the ``DataLoader`` ``multiprocessing_context="spawn"`` where ``device`` is a GPU.
     """
 
     def __init__(self, file: str | PathLike[str], *, clip: str | None = None, device: str = "cpu") -> None:
         path, name = _split_clip(fspath(file), clip)
-        with VideoDecoder(path, clip=name, device=device) as decoder:
+        with VideoDecoder(path, clip=name, device="cpu") as decoder:
             self.spec = decoder.spec
         content = Path(fspath(path)).read_bytes()  # type: ignore[arg-type]
         self._arguments: dict[str, Any] = {"file": content, "clip": name, "device": device}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from vinr.errors import UsageError
 
-__all__ = ["is_transformed", "memory_kept", "resolve_device", "use_transforms"]
+__all__ = ["exact_float32", "is_transformed", "memory_kept", "resolve_device", "use_transforms"]
 
 # Below so many pixels transforming the weights costs more than it saves. Measured: equal at 800 pixels.
 MIN_PIXELS: Final = 2048
@@ -141,3 +142,43 @@ def memory_kept(device: torch.device) -> Iterator[None]:
         for parameter, value in USUAL.items():
             library.mallopt(parameter, value)
         library.malloc_trim(0)
+
+
+class _ExactConvolutions:
+    """cuDNN's setting for float32 convolutions, "ieee" from the first that asks for it to the last."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = threading.Lock(), 0, ""
+
+    def ask(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._before = torch.backends.cudnn.conv.fp32_precision
+                torch.backends.cudnn.conv.fp32_precision = "ieee"
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                torch.backends.cudnn.conv.fp32_precision = self._before
+
+
+_exact_convolutions: Final = _ExactConvolutions()
+
+
+@contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """Let float32 convolutions on a GPU keep all digits; cuDNN otherwise rounds what they read to ten (TF32).
+
+    Matrix products keep them as it is, and on processors nothing changes. The setting is that of the whole
+    process; it is put back when the last of several threads is done.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    _exact_convolutions.ask()
+    try:
+        yield
+    finally:
+        _exact_convolutions.leave()
