@@ -12,8 +12,6 @@ import vinr
 from clips import moving_shapes, write_clip
 from vinr.config import default_model
 
-PARITY = Path(__file__).parent / "parity"
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,12 +33,6 @@ def _random_state() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_rng_state(state)
-
-
-@pytest.fixture(scope="session")
-def parity() -> Path:
-    """Folder of golden tensors from other implementations."""
-    return PARITY
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ did.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,23 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 FOLDER = Path(__file__).parent / "parity"
+# A folder with another draw of the same files: other sizes, other weights.
+OTHER_DRAW = os.environ.get("VINR_PARITY")
 
 DTYPES = [torch.float64, torch.float32]
 
 
+def golden_path(name: str) -> Path:
+    """Return where the golden file ``name`` lies: in another draw where one is given and has it."""
+    file = f"{name}.safetensors"
+    return Path(OTHER_DRAW, file) if OTHER_DRAW and Path(OTHER_DRAW, file).exists() else FOLDER / file
+
+
 class Golden:
-    """One file of golden tensors."""
+    """One file of golden tensors. Whatever a test needs to know of the network, ``config`` says."""
 
     def __init__(self, name: str) -> None:
-        with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
+        with safe_open(golden_path(name), "pt") as file:
             metadata = file.metadata()
             self.tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         self.config: dict[str, Any] = json.loads(metadata["config"])
@@ -40,6 +49,15 @@ class Golden:
             for key, value in self.tensors.items()
             if key.startswith(f"{prefix}/")
         }
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the values at stage boundaries, without ``stage/``."""
+        return list(self.below("stage"))
+
+    def kernel(self, name: str) -> int:
+        """Return the kernel size of the convolution ``name``."""
+        return self.tensors[f"weight/{name}.weight"].shape[-1]
 
     def check(self, name: str, value: Tensor) -> None:
         """Assert that ``value`` is the golden tensor ``name``, as nearly as its precision allows.

@@ -70,11 +70,11 @@ def file(fitted: Published, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- codes and values are the published ones -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", [6, 8])
+@pytest.mark.parametrize("bits", Golden("compression").config["hnerv_bits"])
 def test_writer_and_loader_reproduce_the_published_quantiser(bits: int) -> None:
     golden = Golden("compression")
     inputs = golden.below("hnerv_quantiser.input")
-    assert len(inputs) == 9
+    assert inputs
     for name, value in inputs.items():
         expected = {
             part: golden[f"hnerv_quantiser.{bits}bit.{theirs}/{name}"]

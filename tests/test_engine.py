@@ -351,7 +351,7 @@ def test_an_error_of_the_network_is_none_of_the_compiler(
 def engine_on(device: str, notes: list[str] | None = None, **settings: Any) -> Engine:
     """Return an engine that never opens a network."""
     on_note = [].append if notes is None else notes.append
-    return Engine(lambda prepare: None, torch.device(device), DecodeSettings(**settings), on_note)  # type: ignore[arg-type, return-value]
+    return Engine(lambda *_: None, torch.device(device), DecodeSettings(**settings), on_note)  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.parametrize(("error", "chosen"), [(0.02, torch.float16), (0.3, None), (float("nan"), None)])

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vinr.bitstream import Clip, Container, Header, SectionKind, SectionSize
-from vinr.device import resolve_device
+from vinr.device import exact_float32, resolve_device
 from vinr.errors import UsageError
 from vinr.networks import NetworkLoader, NetworkParts, to_uint8
 from vinr.sharing import LruCache
@@ -287,7 +287,7 @@ class VideoDecoder:
         if self._settings is not None:
             return self._make_engine().run(network, [inside]).cpu()
         model = self._networks.model(network)
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(self._device):
             query = Query.of_frames(torch.tensor([inside], device=self._device))
             return to_uint8(model(query)).cpu()
 
@@ -299,7 +299,7 @@ class VideoDecoder:
         from vinr.engine import Engine
 
         settings = DecodeSettings() if self._settings is None else self._settings
-        open_networks = partial(NetworkLoader, self._container, self._device)
+        open_networks = partial(NetworkLoader, self._container)
         return Engine(open_networks, self._device, settings, self._notes.append)
 
     def _read_timeline(self) -> Timeline:
@@ -336,11 +336,14 @@ class FrameDataset(Dataset[Tensor]):
 
     The file is kept in memory as it is; each worker process decodes it by itself, forked or spawned, before
     and after the first frame was decoded here. Threads may share a dataset.
+
+    A GPU is not touched before the first frame is asked for. Once a process has used one, processes forked
+    from it cannot: give the ``DataLoader`` ``multiprocessing_context="spawn"`` where ``device`` is a GPU.
     """
 
     def __init__(self, file: str | PathLike[str], *, clip: str | None = None, device: str = "cpu") -> None:
         path, name = _split_clip(fspath(file), clip)
-        with VideoDecoder(path, clip=name, device=device) as decoder:
+        with VideoDecoder(path, clip=name, device="cpu") as decoder:
             self.spec = decoder.spec
         content = Path(fspath(path)).read_bytes()  # type: ignore[arg-type]
         self._arguments: dict[str, Any] = {"file": content, "clip": name, "device": device}

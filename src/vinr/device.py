@@ -24,9 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
-from vinr.sharing import Shared
+from vinr.sharing import Shared, SharedLock
 
-__all__ = ["arrange_layers", "is_transformed", "memory_kept", "resolve_device", "use_transforms"]
+__all__ = [
+    "arrange_layers",
+    "exact_float32",
+    "is_transformed",
+    "memory_kept",
+    "resolve_device",
+    "use_transforms",
+]
 
 # Below so many pixels transforming the weights costs more than it saves. Measured: equal at 800 pixels.
 MIN_PIXELS: Final = 2048
@@ -207,3 +214,43 @@ class _KeptMemory(Shared):
 
 
 _MEMORY: Final = _KeptMemory()
+
+
+class _ExactConvolutions:
+    """cuDNN's setting for float32 convolutions, "ieee" from the first that asks for it to the last."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = SharedLock(), 0, ""
+
+    def ask(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._before = torch.backends.cudnn.conv.fp32_precision
+                torch.backends.cudnn.conv.fp32_precision = "ieee"
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                torch.backends.cudnn.conv.fp32_precision = self._before
+
+
+_exact_convolutions: Final = _ExactConvolutions()
+
+
+@contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """Let float32 convolutions on a GPU keep all digits; cuDNN otherwise rounds what they read to ten (TF32).
+
+    Matrix products keep them as it is, and on processors nothing changes. The setting is that of the whole
+    process; it is put back when the last of several threads is done.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    _exact_convolutions.ask()
+    try:
+        yield
+    finally:
+        _exact_convolutions.leave()

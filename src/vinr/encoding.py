@@ -301,7 +301,7 @@ class _Work:
         with segment.open(frames.spec, str(self.device)) as decoder:
             decoder.frames(index_N[:1])
             once = clock.monotonic() - started
-            meter.add(decoder.frames(index_N), frames.frames(index_N).to(self.device))
+            meter.add(decoder.frames(index_N), frames.frames(index_N))
         measured = clock.monotonic() - started - once
         return once + measured * frames.spec.num_frames / len(index_N)
 

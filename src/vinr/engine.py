@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vinr.decode_settings import DecodeSettings
-from vinr.device import arrange_layers, memory_kept
+from vinr.device import arrange_layers, exact_float32, memory_kept
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, VideoModel
 from vinr.networks import CACHED_NETWORKS, NetworkLoader, to_uint8
@@ -47,31 +47,34 @@ class Engine:
     Parameters
     ----------
     open_networks
-        Gives the networks of the file; called with what prepares each network when it is loaded.
+        Gives the networks of the file; called with the device that they are for, and with what prepares each
+        network when it is loaded.
     device
-        Where they run.
+        Where frames are computed. With ONNX Runtime networks stay on the CPU: it has a copy of its own, on a
+        GPU where it finds one.
     on_note
         Called with a line of text where something else was chosen than asked for, or chosen by measuring.
     """
 
     def __init__(
         self,
-        open_networks: Callable[[Callable[[VideoModel], None]], NetworkLoader],
+        open_networks: Callable[[torch.device, Callable[[VideoModel], None]], NetworkLoader],
         device: torch.device,
         settings: DecodeSettings,
         on_note: Callable[[str], None],
     ) -> None:
         if settings.precision == "fp16" and device.type == "cpu":
             raise UsageError("decode.precision fp16 is for GPUs, this device is cpu; take fp32, bf16 or auto")
-        self._device, self._settings, self._note = device, settings, on_note
-        self._networks = open_networks(self._prepare)
+        self._device = torch.device("cpu") if settings.backend == "onnx" else device
+        self._settings, self._note = settings, on_note
+        self._networks = open_networks(self._device, self._prepare)
         self._runners: LruCache[VideoModel, Runner] = LruCache(CACHED_NETWORKS)
         self._bytes_a_frame = 0
 
     def run(self, network: int, times: Sequence[float]) -> Tensor:
         """Return uint8 rgb_NCHW, on the device, of the frames at ``times`` of ``network``, as one batch."""
         model = self._networks.model(network)
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(self._device):
             query = Query.of_frames(torch.tensor(times, dtype=torch.float64, device=self._device))
             return to_uint8(self._runner(network, model, query)(query))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vinr.config import Preset
 from vinr.decode import to_uint8
+from vinr.device import exact_float32
 from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import VideoModel
 from vinr.video.spec import FrameSource, Query, VideoSpec
@@ -35,7 +36,7 @@ class FittedFrames:
     def frames(self, index_N: Tensor) -> Tensor:
         """Return uint8 rgb_NCHW, on the CPU."""
         device = next(self._model.parameters()).device
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(device):
             queries = [Query.of_frames(index_N[row : row + 1].to(device)) for row in range(len(index_N))]
             return torch.cat([to_uint8(self._model(query)).cpu() for query in queries])
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
+from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.fit import Event, FitResult, Interpolate, fit, ignore
 from vinr.fitted import FittedFrames, plain_fit, psnr_of_frames_db
@@ -229,7 +230,7 @@ def _encoded(model: VideoModel, encoder: nn.Module, source: FrameSource, index_N
     assert isinstance(model, HybridModel)
     assert model.latents is not None
     model.encoder = encoder.eval()
-    with torch.no_grad():
+    with torch.no_grad(), exact_float32(next(encoder.parameters()).device):
         encoded = [model.encode(source, index_N[row : row + 1]).per_frame for row in range(len(index_N))]
     model.drop_encoder()
     kept = {name: value.detach().clone() for name, value in model.latents.per_frame.items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vinr.compress import pack_tensors, quantized, unpack_fixed
 from vinr.compress.coding_noise import CodingNoise, snap_steps
-from vinr.compress.quantize import step_code, step_of
+from vinr.compress.quantize import CHANNEL_CODE_UNIT, MAX_STEP_CODE, step_code, step_of
 from vinr.config import CompressSettings, Phase
 from vinr.models import StoredTensor
 
@@ -174,3 +174,75 @@ def test_snapped_steps_are_steps_of_the_format(step: float, by_channel: bool) ->
         assert step_of(step_code(snapped, unit)) == snapped
         assert snapped == pytest.approx(step, rel=1 / 8 if by_channel else 1 / 128)
         assert not up or snapped >= step
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("by_channel", [False, True])
+@pytest.mark.parametrize("up", [False, True])
+def test_steps_of_the_format_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, by_channel: bool, up: bool, dtype: torch.dtype
+) -> None:
+    """All codes, where powers of two come out one digit too large, as they may on a GPU."""
+    for name in ("ldexp", "pow", "exp2"):
+        exact = getattr(torch, name)
+        monkeypatch.setattr(
+            torch, name, lambda *values, exact=exact: exact(*values).nextafter(torch.tensor(torch.inf))
+        )
+    unit = CHANNEL_CODE_UNIT if by_channel else 1
+    codes = range(0, MAX_STEP_CODE + 1, unit)
+    step_S = torch.tensor([step_of(code) for code in codes], dtype=dtype)
+    snapped_S = snap_steps(step_S, by_channel=by_channel, up=up)
+    assert torch.equal(snapped_S, step_S)
+    assert [step_code(step, unit) for step in snapped_S.tolist()] == list(codes)
+
+
+def test_steps_beyond_the_format_become_its_outermost() -> None:
+    step_S = torch.tensor([0.0, 1e-38, 1e38])
+    expected_S = torch.tensor([step_of(0), step_of(0), step_of(MAX_STEP_CODE)])
+    assert torch.equal(snap_steps(step_S), expected_S)
+    assert torch.equal(snap_steps(step_S, up=True), expected_S)
+
+
+@pytest.mark.parametrize("prior", ["laplace", "gaussian", "factorized"])
+def test_prices_are_exact_under_mixed_precision(prior: str) -> None:
+    stored = network()
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(3)
+        noise = coding(stored, quantization="entropy", prior=prior, initial_bits=7)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            seen, num_bits = noise(values_of(stored))
+        assert num_bits is not None
+        assert noise.log_step is not None
+        slopes = torch.autograd.grad(num_bits, [noise.log_step, stored["conv.weight"].value])
+        found.append([num_bits.detach(), *slopes, *seen.values()])
+    for exact, mixed in zip(*found, strict=True):
+        assert torch.equal(exact, mixed)
+
+
+@pytest.mark.parametrize("scales", ["tensor", "channel"])
+def test_every_number_is_divided_by_its_own_step(scales: str) -> None:
+    stored = network()
+    noise = coding(stored, CompressSettings(weight_scales=scales), quantization="entropy")
+    seen, _ = noise(values_of(stored))
+    for name, step_R in noise.steps().items():
+        value = stored[name].value.detach()
+        step = step_R.view(-1, *[1] * (value.ndim - 1))
+        assert torch.equal(seen[name].detach(), (value / step).round() * step)
+        assert (len(step_R) > 1) == (scales == "channel" and name.endswith("weight"))
+
+
+@pytest.mark.parametrize("prior", ["laplace", "gaussian"])
+def test_gradients_of_steps_keep_their_digits(monkeypatch: pytest.MonkeyPatch, prior: str) -> None:
+    """A step gathers the gradients of all its numbers; added one after another they would lose digits."""
+    weight, noise_E = torch.randn(64, 5000), torch.rand(320_000)
+    monkeypatch.setattr(torch, "rand_like", lambda value: noise_E.to(value))
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        stored = {"body.weight": StoredTensor(weight.to(dtype), "weight")}
+        noise = coding(stored, quantization="entropy", prior=prior).to(dtype)
+        _, num_bits = noise(values_of(stored))
+        assert noise.log_step is not None
+        assert num_bits is not None
+        found += torch.autograd.grad(num_bits, noise.log_step)
+    torch.testing.assert_close(found[0].double(), found[1], rtol=2e-6, atol=0)

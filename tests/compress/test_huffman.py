@@ -28,8 +28,9 @@ def test_bits_of_the_reference() -> None:
 
 
 def test_tensors_of_the_reference_share_the_bits() -> None:
-    parts = GOLDEN.below("hnerv_quantiser.8bit.codes")
-    parts["embedding"] = GOLDEN["hnerv_quantiser.6bit.codes/embedding"]
+    embedding_bits, bits = sorted(GOLDEN.config["hnerv_bits"])
+    parts = GOLDEN.below(f"hnerv_quantiser.{bits}bit.codes")
+    parts["embedding"] = GOLDEN[f"hnerv_quantiser.{embedding_bits}bit.codes/embedding"]
     symbols = {name: part.numpy().astype(np.int32) for name, part in parts.items()}
     by_tensor = joint_code_bits(symbols)
     assert by_tensor.keys() == parts.keys()

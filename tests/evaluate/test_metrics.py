@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
+from golden_tensors import golden_path
 from vinr.errors import InputError
 from vinr.evaluate import (
     ClipQuality,
@@ -34,7 +34,7 @@ from vinr.evaluate.metrics import YuvPsnrMeter, yuv_psnr_611_db
 from vinr.fit.losses import mse_per_frame, psnr_from_mse_db, ssim_per_frame
 from vinr.video.spec import ColorSpec, VideoSpec
 
-FIXTURE = Path(__file__).parents[1] / "parity" / "losses_metrics.safetensors"
+FIXTURE = golden_path("losses_metrics")
 DTYPES = (torch.float32, torch.float64)
 
 
@@ -99,11 +99,10 @@ def test_fixture(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dnerv_diverse_psnr_is_the_clamped_mean_over_kept_frames(dtype: torch.dtype) -> None:
     prediction_NCHW, target_NCHW = load_pair("small", dtype)
-    prediction_NCHW = torch.stack(
-        [prediction_NCHW[0], prediction_NCHW[0].flip(-1)]
-    )  # frames 0 and 2 of the clip
-    target_NCHW = torch.stack([target_NCHW[0], target_NCHW[1].flip(-1)])
     with safe_open(FIXTURE, framework="pt") as file:
+        kept = file.get_tensor("input/clip.frame_mask")[0].bool()
+        prediction_NCHW = torch.stack([*prediction_NCHW, prediction_NCHW[0].flip(-1)])[kept]
+        target_NCHW = torch.stack([*target_NCHW, target_NCHW[1].flip(-1)])[kept]
         expected = file.get_tensor("metric/dnerv_diverse_psnr/clip")
     mse_N = mse_per_frame(prediction_NCHW, target_NCHW)
     value = psnr_from_mse_db(mse_N, epsilon=0).clamp(0, 50).mean()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +11,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
+from golden_tensors import golden_path
 from vinr.config import FitSettings
 from vinr.errors import UsageError
 from vinr.fit.losses import FUSIONS, build_loss, list_losses
 
-FIXTURE = Path(__file__).parents[1] / "parity" / "losses_metrics.safetensors"
+FIXTURE = golden_path("losses_metrics")
 DTYPES = (torch.float32, torch.float64)
 
 # The fixture's names as weights. The 60 of Boosting-NeRV multiplies all but the frequency term.

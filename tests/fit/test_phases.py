@@ -15,9 +15,10 @@ from fit.test_loop import interrupt_after, tiny, weights_of
 from vinr.compress import pack_tensors, quantized
 from vinr.config import FitSettings, Phase, Schedule
 from vinr.decode import to_uint8
+from vinr.errors import UsageError
 from vinr.fit import FitResult, RoundDone, fit
 from vinr.fit.phases import moment_at, schedule_of
-from vinr.models import list_models
+from vinr.models import HybridModel, get_model, list_models
 from vinr.pack import FittedSegment
 from vinr.video.spec import Query
 
@@ -166,3 +167,15 @@ def test_a_fit_resumes_in_any_phase(model: str, rounds: int, clip: MemoryClip, t
         assert torch.equal(value, expected[name]), name
     for name, step in resumed.steps.items():
         assert torch.equal(step, whole.steps[name]), name
+
+
+@pytest.mark.parametrize(
+    "model", [name for name in list_models() if not issubclass(get_model(name), HybridModel)]
+)
+def test_models_without_latents_cannot_train_them_alone(model: str, clip: MemoryClip) -> None:
+    phases = 'fit.phases=[{share = 0.2}, {share = 0.2, trains = "latents"}]'
+    seen: list[object] = []
+    message = rf'^fit.phases\[1\] has trains = "latents", and {model} has no latents; take trains = "all", '
+    with pytest.raises(UsageError, match=message):
+        fit(clip, tiny(model, clip, phases), on_event=seen.append)
+    assert not seen

@@ -3,33 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from safetensors import safe_open
 
+from golden_tensors import Golden
 from vinr.config import Schedule
 from vinr.fit.schedules import learning_rate_multiplier
 
-FIXTURE = Path(__file__).parents[1] / "parity" / "learning_rate.safetensors"
-EPOCHS, FRAMES = 300, 132
-UPDATES = EPOCHS * FRAMES
+GOLDEN = Golden("learning_rate")
+EPOCHS, FRAMES = GOLDEN.config["epochs"], GOLDEN.config["num_frames"]
+UPDATES_PER_EPOCH = GOLDEN.config["iterations_per_epoch"]
+UPDATES = EPOCHS * UPDATES_PER_EPOCH
 
-NERV = Schedule(warmup=0.2, warmup_start=0.1, final=0)
-HNERV = Schedule(warmup=0.1, warmup_start=0.1, final=0)
-HNERV_HYBRID = Schedule(warmup=0.1, warmup_start=0.1, final=0.05, decay="power", power=2)
-BOOST_COMPRESSION = Schedule(warmup=0, final=0)
-# Rates 2e-5 … 2e-3 … 2e-5; the cosine is not shifted by the warm-up.
-HINERV = Schedule(warmup=0.1, warmup_start=0.01, final=0.01, decay_from="start")
-HINERV_FINE_TUNING = Schedule(warmup=0, final=0.01)
+
+def cosine(name: str) -> Schedule:
+    """Return ``cosine_u_1_m``: a straight warm-up from m over the share u, then a cosine to zero."""
+    warmup, power, start = map(float, GOLDEN.config[name].split("_")[1:])
+    assert power == 1
+    return Schedule(warmup=warmup, warmup_start=start, final=0)
+
+
+def hybrid(name: str) -> Schedule:
+    """Return ``hnerv_hybrid_u_1_g_m_f``: the same warm-up, then down to f by the power g."""
+    warmup, power, decay, start, final = map(float, name.split("_")[2:])
+    assert power == 1
+    return Schedule(warmup=warmup, warmup_start=start, final=final, decay="power", power=decay)
+
+
+def nerv(warmup: float) -> Schedule:
+    return Schedule(warmup=warmup, warmup_start=0.1, final=0)
+
+
+NERV = nerv(GOLDEN.config["nerv_warmup_epochs"] / EPOCHS)
+(HYBRID,) = [name for name in GOLDEN.below("multiplier") if name.startswith("hnerv_hybrid_")]
+# The cosine is not shifted by the warm-up.
+RATES = GOLDEN.config["hinerv"]
+HINERV = Schedule(
+    warmup=RATES["warmup_epochs"] / EPOCHS,
+    warmup_start=RATES["warmup_lr"] / RATES["lr"],
+    final=RATES["min_lr"] / RATES["lr"],
+    decay_from="start",
+)
+HINERV_FINE_TUNING = Schedule(warmup=0, final=RATES["min_lr"] / RATES["lr"])
 
 
 def load(key: str) -> list[float]:
-    with safe_open(FIXTURE, framework="pt") as file:
-        values: list[float] = file.get_tensor(key).tolist()
+    values: list[float] = GOLDEN[key].tolist()
     return values
 
 
@@ -51,29 +73,31 @@ def one_behind(key: str = "update_index", num_updates: int = UPDATES) -> list[fl
 FAMILIES: dict[str, tuple[Schedule, Callable[[], list[float]]]] = {
     "nerv": (NERV, by_epoch),
     "nerv_batch2": (NERV, lambda: by_epoch("batch2.")),
-    "enerv": (NERV, by_update),
+    "enerv": (nerv(GOLDEN.config["enerv_warmup"]), by_update),
     "ffnerv": (NERV, by_epoch),
     "dnerv_diff": (NERV, by_update),
     "dnerv_diverse": (NERV, by_epoch),
-    "hnerv": (HNERV, by_epoch),
-    "boost": (HNERV, by_epoch),
-    "hnerv_hybrid_0.1_1_2_0.1_0.05": (HNERV_HYBRID, by_epoch),
-    "boost_compression": (BOOST_COMPRESSION, by_epoch),
+    "hnerv": (cosine("hnerv_schedule"), by_epoch),
+    "boost": (cosine("boost_schedule"), by_epoch),
+    HYBRID: (hybrid(HYBRID), by_epoch),
+    "boost_compression": (cosine("boost_compression_schedule"), by_epoch),
     "hinerv": (HINERV, one_behind),
 }
 
 # Absolute rates of HiNeRV's three stages: schedule, full rate, updates.
 HINERV_STAGES = {
-    "main": (HINERV, 2e-3, UPDATES),
-    "prune": (HINERV_FINE_TUNING, 2e-3, 60 * FRAMES),
-    "quant": (HINERV_FINE_TUNING, 2e-4, 30 * FRAMES),
+    "main": (HINERV, RATES["lr"], UPDATES),
+    "prune": (HINERV_FINE_TUNING, RATES["lr"], RATES["prune_epochs"] * UPDATES_PER_EPOCH),
+    "quant": (
+        HINERV_FINE_TUNING,
+        RATES["lr"] * RATES["quant_lr_scale"],
+        RATES["quant_epochs"] * UPDATES_PER_EPOCH,
+    ),
 }
 
 
 def test_every_family_of_the_fixture_is_checked() -> None:
-    with safe_open(FIXTURE, framework="pt") as file:
-        names = {key.removeprefix("multiplier/") for key in file.keys() if key.startswith("multiplier/")}  # noqa: SIM118
-    assert names == set(FAMILIES)
+    assert GOLDEN.below("multiplier").keys() == FAMILIES.keys()
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

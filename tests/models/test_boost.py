@@ -203,6 +203,25 @@ def test_blocks_of_each_stage() -> None:
     assert shapes == [(72, 8), (24, 8), (20, 6), (5, 5), (16, 5), (4, 4)]
 
 
+def test_all_blocks_of_the_first_stage_of_enerv_boost_convolve_twice() -> None:
+    """A further block goes through a quarter of its channels too, without an activation between."""
+    model = ENeRVBoost(
+        ENeRVBoostConfig(strides=(3, 2), widths=(8, 12, 6), depths=(3, 2)), VideoSpec(2, 12, 18)
+    )
+    shapes = [[tuple(c.weight.shape) for c in convolutions(block.upsample)] for block in model.decoder.blocks]
+    further = [(3, 12, 3, 3), (12, 3, 3, 3)]
+    assert shapes == [[(18, 8, 3, 3), (12, 2, 3, 3)], further, further, [(24, 12, 3, 3)], [(6, 6, 3, 3)]]
+    upsample = model.decoder.blocks[1].upsample
+    feature_NCHW = torch.randn(1, 12, 6, 9)
+    expected_NCHW = torch.sin(upsample.conv2(upsample.conv1(feature_NCHW)))
+    assert torch.equal(upsample(feature_NCHW), expected_NCHW)
+    assert model(Query.of_frames(torch.arange(2))).shape == (2, 3, 12, 18)
+
+
+def convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    return [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+
+
 def test_latents_are_kept_within_their_share() -> None:
     video = VideoSpec(3000, 1080, 1920)
     assert check_latent_share(HNeRVBoost, video, width=40.0).embedding_channels < 16

@@ -1,4 +1,4 @@
-"""The boosted models against the tensors of the reference implementation."""
+"""The boosted models against golden tensors; NeRV-Boost's are made by ``parity/make_nerv_boost.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from golden_tensors import DTYPES, Golden, record_outputs
 from model_checks import check_stages, golden_settings, golden_video
@@ -15,6 +15,7 @@ from vinr.models import VideoModel
 from vinr.models._stored import Latents
 from vinr.models.enerv_boost import ENeRVBoost
 from vinr.models.hnerv_boost import HNeRVBoost
+from vinr.models.nerv_boost import NeRVBoost
 from vinr.video.spec import Query
 
 
@@ -35,12 +36,12 @@ def own_names(weights: dict[str, Tensor], depths: list[int], stems: int) -> dict
         name = re.sub(r"(blocks\.\d+)\.(conv\d?\.)", r"\1.upsample.\2", name)
         name = re.sub(r"transformer(\d)", lambda m: f"transformers.{int(m[1]) - 1}", name)
         name = name.replace("feed_forward.", "").replace("to_conv", "to_channels")
-        chain = r"(condition|time_content|spatial_tokens|to_channels|scale|shift)\.conv(\d)"
+        chain = r"(stem|condition|time_content|spatial_tokens|to_channels|scale|shift)\.conv(\d)"
         name = re.sub(chain, lambda m: f"{m[1]}.{2 * int(m[2]) - 2}", name)
         name = re.sub(r"^condition", "decoder.condition", name)
         name = re.sub(r"encoder\.stage(\d+)", lambda m: f"encoder.stages.{int(m[1]) - 1}", name)
         name = re.sub(r"(stages\.\d+)\.block(\d+)", lambda m: f"{m[1]}.blocks.{int(m[2]) - 1}", name)
-        linear = re.search(r"(condition|scale|shift|time_content|spatial_tokens|to_channels)\.\d", name)
+        linear = re.search(r"(stem|condition|scale|shift|time_content|spatial_tokens|to_channels)\.\d", name)
         named[name] = value.flatten(1) if linear and value.ndim == 4 else value
     return named
 
@@ -51,12 +52,35 @@ def build(golden: Golden, cls: type[VideoModel], dtype: torch.dtype, settings: d
     config = cls.Config(
         **golden_settings(golden, *same, strides="decoder_strides", depths="blocks_per_stage"),
         kernel_max=min(given["kernel_max"], given["kernel_cap"]),
+        head_kernel=golden.kernel("head.conv"),
         **settings,
     )
     model = cls(config, golden_video(golden))
     stems = 1 if cls is HNeRVBoost else 0
     model.load_state_dict(own_names(golden.below("weight"), given["blocks_per_stage"], stems))
     return model.to(dtype)
+
+
+def recorded(golden: Golden, model: VideoModel) -> dict[str, Tensor]:
+    """Return where what the parts of a network put out will appear, by the names of golden stages."""
+    decoder, stems = model.decoder, 1 if isinstance(model, HNeRVBoost) else 0
+    modules: dict[str, nn.Module] = {"condition": decoder.condition, "head": decoder.head}
+    named = [("stem", decoder.blocks[0])] if stems else []
+    for stage, count in enumerate(golden.config["blocks_per_stage"]):
+        first = stems + sum(golden.config["blocks_per_stage"][:stage])
+        named += [(f"stage{stage + 1}.block{n + 1}", decoder.blocks[first + n]) for n in range(count)]
+    for name, block in named:
+        modules |= {
+            f"decoder.{name}": block,
+            f"decoder.{name}.activation": block.upsample,
+            f"decoder.{name}.conv": getattr(block.upsample, "conv", block),
+        }
+    if isinstance(model, HNeRVBoost):
+        modules |= {f"encoder.stage{n}": stage for n, stage in enumerate(model.encoder.stages, 1)}
+    if isinstance(model, ENeRVBoost):
+        modules |= {f"transformer{n}": transformer for n, transformer in enumerate(model.transformers, 1)}
+        modules["time_content"] = model.time_content
+    return record_outputs({name: module for name, module in modules.items() if name in golden.stages})
 
 
 def check(golden: Golden, seen: dict[str, Tensor], frames: Tensor) -> None:
@@ -74,19 +98,7 @@ def test_every_stage_of_hnerv_boost_matches(dtype: torch.dtype) -> None:
     given = golden.config
     settings = {name: given[name] for name in ("encoder_strides", "encoder_width", "embedding_channels")}
     model = build(golden, HNeRVBoost, dtype, settings)
-    decoder = model.decoder
-    blocks = {"stem": 0, "stage1.block1": 1, "stage2.block1": 2, "stage2.block2": 3}
-    blocks |= {"stage3.block1": 4, "stage3.block2": 5}
-    seen = record_outputs(
-        {f"decoder.{name}": decoder.blocks[number] for name, number in blocks.items()}
-        | {f"encoder.stage{n}": model.encoder.stages[n - 1] for n in (1, 2)}
-        | {
-            "decoder.stem.conv": decoder.blocks[0].upsample.conv,
-            "decoder.stage2.block1.activation": decoder.blocks[2].upsample,
-            "condition": decoder.condition,
-            "head": decoder.head,
-        }
-    )
+    seen = recorded(golden, model)
     index_N = golden["input/frame_index"]
     seen["embedding"] = model.encoder(golden["input/frames"].to(dtype))
     frames = model.decode(Query.of_frames(index_N), Latents({"embedding": seen["embedding"]}))
@@ -101,18 +113,22 @@ def test_every_stage_of_enerv_boost_matches(dtype: torch.dtype) -> None:
     same = ("token_width", "feed_forward_width", "heads", "head_channels", "stem_height", "stem_width")
     settings = {name: given[name] for name in same} | {"content_width": 2 * given["token_width"]}
     model = build(golden, ENeRVBoost, dtype, settings)
-    decoder = model.decoder
-    blocks = {"stage1.block1": 0, "stage2.block1": 1, "stage3.block1": 2, "stage3.block2": 3}
-    seen = record_outputs(
-        {f"decoder.{name}": decoder.blocks[number] for name, number in blocks.items()}
-        | {f"transformer{n + 1}": transformer for n, transformer in enumerate(model.transformers)}
-        | {
-            "condition": decoder.condition,
-            "head": decoder.head,
-            "time_content": model.time_content,
-        }
-    )
-    decoder.register_forward_pre_hook(lambda _module, inputs: seen.__setitem__("to_conv", inputs[0]))
+    seen = recorded(golden, model)
+    model.decoder.register_forward_pre_hook(lambda _module, inputs: seen.__setitem__("to_conv", inputs[0]))
+    index_N = golden["input/frame_index"]
+    frames = model(Query.of_frames(index_N))
+    seen["position_encoding"] = model.encoding(index_N).to(dtype)
+    check(golden, seen, frames)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_stage_of_nerv_boost_matches(dtype: torch.dtype) -> None:
+    golden = Golden("nerv_boost")
+    given = golden.config
+    settings = {name: given[name] for name in ("stem_height", "stem_width")}
+    model = build(golden, NeRVBoost, dtype, settings | {"stem_widths": [given["stem_hidden"]]})
+    seen = recorded(golden, model)
+    model.decoder.register_forward_pre_hook(lambda _module, inputs: seen.__setitem__("stem", inputs[0]))
     index_N = golden["input/frame_index"]
     frames = model(Query.of_frames(index_N))
     seen["position_encoding"] = model.encoding(index_N).to(dtype)

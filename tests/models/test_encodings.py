@@ -36,14 +36,17 @@ def test_repeats_the_roundings_of_published_models(
 ) -> None:
     golden = Golden("position_encoding")
     order, levels, _ = name.split(".")
-    encoding = TimeEncoding(132, 1.25, int(levels.removesuffix("levels")), order, time_norm, precision)
+    num_frames, base = golden.config["num_frames"], golden.config["base"]
+    num_levels = int(levels.removesuffix("levels"))
+    encoding = TimeEncoding(num_frames, base, num_levels, order, time_norm, precision)
     ours = encoding(golden["input/frame_index"])
     assert (ours - golden[f"encoding/{name}"]).abs().max() <= 1e-6
 
 
 def test_bases_are_those_of_the_reference_bit_by_bit() -> None:
-    bases = torch.tensor(float32_bases(1.25, 80), dtype=torch.float64)
-    assert torch.equal(bases.float(), Golden("position_encoding")["bases/blocks.80levels"])
+    golden = Golden("position_encoding")
+    bases = torch.tensor(float32_bases(golden.config["base"], 80), dtype=torch.float64)
+    assert torch.equal(bases.float(), golden["bases/blocks.80levels"])
     assert torch.equal(bases, bases.float().double())
 
 

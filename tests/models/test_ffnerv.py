@@ -85,8 +85,9 @@ def test_every_stage_matches(name: str, dtype: torch.dtype) -> None:
     flow_NCHW = torch.nn.functional.interpolate(
         own.flow_NCHW[:1, : 2 * num_near], size, mode="bilinear", align_corners=False
     )
-    flow_ACHW = 4 * flow_NCHW.view(num_near, 2, *size)
-    seen["warped_neighbours"] = warp(near_NACHW[0], flow_ACHW, align_corners=False)[:2]
+    _, scale = flow_stage(model.config.strides)
+    flow_ACHW = scale * flow_NCHW.view(num_near, 2, *size)
+    seen["warped_neighbours"] = warp(near_NACHW[0], flow_ACHW, align_corners=False)
     check_stages(golden, seen)
     golden.check("output/independent_frames", own.rgb_NCHW)
     final_NCHW, aggregated_NCHW = model.guide.combine(own, near_NACHW)
@@ -122,8 +123,10 @@ def test_half_precision_neighbours_match(name: str) -> None:
 
 def test_quantised_numbers_match() -> None:
     golden = Golden("ffnerv_compact")
+    bits = golden.config["bits"]
     for key, codes in golden.below("quantised_codes").items():
-        assert torch.equal(tanh_floor(golden[f"weight/{key}"].double(), 8) * 127, codes.double()), key
+        value = tanh_floor(golden[f"weight/{key}"].double(), bits) * (2 ** (bits - 1) - 1)
+        assert torch.equal(value, codes.double()), key
 
 
 def test_the_cut_has_the_gradient_of_tanh() -> None:

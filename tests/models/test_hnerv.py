@@ -31,7 +31,10 @@ STRIDES = (5, 4, 4, 2, 2)
 
 
 def own_name(name: str) -> str:
-    """Return our name of a golden weight: stages and blocks count from 0, the decoder has no prefix."""
+    """Return our name of a golden weight: stages and blocks count from 0, the decoder has no prefix.
+
+    Decoders of the golden networks have one block a stage.
+    """
     name = re.sub(r"encoder\.stage(\d+)", lambda m: f"encoder.stages.{int(m[1]) - 1}", name)
     name = re.sub(r"\.block(\d+)", lambda m: f".blocks.{int(m[1]) - 1}", name)
     name = re.sub(r"decoder\.stage(\d+)", lambda m: f"blocks.{int(m[1]) - 1}", name)
@@ -45,6 +48,7 @@ def golden() -> Golden:
 
 def build(golden: Golden, dtype: torch.dtype) -> HNeRV:
     same = ("encoder_strides", "widths", "embedding_channels", "encoder_width", "kernel_min", "kernel_max")
+    same += ("blocks_per_stage", "activation", "output")
     config = HNeRVConfig(**golden_settings(golden, *same, strides="decoder_strides"))
     model = HNeRV(config, golden_video(golden))
     model.load_state_dict({own_name(name): value for name, value in golden.below("weight").items()})
@@ -55,8 +59,8 @@ def build(golden: Golden, dtype: torch.dtype) -> HNeRV:
 def test_every_stage_matches(golden: Golden, dtype: torch.dtype) -> None:
     model = build(golden, dtype)
     seen = record_outputs(
-        {f"encoder.stage{n}": model.encoder.stages[n - 1] for n in (1, 2)}
-        | {f"decoder.stage{n}": model.blocks[n - 1] for n in (1, 2, 3)}
+        {f"encoder.stage{n}": stage for n, stage in enumerate(model.encoder.stages[:-1], 1)}
+        | {f"decoder.stage{n}": block for n, block in enumerate(model.blocks, 1)}
         | {"decoder.stem": model.stem, "head": model.head}
     )
     seen["embedding"] = model.encoder(golden["input/frames"].to(dtype))

@@ -36,7 +36,8 @@ def own_name(name: str) -> str:
 
 def build(golden: Golden, dtype: torch.dtype, **settings: object) -> NeRV:
     same = ("strides", "base", "levels", "stem_height", "stem_width", "activation", "output")
-    model = NeRV(NeRVConfig(**golden_settings(golden, *same), **settings), golden_video(golden))
+    config = NeRVConfig(**golden_settings(golden, *same), head_kernel=golden.kernel("head.conv"), **settings)
+    model = NeRV(config, golden_video(golden))
     weights = {own_name(name): value for name, value in golden.below("weight").items()}
     # A 1×1 convolution on one pixel is a linear layer.
     weights["stem.0.weight"] = weights["stem.0.weight"].flatten(1)
@@ -46,9 +47,13 @@ def build(golden: Golden, dtype: torch.dtype, **settings: object) -> NeRV:
 
 def original(dtype: torch.dtype) -> tuple[Golden, NeRV]:
     golden = Golden("nerv")
-    widths = [10, 16, 8, 6]  # int(10 · 1.6), then halved, not below 6
-    settings = {"widths": widths, "stem_widths": [24], "head_kernel": 1, "encoding_order": "interleaved"}
-    return golden, build(golden, dtype, **settings)
+    given = golden.config
+    widths = [given["stem_channels"], int(given["stem_channels"] * given["expansion"])]
+    for stride in given["strides"][1:]:
+        reduced = widths[-1] // given["reduction"] if stride > 1 else widths[-1]
+        widths.append(max(reduced, given["lower_width"]))
+    settings = {"stem_widths": [given["stem_hidden"]], "encoding_order": "interleaved"}
+    return golden, build(golden, dtype, widths=widths, **settings)
 
 
 def baseline(dtype: torch.dtype) -> tuple[Golden, NeRV]:
@@ -65,7 +70,7 @@ BUILDERS = pytest.mark.parametrize("make", [original, baseline])
 def test_every_stage_matches(make: Builder, dtype: torch.dtype) -> None:
     golden, model = make(dtype)
     seen = record_outputs(
-        {f"decoder.stage{n}": model.blocks[n - 1] for n in (1, 2, 3)} | {"head": model.head}
+        {f"decoder.stage{n}": block for n, block in enumerate(model.blocks, 1)} | {"head": model.head}
         | {"stem": model.stem}
     )  # fmt: skip
     index_N = golden["input/frame_index"]

@@ -20,6 +20,7 @@ from vinr.bitstream import ContainerWriter
 from vinr.compress import ComponentSize, pack_tensors
 from vinr.config import CompressSettings, Phase, Preset
 from vinr.decode import VideoDecoder
+from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.evaluate.metrics import ClipQuality, compare_sources, psnr_per_frame_db
 from vinr.fit import Event, FitResult, ignore
@@ -92,7 +93,7 @@ def float_psnr_db(model: VideoModel, frames: FrameSource) -> float:
     """Return the mean of frame PSNRs of the unquantised model, float output, as the papers report it."""
     device = next(model.parameters()).device
     values = []
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32(device):
         for index in range(frames.spec.num_frames):
             index_N = torch.tensor([index])
             target_NCHW = frames.frames(index_N).to(device) / 255

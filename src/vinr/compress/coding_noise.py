@@ -9,7 +9,7 @@
 Sources: Quant-Noise as in HiNeRV (Kwan et al., 2023), supplement; learned steps against a rate as in C-NeRV
 (Gomes et al., CVPR 2023), without its shift: symbols are multiples of the step, so that zero stays zero.
 
-Axes: E elements of all tensors that are coded, one after another; S steps.
+Axes: E elements of all tensors that are coded, one after another; T tensors; S steps; R rows of a tensor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vinr.compress.priors import make_prior
 from vinr.compress.prune import prune_masks
-from vinr.compress.quantize import CHANNEL_CODE_UNIT, MANTISSA_BITS
+from vinr.compress.quantize import CHANNEL_CODE_UNIT, MANTISSA_BITS, MAX_STEP_CODE, step_of
 from vinr.compress.roles import bits_of, is_channelwise
 from vinr.config import CompressSettings, Phase
 from vinr.models import StoredTensor
@@ -35,18 +35,38 @@ NOISE_SHARE = 0.9
 STEP_SPEED = 10.0
 # log2 of √(2πe): entropy of a bell of deviation 1 in steps of 1.
 BELL_BITS = 0.5 * math.log2(2 * math.pi * math.e)
+# Of each float type: an integer as wide, the digits of its mantissa, and the bias of its exponent.
+FLOAT_LAYOUTS = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
 
 
 def snap_steps(step_S: Tensor, *, by_channel: bool = False, up: bool = False) -> Tensor:
     """Return the nearest steps that a file can hold (``up``: the least that are no smaller).
 
-    Steps a channel are held to fewer digits.
+    Steps a channel are held to fewer digits. Steps beyond what the format has become its least or greatest.
     """
-    levels = 2 ** (MANTISSA_BITS + 1) // (CHANNEL_CODE_UNIT if by_channel else 1)
+    unit = CHANNEL_CODE_UNIT if by_channel else 1
+    levels = 2 ** (MANTISSA_BITS + 1) // unit
     fraction_S, exponent_S = torch.frexp(step_S)
     scaled_S = fraction_S * levels
     rounded_S = scaled_S.ceil() if up else scaled_S.round()
-    return torch.ldexp(rounded_S / levels, exponent_S)
+    snapped_S = rounded_S / levels * _power_of_two(exponent_S, step_S.dtype)
+    return snapped_S.clamp(step_of(0), step_of(MAX_STEP_CODE // unit * unit))
+
+
+def _power_of_two(exponent_S: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return 2^exponent, −100 to 100, written as the bits of a float.
+
+    ``ldexp`` multiplies by a computed power, and a GPU may get its last digit wrong. A step that is one digit
+    too large would be stored as the next larger one.
+    """
+    integer, digits, bias = FLOAT_LAYOUTS[dtype]
+    return (exponent_S.clamp(-100, 100).to(integer) + bias << digits).view(dtype)
+
+
+def _spread(value_R: Tensor, size: int) -> Tensor:
+    """Return ``size`` elements in R rows of equal length, each with its row's value."""
+    # Not by an index: its gradient on a GPU adds element after element, and in no fixed order.
+    return value_R[:, None].expand(-1, size // len(value_R)).flatten()
 
 
 def _passing(value: Tensor, rounded: Tensor) -> Tensor:
@@ -101,22 +121,25 @@ class CodingNoise(nn.Module):
             self._start_learning_steps(coded, phase)
 
     def _start_learning_steps(self, coded: Mapping[str, StoredTensor], phase: Phase) -> None:
-        starts, step_of_element, count = [], [], 0
+        starts = []
         for name, item in coded.items():
             masked = self._masked(name, item.value.detach())
             rows = masked.flatten(1) if self.by_channel[name] else masked.reshape(1, -1)
             deviation_R = rows.square().mean(1).sqrt().clamp_min(1e-8)
             starts.append(torch.log(deviation_R) + math.log(2) * (BELL_BITS - phase.initial_bits))
-            step_of_element.append(torch.arange(len(rows)).repeat_interleave(rows.shape[1]) + count)
-            count += len(rows)
         self.num_steps = [len(start) for start in starts]
         self.log_step = nn.Parameter(torch.cat(starts) / STEP_SPEED)
-        device = self.log_step.device
-        self.step_E = torch.cat(step_of_element).to(device)
-        self.prior = make_prior(phase.prior, self.sizes).to(device)
+        self.prior = make_prior(phase.prior, self.sizes).to(self.log_step.device)
 
     def forward(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Return the numbers to train with, by name, and what they cost in bits (None: not asked)."""
+        """Return the numbers to train with, by name, and what they cost in bits (None: not asked).
+
+        In float32 whatever the automatic mixed precision around: steps and prices need all digits.
+        """
+        with torch.autocast(next(iter(values.values())).device.type, enabled=False):
+            return self._coded(values)
+
+    def _coded(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         masked = {name: self._masked(name, value) for name, value in values.items()}
         if not self.names:
             return masked, None
@@ -124,7 +147,8 @@ class CodingNoise(nn.Module):
             rounded = {name: self._rounded(name, masked[name]) for name in self.names}
             return {**masked, **rounded}, None
         value_E = torch.cat([masked[name].flatten() for name in self.names])
-        step_E = self._step()[self.step_E]
+        step_T = torch.split(self._step(), self.num_steps)
+        step_E = torch.cat([_spread(step_R, size) for step_R, size in zip(step_T, self.sizes, strict=True)])
         code_E = value_E / step_E
         decoded_E = _passing(code_E, code_E.round()) * step_E
         parts = torch.split(decoded_E, self.sizes)

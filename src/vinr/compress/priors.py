@@ -35,28 +35,27 @@ class MomentPrior(nn.Module):
 
     def __init__(self, sizes: list[int], shape: Literal["laplace", "gaussian"]) -> None:
         super().__init__()
-        self.shape = shape
-        count_T = torch.tensor(sizes)
-        self.register_buffer("tensor_E", torch.repeat_interleave(torch.arange(len(sizes)), count_T), False)
-        self.register_buffer("count_T", count_T, False)
-        self.tensor_E: Tensor
-        self.count_T: Tensor
+        self.sizes, self.shape = sizes, shape
 
     def forward(self, code_E: Tensor, noisy_E: Tensor) -> Tensor:
         """Return the bits of each element of ``noisy_E``; ``code_E`` (in steps) gives the moments."""
-        offset_E = code_E - self._mean(code_E)[self.tensor_E]
+        offset_E = code_E - self._per_element(self._mean(code_E))
         distance_E = offset_E.square() if self.shape == "gaussian" else offset_E.abs()
         spread_T = self._mean(distance_E)
         if self.shape == "gaussian":
             spread_T = spread_T.clamp_min(LEAST_SPREAD**2).sqrt()
-        spread_E = spread_T.clamp_min(LEAST_SPREAD)[self.tensor_E]
+        spread_E = self._per_element(spread_T.clamp_min(LEAST_SPREAD))
         far_E = (noisy_E - code_E + offset_E).abs()
         mass = _normal_mass if self.shape == "gaussian" else _laplace_mass
         return -torch.log2(mass(far_E, spread_E).clamp_min(LEAST_PROBABILITY))
 
     def _mean(self, value_E: Tensor) -> Tensor:
-        total_T = value_E.new_zeros(len(self.count_T)).index_add(0, self.tensor_E, value_E)
-        return total_T / self.count_T
+        return torch.stack([part_E.mean() for part_E in torch.split(value_E, self.sizes)])
+
+    def _per_element(self, value_T: Tensor) -> Tensor:
+        # Not by an index: its gradient on a GPU adds element after element, and in no fixed order.
+        parts = zip(value_T.unbind(), self.sizes, strict=True)
+        return torch.cat([value.expand(size) for value, size in parts])
 
 
 def _laplace_mass(distance: Tensor, spread: Tensor) -> Tensor:

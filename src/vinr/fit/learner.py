@@ -20,12 +20,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from vinr.compress import pack_tensors
 from vinr.compress.coding_noise import CodingNoise
 from vinr.config import Phase, Preset
+from vinr.device import exact_float32
+from vinr.errors import UsageError
 from vinr.fit.checkpoint import pack_optimizer, unpack_optimizer
 from vinr.fit.optimizers import build_optimizer, set_learning_rate
 from vinr.fit.phases import Moment, schedule_of
 from vinr.fit.prepare import Outputs, build_model
 from vinr.fit.rate_control import RateControl
 from vinr.fit.schedules import learning_rate_multiplier
+from vinr.models import VideoModel
 from vinr.video.spec import FrameSource, Query
 
 __all__ = ["Learner", "TrainingOutputs"]
@@ -48,6 +51,7 @@ class Learner:
         self.preset, self.visible, self.device = preset, visible, device
         self.settings = preset.fit
         self.model = build_model(preset, visible.spec, device)
+        _check_phases(self.model, preset)
         self.outputs = Outputs(self.model)
         self.part, self.coding = -1, CodingNoise({}, None, preset.compress)
         self.control: RateControl | None = None
@@ -135,7 +139,8 @@ class Learner:
                 for parameter, value in zip(self.model.parameters(), self.average, strict=True):
                     parameter.copy_(value)
         if self.part < 0:
-            self.model.freeze(self.visible)
+            with exact_float32(self.device):
+                self.model.freeze(self.visible)
         stored = self.model.stored()
         with torch.no_grad():
             for name, item in self.coding.pruned(stored).items():
@@ -175,3 +180,13 @@ class Learner:
         self.average = [parts["average"][name].to(self.device) for name in sorted(parts["average"])]
         if self.control is not None:
             self.control.load(values["control"])
+
+
+def _check_phases(model: VideoModel, preset: Preset) -> None:
+    """Raise UsageError where a phase trains latents and the model has none."""
+    numbers = [number for number, phase in enumerate(preset.fit.phases) if phase.trains == "latents"]
+    if numbers and not model.per_frame_shapes():
+        raise UsageError(
+            f'fit.phases[{numbers[0]}] has trains = "latents", and {preset.model} has no latents; '
+            'take trains = "all", or a model with latents such as hnerv'
+        )

@@ -7,7 +7,8 @@
                                    └─────────────> end of a round: PSNR, collapse?, checkpoint
 
 A round is an epoch, or 250 steps where an epoch is longer. State is kept at the ends of good rounds only, so
-a resumed fit repeats the interrupted one bit for bit, and a collapsed one goes back to where it was good.
+a resumed fit goes on as the interrupted one would have, and a collapsed one goes back to where it was good.
+On CPUs the resumed fit repeats the other bit for bit. On GPUs sums have no fixed order: no fit repeats so.
 
 The plain fit may be followed by phases (``fit.phases``) that prepare the network for coding. They train the
 frozen network, latents included, with a fresh optimiser, and through :class:`CodingNoise`.
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
-from vinr.device import memory_kept
+from vinr.device import exact_float32, memory_kept
 from vinr.errors import FitError, UsageError
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget
@@ -117,7 +118,7 @@ def fit(
     encoder = model.encoder if keep_encoder and isinstance(model, HybridModel) else None
     saved_at = time.monotonic()
     try:
-        with memory_kept(run.device) if preset.fit.keep_memory else nullcontext():
+        with memory_kept(run.device) if preset.fit.keep_memory else nullcontext(), exact_float32(run.device):
             for event in run.rounds():
                 on_event(event)
                 if checkpoint is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:

@@ -162,7 +162,7 @@ class BoostedDecoder(nn.Module):
     embedding_channels
         Channels of the input where a first 1×1 block turns them into C0; None: the input has C0 channels.
     two_step
-        Whether the first stage upsamples in two steps, as E-NeRV does.
+        Whether all blocks of the first stage convolve in two steps, as in E-NeRV.
     """
 
     def __init__(
@@ -198,10 +198,10 @@ def _upsamplers(config: BoostConfig, two_step: bool) -> list[tuple[nn.Module, in
         before, after = config.widths[number : number + 2]
         for place in range(config.stage_depths[number]):
             block: nn.Module
-            if two_step and not found:
-                block = TwoStepBlock(before, after, stride=stride, activation=config.activation)
+            inputs, step = (before, stride) if place == 0 else (after, 1)
+            if two_step and number == 0:
+                block = TwoStepBlock(inputs, after, stride=step, activation=config.activation)
             else:
-                inputs, step = (before, stride) if place == 0 else (after, 1)
                 block = UpsampleBlock(inputs, after, stride=step, kernel=kernel, activation=config.activation)
             found.append((block, after))
     return found
