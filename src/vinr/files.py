@@ -126,19 +126,19 @@ def atomic_files(pattern: Path, count: int, *, force: bool = False) -> Iterator[
 
 
 def check_parent(target: Path) -> None:
-    """Raise :class:`OutputError` unless the folder that shall hold ``target`` exists."""
+    """Raise :class:`OutputError` if the folder of ``target`` is missing, or a link leads nowhere."""
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
-
-
-def check_target(target: Path, *, force: bool) -> None:
-    """Raise :class:`OutputError` where :func:`atomic_path` would: before the work rather than after it."""
-    check_parent(target)
     if target.is_symlink() and not target.exists():
         raise OutputError(
             f"{target}: is a symbolic link to {target.readlink()}, which does not exist; "
             "remove the link or choose another name"
         )
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Raise :class:`OutputError` where :func:`atomic_path` would: before the work rather than after it."""
+    check_parent(target)
     if target.exists() and not target.is_file():
         raise OutputError(f"{target}: exists and is no regular file; choose another name")
     if target.exists() and not force:
@@ -195,8 +195,6 @@ def _flush_all(folder: Path) -> None:
 
 
 def _check_folder(target: Path, replaceable: str, *, force: bool) -> None:
-    if target.is_symlink() and not target.exists():
-        check_target(target, force=force)
     if not target.exists():
         return
     if not target.is_dir():

@@ -168,6 +168,9 @@ class StateFolder:
         """Remove the folder: the output is whole."""
         with said_of(self.folder):
             self._clear()
+            if self.folder.is_dir():
+                first = min(path.name for path in self.folder.iterdir())
+                self._on_note(f"{self.folder}: holds {first}, which vinr did not write; the folder stays")
 
     # -- what is refused -------------------------------------------------------------------------------------
 
@@ -225,15 +228,14 @@ class StateFolder:
         """Return whether the state there is known to be of another job."""
         found = self._read_job()
         # Without a readable job.json nothing is known, and the fit compares the frames anyway.
-        return "inputs" in found and any(found.get(key) != value for key, value in self._job.items())
+        return isinstance(found.get("inputs"), list) and any(
+            found.get(key) != value for key, value in self._job.items()
+        )
 
     def _described(self) -> str:
         found = self._read_job()
-        parts = [", ".join(map(str, found["inputs"])) if isinstance(found["inputs"], list) else "?"]
-        parts += [
-            f"{key} {found[key]}" for key in ("frames", "crop", "resize") if found.get(key) != self._job[key]
-        ]
-        return ", ".join(parts)
+        edits = [key for key in ("frames", "crop", "resize") if found.get(key) != self._job[key]]
+        return ", ".join([*map(str, found["inputs"]), *(f"{key} {found.get(key)}" for key in edits)])
 
     def _is_finished(self) -> bool:
         expected = self._read_job().get("output")
@@ -264,12 +266,7 @@ class StateFolder:
         own = [path for path in self.folder.iterdir() if _is_own(path.name)]
         for path in sorted(own, key=lambda path: path.name == JOB_NAME):
             path.unlink()
-        others = sorted(path.name for path in self.folder.iterdir())
-        if keep_folder:
-            return
-        if others:
-            self._on_note(f"{self.folder}: holds {others[0]!r}, which vinr did not write; the folder stays")
-        else:
+        if not keep_folder and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _set_aside(self) -> None:
@@ -294,11 +291,13 @@ def _is_ours(folder: Path) -> bool:
     if os.name == "nt":
         return True
     owner = folder.lstat().st_uid
-    if owner == os.geteuid():
-        return True
-    # Some network file systems give all files of a user to someone else, new ones too.
-    with tempfile.TemporaryFile(dir=folder.parent) as probe:
-        return owner == os.fstat(probe.fileno()).st_uid
+    return owner == os.geteuid() or owner == _owner_of_new_files(folder.parent)
+
+
+def _owner_of_new_files(folder: Path) -> int:
+    """Return who owns a file made in ``folder``: on some network file systems, not its maker."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_uid
 
 
 def _fingerprint(content: bytes) -> dict[str, Any]:
