@@ -20,7 +20,7 @@ SOURCE = Path(vinr.__file__).parent
 # Each may use only what stands before it. Reasons: docs/data-flow.md.
 ORDER = [
     ["errors"],
-    ["settings", "temporaries", "units"],
+    ["settings", "temporaries", "units", "visible"],
     ["files"],
     ["statefolder", "tensorfile"],
     ["video"],
