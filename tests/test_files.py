@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from vinr import files
 from vinr.errors import OutputError
-from vinr.files import atomic_folder, atomic_path
+from vinr.files import atomic_files, atomic_folder, atomic_path
 
 
 def write_and_raise(target: Path, error: BaseException) -> None:
@@ -102,3 +103,245 @@ def test_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="no folder"), atomic_folder(tmp_path / "file", replaceable="*"):
         pass
+
+
+# -- links, pipes, refusals ----------------------------------------------------------------------------------
+
+
+def test_of_a_link_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    real, link = tmp_path / "real" / "a.bin", tmp_path / "link.bin"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    with pytest.raises(OutputError, match="exists already"), atomic_path(link):
+        pass
+    with atomic_path(link, force=True) as temporary:
+        assert temporary.parent == real.parent
+        temporary.write_bytes(b"new")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+    assert list(real.parent.iterdir()) == [real]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_link_to_nothing_is_refused(tmp_path: Path, force: bool) -> None:
+    link = tmp_path / "link.bin"
+    link.symlink_to(tmp_path / "none" / "a.bin")
+    with (
+        pytest.raises(OutputError, match=r"symbolic link to .* does not exist"),
+        atomic_path(link, force=force),
+    ):
+        pass
+    with (
+        pytest.raises(OutputError, match=r"symbolic link to .* does not exist"),
+        atomic_folder(link, replaceable="*", force=force),
+    ):
+        pass
+    assert link.is_symlink()
+    assert list(tmp_path.iterdir()) == [link]
+
+
+def test_of_a_link_to_a_folder_the_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(b"old")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real")
+    with atomic_folder(link, replaceable="*.png", force=True) as temporary:
+        (temporary / "b.png").write_bytes(b"new")
+    assert link.is_symlink()
+    assert [path.name for path in link.iterdir()] == ["b.png"]
+
+
+def test_what_stops_the_removal_of_a_temporary_does_not_hide_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    def write() -> None:
+        with atomic_path(tmp_path / "a"):
+            monkeypatch.setattr(Path, "unlink", refuse)
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"a: cannot be written: No space left on device"):
+        write()
+
+
+def test_folder_that_cannot_be_written_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    # A read-only folder stops nobody who is root, as tests in containers are.
+    monkeypatch.setattr(os, "open", refuse)
+    with (
+        pytest.raises(OutputError, match=r"a: cannot be written: Permission denied"),
+        atomic_path(tmp_path / "a"),
+    ):
+        pass
+
+
+# -- what killed processes leave -----------------------------------------------------------------------------
+
+
+def leftover(target: Path, token: str = "0123456789ab", suffix: str = "part") -> Path:
+    path = target.with_name(f".{target.name}.{token}.{suffix}")
+    path.write_bytes(b"half")
+    return path
+
+
+def test_temporaries_of_killed_processes_are_removed_by_the_next_write(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    for suffix in ("part", "lock"):
+        leftover(target, suffix=suffix)
+    leftover(target, "ffffffffffff")
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_temporaries_of_others_are_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    others = {
+        leftover(tmp_path / "b.bin"),
+        leftover(target, "0123456789"),
+        leftover(target, suffix="txt"),
+        tmp_path / ".vinr-0123456789ab.part",
+    }
+    (tmp_path / ".vinr-0123456789ab.part").write_bytes(b"of an older version")
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+    assert set(tmp_path.iterdir()) == {target, *others}
+
+
+def test_temporaries_that_are_in_use_are_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    with atomic_path(target, force=True) as first:
+        first.write_bytes(b"first")
+        with atomic_path(target, force=True) as second:
+            second.write_bytes(b"second")
+        assert target.read_bytes() == b"second"
+        assert first.read_bytes() == b"first"
+    assert target.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("length", [200, 240, 255])
+def test_long_names(tmp_path: Path, length: int) -> None:
+    target = tmp_path / ("é" * (length // 2) + "x" * (length % 2))
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"old")
+        left = temporary.with_name(temporary.name.replace(temporary.name.split(".")[-2], "0123456789ab"))
+    left.write_bytes(b"half")
+    with atomic_path(target, force=True) as temporary:
+        temporary.write_bytes(b"new")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    target = tmp_path / os.fsdecode(b"caf\xe9\n.bin")
+    leftover(target)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+# -- folders -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_folders_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool) -> None:
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    target = tmp_path / "frames"
+    target.mkdir()
+    (target / "a.png").write_bytes(b"old")
+    with atomic_folder(target, replaceable="*.png", force=True) as temporary:
+        (temporary / "b.png").write_bytes(b"new")
+    assert [path.name for path in target.iterdir()] == ["b.png"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_folder_set_aside_by_a_killed_process_comes_back(tmp_path: Path) -> None:
+    target = tmp_path / "frames"
+    aside = tmp_path / ".frames.0123456789ab.old"
+    aside.mkdir()
+    (aside / "a.png").write_bytes(b"old")
+    with pytest.raises(OutputError, match="exists already"), atomic_folder(target, replaceable="*.png"):
+        pass
+    assert [path.name for path in target.iterdir()] == ["a.png"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_mount_point_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    with (
+        pytest.raises(OutputError, match="mount point"),
+        atomic_folder(tmp_path / "out", replaceable="*.png", force=True),
+    ):
+        pass
+
+
+# -- sets of files -------------------------------------------------------------------------------------------
+
+
+def write_set(pattern: Path, count: int, content: bytes, *, force: bool = False) -> None:
+    with atomic_files(pattern, count, force=force) as folder:
+        for number in range(count):
+            (folder / (pattern.name % number)).write_bytes(content)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_set_appears_at_the_end(tmp_path: Path) -> None:
+    pattern = tmp_path / "f_%02d.png"
+    write_set(pattern, 2, b"old")
+    with pytest.raises(OutputError, match=r"f_00\.png: exists already"):
+        write_set(pattern, 2, b"new")
+    assert contents(tmp_path) == {"f_00.png": b"old", "f_01.png": b"old"}
+    write_set(pattern, 3, b"new", force=True)
+    assert contents(tmp_path) == {"f_00.png": b"new", "f_01.png": b"new", "f_02.png": b"new"}
+
+
+def test_shorter_set_does_not_mix_with_a_longer_one(tmp_path: Path) -> None:
+    pattern = tmp_path / "f_%02d.png"
+    write_set(pattern, 4, b"old")
+    (tmp_path / "f_1.png").write_bytes(b"of another pattern")
+    with pytest.raises(OutputError, match=r"f_02\.png: 2 files of a longer set"):
+        write_set(pattern, 2, b"new", force=True)
+    assert set(contents(tmp_path).values()) == {b"old", b"of another pattern"}
+
+
+def test_set_that_was_killed_among_its_renames_is_finished_first(tmp_path: Path) -> None:
+    pattern = tmp_path / "f_%02d.png"
+    write_set(pattern, 1, b"first")
+    ready = tmp_path / ".f_%02d.png.0123456789ab.ready"
+    ready.mkdir()
+    (ready / "f_01.png").write_bytes(b"first")
+    with pytest.raises(OutputError, match="exists already"):
+        write_set(pattern, 2, b"second")
+    assert contents(tmp_path) == {"f_00.png": b"first", "f_01.png": b"first"}
+
+
+def test_finishing_a_set_overwrites_nothing_that_came_since(tmp_path: Path) -> None:
+    pattern = tmp_path / "f_%02d.png"
+    ready = tmp_path / ".f_%02d.png.0123456789ab.ready"
+    ready.mkdir()
+    (ready / "f_01.png").write_bytes(b"vinr's")
+    (tmp_path / "f_01.png").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"f_01\.png: exists, and .*ready holds another"):
+        write_set(pattern, 2, b"new", force=True)
+    assert (tmp_path / "f_01.png").read_bytes() == b"mine"
+    assert (ready / "f_01.png").read_bytes() == b"vinr's"
+
+
+def test_links_in_a_set_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"mine")
+    (tmp_path / "f_00.png").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="no regular file"):
+        write_set(tmp_path / "f_%02d.png", 1, b"new", force=True)
+    assert (tmp_path / "elsewhere").read_bytes() == b"mine"

@@ -20,8 +20,9 @@ SOURCE = Path(vinr.__file__).parent
 # Each may use only what stands before it. Reasons: docs/data-flow.md.
 ORDER = [
     ["errors"],
-    ["settings", "files", "sharing", "units"],
-    ["tensorfile"],
+    ["settings", "sharing", "temporaries", "units", "visible"],
+    ["files"],
+    ["statefolder", "tensorfile"],
     ["video"],
     ["models"],
     ["config", "device"],

@@ -265,6 +265,7 @@ for command in (_experiments.compare, _experiments.bench, _experiments.models, _
 
 def main() -> None:
     """Run the command line; errors end in one line and their exit status, never in a traceback."""
+    console.write_any_character()
     try:
         app()
     except VinrError as error:

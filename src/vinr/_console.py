@@ -1,7 +1,13 @@
-"""What the command line shows. Progress goes to stderr, and only where that is a terminal."""
+"""What the command line shows. Progress goes to stderr, and only where that is a terminal.
+
+Names, texts of files and of errors may hold anything, also what moves the cursor, renames the window or
+turns a line around. All of it passes :func:`vinr.visible.visible` on its way to the terminal: every string
+that is printed, alone or in a table, and every description of progress.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -11,10 +17,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from vinr.units import format_bytes, format_count
+from vinr.visible import visible
 
 if TYPE_CHECKING:
     from vinr.catalogue import ModelEntry, PresetEntry
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from vinr.playback import EvaluationReport
 
 __all__ = [
+    "SafeColumn",
     "complain",
     "fit_progress",
     "frame_progress",
@@ -40,29 +49,58 @@ __all__ = [
     "show_inpaint",
     "show_models",
     "show_presets",
+    "write_any_character",
 ]
 
 MAX_COLUMNS = 400
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _SafeConsole(Console):
+    """Shows strings as they are, but :func:`visible`: without markup, emoji names or colours of numbers."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return what is shown for ``text``: all that is printed and every cell of a table comes here."""
+        return super().render_str(visible(text), **options)
+
+
+class SafeColumn(TextColumn):
+    """Text beside a bar, which is not printed as strings are."""
+
+    def __init__(self, template: str) -> None:
+        super().__init__(template, markup=False)
+
+    def render(self, task: Task) -> Text:
+        """Return the text of ``task``."""
+        return Text(visible(self.text_format.format(task=task)), style="none", justify=self.justify)
+
+
+_out = _SafeConsole()
+_err = _SafeConsole(stderr=True)
+
+
+def write_any_character() -> None:
+    """Let both streams write what their encoding lacks as an escape rather than stop the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
     """Print a line on stdout."""
-    _out.print(text, markup=False)
+    _out.print(text)
 
 
 def complain(text: str) -> None:
     """Print one error line on stderr."""
-    _err.print(
-        "vinr: " + " ".join(text.split()), markup=False, style="bold red" if _err.is_terminal else None
-    )
+    _err.print(f"vinr: {text}", style="bold red" if _err.is_terminal else None)
 
 
 def note(text: str) -> None:
     """Print a line about how the work is done on stderr."""
-    _err.print(text, markup=False)
+    _err.print(text)
 
 
 def print_json(document: Any) -> None:
@@ -76,9 +114,9 @@ def fit_progress(how_to_resume: str | None) -> Iterator[Callable[[Event], None]]
     from vinr.fit.events import Collapsed, Noted, Resumed, RoundDone
 
     columns = [
-        TextColumn("{task.description}"),
+        SafeColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[detail]}"),
+        SafeColumn("{task.fields[detail]}"),
         TimeRemainingColumn(),
     ]
     with Progress(*columns, console=_err, disable=not _err.is_terminal) as bar:
@@ -116,7 +154,8 @@ def fit_progress(how_to_resume: str | None) -> Iterator[Callable[[Event], None]]
 @contextmanager
 def frame_progress(verb: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show a bar over frames; the callback takes frames done and frames in all."""
-    with Progress(console=_err, disable=quiet or not _err.is_terminal, transient=True) as bar:
+    columns = [SafeColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=_err, disable=quiet or not _err.is_terminal, transient=True) as bar:
         task = bar.add_task(verb, total=None)
 
         def on_frame(done: int, total: int) -> None:

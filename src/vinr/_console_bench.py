@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.markup import escape
 from rich.table import Table
 
 from vinr._console import _print_table, fit_progress, print_json, say
@@ -117,7 +116,7 @@ def show_recipes(entries: Sequence[RecipeEntry], *, as_json: bool) -> None:
         return
     table = Table("name", "paper", "table", "what it shows", box=None)
     for entry in entries:
-        table.add_row(*(escape(text) for text in (entry.name, entry.paper, entry.table, entry.title)))
+        table.add_row(entry.name, entry.paper, entry.table, entry.title)
     _print_table(table)
 
 
@@ -132,9 +131,9 @@ def show_bench(result: Result, folder: str, *, as_json: bool) -> None:
     table = Table("row", box=None)
     for metric in document["metrics"].values():
         for side in (f"{metric['title']}: paper", "ours", "difference"):
-            table.add_column(escape(side), justify="right")
+            table.add_column(side, justify="right")
     for row in document["rows"]:
-        table.add_row(escape(row["label"]), *_figures(row, document["metrics"]))
+        table.add_row(row["label"], *_figures(row, document["metrics"]))
     _print_table(table)
     for line in ordering(document):
         say(line.replace("**", ""))
@@ -155,7 +154,8 @@ def show_speed(report: SpeedReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report.document)
         return
-    say(report.page_path.read_text(encoding="utf-8"))
+    for line in report.page_path.read_text(encoding="utf-8").splitlines():
+        say(line)
     say(f"page: {report.page_path}")
 
 
@@ -171,9 +171,9 @@ def show_gallery(report: GalleryReport, *, as_json: bool) -> None:
         if not section["networks"]:
             continue
         figures = section["figures"]
-        table = Table("network", *(escape(figure["title"]) for figure in figures.values()), box=None)
+        table = Table("network", *(figure["title"] for figure in figures.values()), box=None)
         for network in section["networks"]:
             cells = [figure_cell(network["values"][name], figure) for name, figure in figures.items()]
-            table.add_row(escape(network["label"]), *cells)
+            table.add_row(network["label"], *cells)
         _print_table(table)
     say(f"page: {report.page_path}")

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from vinr._console import _err, _print_table, print_json, say
+from vinr._console import SafeColumn, _err, _print_table, print_json, say
 
 if TYPE_CHECKING:
     from vinr.comparison import ComparisonReport
@@ -23,12 +22,12 @@ __all__ = ["compare_progress", "show_comparison"]
 @contextmanager
 def compare_progress() -> Iterator[Callable[[str, float], None]]:
     """Show a bar over all points of a comparison; on Ctrl-C say what is kept."""
-    columns = [TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()]
+    columns = [SafeColumn("{task.description}"), BarColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=_err, disable=not _err.is_terminal, transient=True) as bar:
         task = bar.add_task("comparing", total=1.0)
 
         def on_progress(text: str, share: float) -> None:
-            bar.update(task, completed=share, description=escape(text))
+            bar.update(task, completed=share, description=text)
 
         try:
             yield on_progress
@@ -52,8 +51,8 @@ def show_comparison(report: ComparisonReport, *, as_json: bool) -> None:
     for curve in report.curves:
         for point in curve.points:
             table.add_row(
-                escape(curve.name),
-                escape(point.setting),
+                curve.name,
+                point.setting,
                 "" if point.num_bytes is None else f"{point.num_bytes:,}",
                 f"{point.bpp:.4f}",
                 *("" if v is None else f"{v:.2f}" for v in (point.psnr_db, point.yuv_psnr_db)),

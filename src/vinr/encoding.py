@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time as clock
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,15 +22,15 @@ from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.device import resolve_device
-from vinr.errors import OutputError, UsageError
+from vinr.errors import UsageError
 from vinr.evaluate.metrics import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
-from vinr.files import check_target
 from vinr.fit import Event, FitResult, Noted, fit, ignore
 from vinr.fit.prepare import build_model
 from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents
 from vinr.pack import FittedSegment, assemble, load_segment, mean_quality, save_segment, side_bytes
 from vinr.plan import EncodePlan, Job, Target, describe_threads, plan_encode
+from vinr.statefolder import EncodeJob, StateFolder
 from vinr.units import parse_bytes, parse_count, parse_seconds
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import VideoSpec
@@ -129,9 +128,17 @@ def encode(
     started = clock.monotonic() if started is None else started
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     path = Path(fspath(output))
-    folder = path.with_name(path.name + ".partial")
-    _check_output(path, folder, resume=resume, force=force)
-    with ExitStack() as opened:
+    if path.suffix != ".vinr":
+        raise UsageError(f"output {path}: the last path must end in .vinr")
+    state = StateFolder(
+        path,
+        EncodeJob.of(sources, frames=frames, crop=crop, resize=resize),
+        settings=_in_short(model=model, preset=preset, params=params, epochs=epochs, overrides=[*overrides]),
+        resume=resume,
+        force=force,
+        on_note=lambda text: on_event(Noted(text)),
+    )
+    with state, ExitStack() as opened:
         readers = [
             opened.enter_context(open_video(fspath(source), crop=crop, resize=resize, frames=frames))
             for source in sources
@@ -151,12 +158,13 @@ def encode(
             seed=seed,
             overrides=overrides,
         )
-        work = _Work(plan, resolve_device(device), folder, resume, started, on_event)
+        work = _Work(plan, resolve_device(device), state.prepare(), resume, started, on_event)
         on_event(Noted(f"{plan}, on {describe_threads(work.device)}"))
         segments = work.run(readers)
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
+        state.expect(file.to_bytes())
         num_bytes = file.write(path, force=force)
-    shutil.rmtree(folder)
+        state.finish()
     report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
         on_event(Noted(_miss(report.psnr_db, psnr)))
@@ -192,17 +200,8 @@ def _miss(reached_db: float, asked_db: float) -> str:
     )
 
 
-def _check_output(path: Path, folder: Path, *, resume: bool, force: bool) -> None:
-    """Refuse before hours of work what could not be written after them."""
-    if path.suffix != ".vinr":
-        raise UsageError(f"output {path}: the last path must end in .vinr")
-    check_target(path, force=force)
-    if folder.exists() and any(folder.iterdir()) and not resume:
-        if not force:
-            raise OutputError(
-                f"{folder} holds an interrupted encode; give --resume to go on with it, --force to start anew"
-            )
-        shutil.rmtree(folder)
+def _in_short(**settings: object) -> dict[str, str]:
+    return {name: str(value) for name, value in settings.items() if value}
 
 
 @dataclass(frozen=True)
@@ -217,13 +216,8 @@ class _Work:
     on_event: Callable[[Event], None]
 
     def run(self, readers: Sequence[VideoReader]) -> list[FittedSegment]:
-        """Return all segments, in order; an empty folder is not left behind."""
-        self.folder.mkdir(exist_ok=True)
-        try:
-            return [self._segment(number, job, readers) for number, job in enumerate(self.plan.jobs)]
-        finally:
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+        """Return all segments, in order."""
+        return [self._segment(number, job, readers) for number, job in enumerate(self.plan.jobs)]
 
     def _segment(self, number: int, job: Job, readers: Sequence[VideoReader]) -> FittedSegment:
         began = self.started if number == 0 else clock.monotonic()

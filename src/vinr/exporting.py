@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from vinr.decode import VideoDecoder
 from vinr.errors import UsageError
-from vinr.files import atomic_path, check_target
+from vinr.files import atomic_files, atomic_path
 
 __all__ = ["ExportedGraph", "export_onnx"]
 
@@ -52,24 +54,30 @@ def export_onnx(file: str, output: str, *, force: bool = False) -> tuple[Exporte
     """
     with VideoDecoder(file, device="cpu") as decoder:
         spans = decoder.network_spans
-        paths = _paths(output, len(spans))
-        for path in paths:
-            check_target(path, force=force)
-        found = []
-        for path, span in zip(paths, spans, strict=True):
-            graph = decoder.network_graph(span.network)
-            with atomic_path(path, force=force) as temporary:
+        exported = []
+        with _paths(output, len(spans), force=force) as paths:
+            for (place, temporary), span in zip(paths, spans, strict=True):
+                graph = decoder.network_graph(span.network)
                 temporary.write_bytes(graph)
-            found.append(ExportedGraph(str(path), len(graph), span.first, span.num_frames, span.offset))
-    return tuple(found)
+                exported.append(
+                    ExportedGraph(str(place), len(graph), span.first, span.num_frames, span.offset)
+                )
+    return tuple(exported)
 
 
-def _paths(output: str, num_networks: int) -> list[Path]:
-    if PATTERN.fullmatch(Path(output).name):
-        return [Path(output).with_name(Path(output).name % number) for number in range(num_networks)]
+@contextmanager
+def _paths(output: str, num_networks: int, *, force: bool) -> Iterator[list[tuple[Path, Path]]]:
+    """Give the path for each network, and where to write it: all appear when the body ends well, or none."""
+    path = Path(output)
+    if PATTERN.fullmatch(path.name):
+        names = [path.name % number for number in range(num_networks)]
+        with atomic_files(path, num_networks, force=force) as folder:
+            yield [(path.with_name(name), folder / name) for name in names]
+        return
     if num_networks > 1:
         raise UsageError(
             f"the clip has {num_networks} networks, one a segment: give a pattern such as part_%02d.onnx, "
             f"not {output!r}"
         )
-    return [Path(output)]
+    with atomic_path(path, force=force) as temporary:
+        yield [(path, temporary)]

@@ -1,17 +1,40 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all.
+
+::
+
+    write ─> temporary beside the output ─> flush to disk ─> rename ─> flush the folder ─> clear what killed
+                                                                                           processes left
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
-import secrets
-import shutil
+import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Final
 
 from vinr.errors import OutputError
+from vinr.temporaries import Temporary, abandoned, remove, temporary_beside
 
-__all__ = ["atomic_folder", "atomic_path", "check_parent", "check_target"]
+__all__ = [
+    "atomic_files",
+    "atomic_folder",
+    "atomic_path",
+    "check_parent",
+    "check_target",
+    "clear_abandoned",
+    "flush",
+    "followed",
+    "said_of",
+]
+
+# Of renameat2(2).
+AT_FDCWD: Final = -100
+RENAME_EXCHANGE: Final = 2
 
 
 @contextmanager
@@ -20,28 +43,25 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
 
     The body creates and closes the temporary file; it should do nothing else that can raise ``OSError``. The
     file is flushed to disk before it is renamed. When the body raises, or is interrupted, the temporary file
-    is removed and ``target`` stays as it was.
+    is removed and ``target`` stays as it was. What a killed process left is removed by the next write of the
+    same target. Of a symbolic link, what it points to is replaced, not the link.
 
     Raises
     ------
     OutputError
-        If ``target`` exists and ``force`` is false, is no regular file, its folder is missing, or the system
-        refuses to write (disk full, no permission).
+        If ``target`` exists and ``force`` is false, is no regular file or a link to nothing, its folder is
+        missing, or the system refuses to write (disk full, no permission).
     """
     target = Path(target)
     check_target(target, force=force)
-    temporary = _beside(target)
-    try:
-        yield temporary
-        _flush(temporary)
+    place = followed(target)
+    with said_of(target), temporary_beside(place) as names:
+        yield names.part
+        flush(names.part)
         check_target(target, force=force)
-        temporary.replace(target)
-        _flush(target.parent)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    finally:
-        # After a successful rename there is nothing left of this name.
-        temporary.unlink(missing_ok=True)
+        names.part.replace(place)
+        flush(place.parent)
+        clear_abandoned(place)
 
 
 @contextmanager
@@ -49,7 +69,9 @@ def atomic_folder(target: str | Path, *, replaceable: str, force: bool = False) 
     """Give a new temporary folder beside ``target``; rename it to ``target`` when the body ends well.
 
     An existing folder is replaced if it is empty, or if ``force`` is true and it holds nothing but files that
-    match the glob pattern ``replaceable``: a folder of other things is never removed.
+    match the glob pattern ``replaceable``: a folder of other things is never removed. Old and new folder
+    change places at once where the system can do that (Linux); elsewhere the old one has a hidden name for a
+    moment, and if the process is killed then, the next write to ``target`` brings it back first.
 
     Raises
     ------
@@ -57,28 +79,61 @@ def atomic_folder(target: str | Path, *, replaceable: str, force: bool = False) 
         As :func:`atomic_path`, and if the existing folder may not be replaced.
     """
     target = Path(target)
-    _check_folder(target, replaceable, force=force)
-    temporary = _beside(target)
-    try:
-        temporary.mkdir()
-        yield temporary
-        for path in temporary.iterdir():
-            _flush(path)
+    check_parent(target)
+    place = followed(target)
+    with said_of(target):
+        _bring_back(place)
         _check_folder(target, replaceable, force=force)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
-        _flush(target.parent)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with temporary_beside(place) as names:
+            names.part.mkdir()
+            yield names.part
+            _flush_all(names.part)
+            _check_folder(target, replaceable, force=force)
+            _put_folder(names, place)
+            flush(place.parent)
+            clear_abandoned(place)
+
+
+@contextmanager
+def atomic_files(pattern: Path, count: int, *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder for the files ``pattern.name % 0`` … ``count`` − 1, which the body writes.
+
+    When the body ends well, all of them are flushed to disk and then renamed, one after another, to names
+    beside ``pattern``. No system renames a set at once: a process killed among the renames leaves the rest,
+    whole, in a hidden folder, and the next write to the same pattern finishes that first. Killed before, it
+    leaves no name touched.
+
+    Raises
+    ------
+    OutputError
+        As :func:`atomic_path`; also if files of a longer set would stay behind the new ones, even with
+        ``force``.
+    """
+    check_parent(pattern)
+    with said_of(pattern):
+        _finish_sets(pattern)
+        _check_files(pattern, count, force=force)
+        with temporary_beside(pattern) as names:
+            names.part.mkdir()
+            yield names.part
+            _flush_all(names.part)
+            _check_files(pattern, count, force=force)
+            ready = names.path("replacing" if force else "ready")
+            names.part.rename(ready)
+            flush(ready.parent)
+            _put_files(ready, force=force)
+            clear_abandoned(pattern)
 
 
 def check_parent(target: Path) -> None:
-    """Raise :class:`OutputError` unless the folder that shall hold ``target`` exists."""
+    """Raise :class:`OutputError` if the folder of ``target`` is missing, or a link leads nowhere."""
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
+    if target.is_symlink() and not target.exists():
+        raise OutputError(
+            f"{target}: is a symbolic link to {target.readlink()}, which does not exist; "
+            "remove the link or choose another name"
+        )
 
 
 def check_target(target: Path, *, force: bool) -> None:
@@ -90,12 +145,62 @@ def check_target(target: Path, *, force: bool) -> None:
         raise OutputError(f"{target}: exists already; choose another name or overwrite it with --force")
 
 
+def followed(target: Path) -> Path:
+    """Return the place that is written for ``target``: where a link leads, with a name of its own."""
+    if target.is_symlink() or target.name in ("", ".."):
+        return target.resolve()
+    return target
+
+
+@contextmanager
+def said_of(target: Path) -> Iterator[None]:
+    """Turn what the system refuses in the body into an :class:`OutputError` about ``target``."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def flush(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    # Some network file systems cannot flush a folder, and some folders may not be listed; the file itself is
+    # safe by then.
+    with suppress(OSError) if is_folder else nullcontext():
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def clear_abandoned(place: Path) -> None:
+    """Remove what killed processes left beside ``place``, once that is whole."""
+    # What cannot be removed now is no reason to call a whole output unwritten.
+    with suppress(OSError):
+        for names in abandoned(place):
+            remove(names.part)
+            remove(names.path("old"))
+
+
+def _flush_all(folder: Path) -> None:
+    for path in folder.iterdir():
+        flush(path)
+    flush(folder)
+
+
+# -- folders -------------------------------------------------------------------------------------------------
+
+
 def _check_folder(target: Path, replaceable: str, *, force: bool) -> None:
-    check_parent(target)
     if not target.exists():
         return
     if not target.is_dir():
         raise OutputError(f"{target}: exists and is no folder; choose another name")
+    if os.path.ismount(target):
+        raise OutputError(f"{target}: is a mount point and cannot be replaced; name a folder in it")
     held = list(target.iterdir())
     if held and not force:
         raise OutputError(f"{target}: exists already; choose another name or overwrite it with --force")
@@ -103,27 +208,92 @@ def _check_folder(target: Path, replaceable: str, *, force: bool) -> None:
         raise OutputError(f"{target}: holds files other than {replaceable} and is not replaced")
 
 
-def _beside(target: Path) -> Path:
-    # In the same folder, so that the rename stays on one file system.
-    return target.parent / f".vinr-{secrets.token_hex(6)}.part"
-
-
-def _cannot_write(target: Path, error: OSError) -> OutputError:
-    return OutputError(f"{target}: cannot be written: {error.strerror or error}")
-
-
-def _flush(path: Path) -> None:
-    """Force a file, or the names in a folder, to the disk."""
-    is_folder = path.is_dir()
-    if is_folder and os.name == "nt":
+def _put_folder(names: Temporary, place: Path) -> None:
+    """Give the new folder its name; the old one, if any, gets that of the part, or is removed."""
+    if not place.exists():
+        names.part.rename(place)
         return
-    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    if _exchange(names.part, place):
+        return
+    aside = names.path("old")
+    place.rename(aside)
     try:
-        if is_folder:
-            # Some network file systems cannot flush a folder; the file itself is safe by then.
-            with suppress(OSError):
-                os.fsync(descriptor)
-        else:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        names.part.rename(place)
+    except BaseException:
+        aside.rename(place)
+        raise
+    flush(place.parent)
+    remove(aside)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two names change places in one step; return whether system and file system can do that."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    paths = os.fsencode(first), os.fsencode(second)
+    return int(rename(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE)) == 0
+
+
+def _bring_back(place: Path) -> None:
+    """Undo the replacing of a folder that was killed while neither had its name."""
+    for names in abandoned(place):
+        aside = names.path("old")
+        if aside.is_dir() and not place.exists():
+            aside.rename(place)
+
+
+# -- sets of files -------------------------------------------------------------------------------------------
+
+
+def _check_files(pattern: Path, count: int, *, force: bool) -> None:
+    numbers = sorted(_numbers(pattern))
+    if numbers and not force:
+        name = pattern.with_name(pattern.name % numbers[0])
+        raise OutputError(f"{name}: exists already; choose another name or overwrite it with --force")
+    longer = [number for number in numbers if number >= count]
+    if longer:
+        first = pattern.with_name(pattern.name % longer[0])
+        raise OutputError(
+            f"{first}: {len(longer)} files of a longer set would stay behind the {count} new ones; "
+            "remove them or choose another name"
+        )
+    for number in numbers:
+        path = pattern.with_name(pattern.name % number)
+        if path.is_symlink() or not path.is_file():
+            raise OutputError(f"{path}: exists and is no regular file; choose another name")
+
+
+def _numbers(pattern: Path) -> Iterator[int]:
+    """Yield the numbers of which there are files, or whatever else, of that pattern."""
+    before, _, after = pattern.name.partition("%")
+    after = after[after.index("d") + 1 :]
+    name = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}", re.ASCII | re.DOTALL)
+    with os.scandir(pattern.parent) as entries:
+        for entry in entries:
+            match = name.fullmatch(entry.name)
+            if match and pattern.name % int(match[1]) == entry.name:
+                yield int(match[1])
+
+
+def _finish_sets(pattern: Path) -> None:
+    """Complete what was killed when all its files were whole and not all had their names."""
+    for names in abandoned(pattern):
+        for suffix, force in (("ready", False), ("replacing", True)):
+            ready = names.path(suffix)
+            if ready.is_dir():
+                _put_files(ready, force=force)
+
+
+def _put_files(ready: Path, *, force: bool) -> None:
+    for path in sorted(ready.iterdir()):
+        place = ready.parent / path.name
+        if place.exists() and not force:
+            raise OutputError(
+                f"{place}: exists, and {ready} holds another of that name, of an interrupted run; remove one"
+            )
+        path.replace(place)
+    flush(ready.parent)
+    ready.rmdir()

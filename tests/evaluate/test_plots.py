@@ -84,3 +84,17 @@ def test_refusals(tmp_path: Path) -> None:
         plot_bytes(COMPONENTS, LAYERS, tmp_path / "a.png", title="")
     assert (tmp_path / "a.png").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a$b$ $\\foo{$ x_", "a$b$ $\\foo{$ x_"),
+        ("a\x1b[31m\n\u202e", r"a\x1b[31m\n\u202e"),
+        ("中文 👨", "中文 👨"),
+    ],
+)
+def test_names_of_files_are_no_formulas_and_need_no_font(tmp_path: Path, name: str, shown: str) -> None:
+    plot_bytes(COMPONENTS, LAYERS, tmp_path / "a.png", title=name)
+    assert (tmp_path / "a.png").stat().st_size > 0
+    assert draw_bytes(COMPONENTS, LAYERS, title=name).axes[0].get_title(loc="left").startswith(f"{shown}: ")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -311,3 +313,62 @@ def test_mp4_has_its_index_in_front(tmp_path: Path) -> None:
     assert data.index(b"moov") < data.index(b"mdat")
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+
+
+# -- named pipes and devices ---------------------------------------------------------------------------------
+
+
+def piped(path: Path, write: Callable[[], None]) -> bytes:
+    """Return what ``write`` puts into a named pipe at ``path``."""
+    os.mkfifo(path)
+    with ThreadPoolExecutor(1) as thread:
+        read = thread.submit(path.read_bytes)
+        write()
+        return read.result()
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.y4m"])
+def test_named_pipe_takes_y4m_as_it_comes(tmp_path: Path, name: str) -> None:
+    rgb_NCHW = pictures(2)
+
+    def write(path: Path) -> None:
+        with open_sink(str(path), *spec_of(rgb_NCHW)) as sink:
+            sink.write(rgb_NCHW)
+
+    write(tmp_path / "a.y4m")
+    pipe = tmp_path / name
+    assert piped(pipe, lambda: write(pipe)) == (tmp_path / "a.y4m").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.y4m", name])
+
+
+def test_null_device_takes_y4m() -> None:
+    rgb_NCHW = pictures(2)
+    with open_sink(os.devnull, *spec_of(rgb_NCHW)) as sink:
+        sink.write(rgb_NCHW)
+
+
+def test_pipe_whose_reader_has_gone_is_one_line(tmp_path: Path) -> None:
+    rgb_NCHW = pictures(2, 200, 300)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as thread:
+        reader = thread.submit(lambda: open(pipe, "rb").close())
+
+        def write() -> None:
+            with open_sink(str(pipe), *spec_of(rgb_NCHW)) as sink:
+                reader.result()
+                sink.write(rgb_NCHW)
+
+        with pytest.raises(OutputError, match="pipe: cannot be written: Broken pipe"):
+            write()
+
+
+@pytest.mark.parametrize("name", ["pipe.mp4", "pipe.mkv", "pipe_%d.png"])
+def test_formats_that_need_a_file_refuse_a_pipe(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    rgb_NCHW = pictures(1)
+    with (
+        pytest.raises(OutputError, match=r"is no regular file, and \.\w+ is not written in one go"),
+        open_sink(str(tmp_path / name), *spec_of(rgb_NCHW), force=True),
+    ):
+        pass

@@ -147,7 +147,8 @@ def compare(
         report = _report(path, fspath(source), reader, runner, [*networks, *measured, *published])
         text = _page(report, reader, runner).render()
     with atomic_path(path, force=force) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A path may hold bytes that are no text.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from vinr.errors import UsageError
 from vinr.files import atomic_path
+from vinr.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +81,9 @@ def plot_bytes(
     """
     if path.suffix.lower() != ".png":
         raise UsageError(f"plot {path}: the name must end in .png")
-    with atomic_path(path, force=force) as temporary:
+    with atomic_path(path, force=force) as temporary, warnings.catch_warnings():
+        # No font has the characters of all names; a box stands for those that it lacks.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
         draw_bytes(components, layers, title=title).savefig(temporary, format="png", dpi=150)
 
 
@@ -132,7 +136,9 @@ def _draw_whole(axes: Axes, components: Mapping[str, int], title: str) -> None:
             middle = start + num_bytes / 2
             axes.text(middle, 0, f"{share:.0%}", ha="center", va="center", color=color, fontsize=9)
         start += num_bytes
-    axes.set_title(f"{title}: {total:,} bytes", loc="left", fontsize=11, fontweight="bold")
+    text = f"{visible(title)}: {total:,} bytes"
+    # A dollar sign in a name is no formula.
+    axes.set_title(text, loc="left", fontsize=11, fontweight="bold", parse_math=False)
     axes.set_xlim(0, total)
     axes.set_axis_off()
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, fontsize=8, frameon=False)

@@ -3,7 +3,7 @@
 ::
 
     rgb_NCHW ── write ──> mp4, mkv   encoded, with sound and timestamps
-                          y4m, -     Y'CbCr 4:4:4, every sample; - streams it to standard output
+                          y4m, -     Y'CbCr 4:4:4, every sample; - and pipes take it as it comes
                           PNG        exact, a folder or a pattern of names
 
 y4m is written 4:4:4: on 4 frames of the Bunny clip RGB → y4m → RGB measures 52.7 dB so, and 46.0 dB with
@@ -15,7 +15,9 @@ Axes: N frames, C colour channels (red, green, blue), H rows, W columns.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
@@ -33,7 +35,7 @@ from PIL import Image
 from torch import Tensor
 
 from vinr.errors import OutputError, UsageError
-from vinr.files import atomic_folder, atomic_path, check_parent
+from vinr.files import atomic_files, atomic_folder, atomic_path, said_of
 from vinr.video._mux import FORMATS, ContainerWriter
 from vinr.video.color import ColorConverter
 from vinr.video.spec import Timeline, VideoSpec
@@ -107,14 +109,15 @@ def open_sink(
 ) -> Iterator[Sink]:
     """Open an output for the ``timeline.num_frames`` frames that are written in the body.
 
-    When the body raises, nothing is left and an existing output stays as it was (standard output excepted).
+    When the body raises, nothing is left and an existing output stays as it was (standard output and pipes
+    excepted). How each output behaves when the process is killed: docs/outputs.md.
 
     Parameters
     ----------
     output
         A name ending in ``.mp4``, ``.mkv`` or ``.y4m``; a folder (no suffix, or ending in ``/``) for PNGs,
         ``frame_00000.png`` and on; a pattern of PNG names as ``f_%04d.png``, counted from 0; ``-`` for y4m
-        on standard output.
+        on standard output. A named pipe or device takes y4m as standard output does.
     spec, timeline
         Frame size and colour; when the frames are shown. y4m and PNG have a constant rate, the timeline's.
     audio
@@ -136,8 +139,13 @@ def open_sink(
     with ExitStack() as stack:
         if output == STDOUT:
             sink: Sink = _Y4mSink(spec, timeline, sys.stdout.buffer, "standard output")
+        elif _is_stream(output):
+            file = stack.enter_context(_opened_stream(output))
+            sink = _Y4mSink(spec, timeline, file, output)
         elif "%" in output:
-            sink = _PatternSink(spec, timeline, _checked_pattern(output), stack, force=force)
+            pattern = _checked_pattern(output)
+            folder = stack.enter_context(atomic_files(pattern, timeline.num_frames, force=force))
+            sink = _PngSink(spec, timeline, folder, pattern.name)
         elif _is_folder(output):
             folder = stack.enter_context(atomic_folder(output, replaceable=PNG_GLOB, force=force))
             sink = _PngSink(spec, timeline, folder)
@@ -254,37 +262,25 @@ class _PngSink(Sink):
         """Nothing is held back."""
 
 
-class _PatternSink(Sink):
-    """PNG files named by a pattern, each of them beside its final name until all are complete."""
+def _is_stream(output: str) -> bool:
+    """Return whether ``output`` is a named pipe or a device, which holds nothing that could be replaced."""
+    try:
+        mode = os.stat(output).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
-    def __init__(
-        self, spec: VideoSpec, timeline: Timeline, pattern: Path, stack: ExitStack, *, force: bool
-    ) -> None:
-        super().__init__(spec, timeline)
-        self._pattern = pattern
-        self._stack = stack
-        self._force = force
-        for index in range(timeline.num_frames):
-            target = self._target(index)
-            if target.exists() and not force:
-                raise OutputError(
-                    f"{target}: exists already; choose another name or overwrite it with --force"
-                )
 
-    def _target(self, index: int) -> Path:
-        return self._pattern.with_name(self._pattern.name % index)
-
-    def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
-        temporary = self._stack.enter_context(atomic_path(self._target(index), force=self._force))
-        try:
-            Image.fromarray(rgb_HWC).save(temporary, format="PNG")
-        except OSError as error:
-            raise OutputError(
-                f"{self._target(index)}: cannot be written: {error.strerror or error}"
-            ) from error
-
-    def _finish(self) -> None:
-        """The files get their names when the stack is left."""
+@contextmanager
+def _opened_stream(output: str) -> Iterator[BinaryIO]:
+    suffix = Path(output).suffix.lower()
+    if suffix not in ("", Y4M_SUFFIX):
+        raise OutputError(
+            f"{output}: is no regular file, and {suffix} is not written in one go; "
+            f"name it without a suffix or with {Y4M_SUFFIX} to get y4m"
+        )
+    with said_of(Path(output)), open(output, "wb") as file:
+        yield file
 
 
 def _is_folder(output: str) -> bool:
@@ -305,5 +301,4 @@ def _checked_pattern(output: str) -> Path:
     pattern = Path(output)
     if not PATTERN.fullmatch(pattern.name) or "%" in str(pattern.parent):
         raise UsageError(f"{output}: a pattern has one number and ends in .png, as f_%04d.png")
-    check_parent(pattern)
     return pattern

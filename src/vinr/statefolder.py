@@ -1,0 +1,304 @@
+"""The folder ``OUTPUT.partial``: what is kept of an encode until its output is whole.
+
+::
+
+    lock ─> whose state lies there? ─┬─ none, or nothing of value ──────> made, or cleared
+            refuse, or go on         ├─ of the same encode, --resume ───> used
+                                     ├─ of the same encode, --force ────> cleared
+                                     └─ of another encode ──────────────> set aside as OUTPUT.partial-1
+    encode ─> output whole ─> cleared, removed, unlocked
+
+Only what vinr wrote is ever removed: files of its own names. A folder that holds anything else stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import count
+from os import PathLike, fspath
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from vinr.errors import OutputError
+from vinr.files import atomic_path, check_parent, check_target, clear_abandoned, flush, followed, said_of
+from vinr.temporaries import hidden_name, try_lock
+
+__all__ = ["EncodeJob", "StateFolder"]
+
+JOB_NAME: Final = "job.json"
+# What is worth keeping: checkpoints of fits, and segments that are done.
+STATE: Final = re.compile(r"(fit|segment)-\d{5,}\.safetensors")
+OWN: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}")
+# Temporary files of those, of a process that was killed: the folder is locked, so that none is alive.
+OWN_TEMPORARY: Final = re.compile(rf"\.({OWN.pattern})\.[0-9a-f]+\.(part|lock)")
+MAX_JOB_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """What a state is of: the inputs by name, and which part of their frames.
+
+    The names are without their folders, so that a project can be moved. Other content under an old name is
+    not seen here: a fit compares the frames themselves.
+    """
+
+    inputs: tuple[str, ...]
+    frames: tuple[int | None, int | None]
+    crop: tuple[int, int] | None
+    resize: tuple[int, int] | None
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Sequence[str | PathLike[str]],
+        *,
+        frames: tuple[int | None, int | None] | None = None,
+        crop: tuple[int, int] | None = None,
+        resize: tuple[int, int] | None = None,
+    ) -> EncodeJob:
+        """Return the job of an encode with these arguments."""
+        names = tuple(Path(fspath(path)).resolve().name for path in inputs)
+        return cls(names, frames or (None, None), crop, resize)
+
+    def document(self) -> dict[str, Any]:
+        """Return the job as plain JSON values."""
+        return {
+            "inputs": list(self.inputs),
+            "frames": list(self.frames),
+            "crop": None if self.crop is None else list(self.crop),
+            "resize": None if self.resize is None else list(self.resize),
+        }
+
+
+class StateFolder:
+    """Locks ``output`` for one encode and looks after its ``OUTPUT.partial``; a context manager.
+
+    Entering refuses what could not be written in the end, and changes nothing. :meth:`prepare` makes the
+    folder, :meth:`finish` removes it. Leaving otherwise keeps it if it holds state, so that ``--resume`` can
+    go on.
+
+    Parameters
+    ----------
+    output
+        The file to write; of a symbolic link, what it points to.
+    job
+        What is encoded.
+    settings
+        The settings in short, for whoever opens ``job.json``; they are not compared.
+    resume, force
+        As :func:`vinr.encoding.encode` takes them.
+    on_note
+        Takes each line about what was done with an older folder.
+
+    Raises
+    ------
+    OutputError
+        If another process encodes to the same output; the output exists; the folder holds an interrupted
+        encode and neither ``resume`` nor ``force`` is given, or that of another job and ``resume`` is given;
+        or it is a symbolic link, no folder, or another user's.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        job: EncodeJob,
+        *,
+        settings: Mapping[str, str] | None = None,
+        resume: bool = False,
+        force: bool = False,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self._given = output
+        self._output = followed(output)
+        self.folder = self._output.with_name(self._output.name + ".partial")
+        self._job = job.document()
+        self._about = {"settings": dict(settings or {})}
+        self._resume, self._force, self._on_note = resume, force, on_note
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        check_parent(self._output)
+        with ExitStack() as stack, said_of(self._given):
+            lock = self._output.with_name(hidden_name(self._output, "partial.lock"))
+            if not stack.enter_context(try_lock(lock)):
+                raise OutputError(
+                    f"{self._given}: another encode is writing it; wait for it or choose another name"
+                )
+            self._check_folder()
+            self._check_output()
+            self._check_state()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # An empty folder that cannot be removed now is in nobody's way; what raised is what matters.
+        with self._stack, suppress(OSError):
+            if self.folder.is_dir() and not self._states():
+                self._clear()
+
+    def prepare(self) -> Path:
+        """Make the folder, or make it fit for this encode, and return it."""
+        with said_of(self.folder):
+            states = self._states()
+            if states and self._is_other():
+                self._set_aside()
+            elif not (states and self._resume):
+                self._clear(keep_folder=True)
+            if not self.folder.exists():
+                self.folder.mkdir(0o700)
+                flush(self.folder.parent)
+        self._write_job({})
+        return self.folder
+
+    def expect(self, content: bytes) -> None:
+        """Note what the output will hold, so that a later ``--resume`` can tell that it is finished."""
+        self._write_job({"output": _fingerprint(content)})
+
+    def finish(self) -> None:
+        """Remove the folder: the output is whole."""
+        with said_of(self.folder):
+            self._clear()
+            if self.folder.is_dir():
+                first = min(path.name for path in self.folder.iterdir())
+                self._on_note(f"{self.folder}: holds {first}, which vinr did not write; the folder stays")
+
+    # -- what is refused -------------------------------------------------------------------------------------
+
+    def _check_folder(self) -> None:
+        if self.folder.is_symlink():
+            raise OutputError(f"{self.folder}: is a symbolic link, not a folder of vinr; remove it")
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise OutputError(f"{self.folder}: is no folder; remove it or choose another output")
+        if not _is_ours(self.folder):
+            raise OutputError(f"{self.folder}: belongs to another user; choose another output")
+        for path in self.folder.iterdir():
+            if _is_own(path.name) and (path.is_symlink() or not path.is_file()):
+                raise OutputError(f"{path}: is no regular file; remove it or choose another output")
+
+    def _check_output(self) -> None:
+        if self._resume and not self._force and self._output.is_file():
+            is_finished = self._is_finished()
+            if is_finished or not self._states():
+                self._clear()
+                clear_abandoned(self._output)
+            if is_finished:
+                raise OutputError(f"{self._given}: is finished already, there is nothing to resume")
+            if not self._states():
+                raise OutputError(
+                    f"{self._given}: exists already, and no state of an interrupted encode does; "
+                    "it is finished, or overwrite it with --force"
+                )
+        check_target(self._given, force=self._force)
+
+    def _check_state(self) -> None:
+        if not self._states():
+            return
+        if self._is_other():
+            if self._resume:
+                raise OutputError(
+                    f"{self.folder}: holds an interrupted encode of {self._described()}; "
+                    "leave out --resume to start anew, which sets it aside"
+                )
+        elif not self._resume and not self._force:
+            raise OutputError(
+                f"{self.folder} holds an interrupted encode; give --resume to go on with it, "
+                "--force to start anew"
+            )
+
+    # -- whose it is -----------------------------------------------------------------------------------------
+
+    def _states(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return [path for path in self.folder.iterdir() if STATE.fullmatch(path.name)]
+
+    def _is_other(self) -> bool:
+        """Return whether the state there is known to be of another job."""
+        found = self._read_job()
+        # Without a readable job.json nothing is known, and the fit compares the frames anyway.
+        return isinstance(found.get("inputs"), list) and any(
+            found.get(key) != value for key, value in self._job.items()
+        )
+
+    def _described(self) -> str:
+        found = self._read_job()
+        edits = [key for key in ("frames", "crop", "resize") if found.get(key) != self._job[key]]
+        return ", ".join([*map(str, found["inputs"]), *(f"{key} {found.get(key)}" for key in edits)])
+
+    def _is_finished(self) -> bool:
+        expected = self._read_job().get("output")
+        return expected is not None and expected == _fingerprint(self._output.read_bytes())
+
+    def _read_job(self) -> dict[str, Any]:
+        try:
+            with open(self.folder / JOB_NAME, "rb") as file:
+                found = json.loads(file.read(MAX_JOB_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write_job(self, more: Mapping[str, Any]) -> None:
+        from importlib.metadata import version
+
+        document = {"vinr": version("vinr"), **self._job, **self._about, **more}
+        with atomic_path(self.folder / JOB_NAME, force=True) as temporary:
+            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+    # -- what is removed -------------------------------------------------------------------------------------
+
+    def _clear(self, *, keep_folder: bool = False) -> None:
+        """Remove vinr's own files, and the folder if nothing else is in it."""
+        if not self.folder.is_dir():
+            return
+        # The job goes last: as long as there is state, it must be known whose it is.
+        own = [path for path in self.folder.iterdir() if _is_own(path.name)]
+        for path in sorted(own, key=lambda path: path.name == JOB_NAME):
+            path.unlink()
+        if not keep_folder and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _set_aside(self) -> None:
+        """Rename the folder to the first free of ``OUTPUT.partial-1`` and on."""
+        described = self._described()
+        aside = next(
+            path
+            for path in (self.folder.with_name(f"{self.folder.name}-{number}") for number in count(1))
+            if not path.exists() and not path.is_symlink()
+        )
+        self.folder.rename(aside)
+        flush(aside.parent)
+        self._on_note(f"{self.folder} held an interrupted encode of {described}; it is kept as {aside.name}")
+
+
+def _is_own(name: str) -> bool:
+    return OWN.fullmatch(name) is not None or OWN_TEMPORARY.fullmatch(name) is not None
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether this user made ``folder``."""
+    if os.name == "nt":
+        return True
+    owner = folder.lstat().st_uid
+    return owner == os.geteuid() or owner == _owner_of_new_files(folder.parent)
+
+
+def _owner_of_new_files(folder: Path) -> int:
+    """Return who owns a file made in ``folder``: on some network file systems, not its maker."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_uid
+
+
+def _fingerprint(content: bytes) -> dict[str, Any]:
+    return {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
