@@ -183,8 +183,7 @@ def test_every_model_plays_the_frames_of_random_access(
             alone = torch.stack([video[index] for index in range(len(video))])
             assert torch.equal(video[1:4], alone[1:4]), kernels
             assert torch.equal(torch.cat(list(video.play())), alone), kernels
-            assert video._engine is not None
-            own, playing = video._networks.model(0), video._engine._networks.model(0)
+            own, playing = video._networks.model(0), video._make_engine()._networks.model(0)
         assert arrangement(own) == arrangement(playing), kernels
 
 
