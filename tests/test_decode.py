@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import pickle
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
 import vinr
 from vinr.config import list_presets
 from vinr.decode import to_uint8
+from vinr.decode_settings import DecodeSettings
 from vinr.models import list_models
 
 TINY = [name for name in list_presets() if name.endswith("-tiny")]
@@ -67,6 +70,88 @@ def test_frame_number_out_of_range(file: Path) -> None:
         assert video[3:3].shape == (0, 3, 36, 50)
 
 
+@pytest.mark.parametrize("time", [-3.0, -0.5, 7.5, 8.0, float("nan"), float("inf"), float("-inf")])
+def test_times_outside_of_the_clip_are_python_s_own_errors(tiny_file: Path, time: float) -> None:
+    with vinr.open(tiny_file, device="cpu") as video:
+        for ask in (
+            lambda: video.frames(torch.tensor([0.0, time])),
+            lambda: list(map(video.frames, [torch.tensor([time])])),
+            lambda: video.play([0, time]),
+            lambda: video.frames_played_at([time]),
+        ):
+            with pytest.raises(
+                IndexError, match=r"^time (-?[0-9.]+|nan|-?inf) (in frames|s); the clip [^\n]*$"
+            ):
+                ask()
+
+
+def test_numbers_of_frames_are_those_of_python(tiny_file: Path) -> None:
+    with vinr.open(tiny_file, device="cpu") as video:
+        whole = torch.stack(list(video))
+        for one in (True, np.int64(1), np.uint8(1), torch.tensor(1)):
+            assert torch.equal(video[one], whole[1])
+        assert torch.equal(video[[3, -1, 3]], whole[[3, 7, 3]])
+        assert video[[]].shape == (0, 3, 36, 50)
+        for wrong in (1.5, "1", None, [1, 1.5]):
+            with pytest.raises(TypeError, match=r"frames have whole numbers, not (float|str|NoneType): "):
+                video[wrong]  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match="not float"):
+            video.frames_at([1.5])  # type: ignore[list-item]
+
+
+def test_a_closed_file_says_so_whatever_it_is_asked_for(tiny_file: Path) -> None:
+    video = vinr.open(tiny_file, device="cpu")
+    started = video.play()
+    next(started)
+    video[0]  # its network is in memory
+    video.close()
+    video.close()
+    for ask in (
+        lambda: video[0],
+        lambda: video.frames(torch.tensor([])),
+        lambda: list(video),
+        lambda: video.play(),
+        lambda: next(started),
+        lambda: video.audio(),
+        lambda: video.verify(),
+        lambda: video.network_parts(0),
+        lambda: pickle.dumps(video),
+    ):
+        with pytest.raises(vinr.InputError, match=r"^the file is closed; open it again to decode$"):
+            ask()
+    assert len(video) == 8
+
+
+def test_a_file_object_that_is_closed_by_its_owner(tiny_file: Path) -> None:
+    for file in (io.BytesIO(tiny_file.read_bytes()), tiny_file.open("rb")):
+        video = vinr.open(file, device="cpu")
+        file.close()
+        with pytest.raises(
+            vinr.InputError, match=r"^the file cannot be read \(.*closed file\); open it again$"
+        ):
+            video[0]
+    with pytest.raises(vinr.InputError, match="cannot be read from any place"):
+        vinr.open(file)
+
+
+def test_a_decoder_is_pickled_as_what_it_opened(tiny_file: Path) -> None:
+    settings = DecodeSettings(convolution="direct")
+    for file in (tiny_file, f"{tiny_file}#shapes", tiny_file.read_bytes()):
+        with (
+            vinr.open(file, device="cpu", settings=settings) as video,
+            pickle.loads(pickle.dumps(video)) as other,
+        ):
+            assert torch.equal(other[5], video[5])
+            assert other.clip == video.clip
+    advice = "open the file by its path or its bytes"
+    with (
+        tiny_file.open("rb") as opened,
+        vinr.open(opened, device="cpu") as video,
+        pytest.raises(TypeError, match=advice),
+    ):
+        pickle.dumps(video)
+
+
 def test_one_frame_reads_only_its_latents(tmp_path: Path, tiny_video: Path) -> None:
     for name in TINY:
         path = tmp_path / f"{name}.vinr"
@@ -100,6 +185,12 @@ def test_dataset_works_in_worker_processes(tiny_file: Path) -> None:
         whole = torch.stack(list(video))
     loaded = torch.cat(list(DataLoader(dataset, batch_size=3)))
     assert torch.equal(loaded, whole)
+    with vinr.open(tiny_file, device="cpu") as video:
+        video[0]
+        every = ConcatDataset([dataset, vinr.FrameDataset(tiny_file), video])  # used, not used, a decoder
+        for start in sorted({"fork", "spawn"} & set(get_all_start_methods())):
+            loader = DataLoader(every, batch_size=5, num_workers=1, multiprocessing_context=start)
+            assert torch.equal(torch.cat(list(loader)), whole.repeat(3, 1, 1, 1)), start
 
 
 def test_clip_must_be_known(tiny_file: Path) -> None:

@@ -12,7 +12,6 @@ Axes: N frames of a batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from itertools import groupby, islice
 from typing import Final
 
@@ -163,13 +162,14 @@ class Engine:
             if state == "failed":
                 return runner(query)
             try:
-                with compiling if state == "new" else nullcontext():
+                if state == "compiled":
+                    return runner(query)
+                with compiling:  # by one thread, while others wait
                     if state == "new":
                         model.decode = torch.compile(plain)  # type: ignore[method-assign]
-                        rgb_NCHW = runner(query)
-                        state = "compiled"
-                        return rgb_NCHW
-                return runner(query)
+                    rgb_NCHW = runner(query)
+                    state = "compiled" if state == "new" else state
+                    return rgb_NCHW
             except Exception as error:  # whatever a compiler or its kernels raise
                 model.decode, state = plain, "failed"  # type: ignore[method-assign]
                 rgb_NCHW = runner(query)  # an error of the network itself comes again here

@@ -168,7 +168,8 @@ class _File(Shared):
 
 
 def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    words = error.strerror if isinstance(error, OSError) else None
+    return (words or str(error)).rstrip(".")
 
 
 class Container(Shared):
