@@ -46,7 +46,7 @@ def moving_shapes(*, num_frames: int, height: int, width: int) -> MemoryClip:
 def write_clip(path: Path, clip: MemoryClip, *, codec: str = "ffv1", pixel_format: str = "bgr0") -> Path:
     """Write ``clip`` with PyAV; ffv1 in bgr0 keeps every value. The same bytes each time."""
     with av.open(str(path), "w") as container:
-        options = safe_options(codec, {}, width=clip.spec.width)
+        options = safe_options(codec, {"threads": "1"}, width=clip.spec.width)
         stream = container.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = clip.spec.width, clip.spec.height, pixel_format
         for rgb_CHW in clip.rgb_NCHW:

@@ -15,8 +15,8 @@ from vinr.video._encoders import safe_options
 from vinr.video.spec import ColorSpec, Timeline, VideoSpec
 
 SAMPLE_RATE = 48_000
-# x264 takes as many threads as there are CPUs, and writes other bytes with each number of them.
-FIXED_OPTIONS = {"libx264": {"threads": "1"}}
+# Encoders take as many threads as there are CPUs, and some write other bytes with each number of them.
+ONE_THREAD = {"threads": "1"}
 
 
 def picture(height: int, width: int, index: int) -> NDArray[np.uint8]:
@@ -60,7 +60,7 @@ def write_clip(
 ) -> Path:
     """Encode :func:`picture` frames; ``tags`` are (matrix, range) as libav numbers them."""
     with av.open(str(path), "w", options=dict(container_options or {})) as output:
-        chosen = safe_options(codec, {**FIXED_OPTIONS.get(codec, {}), **(options or {})}, width=width)
+        chosen = safe_options(codec, {**ONE_THREAD, **(options or {})}, width=width)
         stream = output.add_stream(codec, rate=Fraction(25), options=chosen)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.time_base = time_base
@@ -84,9 +84,7 @@ def write_clip_with_tone(
 ) -> Path:
     """25 grey frames and a 440 Hz tone a second."""
     with av.open(str(path), "w") as output:
-        video = output.add_stream(
-            "libx264", rate=25, options=safe_options("libx264", FIXED_OPTIONS["libx264"], width=32)
-        )
+        video = output.add_stream("libx264", rate=25, options=safe_options("libx264", ONE_THREAD, width=32))
         video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
         sound = output.add_stream(sound_codec, rate=sound_rate)
         sound.layout, sound.bit_rate = "stereo", 128_000
