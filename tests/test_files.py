@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from vinr import files
+from vinr import files, temporaries
 from vinr.errors import OutputError
 from vinr.files import atomic_files, atomic_folder, atomic_path
 
@@ -179,6 +181,19 @@ def test_folder_that_cannot_be_written_is_said_in_one_line(
         pytest.raises(OutputError, match=r"a: cannot be written: Permission denied"),
         atomic_path(tmp_path / "a"),
     ):
+        pass
+
+
+def test_folder_in_which_nothing_can_be_locked_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def refuse(path: Path) -> Iterator[bool]:
+        yield False
+
+    # As in /proc, where no file can be made.
+    monkeypatch.setattr(temporaries, "try_lock", refuse)
+    with pytest.raises(OutputError, match="no file can be made and locked"), atomic_path(tmp_path / "a"):
         pass
 
 

@@ -14,6 +14,7 @@ nobody holds them any more.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -35,6 +36,7 @@ SUFFIXES: Final = ("part", "old", "ready", "replacing", "lock")
 USUAL_NAME_BYTES: Final = 255
 # Two dots, a token, a dot, the longest suffix; and some to spare.
 LONGEST_END: Final = 28
+MAX_TRIES: Final = 10
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def temporary_beside(target: Path) -> Iterator[Temporary]:
 
     What lies under the name of the part is removed in the end; after a successful rename nothing does.
     """
-    while True:
+    for _ in range(MAX_TRIES):
         names = Temporary(target, secrets.token_hex(TOKEN_BYTES))
         with try_lock(names.path("lock")) as is_mine:
             if not is_mine:
@@ -111,6 +113,7 @@ def temporary_beside(target: Path) -> Iterator[Temporary]:
                 with suppress(OSError):
                     remove(names.part)
             return
+    raise OSError(errno.EACCES, "no file can be made and locked in its folder")
 
 
 def abandoned(target: Path) -> Iterator[Temporary]:
