@@ -56,6 +56,10 @@ class FolderInput:
         """Return the constant-rate timeline of ``stop`` − ``first`` frames."""
         return Timeline(stop - first, FRAME_RATE)
 
+    def inspect(self, first: int, stop: int) -> tuple[str, ...]:
+        """Images that can be read leave nothing to be told."""
+        return ()
+
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
         """Yield images ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
         for file in self._files[first:]:

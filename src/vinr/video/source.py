@@ -54,6 +54,10 @@ class FrameInput(Protocol):
         """Return when frames ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
         ...
 
+    def inspect(self, first: int, stop: int) -> tuple[str, ...]:
+        """Return lines for the user on frames ``first`` ≤ i < ``stop``; InputError if one is cut off."""
+        ...
+
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
         """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
         ...
@@ -108,6 +112,7 @@ class VideoReader:
         self.edit = replace(edit, first_frame=self._first, stop_frame=self._stop)
         self.name = frame_input.path.resolve().stem
         self.original = (frame_input.height, frame_input.width)
+        self._notes = frame_input.inspect(self._first, self._stop)
         self.timeline = frame_input.timeline(self._first, self._stop)
         height, width = edit.output_size(*self.original)
         self.spec = VideoSpec(
@@ -148,6 +153,11 @@ class VideoReader:
     def audio(self) -> bytes | None:
         """Return the sound of the frames as Matroska bytes starting with them, ``None`` if there is none."""
         return self._audio
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user, such as that the file may be cut short; mostly none."""
+        return self._notes
 
     @property
     def has_audio(self) -> bool:
