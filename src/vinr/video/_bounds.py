@@ -10,6 +10,7 @@ from enum import Enum
 from typing import BinaryIO, Final
 
 __all__ = [
+    "LARGEST",
     "MAX_READ",
     "OPEN",
     "WHOLE",
@@ -24,6 +25,8 @@ __all__ = [
 # Two seconds of Python, hours of video; what lies behind is left to libav.
 MAX_READS: Final = 1 << 21
 MAX_READ: Final = 1 << 20
+# Of a file, in bytes; what states more is damaged, and only clutters a message.
+LARGEST: Final = 1 << 60
 
 
 class Verdict(Enum):
@@ -83,4 +86,5 @@ class BoundedFile:
     def need(self, end: int) -> None:
         """Raise :class:`CutError` unless the file reaches to byte ``end``."""
         if end > self.size:
-            raise CutError(f"{self.size:,} of at least {end:,} bytes are there")
+            stated = f"at least {end:,}" if end < LARGEST else "far more"
+            raise CutError(f"{self.size:,} of {stated} bytes are there")

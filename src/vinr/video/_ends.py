@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from vinr.video._bounds import (
+    LARGEST,
     MAX_READ,
     OPEN,
     WHOLE,
@@ -150,8 +151,9 @@ def _flv(file: BoundedFile) -> End:
 def _flv_size(file: BoundedFile, stated: float) -> End:
     if 0 < stated <= file.size:
         return WHOLE
-    reason = f"its header states {stated:,.0f} bytes, {file.size:,} are there"
-    return doubtful(reason) if stated > 0 else OPEN
+    if not 0 < stated < LARGEST:
+        return OPEN
+    return doubtful(f"its header states {stated:,.0f} bytes, {file.size:,} are there")
 
 
 def _ivf(file: BoundedFile) -> End:
