@@ -294,21 +294,12 @@ def test_sound_and_pictures_that_end_apart(tmp_path: Path, sound_seconds: int) -
 
 
 def test_encode_says_that_its_input_may_be_cut_short(tmp_path: Path) -> None:
-    source = clip("flv1.flv")
-    path = cut(source, next(boundaries(source.name, source.read_bytes())), tmp_path)
+    source = write_clip(tmp_path / "flv1.flv", 8, height=32, width=48, codec="flv")
+    (tmp_path / "cut").mkdir()
+    path = cut(source, next(boundaries(source.name, source.read_bytes())), tmp_path / "cut")
     target = tmp_path / "o.vinr"
-    arguments = [
-        "encode",
-        str(path),
-        str(target),
-        "--preset",
-        "nerv-tiny",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-    ]
-    result = CliRunner().invoke(app, arguments)
+    options = ["--preset", "nerv-tiny", "--epochs", "1", "--device", "cpu"]
+    result = CliRunner().invoke(app, ["encode", str(path), str(target), *options])
     assert (result.exit_code, target.exists()) == (0, True)
     assert "may be cut short: its header states" in " ".join(result.stderr.split())
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from vinr.errors import InputError, UsageError
 from vinr.video._images import FolderInput
+from vinr.video._names import clip_name
 from vinr.video._stream import StreamInput
 from vinr.video.edit import Edit
 from vinr.video.spec import ColorSpec, Timeline, VideoSpec
@@ -103,14 +104,15 @@ class VideoReader:
     """A video that is read from front to back, after its edit; a context manager. See :func:`open_video`.
 
     ``spec`` and ``timeline`` describe the frames as read; ``original`` is (rows, columns) before the edit but
-    upright; ``edit`` is the edit with its end filled in; ``name`` is the file's or folder's, without suffix.
+    upright; ``edit`` is the edit with its end filled in; ``name`` is the file's or folder's, without suffix
+    and without what a clip's name must not hold.
     """
 
     def __init__(self, frame_input: FrameInput, edit: Edit) -> None:
         self._input = frame_input
         self._first, self._stop = edit.frame_range(frame_input.num_frames)
         self.edit = replace(edit, first_frame=self._first, stop_frame=self._stop)
-        self.name = frame_input.path.resolve().stem
+        self.name = clip_name(frame_input.path.resolve().stem)
         self.original = (frame_input.height, frame_input.width)
         self._notes = frame_input.inspect(self._first, self._stop)
         self.timeline = frame_input.timeline(self._first, self._stop)
