@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from vinr.errors import UsageError
 from vinr.models import ModelConfig, VideoModel, get_model, list_models
-from vinr.settings import Settings
+from vinr.settings import Settings, apply_overrides, describe_validation
 
 __all__ = [
     "CompressSettings",
@@ -249,36 +249,6 @@ def _split_name(name: str) -> tuple[str, str]:
     raise UsageError(f"unknown preset {name!r}; `vinr presets` lists them")
 
 
-def _parse_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply ``key.sub=value`` to nested dictionaries; a value is TOML, or else plain text."""
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        parts = key.strip().split(".")
-        if not equals or len(parts) < 2 or not all(parts):
-            raise UsageError(f"--set {item!r}: write it as section.key=value, such as fit.epochs=100")
-        node = tree
-        for part in parts[:-1]:
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                raise UsageError(f"--set {item!r}: {part} holds no settings of its own")
-        node[parts[-1]] = _parse_value(text.strip())
-    return tree
-
-
-def describe_validation(error: ValidationError) -> str:
-    """Return the first complaint of a settings check in one line: key, problem, value."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "settings"
-    return f"{key}: {first['msg']} (got {str(first['input'])[:60]!r})"
-
-
 def load_preset(name: str | Path, overrides: Sequence[str] = ()) -> Preset:
     """Return the preset ``name`` with ``overrides`` applied.
 
@@ -311,11 +281,19 @@ def load_preset(name: str | Path, overrides: Sequence[str] = ()) -> Preset:
 def _read_preset_path(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a readable preset file ({error})") from None
     if "model" not in given:
         raise UsageError(f"{path}: the key model is missing; it names one of {', '.join(list_models())}")
     return _read_model_file(str(given["model"])), given, path.stem
+
+
+def _section(name: str, table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a part of a preset's table; a file may have anything there."""
+    section = table.get(key, {})
+    if not isinstance(section, dict):
+        raise UsageError(f"preset {name}: {key} must be a table of settings, got {str(section)[:60]!r}")
+    return section
 
 
 def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrides: Sequence[str]) -> Preset:
@@ -328,21 +306,25 @@ def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrid
             recipe = value.strip()
         else:
             rest.append(item)
+    sections = {key: _section(name, table, key) for key in ("architecture", "fit", "compress", "recipes")}
     # A size may come from another paper than the model: `recipes = { paper = "baseline" }` says whose recipe.
-    actual = table.get("recipes", {}).get(recipe, recipe)
+    actual = sections["recipes"].get(recipe, recipe)
+    if not isinstance(actual, str):
+        raise UsageError(
+            f"preset {name}: recipes.{recipe} must be the name of a recipe, got {str(actual)[:60]!r}"
+        )
     if actual not in recipes:
         raise UsageError(f"unknown recipe {recipe!r}; {tree['model']} has {', '.join(recipes)}")
-    known = {"source", "paper", "recipes", "model"}
-    sections = {"architecture", "fit", "compress"}
-    plain = {key: value for key, value in table.items() if key not in known | sections}
+    known = {"source", "paper", "model"} | sections.keys()
+    plain = {key: value for key, value in table.items() if key not in known}
     values = {
         "name": name,
         "model": tree["model"],
         "source": table.get("source", tree["source"]),
         "paper": table.get("paper"),
-        "architecture": {**tree.get("architecture", {}), **plain, **table.get("architecture", {})},
-        "fit": {**recipes[actual], **table.get("fit", {}), "recipe": recipe},
-        "compress": {**tree.get("compress", {}), **table.get("compress", {})},
+        "architecture": {**tree.get("architecture", {}), **plain, **sections["architecture"]},
+        "fit": {**recipes[actual], **sections["fit"], "recipe": recipe},
+        "compress": {**tree.get("compress", {}), **sections["compress"]},
     }
     try:
         return Preset.model_validate(apply_overrides(values, rest))

@@ -27,6 +27,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from vinr.errors import InputError
+from vinr.video._images import exif_orientation
 from vinr.video._libav import explain, open_input, video_stream
 from vinr.video._tail import inspect_tail, read_packets
 from vinr.video.audio import extract_audio
@@ -36,6 +37,19 @@ from vinr.video.spec import Timeline
 __all__ = ["StreamInput"]
 
 FALLBACK_RATE: Final = Fraction(25)
+# EXIF's orientations 1 to 8, as of _orientation; quarter turns counterclockwise are 1, 8, 3 and 6.
+EXIF_ORIENTATIONS: Final = (
+    (False, False, False),
+    (False, False, True),
+    (False, True, True),
+    (False, True, False),
+    (True, False, False),
+    (True, False, True),
+    (True, True, True),
+    (True, True, False),
+)
+EXIF_BY_TURNS: Final = (1, 8, 3, 6)
+ODD_ANGLE: Final = "is turned by an angle that is no multiple of 90 degrees; turn it back first"
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ class StreamInput:
             raise InputError(f"{path}: {error}") from error
         self._converter = ColorConverter(self.color)
         self._coded_size = (frame.height, frame.width)
-        self._orientation = _orientation(frame, path)
+        self._orientation = self._turned(frame)
         rotated = self._orientation[0]
         self.height, self.width = (frame.width, frame.height) if rotated else (frame.height, frame.width)
 
@@ -152,6 +166,21 @@ class StreamInput:
         if frame is None:
             raise InputError(f"{self.path}: no frame can be decoded; the file is damaged")
         return frame
+
+    def _turned(self, frame: VideoFrame) -> tuple[bool, bool, bool]:
+        try:
+            return _orientation(frame, self.path)
+        except ValueError:
+            # PyAV has no name for some that comes with a frame (EXIF, stereo views), and then lists none.
+            with self._open() as container:
+                stream = video_stream(container, self.path)
+                coded = next(bytes(packet) for packet in container.demux(stream) if packet.size)
+            exif = exif_orientation(coded)
+            if exif is None and frame.rotation % 90 == 0:
+                exif = EXIF_BY_TURNS[frame.rotation // 90 % 4]
+            if exif is None:
+                raise InputError(f"{self.path}: {ODD_ANGLE}") from None
+            return EXIF_ORIENTATIONS[exif - 1]
 
     def _from_start(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
         return islice(self._checked(self._frames(container), 0), first, None)
@@ -270,4 +299,4 @@ def _orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:
         return False, d < 0, a < 0
     if a == d == 0 and b and c:
         return True, b < 0, c < 0
-    raise InputError(f"{path}: is turned by an angle that is no multiple of 90 degrees; turn it back first")
+    raise InputError(f"{path}: {ODD_ANGLE}")
