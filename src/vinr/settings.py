@@ -13,6 +13,8 @@ from vinr.errors import UsageError
 __all__ = ["Settings", "apply_overrides", "describe_validation"]
 
 MAX_SHOWN = 60
+# Of a key; settings are three deep.
+MAX_PARTS = 8
 
 
 class Settings(BaseModel):
@@ -40,7 +42,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     for item in overrides:
         key, equals, text = item.partition("=")
         parts = key.strip().split(".")
-        if not equals or len(parts) < 2 or not all(parts):
+        if not equals or not 2 <= len(parts) <= MAX_PARTS or not all(parts):
             raise UsageError(f"--set {_shown(item)}: write it as section.key=value, such as fit.epochs=100")
         node = tree
         for part in parts[:-1]:

@@ -5,6 +5,7 @@ Axes: H rows, W columns, C colour channels.
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zlib
@@ -29,6 +30,8 @@ SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".
 MODES: Final = frozenset({"1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
 FRAME_RATE: Final = Fraction(30)
 EXIF_ORIENTATION: Final = 0x0112
+# Pillow logs some errors besides raising them; without a handler they would go to standard error.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 # What its readers of damaged files are known to let through, beside OSError and SyntaxError that they mean.
 PILLOW_ERRORS: Final = (
     OSError,
@@ -117,8 +120,8 @@ def open_image(source: Path | BinaryIO, *, label: str = "image") -> Iterator[Ima
         If it is damaged, no image, or of more pixels than Pillow takes for an honest image (179 million).
     """
     try:
-        with warnings.catch_warnings(), Image.open(source) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Pillow warns of sizes and tags; what matters is an error.
+        with warnings.catch_warnings(action="ignore"), Image.open(source) as image:
             yield image
     except UnidentifiedImageError:
         raise InputError(f"{label}: not a readable image: of no known format") from None
