@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vinr.errors import UsageError
 from vinr.units import (
     format_count,
+    parse_bytes,
     parse_count,
     parse_frames,
     parse_indices,
+    parse_numbers,
     parse_rate,
     parse_seconds,
     parse_size,
@@ -83,3 +89,35 @@ def test_nonsense_is_refused_in_one_line(parse: object, texts: list[str]) -> Non
 def test_frames_that_are_not_there(text: str) -> None:
     with pytest.raises(UsageError):
         parse_indices(text, 5)
+
+
+PARSERS = (parse_count, parse_bytes, parse_seconds, parse_rate, parse_size, parse_frames, parse_numbers)
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+@pytest.mark.parametrize(
+    "text", ["9" * 400, "9" * 400 + "k", "9" * 5000 + ":", "1." + "9" * 5000 + "q", "x" * 300]
+)
+def test_endless_numbers_are_refused_in_a_line(parse: Callable[[str], object], text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "0:" + "9" * 5000, "::" + "9" * 400, "-" + "9" * 5000])
+def test_endless_frame_numbers_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_indices(text, 10)
+
+
+@pytest.mark.parametrize("text", ["nan", "0.02,inf", "1e999"])
+def test_numbers_are_finite(text: str) -> None:
+    with pytest.raises(UsageError, match="give numbers"):
+        parse_numbers(text)
+
+
+@given(st.text(st.sampled_from("0123456789.:,-kmghsxB/ e_∞٣"), max_size=30))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for parse in (*PARSERS, lambda text: parse_indices(text, 5)):
+        with suppress(UsageError):
+            parse(text)

@@ -38,6 +38,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare networks with x264, x265, AV1 and VP9 on the same frames, in one HTML page."""
+    from vinr._console import note
     from vinr._console_compare import compare_progress, show_comparison
     from vinr.comparison import DEFAULT_ANCHORS
     from vinr.comparison import compare as run
@@ -61,6 +62,7 @@ def compare(
             overrides=settings,
             force=force,
             on_progress=on_progress,
+            on_note=note,
         )
     show_comparison(report, as_json=as_json)
 

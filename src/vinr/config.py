@@ -11,8 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from vinr.errors import UsageError
+<<<<<<< HEAD
 from vinr.models import get_model, list_models, validate_architecture
 from vinr.settings import Settings, describe_validation
+=======
+from vinr.models import ModelConfig, VideoModel, get_model, list_models
+from vinr.settings import Settings, apply_overrides, describe_validation
+>>>>>>> inputs
 
 __all__ = [
     "CompressSettings",
@@ -235,6 +240,7 @@ def _split_name(name: str) -> tuple[str, str]:
     raise UsageError(f"unknown preset {name!r}; `vinr presets` lists them")
 
 
+<<<<<<< HEAD
 def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -258,6 +264,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     return tree
 
 
+=======
+>>>>>>> inputs
 def load_preset(name: str | Path, overrides: Sequence[str] = ()) -> Preset:
     """Return the preset ``name`` with ``overrides`` applied.
 
@@ -290,11 +298,19 @@ def load_preset(name: str | Path, overrides: Sequence[str] = ()) -> Preset:
 def _read_preset_path(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a readable preset file ({error})") from None
     if "model" not in given:
         raise UsageError(f"{path}: the key model is missing; it names one of {', '.join(list_models())}")
     return _read_model_file(str(given["model"])), given, path.stem
+
+
+def _section(name: str, table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a part of a preset's table; a file may have anything there."""
+    section = table.get(key, {})
+    if not isinstance(section, dict):
+        raise UsageError(f"preset {name}: {key} must be a table of settings, got {str(section)[:60]!r}")
+    return section
 
 
 def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrides: Sequence[str]) -> Preset:
@@ -307,21 +323,25 @@ def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrid
             recipe = value.strip()
         else:
             rest.append(item)
+    sections = {key: _section(name, table, key) for key in ("architecture", "fit", "compress", "recipes")}
     # A size may come from another paper than the model: `recipes = { paper = "baseline" }` says whose recipe.
-    actual = table.get("recipes", {}).get(recipe, recipe)
+    actual = sections["recipes"].get(recipe, recipe)
+    if not isinstance(actual, str):
+        raise UsageError(
+            f"preset {name}: recipes.{recipe} must be the name of a recipe, got {str(actual)[:60]!r}"
+        )
     if actual not in recipes:
         raise UsageError(f"unknown recipe {recipe!r}; {tree['model']} has {', '.join(recipes)}")
-    known = {"source", "paper", "recipes", "model"}
-    sections = {"architecture", "fit", "compress"}
-    plain = {key: value for key, value in table.items() if key not in known | sections}
+    known = {"source", "paper", "model"} | sections.keys()
+    plain = {key: value for key, value in table.items() if key not in known}
     values = {
         "name": name,
         "model": tree["model"],
         "source": table.get("source", tree["source"]),
         "paper": table.get("paper"),
-        "architecture": {**tree.get("architecture", {}), **plain, **table.get("architecture", {})},
-        "fit": {**recipes[actual], **table.get("fit", {}), "recipe": recipe},
-        "compress": {**tree.get("compress", {}), **table.get("compress", {})},
+        "architecture": {**tree.get("architecture", {}), **plain, **sections["architecture"]},
+        "fit": {**recipes[actual], **sections["fit"], "recipe": recipe},
+        "compress": {**tree.get("compress", {}), **sections["compress"]},
     }
     try:
         return Preset.model_validate(apply_overrides(values, rest))

@@ -143,6 +143,8 @@ def encode(
             opened.enter_context(open_video(fspath(source), crop=crop, resize=resize, frames=frames))
             for source in sources
         ]
+        for note in (note for reader in readers for note in reader.notes):
+            on_event(Noted(note))
         specs = [reader.spec for reader in readers]
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)

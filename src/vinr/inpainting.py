@@ -107,6 +107,8 @@ def inpaint(
     """
     started = clock.monotonic()
     with open_video(fspath(source), crop=crop, resize=resize, frames=frames) as reader:
+        for note in reader.notes:
+            on_event(Noted(note))
         mask_T1HW = open_mask(fspath(mask), reader, frames=frames)
         plan = plan_encode(
             [reader.spec],

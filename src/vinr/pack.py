@@ -32,6 +32,7 @@ from vinr.fit import FitResult
 from vinr.models import VideoModel
 from vinr.plan import Job
 from vinr.tensorfile import read_tensors, write_tensors
+from vinr.video._names import MAX_NAME
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 
@@ -204,6 +205,7 @@ def assemble(
     The result depends on the segments alone, not on where or in which order they were fitted.
     """
     clips = []
+    names = _unique_names(readers)
     sounds = [reader.audio() if audio else None for reader in readers]
     for number, reader in enumerate(readers):
         own = [
@@ -212,8 +214,7 @@ def assemble(
             for span, quality in zip(job.spans, segment.qualities, strict=True)
             if span.clip == number
         ]
-        name = _unique_name(readers, number)
-        clips.append(_clip_of(reader, name, mean_quality(own), has_audio=sounds[number] is not None))
+        clips.append(_clip_of(reader, names[number], mean_quality(own), has_audio=sounds[number] is not None))
     networks = tuple(segment.network(job.spans) for job, segment in zip(jobs, segments, strict=True))
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
     for number, segment in enumerate(segments):
@@ -233,10 +234,19 @@ def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:
     return times + sum(len(sound) for sound in sounds if sound is not None)
 
 
-def _unique_name(readers: Sequence[VideoReader], number: int) -> str:
+def _unique_names(readers: Sequence[VideoReader]) -> list[str]:
+    """Return a name for each clip: its own, or where an earlier one has it, that with a number."""
     names = [reader.name for reader in readers]
-    earlier = names[:number].count(names[number])
-    return names[number] if not earlier else f"{names[number]}-{earlier + 1}"
+    taken = set(names)
+    unique: list[str] = []
+    for number, name in enumerate(names):
+        free, count = name, names[:number].count(name) + 1
+        while free in taken and count > 1:
+            suffix = f"-{count}"
+            free, count = name[: MAX_NAME - len(suffix)] + suffix, count + 1
+        taken.add(free)
+        unique.append(free)
+    return unique
 
 
 def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:

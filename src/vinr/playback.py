@@ -210,5 +210,5 @@ def evaluate_file(
             decode_fps=spec.num_frames / timed.seconds,
             per_frame_psnr_db=quality.per_frame_psnr_db,
             per_frame_ms_ssim=quality.per_frame_ms_ssim,
-            notes=decoder.notes,
+            notes=(*decoder.notes, *reader.notes),
         )

@@ -1,10 +1,26 @@
-"""The one base of every settings class: frozen, and unknown keys are refused."""
+"""The one base of every settings class: frozen, unknown keys refused; and ``key=value`` for any of them."""
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 __all__ = ["Settings", "describe_validation"]
+=======
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vinr.errors import UsageError
+
+__all__ = ["Settings", "apply_overrides", "describe_validation"]
+
+MAX_SHOWN = 60
+# Of a key; settings are three deep.
+MAX_PARTS = 8
+>>>>>>> inputs
 
 
 class Settings(BaseModel):
@@ -17,8 +33,46 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+<<<<<<< HEAD
+=======
+def _parse_value(text: str) -> Any:
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except RecursionError:
+        raise UsageError(f"--set {_shown(text)}: a value is nested too deeply") from None
+    except ValueError:  # no TOML, or a number of more digits than Python reads
+        return text
+    return table["value"] if len(table) == 1 else text
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply ``key.sub=value`` to nested dictionaries; a value is TOML, or else plain text."""
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not 2 <= len(parts) <= MAX_PARTS or not all(parts):
+            raise UsageError(f"--set {_shown(item)}: write it as section.key=value, such as fit.epochs=100")
+        node = tree
+        for part in parts[:-1]:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise UsageError(f"--set {_shown(item)}: {part[:MAX_SHOWN]} holds no settings of its own")
+        node[parts[-1]] = _parse_value(text.strip())
+    return tree
+
+
+>>>>>>> inputs
 def describe_validation(error: ValidationError) -> str:
     """Return the first complaint of a settings check in one line: key, problem, value."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"]) or "settings"
+<<<<<<< HEAD
     return f"{key}: {first['msg']} (got {str(first['input'])[:60]!r})"
+=======
+    return f"{key}: {first['msg']} (got {_shown(first['input'])})"
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
+>>>>>>> inputs

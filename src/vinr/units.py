@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -21,25 +22,30 @@ __all__ = [
     "parse_size",
 ]
 
+# Digits of a number, before and after the point: more is a slip, and int() and float() have their own limits.
+_DIGITS = r"(\d{1,15}(?:\.\d{0,15})?)"
+_MAX_COUNT = 10**15
+_MAX_SECONDS = 10**9
+_MAX_SHOWN = 40
 _COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-_CLOCK = re.compile(r"(?:(\d+(?:\.\d*)?)h)?(?:(\d+(?:\.\d*)?)m)?(?:(\d+(?:\.\d*)?)s?)?")
+_CLOCK = re.compile(f"(?:{_DIGITS}h)?(?:{_DIGITS}m)?(?:{_DIGITS}s?)?")
 
 
 def parse_count(text: str | float) -> int:
     """Return a positive whole number from 1500000, ``1.5M``, ``200k``."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kmgKMG]?)", str(text).strip())
+    match = re.fullmatch(rf"{_DIGITS}\s*([kmgKMG]?)", str(text).strip())
     value = float(match[1]) * _COUNT_UNITS[match[2].lower()] if match else 0
-    if value < 1:
-        raise UsageError(f"number {str(text)!r}: give a positive one such as 200k or 1.5M")
+    if not 1 <= value <= _MAX_COUNT:
+        raise UsageError(f"number {_shown(text)}: give a positive one such as 200k or 1.5M")
     return round(value)
 
 
 def parse_bytes(text: str | float) -> int:
     """Return bytes from 500000, ``500kB``, ``1.5MB`` (1 kB is 1000 bytes)."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kmg]?)b?", str(text).strip().lower())
+    match = re.fullmatch(rf"{_DIGITS}\s*([kmg]?)b?", str(text).strip().lower())
     value = float(match[1]) * _COUNT_UNITS[match[2]] if match else 0
-    if value < 1:
-        raise UsageError(f"size {str(text)!r}: give a positive one such as 500kB or 1.5MB")
+    if not 1 <= value <= _MAX_COUNT:
+        raise UsageError(f"size {_shown(text)}: give a positive one such as 500kB or 1.5MB")
     return round(value)
 
 
@@ -48,8 +54,8 @@ def parse_seconds(text: str | float) -> float:
     match = _CLOCK.fullmatch(str(text).strip().lower())
     parts = [float(part or 0) for part in match.groups()] if match else [0.0]
     seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-    if seconds <= 0:
-        raise UsageError(f"time {str(text)!r}: give a positive one such as 90s, 10m or 1h30m")
+    if not 0 < seconds <= _MAX_SECONDS:
+        raise UsageError(f"time {_shown(text)}: give a positive one such as 90s, 10m or 1h30m")
     return seconds
 
 
@@ -58,7 +64,7 @@ def parse_rate(text: str | float | Fraction) -> Fraction:
     match = re.fullmatch(r"\d{1,6}(?:\.\d{1,3})?|\d{1,9}/0*[1-9]\d{0,8}", str(text).strip())
     rate = Fraction(match[0]) if match else Fraction(0)
     if rate <= 0:
-        raise UsageError(f"rate {str(text)!r}: give frames a second such as 25, 29.97 or 30000/1001")
+        raise UsageError(f"rate {_shown(text)}: give frames a second such as 25, 29.97 or 30000/1001")
     return rate
 
 
@@ -67,15 +73,15 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(text).strip().lower())
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     if min(size) < 1:
-        raise UsageError(f"size {text!r}: give height x width in pixels, such as 640x1280")
+        raise UsageError(f"size {_shown(text)}: give height x width in pixels, such as 640x1280")
     return size
 
 
 def parse_frames(text: str) -> tuple[int | None, int | None]:
     """Return (first, stop) from ``A:B``, half open, either end may be left out."""
-    match = re.fullmatch(r"(\d*):(\d*)", str(text).strip())
+    match = re.fullmatch(r"(\d{0,12}):(\d{0,12})", str(text).strip())
     if not match:
-        raise UsageError(f"frames {text!r}: give A:B, half open, such as 0:48, :48 or 100:")
+        raise UsageError(f"frames {_shown(text)}: give A:B, half open, such as 0:48, :48 or 100:")
     first, stop = (int(part) if part else None for part in match.groups())
     return first, stop
 
@@ -84,12 +90,12 @@ def parse_indices(text: str, num_frames: int) -> list[int]:
     """Return frame numbers from a list such as ``0,10,20:40:5``; parts are numbers or Python slices."""
     indices: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(-?\d*)(?::(-?\d*))?(?::(-?\d*))?", part.strip())
+        match = re.fullmatch(r"(-?\d{0,12})(?::(-?\d{0,12}))?(?::(-?\d{0,12}))?", part.strip())
         numbers = (
             [int(item) if item not in (None, "", "-") else None for item in match.groups()] if match else []
         )
         if not match or not part.strip() or numbers[2:] == [0]:
-            raise UsageError(f"frames {text!r}: give numbers and slices, such as 0,10,20:40:5")
+            raise UsageError(f"frames {_shown(text)}: give numbers and slices, such as 0,10,20:40:5")
         if ":" in part:
             indices += range(num_frames)[slice(*numbers)]
         elif numbers[0] is None or not -num_frames <= numbers[0] < num_frames:
@@ -99,7 +105,7 @@ def parse_indices(text: str, num_frames: int) -> list[int]:
         else:
             indices.append(numbers[0] % num_frames)
     if not indices:
-        raise UsageError(f"frames {text!r} select nothing; the clip has frames 0 to {num_frames - 1}")
+        raise UsageError(f"frames {_shown(text)} select nothing; the clip has frames 0 to {num_frames - 1}")
     return indices
 
 
@@ -107,16 +113,25 @@ def parse_list(text: str | None) -> list[str]:
     """Return the parts of ``a,b,c``, none for ``None``; an empty part is refused."""
     parts = [] if text is None else [part.strip() for part in text.split(",")]
     if not all(parts):
-        raise UsageError(f"list {text!r}: has an empty part; put one comma between each two")
+        raise UsageError(f"list {_shown(text)}: has an empty part; put one comma between each two")
     return parts
 
 
 def parse_numbers(text: str | None) -> list[float]:
     """Return the numbers of ``0.02,0.05``, none for ``None``."""
     try:
-        return [float(part) for part in parse_list(text)]
+        numbers = [float(part) for part in parse_list(text)]
     except ValueError:
-        raise UsageError(f"list {text!r}: give numbers with commas between them, as 0.02,0.05") from None
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise UsageError(f"list {_shown(text)}: give numbers with commas between them, as 0.02,0.05")
+    return numbers
+
+
+def _shown(text: object) -> str:
+    """Return what was given for a message, shortened if it would fill the screen."""
+    whole = str(text)
+    return repr(whole if len(whole) <= _MAX_SHOWN else f"{whole[:_MAX_SHOWN]}…")
 
 
 def format_count(value: float) -> str:

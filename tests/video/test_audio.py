@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import av
 import pytest
 
 from video.video_clips import pictures, spec_of, write_clip, write_clip_with_tone
-from vinr.errors import InputError
+from vinr.errors import InputError, VinrError
+from vinr.video.audio import extract_audio
 from vinr.video.samples import sample_clip
 from vinr.video.sink import open_sink
 from vinr.video.source import open_video
@@ -143,3 +146,27 @@ def test_sound_that_is_no_matroska(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no readable Matroska"):
         write_with(b"no sound", tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_mutated_sound_is_written_or_refused(tmp_path: Path) -> None:
+    """The section of a file is untrusted: whatever libav makes of it becomes one line."""
+    sound = extract_audio(write_clip_with_tone(tmp_path / "a.mkv", "pcm_s16le"), origin=Fraction(0))
+    assert sound is not None
+    rgb_NCHW, rng = pictures(2, 32, 32), random.Random(0)
+    for number in range(60):
+        data = bytearray(sound)
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(400)] = rng.choice((0, 1, 0x80, 0xFF, rng.randrange(256)))
+        target = str(tmp_path / f"{number}.mkv")
+        with (
+            suppress(VinrError),
+            open_sink(target, *spec_of(rgb_NCHW), codec="ffv1", audio=bytes(data)) as sink,
+        ):
+            sink.write(rgb_NCHW)
+
+
+def test_sound_of_an_unknown_codec_names_the_way_out(tmp_path: Path) -> None:
+    path = write_clip_with_tone(tmp_path / "a.mkv", "pcm_s16le")
+    path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_NO_SUCH_ONE"))
+    with open_video(path) as reader, pytest.raises(InputError, match=r"compress\.audio=false"):
+        reader.audio()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import struct
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from video.video_clips import picture, write_clip, write_clip_with_tone
 from vinr.errors import InputError, UsageError, VinrError
+from vinr.fit.masks import open_mask
 from vinr.video.source import open_video
 
 
@@ -70,11 +75,6 @@ def test_mp4_without_its_index(tmp_path: Path) -> None:
 def test_cut_in_the_middle(tmp_path: Path, name: str, codec: str, options: dict[str, str]) -> None:
     path = write_clip(tmp_path / name, 60, height=96, width=160, codec=codec, container_options=options)
     refuse(cut(path, 0.6), "cut short")
-
-
-def test_cut_transport_stream(tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "a.ts", 60, options={"crf": "1"})
-    refuse(cut(path, 0.6), "damaged|cut short|cannot be decoded")
 
 
 def test_damage_in_the_middle(tmp_path: Path) -> None:
@@ -149,6 +149,68 @@ def test_folder_of_deep_images(tmp_path: Path) -> None:
     refuse(tmp_path, "more than 8 bits")
 
 
+def png_header(height: int, width: int) -> bytes:
+    """An image of that size as far as its header goes."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+def test_images_of_absurd_size(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png_header(60_000, 60_000))
+    refuse(folder, "not a readable image: Image size .* exceeds")
+    refuse(folder / "a.png", "cannot be decoded|no frame|not a readable")
+    with (
+        open_video(write_clip(tmp_path / "a.mkv", 3)) as reader,
+        pytest.raises(InputError, match=r"mask .*a\.png: not a readable image: Image size"),
+    ):
+        open_mask(str(folder / "a.png"), reader)
+
+
+def test_large_image_says_nothing_on_standard_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Pillow warns of more than 89 million pixels. Only the header is true here, so that it fails later.
+    (tmp_path / "a.png").write_bytes(png_header(10_000, 10_000))
+    refuse(tmp_path, "not a readable image")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "jpg", "pgm", "png", "tif", "webp"])
+def test_mutated_images_are_read_or_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    grey = Image.fromarray(picture(16, 24, 0)).convert("L" if suffix == "pgm" else "RGB")
+    grey.save(path)
+    whole, rng = path.read_bytes(), random.Random(suffix)
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(rng.randrange(1, 5)):
+            data[rng.randrange(min(len(data), 200))] = rng.choice((0, 0x7F, 0xFF, rng.randrange(256)))
+        path.write_bytes(data)
+        with suppress(InputError), open_video(tmp_path) as reader:
+            reader.read()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photo_with_exif_is_upright(tmp_path: Path, orientation: int) -> None:
+    """PyAV raises for side data that it has no name for, EXIF among them."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    Image.fromarray(picture(32, 48, 0)).save(path, exif=exif, quality=95)
+    with open_video(path) as reader:
+        found_HWC = reader.read().rgb_NCHW[0].permute(1, 2, 0).numpy()
+    with Image.open(path) as image:
+        expected_HWC = np.asarray(ImageOps.exif_transpose(image))
+    assert found_HWC.shape == expected_HWC.shape
+    assert np.abs(found_HWC.astype(int) - expected_HWC).max() <= 24
+
+
 @pytest.mark.parametrize(
     ("name", "num_bytes", "match"),
     [
@@ -166,6 +228,9 @@ def test_raw_yuv(tmp_path: Path, name: str, num_bytes: int, match: str) -> None:
 
 
 def test_libav_keeps_standard_error_clean(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path = write_clip(tmp_path / "a.ts", 60, options={"crf": "1"})
-    refuse(cut(path, 0.6), "damaged|cut short|cannot be decoded")
+    path = write_clip(tmp_path / "a.ts", 60, codec="mpeg2video")
+    data = path.read_bytes()
+    for length in (30 * 188 - 1, 30 * 188 + 1):
+        path.write_bytes(data[:length])
+        refuse(path, "cut short: its last packet has [0-9]+ of 188 bytes")
     assert capfd.readouterr().err == ""

@@ -92,3 +92,8 @@ def test_damage_ends_in_the_named_error(picture: Tensor) -> None:
         except BitstreamError:
             refused += 1
     assert refused > 10
+
+
+def test_what_is_no_image_is_said_without_the_name_of_an_object() -> None:
+    with pytest.raises(BitstreamError, match=r"not a readable AVIF image$"):
+        decode_still(b"no image", height=8, width=8)

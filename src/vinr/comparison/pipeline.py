@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -68,6 +68,10 @@ def ignore(text: str, share: float) -> None:
     """Watch nothing."""
 
 
+def unsaid(text: str) -> None:
+    """Tell nobody."""
+
+
 def compare(
     source: str | PathLike[str],
     page: str | PathLike[str] | None = None,
@@ -88,6 +92,7 @@ def compare(
     overrides: Sequence[str] = (),
     force: bool = False,
     on_progress: Progress = ignore,
+    on_note: Callable[[str], None] = unsaid,
 ) -> ComparisonReport:
     """Compare networks with real codecs on the frames of one video, and write a page of it.
 
@@ -114,6 +119,8 @@ def compare(
         Half-open frame range, centred crop, and resize, as for an encode.
     on_progress
         Called with what is being done and the share of all that is done, 0 to 1.
+    on_note
+        Called with each line on the video itself: that it may be cut short.
 
     Raises
     ------
@@ -132,6 +139,8 @@ def compare(
         decoders = [opened.enter_context(open_file(name, device)) for name in names]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
         reader = opened.enter_context(open_video(fspath(source), edit=edit))
+        for note in reader.notes:
+            on_note(note)
         check_sizes(decoders, names, reader.spec)
         budget = Budget(epochs, seconds, seed, (*overrides, NO_SOUND))
         wants_fits = bool(models or presets or params or bpp) or not names
@@ -205,6 +214,7 @@ def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str
         f"{name} {size[0]}×{size[1]}" for name, size in (("crop", edit.crop), ("resize", edit.resize)) if size
     ]
     color = reader.spec.color
+    notes = [("note", note) for note in reader.notes]
     return [
         ("video", report.input),
         ("compared", f"{report.num_frames} frames of {report.height}×{report.width} at {report.fps:.3f} fps"),
@@ -214,6 +224,7 @@ def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str
             f"{color.matrix}, {color.range} range; codecs code 8-bit 4:2:0 unless their name says more",
         ),
         ("chroma of codecs", f"{report.upsampling} to full size: what gives these frames back best uncoded"),
+        *notes,
     ]
 
 

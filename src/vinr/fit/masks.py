@@ -21,10 +21,11 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from vinr.errors import InputError
+from vinr.video._images import read_image
 from vinr.video.edit import Edit
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
@@ -126,7 +127,7 @@ def _read_masks(
             f"boxes:WIDTH or center"
         )
     if path.suffix.lower() in STILLS and path.is_file():
-        rgb_HWC = _read_still(path)
+        rgb_HWC = read_image(path, label=f"mask {path}")
         _check_size(path, rgb_HWC.shape[:2], video)
         yield _edited(rgb_HWC, video)
         return
@@ -135,14 +136,6 @@ def _read_masks(
         first, stop = _choose_masks(path, reader.spec.num_frames, video, frames)
         for index in range(first, stop):
             yield _edited(reader.read(index, index + 1).rgb_NCHW[0].permute(1, 2, 0).numpy(), video)
-
-
-def _read_still(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"mask {path}: not a readable image: {error}") from error
 
 
 def _edited(rgb_HWC: NDArray[np.uint8], video: VideoReader) -> NDArray[np.bool_]:

@@ -5,25 +5,49 @@ Axes: H rows, W columns, C colour channels.
 
 from __future__ import annotations
 
+import logging
+import struct
+import warnings
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vinr.errors import InputError
 from vinr.video.spec import ColorSpec, Timeline
 
-__all__ = ["FolderInput"]
+__all__ = ["FolderInput", "exif_orientation", "open_image", "read_image"]
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's modes of 8 bits and less; its others (I;16, I, F) would be clipped to 8 bits, not scaled.
 MODES: Final = frozenset({"1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
 FRAME_RATE: Final = Fraction(30)
 EXIF_ORIENTATION: Final = 0x0112
+# Pillow logs some errors besides raising them; without a handler they would go to standard error.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+# What its readers of damaged files are known to let through, beside OSError and SyntaxError that they mean.
+PILLOW_ERRORS: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
 
 
 class FolderInput:
@@ -56,28 +80,60 @@ class FolderInput:
         """Return the constant-rate timeline of ``stop`` − ``first`` frames."""
         return Timeline(stop - first, FRAME_RATE)
 
+    def inspect(self, first: int, stop: int) -> tuple[str, ...]:
+        """Images that can be read leave nothing to be told."""
+        return ()
+
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
         """Yield images ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
         for file in self._files[first:]:
-            try:
-                with Image.open(file) as image:
-                    yield np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-            except (OSError, SyntaxError, ValueError) as error:
-                raise InputError(f"{file}: not a readable image: {error}") from error
+            yield read_image(file, label=str(file))
 
     def audio(self, first: int, stop: int) -> bytes | None:
         """Images have no sound."""
         return None
 
 
+def read_image(file: Path, *, label: str) -> NDArray[np.uint8]:
+    """Return an image, upright, as uint8 rgb_HWC; ``label`` names it in errors (see :func:`open_image`)."""
+    with open_image(file, label=label) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def exif_orientation(coded: bytes) -> int | None:
+    """Return the orientation, 1 to 8, that a coded image states in its EXIF data; ``None`` if it has none."""
+    try:
+        with open_image(BytesIO(coded)) as image:
+            stated = image.getexif().get(EXIF_ORIENTATION)
+    except InputError:
+        return None
+    return stated if stated in range(1, 9) else None
+
+
+@contextmanager
+def open_image(source: Path | BinaryIO, *, label: str = "image") -> Iterator[Image.Image]:
+    """Open an image; whatever Pillow raises, now or while it is used, becomes an error of one line.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, no image, or of more pixels than Pillow takes for an honest image (179 million).
+    """
+    try:
+        # Pillow warns of sizes and tags; what matters is an error.
+        with warnings.catch_warnings(action="ignore"), Image.open(source) as image:
+            yield image
+    except UnidentifiedImageError:
+        raise InputError(f"{label}: not a readable image: of no known format") from None
+    except (*PILLOW_ERRORS, Image.DecompressionBombError) as error:
+        raise InputError(f"{label}: not a readable image: {error}") from error
+
+
 def _shown_size(file: Path) -> tuple[int, int]:
     """Return rows and columns of an image as shown, from its header alone."""
-    try:
-        with Image.open(file) as image:
-            mode, (width, height) = image.mode, image.size
-            is_turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{file}: not a readable image: {error}") from error
+    with open_image(file, label=str(file)) as image:
+        mode, (width, height) = image.mode, image.size
+        is_turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     if mode not in MODES:
         raise InputError(
             f"{file}: has samples of more than 8 bits (Pillow mode {mode}); convert it to 8 bits"

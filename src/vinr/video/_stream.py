@@ -12,33 +12,44 @@ Axes: H rows, W columns, C colour channels.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vinr.errors import InputError
+from vinr.video._images import exif_orientation
 from vinr.video._libav import explain, open_input, video_stream
+from vinr.video._tail import inspect_tail, read_packets
 from vinr.video.audio import extract_audio
 from vinr.video.color import ColorConverter, color_of
 from vinr.video.spec import Timeline
 
 __all__ = ["StreamInput"]
 
-# Stated and found duration of a Matroska file differ by less than this unless its end is missing.
-DURATION_SLACK_SECONDS: Final = Fraction(1, 2)
 FALLBACK_RATE: Final = Fraction(25)
+# EXIF's orientations 1 to 8, as of _orientation; quarter turns counterclockwise are 1, 8, 3 and 6.
+EXIF_ORIENTATIONS: Final = (
+    (False, False, False),
+    (False, False, True),
+    (False, True, True),
+    (False, True, False),
+    (True, False, False),
+    (True, False, True),
+    (True, True, True),
+    (True, True, False),
+)
+EXIF_BY_TURNS: Final = (1, 8, 3, 6)
+ODD_ANGLE: Final = "is turned by an angle that is no multiple of 90 degrees; turn it back first"
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class _Index:
     """What the packets of a stream say: when its frames are shown and where decoding can start.
 
     ``pts``: presentation times in order, in units of ``time_base``; ``None`` where the file has none.
+    ``incomplete``: number of the frame whose data is cut off, if it is known; ``notes``: see :class:`Tail`.
     """
 
     num_frames: int
@@ -53,6 +65,8 @@ class _Index:
     rates: tuple[Fraction, ...]
     pts: tuple[int, ...] | None
     keyframe_pts: tuple[int, ...]
+    incomplete: int | None
+    notes: tuple[str, ...]
 
 
 class StreamInput:
@@ -68,7 +82,7 @@ class StreamInput:
         self._format_name = format_name
         self._options = options
         with self._open() as container:
-            self._index = _read_index(container, path)
+            self._index = _read_index(container, path, self._open)
         self.num_frames = self._index.num_frames
         with self._open() as container:
             frame = self._first_shown(container)
@@ -78,13 +92,29 @@ class StreamInput:
             raise InputError(f"{path}: {error}") from error
         self._converter = ColorConverter(self.color)
         self._coded_size = (frame.height, frame.width)
-        self._orientation = _orientation(frame, path)
+        self._orientation = self._turned(frame)
         rotated = self._orientation[0]
         self.height, self.width = (frame.width, frame.height) if rotated else (frame.height, frame.width)
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return when frames ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
         return _timeline(self._index, first, stop)
+
+    def inspect(self, first: int, stop: int) -> tuple[str, ...]:
+        """Return what is to be told of frames ``first`` ≤ i < ``stop``: whether more should follow them.
+
+        Raises
+        ------
+        InputError
+            If one of them is known to be there in part only.
+        """
+        incomplete = self._index.incomplete
+        if incomplete is not None and first <= incomplete < stop:
+            raise InputError(
+                f"{self.path}: the file is cut short: frame {incomplete} of {self.num_frames} is incomplete; "
+                f"get a complete copy, or choose frames before it"
+            )
+        return self._index.notes if stop == self.num_frames else ()
 
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
         """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC, upright.
@@ -136,6 +166,21 @@ class StreamInput:
         if frame is None:
             raise InputError(f"{self.path}: no frame can be decoded; the file is damaged")
         return frame
+
+    def _turned(self, frame: VideoFrame) -> tuple[bool, bool, bool]:
+        try:
+            return _orientation(frame, self.path)
+        except ValueError:
+            # PyAV has no name for some that comes with a frame (EXIF, stereo views), and then lists none.
+            with self._open() as container:
+                stream = video_stream(container, self.path)
+                coded = next(bytes(packet) for packet in container.demux(stream) if packet.size)
+            exif = exif_orientation(coded)
+            if exif is None and frame.rotation % 90 == 0:
+                exif = EXIF_BY_TURNS[frame.rotation // 90 % 4]
+            if exif is None:
+                raise InputError(f"{self.path}: {ODD_ANGLE}") from None
+            return EXIF_ORIENTATIONS[exif - 1]
 
     def _from_start(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
         return islice(self._checked(self._frames(container), 0), first, None)
@@ -190,17 +235,16 @@ class StreamInput:
         return rgb_HWC[:: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
 
 
-def _read_index(container: InputContainer, path: Path) -> _Index:
+def _read_index(container: InputContainer, path: Path, reopen: Callable[[], InputContainer]) -> _Index:
     stream = video_stream(container, path)
-    num_indexed = len(stream.index_entries)
     try:
-        packets, end_seconds = _demux(container, stream)
+        packets = read_packets(container, stream)
     except av.FFmpegError as error:
         raise InputError(f"{path}: reading it failed: {explain(error)}") from error
-    if not packets:
+    if not packets.video:
         raise InputError(f"{path}: the video stream holds no frames")
-    _refuse_truncated(container, path, packets, num_indexed, end_seconds)
-    shown = [packet for packet in packets if not packet.is_discard]
+    tail = inspect_tail(container, path, packets, reopen=reopen)
+    shown = [packet for packet in packets.video if not packet.is_discard]
     pts = sorted(packet.pts for packet in shown if packet.pts is not None)
     has_pts = len(pts) == len(shown) and all(earlier < later for earlier, later in pairwise(pts))
     keyframes = sorted(packet.pts for packet in shown if packet.is_keyframe and packet.pts is not None)
@@ -213,68 +257,9 @@ def _read_index(container: InputContainer, path: Path) -> _Index:
         # Without usable times (missing, or the same twice) frames come one after another at the stated rate.
         pts=tuple(pts) if has_pts else None,
         keyframe_pts=tuple(keyframes) if has_pts else (),
+        incomplete=pts.index(tail.incomplete_pts) if tail.incomplete_pts in pts else None,
+        notes=tail.notes,
     )
-
-
-def _demux(container: InputContainer, stream: VideoStream) -> tuple[list[_PacketNote], Fraction]:
-    """Return notes on the packets of ``stream``, and the time at which the last packet of any stream ends."""
-    notes = []
-    end_seconds = Fraction(0)
-    # Only Matroska needs the other streams, to compare with the duration of the whole.
-    demuxed = container.demux() if _is_matroska(container) else container.demux(stream)
-    for packet in demuxed:
-        if packet.size == 0:
-            continue
-        if packet.pts is not None:
-            end = (packet.pts + (packet.duration or 0)) * packet.time_base
-            end_seconds = max(end_seconds, end)
-        if packet.stream_index == stream.index:
-            notes.append(_PacketNote.of(packet))
-    return notes, end_seconds
-
-
-@dataclass(frozen=True)
-class _PacketNote:
-    pts: int | None
-    is_keyframe: bool
-    is_discard: bool
-    is_corrupt: bool
-    end_byte: int | None
-
-    @classmethod
-    def of(cls, packet: Packet[Any]) -> _PacketNote:
-        end_byte = None if packet.pos is None else packet.pos + packet.size
-        return cls(packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt, end_byte)
-
-
-def _is_matroska(container: InputContainer) -> bool:
-    return "matroska" in container.format.name
-
-
-def _refuse_truncated(
-    container: InputContainer,
-    path: Path,
-    packets: list[_PacketNote],
-    num_indexed: int,
-    end_seconds: Fraction,
-) -> None:
-    """Raise :class:`InputError` if the end of the file is missing, as far as its format lets one tell."""
-    reason = None
-    if len(packets) < num_indexed:
-        reason = f"{len(packets)} of {num_indexed} frames are there"
-    elif packets[-1].is_corrupt or _has_partial_tail(container, path, packets):
-        reason = "the last frame is incomplete"
-    elif _is_matroska(container) and container.duration is not None:
-        stated = Fraction(container.duration, av.time_base)
-        if end_seconds < stated - DURATION_SLACK_SECONDS:
-            reason = f"it ends at {float(end_seconds):.2f} s of {float(stated):.2f} s"
-    if reason is not None:
-        raise InputError(f"{path}: the file is cut short: {reason}; get a complete copy")
-
-
-def _has_partial_tail(container: InputContainer, path: Path, packets: list[_PacketNote]) -> bool:
-    # libav passes over a cut last frame of y4m, which has nothing but frames up to the end of the file.
-    return container.format.name == "yuv4mpegpipe" and packets[-1].end_byte != path.stat().st_size
 
 
 def _timeline(index: _Index, first: int, stop: int) -> Timeline:
@@ -314,4 +299,4 @@ def _orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:
         return False, d < 0, a < 0
     if a == d == 0 and b and c:
         return True, b < 0, c < 0
-    raise InputError(f"{path}: is turned by an angle that is no multiple of 90 degrees; turn it back first")
+    raise InputError(f"{path}: {ODD_ANGLE}")

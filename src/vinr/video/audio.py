@@ -12,8 +12,10 @@ import io
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import av
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
@@ -21,11 +23,14 @@ from av.packet import Packet
 from vinr.errors import InputError
 from vinr.video._libav import explain, open_input
 
-__all__ = ["SoundCopier", "extract_audio"]
+__all__ = ["SoundCopier", "codec_name", "extract_audio"]
 
 # Encoders start a little before 0 to warm up. Such times must not be moved, or sound and picture part.
 # bitexact leaves out random identifiers, so that the same sound gives the same bytes.
 MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
+
+# What is raised of streams that libav cannot make sense of.
+UNUSABLE: Final = (av.FFmpegError, ValueError, ArithmeticError, InputError)
 
 
 def extract_audio(
@@ -57,9 +62,12 @@ def extract_audio(
                     packet.stream = copies[packet.stream_index]
                     output.mux(packet)
                     is_silent = False
-        except (av.FFmpegError, ValueError) as error:
-            names = ", ".join(stream.codec_context.name for stream in streams)
-            raise InputError(f"{path}: its sound ({names}) cannot be copied: {explain(error)}") from error
+        except UNUSABLE as error:
+            names = ", ".join(codec_name(stream) for stream in streams)
+            raise InputError(
+                f"{path}: its sound ({names}) cannot be copied: {explain(error)}; leave it out with "
+                f"--set compress.audio=false"
+            ) from error
     return None if is_silent else target.getvalue()
 
 
@@ -75,36 +83,53 @@ class SoundCopier:
     def __init__(self, audio: bytes, output: OutputContainer) -> None:
         self._output = output
         try:
-            self._input = av.open(io.BytesIO(audio), "r", format="matroska")
-        except (av.FFmpegError, ValueError) as error:
+            self._input = av.open(io.BytesIO(audio), "r", format="matroska", metadata_errors="replace")
+        except UNUSABLE as error:
             raise InputError(f"the sound is no readable Matroska data: {explain(error)}") from error
         self._copies = {stream.index: self._add(stream) for stream in self._input.streams.audio}
         self._packets = _packets(self._input, None, None)
-        self._next = next(self._packets, None)
+        self._next = self._read()
 
     def copy_until(self, seconds: Fraction | None) -> None:
         """Write the packets that begin at ``seconds`` or earlier; all that are left if ``None``."""
         while self._next is not None and (seconds is None or _begin(self._next) <= seconds):
             self._next.stream = self._copies[self._next.stream_index]
-            self._output.mux(self._next)
-            self._next = next(self._packets, None)
+            try:
+                self._output.mux(self._next)
+            except (ValueError, ArithmeticError) as error:
+                raise InputError(f"the sound is damaged: {explain(error)}; leave it out") from error
+            self._next = self._read()
 
     def close(self) -> None:
         """Release the input."""
         self._input.close()
 
+    def _read(self) -> Packet[AudioStream] | None:
+        try:
+            return next(self._packets, None)
+        except UNUSABLE as error:
+            raise InputError(f"the sound is damaged: {explain(error)}; leave it out") from error
+
     def _add(self, stream: AudioStream) -> AudioStream:
         try:
             return _copy_stream(self._output, stream)
-        except ValueError as error:
-            format_name = self._output.format.name
-            codec = stream.codec_context.name
+        except UNUSABLE as error:
+            sound = f"{codec_name(stream)} sound"
             raise InputError(
-                f"{format_name} cannot hold {codec} sound; write .mkv, or leave it out"
+                f"{self._output.format.name} cannot hold {sound}; write .mkv, or leave it out"
             ) from error
 
 
+def codec_name(stream: AudioStream) -> str:
+    """Return the name of a sound's codec, ``unknown`` where libav knows none."""
+    # PyAV types it as always there.
+    context: AudioCodecContext | None = stream.codec_context
+    return "unknown" if context is None else context.name
+
+
 def _copy_stream(output: OutputContainer, stream: AudioStream) -> AudioStream:
+    if codec_name(stream) == "unknown":
+        raise InputError("libav does not know its codec")
     copy = output.add_stream_from_template(stream)
     if stream.language is not None:
         copy.metadata["language"] = stream.language
@@ -121,7 +146,7 @@ def _packets(
         if packet.pts is None:
             packet.pts = packet.dts
         if packet.pts is None:
-            raise ValueError("packets without a time")
+            raise InputError("packets without a time")
         begin = _begin(packet)
         if (start is None or begin >= start) and (stop is None or begin < stop):
             yield packet

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from vinr.errors import InputError, UsageError
 from vinr.video._images import FolderInput
+from vinr.video._names import clip_name
 from vinr.video._stream import StreamInput
 from vinr.video.edit import Edit
 from vinr.video.spec import ColorSpec, Timeline, VideoSpec
@@ -52,6 +53,10 @@ class FrameInput(Protocol):
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return when frames ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
+        ...
+
+    def inspect(self, first: int, stop: int) -> tuple[str, ...]:
+        """Return lines for the user on frames ``first`` ≤ i < ``stop``; InputError if one is cut off."""
         ...
 
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
@@ -99,15 +104,17 @@ class VideoReader:
     """A video that is read from front to back, after its edit; a context manager. See :func:`open_video`.
 
     ``spec`` and ``timeline`` describe the frames as read; ``original`` is (rows, columns) before the edit but
-    upright; ``edit`` is the edit with its end filled in; ``name`` is the file's or folder's, without suffix.
+    upright; ``edit`` is the edit with its end filled in; ``name`` is the file's or folder's, without suffix
+    and without what a clip's name must not hold.
     """
 
     def __init__(self, frame_input: FrameInput, edit: Edit) -> None:
         self._input = frame_input
         self._first, self._stop = edit.frame_range(frame_input.num_frames)
         self.edit = replace(edit, first_frame=self._first, stop_frame=self._stop)
-        self.name = frame_input.path.resolve().stem
+        self.name = clip_name(frame_input.path.resolve().stem)
         self.original = (frame_input.height, frame_input.width)
+        self._notes = frame_input.inspect(self._first, self._stop)
         self.timeline = frame_input.timeline(self._first, self._stop)
         height, width = edit.output_size(*self.original)
         self.spec = VideoSpec(
@@ -148,6 +155,11 @@ class VideoReader:
     def audio(self) -> bytes | None:
         """Return the sound of the frames as Matroska bytes starting with them, ``None`` if there is none."""
         return self._audio
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user, such as that the file may be cut short; mostly none."""
+        return self._notes
 
     @property
     def has_audio(self) -> bool:

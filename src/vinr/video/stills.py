@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vinr.errors import BitstreamError
@@ -54,6 +54,8 @@ def decode_still(coded: bytes, *, height: int, width: int) -> Tensor:
                     f"a keyframe has {found[0]}×{found[1]} pixels, the clip {height}×{width}"
                 )
             rgb_HWC = np.array(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise BitstreamError(f"a keyframe is not a readable {FORMAT} image") from None
     except (
         OSError,
         RuntimeError,

@@ -1,0 +1,314 @@
+"""What a container says of its own end: stated sizes and end marks, read without libav and without decoding.
+
+::
+
+    file ── sizes of boxes, chunks, tags, packets ──> one passes the end of the file ──> missing
+                                                  └─> end mark, or a size that agrees ──> whole
+                                                  └─> stated figures not reached ───────> doubtful
+                                                  └─> nothing said ─────────────────────> open
+
+libav passes over most of this: to it, a file ends where its bytes end.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from vinr.video._bounds import (
+    LARGEST,
+    MAX_READ,
+    OPEN,
+    WHOLE,
+    BoundedFile,
+    CutError,
+    End,
+    TooLongError,
+    Verdict,
+    doubtful,
+)
+from vinr.video._ends_mpeg import mjpeg_end, mpeg_ps_end, mpegts_end
+
+__all__ = ["read_end"]
+
+
+def read_end(path: Path, format_name: str) -> End:
+    """Return what the file at ``path`` says of its end; ``format_name`` is libav's name of its demuxer."""
+    reader = READERS.get(format_name.partition(",")[0])
+    if reader is None:
+        return OPEN
+    with path.open("rb") as stream:
+        file = BoundedFile(stream, path.stat().st_size)
+        try:
+            return reader(file)
+        except CutError as error:
+            return End(Verdict.MISSING, str(error))
+        except TooLongError:
+            return OPEN
+
+
+# Matroska, WebM: elements of an identifier, a size (all ones: unknown) and a body. Segment and Clusters of a
+# live stream have unknown sizes; their children follow at once: walking into them is walking on.
+SEGMENT: Final = 0x18538067
+CLUSTER: Final = 0x1F43B675
+
+
+def _matroska(file: BoundedFile) -> End:
+    place = 0
+    result = WHOLE
+    while True:
+        if place >= file.size or file.read(place, 1) == b"\0":
+            return result
+        id_length = 9 - file.number(place, 1).bit_length()
+        identifier = file.number(place, id_length)
+        place += id_length
+        size_length = 9 - file.number(place, 1).bit_length()
+        if size_length > 8:
+            return OPEN
+        unknown = (1 << 7 * size_length) - 1
+        size = file.number(place, size_length) & unknown
+        place += size_length
+        if size != unknown:
+            place += size
+            file.need(place)
+        elif identifier in (SEGMENT, CLUSTER):
+            result = OPEN
+        else:
+            return OPEN
+
+
+def _avi(file: BoundedFile) -> End:
+    """RIFF chunks, several in large files; some writers count the eight bytes of the head too."""
+    place = 0
+    while True:
+        if place + 8 > file.size or file.read(place, 4) != b"RIFF":
+            return WHOLE
+        size = file.number(place + 4, 4, little=True)
+        if size in (0, 0xFFFFFFFF):
+            return doubtful("its writer did not fill in its size")
+        file.need(place + size)
+        place += 8 + size + size % 2
+
+
+def _mp4(file: BoundedFile) -> End:
+    """Boxes; a fragmented file ends with an index (mfra) or begins with one (sidx), unless streamed."""
+    place, num_fragments, has_index = 0, 0, False
+    while True:
+        if not any(file.read(place, min(8, file.size - place))):
+            break
+        size, kind = struct.unpack(">I4s", file.read(place, 8))
+        if not kind.strip().isalnum():
+            break
+        if size == 0:
+            return WHOLE
+        size = file.number(place + 8, 8) if size == 1 else size
+        if size < 8:
+            return OPEN
+        file.need(place + size)
+        if kind == b"sidx" and num_fragments == 0:
+            has_index |= _check_sidx(file, place, size)
+        num_fragments += kind == b"moof"
+        has_index |= kind == b"mfra"
+        place += size
+    return doubtful("its fragments have no closing index") if num_fragments and not has_index else WHOLE
+
+
+def _check_sidx(file: BoundedFile, place: int, size: int) -> bool:
+    """Whether a segment index covers more than its own fragment; all it refers to must be there."""
+    times = place + 20
+    long = file.number(place + 8, 1) == 1
+    offset = file.number(times + 8, 8) if long else file.number(times + 4, 4)
+    table = times + (16 if long else 8) + 4
+    count = file.number(table - 2, 2)
+    sizes = struct.iter_unpack(">I8x", file.read(table, 12 * count))
+    file.need(place + size + offset + sum(entry[0] & 0x7FFFFFFF for entry in sizes))
+    return count > 1
+
+
+def _flv(file: BoundedFile) -> End:
+    """Tags; the first may state the size of the file, the last of H.264 is an end mark."""
+    place = file.number(5, 4) + 4
+    stated, is_ended = OPEN, False
+    while True:
+        if place >= file.size:
+            return WHOLE if is_ended else stated
+        kind, size = file.number(place, 1) & 0x1F, file.number(place + 1, 3)
+        if kind not in (8, 9, 18):
+            return stated
+        file.need(place + 11 + size)
+        head = file.read(place + 11, min(size, MAX_READ if kind == 18 else 2))
+        if kind == 18:
+            at = head.find(b"\x00\x08filesize\x00")
+            if 0 <= at <= len(head) - 19:
+                stated = _flv_size(file, struct.unpack_from(">d", head, at + 11)[0])
+        elif kind == 9:
+            is_ended = len(head) == 2 and head[0] & 0x0F == 7 and head[1] == 2
+        place += 11 + size + 4
+
+
+def _flv_size(file: BoundedFile, stated: float) -> End:
+    if 0 < stated <= file.size:
+        return WHOLE
+    if not 0 < stated < LARGEST:
+        return OPEN
+    return doubtful(f"its header states {stated:,.0f} bytes, {file.size:,} are there")
+
+
+def _ivf(file: BoundedFile) -> End:
+    """Frames behind their sizes; the header states how many, or in old files of libav how long they last."""
+    place, count, last, tick = file.number(6, 2, little=True), 0, 0, 1
+    stated = file.number(24, 4, little=True)
+    while True:
+        if place >= file.size:
+            break
+        size, time = struct.unpack("<IQ", file.read(place, 12))
+        place += 12 + size
+        file.need(place)
+        count, last, tick = count + 1, time, time - last
+    if stated in (0, 0xFFFFFFFF):
+        return OPEN
+    is_there = stated <= max(count, last + abs(tick))
+    return WHOLE if is_there else doubtful(f"{count} of {stated} frames are there")
+
+
+ASF_HEADER: Final = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+ASF_PROPERTIES: Final = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+
+def _asf(file: BoundedFile) -> End:
+    """Objects of a GUID and a size; a broadcast states none."""
+    place, stated = 0, 0
+    while True:
+        if place + 24 > file.size:
+            break
+        guid, size = struct.unpack("<16sQ", file.read(place, 24))
+        if guid == ASF_HEADER:
+            head = file.read(place, min(size, MAX_READ))
+            found = head.find(ASF_PROPERTIES)
+            if found >= 0 and len(head) >= found + 92:
+                stated = int.from_bytes(head[found + 40 : found + 48], "little")
+                if head[found + 88] & 1:
+                    return OPEN
+        if size < 24:
+            return OPEN
+        place += size
+        file.need(place)
+    is_there = stated <= file.size
+    return WHOLE if is_there else doubtful(f"its header states {stated:,} bytes, {file.size:,} are there")
+
+
+def _ogg(file: BoundedFile) -> End:
+    """Pages; the last of each stream is marked."""
+    place = 0
+    open_streams: set[int] = set()
+    while True:
+        if place >= file.size:
+            return doubtful("it has no end mark") if open_streams else WHOLE
+        head = file.read(place, 27)
+        if head[:4] != b"OggS":
+            return OPEN
+        serial = int.from_bytes(head[14:18], "little")
+        open_streams.add(serial)
+        if head[5] & 4:
+            open_streams.discard(serial)
+        place += 27 + head[26] + sum(file.read(place + 27, head[26]))
+        file.need(place)
+
+
+def _gif(file: BoundedFile) -> End:
+    """Blocks of sub-blocks, then a trailer."""
+    place = 13 + _gif_colours(file.number(10, 1))
+    while True:
+        if place >= file.size:
+            return doubtful("it has no end mark")
+        kind = file.read(place, 1)
+        if kind == b"!":
+            place += 2
+        elif kind == b",":
+            place += 11 + _gif_colours(file.number(place + 9, 1))
+        else:
+            return WHOLE if kind == b";" else OPEN
+        place = _after_sub_blocks(file, place)
+
+
+def _gif_colours(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _after_sub_blocks(file: BoundedFile, place: int) -> int:
+    while True:
+        size = file.number(place, 1)
+        place += 1 + size
+        if size == 0:
+            break
+    return place
+
+
+def _png(file: BoundedFile) -> End:
+    """Chunks up to IEND."""
+    place = 8
+    while True:
+        if place >= file.size:
+            return doubtful("it has no end mark")
+        size, kind = struct.unpack(">I4s", file.read(place, 8))
+        place += 12 + size
+        file.need(place)
+        if kind == b"IEND":
+            return WHOLE
+
+
+NUT_INDEX: Final = bytes.fromhex("4e58dd672f23e64e")
+
+
+def _nut(file: BoundedFile) -> End:
+    """The index stands at the end and says how long it is."""
+    length = file.number(max(file.size - 12, 0), 8)
+    has_index = 20 <= length <= file.size and file.read(file.size - length, 8) == NUT_INDEX
+    return WHOLE if has_index else doubtful("it has no closing index")
+
+
+MXF_KEY: Final = bytes.fromhex("060e2b34")
+MXF_PARTITION: Final = bytes.fromhex("060e2b34020501010d010201")
+
+
+def _mxf(file: BoundedFile) -> End:
+    """Keys, lengths, values; the first partition says where the last one stands."""
+    place = 0
+    result = OPEN
+    while place < file.size:
+        key = file.read(place, 16)
+        if key[:4] != MXF_KEY:
+            return result
+        length, count = file.number(place + 16, 1), 1
+        if length & 0x80:
+            count += length & 0x7F
+            length = file.number(place + 17, count - 1)
+        value = place + 16 + count
+        if key.startswith(MXF_PARTITION) and result is OPEN and length >= 32:
+            footer = file.number(value + 24, 8)
+            file.need(footer + 1)
+            result = WHOLE if footer else OPEN
+        place = value + length
+        file.need(place)
+    return result
+
+
+READERS: Final[Mapping[str, Callable[[BoundedFile], End]]] = {
+    "apng": _png,
+    "asf": _asf,
+    "avi": _avi,
+    "flv": _flv,
+    "gif": _gif,
+    "ivf": _ivf,
+    "jpeg_pipe": mjpeg_end,
+    "matroska": _matroska,
+    "mjpeg": mjpeg_end,
+    "mov": _mp4,
+    "mpeg": mpeg_ps_end,
+    "mpegts": mpegts_end,
+    "mxf": _mxf,
+    "nut": _nut,
+    "ogg": _ogg,
+}

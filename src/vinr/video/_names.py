@@ -1,0 +1,35 @@
+"""Names of clips from names of files, which may hold anything but a slash and a zero byte."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+__all__ = ["MAX_NAME", "clip_name"]
+
+# Characters, as the header of a .vinr file allows.
+MAX_NAME: Final = 255
+FALLBACK: Final = "video"
+SPACES: Final = frozenset({"Zs", "Zl", "Zp"})
+# Joiners, marks of direction, soft hyphens: what is left without them reads the same.
+INVISIBLE: Final = frozenset({"Cf"})
+FIRST_SELECTOR, LAST_SELECTOR = "\ufe00", "\ufe0f"
+
+
+def clip_name(stem: str) -> str:
+    """Return a clip's name for a file called ``stem`` (and a suffix), in printable characters.
+
+    1 to :data:`MAX_NAME` characters. Spaces of all kinds become plain ones, what is invisible is left out,
+    and slashes, control characters and bytes that are no text become ``_``.
+    """
+    text = "".join(_printable(letter) for letter in stem)
+    return text.strip()[:MAX_NAME].strip() or FALLBACK
+
+
+def _printable(letter: str) -> str:
+    category = unicodedata.category(letter)
+    if category in SPACES or letter in "\t\n\r\v\f\x85":
+        return " "
+    if category in INVISIBLE or FIRST_SELECTOR <= letter <= LAST_SELECTOR:
+        return ""
+    return letter if letter.isprintable() and letter not in "/\\" else "_"
