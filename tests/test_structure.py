@@ -24,7 +24,7 @@ ORDER = [
     ["tensorfile"],
     ["video"],
     ["models"],
-    ["config", "device"],
+    ["config", "device", "interruption"],
     ["decode_settings"],
     ["bitstream"],
     ["compress"],
@@ -35,6 +35,7 @@ ORDER = [
     ["evaluate"],
     ["plan", "catalogue", "describe", "fitted"],
     ["pack"],
+    ["kept"],
     ["convert", "encoding", "exporting", "playback"],
     ["comparison", "denoising", "inpainting", "interpolation"],
     ["bench"],
@@ -127,4 +128,4 @@ def test_no_model_is_named_outside_models_and_presets() -> None:
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
 def test_files_stay_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
