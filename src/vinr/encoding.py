@@ -168,7 +168,8 @@ def encode(
         segments = work.run(readers)
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         num_bytes = file.write(path, force=force)
-    shutil.rmtree(folder)
+    if folder.exists():  # it is gone already where nothing could be kept in it
+        shutil.rmtree(folder)
     report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
         on_event(Noted(_miss(report.psnr_db, psnr)))
