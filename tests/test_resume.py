@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,9 +221,7 @@ def test_an_encode_goes_on_in_the_arithmetic_it_was_begun_in(
 
 
 @pytest.fixture(scope="module", params=["fit", "segment"])
-def folder(
-    request: pytest.FixtureRequest, video: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def folder(request: pytest.FixtureRequest, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The state inside a fit, and that of a finished segment."""
     path = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
@@ -236,7 +234,7 @@ def folder(
             main()
     partial = path / "clip.vinr.partial"
     assert [file.name for file in partial.iterdir()] == [f"{request.param}-00000.safetensors"]
-    yield partial
+    return partial
 
 
 def noise(clip: MemoryClip) -> MemoryClip:
