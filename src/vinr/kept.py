@@ -55,7 +55,8 @@ class Kept:
 
 def find_kept(folder: Path) -> Kept:
     """Return what ``folder`` holds; files that are not readable as such count for nothing."""
-    segments, fits = [], []
+    segments: list[SegmentValues] = []
+    fits: list[FitValues] = []
     for path in sorted(folder.glob("segment-*.safetensors")):
         with suppress(InputError):
             segments.append(read_state_values(path, SegmentValues))
@@ -63,7 +64,7 @@ def find_kept(folder: Path) -> Kept:
         with suppress(InputError):
             fits.append(read_state_values(path, FitValues))
     last = fits[-1] if fits else None
-    known = [values.precision for values in (*segments, *fits)]
+    known = [values.precision for values in segments] + [values.precision for values in fits]
     return Kept(
         num_segments=len(segments),
         epochs_done=None if last is None else last.epochs_done,

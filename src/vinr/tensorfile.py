@@ -130,5 +130,5 @@ def _checksum(tensors: Mapping[str, Tensor], values: str) -> str:
         value = tensors[name].contiguous()
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
         if value.numel():
-            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

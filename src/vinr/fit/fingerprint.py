@@ -90,8 +90,10 @@ def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: flo
 
 def _hash(source: FrameSource) -> str:
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for index_N in torch.arange(source.spec.num_frames).split(FRAMES_AT_A_TIME):
-        digest.update(source.frames(index_N).contiguous().numpy())
+    count = source.spec.num_frames
+    for first in range(0, count, FRAMES_AT_A_TIME):
+        rgb_NCHW = source.frames(torch.arange(first, min(first + FRAMES_AT_A_TIME, count)))
+        digest.update(rgb_NCHW.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -241,7 +241,8 @@ class Run:
     def state(self) -> FitState:
         """Return everything that decides how the fit goes on, as it is: it changes with the next step."""
         # Numbers that are not finite come to nothing at the end of the round, and so they do again.
-        is_inside = self.round_steps > 0 and self._is_at_rest and self.learner.is_sound
+        is_sound = bool(self.round_mse.isfinite()) and self.learner.is_sound
+        is_inside = self.round_steps > 0 and self._is_at_rest and is_sound
         return FitState(
             good=self.good,
             now=self._snapshot() if is_inside else None,
