@@ -51,9 +51,10 @@ class StepClock:
         start ── tick ── tick ── … ── wait        a step: all from start to wait, over the ticks
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] | None = None) -> None:
         self.seconds = self.step_seconds = 0.0
-        self._now, self._last = now, now()
+        self._now = now or time.monotonic
+        self._last = self._now()
         self._usual, self._count, self._passed = 0.0, 0, 0.0
 
     def start(self) -> None:
