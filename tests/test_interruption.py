@@ -13,6 +13,7 @@ import pytest
 from vinr import interruption
 from vinr.interruption import Interrupted, announced, exit_status, held_back, raised
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
 SIGNALS = interruption.NUMBERS
 
 
@@ -123,6 +124,7 @@ def test_nothing_is_done_outside_the_main_thread() -> None:
 def test_any_command_ends_with_the_status_of_its_signal(name: str) -> None:
     code = (
         "import signal, sys, vinr.__main__ as cli, vinr.playback as playback\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"playback.verify_file = lambda *a, **k: signal.raise_signal(signal.{name})\n"
         "sys.argv = ['vinr', 'verify', 'x.vinr']\n"
         "cli.main()"

@@ -21,6 +21,7 @@ from vinr.fit import precision as precision_module
 from vinr.fit import run as run_module
 from vinr.tensorfile import read_tensors, write_tensors
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
 Run = Callable[..., tuple[int, str]]
 OPTIONS = ("--model", "hnerv", "--params", "20k", "--epochs", "2", "--device", "cpu")
 STEPS = 6  # 2 epochs of 3

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-__all__ = ["Interrupted", "announced", "exit_status", "held_back", "raised"]
+__all__ = ["NUMBERS", "Interrupted", "announced", "exit_status", "held_back", "raised"]
 
 # SIGHUP: the terminal was closed; SIGBREAK: Ctrl-Break on Windows. Not every system has all of them.
 NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")

@@ -27,6 +27,7 @@ from vinr.interruption import raised
 from vinr.tensorfile import read_state, read_tensors, write_tensors
 from vinr.video.spec import VideoSpec
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
 PHASES = 'fit.phases=[{share = 0.3, sparsity = 0.2}, {share = 0.4, quantization = "entropy"}]'
 STEPS = 24  # 8 epochs of 3
 
