@@ -74,7 +74,7 @@ def decode_one(name: str) -> dict[str, Any]:
 
 def fit_step(micro_batch: int) -> dict[str, Any]:
     """Fit one step with the paper's recipe, ``micro_batch`` patches at a time (0: all)."""
-    from vinr.fit.loop import _Run
+    from vinr.fit.run import Run
     from vinr.fit.tasks import Reconstruct
 
     overrides = ["fit.recipe=paper", "fit.precision=fp32", f"fit.micro_batch={micro_batch}"]
@@ -84,7 +84,7 @@ def fit_step(micro_batch: int) -> dict[str, Any]:
     frames = FrameTensor(rgb_NCHW, VideoSpec(FIT_FRAMES, HEIGHT, WIDTH))
     cls = get_model(preset.model)
     validate_architecture(cls, preset.architecture)
-    run = _Run(frames, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
+    run = Run(frames, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
     started = time.perf_counter()
     run._step(run.batches.of_epoch(0)[0])
     seconds = time.perf_counter() - started

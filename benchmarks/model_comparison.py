@@ -127,7 +127,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 def measure_speed(frames: FrameTensor, rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Time training steps and decoding of every row's network, in turns; return medians by row."""
-    from vinr.fit.loop import _Run
+    from vinr.fit.run import Run
     from vinr.fit.tasks import Reconstruct
 
     step_seconds: dict[str, list[float]] = {}
@@ -136,7 +136,7 @@ def measure_speed(frames: FrameTensor, rows: list[dict[str, Any]]) -> dict[str, 
         for row in rows:
             preset = load_preset(row["model"], overrides_of(row["model"], row["recipe"], row["epochs"]))
             preset = preset.model_copy(update={"architecture": row["architecture"]})
-            fitting = _Run(frames, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
+            fitting = Run(frames, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
             batches = fitting.batches.of_epoch(0)
             fitting._step(batches[0])
             started = time.perf_counter()

@@ -24,7 +24,7 @@ import torch
 import _record
 from vinr.config import load_preset
 from vinr.device import memory_kept
-from vinr.fit.loop import _Run
+from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
@@ -52,14 +52,14 @@ LARGE_WAYS = (PAPER, VINR, CODING)
 STEPS, LARGE_STEPS = 4, 1
 
 
-def new_run(preset_name: str, way: str) -> _Run:
+def new_run(preset_name: str, way: str) -> Run:
     """Return a fit that has not begun."""
     height, width = SIZES[preset_name]
     generator = torch.Generator().manual_seed(0)
     rgb_NCHW = torch.randint(255, (NUM_FRAMES, 3, height, width), dtype=torch.uint8, generator=generator)
     preset = load_preset(preset_name, COMMON + WAYS[way])
     source = FrameTensor(rgb_NCHW, VideoSpec(NUM_FRAMES, height, width))
-    run = _Run(source, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
+    run = Run(source, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
     if way == CODING:
         run.learner.enter(0)
     run.learner.model.train()
@@ -71,7 +71,7 @@ def clock() -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def seconds_a_step(run: _Run, num_steps: int) -> float:
+def seconds_a_step(run: Run, num_steps: int) -> float:
     """Do a step that is not counted, then ``num_steps`` that are."""
     batches = run.batches.of_epoch(0)
     with memory_kept(run.device) if run.settings.keep_memory else nullcontext():

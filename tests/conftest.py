@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 import vinr
 from clips import moving_shapes, write_clip
 from vinr.config import default_model
+from vinr.interruption import NUMBERS
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,6 +35,16 @@ def _random_state() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_rng_state(state)
+
+
+@pytest.fixture(scope="module")
+def usual_signals() -> Iterator[None]:
+    """Signals that ask to stop do so, also where the tests run in the background or under nohup."""
+    usual = dict.fromkeys(NUMBERS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

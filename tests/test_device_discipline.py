@@ -23,7 +23,7 @@ from vinr.decode_settings import DecodeSettings
 from vinr.denoising import measure_denoising
 from vinr.device import exact_float32, resolve_device
 from vinr.fit import Event, FitResult, Noise, fit
-from vinr.fit.loop import _Run
+from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
 from vinr.fitted import FittedFrames
 from vinr.inpainting import measure_inpainting
@@ -249,9 +249,8 @@ def test_encode(tiny_video: Path, tmp_path: Path, budget: dict[str, Any]) -> Non
 
 
 def test_a_step_waits_for_the_gpu_once() -> None:
-    # The private class of the loop, since a step is not to be had alone.
     with pretended_gpu() as gpu:
-        run = _Run(clip(), load_preset(f"{default_model()}-tiny"), Reconstruct(), GPU, None, 0.0)
+        run = Run(clip(), load_preset(f"{default_model()}-tiny"), Reconstruct(), GPU, None, 0.0)
         batches = run.batches.of_epoch(0)
         run.learner.model.train()
         gpu.waits.clear()

@@ -15,6 +15,7 @@ from vinr.bitstream import Span
 from vinr.encoding import encode
 from vinr.errors import UsageError
 from vinr.evaluate.metrics import compare_sources
+from vinr.fit.fingerprint import Fingerprint
 from vinr.models import get_model, list_models
 from vinr.plan import Job, join_clips, plan_encode
 from vinr.video.spec import VideoSpec
@@ -112,16 +113,18 @@ def test_an_interrupted_joint_encode_goes_on(paths: list[Path], tmp_path: Path) 
     """A finished network is kept with the quality of each of its clips."""
     from vinr.pack import FittedSegment, load_segment, save_segment
 
-    kept: list[FittedSegment] = []
+    kept: list[tuple[FittedSegment, Fingerprint]] = []
     path = tmp_path / "kept.safetensors"
 
-    def keep(segment: FittedSegment, usual: Path) -> None:
-        kept.append(segment)
-        save_segment(segment, usual)
-        save_segment(segment, path)
+    def keep(segment: FittedSegment, usual: Path, fingerprint: Fingerprint) -> None:
+        kept.append((segment, fingerprint))
+        save_segment(segment, usual, fingerprint)
+        save_segment(segment, path, fingerprint)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vinr.encoding.save_segment", keep)
         encode(paths, tmp_path / "a.vinr", preset="nerv-tiny", epochs=1, device="cpu", overrides=JOINED)
-    assert len(kept[0].qualities) == 2
-    assert load_segment(path) == kept[0]
+    [(segment, fingerprint)] = kept
+    assert len(segment.qualities) == 2
+    joint = VideoSpec(14, 32, 64, Fraction(25), span_lengths=(5, 9))
+    assert load_segment(path, fingerprint, joint) == segment

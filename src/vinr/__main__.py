@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 from time import monotonic
 from typing import Annotated
 
 import typer
 
 from vinr import _console as console
-from vinr import _experiments
+from vinr import _experiments, interruption
 from vinr._options import Backend, Codec, Decoding, Device, File, Force, Json, Output, Settings
 from vinr.errors import UsageError, VinrError
 from vinr.units import parse_count, parse_frames, parse_seconds, parse_size
@@ -57,7 +58,7 @@ def encode(
         raise UsageError(
             f"{len(paths)} path given; give INPUT... OUTPUT.vinr: at least one video and the output"
         )
-    with console.fit_progress(how_to_resume=shlex.join(sys.argv[1:])) as on_event:
+    with console.fit_progress(lambda: _what_is_left(paths[-1])) as on_event:
         report = run(
             paths[:-1],
             paths[-1],
@@ -189,7 +190,7 @@ def inpaint(
 
     if as_json and output == "-":
         raise UsageError("the video and --json are both to go to standard output; name a file for the video")
-    with console.fit_progress(how_to_resume=None) as on_event:
+    with console.fit_progress(lambda: "nothing was written") as on_event:
         report = run(
             source,
             output,
@@ -263,17 +264,42 @@ for command in (_experiments.compare, _experiments.bench, _experiments.models, _
     app.command()(command)
 
 
+def _what_is_left(output: str) -> str:
+    """Return in words what an interrupted encode has kept, and how to go on with it."""
+    from vinr.kept import find_kept
+    from vinr.statefolder import partial_folder
+
+    kept = find_kept(partial_folder(Path(output)))
+    if not kept:
+        return "nothing was kept"
+    words = sys.argv[1:]
+    command = shlex.join(words if "--resume" in words else [*words, "--resume"])
+    return f"{kept} kept. Go on with: vinr {command}"
+
+
 def main() -> None:
-    """Run the command line; errors end in one line and their exit status, never in a traceback."""
+    """Run the command line; errors end in one line and their exit status, never in a traceback.
+
+    Signals that ask it to stop do what Ctrl-C does, with 128 and their number as exit status.
+    """
     console.write_any_character()
-    try:
-        app()
-    except VinrError as error:
-        console.complain(str(error))
-        sys.exit(error.exit_status)
-    except OSError as error:
-        console.complain(f"{error.filename or 'file system'}: {error.strerror or error}")
-        sys.exit(2)
+    with interruption.raised():
+        try:
+            app()
+        except VinrError as error:
+            console.complain(str(error))
+            sys.exit(error.exit_status)
+        except OSError as error:
+            console.complain(f"{error.filename or 'file system'}: {error.strerror or error}")
+            sys.exit(2)
+        except SystemExit as error:
+            # Typer ends a command that a signal ended with the status of Ctrl-C, whichever it was.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, KeyboardInterrupt):
+                cause = cause.__cause__ or cause.__context__
+            if cause is not None:
+                sys.exit(interruption.exit_status(cause))
+            raise
 
 
 if __name__ == "__main__":

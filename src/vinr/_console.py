@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, Task, TaskProgressColumn, TextCol
 from rich.table import Table
 from rich.text import Text
 
+from vinr.interruption import announced, exit_status, held_back
 from vinr.units import format_bytes, format_count
 from vinr.visible import visible
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SafeColumn",
     "complain",
+    "ended_by_signals",
     "fit_progress",
     "frame_progress",
     "note",
@@ -109,9 +111,9 @@ def print_json(document: Any) -> None:
 
 
 @contextmanager
-def fit_progress(how_to_resume: str | None) -> Iterator[Callable[[Event], None]]:
-    """Show a fit: a bar with epoch, PSNR and time left; on Ctrl-C say how to go on, or that one cannot."""
-    from vinr.fit.events import Collapsed, Noted, Resumed, RoundDone
+def fit_progress(what_is_left: Callable[[], str]) -> Iterator[Callable[[Event], None]]:
+    """Show a fit: a bar with epoch, PSNR and time left; where it is interrupted, what is left of it."""
+    from vinr.fit.events import Collapsed, Noted, NotKept, Resumed, RoundDone
 
     columns = [
         SafeColumn("{task.description}"),
@@ -121,6 +123,7 @@ def fit_progress(how_to_resume: str | None) -> Iterator[Callable[[Event], None]]
     ]
     with Progress(*columns, console=_err, disable=not _err.is_terminal) as bar:
         task = bar.add_task("fitting", total=1.0, detail="")
+        lost: list[str] = []
 
         def on_event(event: Event) -> None:
             match event:
@@ -137,18 +140,33 @@ def fit_progress(how_to_resume: str | None) -> Iterator[Callable[[Event], None]]
                     _err.print(f"resumed after {event.epochs_done:.1f} epochs")
                 case Noted():
                     _err.print(event.text, markup=False)
+                case NotKept():
+                    lost.append(event.reason)
+                    _err.print(f"the state could not be kept: {event.reason}; the work goes on", markup=False)
 
-        try:
+        with ended_by_signals(bar, lambda: _interrupted(what_is_left(), lost)), announced(_say_stopping):
             yield on_event
-        except KeyboardInterrupt:
+
+
+def _say_stopping() -> None:
+    with suppress(OSError):  # the terminal may be what was closed
+        _err.print("stopping after this step…")
+
+
+def _interrupted(left: str, lost: Sequence[str]) -> str:
+    return f"interrupted; {left}" + (f" (the state could not be kept: {lost[-1]})" if lost else "")
+
+
+@contextmanager
+def ended_by_signals(bar: Progress, text: Callable[[], str]) -> Iterator[None]:
+    """End the program as a signal asks, after one line of ``text``."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        with held_back(), suppress(OSError):
             bar.stop()
-            if how_to_resume is None:
-                _err.print("interrupted; nothing was written")
-                sys.exit(130)
-            asked = "--resume" in how_to_resume.split()
-            resume = how_to_resume if asked else f"{how_to_resume} --resume"
-            _err.print(f"interrupted; the state is kept. Go on with: vinr {resume}", markup=False)
-            sys.exit(130)
+            _err.print(text(), markup=False)
+        sys.exit(exit_status(error))
 
 
 @contextmanager
@@ -161,7 +179,8 @@ def frame_progress(verb: str, *, quiet: bool = False) -> Iterator[Callable[[int,
         def on_frame(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        yield on_frame
+        with ended_by_signals(bar, lambda: "interrupted"):
+            yield on_frame
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> None:
@@ -194,7 +213,7 @@ def show_encode(report: EncodeReport, *, as_json: bool) -> None:
             ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
             *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
             ("model", f"{report.model}, {format_count(report.num_parameters)} numbers stored"),
-            ("fit", f"{report.num_epochs:.1f} epochs, {report.seconds:.0f} s in all"),
+            ("fit", f"{report.num_epochs:.1f} epochs in {report.precision}, {report.seconds:.0f} s in all"),
         ]
     )
 
@@ -262,7 +281,8 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
         above = network.num_bytes / max(network.ideal_bits / 8, 1) - 1
         say(
             f"network {network.model}: {format_count(network.num_parameters)} numbers stored, "
-            f"{network.bits_per_number:.2f} bits each, {above:.2%} above the ideal bits of its tables"
+            f"{network.bits_per_number:.2f} bits each, {above:.2%} above the ideal bits of its tables, "
+            f"fitted in {network.precision}"
         )
     table = Table("component", "bytes", "share", box=None)
     for name, num_bytes in info.bytes_by_component.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from vinr._console import SafeColumn, _err, _print_table, print_json, say
+from vinr._console import SafeColumn, _err, _print_table, ended_by_signals, print_json, say
 
 if TYPE_CHECKING:
     from vinr.comparison import ComparisonReport
@@ -29,14 +28,9 @@ def compare_progress() -> Iterator[Callable[[str, float], None]]:
         def on_progress(text: str, share: float) -> None:
             bar.update(task, completed=share, description=text)
 
-        try:
+        left = "interrupted; networks that were finished are beside the page, compare them with --vinr"
+        with ended_by_signals(bar, lambda: left):
             yield on_progress
-        except KeyboardInterrupt:
-            bar.stop()
-            _err.print(
-                "interrupted; networks that were finished are beside the page, compare them with --vinr"
-            )
-            sys.exit(130)
 
 
 def show_comparison(report: ComparisonReport, *, as_json: bool) -> None:

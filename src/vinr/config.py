@@ -11,13 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from vinr.errors import UsageError
-<<<<<<< HEAD
 from vinr.models import get_model, list_models, validate_architecture
-from vinr.settings import Settings, describe_validation
-=======
-from vinr.models import ModelConfig, VideoModel, get_model, list_models
 from vinr.settings import Settings, apply_overrides, describe_validation
->>>>>>> inputs
 
 __all__ = [
     "CompressSettings",
@@ -240,32 +235,6 @@ def _split_name(name: str) -> tuple[str, str]:
     raise UsageError(f"unknown preset {name!r}; `vinr presets` lists them")
 
 
-<<<<<<< HEAD
-def _parse_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply ``key.sub=value`` to nested dictionaries; a value is TOML, or else plain text."""
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        parts = key.strip().split(".")
-        if not equals or len(parts) < 2 or not all(parts):
-            raise UsageError(f"--set {item!r}: write it as section.key=value, such as fit.epochs=100")
-        node = tree
-        for part in parts[:-1]:
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                raise UsageError(f"--set {item!r}: {part} holds no settings of its own")
-        node[parts[-1]] = _parse_value(text.strip())
-    return tree
-
-
-=======
->>>>>>> inputs
 def load_preset(name: str | Path, overrides: Sequence[str] = ()) -> Preset:
     """Return the preset ``name`` with ``overrides`` applied.
 

@@ -70,7 +70,10 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """One network of a file. ``num_bytes`` and what follows: of its tensors, without keyframe images."""
+    """One network of a file. ``num_bytes``, and bits: of its tensors, without keyframe images.
+
+    ``precision``: the arithmetic it was fitted in, fp32 or bf16.
+    """
 
     model: str
     num_parameters: int
@@ -78,6 +81,7 @@ class NetworkInfo:
     num_bytes: int
     bits_per_number: float
     ideal_bits: float
+    precision: str
     layers: tuple[LayerInfo, ...] = field(repr=False)
 
 
@@ -182,6 +186,7 @@ def _describe_network(decoder: VideoDecoder, number: int) -> NetworkInfo:
         num_bytes=num_bytes,
         bits_per_number=8 * num_bytes / num_parameters,
         ideal_bits=sum(layer.ideal_bits for layer in layers),
+        precision=decoder.header.networks[number].precision,
         layers=layers,
     )
 

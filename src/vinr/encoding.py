@@ -22,10 +22,14 @@ from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.device import resolve_device
-from vinr.errors import UsageError
+from vinr.errors import OutputError, UsageError
 from vinr.evaluate.metrics import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
-from vinr.fit import Event, FitResult, Noted, fit, ignore
+from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
+from vinr.fit.fingerprint import fingerprint_of
+from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
+from vinr.interruption import held_back
+from vinr.kept import find_kept, fit_path, segment_path
 from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents
 from vinr.pack import FittedSegment, assemble, load_segment, mean_quality, save_segment, side_bytes
@@ -48,7 +52,10 @@ COARSER_TRIALS = 8
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What an encode wrote. Quality is that of the decoded file against the frames that were fitted."""
+    """What an encode wrote. Quality is that of the decoded file against the frames that were fitted.
+
+    ``precision``: the arithmetic of the fit.
+    """
 
     path: str
     num_bytes: int
@@ -64,6 +71,7 @@ class EncodeReport:
     train_psnr_db: float
     num_collapses: int
     seconds: float
+    precision: PrecisionName = "fp32"
 
 
 def encode(
@@ -112,7 +120,7 @@ def encode(
     segment
         Length in seconds of segments with a network each; by default one, unless the frames fill 2 GiB.
     resume
-        Go on with an interrupted encode of the same output and settings.
+        Go on with an interrupted encode of the same output, inputs and settings, in its arithmetic.
     overrides
         ``section.key=value`` settings, such as ``fit.recipe=paper``.
     started
@@ -124,6 +132,8 @@ def encode(
         Before any fitting, if something cannot be used.
     FitError
         If a fit collapses again and again.
+    KeyboardInterrupt
+        On Ctrl-C, once the state is kept in a folder beside ``output``.
     """
     started = clock.monotonic() if started is None else started
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
@@ -160,8 +170,10 @@ def encode(
             seed=seed,
             overrides=overrides,
         )
-        work = _Work(plan, resolve_device(device), state.prepare(), resume, started, on_event)
-        on_event(Noted(f"{plan}, on {describe_threads(work.device)}"))
+        target_device, folder = resolve_device(device), state.prepare()
+        precision = _decide_precision(plan, target_device, folder if resume else None)
+        work = _Work(plan, target_device, precision, folder, resume, started, on_event)
+        on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
         segments = work.run(readers)
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         state.expect(file.to_bytes())
@@ -206,12 +218,20 @@ def _in_short(**settings: object) -> dict[str, str]:
     return {name: str(value) for name, value in settings.items() if value}
 
 
+def _decide_precision(plan: EncodePlan, device: torch.device, folder: Path | None) -> Precision:
+    """Return the arithmetic of all fits: that of what ``folder`` holds, if anything."""
+    here = resolve_precision(plan.presets[0].fit.precision, device)
+    kept = None if folder is None else find_kept(folder).precision
+    return here if kept is None else keep_precision(kept, here, device)
+
+
 @dataclass(frozen=True)
 class _Work:
     """Fitting and coding the segments of a plan; finished ones and checkpoints are kept in ``folder``."""
 
     plan: EncodePlan
     device: torch.device
+    precision: Precision
     folder: Path
     resume: bool
     started: float
@@ -223,12 +243,12 @@ class _Work:
 
     def _segment(self, number: int, job: Job, readers: Sequence[VideoReader]) -> FittedSegment:
         began = self.started if number == 0 else clock.monotonic()
-        finished = self.folder / f"segment-{number:05d}.safetensors"
-        if self.resume and finished.exists():
-            return load_segment(finished)
         preset = self.plan.presets[number]
         frames = _read_spans(job, readers)
-        checkpoint = self.folder / f"fit-{number:05d}.safetensors"
+        finished, checkpoint = segment_path(self.folder, number), fit_path(self.folder, number)
+        fingerprint = fingerprint_of(frames, preset, Reconstruct(), self.plan.seconds)
+        if self.resume and finished.exists():
+            return load_segment(finished, fingerprint, frames.spec)
         result = fit(
             frames,
             preset,
@@ -237,10 +257,17 @@ class _Work:
             checkpoint=checkpoint,
             resume=self.resume,
             seconds=self._seconds(began, job, preset, frames),
+            precision=self.precision,
+            fingerprint=fingerprint,
         )
         segment = self._coded(number, result, preset, frames)
-        save_segment(segment, finished)
-        checkpoint.unlink(missing_ok=True)
+        with held_back():
+            try:
+                save_segment(segment, finished, fingerprint)
+            except OutputError as error:
+                self.on_event(NotKept(str(error)))
+            else:
+                checkpoint.unlink(missing_ok=True)
         return segment
 
     def _coded(self, number: int, result: FitResult, preset: Preset, frames: FrameTensor) -> FittedSegment:
@@ -282,7 +309,7 @@ class _Work:
 
     def _seconds_after(self, preset: Preset, frames: FrameTensor) -> float:
         """Return how long coding, decoding and measuring take, tried with the network before it is fitted."""
-        model = build_model(preset, frames.spec, self.device).eval()
+        model = build_model(preset, frames.spec, self.device, self.precision).eval()
         if isinstance(model, HybridModel):
             sizes = model.per_frame_shapes()
             latents = {name: torch.rand(frames.spec.num_frames, *shape) for name, shape in sizes.items()}
@@ -338,4 +365,5 @@ def _report(
         train_psnr_db=mean([segment.train_psnr_db for segment in segments]),
         num_collapses=sum(segment.num_collapses for segment in segments),
         seconds=seconds,
+        precision=segments[0].precision,
     )

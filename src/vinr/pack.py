@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field, ValidationError
 
 from vinr.bitstream import (
     Clip,
@@ -27,17 +28,22 @@ from vinr.bitstream import (
 from vinr.compress import ComponentSize, PackedTensors, encode_times
 from vinr.config import Preset
 from vinr.decode import VideoDecoder
+from vinr.errors import BitstreamError
 from vinr.evaluate.metrics import ClipQuality
 from vinr.fit import FitResult
+from vinr.fit.fingerprint import Fingerprint
+from vinr.fit.precision import PrecisionName
 from vinr.models import VideoModel
 from vinr.plan import Job
-from vinr.tensorfile import read_tensors, write_tensors
+from vinr.settings import Settings
+from vinr.tensorfile import read_state, refuse_state, write_tensors
 from vinr.video._names import MAX_NAME
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 
 __all__ = [
     "FittedSegment",
+    "SegmentValues",
     "SpanQuality",
     "assemble",
     "load_segment",
@@ -113,6 +119,7 @@ class FittedSegment:
     train_psnr_db: float
     num_collapses: int
     qualities: tuple[SpanQuality, ...] = ()
+    precision: PrecisionName = "fp32"
 
     @property
     def num_frames(self) -> int:
@@ -152,6 +159,7 @@ class FittedSegment:
             num_epochs=result.num_epochs,
             train_psnr_db=result.train_psnr_db,
             num_collapses=result.num_collapses,
+            precision=result.precision,
         )
 
     def measured(self, quality: ClipQuality) -> FittedSegment:
@@ -166,6 +174,7 @@ class FittedSegment:
             spans=tuple(spans),
             frames_per_chunk=self.frames_per_chunk,
             num_keyframes=len(self.keyframes),
+            precision=self.precision,
         )
 
     def alone(self, name: str, spec: VideoSpec) -> ContainerWriter:
@@ -290,35 +299,93 @@ def _edit_record(reader: VideoReader) -> EditRecord:
     )
 
 
-def save_segment(segment: FittedSegment, path: Path) -> None:
-    """Keep a finished segment, so that an interrupted encode need not fit it again."""
-    values = asdict(segment)
-    fixed, chunks = values.pop("fixed"), values.pop("chunks")
-    parts = {"fixed": fixed} | {f"chunk.{number:07d}": chunk for number, chunk in enumerate(chunks)}
-    parts |= {f"keyframe.{number:07d}": image for number, image in enumerate(values.pop("keyframes"))}
+class SegmentValues(Settings):
+    """The values of a kept segment; what its fingerprint states is not repeated."""
+
+    model_config = ConfigDict(strict=True)
+
+    kind: Literal["segment"] = Field(description="what the file holds")
+    fingerprint: Fingerprint = Field(description="what it belongs to")
+    precision: PrecisionName = Field(description="arithmetic of the fit")
+    num_parameters: Annotated[int, Field(ge=1)] = Field(description="numbers stored")
+    frames_per_chunk: int = Field(ge=0, description="frames a chunk of latents; 0: none")
+    components: tuple[ComponentSize, ...] = Field(description="bytes of each tensor")
+    num_epochs: float = Field(ge=0, description="passes over all frames")
+    train_psnr_db: float = Field(description="best round of the fit, dB")
+    num_collapses: int = Field(ge=0, description="collapses of the fit")
+    qualities: tuple[SpanQuality, ...] = Field(description="quality of the frames of each span")
+    empty: tuple[str, ...] = Field(description="parts that are no bytes long")
+
+
+def save_segment(segment: FittedSegment, path: Path, fingerprint: Fingerprint) -> None:
+    """Keep a finished segment, so that an interrupted encode need not fit it again.
+
+    Raises
+    ------
+    OutputError
+        If the system refuses to write.
+    """
+    parts = {"fixed": segment.fixed}
+    parts |= {f"chunk.{number:07d}": chunk for number, chunk in enumerate(segment.chunks)}
+    parts |= {f"keyframe.{number:07d}": image for number, image in enumerate(segment.keyframes)}
     tensors = {
         name: torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8) for name, part in parts.items()
     }
-    values["empty"] = [name for name, part in parts.items() if not part]
-    write_tensors(path, tensors, values)
+    values = SegmentValues(
+        kind="segment",
+        fingerprint=fingerprint,
+        precision=segment.precision,
+        num_parameters=segment.num_parameters,
+        frames_per_chunk=segment.frames_per_chunk,
+        components=segment.components,
+        num_epochs=segment.num_epochs,
+        train_psnr_db=segment.train_psnr_db,
+        num_collapses=segment.num_collapses,
+        qualities=segment.qualities,
+        empty=tuple(name for name, part in parts.items() if not part),
+    )
+    write_tensors(path, tensors, values.model_dump(mode="json"))
 
 
-def load_segment(path: Path) -> FittedSegment:
-    """Read what :func:`save_segment` kept.
+def load_segment(path: Path, fingerprint: Fingerprint, spec: VideoSpec) -> FittedSegment:
+    """Read what :func:`save_segment` kept of the video that ``spec`` describes.
 
     Raises
     ------
     InputError
-        If the file is damaged.
+        If the file is of another kind or version, or damaged.
+    UsageError
+        If its fingerprint is not ``fingerprint``.
     """
-    tensors, values = read_tensors(path)
+    tensors, values = read_state(path, SegmentValues)
+    fingerprint.check(values.fingerprint)
     parts = {name: value.numpy().tobytes() for name, value in tensors.items()}
-    parts |= dict.fromkeys(values.pop("empty"), b"")
-    values["components"] = tuple(ComponentSize(**item) for item in values["components"])
-    values["qualities"] = tuple(SpanQuality(**item) for item in values["qualities"])
-    values["span_lengths"] = tuple(values["span_lengths"])
+    parts |= dict.fromkeys(values.empty, b"")
     chunks, keyframes = (
         tuple(parts[name] for name in sorted(parts) if name.startswith(kind))
         for kind in ("chunk.", "keyframe.")
     )
-    return FittedSegment(**values, fixed=parts["fixed"], chunks=chunks, keyframes=keyframes)
+    segment = FittedSegment(
+        model=fingerprint.model,
+        architecture=fingerprint.architecture,
+        num_parameters=values.num_parameters,
+        span_lengths=spec.span_lengths,
+        fixed=parts.get("fixed", b""),
+        chunks=chunks,
+        keyframes=keyframes,
+        frames_per_chunk=values.frames_per_chunk,
+        components=values.components,
+        num_epochs=values.num_epochs,
+        train_psnr_db=values.train_psnr_db,
+        num_collapses=values.num_collapses,
+        qualities=values.qualities,
+        precision=values.precision,
+    )
+    if tuple(quality.num_frames for quality in segment.qualities) != segment.span_lengths:
+        raise refuse_state(path, "qualities of other frames")
+    try:
+        with segment.open(spec, "cpu") as decoder:
+            decoder.verify()
+    except (BitstreamError, ValidationError, ValueError) as error:
+        raise refuse_state(path, str(error).splitlines()[0]) from None
+    return segment

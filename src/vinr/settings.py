@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-__all__ = ["Settings", "describe_validation"]
-=======
 import tomllib
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +15,6 @@ __all__ = ["Settings", "apply_overrides", "describe_validation"]
 MAX_SHOWN = 60
 # Of a key; settings are three deep.
 MAX_PARTS = 8
->>>>>>> inputs
 
 
 class Settings(BaseModel):
@@ -33,8 +27,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-<<<<<<< HEAD
-=======
 def _parse_value(text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
@@ -61,18 +53,13 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     return tree
 
 
->>>>>>> inputs
 def describe_validation(error: ValidationError) -> str:
     """Return the first complaint of a settings check in one line: key, problem, value."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"]) or "settings"
-<<<<<<< HEAD
-    return f"{key}: {first['msg']} (got {str(first['input'])[:60]!r})"
-=======
     return f"{key}: {first['msg']} (got {_shown(first['input'])})"
 
 
 def _shown(value: object) -> str:
     text = str(value)
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
->>>>>>> inputs

@@ -31,7 +31,7 @@ from vinr.errors import OutputError
 from vinr.files import atomic_path, check_parent, check_target, clear_abandoned, flush, followed, said_of
 from vinr.temporaries import hidden_name, try_lock
 
-__all__ = ["EncodeJob", "StateFolder"]
+__all__ = ["EncodeJob", "StateFolder", "partial_folder"]
 
 JOB_NAME: Final = "job.json"
 # What is worth keeping: checkpoints of fits, and segments that are done.
@@ -78,6 +78,12 @@ class EncodeJob:
         }
 
 
+def partial_folder(output: Path) -> Path:
+    """Return where an encode to ``output`` keeps its state; of a link, beside what it points to."""
+    target = followed(output)
+    return target.with_name(target.name + ".partial")
+
+
 class StateFolder:
     """Locks ``output`` for one encode and looks after its ``OUTPUT.partial``; a context manager.
 
@@ -118,7 +124,7 @@ class StateFolder:
     ) -> None:
         self._given = output
         self._output = followed(output)
-        self.folder = self._output.with_name(self._output.name + ".partial")
+        self.folder = partial_folder(output)
         self._job = job.document()
         self._about = {"settings": dict(settings or {})}
         self._resume, self._force, self._on_note = resume, force, on_note

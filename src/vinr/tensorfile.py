@@ -1,22 +1,34 @@
-"""Tensors and plain values in one safetensors file, written whole or not at all, read without pickle."""
+"""Tensors and plain values in one safetensors file, written whole or not at all, read without pickle.
+
+A checksum over all of it lies among the metadata: what is read is what was written, or it is refused.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import safetensors
 import safetensors.torch
+import torch
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from vinr.errors import InputError
 from vinr.files import atomic_path
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["VERSION", "read_state", "read_state_values", "read_tensors", "refuse_state", "write_tensors"]
 
-KEY = "vinr"
+VERSION: Final = 2
+"""Of what such files hold; another one is refused."""
+
+VALUES, VERSION_KEY, CHECKSUM = "vinr", "version", "checksum"
+DIGEST_BYTES: Final = 32
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -28,7 +40,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str
         If the system refuses to write.
     """
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    content = safetensors.torch.save(plain, metadata={KEY: json.dumps(values)})
+    text = json.dumps(values)
+    metadata = {VALUES: text, VERSION_KEY: str(VERSION), CHECKSUM: _checksum(plain, text)}
+    content = safetensors.torch.save(plain, metadata=metadata)
     with atomic_path(path, force=True) as temporary:
         temporary.write_bytes(content)
 
@@ -39,14 +53,82 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises
     ------
     InputError
-        If the file is of another kind or damaged.
+        If the file is of another kind or version, or damaged.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})[KEY])
+            text, checksum = _metadata(path, file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a readable state of an encode ({error}); delete it to start anew"
-        ) from None
+        intact = checksum == _checksum(tensors, text)
+        values = json.loads(text) if intact else {}
+    except (OSError, safetensors.SafetensorError, ValueError, RecursionError) as error:
+        raise refuse_state(path, str(error)) from None
+    if not intact:
+        raise refuse_state(path, "damaged, its checksum is another")
+    if not isinstance(values, dict):
+        raise refuse_state(path, "of another kind")
     return tensors, values
+
+
+def read_state(path: Path, schema: type[Schema]) -> tuple[dict[str, Tensor], Schema]:
+    """Return what :func:`write_tensors` wrote, the values as ``schema`` has them.
+
+    Raises
+    ------
+    InputError
+        Also if they are not what ``schema`` asks for.
+    """
+    tensors, values = read_tensors(path)
+    return tensors, _validated(path, json.dumps(values), schema)
+
+
+def read_state_values(path: Path, schema: type[Schema]) -> Schema:
+    """Return the values alone, without a look at the tensors; whoever uses those reads the file whole.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_state`, but damage is not found.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text, _ = _metadata(path, file.metadata())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise refuse_state(path, str(error)) from None
+    return _validated(path, text, schema)
+
+
+def refuse_state(path: Path, reason: str) -> InputError:
+    """Return the error for a file that cannot be gone on from."""
+    return InputError(f"{path}: not a readable state of an encode ({reason}); delete it to start anew")
+
+
+def _metadata(path: Path, metadata: Mapping[str, str] | None) -> tuple[str, str]:
+    """Return the values as text and the checksum that a file states."""
+    stated = metadata or {}
+    if VALUES not in stated:
+        raise refuse_state(path, "of another kind")
+    version = stated.get(VERSION_KEY, "1")
+    if version != str(VERSION):
+        raise refuse_state(path, f"version {version[:20]!r}, this vinr reads {VERSION}")
+    return stated[VALUES], stated.get(CHECKSUM, "")
+
+
+def _validated(path: Path, text: str, schema: type[Schema]) -> Schema:
+    try:
+        return schema.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        key = ".".join(str(part) for part in first["loc"])[:100]
+        raise refuse_state(path, f"{key or 'values'}: {first['msg']}") from None
+
+
+def _checksum(tensors: Mapping[str, Tensor], values: str) -> str:
+    """Return a checksum of values, and of name, type, shape and content of each tensor."""
+    digest = hashlib.blake2b(values.encode(), digest_size=DIGEST_BYTES)
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        if value.numel():
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

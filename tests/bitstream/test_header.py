@@ -67,6 +67,15 @@ def test_defaults_are_left_out() -> None:
     assert b" " not in plain.replace(b"vinr test", b"")
 
 
+def test_the_arithmetic_of_the_fit_is_fp32_unless_stated() -> None:
+    header = unpack_header(deflate(json.dumps(PLAIN).encode()))
+    assert header.networks[0].precision == "fp32"
+    half = {**PLAIN, "networks": [{**PLAIN["networks"][0], "precision": "bf16"}]}
+    read = unpack_header(deflate(json.dumps(half).encode()))
+    assert read.networks[0].precision == "bf16"
+    assert json.loads(zlib.decompress(pack_header(read), -15)) == half
+
+
 def change(path: str, value: object) -> dict[str, Any]:
     tree = json.loads(json.dumps(PLAIN))
     node: Any = tree

@@ -15,6 +15,7 @@ from vinr.config import load_preset
 from vinr.device import is_transformed
 from vinr.fit import convolution
 from vinr.fit.convolution import use_trained_transforms
+from vinr.fit.precision import Precision
 from vinr.fit.prepare import build_model
 from vinr.models import HybridModel, list_models
 from vinr.video.spec import Query
@@ -136,7 +137,7 @@ def gradients_of(model: str, name: str) -> dict[str, Tensor]:
     """Return the gradients of all parameters of a new model, for one frame, under ``fit.convolution``."""
     clip = moving_shapes(num_frames=16, height=32, width=64)
     preset = load_preset(f"{model}-tiny", [f"fit.convolution={name}", "fit.precision=fp32"])
-    network = build_model(preset, clip.spec, torch.device("cpu"))
+    network = build_model(preset, clip.spec, torch.device("cpu"), Precision("fp32"))
     if network.keyframes is not None:
         network.keyframes.code(clip)
     source = clip if isinstance(network, HybridModel) else None

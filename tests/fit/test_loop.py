@@ -130,6 +130,13 @@ def test_time_budget_stops_the_fit_and_follows_the_clock(
     assert result.seconds < 0.5 + 10 * reading_seconds
 
 
+def test_the_shortest_budget_is_a_step(clip: MemoryClip) -> None:
+    """There is a network, and it has learned something, however little time there is."""
+    result = fit(clip, tiny(list_models()[0], clip), seconds=1e-9)
+    assert result.num_steps == 1
+    assert math.isfinite(result.train_psnr_db)
+
+
 class _Sabotage(Reconstruct):
     """Ruins the network once, after some batches, as a diverging step would."""
 

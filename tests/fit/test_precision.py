@@ -1,26 +1,57 @@
-"""The choice of arithmetic: what is set is obeyed, what is automatic follows the measurement."""
+"""The choice of arithmetic: what is set is obeyed, what is automatic follows from the hardware alone."""
 
 from __future__ import annotations
 
-import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 
+from clips import MemoryClip, moving_shapes
+from vinr.config import Preset, load_preset
 from vinr.errors import UsageError
-from vinr.fit import precision
-from vinr.fit.precision import Precision, bf16_speedup, resolve_precision
+from vinr.fit import Event, Resumed, RoundDone, fit
+from vinr.fit import precision as precision_module
+from vinr.fit.precision import Precision, keep_precision, resolve_precision
+
+
+def pretend_cpu(
+    monkeypatch: pytest.MonkeyPatch, capability: str, *, avx512_bf16: bool = False, amx: bool = False
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+
+
+def pretend_gpus(monkeypatch: pytest.MonkeyPatch, *, with_bf16: set[int]) -> None:
+    """GPUs of which some have bfloat16; GPU 0 is the current one."""
+    current = [0]
+
+    class Chosen(nullcontext[None]):
+        def __init__(self, device: torch.device) -> None:
+            super().__init__()
+            self.index = device.index or 0
+
+        def __enter__(self) -> None:
+            current.append(self.index)
+
+        def __exit__(self, *error: object) -> None:
+            current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", Chosen)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1] in with_bf16)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", torch.device("cuda", 1)])
 def test_fp32_is_obeyed(device: str | torch.device) -> None:
-    dtype, reason = resolve_precision("fp32", device)
-    assert dtype is None
-    assert reason == "fp32: as set"
+    assert resolve_precision("fp32", device) == Precision("fp32")
+    assert Precision("fp32").dtype is None
 
 
-def test_bf16_is_obeyed_on_the_processor() -> None:
-    assert resolve_precision("bf16", "cpu") == Precision(torch.bfloat16, "bf16: as set")
+def test_bf16_is_obeyed_on_the_cpu() -> None:
+    chosen = resolve_precision("bf16", "cpu")
+    assert (chosen.dtype, str(chosen)) == (torch.bfloat16, "bf16 (as set)")
 
 
 def test_unknown_name_is_refused() -> None:
@@ -28,70 +59,100 @@ def test_unknown_name_is_refused() -> None:
         resolve_precision("fp16", "cpu")
 
 
-@pytest.mark.parametrize("supported", [True, False])
-def test_gpu(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
-    chosen = resolve_precision("auto", "cuda")
-    assert chosen.dtype == (torch.bfloat16 if supported else None)
-    assert "the GPU has" in chosen.reason
-    if supported:
-        assert resolve_precision("bf16", "cuda").dtype == torch.bfloat16
-    else:
-        with pytest.raises(UsageError, match="no bfloat16"):
-            resolve_precision("bf16", "cuda")
+@pytest.mark.parametrize(
+    ("capability", "avx512_bf16", "amx", "name"),
+    [
+        ("AVX512", True, False, "bf16"),
+        ("AVX512", False, True, "bf16"),
+        ("AVX512", False, False, "fp32"),
+        ("AVX2", True, True, "fp32"),  # PyTorch was told not to use them
+        ("DEFAULT", False, False, "fp32"),
+    ],
+)
+def test_auto_follows_the_features_of_the_cpu(
+    capability: str, avx512_bf16: bool, amx: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_cpu(monkeypatch, capability, avx512_bf16=avx512_bf16, amx=amx)
+    chosen = resolve_precision("auto", "cpu")
+    assert chosen.name == name
+    assert str(chosen) == ("bf16 (auto: this CPU has bf16 instructions)" if name == "bf16" else "fp32")
+
+
+def test_a_torch_without_the_questions_stays_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_cpu(monkeypatch, "AVX512")
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert resolve_precision("auto", "cpu").name == "fp32"
+
+
+def test_the_gpu_that_is_used_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(monkeypatch, with_bf16={1})
+    assert str(resolve_precision("auto", "cuda:1")) == "bf16 (auto: this GPU has bf16 instructions)"
+    assert resolve_precision("bf16", torch.device("cuda", 1)).name == "bf16"
+    assert resolve_precision("auto", "cuda:0").name == resolve_precision("auto", "cuda").name == "fp32"
+    with pytest.raises(UsageError, match="no bfloat16"):
+        resolve_precision("bf16", "cuda:0")
 
 
 def test_other_devices_stay_in_fp32() -> None:
-    assert resolve_precision("auto", "meta").dtype is None
+    assert resolve_precision("auto", "meta").name == "fp32"
 
 
-@pytest.mark.parametrize(("speedup", "dtype"), [(1.9, torch.bfloat16), (1.1, None), (0.004, None)])
-def test_auto_follows_the_measurement(
-    speedup: float, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+def test_a_fit_keeps_the_arithmetic_it_was_begun_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Precision("fp32")
+    assert keep_precision("fp32", here, "cpu") is here
+    kept = keep_precision("bf16", here, "cpu")
+    assert (kept.name, str(kept)) == ("bf16", "bf16 (as the fit was begun; here it would be fp32)")
+    assert keep_precision("fp32", Precision("bf16", "as set"), "cpu").dtype is None
+    pretend_gpus(monkeypatch, with_bf16=set())
+    with pytest.raises(UsageError, match="no bfloat16"):
+        keep_precision("bf16", here, "cuda:0")
+
+
+# -- fits ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip() -> MemoryClip:
+    return moving_shapes(num_frames=4, height=16, width=32)
+
+
+@pytest.fixture(scope="module")
+def preset() -> Preset:
+    return load_preset("nerv-tiny", ["fit.epochs=3", "fit.precision=auto"])
+
+
+def test_the_arithmetic_is_decided_once(
+    clip: MemoryClip, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
+    asked: list[int] = []
 
-    def measured(seconds: object) -> float:
-        calls.append(seconds)
-        return speedup
+    def changing() -> bool:
+        asked.append(1)
+        return len(asked) % 2 == 1
 
-    monkeypatch.setattr(precision, "bf16_speedup", measured)
-    precision._measured_on_cpu.cache_clear()
-    try:
-        chosen = resolve_precision("auto", "cpu")
-        assert chosen.dtype == dtype
-        assert f"{speedup:.2g}" in chosen.reason
-        assert resolve_precision("auto", "cpu") == chosen
-        assert len(calls) == 1
-    finally:
-        precision._measured_on_cpu.cache_clear()
+    monkeypatch.setattr(precision_module, "_cpu_has_bf16", changing)
+    assert fit(clip, preset).precision == "bf16"
+    assert len(asked) == 1
 
 
-def test_probing_stops_at_the_first_hopeless_size() -> None:
-    asked: list[tuple[str, int]] = []
+@pytest.mark.parametrize("first", [True, False])
+def test_a_resumed_fit_keeps_its_arithmetic(
+    first: bool, clip: MemoryClip, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, RoundDone):
+            raise KeyboardInterrupt
 
-    def seconds(operation: str, size: int, dtype: torch.dtype) -> float:
-        asked.append((operation, size))
-        return 1.0 if dtype == torch.float32 or (operation, size) != ("matmul", 128) else 100.0
-
-    assert bf16_speedup(seconds) == 0.01
-    assert asked[-1] == ("matmul", 128)
-    assert len(asked) == 6
-
-
-def test_the_verdict_is_that_of_the_largest_probes_together() -> None:
-    def seconds(operation: str, size: int, dtype: torch.dtype) -> float:
-        if dtype == torch.float32:
-            return 3.0
-        return {("matmul", 256): 1.0, ("conv", 64): 2.0}.get((operation, size), 6.0)
-
-    assert bf16_speedup(seconds) == 2.0
-
-
-def test_the_real_probe_is_short_and_decides() -> None:
-    precision._measured_on_cpu.cache_clear()
-    started = time.perf_counter()
-    chosen = resolve_precision("auto", torch.device("cpu"))
-    assert time.perf_counter() - started < 2
-    assert chosen.dtype in (None, torch.bfloat16)
-    assert "measured" in chosen.reason
+    path = tmp_path / "fit.safetensors"
+    monkeypatch.setattr(precision_module, "_cpu_has_bf16", lambda: first)
+    whole = fit(clip, preset)
+    with pytest.raises(KeyboardInterrupt):
+        fit(clip, preset, checkpoint=path, on_event=stop)
+    monkeypatch.setattr(precision_module, "_cpu_has_bf16", lambda: not first)
+    events: list[Event] = []
+    resumed = fit(clip, preset, checkpoint=path, resume=True, on_event=events.append)
+    assert events[0] == Resumed(1.0)
+    assert resumed.precision == whole.precision == ("bf16" if first else "fp32")
+    for name, item in resumed.model.stored().items():
+        assert torch.equal(item.value, whole.model.stored()[name].value), name

@@ -16,7 +16,7 @@ from vinr.config import Preset
 from vinr.decode import VideoDecoder
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources
 from vinr.fit import FitResult, fit
-from vinr.fit.loop import _Run
+from vinr.fit.run import Run
 from vinr.fitted import FittedFrames, plain_fit
 
 __all__ = ["encode_experiment", "figures", "fit_experiment"]
@@ -67,7 +67,7 @@ def _fitted(work: Work, preset: Preset) -> FitResult:
 def _tuned_and_pruned(work: Work) -> tuple[FitResult, Values]:
     after: Values = {}
 
-    def note(number: int, run: _Run) -> None:
+    def note(number: int, run: Run) -> None:
         model = drop_pruned(run)
         quality = compare_sources(FittedFrames(model, work.frames.spec), work.frames)
         after[f"psnr_db_{number + 1}"] = quality.psnr_db

@@ -23,8 +23,8 @@ from vinr.device import memory_kept
 from vinr.fit import Event, FitResult, Noted, RoundDone
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget
-from vinr.fit.loop import _Run
 from vinr.fit.losses import psnr_from_mse_db
+from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
 from vinr.models import VideoModel, get_model
 from vinr.models._meta import MacCounter
@@ -39,12 +39,12 @@ STEP_OVER_FORWARD: Final = 3
 LEVELS_DB: Final = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 
 
-def new_run(frames: FrameTensor, preset: Preset, device: torch.device) -> _Run:
+def new_run(frames: FrameTensor, preset: Preset, device: torch.device) -> Run:
     """Return a fit that has not begun."""
-    return _Run(frames, preset, Reconstruct(), device, None, 0.0)
+    return Run(frames, preset, Reconstruct(), device, None, 0.0)
 
 
-def _memory(run: _Run) -> AbstractContextManager[None]:
+def _memory(run: Run) -> AbstractContextManager[None]:
     """Treat freed memory as a fit does."""
     return memory_kept(run.device) if run.settings.keep_memory else nullcontext()
 

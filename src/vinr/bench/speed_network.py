@@ -167,17 +167,16 @@ class NetworkBench:
 
     def _recipe(self, recipe: str, steps_per_epoch: int, taken: dict[str, list[float]]) -> dict[str, Any]:
         preset = self._subject.recipes[recipe]
-        dtype, reason = resolve_precision(preset.fit.precision, self._device)
-        arithmetic = "fp32" if dtype is None else "bf16"
+        precision = resolve_precision(preset.fit.precision, self._device)
         macs, seconds = step_macs(preset, self._subject.frames), taken[recipe]
-        shares = _shares(macs, seconds, taken[MATMUL.format(arithmetic)])
+        shares = _shares(macs, seconds, taken[MATMUL.format(precision.name)])
         return {
             "step_seconds": asdict(Spread.of(seconds)),
             "epoch_seconds": median(seconds) * steps_per_epoch,
             "steps_per_epoch": steps_per_epoch,
             "step_macs": macs,
             "share_of_matmul": asdict(Spread.of(shares)),
-            "precision": reason,
+            "precision": str(precision),
             "fit": preset.fit.model_dump(mode="json"),
         }
 

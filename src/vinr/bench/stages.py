@@ -24,12 +24,14 @@ from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.evaluate.metrics import ClipQuality, compare_sources, psnr_per_frame_db
 from vinr.fit import Event, FitResult, ignore
-from vinr.fit.checkpoint import FitState
-from vinr.fit.loop import CHECKPOINT_SECONDS, _Run
+from vinr.fit.checkpoint import FitState, read_fit_state, write_fit_state
+from vinr.fit.fingerprint import fingerprint_of
+from vinr.fit.keeper import CHECKPOINT_SECONDS
+from vinr.fit.precision import keep_precision, resolve_precision
+from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
 from vinr.models import VideoModel
 from vinr.pack import FittedSegment, SpanQuality
-from vinr.tensorfile import read_tensors, write_tensors
 from vinr.video.spec import FrameSource, Query
 
 __all__ = [
@@ -124,7 +126,7 @@ def fit_base(
                 _fit_plain(frames, preset, path, device, on_event)
         if not mine:
             _wait(path)
-    return Base(preset, preset.fit.epochs, FitState(*read_tensors(path)), device)
+    return Base(preset, preset.fit.epochs, read_fit_state(path), device)
 
 
 def _wait(path: Path) -> None:
@@ -143,16 +145,18 @@ def _wait(path: Path) -> None:
 def _fit_plain(
     frames: FrameSource, preset: Preset, path: Path, device: str, on_event: Callable[[Event], None]
 ) -> None:
-    run = _run(frames, preset, preset.fit.epochs, [], device)
+    fingerprint = fingerprint_of(frames, preset, Reconstruct(), None)
     partial, saved_at = path.with_suffix(".checkpoint"), time.monotonic()
-    if partial.exists():
-        run.load(FitState(*read_tensors(partial)))
+    state = read_fit_state(partial, fingerprint) if partial.exists() else None
+    run = _run(frames, preset, preset.fit.epochs, [], device, state)
+    if state is not None:
+        run.load(state)
     for event in run.rounds():
         on_event(event)
         if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            write_tensors(partial, run.good.tensors, run.good.values)
+            write_fit_state(partial, run.state(), fingerprint)
             saved_at = time.monotonic()
-    write_tensors(path, run.good.tensors, run.good.values)
+    write_fit_state(path, run.state(), fingerprint)
     partial.unlink(missing_ok=True)
 
 
@@ -161,7 +165,7 @@ def go_on(
     base: Base,
     phases: Sequence[tuple[int, Mapping[str, Any]]],
     *,
-    at_end: Callable[[int, _Run], None] | None = None,
+    at_end: Callable[[int, Run], None] | None = None,
     on_event: Callable[[Event], None] = ignore,
 ) -> FitResult:
     """Go on from ``base`` with ``phases``: (epochs, settings) each; ``at_end`` sees the end of each."""
@@ -169,8 +173,8 @@ def go_on(
     settings = [
         Phase.model_validate({**given, "share": epochs / total + SHARE_SLACK}) for epochs, given in phases
     ]
-    run = _run(frames, base.preset, total, settings, base.device)
-    run.load(replace(base.state, values=base.state.values | {"fingerprint": run._fingerprint()}))
+    run = _run(frames, base.preset, total, settings, base.device, base.state)
+    run.load(base.state)
     ends, passed = [base.epochs], 0
     for epochs, _ in phases:
         ends.append(ends[-1] + epochs)
@@ -184,7 +188,7 @@ def go_on(
 
 
 @torch.no_grad()
-def drop_pruned(run: _Run) -> VideoModel:
+def drop_pruned(run: Run) -> VideoModel:
     """Set the numbers of a run's model to 0 that its phase prunes; return the model, in evaluation mode."""
     model = run.learner.model
     for name, item in run.learner.coding.pruned(model.stored()).items():
@@ -230,7 +234,18 @@ def _written(writer: ContainerWriter, path: Path | None) -> bytes | Path:
     return path
 
 
-def _run(frames: FrameSource, preset: Preset, epochs: int, phases: Sequence[Phase], device: str) -> _Run:
+def _run(
+    frames: FrameSource,
+    preset: Preset,
+    epochs: int,
+    phases: Sequence[Phase],
+    device: str,
+    state: FitState | None,
+) -> Run:
+    """Return a fit that has not begun, in the arithmetic of ``state``, from which it will go on."""
     fit = preset.fit.model_copy(update={"epochs": epochs, "phases": tuple(phases)})
     preset = preset.model_copy(update={"fit": fit})
-    return _Run(frames, preset, Reconstruct(), torch.device(device), None, 0.0)
+    precision = resolve_precision(fit.precision, device)
+    if state is not None:
+        precision = keep_precision(state.precision, precision, device)
+    return Run(frames, preset, Reconstruct(), torch.device(device), None, 0.0, precision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vinr.fit.events import Collapsed, Event, Noted, Resumed, RoundDone, ignore
+from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone, ignore
 from vinr.fit.loop import FitResult, fit
 from vinr.fit.noise import Noise
 from vinr.fit.prepare import build_model
@@ -16,6 +16,7 @@ __all__ = [
     "Inpaint",
     "Interpolate",
     "Noise",
+    "NotKept",
     "Noted",
     "Reconstruct",
     "Resumed",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["RESERVE_EPOCHS", "Budget"]
+__all__ = ["RESERVE_EPOCHS", "Budget", "StepClock"]
 
 # What follows a fit where nobody tried it, in epochs' worth of time: freezing and decoding are forward
 # passes, a third of a step.
 RESERVE_EPOCHS = 0.8
 MOST_RESERVED = 0.25
+# How fast the running mean of a step's time forgets: the first steps warm caches up.
+FORGOTTEN = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,52 @@ class Budget:
         """Return how much of the budget is used, 0 to 1."""
         if self.seconds is None:
             return min(steps_done / self.num_steps, 1.0)
+        if not steps_done:
+            return 0.0  # however little time there is, there is a network, and it has learned something
         reserve = min(self.reserve_epochs * epoch_seconds, MOST_RESERVED * self.seconds)
         passed = max(seconds_done, time.monotonic() - self.began)
         return min(passed / (self.seconds - reserve), 1.0)
+
+
+class StepClock:
+    """How long a fit has worked, and how long a step takes.
+
+    A GPU may still be at work when a step returns: only the end of a round, which waits for it, is exact.
+
+    ::
+
+        start ── tick ── tick ── … ── wait        a step: all from start to wait, over the ticks
+    """
+
+    def __init__(self, now: Callable[[], float] | None = None) -> None:
+        self.seconds = self.step_seconds = 0.0
+        self._now = now or time.monotonic
+        self._last = self._now()
+        self._usual, self._count, self._passed = 0.0, 0, 0.0
+
+    def start(self) -> None:
+        """Begin to measure steps."""
+        self._usual, self._count, self._passed = self.step_seconds, 0, 0.0
+        self._last = self._now()
+
+    def tick(self, steps_done: int) -> None:
+        """A step has returned, ``steps_done`` in all."""
+        self._count += 1
+        self._pass(steps_done)
+
+    def wait(self, steps_done: int) -> None:
+        """The device has done all steps."""
+        self._pass(steps_done)
+
+    def skip(self) -> None:
+        """What happened since the last call was no work."""
+        self._last = self._now()
+
+    def _pass(self, steps_done: int) -> None:
+        now = self._now()
+        self.seconds += now - self._last
+        self._passed += now - self._last
+        self._last = now
+        if self._count:
+            share = max(1 - (1 - FORGOTTEN) ** self._count, self._count / max(steps_done, 1))
+            self.step_seconds = self._usual + share * (self._passed / self._count - self._usual)

@@ -1,49 +1,237 @@
-"""The state of a fit as named tensors and plain values, as a checkpoint holds them."""
+"""The state of a fit as named tensors and checked values, in memory and in a file.
+
+::
+
+    good   the end of the last good round, where a collapse goes back to ─┐
+    now    inside the round at hand, if a step of it was done ────────────┴─> one file, with a fingerprint
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
-__all__ = ["FitState", "pack_optimizer", "random_state", "restore_random_state", "unpack_optimizer"]
+from vinr.errors import InputError
+from vinr.fit.fingerprint import Fingerprint
+from vinr.fit.precision import PrecisionName
+from vinr.settings import Settings
+from vinr.tensorfile import read_state, write_tensors
+
+__all__ = [
+    "ControlValues",
+    "FitState",
+    "FitValues",
+    "Snapshot",
+    "SnapshotValues",
+    "all_finite",
+    "check_tensors",
+    "pack_optimizer",
+    "random_state",
+    "read_fit_state",
+    "restore_random_state",
+    "unpack_optimizer",
+    "write_fit_state",
+]
+
+MOST_STEPS = 10**12
+GOOD, NOW = "good.", "now."
+Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Values(Settings):
+    """Base of the values of a state: as all settings, and without conversion between types."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class ControlValues(Values):
+    """The state of rate control; means are none before the first step."""
+
+    weight: float = Field(ge=0, description="weight of the rate")
+    ratio: float = Field(gt=0, description="bytes of the coded network to those the prior expects")
+    mean_bits: float | None = Field(description="running mean of the bits of all numbers")
+    mean_psnr_db: float | None = Field(description="running mean of the PSNR, dB")
+    progress: float = Field(ge=0, le=1, description="progress of the phase at the last step")
+
+
+class SnapshotValues(Values):
+    """The values of a run between two steps."""
+
+    part: int = Field(ge=-1, lt=16, description="-1: plain fit, 0 …: number of the phase")
+    steps_done: Count = Field(description="steps since the start")
+    round_steps: Count = Field(description="steps of them in the round at hand")
+    seconds_done: Seconds = Field(description="seconds of work")
+    step_seconds: Seconds = Field(description="seconds a step takes")
+    best_psnr_db: float | None = Field(description="best round of the part, dB; none: no round yet")
+    rate_scale: float = Field(gt=0, le=1, description="factor of the learning rate")
+    num_collapses: int = Field(ge=0, le=100, description="collapses so far")
+    optimizer_steps: tuple[Count | None, ...] = Field(description="steps that groups count, none: do not")
+    control: ControlValues | None = Field(description="rate control; none in the plain fit")
+
+
+class FitValues(Values):
+    """The values of a state of a fit."""
+
+    kind: Literal["fit"] = Field(description="what the file holds")
+    fingerprint: Fingerprint = Field(description="what it belongs to")
+    precision: PrecisionName = Field(description="arithmetic of the fit")
+    epochs_done: float = Field(ge=0, description="passes over all frames so far")
+    is_finished: bool = Field(description="whether nothing is left to fit")
+    good: SnapshotValues = Field(description="end of the last good round")
+    now: SnapshotValues | None = Field(description="inside the round at hand; none: at its start")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two steps: ``tensors`` holds network, optimiser, averages and random state, by name."""
+
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    values: SnapshotValues
 
 
 @dataclass(frozen=True)
 class FitState:
-    """Everything that decides how a fit goes on.
+    """Everything that decides how a fit goes on: from ``now`` if there is such, else from ``good``."""
 
-    ``tensors`` holds network, optimiser, averaged weights and random state under prefixed names; ``values``
-    the scalars (JSON types only).
+    good: Snapshot
+    now: Snapshot | None
+    precision: PrecisionName
+    epochs_done: float
+    is_finished: bool = False
+
+    @property
+    def last(self) -> Snapshot:
+        """Where the fit goes on."""
+        return self.good if self.now is None else self.now
+
+
+def write_fit_state(path: Path, state: FitState, fingerprint: Fingerprint) -> None:
+    """Keep ``state``.
+
+    Raises
+    ------
+    OutputError
+        If the system refuses to write; what ``path`` held before is still there.
     """
-
-    tensors: dict[str, Tensor] = field(repr=False)
-    values: dict[str, Any]
-
-
-def pack_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split ``optimizer.state_dict()`` into named tensors and JSON values."""
-    tensors: dict[str, Tensor] = {}
-    scalars: dict[str, dict[str, Any]] = {}
-    for index, slots in state["state"].items():
-        for name, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                scalars.setdefault(str(index), {})[name] = value
-    return tensors, {"scalars": scalars, "groups": state["param_groups"]}
+    tensors = {GOOD + name: value for name, value in state.good.tensors.items()}
+    if state.now is not None:
+        tensors |= {NOW + name: value for name, value in state.now.tensors.items()}
+    values = FitValues(
+        kind="fit",
+        fingerprint=fingerprint,
+        precision=state.precision,
+        epochs_done=state.epochs_done,
+        is_finished=state.is_finished,
+        good=state.good.values,
+        now=None if state.now is None else state.now.values,
+    )
+    write_tensors(path, tensors, values.model_dump(mode="json"))
 
 
-def unpack_optimizer(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Reverse :func:`pack_optimizer`."""
-    slots: dict[int, dict[str, Any]] = {int(index): dict(item) for index, item in values["scalars"].items()}
+def read_fit_state(path: Path, fingerprint: Fingerprint | None = None) -> FitState:
+    """Return what :func:`write_fit_state` kept.
+
+    Raises
+    ------
+    InputError
+        If it is no state of a fit, of another version, or damaged.
+    UsageError
+        If its fingerprint is not ``fingerprint``.
+    """
+    tensors, values = read_state(path, FitValues)
+    if fingerprint is not None:
+        fingerprint.check(values.fingerprint)
+
+    def of(prefix: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+        }
+
+    now = None if values.now is None else Snapshot(of(NOW), values.now)
+    good = Snapshot(of(GOOD), values.good)
+    return FitState(good, now, values.precision, values.epochs_done, values.is_finished)
+
+
+def all_finite(tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether no number of the floating ones is NaN or infinite; the device is waited for once."""
+    floats = [value.detach() for value in tensors.values() if value.is_floating_point() and value.numel()]
+    if not floats:
+        return True
+    largest = torch._foreach_norm(floats, float("inf"))
+    return bool(torch.stack([value.float() for value in largest]).isfinite().all())
+
+
+def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:
+    """Refuse tensors that are not those ``expected``, by name, type and shape.
+
+    Raises
+    ------
+    InputError
+        Naming the first one.
+    """
+    for name in sorted(expected.keys() ^ found.keys()):
+        raise InputError(
+            f"the kept state has {'an unknown' if name in found else 'no'} {what} {name[:100]!r}"
+        )
+    for name, value in found.items():
+        like = expected[name]
+        if value.shape != like.shape or value.dtype != like.dtype:
+            raise InputError(
+                f"the kept state has {what} {name!r} of {value.dtype} {tuple(value.shape)}, "
+                f"not of {like.dtype} {tuple(like.shape)}"
+            )
+
+
+def pack_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[int | None, ...]]:
+    """Return from ``optimizer.state_dict()`` what steps change: tensors by name, steps of groups that count.
+
+    Rates are set before each step, and all else of the groups follows from the settings.
+    """
+    tensors = {
+        f"{index}.{name}": value for index, slots in state["state"].items() for name, value in slots.items()
+    }
+    return tensors, tuple(group.get("step") for group in state["param_groups"])
+
+
+def unpack_optimizer(
+    state: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    steps: tuple[int | None, ...],
+    slots: Mapping[int, Mapping[str, Tensor]],
+) -> dict[str, Any]:
+    """Return the ``state_dict()`` of an optimiser that has done ``steps``, given one of a new optimiser.
+
+    ``slots``: for the number of each parameter what its rule keeps of it once it has moved it.
+
+    Raises
+    ------
+    InputError
+        If tensors or steps do not belong to it.
+    """
+    kept: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
-        slots.setdefault(int(index), {})[name] = value
-    return {"state": slots, "param_groups": values["groups"]}
+        if not index.isdecimal() or int(index) not in slots:
+            raise InputError(f"the kept state has an unknown moment {key[:100]!r}")
+        kept.setdefault(int(index), {})[name] = value
+    for number, values in kept.items():
+        check_tensors(slots[number], values, f"moment of parameter {number}")
+    if len(steps) != len(state["param_groups"]):
+        raise InputError(
+            f"the kept state has {len(steps)} groups of parameters, not {len(state['param_groups'])}"
+        )
+    groups = [
+        group if count is None else {**group, "step": count}
+        for group, count in zip(state["param_groups"], steps, strict=True)
+    ]
+    return {"state": kept, "param_groups": groups}
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -55,7 +243,18 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Reverse :func:`random_state`."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
+    """Reverse :func:`random_state`.
+
+    Raises
+    ------
+    InputError
+        If ``states`` are none.
+    """
+    own = {name: value for name, value in random_state(device).items() if name == "cpu" or name in states}
+    check_tensors(own, {name: value for name, value in states.items() if name in own}, "random state")
+    try:
+        torch.set_rng_state(states["cpu"])
+        if "cuda" in own:
+            torch.cuda.set_rng_state(states["cuda"], device)
+    except RuntimeError as error:
+        raise InputError(f"the kept state has a random state that is none ({error})") from None

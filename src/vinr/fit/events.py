@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Collapsed", "Event", "Noted", "Resumed", "RoundDone", "ignore"]
+__all__ = ["Collapsed", "Event", "NotKept", "Noted", "Resumed", "RoundDone", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,14 @@ class Noted:
     text: str
 
 
-Event = RoundDone | Collapsed | Resumed | Noted
+@dataclass(frozen=True)
+class NotKept:
+    """The state could not be written, for ``reason``; the work goes on, and what was kept before is there."""
+
+    reason: str
+
+
+Event = RoundDone | Collapsed | Resumed | Noted | NotKept
 
 
 def ignore(event: Event) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +20,11 @@ from vinr.compress import pack_tensors
 from vinr.compress.coding_noise import CodingNoise
 from vinr.config import Phase, Preset
 from vinr.device import exact_float32
-from vinr.errors import UsageError
-from vinr.fit.checkpoint import pack_optimizer, unpack_optimizer
-from vinr.fit.optimizers import build_optimizer, set_learning_rate
+from vinr.errors import InputError, UsageError
+from vinr.fit.checkpoint import SnapshotValues, all_finite, check_tensors, pack_optimizer, unpack_optimizer
+from vinr.fit.optimizers import build_optimizer, moments_of, set_learning_rate
 from vinr.fit.phases import Moment, schedule_of
+from vinr.fit.precision import Precision
 from vinr.fit.prepare import Outputs, build_model
 from vinr.fit.rate_control import RateControl
 from vinr.fit.schedules import learning_rate_multiplier
@@ -47,10 +47,12 @@ class TrainingOutputs:
 class Learner:
     """A model in training; ``part`` is −1 in the plain fit and then the number of the phase."""
 
-    def __init__(self, preset: Preset, visible: FrameSource, device: torch.device) -> None:
+    def __init__(
+        self, preset: Preset, visible: FrameSource, device: torch.device, precision: Precision
+    ) -> None:
         self.preset, self.visible, self.device = preset, visible, device
         self.settings = preset.fit
-        self.model = build_model(preset, visible.spec, device)
+        self.model = build_model(preset, visible.spec, device, precision)
         _check_phases(self.model, preset)
         self.outputs = Outputs(self.model)
         self.part, self.coding = -1, CodingNoise({}, None, preset.compress)
@@ -152,34 +154,86 @@ class Learner:
 
     # -- state ---------------------------------------------------------------------------------------------
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return tensors and plain values from which :meth:`load` goes on."""
-        slots, groups = pack_optimizer(self.optimizer.state_dict())
+    def tensors(self) -> dict[str, Tensor]:
+        """Return, by name, all tensors that steps change, as they are; :meth:`load` goes on from copies."""
+        moments, _ = pack_optimizer(self.optimizer.state_dict())
         parts = {
             "model": self.model.state_dict(),
-            "optimizer": slots,
+            "optimizer": moments,
             "coding": self.coding.state_dict(),
-            "average": {f"{number:05d}": value for number, value in enumerate(self.average)},
+            "average": self._average_by_name(),
         }
-        tensors = {f"{part}.{name}": value for part in PARTS for name, value in parts[part].items()}
-        control = None if self.control is None else self.control.state()
-        return tensors, {"part": self.part, "optimizer": groups, "control": control}
+        return {f"{part}.{name}": value for part in PARTS for name, value in parts[part].items()}
 
-    def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state`, of this part of the fit or a later one."""
-        for number in range(self.part + 1, values["part"] + 1):
+    @property
+    def is_sound(self) -> bool:
+        """Whether all its numbers are finite."""
+        return all_finite(self.tensors()) and (self.control is None or self.control.is_sound)
+
+    def optimizer_steps(self) -> tuple[int | None, ...]:
+        """Return how many steps each group of parameters has done, where the update rule counts them."""
+        return pack_optimizer(self.optimizer.state_dict())[1]
+
+    def load(self, tensors: Mapping[str, Tensor], values: SnapshotValues) -> None:
+        """Go on from :meth:`tensors`, of this part of the fit or a later one.
+
+        Raises
+        ------
+        InputError
+            If they do not belong to it.
+        """
+        if not self.part <= values.part < len(self.settings.phases):
+            raise InputError(
+                f"the kept state is of phase {values.part}, the fit has {len(self.settings.phases)}"
+            )
+        for number in range(self.part + 1, values.part + 1):
             self.enter(number)
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             if part in parts:
                 parts[part][rest] = value.clone()
+        if not all_finite(tensors):
+            raise InputError("the kept state holds numbers that are not finite")
+        check_tensors(self._like_model(parts["model"]), parts["model"], "tensor")
+        check_tensors(self.coding.state_dict(), parts["coding"], "coding parameter")
+        check_tensors(self._average_by_name(), parts["average"], "average")
         self.model.load_state_dict(parts["model"])
         self.coding.load_state_dict(parts["coding"])
-        self.optimizer.load_state_dict(unpack_optimizer(parts["optimizer"], values["optimizer"]))
+        moments = moments_of(self.optimizer)
+        new = self.optimizer.state_dict()
+        self.optimizer.load_state_dict(
+            unpack_optimizer(new, parts["optimizer"], values.optimizer_steps, moments)
+        )
         self.average = [parts["average"][name].to(self.device) for name in sorted(parts["average"])]
         if self.control is not None:
-            self.control.load(values["control"])
+            if values.control is None:
+                raise InputError("the kept state has no rate control")
+            self.control.load(values.control)
+
+    def _like_model(self, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the model's state with those buffers filled that are filled in ``kept``.
+
+        Such a buffer holds frames of the whole video, as the model makes them or as they are shown.
+        """
+        expected = self.model.state_dict()
+        video = self.model.video
+        sizes = (self.model.coded_size(), (video.height, video.width))
+        shapes = [(video.num_frames, 3, *size) for size in sizes]
+        buffers = {
+            f"{prefix}.{name}" if prefix else name: value
+            for prefix, module in self.model.named_modules()
+            for name, value in module._buffers.items()
+        }
+        for name, value in buffers.items():
+            if value is None and name in kept and tuple(kept[name].shape) in shapes:
+                expected[name] = kept[name].to(torch.uint8)
+            elif value is not None and name not in kept and tuple(value.shape) in shapes:
+                del expected[name]
+        return expected
+
+    def _average_by_name(self) -> dict[str, Tensor]:
+        return {f"{number:05d}": value for number, value in enumerate(self.average)}
 
 
 def _check_phases(model: VideoModel, preset: Preset) -> None:

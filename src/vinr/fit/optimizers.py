@@ -14,7 +14,7 @@ from torch.optim.optimizer import Optimizer
 from vinr.config import FitSettings
 from vinr.errors import UsageError
 
-__all__ = ["Muon", "build_optimizer", "is_matrix", "orthogonalize", "set_learning_rate"]
+__all__ = ["Muon", "build_optimizer", "is_matrix", "moments_of", "orthogonalize", "set_learning_rate"]
 
 ADAM_EPSILON = 1e-8
 # Rounds σ ← a·σ + b·σ³ + c·σ⁵, each the one that comes nearest to 1 everywhere in the range that the rounds
@@ -26,6 +26,12 @@ NEWTON_SCHULZ_ROUNDS = (
     (2.6613, -1.9772, 0.4526),
 )
 NORM_EPSILON = 1e-7
+# What is kept of each parameter, by kind of group.
+MOMENTS = {
+    "matrix": ("momentum",),
+    "vector": ("step", "exp_avg", "exp_avg_sq"),
+    "adan": ("exp_avg", "exp_avg_sq", "exp_avg_diff", "previous_grad"),
+}
 # Makes the mean square of an update that of Adam's (Liu et al., "Muon is scalable for LLM training", 2025).
 UPDATE_SCALE = 0.2
 
@@ -72,6 +78,7 @@ def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settin
         optimizer.register_load_state_dict_post_hook(_match_layout)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
+        group.setdefault("kind", "adan" if settings.optimizer == "adan" else "vector")
     return optimizer
 
 
@@ -104,6 +111,19 @@ def set_learning_rate(optimizer: Optimizer, multiplier: float) -> None:
     """Set the rate of every group to ``multiplier`` times its full rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * multiplier
+
+
+def moments_of(optimizer: Optimizer) -> dict[int, dict[str, Tensor]]:
+    """Return what the update rule keeps of each parameter, once it has moved it.
+
+    Parameters are numbered as in ``state_dict``; the tensors show type and shape alone.
+    """
+    parameters = [(p, group["kind"]) for group in optimizer.param_groups for p in group["params"]]
+    count = torch.zeros((), dtype=torch.float32)
+    return {
+        number: {name: count if name == "step" else parameter.detach() for name in MOMENTS[kind]}
+        for number, (parameter, kind) in enumerate(parameters)
+    }
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:

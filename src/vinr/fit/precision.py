@@ -1,40 +1,41 @@
-"""Which arithmetic a network is fitted in: float32, or bfloat16 where the machine is faster at it."""
+"""Which arithmetic a network is fitted in: float32, or bfloat16 where there are instructions for it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from vinr.errors import UsageError
 
-__all__ = ["Precision", "resolve_precision"]
+__all__ = ["Precision", "PrecisionName", "keep_precision", "resolve_precision"]
 
-NAMES = ("auto", "fp32", "bf16")
-WORTHWHILE_SPEEDUP = 1.2
-# A processor without bfloat16 instructions can be hundreds of times slower at it. Each probe is several times
-# larger than the one before; the first ratio this low ends the probing.
-HOPELESS_SPEEDUP = 0.25
-PROBE_REPEATS = 3
+PrecisionName = Literal["fp32", "bf16"]
+NAMES = ("auto", *get_args(PrecisionName))
 
 
-class Precision(NamedTuple):
-    """Type for ``torch.autocast`` (None: float32 throughout), and why, as text for a log."""
+@dataclass(frozen=True)
+class Precision:
+    """The arithmetic of one fit, decided once, and why (empty: as it always is)."""
 
-    dtype: torch.dtype | None
-    reason: str
+    name: PrecisionName
+    reason: str = ""
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Type for ``torch.autocast``; None: float32 throughout."""
+        return torch.bfloat16 if self.name == "bf16" else None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})" if self.reason else self.name
 
 
 def resolve_precision(name: str, device: torch.device | str) -> Precision:
     """Return the arithmetic that ``name`` ("auto", "fp32" or "bf16") means on ``device``.
 
-    "auto" is bfloat16 on CUDA devices that have it, and on processors where a matrix product and a
-    convolution are measured (once a process, a few milliseconds) to be at least 1.2 times as fast in it.
+    "auto" is bfloat16 where the device has instructions for it: GPUs, and CPUs with AVX-512 BF16 or AMX. The
+    answer depends on the hardware alone, so a command repeated is a fit repeated.
 
     Raises
     ------
@@ -45,67 +46,48 @@ def resolve_precision(name: str, device: torch.device | str) -> Precision:
     if name not in NAMES:
         raise UsageError(f"unknown precision {name!r}; there are {', '.join(NAMES)}")
     if name == "fp32":
-        return Precision(None, "fp32: as set")
-    if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return Precision(torch.bfloat16, f"bf16: {'as set' if name == 'bf16' else 'the GPU has it'}")
-        if name == "bf16":
-            raise UsageError("precision bf16: this GPU has no bfloat16 arithmetic; use auto or fp32")
-        return Precision(None, "fp32: the GPU has no bfloat16 arithmetic")
+        return Precision("fp32")
     if name == "bf16":
-        return Precision(torch.bfloat16, "bf16: as set")
-    if device.type != "cpu":
-        return Precision(None, f"fp32: bf16 is not tried on {device.type} devices")
-    return _measured_on_cpu()
+        _refuse_gpu_without_bf16(device)
+        return Precision("bf16", "as set")
+    if device.type == "cuda" and _gpu_has_bf16(device):
+        return Precision("bf16", "auto: this GPU has bf16 instructions")
+    if device.type == "cpu" and _cpu_has_bf16():
+        return Precision("bf16", "auto: this CPU has bf16 instructions")
+    return Precision("fp32")
 
 
-@lru_cache(maxsize=1)
-def _measured_on_cpu() -> Precision:
-    speedup = bf16_speedup(_cpu_seconds)
-    if speedup >= WORTHWHILE_SPEEDUP:
-        return Precision(
-            torch.bfloat16, f"bf16: measured {speedup:.1f} times as fast as fp32 on this processor"
-        )
-    return Precision(None, f"fp32: bf16 measured {speedup:.2g} times as fast on this processor")
+def keep_precision(kept: PrecisionName, here: Precision, device: torch.device | str) -> Precision:
+    """Return the arithmetic of a fit that was begun in ``kept`` and goes on where ``here`` would be chosen.
 
-
-def bf16_speedup(seconds: Callable[[str, int, torch.dtype], float]) -> float:
-    """Return how many times as fast bfloat16 is, by ``seconds(operation, size, dtype)`` of growing probes.
-
-    The result is that of the largest matrix product and convolution together, or of the first hopeless one.
+    Raises
+    ------
+    UsageError
+        If the device cannot compute in it.
     """
-    total = {torch.float32: 0.0, torch.bfloat16: 0.0}
-    for operation, size, counts in (
-        ("matmul", 64, False),
-        ("conv", 16, False),
-        ("matmul", 128, False),
-        ("conv", 32, False),
-        ("matmul", 256, True),
-        ("conv", 64, True),
-    ):
-        taken = {dtype: seconds(operation, size, dtype) for dtype in total}
-        speedup = taken[torch.float32] / taken[torch.bfloat16]
-        if speedup < HOPELESS_SPEEDUP:
-            return speedup
-        if counts:
-            total = {dtype: total[dtype] + taken[dtype] for dtype in total}
-    return total[torch.float32] / total[torch.bfloat16]
+    if kept == here.name:
+        return here
+    if kept == "bf16":
+        _refuse_gpu_without_bf16(torch.device(device))
+    return Precision(kept, f"as the fit was begun; here it would be {here.name}")
 
 
-@torch.no_grad()
-def _cpu_seconds(operation: str, size: int, dtype: torch.dtype) -> float:
-    """Return the shortest time of a matrix product (size³) or a 3×3 convolution (size², 32 channels)."""
-    run: Callable[[], Tensor]
-    if operation == "matmul":
-        matrix = torch.ones(size, size, dtype=dtype)
-        run = lambda: matrix @ matrix  # noqa: E731 - a two-way choice of what to time
-    else:
-        feature_NCHW = torch.ones(1, 32, size, size, dtype=dtype)
-        kernel = torch.ones(32, 32, 3, 3, dtype=dtype)
-        run = lambda: F.conv2d(feature_NCHW, kernel, padding=1)  # noqa: E731
-    best = float("inf")
-    for _ in range(1 + PROBE_REPEATS):  # the first one also sets things up
-        started = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - started)
-    return best
+def _refuse_gpu_without_bf16(device: torch.device) -> None:
+    if device.type == "cuda" and not _gpu_has_bf16(device):
+        raise UsageError(
+            "precision bf16: this GPU has no bfloat16 arithmetic; use fit.precision=fp32, or --device cpu"
+        )
+
+
+def _gpu_has_bf16(device: torch.device) -> bool:
+    with torch.cuda.device(device):  # the question is answered for the current one
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def _cpu_has_bf16() -> bool:
+    """Return whether PyTorch computes with AVX-512 here, and the CPU has instructions for bfloat16."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    # PyTorch publishes no other name for these questions; a version without one has no answer.
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(vars(torch.cpu)[name]() for name in questions if name in vars(torch.cpu))

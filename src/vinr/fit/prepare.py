@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from vinr.config import FitSettings, Preset, validate_architecture
 from vinr.fit.convolution import use_trained_transforms
-from vinr.fit.precision import resolve_precision
+from vinr.fit.precision import Precision
 from vinr.models import StoredTensor, VideoModel, get_model
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
@@ -29,18 +29,18 @@ class DeviceFrames:
         return self.rgb_NCHW[index_N]
 
 
-def build_model(preset: Preset, video: VideoSpec, device: torch.device) -> VideoModel:
-    """Return a new model with initial weights drawn from the preset's seed."""
+def build_model(preset: Preset, video: VideoSpec, device: torch.device, precision: Precision) -> VideoModel:
+    """Return a new model, to fit in ``precision``; its initial weights are drawn from the preset's seed."""
     cls = get_model(preset.model)
     torch.manual_seed(preset.fit.seed)
     model = cls(validate_architecture(cls, preset.architecture), video).to(device)
-    _set_layout(model, preset.fit, device)
+    _set_layout(model, preset.fit, device, precision)
     return model
 
 
-def _set_layout(model: VideoModel, settings: FitSettings, device: torch.device) -> None:
+def _set_layout(model: VideoModel, settings: FitSettings, device: torch.device, precision: Precision) -> None:
     """Let the layers of a new model compute, and lay its maps out, as ``settings`` say."""
-    in_fp32 = device.type == "cpu" and resolve_precision(settings.precision, device).dtype is None
+    in_fp32 = device.type == "cpu" and precision.dtype is None
     if settings.convolution == "auto" and in_fp32 and use_trained_transforms(model):
         return  # transforms read maps channel by channel, whatever channels_last says
     if settings.channels_last:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 from vinr.config import Phase
+from vinr.fit.checkpoint import ControlValues
 
 __all__ = ["RateControl"]
 
@@ -40,6 +41,12 @@ class RateControl:
         """Whether there is a target."""
         return self._phase.target_bytes is not None or self._phase.target_psnr_db is not None
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether no step has led it astray: numbers that are not finite have."""
+        means = (self.mean_bits, self.mean_psnr_db)
+        return math.isfinite(self.weight * self.ratio) and not any(math.isinf(mean) for mean in means)
+
     def observe(self, num_bits: float, psnr_db: float, progress: float) -> None:
         """Take the rate and the PSNR of the step at ``progress`` of the phase; move the weight."""
         self.mean_bits = self._smooth(self.mean_bits, num_bits)
@@ -63,13 +70,23 @@ class RateControl:
         if self.mean_bits > 0:
             self.ratio = num_bytes / (self.mean_bits / 8)
 
-    def state(self) -> list[float]:
+    def state(self) -> ControlValues:
         """Return what :meth:`load` goes on from."""
-        return [self.weight, self.ratio, self.mean_bits, self.mean_psnr_db, self._progress]
+        means = (None if math.isnan(mean) else mean for mean in (self.mean_bits, self.mean_psnr_db))
+        mean_bits, mean_psnr_db = means
+        return ControlValues(
+            weight=self.weight,
+            ratio=self.ratio,
+            mean_bits=mean_bits,
+            mean_psnr_db=mean_psnr_db,
+            progress=self._progress,
+        )
 
-    def load(self, state: list[float]) -> None:
+    def load(self, state: ControlValues) -> None:
         """Go on from :meth:`state`."""
-        self.weight, self.ratio, self.mean_bits, self.mean_psnr_db, self._progress = state
+        self.weight, self.ratio, self._progress = state.weight, state.ratio, state.progress
+        self.mean_bits = math.nan if state.mean_bits is None else state.mean_bits
+        self.mean_psnr_db = math.nan if state.mean_psnr_db is None else state.mean_psnr_db
 
     @staticmethod
     def _smooth(mean: float, value: float) -> float:

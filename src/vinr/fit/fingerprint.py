@@ -1,0 +1,131 @@
+"""What a kept state belongs to: these frames, these settings, this vinr.
+
+Axes: N frames of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any, Final
+
+import torch
+from pydantic import ConfigDict, Field
+
+from vinr.config import Preset
+from vinr.errors import UsageError
+from vinr.fit.tasks import Task
+from vinr.settings import Settings
+from vinr.video.spec import FrameSource
+
+__all__ = ["Fingerprint", "fingerprint_of"]
+
+DIGEST_BYTES: Final = 32
+MAX_SHOWN: Final = 40
+# Hashed at a time: frames may be made when they are asked for.
+FRAMES_AT_A_TIME: Final = 16
+
+
+class Fingerprint(Settings):
+    """Everything that a fit depends on. States of another fingerprint are not gone on from."""
+
+    model_config = ConfigDict(strict=True)
+
+    program: str = Field(description="version that wrote it")
+    model: str = Field(description="name of the model")
+    architecture: dict[str, Any] = Field(description="settings of the architecture, defaults left out")
+    fit: dict[str, Any] = Field(description="settings of the fit, all of them")
+    compress: dict[str, Any] = Field(description="settings of the coding, all of them")
+    task: str = Field(description="what the fit is for, the content of a mask included")
+    seconds: float | None = Field(description="time asked for; none: epochs are counted")
+    height: int = Field(ge=1, description="rows of the frames")
+    width: int = Field(ge=1, description="columns of the frames")
+    frame_rate: str = Field(description="frames a second, a fraction")
+    span_lengths: tuple[int, ...] = Field(description="frames of each clip")
+    frames: str = Field(description="hash of all frames as they are fitted, in order")
+
+    def check(self, kept: Fingerprint) -> None:
+        """Refuse a state with the fingerprint ``kept`` unless it is this one.
+
+        Raises
+        ------
+        UsageError
+            Naming a part that differs.
+        """
+        if kept != self:
+            raise UsageError(
+                f"the kept state belongs to another video or other settings ({_difference(self, kept)}); "
+                f"repeat the first command with --resume, or start anew with --force and without --resume"
+            )
+
+
+def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: float | None) -> Fingerprint:
+    """Return the fingerprint of a fit.
+
+    Parameters
+    ----------
+    seconds
+        The time that was asked for, the same each time the fit is gone on with; None where epochs count.
+    """
+    target = task.target(source)
+    spec = target.spec
+    settings = preset.model_dump(mode="json")
+    return Fingerprint(
+        program=f"vinr {version('vinr')}",
+        model=preset.model,
+        architecture=settings["architecture"],
+        fit=settings["fit"],
+        compress=settings["compress"],
+        task=task.describe(),
+        seconds=seconds,
+        height=spec.height,
+        width=spec.width,
+        frame_rate=str(spec.frame_rate),
+        span_lengths=spec.span_lengths,
+        frames=_hash(target),
+    )
+
+
+def _hash(source: FrameSource) -> str:
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    count = source.spec.num_frames
+    for first in range(0, count, FRAMES_AT_A_TIME):
+        rgb_NCHW = source.frames(torch.arange(first, min(first + FRAMES_AT_A_TIME, count)))
+        digest.update(rgb_NCHW.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _difference(now: Fingerprint, kept: Fingerprint) -> str:
+    """Return in words the first part in which two fingerprints differ."""
+    current, before = (dict(_leaves(item.model_dump(mode="json"))) for item in (now, kept))
+    if now.program != kept.program:
+        return f"{kept.program} wrote it, this is {now.program}"
+    if (now.height, now.width) != (kept.height, kept.width):
+        return f"frames of {now.height}×{now.width} were {kept.height}×{kept.width}"
+    if sum(now.span_lengths) != sum(kept.span_lengths):
+        return f"{sum(now.span_lengths)} frames were {sum(kept.span_lengths)}"
+    for key in dict.fromkeys([*current, *before]):
+        value, old = current.get(key), before.get(key)
+        if key != "frames" and value != old:
+            return f"{key} {_shown(value)} was {_shown(old)}"
+    return "the frames differ"
+
+
+def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Give path and value of everything in a tree of JSON values that holds nothing itself."""
+    if isinstance(tree, dict):
+        pairs = [(str(key), value) for key, value in tree.items()]
+    elif isinstance(tree, (list, tuple)):
+        pairs = [(str(number), value) for number, value in enumerate(tree)]
+    else:
+        yield path, tree
+        return
+    for key, value in pairs:
+        yield from _leaves(value, f"{path}.{key}" if path else key)
+
+
+def _shown(value: object) -> str:
+    text = "not there" if value is None else json.dumps(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
