@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -226,14 +226,19 @@ class _ExactConvolutions:
         with self._lock:
             self._users += 1
             if self._users == 1:
-                self._before = torch.backends.cudnn.conv.fp32_precision
-                torch.backends.cudnn.conv.fp32_precision = "ieee"
+                convolutions = _convolution_settings()
+                self._before = convolutions.fp32_precision
+                convolutions.fp32_precision = "ieee"
 
     def leave(self) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                torch.backends.cudnn.conv.fp32_precision = self._before
+                _convolution_settings().fp32_precision = self._before
+
+
+def _convolution_settings() -> Any:
+    return torch.backends.cudnn.conv  # type: ignore[attr-defined] - put there when torch is imported
 
 
 _exact_convolutions: Final = _ExactConvolutions()

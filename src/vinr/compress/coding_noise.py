@@ -50,7 +50,8 @@ def snap_steps(step_S: Tensor, *, by_channel: bool = False, up: bool = False) ->
     scaled_S = fraction_S * levels
     rounded_S = scaled_S.ceil() if up else scaled_S.round()
     snapped_S = rounded_S / levels * _power_of_two(exponent_S, step_S.dtype)
-    return snapped_S.clamp(step_of(0), step_of(MAX_STEP_CODE // unit * unit))
+    clamped_S: Tensor = snapped_S.clamp(step_of(0), step_of(MAX_STEP_CODE // unit * unit))
+    return clamped_S
 
 
 def _power_of_two(exponent_S: Tensor, dtype: torch.dtype) -> Tensor:
