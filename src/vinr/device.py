@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ MIN_KERNEL: Final = {"AVX2": 3, "AVX512": 5}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 KEEP: Final = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
 USUAL: Final = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20}
+# Its ``fp32_precision`` is "tf32" unless something sets it. PyTorch's types do not name it.
+CUDNN_CONVOLUTION: Final[Any] = torch.backends.cudnn.conv  # type: ignore[attr-defined]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -154,14 +156,14 @@ class _ExactConvolutions:
         with self._lock:
             self._users += 1
             if self._users == 1:
-                self._before = torch.backends.cudnn.conv.fp32_precision
-                torch.backends.cudnn.conv.fp32_precision = "ieee"
+                self._before = CUDNN_CONVOLUTION.fp32_precision
+                CUDNN_CONVOLUTION.fp32_precision = "ieee"
 
     def leave(self) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                torch.backends.cudnn.conv.fp32_precision = self._before
+                CUDNN_CONVOLUTION.fp32_precision = self._before
 
 
 _exact_convolutions: Final = _ExactConvolutions()
