@@ -45,6 +45,8 @@ MIN_KERNEL: Final = {"AVX2": 3, "AVX512": 5}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 KEEP: Final = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
 USUAL: Final = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20}
+# Its ``fp32_precision`` is "tf32" unless something sets it. PyTorch's types do not name it.
+CUDNN_CONVOLUTION: Final[Any] = torch.backends.cudnn.conv  # type: ignore[attr-defined]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -226,19 +228,14 @@ class _ExactConvolutions:
         with self._lock:
             self._users += 1
             if self._users == 1:
-                convolutions = _convolution_settings()
-                self._before = convolutions.fp32_precision
-                convolutions.fp32_precision = "ieee"
+                self._before = CUDNN_CONVOLUTION.fp32_precision
+                CUDNN_CONVOLUTION.fp32_precision = "ieee"
 
     def leave(self) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                _convolution_settings().fp32_precision = self._before
-
-
-def _convolution_settings() -> Any:
-    return torch.backends.cudnn.conv  # type: ignore[attr-defined] - put there when torch is imported
+                CUDNN_CONVOLUTION.fp32_precision = self._before
 
 
 _exact_convolutions: Final = _ExactConvolutions()

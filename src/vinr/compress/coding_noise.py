@@ -61,7 +61,8 @@ def _power_of_two(exponent_S: Tensor, dtype: torch.dtype) -> Tensor:
     too large would be stored as the next larger one.
     """
     integer, digits, bias = FLOAT_LAYOUTS[dtype]
-    return (exponent_S.clamp(-100, 100).to(integer) + bias << digits).view(dtype)
+    bits_S: Tensor = exponent_S.clamp(-100, 100).to(integer) + bias << digits
+    return bits_S.view(dtype)
 
 
 def _spread(value_R: Tensor, size: int) -> Tensor:
