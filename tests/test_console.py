@@ -58,7 +58,7 @@ def test_everything_that_is_printed_is_made_visible(capsys: pytest.CaptureFixtur
 
 def test_descriptions_of_progress_are_made_visible() -> None:
     screen = io.StringIO()
-    console = _console._SafeConsole()
+    console = _console.SafeConsole()
     console.file = screen
     console._force_terminal = True
     console.width = 300

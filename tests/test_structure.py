@@ -40,6 +40,7 @@ ORDER = [
     ["convert", "encoding", "exporting", "playback"],
     ["comparison", "denoising", "inpainting", "interpolation"],
     ["bench"],
+    ["_screen"],
     ["_console", "_options"],
     ["_console_bench", "_console_compare"],
     ["_experiments"],

@@ -7,7 +7,6 @@ that is printed, alone or in a table, and every description of progress.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import sys
@@ -16,14 +15,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
+from vinr._screen import SafeColumn, SafeConsole, write_any_character
 from vinr.interruption import announced, exit_status, held_back
 from vinr.units import format_bytes, format_count
-from vinr.visible import visible
 
 if TYPE_CHECKING:
     from vinr.catalogue import ModelEntry, PresetEntry
@@ -57,37 +54,8 @@ __all__ = [
 MAX_COLUMNS = 400
 
 
-class _SafeConsole(Console):
-    """Shows strings as they are, but :func:`visible`: without markup, emoji names or colours of numbers."""
-
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Return what is shown for ``text``: all that is printed and every cell of a table comes here."""
-        return super().render_str(visible(text), **options)
-
-
-class SafeColumn(TextColumn):
-    """Text beside a bar, which is not printed as strings are."""
-
-    def __init__(self, template: str) -> None:
-        super().__init__(template, markup=False)
-
-    def render(self, task: Task) -> Text:
-        """Return the text of ``task``."""
-        return Text(visible(self.text_format.format(task=task)), style="none", justify=self.justify)
-
-
-_out = _SafeConsole()
-_err = _SafeConsole(stderr=True)
-
-
-def write_any_character() -> None:
-    """Let both streams write what their encoding lacks as an escape rather than stop the program."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+_out = SafeConsole()
+_err = SafeConsole(stderr=True)
 
 
 def say(text: str) -> None:
