@@ -106,8 +106,8 @@ class Inputs:
         return part.format(out=out, **paths) if part.startswith("{") else part
 
 
-def prepare(folder: Path) -> Inputs:
-    """Write the inputs of all commands where they are not there yet; return them."""
+def prepare(folder: Path, commands: Sequence[Command]) -> Inputs:
+    """Write the inputs of ``commands`` where they are not there yet, and load what they need; return them."""
     inputs = Inputs(folder)
     (folder / "mirrored").mkdir(parents=True, exist_ok=True)
     clip = moving_shapes(num_frames=NUM_FRAMES, height=HEIGHT, width=WIDTH)
@@ -122,10 +122,13 @@ def prepare(folder: Path) -> Inputs:
         if not (folder / name).exists():
             write_clip(folder / name, video)
     # In this process, so that what is loaded at first use is there in all forks; measured once a process.
-    for arguments in (ENCODE, ("decode", "{file}", "{out}"), (*INPAINT, "--codec", "ffv1")):
-        out = folder / ("f.vinr" if arguments is ENCODE else "o.mkv")
-        if out.suffix == ".mkv" or not out.exists():
-            _in_this_process([*(inputs.fill(part, out) for part in arguments), "--force"])
+    if not (folder / "f.vinr").exists() or any(command.keeps_state for command in commands):
+        _in_this_process([*(inputs.fill(part, folder / "f.vinr") for part in ENCODE), "--force"])
+    for command in commands:
+        if not command.keeps_state:
+            warm = folder / "warm" / command.output
+            warm.parent.mkdir(exist_ok=True)
+            _in_this_process([*(inputs.fill(part, warm) for part in command.arguments), "--force"])
     _forget_measurements()
     return inputs
 

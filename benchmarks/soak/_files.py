@@ -37,7 +37,7 @@ HEIGHT, WIDTH = 32, 64
 # What is in all networks of bombs: more records than any model has tensors. The first defines a model of one
 # symbol, the others use it; what no tensor takes is read as the stream, which nothing reads, but which raises
 # how much the network may hold.
-CONSTANT = bytes([0, 0, 1, 0, 0]) + 400 * bytes([2, 0, 0])
+CONSTANT = bytes([0, 0, 1, 0, 0]) + 400 * bytes([2, 0, 0]) + bytes(1000)
 
 
 @dataclass

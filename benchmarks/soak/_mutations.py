@@ -35,7 +35,7 @@ ODDITIES: Final = (
     [[]],
     {"a": 1},
 )
-# How often each kind is drawn. Most of what is changed in header and index is refused at once, so it is cheap.
+# How often each kind is drawn. What is changed in header and index is mostly refused at once, so it is cheap.
 KINDS: Final = {
     "raw damage": 5,
     "header value": 22,

@@ -72,7 +72,7 @@ def forked(run: Callable[[], int | None], log: Path | None = None) -> int:
         return child
     status = 1
     try:
-        gc.disable()
+        gc.freeze()  # what the parent has is not looked through again
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         if log is not None:

@@ -280,6 +280,7 @@ def plain(given: argparse.Namespace) -> None:
 
     target, inputs = make_target(given.target, given.work)
     run = guarded(target)
+    target(inputs[0])  # the first is good
     started, count = time.monotonic(), 0
     while count < given.count and time.monotonic() - started < given.seconds:
         rng = random.Random(f"{given.seed}/{given.target}/{count}")
@@ -372,6 +373,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="time of each target")
     parser.add_argument("--most", type=int, default=20, help="findings of a target after which it is left")
     parser.add_argument("--plain", action="store_true", help="without atheris")
+    parser.add_argument("--only", type=Path, help="give a target this file, and print what happens")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("/tmp/vinr-soak/atheris"), help="folder for files")
     parser.add_argument("--rows", type=Path, default=Path("atheris"), help="folder of what was found so far")
@@ -381,6 +383,8 @@ def main() -> None:
     given.rows.mkdir(parents=True, exist_ok=True)
     if given.report:
         write_report(given)
+    elif given.only:
+        make_target(given.target, given.work)[0](given.only.read_bytes())
     elif given.target:
         plain(given) if given.plain else fuzz(given)
     else:

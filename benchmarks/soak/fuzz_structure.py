@@ -36,6 +36,7 @@ from _soak import (
     append_row,
     forked,
     in_parallel,
+    kept,
     loaded,
     quote,
     read_rows,

@@ -339,14 +339,16 @@ def run_all(given: argparse.Namespace) -> None:
     if not hasattr(vinr.fit.loop, "CHECKPOINT_SECONDS"):
         raise RuntimeError("vinr.fit.loop has no CHECKPOINT_SECONDS; say here how state is kept more often")
     given.work.mkdir(parents=True, exist_ok=True)
-    inputs = prepare(given.work / "inputs")
+    wanted = [command for command in COMMANDS if is_wanted(command, False, given)]
+    inputs = prepare(given.work / "inputs", wanted)
     # Set after the file to decode was made; children that are forked have it, real processes do not.
     vinr.fit.loop.CHECKPOINT_SECONDS = 0.0
     # Not all: each costs seconds. Trials of only one name, or few moments, need those of few commands.
-    starts = [(command, old) for command in COMMANDS for old in (False, True)]
-    wanted = [(command, old) for command, old in starts if is_wanted(command, old, given)]
+    starts = [(command, old) for command in wanted for old in (False, True)]
     references = {
-        (command.name, old): measure_reference(command, old, inputs, given.work) for command, old in wanted
+        (command.name, old): measure_reference(command, old, inputs, given.work)
+        for command, old in starts
+        if is_wanted(command, old, given)
     }
     bench = Bench(inputs, references, given.work, given.seed)
     trials = trials_of(given, references)
