@@ -255,8 +255,9 @@ def _opens(path: Path) -> bool:
 
     try:
         if path.suffix == ".vinr":
-            verify_file(str(path))
-        elif path.suffix == ".png":
+            found = verify_file(str(path))
+            return bool(getattr(found, "is_whole", found))
+        if path.suffix == ".png":
             Image.open(path).load()
         elif path.suffix == ".y4m":
             return False  # no codec: whole is what has the bytes

@@ -23,7 +23,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from _soak import append_row, kept, quote, read_rows, report, table_of
+from _soak import append_row, keep_state_often, kept, quote, read_rows, report, table_of
 
 Target = Callable[[bytes], None]
 TARGETS = ("header", "index", "times", "weights", "chunks", "state")
@@ -144,7 +144,6 @@ def _state(work: Path) -> tuple[Target, list[bytes]]:
     whole file.
     """
     import vinr
-    import vinr.fit.loop
     from clips import moving_shapes, write_clip
     from vinr.errors import VinrError
     from vinr.tensorfile import read_tensors, write_tensors
@@ -154,7 +153,8 @@ def _state(work: Path) -> tuple[Target, list[bytes]]:
     clip = write_clip(folder / "a.mkv", moving_shapes(num_frames=4, height=HEIGHT, width=WIDTH))
     out = folder / "o.vinr"
     partial = folder / "o.vinr.partial"
-    kept = _states_of(clip, out, partial)
+    keep_state_often()
+    states = _states_of(clip, out, partial)
 
     def read(data: bytes) -> None:
         out.unlink(missing_ok=True)
@@ -162,9 +162,9 @@ def _state(work: Path) -> tuple[Target, list[bytes]]:
         for path in partial.iterdir():
             path.unlink()
         rng = random.Random(data)
-        name = sorted(kept)[data[0] % len(kept) if data else 0]
+        name = sorted(states)[data[0] % len(states) if data else 0]
         path = partial / name
-        path.write_bytes(kept[name])
+        path.write_bytes(states[name])
         if data[1:2] > b"\xc0":
             path.write_bytes(data[2:])
         else:
@@ -176,21 +176,18 @@ def _state(work: Path) -> tuple[Target, list[bytes]]:
         except VinrError:
             return
 
-    raw = [bytes([number, 0xFF]) + kept[name] for number, name in enumerate(sorted(kept))]
-    return read, [*raw, *(bytes([number % len(kept), 0, number]) for number in range(20))]
+    raw = [bytes([number, 0xFF]) + states[name] for number, name in enumerate(sorted(states))]
+    return read, [*raw, *(bytes([number % len(states), 0, number]) for number in range(20))]
 
 
 def _states_of(clip: Path, out: Path, partial: Path) -> dict[str, bytes]:
     """Return the states that an encode keeps, by name: of an unfinished fit, and of a finished segment."""
     import vinr
-    import vinr.fit.loop
 
-    kept: dict[str, bytes] = {}
-    before = vinr.fit.loop.CHECKPOINT_SECONDS
-    vinr.fit.loop.CHECKPOINT_SECONDS = 0.0
+    found: dict[str, bytes] = {}
 
     def look(_: object) -> None:
-        kept.update({path.name: path.read_bytes() for path in partial.glob("*.safetensors")})
+        found.update({path.name: path.read_bytes() for path in partial.glob("*.safetensors")})
 
     real = os.unlink
     try:
@@ -199,10 +196,10 @@ def _states_of(clip: Path, out: Path, partial: Path) -> dict[str, bytes]:
         os.unlink = lambda path, *args, **more: (look(path), real(path, *args, **more))[1]
         vinr.encode(clip, out, preset="nerv-tiny", epochs=2, device="cpu", on_event=look, force=True)
     finally:
-        os.unlink, vinr.fit.loop.CHECKPOINT_SECONDS = real, before
-    if not kept:
+        os.unlink = real
+    if not found:
         raise RuntimeError("an encode keeps no state that ends in .safetensors")
-    return kept
+    return found
 
 
 def _changed_state(tensors: dict[str, Any], values: Any, rng: random.Random) -> tuple[dict[str, Any], Any]:

@@ -7,7 +7,7 @@ goes on with it, and compares the bytes with those of a run that was left alone;
 beside the output. Some trials kill the second run too. Some try, on a copy, to go on from the state with
 another clip or other settings: that must be refused, or give what those settings give.
 
-State is kept after every round rather than every two minutes, so that short fits have some.
+State is kept as often as can be rather than every two minutes, so that short fits have some.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from _commands import (
     state_of,
 )
 from _operations import count_operations
-from _soak import append_row, in_parallel, kept, loaded, quote, read_rows, report, table_of
+from _soak import append_row, in_parallel, keep_state_often, kept, loaded, quote, read_rows, report, table_of
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # Moments lie within so many times the processor time of a run that was left alone.
@@ -334,15 +334,10 @@ def trials_of(given: argparse.Namespace, references: dict[tuple[str, bool], Refe
 
 def run_all(given: argparse.Namespace) -> None:
     """Do the trials that have no row yet, and add their rows."""
-    import vinr.fit.loop
-
-    if not hasattr(vinr.fit.loop, "CHECKPOINT_SECONDS"):
-        raise RuntimeError("vinr.fit.loop has no CHECKPOINT_SECONDS; say here how state is kept more often")
     given.work.mkdir(parents=True, exist_ok=True)
     wanted = [command for command in COMMANDS if is_wanted(command, False, given)]
     inputs = prepare(given.work / "inputs", wanted)
-    # Set after the file to decode was made; children that are forked have it, real processes do not.
-    vinr.fit.loop.CHECKPOINT_SECONDS = 0.0
+    keep_state_often()  # real processes do not
     # Not all: each costs seconds. Trials of only one name, or few moments, need those of few commands.
     starts = [(command, old) for command in wanted for old in (False, True)]
     references = {
