@@ -30,13 +30,12 @@ def run(script, *arguments):
     script.main()
 
 kill = ("--command", "decode to y4m", "--rows", folder + "/kills.jsonl")
-run(kills, *kill, "--every", "7", "--moments", "1", "--real", "0")
+run(kills, *kill, "--every", "4", "--moments", "0")
 run(kills, *kill, "--report")
 fuzz = ("--models", "hinerv", "--no-bombs", "--rows", folder + "/structure")
-run(fuzz_structure, *fuzz, "--count", "30")
+run(fuzz_structure, *fuzz, "--count", "20")
 run(fuzz_structure, *fuzz, "--report")
-for target, count in (("times", "20"), ("state", "0")):
-    run(fuzz_atheris, "--target", target, "--plain", "--count", count, "--rows", folder + "/atheris")
+run(fuzz_atheris, "--target", "times", "--plain", "--count", "20", "--rows", folder + "/atheris")
 """
 
 
@@ -77,7 +76,7 @@ def test_kills_are_made_and_judged(folder: Path) -> None:
 def test_changed_files_are_executed_and_counted(folder: Path) -> None:
     (row,) = rows_of(folder / "structure" / "blocks.jsonl")
     counts = [counted for kind in row["counts"].values() for counted in kind.items()]
-    assert sum(count for _, count in counts) == 30
+    assert sum(count for _, count in counts) == 20
     assert sum(count for outcome, count in counts if outcome == "refused at opening") > 0
     assert not (folder / "structure" / "findings.jsonl").exists()
 

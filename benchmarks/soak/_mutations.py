@@ -38,17 +38,17 @@ ODDITIES: Final = (
 # How often each kind is drawn. What is changed in header and index is mostly refused at once, so it is cheap.
 KINDS: Final = {
     "raw damage": 5,
-    "header value": 22,
-    "header text": 16,
-    "header and sections": 5,
-    "index": 20,
-    "times": 6,
-    "weights": 9,
-    "chunks": 5,
-    "keyframes": 2,
-    "sound": 2,
-    "parts of other files": 4,
-    "several": 4,
+    "header value": 10,
+    "header text": 38,
+    "header and sections": 1,
+    "index": 34,
+    "times": 4,
+    "weights": 3,
+    "chunks": 2,
+    "keyframes": 1,
+    "sound": 0.5,
+    "parts of other files": 1,
+    "several": 0.5,
 }
 # Large frames are few: what decodes takes seconds.
 SIDES: Final = (*(1, 2, 16, 31, 32, 33, 48, 64, 100, 128) * 4, 720, 2160, 8192)
