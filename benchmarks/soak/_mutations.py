@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import crafting
@@ -67,7 +68,9 @@ def mutate(data: bytes, parts: Parts, others: Mapping[str, Parts], rng: random.R
         return kind, _index(parts, rng)
     if kind == "several":
         for _ in range(rng.randint(2, 4)):
-            rng.choice(list(CHANGES.values()))(parts, others, rng)
+            # What comes second may not find what the first has broken; the file is good as it is then.
+            with suppress(TypeError, KeyError, IndexError, ValueError, AttributeError):
+                rng.choice(list(CHANGES.values()))(parts, others, rng)
     else:
         CHANGES[kind](parts, others, rng)
     return kind, parts.build()
