@@ -16,6 +16,8 @@ from _soak import Ended, forked, wait_for
 from PIL import Image
 
 from clips import MemoryClip, moving_shapes, write_clip
+from random_files import random_file
+from vinr.video.spec import VideoSpec
 
 __all__ = [
     "COMMANDS",
@@ -121,14 +123,14 @@ def prepare(folder: Path, commands: Sequence[Command]) -> Inputs:
     for name, video in made.items():
         if not (folder / name).exists():
             write_clip(folder / name, video)
+    if not (folder / "f.vinr").exists():
+        video = VideoSpec(NUM_FRAMES, HEIGHT, WIDTH)
+        random_file(folder / "f.vinr", video, name="hinerv", lengths=(NUM_FRAMES // 2, NUM_FRAMES // 2))
     # In this process, so that what is loaded at first use is there in all forks; measured once a process.
-    if not (folder / "f.vinr").exists() or any(command.keeps_state for command in commands):
-        _in_this_process([*(inputs.fill(part, folder / "f.vinr") for part in ENCODE), "--force"])
     for command in commands:
-        if not command.keeps_state:
-            warm = folder / "warm" / command.output
-            warm.parent.mkdir(exist_ok=True)
-            _in_this_process([*(inputs.fill(part, warm) for part in command.arguments), "--force"])
+        warm = folder / "warm" / command.output
+        warm.parent.mkdir(exist_ok=True)
+        _in_this_process([*(inputs.fill(part, warm) for part in command.arguments), "--force"])
     _forget_measurements()
     return inputs
 
