@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from vinr.errors import UsageError
-from vinr.models import ModelConfig, VideoModel, get_model, list_models
-from vinr.settings import Settings
+from vinr.models import get_model, list_models, validate_architecture
+from vinr.settings import Settings, describe_validation
 
 __all__ = [
     "CompressSettings",
@@ -226,20 +226,6 @@ def default_model() -> str:
     return next(model for model in list_models() if _read_model_file(model).get("default", False))
 
 
-def validate_architecture(cls: type[VideoModel], architecture: Mapping[str, Any]) -> ModelConfig:
-    """Return the configuration of a model from plain settings.
-
-    Raises
-    ------
-    UsageError
-        Naming the first setting that is unknown, missing or not allowed.
-    """
-    try:
-        return cls.Config.model_validate(architecture)
-    except ValidationError as error:
-        raise UsageError(f"architecture.{describe_validation(error)}") from None
-
-
 def _split_name(name: str) -> tuple[str, str]:
     for model in sorted(list_models(), key=len, reverse=True):
         if name == model:
@@ -270,13 +256,6 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
                 raise UsageError(f"--set {item!r}: {part} holds no settings of its own")
         node[parts[-1]] = _parse_value(text.strip())
     return tree
-
-
-def describe_validation(error: ValidationError) -> str:
-    """Return the first complaint of a settings check in one line: key, problem, value."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "settings"
-    return f"{key}: {first['msg']} (got {str(first['input'])[:60]!r})"
 
 
 def load_preset(name: str | Path, overrides: Sequence[str] = ()) -> Preset:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "describe_validation"]
 
 
 class Settings(BaseModel):
@@ -15,3 +15,10 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def describe_validation(error: ValidationError) -> str:
+    """Return the first complaint of a settings check in one line: key, problem, value."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or "settings"
+    return f"{key}: {first['msg']} (got {str(first['input'])[:60]!r})"

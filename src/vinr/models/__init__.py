@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import getdoc, isabstract
 from pkgutil import iter_modules
+from typing import Any
+
+from pydantic import ValidationError
 
 from vinr.errors import UsageError
 from vinr.models._base import HybridModel, IndexModel, ModelConfig, VideoModel
-from vinr.models._stored import FrozenLatents, Latents, LatentStore, Role, StoredTensor
+from vinr.models._stored import FirstFrame, FrozenLatents, Latents, LatentStore, Role, StoredTensor
+from vinr.settings import describe_validation
 
 __all__ = [
+    "FirstFrame",
     "FrozenLatents",
     "HybridModel",
     "IndexModel",
@@ -25,6 +31,7 @@ __all__ = [
     "describe_model",
     "get_model",
     "list_models",
+    "validate_architecture",
 ]
 
 
@@ -61,3 +68,17 @@ def get_model(name: str) -> type[VideoModel]:
 def describe_model(name: str) -> str:
     """Return the first line of the model's docstring: the paper it implements."""
     return (getdoc(get_model(name)) or name).splitlines()[0]
+
+
+def validate_architecture(cls: type[VideoModel], architecture: Mapping[str, Any]) -> ModelConfig:
+    """Return the configuration of a model from plain settings.
+
+    Raises
+    ------
+    UsageError
+        Naming the first setting that is unknown, missing or not allowed.
+    """
+    try:
+        return cls.Config.model_validate(architecture)
+    except ValidationError as error:
+        raise UsageError(f"architecture.{describe_validation(error)}") from None
