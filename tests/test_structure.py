@@ -33,7 +33,7 @@ ORDER = [
     ["engine"],
     ["decode"],
     ["evaluate"],
-    ["plan", "catalogue", "describe", "fitted"],
+    ["plan", "catalogue", "describe", "fitted", "integrity"],
     ["pack"],
     ["convert", "encoding", "exporting", "playback"],
     ["comparison", "denoising", "inpainting", "interpolation"],

@@ -28,6 +28,7 @@ from vinr.evaluate.metrics import ClipQualityMeter, bits_per_pixel, compare_sour
 from vinr.files import check_target
 from vinr.fit import Event, FitResult, Noted, fit, ignore
 from vinr.fit.prepare import build_model
+from vinr.integrity import refused_by_default
 from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents
 from vinr.pack import FittedSegment, assemble, load_segment, mean_quality, save_segment, side_bytes
@@ -156,6 +157,8 @@ def encode(
         segments = work.run(readers)
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         num_bytes = file.write(path, force=force)
+        if refused := refused_by_default(path):
+            on_event(Noted(f"others must allow this file: {refused}"))
     shutil.rmtree(folder)
     report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:

@@ -12,8 +12,8 @@ Axes: N frames of a batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from typing import Final
 
 import torch
@@ -23,7 +23,7 @@ from vinr.decode_settings import DecodeSettings
 from vinr.device import memory_kept, use_transforms
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, VideoModel
-from vinr.networks import CACHED_NETWORKS, NetworkLoader, to_uint8
+from vinr.networks import CACHED_NETWORKS, NetworkLoader, memory_told, to_uint8
 from vinr.video.spec import Query
 
 __all__ = ["Engine"]
@@ -70,11 +70,11 @@ class Engine:
     def run(self, network: int, times: Sequence[float]) -> Tensor:
         """Return uint8 rgb_NCHW, on the device, of the frames at ``times`` of ``network``, as one batch."""
         model = self._networks.model(network)
-        with torch.inference_mode():
+        with torch.inference_mode(), memory_told(f"{len(times)} frames at once"):
             query = Query.of_frames(torch.tensor(times, dtype=torch.float64, device=self._device))
             return to_uint8(self._runner(network, model, query)(query))
 
-    def play(self, places: Sequence[tuple[int, float]]) -> Generator[Tensor, None, None]:
+    def play(self, places: Iterable[tuple[int, float]]) -> Generator[Tensor, None, None]:
         """Yield uint8 rgb_NCHW, on the processor, of the frames at ``places`` (network, time), in order.
 
         While frames are asked for, memory that is freed on the processor is kept for the next ones.
@@ -82,13 +82,10 @@ class Engine:
         with memory_kept(self._device):
             yield from _copied_behind(self._batches(places))
 
-    def _batches(self, places: Sequence[tuple[int, float]]) -> Iterator[Tensor]:
+    def _batches(self, places: Iterable[tuple[int, float]]) -> Iterator[Tensor]:
         for network, group in groupby(places, key=lambda place: place[0]):
-            times = [time for _, time in group]
-            while times:
-                size = self._batch_size()
-                yield self._measured(network, times[:size])
-                times = times[size:]
+            while times := [time for _, time in islice(group, self._batch_size())]:
+                yield self._measured(network, times)
 
     # -- what a batch takes --------------------------------------------------------------------------------
 

@@ -41,8 +41,8 @@ CACHED_NETWORKS = 2
 # What a network may ask for (docs/format.md, section 8).
 MEMORY: Final = 384 * 2**20
 MEMORY_A_BYTE: Final = 16 * 2**10
-WORK: Final = 30 * 10**9
-WORK_A_BYTE: Final = 5 * 10**6
+WORK: Final = 15 * 10**9
+WORK_A_BYTE: Final = 2 * 10**6
 # Bytes that a number of a network takes while it is decoded, at most.
 BYTES_A_NUMBER: Final = 16
 UNLIMITED: Final = 2**63
@@ -119,7 +119,6 @@ class NetworkLoader:
     def parts(self, network: int) -> NetworkParts:
         """Return a network as it lies in the file, for reports."""
         skeleton = self.skeleton(network)
-        self._check(network, skeleton)
         payload = self._container.read(SectionKind.WEIGHTS, network)
         entry = self._container.header.networks[network]
         chunks = tuple(
@@ -197,13 +196,14 @@ class NetworkLoader:
         if share <= (1 if self._max_memory is None else self._max_memory / limit):
             return cost
         clip = self._container.header.clips[entry.spans[0].clip]
-        what = f"about {cost.num_bytes / 1e9:.1f} GB"
+        what, allowed = f"{cost.num_bytes / 1e9:.1f} GB", f"{limit / 1e9:.1f} GB"
         if cost.operations / work_limit > cost.num_bytes / limit:
-            what = f"about {cost.operations / 1e9:,.0f} billion operations and {cost.num_bytes / 1e9:.1f} GB"
-        allowed = f"files of {num_bytes:,} bytes may ask for {limit / 1e9:.1f} GB and {work_limit / 1e9:,.0f} billion"
+            what = f"{cost.operations / 1e9:,.0f} billion operations"
+            allowed = f"{work_limit / 1e9:,.0f} billion"
         raise LimitError(
-            f"network {network} needs {what} for a frame of {clip.height}×{clip.width}; {allowed}; "
-            f"allow more with --max-memory {ceil(share * limit / 1e9)}GB if you trust the file"
+            f"network {network} needs about {what} for a frame of {clip.height}×{clip.width}; files of "
+            f"{num_bytes:,} bytes may ask for {allowed}; allow more with --max-memory "
+            f"{ceil(share * limit / 1e9)}GB if you trust the file"
         )
 
     def name(self, network: int) -> str:
@@ -293,6 +293,8 @@ def parse_memory(size: int | str | None) -> int | None:
     UsageError
         If it is something else.
     """
+    if isinstance(size, int) and size > 0:
+        return min(size, UNLIMITED)
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{0,9})?)\s*([kmgt]?)b?", str(size).strip().lower())
     value = float(match[1]) * _MEMORY_UNITS[match[2]] if match else 0
     if size is not None and value < 1:
@@ -302,7 +304,7 @@ def parse_memory(size: int | str | None) -> int | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether ``error`` says that there is not enough memory, of the machine or of a GPU."""
-    words = ("can't allocate", "posix_memalign", "out of memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
+    words = ("can't allocate", "posix_memalign", "out of memory", "not enough memory", "bad_alloc", "ALLOC_F")
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 

@@ -30,6 +30,7 @@ from vinr.decode import VideoDecoder
 from vinr.evaluate.metrics import ClipQuality
 from vinr.fit import FitResult
 from vinr.models import VideoModel
+from vinr.networks import UNLIMITED
 from vinr.plan import Job
 from vinr.tensorfile import read_tensors, write_tensors
 from vinr.video.source import VideoReader
@@ -178,7 +179,8 @@ class FittedSegment:
 
     def open(self, spec: VideoSpec, device: str) -> VideoDecoder:
         """Return a decoder of a file that holds this segment alone: what a reader of the file will see."""
-        return VideoDecoder(self.alone("segment", spec).to_bytes(), device=device)
+        file = self.alone("segment", spec).to_bytes()
+        return VideoDecoder(file, device=device, max_memory=UNLIMITED)  # one's own file is trusted
 
     def add_to(self, writer: ContainerWriter, network: int) -> None:
         """Add the sections of this segment as those of ``network``."""

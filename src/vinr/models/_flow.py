@@ -252,13 +252,13 @@ class FlowGuide:
         return [time + offset if 0 <= time + offset <= last else None for offset in self.offsets]
 
     def first_frame(self, coded_size: tuple[int, int]) -> FirstFrame:
-        """See :meth:`VideoModel.first_frame`: each neighbour is evaluated as the frame is, and all are kept."""
+        """See :meth:`VideoModel.first_frame`: neighbours are evaluated too, and all are kept."""
         channels = 3 + (2 + 3 * len(self.offsets) / self.scale**2 if self.offsets else 0)
         kept_bytes = int(FLOAT_BYTES * math.prod(coded_size) * channels) * self.ring.capacity
         return FirstFrame(Query.of_frames(torch.zeros(1)), 1 + len(self.offsets), kept_bytes)
 
     def frames_near(self, first: int, stop: int) -> range:
-        """Return the frames that need one of frames ``first`` … ``stop`` − 1, as themselves or as neighbours."""
+        """Return the frames that need one of ``first`` … ``stop`` − 1, as themselves or as neighbours."""
         reach = max((abs(offset) for offset in self.offsets), default=0)
         return range(max(first - reach, 0), min(stop + reach, self.num_frames))
 

@@ -244,7 +244,7 @@ class _PngSink(Sink):
         self._name = name
 
     def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
-        path = self._folder / (self._name % index)
+        path = self._folder / (self._name % self.timeline.number(index))
         try:
             Image.fromarray(rgb_HWC).save(path, format="PNG")
         except OSError as error:
@@ -272,7 +272,7 @@ class _PatternSink(Sink):
                 )
 
     def _target(self, index: int) -> Path:
-        return self._pattern.with_name(self._pattern.name % index)
+        return self._pattern.with_name(self._pattern.name % self.timeline.number(index))
 
     def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
         temporary = self._stack.enter_context(atomic_path(self._target(index), force=self._force))
