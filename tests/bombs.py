@@ -1,7 +1,7 @@
 """Small files that ask for much: what a hostile file of less than 10 kB may try. Used by tests and scripts.
 
-All numbers of their networks are coded by models of one symbol, which take nothing in a stream, so a tensor of
-any size costs three bytes.
+All numbers of their networks are coded by models of one symbol, which take nothing in a stream: a tensor of any
+size costs three bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def file_of(
     keyframe: bytes = b"",
     payload_bytes: int = 0,
 ) -> bytes:
-    """Return a file of networks whose numbers are all 0; the first WEIGHTS have at least ``payload_bytes``."""
+    """Return a file of networks whose numbers are all 0; WEIGHTS 0 has ``payload_bytes`` or more."""
     header = Header(created_by=created_by, clips=tuple(clips), networks=tuple(networks))
     writer = ContainerWriter(header)
     for number, network in enumerate(networks):
@@ -77,10 +77,14 @@ def bombs() -> dict[str, bytes]:
     spans_720p = [Span(0, number, 1) for number in range(64)]
     return {
         "maps of 2160 × 3840": single("hnerv", wide, clip("a", 1, 2160, 3840), **chunked),
-        "maps of 8192 × 4096": single("nerv", small | {"strides": [8, 4, 4], "widths": [4] * 4}, clip("a", 1, 8192, 4096)),
+        "maps of 8192 × 4096": single(
+            "nerv", small | {"strides": [8, 4, 4], "widths": [4] * 4}, clip("a", 1, 8192, 4096)
+        ),
         "10⁷ frames": single("nerv", small, clip("a", MANY, 16, 16)),
         "10⁷ times": single("nerv", small, clip("a", MANY, 16, 16, times=True)),
-        "64 spans of 720p": file_of([hd], [network("nerv", small | {"strides": [5, 4], "widths": [64, 64, 96]}, spans_720p)]),
+        "64 spans of 720p": file_of(
+            [hd], [network("nerv", small | {"strides": [5, 4], "widths": [64, 64, 96]}, spans_720p)]
+        ),
         "4,096 spans": file_of(
             [clip("a", 4096, 16, 16)],
             [network("nerv", small, [Span(0, number, 1) for number in range(4096)])],

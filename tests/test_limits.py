@@ -127,7 +127,11 @@ def test_many_clips_are_read_once(files: dict[str, str], monkeypatch: pytest.Mon
 
 
 def test_memory_that_runs_out_is_no_damage() -> None:
-    for error in (MemoryError(), RuntimeError("[enforce fail] posix_memalign failed"), torch.OutOfMemoryError()):
+    for error in (
+        MemoryError(),
+        RuntimeError("[enforce fail] posix_memalign failed"),
+        torch.OutOfMemoryError(),
+    ):
         with pytest.raises(OutOfMemoryError, match="not enough memory for a frame"), memory_told("a frame"):
             raise error
     with pytest.raises(RuntimeError, match="other"), memory_told("a frame"):
@@ -151,7 +155,9 @@ def test_sizes_refused(text: str | int) -> None:
 def test_nothing_of_a_file_reaches_the_terminal_raw(tmp_path: Path) -> None:
     evil = "\x1b]0;title\x07\u202e\nclip faked"
     path = tmp_path / "a.vinr"
-    path.write_bytes(file_of([clip("a", 1, 16, 16)], [network("nerv", TINY, [Span(0, 0, 1)])], created_by=evil))
+    path.write_bytes(
+        file_of([clip("a", 1, 16, 16)], [network("nerv", TINY, [Span(0, 0, 1)])], created_by=evil)
+    )
     assert describe_file(str(path)).created_by == "\\x1b]0;title\\x07\\u202e\\nclip faked"
     with pytest.raises(vinr.BitstreamError) as caught:
         raise vinr.BitstreamError(f"network 0: {evil}")

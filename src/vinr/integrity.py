@@ -77,7 +77,8 @@ class VerifyReport:
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
-        name = f"{self.path}: {format_bytes(self.num_bytes)}, {len(self.clips)} clip{'s' * (len(self.clips) > 1)}"
+        count = f"{len(self.clips)} clip{'s' * (len(self.clips) > 1)}"
+        name = f"{self.path}: {format_bytes(self.num_bytes)}, {count}"
         tried = ""
         if self.num_tried < self.num_networks:
             tried = f", {self.num_tried} of {self.num_networks} networks tried"

@@ -136,7 +136,7 @@ class VideoModel(nn.Module, ABC):
         return FirstFrame(Query.of_frames(torch.zeros(1)))
 
     def frames_using_latents(self, first: int, stop: int) -> range:
-        """Return the frames that need latents of frames ``first`` … ``stop`` − 1; all, unless a model knows."""
+        """Return the frames that need latents of ``first`` … ``stop`` − 1; all, unless a model knows."""
         return range(self.video.num_frames)
 
     def frames_using_keyframe(self, number: int) -> range:
