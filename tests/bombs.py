@@ -1,7 +1,7 @@
 """Small files that ask for much: what a hostile file of less than 10 kB may try. Used by tests and scripts.
 
-All numbers of their networks are coded by models of one symbol, which take nothing in a stream: a tensor of any
-size costs three bytes.
+All numbers of their networks are coded by models of one symbol, which take nothing in a stream: a tensor
+of any size costs three bytes.
 """
 
 from __future__ import annotations

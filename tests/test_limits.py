@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,10 +11,9 @@ import torch
 import vinr
 from bombs import bombs, clip, file_of, network, single
 from random_files import random_file
-from vinr.bitstream import Clip, Container, Header, Span
+from vinr.bitstream import Container, Span
 from vinr.describe import describe_file
 from vinr.errors import LimitError, OutOfMemoryError, UsageError, printable
-from vinr.fit import Event
 from vinr.models import VideoModel, get_model, list_models
 from vinr.models._meta import measure_first_frame
 from vinr.networks import MEMORY, memory_told, parse_memory, to_uint8

@@ -230,7 +230,7 @@ class MetaLatents:
         )
 
 
-class CostCounter(MacCounter):
+class CostCounter(MacCounter):  # type: ignore[no-untyped-call]
     """Counts besides how many numbers are written, and how many bytes there are at once."""
 
     def __init__(self) -> None:
