@@ -34,7 +34,7 @@ ORDER = [
     ["engine"],
     ["decode"],
     ["evaluate"],
-    ["plan", "catalogue", "describe", "fitted"],
+    ["plan", "catalogue", "describe", "fitted", "integrity"],
     ["pack"],
     ["kept"],
     ["convert", "encoding", "exporting", "playback"],

@@ -119,7 +119,7 @@ def wait_for(child: int, limit_seconds: float, kill: tuple[float, int] | None = 
 
 def _main_seconds(process: int) -> float:
     try:
-        return int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9
+        return int(Path(f"/proc/{process}/schedstat").read_text(encoding="utf-8").split()[0]) / 1e9
     except (OSError, ValueError, IndexError):
         return 0.0  # it has just ended
 

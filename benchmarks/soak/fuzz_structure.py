@@ -238,7 +238,7 @@ def _run_some(
 ) -> int:
     """Run executions until one is a finding; the child's end tells the parent."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, used + ADDRESS_SPACE))
     worker = Worker(corpus, folder, given.seed, lambda *at: STATE.pack_into(shared, 0, at[0], at[1].encode()))
     for number in range(start, last):

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from vinr.comparison import ComparisonReport, compare
     from vinr.decode import FrameDataset, VideoDecoder, open
     from vinr.encoding import EncodeReport, encode
-    from vinr.errors import BitstreamError, FitError, InputError, OutputError, UsageError, VinrError
+    from vinr.errors import (
+        BitstreamError,
+        FitError,
+        InputError,
+        LimitError,
+        OutOfMemoryError,
+        OutputError,
+        UsageError,
+        VinrError,
+    )
     from vinr.inpainting import InpaintReport, inpaint
     from vinr.interpolation import interpolate
 
@@ -24,6 +33,8 @@ __all__ = [
     "FrameDataset",
     "InpaintReport",
     "InputError",
+    "LimitError",
+    "OutOfMemoryError",
     "OutputError",
     "UsageError",
     "VideoDecoder",

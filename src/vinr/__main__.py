@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 from typing import Annotated
@@ -12,7 +13,18 @@ import typer
 
 from vinr import _console as console
 from vinr import _experiments, interruption
-from vinr._options import Backend, Codec, Decoding, Device, File, Force, Json, Output, Settings
+from vinr._options import (
+    Backend,
+    Codec,
+    Decoding,
+    Device,
+    File,
+    Force,
+    Json,
+    MaxMemory,
+    Output,
+    Settings,
+)
 from vinr.errors import UsageError, VinrError
 from vinr.units import parse_count, parse_frames, parse_seconds, parse_size
 
@@ -96,10 +108,16 @@ def decode(
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
     force: Force = False,
+    max_memory: MaxMemory = None,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="write what damage does not touch; status 1 if frames are lost"),
+    ] = False,
 ) -> None:
     """Write the frames of a .vinr file as a video or as images."""
     from vinr.playback import decode_to
 
+    lost: list[object] = []
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
         decode_to(
             file,
@@ -111,9 +129,14 @@ def decode(
             backend=backend,
             overrides=settings,
             force=force,
+            max_memory=max_memory,
+            keep_going=keep_going,
             on_frame=on_frame,
             on_note=console.note,
+            on_lost=lost.append,
         )
+    if lost:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -122,19 +145,27 @@ def info(
     plot: Annotated[str | None, typer.Option(metavar="FILE.png", help="draw where the bytes go")] = None,
     force: Force = False,
     as_json: Json = False,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Show what a .vinr file holds, and how many bytes each component and each layer takes."""
     from vinr.describe import describe_file
 
-    console.show_info(describe_file(file, plot=plot, force=force), as_json=as_json)
+    console.show_info(describe_file(file, plot=plot, force=force, max_memory=max_memory), as_json=as_json)
 
 
 @app.command()
-def verify(file: File, device: Device = "auto") -> None:
-    """Read every section, check every checksum, decode one frame a segment."""
+def verify(file: File, device: Device = "auto", as_json: Json = False, max_memory: MaxMemory = None) -> None:
+    """Check every checksum, decode a frame of each network; say which clips, frames, sound damage touches."""
     from vinr.playback import verify_file
 
-    console.say(verify_file(file, device=device))
+    report = verify_file(file, device=device, max_memory=max_memory)
+    if as_json:
+        console.print_json(asdict(report))
+    else:
+        for line in report.lines():
+            console.say(line)
+    if not report.is_whole:
+        raise typer.Exit(2)
 
 
 @app.command("eval")
@@ -148,13 +179,20 @@ def evaluate(
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
     as_json: Json = False,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Compare a .vinr file with its original: PSNR, MS-SSIM, bpp, kbit/s, decoding speed."""
     from vinr.playback import evaluate_file
 
     with console.frame_progress("decoding") as on_frame:
         report = evaluate_file(
-            file, reference, device=device, backend=backend, overrides=settings, on_frame=on_frame
+            file,
+            reference,
+            device=device,
+            backend=backend,
+            overrides=settings,
+            max_memory=max_memory,
+            on_frame=on_frame,
         )
     console.show_evaluation(report, per_frame=per_frame, as_json=as_json)
 
@@ -223,12 +261,22 @@ def interpolate(
     codec: Codec = "x264",
     device: Device = "auto",
     force: Force = False,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Write a .vinr file with new frames between its frames."""
     from vinr.interpolation import interpolate as run
 
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        run(file, output, factor=factor, codec=codec, device=device, force=force, on_frame=on_frame)
+        run(
+            file,
+            output,
+            factor=factor,
+            codec=codec,
+            device=device,
+            force=force,
+            max_memory=max_memory,
+            on_frame=on_frame,
+        )
 
 
 @app.command()
@@ -253,11 +301,12 @@ def export(
     file: File,
     onnx: Annotated[str, typer.Option(metavar="F", help="file; part_%02d.onnx for several networks")],
     force: Force = False,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Write the network of a .vinr file for other programs: frame number and latents in, colours out."""
     from vinr.exporting import export_onnx
 
-    console.show_export(export_onnx(file, onnx, force=force))
+    console.show_export(export_onnx(file, onnx, force=force, max_memory=max_memory))
 
 
 for command in (_experiments.compare, _experiments.bench, _experiments.models, _experiments.presets):

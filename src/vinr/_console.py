@@ -252,6 +252,8 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
             f"{network.bits_per_number:.2f} bits each, {above:.2%} above the ideal bits of its tables, "
             f"fitted in {network.precision}"
         )
+    if len(info.networks) < info.num_networks:
+        say(f"{len(info.networks)} of {info.num_networks} networks read; --max-memory 1GB reads all")
     table = Table("component", "bytes", "share", box=None)
     for name, num_bytes in info.bytes_by_component.items():
         table.add_row(name, f"{num_bytes:,}", f"{num_bytes / info.num_bytes:.1%}")

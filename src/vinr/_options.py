@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Backend", "Codec", "Decoding", "Device", "File", "Force", "Json", "Output", "Settings"]
+__all__ = [
+    "Backend",
+    "Codec",
+    "Decoding",
+    "Device",
+    "File",
+    "Force",
+    "Json",
+    "MaxMemory",
+    "Output",
+    "Settings",
+]
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Force = Annotated[bool, typer.Option("--force", help="overwrite the output")]
@@ -17,3 +28,7 @@ Decoding = Annotated[list[str], typer.Option("--set", help="decode.key=value, re
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FILE.vinr#name chooses a clip")]
 Settings = Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="memory a network may take, such as 4GB, if you trust the file"),
+]

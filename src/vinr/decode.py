@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from vinr.bitstream import Clip, Container, Header, SectionKind, SectionSize
 from vinr.device import exact_float32, resolve_device
 from vinr.errors import UsageError
-from vinr.networks import NetworkLoader, NetworkParts, to_uint8
+from vinr.networks import NetworkLoader, NetworkParts, memory_told, parse_memory, to_uint8
 from vinr.sharing import LruCache
 from vinr.video.spec import ColorSpec, FrameBatch, Query, Timeline, VideoSpec
 
@@ -72,11 +72,17 @@ class VideoDecoder:
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     settings
         How all frames are computed.
+    max_memory
+        Bytes that a network may take, as a number or ``"4GB"``; by default what docs/format.md (8) allows
+        files of that size. The limit on work is multiplied by as much as this exceeds the default.
+    constant_rate
+        Do without the file's presentation times: frames follow each other at the nominal rate.
 
     Raises
     ------
     BitstreamError
-        If the file is damaged, hostile, or of a newer format.
+        If the file is damaged, hostile, or of a newer format. Frames raise LimitError where their network
+        needs more than it may, OutOfMemoryError where memory runs out.
     InputError
         If the file cannot be opened; from any method that decodes or reads, if it was closed.
     UsageError
@@ -90,7 +96,10 @@ class VideoDecoder:
         clip: str | None = None,
         device: str = "auto",
         settings: DecodeSettings | None = None,
+        max_memory: int | str | None = None,
+        constant_rate: bool = False,
     ) -> None:
+        self._max_memory, self._constant_rate = parse_memory(max_memory), constant_rate
         file, clip = _split_clip(file, clip)
         self._arguments: dict[str, Any] = {"clip": clip, "device": device, "settings": settings}
         self._file = _lasting(file)
@@ -106,7 +115,7 @@ class VideoDecoder:
             self.timeline = self._read_timeline()
             self._spans = _spans_of(self.header, self._clip_number)
             self._starts = [span.first for span in self._spans]
-            self._networks = NetworkLoader(self._container, self._device)
+            self._networks = NetworkLoader(self._container, self._device, max_memory=self._max_memory)
             if settings is not None:
                 self._make_engine()  # says now what cannot be done
         except BaseException:
@@ -136,7 +145,7 @@ class VideoDecoder:
         return self._container.read(SectionKind.AUDIO, self._clip_number)
 
     def verify(self) -> None:
-        """Read every section, check every checksum, and decode one frame of each span.
+        """Read every section, check every checksum, and decode one frame of each network of the clip.
 
         Raises
         ------
@@ -144,12 +153,17 @@ class VideoDecoder:
             Naming the first damaged part.
         """
         self._container.verify()
-        for span in self._spans:
-            self._decode(span.first)
+        first_of = {span.network: span.first for span in reversed(self._spans)}
+        for first in first_of.values():
+            self._decode(first)
 
     def network_parts(self, network: int) -> NetworkParts:
         """Return network number ``network`` as it lies in the file, for reports."""
         return self._networks.parts(network)
+
+    def network_numbers(self, network: int) -> int:
+        """Return how many numbers network number ``network`` holds, those of all its frames included."""
+        return self._networks.skeleton(network).num_stored()
 
     @property
     def network_spans(self) -> tuple[Span, ...]:
@@ -160,7 +174,7 @@ class VideoDecoder:
         """Return network number ``network`` as an ONNX file; see :func:`vinr.onnx_graph.export_graph`."""
         from vinr.onnx_graph import export_graph  # needs packages of an extra
 
-        networks = NetworkLoader(self._container, torch.device("cpu"), prepare=lambda _: None)
+        networks = NetworkLoader(self._container, torch.device("cpu"), lambda _: None, self._max_memory)
         return export_graph(networks.model(network), networks.skeleton(network), networks.name(network))
 
     def section_sizes(self) -> tuple[SectionSize, ...]:
@@ -245,7 +259,7 @@ class VideoDecoder:
         """Yield every frame in order, uint8 rgb_CHW."""
         return (self._decode(index)[0] for index in range(len(self)))
 
-    def play(self, times: Sequence[float | Fraction] | None = None) -> Generator[Tensor, None, None]:
+    def play(self, times: Iterable[float | Fraction] | None = None) -> Generator[Tensor, None, None]:
         """Yield frames in order as fast as the device can: uint8 rgb_NCHW, one or more at a time, on the CPU.
 
         ``times`` are those wanted, as in :meth:`frames`; all frames without. On GPUs several are computed at
@@ -287,7 +301,8 @@ class VideoDecoder:
         if self._settings is not None:
             return self._make_engine().run(network, [inside]).cpu()
         model = self._networks.model(network)
-        with torch.inference_mode(), exact_float32(self._device):
+        what = f"a frame of {self.spec.height}×{self.spec.width}"
+        with torch.inference_mode(), exact_float32(self._device), memory_told(what):
             query = Query.of_frames(torch.tensor([inside], device=self._device))
             return to_uint8(model(query)).cpu()
 
@@ -299,11 +314,11 @@ class VideoDecoder:
         from vinr.engine import Engine
 
         settings = DecodeSettings() if self._settings is None else self._settings
-        open_networks = partial(NetworkLoader, self._container)
+        open_networks = partial(NetworkLoader, self._container, max_memory=self._max_memory)
         return Engine(open_networks, self._device, settings, self._notes.append)
 
     def _read_timeline(self) -> Timeline:
-        if not self.clip.has_times:
+        if not self.clip.has_times or self._constant_rate:
             return Timeline(self.spec.num_frames, self.spec.frame_rate)
         from vinr.compress import decode_times  # few files need it
 
@@ -341,12 +356,24 @@ class FrameDataset(Dataset[Tensor]):
     from it cannot: give the ``DataLoader`` ``multiprocessing_context="spawn"`` where ``device`` is a GPU.
     """
 
-    def __init__(self, file: str | PathLike[str], *, clip: str | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        file: str | PathLike[str],
+        *,
+        clip: str | None = None,
+        device: str = "cpu",
+        max_memory: int | str | None = None,
+    ) -> None:
         path, name = _split_clip(fspath(file), clip)
         with VideoDecoder(path, clip=name, device="cpu") as decoder:
             self.spec = decoder.spec
         content = Path(fspath(path)).read_bytes()  # type: ignore[arg-type]
-        self._arguments: dict[str, Any] = {"file": content, "clip": name, "device": device}
+        self._arguments: dict[str, Any] = {
+            "file": content,
+            "clip": name,
+            "device": device,
+            "max_memory": max_memory,
+        }
         self._decoders: LruCache[None, VideoDecoder] = LruCache(1)
 
     def __len__(self) -> int:
@@ -357,10 +384,15 @@ class FrameDataset(Dataset[Tensor]):
 
 
 def open(
-    file: FileLike, *, clip: str | None = None, device: str = "auto", settings: DecodeSettings | None = None
+    file: FileLike,
+    *,
+    clip: str | None = None,
+    device: str = "auto",
+    settings: DecodeSettings | None = None,
+    max_memory: int | str | None = None,
 ) -> VideoDecoder:
     """Open a .vinr file for decoding; see :class:`VideoDecoder`."""
-    return VideoDecoder(file, clip=clip, device=device, settings=settings)
+    return VideoDecoder(file, clip=clip, device=device, settings=settings, max_memory=max_memory)
 
 
 def _split_clip(file: FileLike, clip: str | None) -> tuple[FileLike, str | None]:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 from vinr.bitstream import Clip, Container, EditRecord, Quality, SectionKind
 from vinr.compress import ComponentSize, network_sizes
 from vinr.decode import VideoDecoder
+from vinr.errors import printable
 from vinr.evaluate.plots import ByteBar, plot_bytes
 from vinr.files import check_target
 from vinr.units import format_count
@@ -33,6 +34,13 @@ __all__ = [
 ]
 
 SIDE: Final = "steps and tables"
+NOT_READ: Final = "networks not read"
+# Numbers that are read for a file of so many bytes; building a network, and opening a chunk, takes as long as
+# reading so many (docs/format.md, section 8).
+NUMBERS: Final = 2**25
+NUMBERS_A_BYTE: Final = 2**8
+NUMBERS_A_NETWORK: Final = 2**18
+NUMBERS_A_CHUNK: Final = 2**10
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,11 @@ class NetworkInfo:
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file holds. ``bytes_by_component`` adds up to ``num_bytes``, the size of the file."""
+    """What a file holds. ``bytes_by_component`` adds up to ``num_bytes``, the size of the file.
+
+    ``networks`` are the first of ``num_networks``, as many as the budget of work for such a file allows; the
+    bytes of the others are those of the component ``networks not read``.
+    """
 
     num_bytes: int
     format_version: int
@@ -95,9 +107,12 @@ class FileInfo:
     clips: tuple[ClipInfo, ...]
     networks: tuple[NetworkInfo, ...]
     bytes_by_component: dict[str, int] = field(default_factory=dict)
+    num_networks: int = 0
 
 
-def describe_file(file: str, *, plot: str | None = None, force: bool = False) -> FileInfo:
+def describe_file(
+    file: str, *, plot: str | None = None, force: bool = False, max_memory: int | str | None = None
+) -> FileInfo:
     """Return what a .vinr file holds and how many bytes each part takes.
 
     Parameters
@@ -106,6 +121,8 @@ def describe_file(file: str, *, plot: str | None = None, force: bool = False) ->
         Path of the file; all its clips are described.
     plot
         A .png to draw the bytes to, by component and by layer; ``force`` overwrites it.
+    max_memory
+        See :class:`vinr.decode.VideoDecoder`; with it all networks are read.
 
     Raises
     ------
@@ -116,25 +133,29 @@ def describe_file(file: str, *, plot: str | None = None, force: bool = False) ->
     """
     if plot is not None:
         check_target(Path(plot), force=force)
-    with open_first_clip(file) as decoder:
+    with open_first_clip(file, device="cpu", max_memory=max_memory) as decoder:
         header_bytes, index_bytes = decoder.front_bytes
         sizes = Counter({"header": header_bytes, "index": index_bytes})
         for section in decoder.section_sizes():
             if section.kind not in (SectionKind.WEIGHTS, SectionKind.CHUNKS):
                 sizes[section.kind.name.lower() if section.kind else "other"] += section.num_bytes
-        networks = []
-        for number in range(len(decoder.header.networks)):
+        networks: list[NetworkInfo] = []
+        for number in _affordable(decoder, max_memory is not None):
             networks.append(_describe_network(decoder, number))
             for layer in networks[-1].layers:
                 sizes[layer.role] += layer.num_bytes - layer.side_bytes
                 sizes[SIDE] += layer.side_bytes
+        for section in decoder.section_sizes():
+            if section.kind in (SectionKind.WEIGHTS, SectionKind.CHUNKS) and section.owner >= len(networks):
+                sizes[NOT_READ] += section.num_bytes
         info = FileInfo(
             num_bytes=decoder.num_bytes,
             format_version=decoder.format_version,
-            created_by=decoder.header.created_by,
+            created_by=printable(decoder.header.created_by),
             clips=tuple(_describe_clip(clip) for clip in decoder.header.clips),
             networks=tuple(networks),
             bytes_by_component={name: size for name, size in sizes.items() if size},
+            num_networks=len(decoder.header.networks),
         )
     if plot is not None:
         models = ", ".join(dict.fromkeys(network.model for network in info.networks))
@@ -144,13 +165,26 @@ def describe_file(file: str, *, plot: str | None = None, force: bool = False) ->
     return info
 
 
-def open_first_clip(file: str, *, device: str = "auto") -> VideoDecoder:
+def _affordable(decoder: VideoDecoder, is_trusted: bool) -> Iterator[int]:
+    """Yield the numbers of networks, in order, until reading them takes more than such a file may ask for."""
+    budget = NUMBERS + NUMBERS_A_BYTE * decoder.num_bytes
+    for number, network in enumerate(decoder.header.networks):
+        if not is_trusted:
+            budget -= (
+                decoder.network_numbers(number) + NUMBERS_A_NETWORK + NUMBERS_A_CHUNK * network.num_chunks
+            )
+            if budget < 0:
+                return
+        yield number
+
+
+def open_first_clip(file: str, *, device: str = "auto", max_memory: int | str | None = None) -> VideoDecoder:
     """Open a file whose clips are all of interest; a ``#name`` behind its path means nothing."""
     path, mark, _ = file.rpartition("#")
     path = path if mark and path.endswith(".vinr") else file
     with Container.open(path) as container:
         name = container.header.clips[0].name
-    return VideoDecoder(path, clip=name, device=device)
+    return VideoDecoder(path, clip=name, device=device, max_memory=max_memory, constant_rate=True)
 
 
 def layer_bars(info: FileInfo) -> list[ByteBar]:

@@ -28,6 +28,7 @@ from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
+from vinr.integrity import refused_by_default
 from vinr.interruption import held_back
 from vinr.kept import find_kept, fit_path, segment_path
 from vinr.models import HybridModel, Latents
@@ -179,6 +180,8 @@ def encode(
         state.expect(file.to_bytes())
         num_bytes = file.write(path, force=force)
         state.finish()
+        if refused := refused_by_default(path):
+            on_event(Noted(f"others must allow this file: {refused}"))
     report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
         on_event(Noted(_miss(report.psnr_db, psnr)))

@@ -22,7 +22,7 @@ from vinr.decode_settings import DecodeSettings
 from vinr.device import arrange_layers, exact_float32, memory_kept
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, VideoModel
-from vinr.networks import CACHED_NETWORKS, NetworkLoader, to_uint8
+from vinr.networks import CACHED_NETWORKS, NetworkLoader, memory_told, to_uint8
 from vinr.sharing import LruCache, SharedLock
 from vinr.video.spec import Query
 
@@ -73,7 +73,8 @@ class Engine:
     def run(self, network: int, times: Sequence[float]) -> Tensor:
         """Return uint8 rgb_NCHW, on the device, of the frames at ``times`` of ``network``, as one batch."""
         model = self._networks.model(network)
-        with torch.inference_mode(), exact_float32(self._device):
+        what = f"{len(times)} frames at once"
+        with torch.inference_mode(), exact_float32(self._device), memory_told(what):
             query = Query.of_frames(torch.tensor(times, dtype=torch.float64, device=self._device))
             return to_uint8(self._runner(network, model, query)(query))
 

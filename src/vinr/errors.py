@@ -7,22 +7,43 @@
     ├── InputError            2   a video, mask or checkpoint that cannot be used
     ├── OutputError           2   a file that cannot or must not be written
     ├── BitstreamError        2   a .vinr file that is damaged, hostile or too new
+    │   └── LimitError        2   a .vinr file that asks for more memory or work than a file of its size may
+    ├── OutOfMemoryError      1   memory ran out
     └── FitError              1   work that was started and failed
 
-Each message is one line: what came, what is allowed, what to do.
+Each message is one line: what came, what is allowed, what to do. Characters of a message that do not print
+(control codes, marks that turn text around) stand as escapes, so that no file can write to a terminal.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["BitstreamError", "FitError", "InputError", "OutputError", "UsageError", "VinrError"]
+__all__ = [
+    "BitstreamError",
+    "FitError",
+    "InputError",
+    "LimitError",
+    "OutOfMemoryError",
+    "OutputError",
+    "UsageError",
+    "VinrError",
+    "printable",
+]
+
+
+def printable(text: str) -> str:
+    """Return ``text`` in one line, with escapes such as ``\\x1b`` for characters that do not print."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class VinrError(Exception):
     """Base of all errors that vinr raises on purpose."""
 
     exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(VinrError):
@@ -47,6 +68,14 @@ class BitstreamError(VinrError):
     """A .vinr file is damaged, hostile, or of a newer format version."""
 
     exit_status = 2
+
+
+class LimitError(BitstreamError):
+    """A .vinr file asks for more memory or work than its size justifies; ``max_memory`` allows more."""
+
+
+class OutOfMemoryError(VinrError):
+    """The memory of the machine or of its GPU does not suffice."""
 
 
 class FitError(VinrError):

@@ -33,7 +33,9 @@ class ExportedGraph:
     first_input: int
 
 
-def export_onnx(file: str, output: str, *, force: bool = False) -> tuple[ExportedGraph, ...]:
+def export_onnx(
+    file: str, output: str, *, force: bool = False, max_memory: int | str | None = None
+) -> tuple[ExportedGraph, ...]:
     """Write each network of a clip as an ONNX file: frame number and latents in, colours out.
 
     Parameters
@@ -44,6 +46,8 @@ def export_onnx(file: str, output: str, *, force: bool = False) -> tuple[Exporte
         Name of the ONNX file; of a clip of several networks (segments) a pattern such as ``part_%02d.onnx``.
     force
         Replace existing files.
+    max_memory
+        See :class:`vinr.decode.VideoDecoder`.
 
     Raises
     ------
@@ -52,7 +56,7 @@ def export_onnx(file: str, output: str, *, force: bool = False) -> tuple[Exporte
     BitstreamError, OutputError
         If the file is damaged, or an output cannot be written.
     """
-    with VideoDecoder(file, device="cpu") as decoder:
+    with VideoDecoder(file, device="cpu", max_memory=max_memory) as decoder:
         spans = decoder.network_spans
         exported = []
         with _paths(output, len(spans), force=force) as paths:

@@ -53,6 +53,7 @@ def interpolate(
     codec: str = "x264",
     device: str = "auto",
     force: bool = False,
+    max_memory: int | str | None = None,
     on_frame: Callable[[int, int], None] = quiet,
 ) -> int:
     """Write a .vinr file with ``factor`` − 1 new frames between each two; return how many frames.
@@ -66,6 +67,8 @@ def interpolate(
         The file (``FILE.vinr#name`` chooses a clip); .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``.
     factor
         2 to 16.
+    max_memory
+        See :class:`vinr.decode.VideoDecoder`.
 
     Raises
     ------
@@ -81,6 +84,7 @@ def interpolate(
         codec=codec,
         device=device,
         force=force,
+        max_memory=max_memory,
         on_frame=on_frame,
     )
 

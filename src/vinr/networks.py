@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
+from math import ceil, prod
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -14,16 +18,37 @@ from torch import Tensor
 from vinr.bitstream import Container, Header, SectionKind
 from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.device import arrange_layers
-from vinr.errors import BitstreamError, UsageError
+from vinr.errors import BitstreamError, LimitError, OutOfMemoryError, UsageError
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model, validate_architecture
+from vinr.models._meta import measure_first_frame
 from vinr.sharing import LruCache
 from vinr.video.spec import VideoSpec
 
-__all__ = ["CACHED_NETWORKS", "NetworkLoader", "NetworkParts", "to_uint8"]
+__all__ = [
+    "CACHED_NETWORKS",
+    "UNLIMITED",
+    "NetworkCost",
+    "NetworkLoader",
+    "NetworkParts",
+    "memory_told",
+    "parse_memory",
+    "to_uint8",
+]
 
 LATENT_PREFIX = "latents."
+NETWORK_SECTIONS = (SectionKind.WEIGHTS, SectionKind.CHUNKS, SectionKind.KEYFRAMES)
 CACHED_CHUNKS = 8
 CACHED_NETWORKS = 2
+
+# What a network may ask for (docs/format.md, section 8).
+MEMORY: Final = 384 * 2**20
+MEMORY_A_BYTE: Final = 16 * 2**10
+WORK: Final = 15 * 10**9
+WORK_A_BYTE: Final = 2 * 10**6
+# Bytes that a number of a network takes while it is decoded, at most.
+BYTES_A_NUMBER: Final = 16
+UNLIMITED: Final = 2**63
+_MEMORY_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 def to_uint8(rgb_NCHW: Tensor) -> Tensor:
@@ -44,11 +69,23 @@ class NetworkParts:
     chunks: tuple[tuple[int, bytes], ...]
 
 
+@dataclass(frozen=True)
+class NetworkCost:
+    """What a network takes until its first frame is there: bytes at the peak, and operations.
+
+    An operation is a multiply-accumulate; each number that is written counts as 16 of them.
+    """
+
+    num_bytes: int
+    operations: int
+
+
 class NetworkLoader:
     """Gives the networks of ``container`` as models ready to decode, and keeps the last two.
 
     Threads may share it: each network is loaded by one of them, and all run it at once.
     ``prepare`` is called with each network that was loaded; None: its layers compute as is fastest.
+    ``max_memory``: bytes that a network may take; None: what a file of its size may (docs/format.md, 8).
     """
 
     def __init__(
@@ -56,9 +93,12 @@ class NetworkLoader:
         container: Container,
         device: torch.device,
         prepare: Callable[[VideoModel], None] | None = None,
+        max_memory: int | None = None,
     ) -> None:
         self._container, self._device, self._prepare = container, device, prepare
+        self._max_memory = max_memory
         self._models: LruCache[int, VideoModel] = LruCache(CACHED_NETWORKS)
+        self._costs: dict[object, NetworkCost] = {}
 
     def model(self, network: int) -> VideoModel:
         """Return network number ``network`` in evaluation mode.
@@ -66,9 +106,11 @@ class NetworkLoader:
         Raises
         ------
         BitstreamError
-            If it is damaged, or cannot be built from what the file says.
+            If it is damaged, or cannot be built from what the file says, or asks for too much (LimitError).
         InputError
             If the file is closed.
+        OutOfMemoryError
+            If the memory of the device does not suffice.
         """
         self._container.check_open()
         return self._models.get(network, lambda: self._load(network))
@@ -92,13 +134,11 @@ class NetworkLoader:
         entry = self._container.header.networks[network]
         # Shapes are checked without memory first: a hostile header may ask for anything.
         config, skeleton = self._skeleton(network)
+        self._check(network, skeleton)
         payload = self._container.read(SectionKind.WEIGHTS, network)
-        stored, chunks = unpack_fixed(payload, _expected(skeleton), entry.frames_per_chunk)
-        try:
-            model = type(skeleton)(config, skeleton.video, with_encoder=False).to(self._device)
-            model.restore(stored)
-        except (ValueError, RuntimeError) as error:
-            raise _unbuildable(network, error) from None
+        with memory_told(f"network {network}"):
+            stored, chunks = unpack_fixed(payload, _expected(skeleton), entry.frames_per_chunk)
+            model = self._built(network, config, skeleton, stored)
         if model.keyframes is not None:
             container = self._container
             model.keyframes.attach(lambda number: container.read_part(SectionKind.KEYFRAMES, network, number))
@@ -110,6 +150,61 @@ class NetworkLoader:
         elif self._device.type == "cpu":
             arrange_layers(model)
         return model.eval()
+
+    def _built(
+        self, network: int, config: ModelConfig, skeleton: VideoModel, stored: dict[str, StoredTensor]
+    ) -> VideoModel:
+        """Return the network with its values, on the device."""
+        try:
+            model = type(skeleton)(config, skeleton.video, with_encoder=False)
+            model.restore(stored)
+        except (ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise _unbuildable(network, error) from None
+        try:
+            return model.to(self._device)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"device {self._device} cannot be used: {reason}; give another one") from None
+
+    def cost(self, network: int) -> NetworkCost:
+        """Return what network number ``network`` takes, found without memory for it.
+
+        Raises
+        ------
+        BitstreamError
+            If it cannot be built from what the file says, or asks for too much (LimitError).
+        """
+        return self._check(network, self.skeleton(network))
+
+    def _check(self, network: int, skeleton: VideoModel) -> NetworkCost:
+        entry = self._container.header.networks[network]
+        num_bytes = sum(
+            section.num_bytes
+            for section in self._container.section_sizes()
+            if section.owner == network and section.kind in NETWORK_SECTIONS
+        )
+        key = entry.model, repr(sorted(entry.architecture.items())), skeleton.video, entry.frames_per_chunk
+        if key not in self._costs:
+            self._costs[key] = _cost_of(network, skeleton, entry.frames_per_chunk)
+        cost = self._costs[key]
+        limit, work_limit = MEMORY + MEMORY_A_BYTE * num_bytes, WORK + WORK_A_BYTE * num_bytes
+        share = max(cost.num_bytes / limit, cost.operations / work_limit)
+        if share <= (1 if self._max_memory is None else self._max_memory / limit):
+            return cost
+        clip = self._container.header.clips[entry.spans[0].clip]
+        what, allowed = f"{cost.num_bytes / 1e9:.1f} GB", f"{limit / 1e9:.1f} GB"
+        if cost.operations / work_limit > cost.num_bytes / limit:
+            what = f"{cost.operations / 1e9:,.0f} billion operations"
+            allowed = f"{work_limit / 1e9:,.0f} billion"
+        raise LimitError(
+            f"network {network} needs about {what} for a frame of {clip.height}×{clip.width}; files of "
+            f"{num_bytes:,} bytes may ask for {allowed}; allow more with --max-memory "
+            f"{ceil(share * limit / 1e9)}GB if you trust the file"
+        )
 
     def name(self, network: int) -> str:
         """Return the name of the model that network number ``network`` is."""
@@ -180,6 +275,55 @@ def _frames_of_chunk(number: int, frames_per_chunk: int, num_frames: int) -> int
 def _unbuildable(network: int, error: Exception) -> BitstreamError:
     reason = str(error).partition("\n")[0]
     return BitstreamError(f"network {network} cannot be built from what the file says: {reason}")
+
+
+def _cost_of(network: int, skeleton: VideoModel, frames_per_chunk: int) -> NetworkCost:
+    fixed = sum(item.value.numel() for item in skeleton.stored().values() if not item.per_frame)
+    slice_numbers = sum(prod(shape) for shape in skeleton.per_frame_shapes().values())
+    numbers = fixed + slice_numbers * min(frames_per_chunk * CACHED_CHUNKS, skeleton.video.num_frames)
+    try:
+        frame = measure_first_frame(skeleton, to_uint8)
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise _unbuildable(network, error) from None
+    return NetworkCost(BYTES_A_NUMBER * numbers + frame.num_bytes, 16 * numbers + frame.operations)
+
+
+def parse_memory(size: int | str | None) -> int | None:
+    """Return bytes from 4000000000, ``4GB``, ``500MB``; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If it is something else.
+    """
+    if isinstance(size, int) and size > 0:
+        return min(size, UNLIMITED)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{0,9})?)\s*([kmgt]?)b?", str(size).strip().lower())
+    value = float(match[1]) * _MEMORY_UNITS[match[2]] if match else 0
+    if size is not None and value < 1:
+        raise UsageError(f"memory {str(size)!r}: give a positive size such as 4GB or 500MB")
+    return None if size is None else int(min(value, UNLIMITED))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether ``error`` says that there is not enough memory, of the machine or of a GPU."""
+    words = ("can't allocate", "posix_memalign", "out of memory", "not enough memory", "bad_alloc", "ALLOC_F")
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+@contextmanager
+def memory_told(what: str) -> Iterator[None]:
+    """Raise :class:`OutOfMemoryError` where memory runs out in the body; ``what`` says for what."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise OutOfMemoryError(
+            f"not enough memory for {what}: {reason}; end other programs, or try a machine with more"
+        ) from None
 
 
 def _network_spec(header: Header, network: int) -> VideoSpec:

@@ -34,6 +34,7 @@ from vinr.fit import FitResult
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
 from vinr.models import VideoModel
+from vinr.networks import UNLIMITED
 from vinr.plan import Job
 from vinr.settings import Settings
 from vinr.tensorfile import read_state, refuse_state, write_tensors
@@ -188,7 +189,8 @@ class FittedSegment:
 
     def open(self, spec: VideoSpec, device: str) -> VideoDecoder:
         """Return a decoder of a file that holds this segment alone: what a reader of the file will see."""
-        return VideoDecoder(self.alone("segment", spec).to_bytes(), device=device)
+        file = self.alone("segment", spec).to_bytes()
+        return VideoDecoder(file, device=device, max_memory=UNLIMITED)  # one's own file is trusted
 
     def add_to(self, writer: ContainerWriter, network: int) -> None:
         """Add the sections of this segment as those of ``network``."""

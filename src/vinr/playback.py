@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
-from vinr.bitstream import Clip, SectionKind
+from vinr.bitstream import Clip, Container, Header, SectionKind
 from vinr.decode import VideoDecoder
 from vinr.decode_settings import load_decode_settings
-from vinr.describe import open_first_clip
-from vinr.errors import UsageError
+from vinr.device import resolve_device
+from vinr.errors import BitstreamError, UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.evaluate.sources import PlayedSource, StreamedSource, TimedSource
-from vinr.units import format_bytes, parse_indices
+from vinr.integrity import ClipReport, Ranges, VerifyReport, inspect_file, ranges_text
+from vinr.networks import parse_memory
+from vinr.units import parse_indices
 from vinr.video.edit import Edit
 from vinr.video.sink import open_sink, written_behind
 from vinr.video.source import open_video
 from vinr.video.spec import Timeline, VideoSpec
 
 __all__ = [
+    "ClipReport",
     "EvaluationReport",
+    "VerifyReport",
     "decode_to",
     "edit_of",
     "evaluate_file",
@@ -49,8 +55,11 @@ def decode_to(
     backend: str | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
+    max_memory: int | str | None = None,
+    keep_going: bool = False,
     on_frame: Callable[[int, int], None] = quiet,
     on_note: Callable[[str], None] = unsaid,
+    on_lost: Callable[[Ranges], None] = lambda ranges: None,
 ) -> int:
     """Write frames of a .vinr file as a video or as images; return how many.
 
@@ -66,8 +75,15 @@ def decode_to(
         2 puts one frame between each two and doubles the rate, 3 two, and so on.
     backend, overrides
         ``torch`` or ``onnx``, and ``decode.key=value``: see :class:`vinr.decode_settings.DecodeSettings`.
+    max_memory
+        See :class:`vinr.decode.VideoDecoder`.
+    keep_going
+        Write what damage does not touch. Frames that are left keep their times (.mp4, .mkv) or numbers (PNG);
+        damaged sound is left out, with damaged times the rate is constant.
     on_note
-        Called with each line of :attr:`VideoDecoder.notes`.
+        Called with each line of :attr:`VideoDecoder.notes`, and with what is left out.
+    on_lost
+        Called with the ranges of frames that are lost, half open, where some are.
 
     Raises
     ------
@@ -76,18 +92,33 @@ def decode_to(
     """
     if frames is not None and fps_scale != 1:
         raise UsageError("both a choice of frames and a rate scale are given; give one of them")
+    if keep_going and fps_scale != 1:
+        raise UsageError("frames between damaged ones cannot be made; give --keep-going without a rate scale")
     settings = load_decode_settings(overrides, backend=backend)
-    with VideoDecoder(file, device=device, settings=settings) as decoder:
-        chosen = range(len(decoder)) if frames is None else parse_indices(frames, len(decoder))
-        times = [Fraction(index) for index in chosen]
-        timeline = _chosen_timeline(decoder.timeline, list(chosen))
-        if fps_scale > 1:
-            times = [Fraction(i, fps_scale) for i in range((len(decoder) - 1) * fps_scale + 1)]
-            timeline = _scaled(decoder.timeline, fps_scale)
+    clip = _inspected(file, device, max_memory) if keep_going else None
+    with VideoDecoder(
+        file,
+        device=device,
+        settings=settings,
+        max_memory=max_memory,
+        constant_rate=clip is not None and not clip.times_ok,
+    ) as decoder:
+        times: Sequence[float | Fraction] = range(len(decoder))
+        timeline = decoder.timeline
+        if frames is not None:
+            times = parse_indices(frames, len(decoder))
+            timeline = _chosen_timeline(timeline, times)
+        elif fps_scale > 1:
+            times = _Times(len(decoder), fps_scale)
+            timeline = timeline.scaled(fps_scale)
+        if clip is not None and clip.lost:
+            asked = range(len(decoder)) if frames is None else parse_indices(frames, len(decoder))
+            times, timeline = _whole_of(clip, asked, decoder.timeline, frames is None)
         spec = decoder.spec
         out = VideoSpec(len(times), spec.height, spec.width, timeline.frame_rate, spec.color)
         # Sound belongs to the whole clip; a choice of frames has none.
-        audio = decoder.audio() if frames is None else None
+        has_sound = frames is None and (clip is None or clip.sound_ok is not False)
+        audio = decoder.audio() if has_sound else None
         with (
             open_sink(output, out, timeline, audio=audio, codec=codec, force=force) as sink,
             written_behind(sink) as write,
@@ -98,45 +129,101 @@ def decode_to(
                 write(rgb_NCHW)
                 done += len(rgb_NCHW)
                 on_frame(done, len(times))
-        for note in decoder.notes:
+        for note in (*decoder.notes, *(() if clip is None else _left_out(clip))):
             on_note(note)
+    if clip is not None and clip.lost:
+        on_lost(clip.lost)
     return len(times)
 
 
-def _chosen_timeline(timeline: Timeline, chosen: list[int]) -> Timeline:
-    rising = all(later > earlier for earlier, later in pairwise(chosen))
+def _whole_of(
+    clip: ClipReport, asked: Sequence[int], timeline: Timeline, is_all: bool
+) -> tuple[list[int], Timeline]:
+    """Return those of the frames ``asked`` that are whole, and their timeline."""
+    starts = [first for first, _ in clip.whole]
+
+    def is_whole(number: int) -> bool:
+        place = bisect_right(starts, number) - 1
+        return place >= 0 and number < clip.whole[place][1]
+
+    kept = [number for number in asked if is_whole(number)]
+    if not kept:
+        raise BitstreamError(f"clip {clip.name}: no frame that was asked for is unaffected by the damage")
+    return kept, timeline.without_others(kept) if is_all else _chosen_timeline(timeline, kept)
+
+
+def _left_out(clip: ClipReport) -> list[str]:
+    notes = [f"frames lost to damage: {ranges_text(clip.lost)}"] if clip.lost else []
+    if clip.sound_ok is False:
+        notes.append("the sound is damaged and left out")
+    if not clip.times_ok:
+        notes.append("the presentation times are damaged; the rate is constant")
+    return notes
+
+
+def _chosen_timeline(timeline: Timeline, chosen: Sequence[int]) -> Timeline:
+    rising = isinstance(chosen, range) or all(later > earlier for earlier, later in pairwise(chosen))
     return timeline.selected(chosen) if rising else Timeline(len(chosen), timeline.frame_rate)
 
 
-def _scaled(timeline: Timeline, scale: int) -> Timeline:
-    """Return the timeline with ``scale`` − 1 frames put between each two."""
-    count = (timeline.num_frames - 1) * scale + 1
-    rate = timeline.frame_rate * scale
-    if timeline.pts is None:
-        return Timeline(count, rate)
-    pts = [timeline.pts[0] * scale]
-    for before, after in pairwise(timeline.pts):
-        pts += [before * scale + (after - before) * part for part in range(1, scale + 1)]
-    return Timeline(count, rate, timeline.time_base / scale, tuple(pts))
+class _Times(Sequence[Fraction]):
+    """Times of frames, ``scale`` for each step from a frame to the next; nothing is kept."""
+
+    def __init__(self, num_frames: int, scale: int) -> None:
+        self._count, self._scale = (num_frames - 1) * scale + 1, scale
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return Fraction(range(self._count)[index], self._scale)
 
 
-def verify_file(file: str, *, device: str = "auto") -> str:
-    """Read every section, check every checksum, decode a frame of each segment; return a line that says so.
+def _inspected(file: str, device: str, max_memory: int | str | None) -> ClipReport:
+    """Return what is whole of the clip that ``file`` names."""
+    path, name = _path_and_clip(file)
+    with Container.open(path) as container:
+        clips = container.header.clips
+        if name is None and len(clips) > 1:
+            raise UsageError(f"the file holds {len(clips)} clips; name one: FILE.vinr#{clips[0].name}, …")
+        name = _checked_clip(container.header, name) or clips[0].name
+        report = inspect_file(
+            container, path, resolve_device(device), clip=name, max_memory=parse_memory(max_memory)
+        )
+    return report.clips[0]
+
+
+def _path_and_clip(file: str) -> tuple[str, str | None]:
+    path, mark, name = file.rpartition("#")
+    return (path, name) if mark and path.endswith(".vinr") else (file, None)
+
+
+def _checked_clip(header: Header, name: str | None) -> str | None:
+    names = [clip.name for clip in header.clips]
+    if name is not None and name not in names:
+        raise UsageError(f"no clip {name!r} in the file; it holds {', '.join(names[:20])}")
+    return name
+
+
+def verify_file(file: str, *, device: str = "auto", max_memory: int | str | None = None) -> VerifyReport:
+    """Read every section once, check every checksum, decode a frame of each network; say what damage touches.
+
+    ``file`` may end in ``#name``: that clip alone is reported then. Networks are tried in order, as many as
+    the budget of work for a file of this size allows (docs/format.md, 8); ``max_memory`` lifts it.
 
     Raises
     ------
     BitstreamError
-        Naming the first damaged part.
+        If header or index are damaged: nothing can be read then. LimitError if a network asks for too much.
+    InputError, UsageError
+        If the file is not there, or has no such clip.
     """
-    with open_first_clip(file, device=device) as first:
-        names = [clip.name for clip in first.header.clips]
-        num_bytes = first.num_bytes
-        first.verify()
-    path = file.removesuffix(f"#{names[0]}") if len(names) == 1 else file
-    for name in names[1:]:
-        with VideoDecoder(path, clip=name, device=device) as decoder:
-            decoder.verify()
-    return f"{path}: {format_bytes(num_bytes)}, {len(names)} clip{'s' * (len(names) > 1)}, no damage found"
+    path, name = _path_and_clip(file)
+    with Container.open(path) as container:
+        name = _checked_clip(container.header, name)
+        return inspect_file(
+            container, file, resolve_device(device), clip=name, max_memory=parse_memory(max_memory)
+        )
 
 
 @dataclass(frozen=True)
@@ -177,6 +264,7 @@ def evaluate_file(
     device: str = "auto",
     backend: str | None = None,
     overrides: Sequence[str] = (),
+    max_memory: int | str | None = None,
     on_frame: Callable[[int, int], None] = quiet,
 ) -> EvaluationReport:
     """Compare a clip of a .vinr file with the video it was made from.
@@ -190,7 +278,7 @@ def evaluate_file(
         If one of them cannot be read, or their sizes differ.
     """
     settings = load_decode_settings(overrides, backend=backend)
-    with VideoDecoder(file, device=device, settings=settings) as decoder:
+    with VideoDecoder(file, device=device, settings=settings, max_memory=max_memory) as decoder:
         next(decoder.play([0]))  # the weights are read before the clock starts
         timed = TimedSource(PlayedSource(decoder))
         with open_video(reference, edit=edit_of(decoder.clip)) as reader:

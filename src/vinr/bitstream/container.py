@@ -7,6 +7,7 @@ import struct
 import zlib
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BufferedReader, FileIO
 from os import SEEK_END, PathLike
 from pathlib import Path
@@ -26,13 +27,23 @@ from vinr.bitstream.index import (
 from vinr.errors import BitstreamError, InputError
 from vinr.sharing import Shared
 
-__all__ = ["FORMAT_VERSION", "Container", "ContainerWriter"]
+__all__ = ["FORMAT_VERSION", "Container", "ContainerWriter", "DamagedPart"]
 
 MAGIC: Final = b"VINR"
 FORMAT_VERSION: Final = 1
 SIZES: Final = struct.Struct("<4sBBHI")
 CHECKSUMS: Final = struct.Struct("<II")
 PROLOGUE_BYTES: Final = SIZES.size + CHECKSUMS.size
+
+
+@dataclass(frozen=True)
+class DamagedPart:
+    """A part of a section whose checksum does not fit; ``kind`` is None for an optional unknown section."""
+
+    kind: SectionKind | None
+    owner: int
+    part: int
+    message: str
 
 
 class ContainerWriter:
@@ -291,6 +302,18 @@ class Container(Shared):
         for entry in self._entries:
             for part in range(len(entry.sizes)):
                 self._read_part(entry, part)
+
+    def damaged_parts(self) -> list[DamagedPart]:
+        """Read every section, check every checksum, and return the parts that do not fit, in order."""
+        found = []
+        kinds = {int(kind): kind for kind in SectionKind}
+        for entry in self._entries:
+            for part in range(len(entry.sizes)):
+                try:
+                    self._read_part(entry, part)
+                except BitstreamError as error:
+                    found.append(DamagedPart(kinds.get(entry.kind), entry.owner, part, str(error)))
+        return found
 
     def _read_front(self) -> tuple[Header, list[Entry], tuple[int, int]]:
         prologue = self._read_at(0, min(PROLOGUE_BYTES, self._source.num_bytes))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vinr.bitstream import ByteReader, deflate, inflate, pack_varint, pack_zigzag
 from vinr.errors import BitstreamError
-from vinr.video.spec import Timeline
+from vinr.video.spec import Ticks, Timeline
 
 __all__ = ["decode_times", "encode_times"]
 
@@ -16,6 +19,9 @@ MAX_TIME_BASE = 2**31 - 1
 STORED, DEFLATED = 0, 1
 MAX_NUMBER_BYTES = 9
 WHAT = "section TIMES"
+# Numbers decoded at once, and the last tick that fits.
+BLOCK = 2**16
+MAX_TICK = 2**62
 
 
 def encode_times(timeline: Timeline) -> bytes:
@@ -54,13 +60,46 @@ def decode_times(payload: bytes, num_frames: int, frame_rate: Fraction) -> Timel
     body = reader.take(reader.num_left)
     if kind == DEFLATED:
         body = inflate(body, MAX_NUMBER_BYTES * num_frames, WHAT)
+    pts = np.zeros(num_frames, dtype=np.int64)
+    start = tick = step = 0
+    for first in range(1, num_frames, BLOCK):
+        count = min(BLOCK, num_frames - first)
+        difference_N, start = _read_numbers(body, start, count)
+        step_N = step + np.cumsum(difference_N)
+        wrong_N = (step_N < 1) | (step_N > MAX_STEP)
+        if wrong_N.any():
+            found = int(step_N[wrong_N.argmax()])
+            raise BitstreamError(f"{WHAT} has a step of {found} ticks, 1 … {MAX_STEP} are allowed")
+        tick_N = tick + np.cumsum(step_N)
+        step, tick = int(step_N[-1]), int(tick_N[-1])
+        if tick > MAX_TICK:
+            raise BitstreamError(f"{WHAT} ends at tick {tick}, at most {MAX_TICK} is allowed")
+        pts[first : first + count] = tick_N
+    if start < len(body):
+        raise BitstreamError(f"{WHAT} has {len(body) - start} bytes too many")
+    return Timeline(num_frames, frame_rate, Fraction(*time_base), Ticks(pts))
+
+
+def _read_numbers(body: bytes, start: int, count: int) -> tuple[NDArray[np.int64], int]:
+    """Return ``count`` zigzag numbers of at most 2⁴⁰ from byte ``start`` on, and where they end."""
+    byte_B = np.frombuffer(body, np.uint8, min(MAX_NUMBER_BYTES * count, len(body) - start), start)
+    end_N = np.flatnonzero(byte_B < 0x80)[:count]
+    first_N = np.concatenate([[0], end_N[:-1] + 1])[: len(end_N)]
+    length_N = end_N - first_N + 1
+    padded = (byte_B[end_N] == 0) & (length_N > 1)
+    if len(end_N) < count or padded.any() or length_N.max() > MAX_NUMBER_BYTES:
+        return _read_slowly(body, start, count)
+    coded_N = np.zeros(count, dtype=np.int64)
+    for place in range(int(length_N.max())):
+        there = length_N > place
+        coded_N[there] |= (byte_B[first_N[there] + place] & 0x7F).astype(np.int64) << (7 * place)
+    if coded_N.max() > 2 * MAX_STEP:
+        return _read_slowly(body, start, count)
+    return np.where(coded_N & 1, -(coded_N + 1) // 2, coded_N // 2), start + int(end_N[-1]) + 1
+
+
+def _read_slowly(body: bytes, start: int, count: int) -> tuple[NDArray[np.int64], int]:
+    """Do as :func:`_read_numbers` number by number: the first that is not allowed is named."""
     reader = ByteReader(body, WHAT)
-    tick, step, pts = 0, 0, [0]
-    for _ in range(num_frames - 1):
-        step += reader.zigzag(MAX_STEP)
-        if not 1 <= step <= MAX_STEP:
-            raise BitstreamError(f"{WHAT} has a step of {step} ticks, 1 … {MAX_STEP} are allowed")
-        tick += step
-        pts.append(tick)
-    reader.finish()
-    return Timeline(num_frames, frame_rate, Fraction(*time_base), tuple(pts))
+    reader.take(start)
+    return np.array([reader.zigzag(MAX_STEP) for _ in range(count)], dtype=np.int64), reader.position

@@ -14,10 +14,11 @@ from pydantic import ValidationError
 
 from vinr.errors import UsageError
 from vinr.models._base import HybridModel, IndexModel, ModelConfig, VideoModel
-from vinr.models._stored import FrozenLatents, Latents, LatentStore, Role, StoredTensor
+from vinr.models._stored import FirstFrame, FrozenLatents, Latents, LatentStore, Role, StoredTensor
 from vinr.settings import describe_validation
 
 __all__ = [
+    "FirstFrame",
     "FrozenLatents",
     "HybridModel",
     "IndexModel",

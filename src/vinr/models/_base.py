@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vinr.errors import UsageError
-from vinr.models._stored import FrozenLatents, Latents, LatentStore, Role, StoredTensor
+from vinr.models._stored import FirstFrame, FrozenLatents, Latents, LatentStore, Role, StoredTensor
 from vinr.settings import Settings
 from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
 
@@ -130,6 +130,18 @@ class VideoModel(nn.Module, ABC):
     def group_of(self, index_N: Tensor) -> Tensor:
         """Return a number for each frame of ``index_N``: frames that share one are decoded together."""
         return index_N
+
+    def first_frame(self) -> FirstFrame:
+        """Return what the first frame takes; run without values to learn its cost before memory is taken."""
+        return FirstFrame(Query.of_frames(torch.zeros(1)))
+
+    def frames_using_latents(self, first: int, stop: int) -> range:
+        """Return the frames that need latents of ``first`` … ``stop`` − 1; all, unless a model knows."""
+        return range(self.video.num_frames)
+
+    def frames_using_keyframe(self, number: int) -> range:
+        """Return the frames that need keyframe ``number``; all, where a model says nothing."""
+        return range(self.video.num_frames)
 
     def check_patches(self, grid: PatchGrid) -> None:
         """Raise UsageError unless :meth:`forward` can be asked for such patches; most models cannot."""

@@ -108,6 +108,14 @@ class ClipLayout:
         end = min(start + 1, self._keyframe_starts[span + 1] - 1)
         return Clip(self._lengths[span], inside * self._clip_length, self._clip_length, (start, end))
 
+    def frames_using(self, keyframe: int) -> range:
+        """Return the frames of the clips that keyframe number ``keyframe`` starts or ends."""
+        span = bisect_right(self._keyframe_starts, keyframe) - 1
+        inside = keyframe - self._keyframe_starts[span]
+        start, length = self._frame_starts[span], self._lengths[span]
+        first = max(inside - 1, 0) * self._clip_length
+        return range(start + min(first, length), start + min((inside + 1) * self._clip_length, length))
+
 
 def _starts(counts: Sequence[int]) -> tuple[int, ...]:
     """Return where each of ``counts`` neighbouring ranges begins, and where the last one ends."""

@@ -26,7 +26,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vinr.models._blocks import squash
+from vinr.models._stored import FirstFrame
 from vinr.sharing import LruCache
+from vinr.video.spec import Query
 
 __all__ = [
     "AUXILIARY_WEIGHT",
@@ -48,6 +50,7 @@ Offsets = Annotated[tuple[Annotated[int, Field(ge=-8, le=8)], ...], Field(max_le
 
 # Flows are predicted at a quarter of the output, and count that many pixels (FFNeRV, section 3.2).
 COARSEST_FLOW = 4
+FLOAT_BYTES = 4
 # Weight of the independent and of the aggregated frame in the loss (FFNeRV's published commands).
 AUXILIARY_WEIGHT = 0.1
 
@@ -241,6 +244,17 @@ class FlowGuide:
         if self.missing == "clamp":
             return [min(max(time + offset, 0.0), float(last)) for offset in self.offsets]
         return [time + offset if 0 <= time + offset <= last else None for offset in self.offsets]
+
+    def first_frame(self, coded_size: tuple[int, int]) -> FirstFrame:
+        """See :meth:`VideoModel.first_frame`: neighbours are evaluated too, and all are kept."""
+        channels = 3 + (2 + 3 * len(self.offsets) / self.scale**2 if self.offsets else 0)
+        kept_bytes = int(FLOAT_BYTES * math.prod(coded_size) * channels) * self.ring.capacity
+        return FirstFrame(Query.of_frames(torch.zeros(1)), 1 + len(self.offsets), kept_bytes)
+
+    def frames_near(self, first: int, stop: int) -> range:
+        """Return the frames that need one of ``first`` … ``stop`` − 1, as themselves or as neighbours."""
+        reach = max((abs(offset) for offset in self.offsets), default=0)
+        return range(max(first - reach, 0), min(stop + reach, self.num_frames))
 
     def combine(self, own: Evaluation, neighbour_NACHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return final and aggregated frames (N, 3, H, W); the final ones in [0, 1]."""

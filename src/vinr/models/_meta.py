@@ -8,15 +8,20 @@ Axes: N frames of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["MacCounter"]
+from vinr.models._base import HybridModel, VideoModel
+from vinr.models._stored import Latents
+
+__all__ = ["CostCounter", "FrameCost", "MacCounter", "MetaLatents", "measure_first_frame"]
 
 _aten = torch.ops.aten
 # Results have the type of their arguments, and the shape that these broadcast to.
@@ -36,8 +41,14 @@ _ELEMENTWISE: frozenset[Any] = frozenset(
         _aten.sin.default,
         _aten.tanh.default,
         _aten.sigmoid.default,
+        _aten.floor.default,
     }
 )
+# These keep whole numbers whole; tests of values give bool.
+_OF_ANY_TYPE: frozenset[Any] = frozenset(
+    {_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.clamp.default, _aten.bitwise_and.Tensor}
+)
+_TESTS: frozenset[Any] = frozenset({_aten.ge.Scalar, _aten.lt.Scalar})
 
 
 def _addmm(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -63,8 +74,39 @@ def _sample(feature_NCHW: Tensor, place_NHW2: Tensor, *_: Any) -> Tensor:
     return feature_NCHW.new_empty(*feature_NCHW.shape[:2], *place_NHW2.shape[1:3])
 
 
+def _convolve(feature_NCHW: Tensor, weight: Tensor, _: Any, *geometry: Any) -> Tensor | None:
+    stride, padding, dilation, transposed = geometry[:4]
+    if transposed:
+        return None
+    sides = [
+        (size + 2 * pad - spread * (kernel - 1) - 1) // step + 1
+        for size, kernel, step, pad, spread in zip(
+            feature_NCHW.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
+        )
+    ]
+    return feature_NCHW.new_empty(feature_NCHW.shape[0], weight.shape[0], *sides)
+
+
+def _shuffle(feature_NCHW: Tensor, scale: int) -> Tensor:
+    count, channels, height, width = feature_NCHW.shape
+    return feature_NCHW.new_empty(count, channels // scale**2, height * scale, width * scale)
+
+
+def _look_up(table: Tensor, index: Tensor, *_: Any) -> Tensor:
+    return table.new_empty(*index.shape, table.shape[1])
+
+
+def _same(value: Tensor, *_: Any) -> Tensor:
+    return value
+
+
 _RULES: dict[Any, Callable[..., Any]] = {
     _aten.addmm.default: _addmm,
+    _aten.convolution.default: _convolve,
+    _aten.pixel_shuffle.default: _shuffle,
+    # In place.
+    _aten.clamp_.default: _same,
+    _aten.round_.default: _same,
     _aten.native_layer_norm.default: _layer_norm,
     _aten.native_batch_norm.default: _batch_norm,
     _aten.upsample_bilinear2d.default: _resize,
@@ -82,6 +124,11 @@ class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._flops = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled here, and keeping the compiler out would load it first: seconds.
+        return False
 
     @property
     def macs(self) -> int:
@@ -114,15 +161,140 @@ def _flops(formula: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result:
 def _shortcut(func: Any, args: Sequence[Any]) -> Any:
     """Return what ``func`` returns for tensors without values, or None where that takes torch's own rules."""
     tensors = [value for value in args if isinstance(value, Tensor)]
-    first = tensors[0] if tensors else None
-    if first is None or not first.is_floating_point():
+    if not tensors or any(value.device.type != "meta" for value in tensors):
         return None
-    if any(value.device.type != "meta" or value.dtype != first.dtype for value in tensors):
+    first = tensors[0]
+    if func is _aten.embedding.default:
+        return _look_up(*args)
+    if func in _TESTS:
+        return first.new_empty(first.shape, dtype=torch.bool)
+    if func in _OF_ANY_TYPE and len(tensors) <= 2:
+        dtype = torch.result_type(first, tensors[-1])
+        shape = _broadcast([value.shape for value in tensors])
+        return first.new_empty(shape, dtype=dtype) if _is_kept(dtype, args) else None
+    if not first.is_floating_point() or any(value.dtype != first.dtype for value in tensors):
         return None
     if func in _ELEMENTWISE:
-        shapes = {value.shape for value in tensors}
-        if len(shapes) == 1:
-            return first.new_empty(first.shape)
-        return first.new_empty(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+        return first.new_empty(_broadcast([value.shape for value in tensors]))
     rule = _RULES.get(func)
     return None if rule is None else rule(*args)
+
+
+def _broadcast(shapes: Sequence[torch.Size]) -> Sequence[int]:
+    """Return the shape that ``shapes`` broadcast to; torch's own function loads a library first."""
+    if all(shape == shapes[0] for shape in shapes):
+        return shapes[0]
+    num_axes = max(map(len, shapes))
+    padded = [(1,) * (num_axes - len(shape)) + tuple(shape) for shape in shapes]
+    return [max(sides) if min(sides) else 0 for sides in zip(*padded, strict=True)]
+
+
+def _is_kept(dtype: torch.dtype, args: Sequence[Any]) -> bool:
+    """Return whether the numbers among ``args`` leave the type of a result as it is."""
+    return dtype.is_floating_point or not any(isinstance(value, float) for value in args)
+
+
+# -- what a frame costs --------------------------------------------------------------------------------------
+
+# Writing a number takes as long as so many multiply-accumulates (docs/format.md, section 8).
+OPERATIONS_A_NUMBER: Final = 16
+# Bytes a pixel and operations a pixel that decoding a keyframe takes besides its colours.
+KEYFRAME_BYTES: Final = 12
+KEYFRAME_OPERATIONS: Final = 1000
+KEYFRAMES_KEPT: Final = 4
+# Convolutions after a transform and copies in an order of their own take up to 1.9 times what is counted.
+SPARE: Final = 1.75
+
+
+@dataclass(frozen=True)
+class FrameCost:
+    """What the first frame of a network takes besides its weights: bytes at the peak, and operations.
+
+    An operation is a multiply-accumulate of a convolution or matrix product; a number written counts as 16.
+    """
+
+    num_bytes: int
+    operations: int
+
+
+class MetaLatents:
+    """Latents without values, of the right shapes."""
+
+    def __init__(self, model: VideoModel) -> None:
+        self.shapes = model.per_frame_shapes()
+
+    def read(self, index_N: Tensor) -> Latents:
+        """Return empty latents for as many frames."""
+        return Latents(
+            {name: torch.empty(len(index_N), *shape, device="meta") for name, shape in self.shapes.items()}
+        )
+
+
+class CostCounter(MacCounter):  # type: ignore[no-untyped-call]
+    """Counts besides how many numbers are written, and how many bytes there are at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak_bytes = 0
+        self.numbers_written = 0
+        self._live_bytes = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return tensors of the shapes that ``func`` would return, and count it."""
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        extra = 0
+        for value in _tensors(result):
+            self._add(value)
+            if not func.is_view:
+                self.numbers_written += value.numel()
+                extra += value.nbytes
+        if func.overloadpacket is _aten.convolution:
+            # Libraries bring map and result into an order of their own: both are there twice.
+            extra += args[0].nbytes
+            self.peak_bytes = max(self.peak_bytes, self._live_bytes + extra)
+        return result
+
+    def _add(self, value: Tensor) -> None:
+        storage = value.untyped_storage()
+        if storage in self._known:
+            return
+        self._known.add(storage)
+        num_bytes = storage.nbytes()
+        self._live_bytes += num_bytes
+        self.peak_bytes = max(self.peak_bytes, self._live_bytes)
+        weakref.finalize(storage, self._free, num_bytes)
+
+    def _free(self, num_bytes: int) -> None:
+        self._live_bytes -= num_bytes
+
+
+def _tensors(result: Any) -> Iterable[Tensor]:
+    if isinstance(result, Tensor):
+        return (result,)
+    if isinstance(result, (tuple, list)):
+        return [value for value in result if isinstance(value, Tensor)]
+    return ()
+
+
+def measure_first_frame(model: VideoModel, finish: Callable[[Tensor], Tensor]) -> FrameCost:
+    """Return what the first frame of ``model`` takes that has no values; ``finish`` makes 8 bits of colours.
+
+    The latents of ``model`` are replaced by ones without values.
+    """
+    if isinstance(model, HybridModel) and model.per_frame_shapes():
+        model.attach_latents(MetaLatents(model))
+    first = model.first_frame()
+    counter = CostCounter()
+    with torch.no_grad(), counter:
+        finish(model(first.query))
+    operations = counter.macs + OPERATIONS_A_NUMBER * counter.numbers_written
+    num_bytes = int(SPARE * counter.peak_bytes) + first.kept_bytes
+    operations *= first.repeats
+    if model.keyframes is not None:
+        num_pixels = model.video.height * model.video.width
+        num_bytes += num_pixels * (3 * min(len(model.keyframes), KEYFRAMES_KEPT) + KEYFRAME_BYTES)
+        operations += num_pixels * KEYFRAME_OPERATIONS
+    return FrameCost(num_bytes, operations)

@@ -17,11 +17,9 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
 
 from vinr.errors import UsageError
 from vinr.models._base import HybridModel, ModelConfig, VideoModel
-from vinr.models._stored import Latents
 from vinr.video.spec import Query, VideoSpec
 
 __all__ = [
@@ -131,32 +129,19 @@ def published_widths(first: int, num_stages: int, *, reduction: float, lower: in
     return tuple(widths)
 
 
-class _MetaLatents:
-    """Latents without values, of the right shapes."""
-
-    def __init__(self, model: VideoModel) -> None:
-        self.shapes = model.per_frame_shapes()
-
-    def read(self, index_N: Tensor) -> Latents:
-        """Return empty latents for as many frames."""
-        return Latents(
-            {name: torch.empty(len(index_N), *shape, device="meta") for name, shape in self.shapes.items()}
-        )
-
-
 def count_macs(model_class: type[VideoModel], config: ModelConfig, video: VideoSpec) -> int:
     """Return the multiply-accumulates of decoding one frame, padding included; nothing is computed."""
     return _count_macs(model_class.on_meta(config, video))
 
 
 def _count_macs(model: VideoModel) -> int:
+    from vinr.models._meta import MacCounter, MetaLatents  # they need what this module gives to models
+
     if isinstance(model, HybridModel):
-        model.attach_latents(_MetaLatents(model))
+        model.attach_latents(MetaLatents(model))
     # Frames that are decoded together share the cost: it is that of a frame when all come in order.
     group_N = model.group_of(torch.arange(min(model.video.num_frames, MOST_TOGETHER)))
     together_N = (group_N == group_N[0]).nonzero()[:, 0]
-    from vinr.models._meta import MacCounter  # decoding a file does without
-
     counter = MacCounter()
     with torch.no_grad(), counter:
         model(Query.of_frames(together_N))

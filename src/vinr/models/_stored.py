@@ -10,7 +10,9 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
-__all__ = ["FrozenLatents", "LatentStore", "Latents", "Role", "StoredTensor"]
+from vinr.video.spec import Query
+
+__all__ = ["FirstFrame", "FrozenLatents", "LatentStore", "Latents", "Role", "StoredTensor"]
 
 Role = Literal["weight", "bias", "grid", "latent", "keyframe"]
 
@@ -44,6 +46,19 @@ class Latents:
     """
 
     per_frame: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FirstFrame:
+    """What a model computes for the first frame that is asked of it.
+
+    ``query`` is run ``repeats`` times (tiles; neighbours that a frame needs besides), one after another;
+    ``kept_bytes`` are held for the frames that follow.
+    """
+
+    query: Query
+    repeats: int = 1
+    kept_bytes: int = 0
 
 
 class LatentStore(Protocol):

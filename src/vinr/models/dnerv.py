@@ -212,6 +212,10 @@ class DNeRV(HybridModel):
             "difference": (self.config.difference_channels, height // difference, width // difference),
         }
 
+    def frames_using_latents(self, first: int, stop: int) -> range:
+        """See :meth:`VideoModel.frames_using_latents`: a frame needs its own."""
+        return range(first, stop)
+
     def encode(self, source: FrameSource, index_N: Tensor) -> Latents:
         """See :meth:`HybridModel.encode`; reads both neighbours too.
 

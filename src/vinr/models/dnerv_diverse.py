@@ -44,6 +44,7 @@ from vinr.models._flow import values_state
 from vinr.models._keyframes import Keyframes
 from vinr.models._modulated import check_frequencies, cover_frame, shrunk
 from vinr.models._sizing import choose_strides, taper
+from vinr.models._stored import FirstFrame
 from vinr.video.patches import all_patches, cut_at, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 from vinr.video.stills import Chroma
@@ -53,6 +54,8 @@ __all__ = ["DNeRVDiverse", "DNeRVDiverseConfig"]
 # configure(): tiles of at most this size, the longer side along the frame's, and their first grid.
 TILE_SIDES = (256, 320)
 MOST_TILES = 64
+# Copies of a frame, as floats, that putting its tiles together takes.
+JOINED = 2
 TARGET_GRID = (4, 5)
 # The lowest width is F within these bounds.
 MIN_WIDTH, LOWER_WIDTH = 4, 32
@@ -201,6 +204,17 @@ class DNeRVDiverse(IndexModel):
     def group_of(self, index_N: Tensor) -> Tensor:
         """See :meth:`VideoModel.group_of`: clips, numbered through all videos."""
         return self.layout.group_of(index_N)
+
+    def first_frame(self) -> FirstFrame:
+        """See :meth:`VideoModel.first_frame`: the tiles of a clip one by one, all of which are kept."""
+        zero_N = torch.zeros(1, dtype=torch.int64)
+        num_pixels, floats = math.prod(self.coded_size()), 3 * (self.config.clip_length + JOINED)
+        query = Query(torch.zeros(1, dtype=torch.float64), zero_N, zero_N, self.tile_grid)
+        return FirstFrame(query, self.tile_grid.rows * self.tile_grid.cols, 4 * floats * num_pixels)
+
+    def frames_using_keyframe(self, number: int) -> range:
+        """See :meth:`VideoModel.frames_using_keyframe`: those of the clips on both sides of it."""
+        return self.layout.frames_using(number)
 
     def check_patches(self, grid: PatchGrid) -> None:
         """See :meth:`VideoModel.check_patches`: the model's own tiles, or whole frames."""

@@ -51,6 +51,7 @@ from vinr.models._flow import (
 )
 from vinr.models._grids import GridFrames, TemporalGrids, grid_frames_for, grid_size
 from vinr.models._sizing import MAX_WIDTH, choose_strides, taper
+from vinr.models._stored import FirstFrame
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 __all__ = ["FFNeRV", "FFNeRVConfig", "TemporalGridConfig"]
@@ -168,6 +169,10 @@ class FFNeRV(IndexModel):
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: multiples of the product of the strides."""
         return padded_size(self.video, self.config.strides)
+
+    def first_frame(self) -> FirstFrame:
+        """See :meth:`VideoModel.first_frame`."""
+        return self.guide.first_frame(self.coded_size())
 
     def decode(self, query: Query) -> Tensor:
         """See :meth:`IndexModel.decode`."""

@@ -111,6 +111,10 @@ class EmbeddingModel(HybridModel):
         return {"embedding": (self.config.embedding_channels, height // multiple, width // multiple)}
 
     @final
+    def frames_using_latents(self, first: int, stop: int) -> range:
+        """See :meth:`VideoModel.frames_using_latents`: a frame needs its own."""
+        return range(first, stop)
+
     def encode(self, source: FrameSource, index_N: Tensor) -> Latents:
         """See :meth:`HybridModel.encode`."""
         if self.encoder is None:

@@ -32,7 +32,7 @@ from vinr.models._flow import Evaluation, flow_stage, values_state
 from vinr.models._grids import TemporalGrids, grid_frames_for, grid_size
 from vinr.models._modulated import GainName, InstanceModulation
 from vinr.models._sizing import choose_strides, taper
-from vinr.models._stored import FrozenLatents, Latents
+from vinr.models._stored import FirstFrame, FrozenLatents, Latents
 from vinr.models._tnerv_layers import AugmentMode, ConvPlan, FittingParts, PlainNorm, TimedBlock
 from vinr.models.ffnerv import TemporalGridConfig
 from vinr.video.spec import FrameSource, Query, VideoSpec
@@ -188,6 +188,14 @@ class TNeRV(HybridModel):
         """See :meth:`VideoModel.per_frame_shapes`: one embedding (e, h, w) a frame."""
         channels = self.config.embedding_channels
         return {"embedding": (channels, *grid_size(self.video, self.config.strides))} if channels else {}
+
+    def first_frame(self) -> FirstFrame:
+        """See :meth:`VideoModel.first_frame`."""
+        return self.guide.first_frame(self.coded_size())
+
+    def frames_using_latents(self, first: int, stop: int) -> range:
+        """See :meth:`VideoModel.frames_using_latents`: neighbours are evaluated from their own latents."""
+        return self.guide.frames_near(first, stop)
 
     def encode(self, source: FrameSource, index_N: Tensor) -> Latents:
         """See :meth:`HybridModel.encode`."""

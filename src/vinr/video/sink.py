@@ -252,7 +252,7 @@ class _PngSink(Sink):
         self._name = name
 
     def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
-        path = self._folder / (self._name % index)
+        path = self._folder / (self._name % self.timeline.number(index))
         try:
             Image.fromarray(rgb_HWC).save(path, format="PNG")
         except OSError as error:

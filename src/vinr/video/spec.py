@@ -6,13 +6,15 @@ Axes in names: N frames (or patches) of a batch, C colour channels (red, green, 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, overload, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "FrameSource",
     "PatchGrid",
     "Query",
+    "Ticks",
     "Timeline",
     "VideoSpec",
 ]
@@ -76,25 +79,78 @@ class VideoSpec:
         return self.num_frames * self.height * self.width
 
 
+class Ticks(Sequence[int]):
+    """Presentation times of many frames, eight bytes each, in units of a time base.
+
+    ``scale`` − 1 frames lie evenly between each two of ``values``, and a tick is as many times shorter.
+    """
+
+    def __init__(self, values: Iterable[int] | NDArray[np.int64], scale: int = 1) -> None:
+        self.values = np.asarray(values if isinstance(values, np.ndarray) else list(values), dtype=np.int64)
+        self.scale = scale
+
+    def __len__(self) -> int:
+        return (len(self.values) - 1) * self.scale + 1 if len(self.values) else 0
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Ticks: ...
+
+    def __getitem__(self, index: int | slice) -> int | Ticks:
+        """Return a time, or some of them; numbers as in Python."""
+        if isinstance(index, slice):
+            if self.scale == 1:
+                return Ticks(self.values[index])
+            return Ticks([self[number] for number in range(len(self))[index]])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"time {index} of {len(self)}")
+        whole, part = divmod(index % len(self), self.scale)
+        tick = int(self.values[whole]) * self.scale
+        return tick + part * (int(self.values[whole + 1]) - int(self.values[whole])) if part else tick
+
+    def rise(self) -> bool:
+        """Return whether each time lies behind the one before."""
+        return bool((self.values[1:] > self.values[:-1]).all())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        if isinstance(other, Ticks) and self.scale == other.scale:
+            return bool(np.array_equal(self.values, other.values))
+        return len(self) == len(other) and all(map(int.__eq__, self, other))
+
+    def __hash__(self) -> int:
+        return hash((self.scale, self.values.tobytes()))
+
+    def __repr__(self) -> str:
+        return f"Ticks({len(self)} from {self[0] if len(self) else None})"
+
+
 @dataclass(frozen=True)
 class Timeline:
     """When each frame is shown.
 
     ``pts`` are presentation times in units of ``time_base`` seconds, strictly rising, the first one 0;
-    ``None`` stands for a constant rate of one frame every ``1 / frame_rate`` seconds.
+    ``None`` stands for a constant rate of one frame every ``1 / frame_rate`` seconds. Where frames of a video
+    are missing, ``numbers`` are those of the others, and the first time may be later.
     """
 
     num_frames: int
     frame_rate: Fraction
     time_base: Fraction = Fraction(1, 90_000)
-    pts: tuple[int, ...] | None = None
+    pts: Sequence[int] | None = None
+    numbers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.pts is None:
             return
-        if len(self.pts) != self.num_frames or self.pts[0] != 0:
+        ticks = self.pts if isinstance(self.pts, Ticks) else Ticks(self.pts)
+        object.__setattr__(self, "pts", ticks)
+        if len(ticks) != self.num_frames or (ticks[0] != 0 and self.numbers is None):
             raise ValueError(f"{self.num_frames} frames need as many presentation times, the first one 0")
-        if any(later <= earlier for earlier, later in pairwise(self.pts)):
+        if not ticks.rise():
             raise ValueError("presentation times must rise strictly")
 
     def seconds(self, index: int) -> Fraction:
@@ -116,6 +172,8 @@ class Timeline:
 
     def selected(self, indices: Sequence[int]) -> Timeline:
         """Return the timeline of some frames (rising indices), shifted so that the first appears at 0."""
+        if isinstance(indices, range) and (self.pts is None or indices == range(self.num_frames)):
+            return Timeline(len(indices), self.frame_rate / indices.step) if self.pts is None else self
         if self.pts is None:
             steps = {later - earlier for earlier, later in pairwise(indices)}
             if len(steps) <= 1:
@@ -125,6 +183,26 @@ class Timeline:
             return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks)
         pts = tuple(self.pts[index] - self.pts[indices[0]] for index in indices)
         return Timeline(len(indices), self.frame_rate, self.time_base, pts)
+
+    def without_others(self, numbers: Sequence[int]) -> Timeline:
+        """Return the timeline of the frames ``numbers`` (rising), each at the time it had."""
+        if len(numbers) == self.num_frames:
+            return self
+        base = 1 / self.frame_rate if self.pts is None else self.time_base
+        pts = Ticks([number if self.pts is None else self.pts[number] for number in numbers])
+        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers))
+
+    def number(self, index: int) -> int:
+        """Return the number that frame ``index`` of this timeline has in its video."""
+        return index if self.numbers is None else self.numbers[index]
+
+    def scaled(self, scale: int) -> Timeline:
+        """Return the timeline with ``scale`` − 1 frames put between each two."""
+        count, rate = (self.num_frames - 1) * scale + 1, self.frame_rate * scale
+        if self.pts is None:
+            return Timeline(count, rate)
+        assert isinstance(self.pts, Ticks)
+        return Timeline(count, rate, self.time_base / scale, Ticks(self.pts.values, scale * self.pts.scale))
 
 
 @dataclass(frozen=True)

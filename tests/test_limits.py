@@ -1,0 +1,163 @@
+"""What a file may cost: small files that ask for much are refused or read in part, before memory is taken."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+import vinr
+from bombs import bombs, clip, file_of, network, single
+from random_files import random_file
+from vinr.bitstream import Container, Span
+from vinr.describe import describe_file
+from vinr.errors import LimitError, OutOfMemoryError, UsageError, printable
+from vinr.models import VideoModel, get_model, list_models
+from vinr.models._meta import measure_first_frame
+from vinr.networks import MEMORY, memory_told, parse_memory, to_uint8
+from vinr.playback import verify_file
+from vinr.video.spec import VideoSpec
+
+LARGEST = 10_000
+TINY = {"strides": [2, 2], "widths": [4, 4, 4], "levels": 2}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("bombs")
+    found = {}
+    for number, (name, content) in enumerate(bombs().items()):
+        found[name] = str(folder / f"{number}.vinr")
+        Path(found[name]).write_bytes(content)
+    return found
+
+
+def test_all_are_small(files: dict[str, str]) -> None:
+    assert all(Path(path).stat().st_size < LARGEST for path in files.values())
+
+
+@pytest.mark.parametrize("name", ["maps of 2160 × 3840", "maps of 8192 × 4096"])
+def test_feature_maps(files: dict[str, str], name: str) -> None:
+    with vinr.open(files[name], device="cpu") as video, pytest.raises(LimitError, match="--max-memory"):
+        video[0]
+    with pytest.raises(LimitError, match="network 0 needs about"):
+        verify_file(files[name], device="cpu")
+
+
+def test_more_is_allowed_on_demand(tmp_path: Path) -> None:
+    content = single("nerv", TINY, clip("a", 1, 16, 16))
+    with vinr.open(content, device="cpu", max_memory="1kB") as video, pytest.raises(LimitError):
+        video[0]
+    with vinr.open(content, device="cpu", max_memory="1GB") as video:
+        assert video[0].shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_each_model_is_measured_without_memory(name: str, tmp_path: Path) -> None:
+    path = random_file(tmp_path / "a.vinr", VideoSpec(6, 48, 64), name=name)
+    with vinr.open(path, device="cpu") as video:
+        cost = video._networks.cost(0)
+        assert 0 < cost.num_bytes < MEMORY
+        assert cost.operations > 0
+        assert video[0].shape == (3, 48, 64)
+
+
+def test_peak_of_live_maps_not_their_sum() -> None:
+    class Chain(VideoModel):
+        pass
+
+    model = get_model("nerv")
+    skeleton = model.on_meta(model.Config(strides=(2, 2), widths=(4, 4, 4), levels=2), VideoSpec(1, 64, 64))
+    cost = measure_first_frame(skeleton, to_uint8)
+    # The largest map: 4 channels of 64 × 64 float32; a few of them are there at once, not all of the network.
+    assert 4 * 4 * 64 * 64 < cost.num_bytes < 20 * 4 * 4 * 64 * 64
+
+
+def test_many_frames_and_times_stay_compact(files: dict[str, str]) -> None:
+    with vinr.open(files["10⁷ frames"], device="cpu") as video:
+        assert next(video.play()).shape[1:] == (3, 16, 16)
+    with vinr.open(files["10⁷ times"], device="cpu") as video:
+        assert video.timeline.pts is not None
+        assert video.timeline.seconds(10**7 - 1) == Fraction(10**7 - 1, 90_000)
+        assert video.timeline.index_at(1) == 90_000
+
+
+def test_spans_cost_one_frame_a_network(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    run = get_model("nerv").decode
+    monkeypatch.setattr(get_model("nerv"), "decode", lambda self, query: calls.append(1) or run(self, query))
+    report = verify_file(files["4,096 spans"], device="cpu")
+    assert (report.is_whole, report.num_networks, report.num_tried) == (True, 1, 1)
+    assert len(calls) == 2  # once without values, once with
+
+
+def test_verify_tries_as_many_networks_as_the_budget_allows(files: dict[str, str]) -> None:
+    report = verify_file(files["200 networks"], device="cpu")
+    assert report.is_whole
+    assert 0 < report.num_tried < report.num_networks == 200
+    assert f"{report.num_tried} of 200 networks tried" in report.lines()[0]
+
+
+def test_info_reads_as_many_networks_as_the_budget_allows(files: dict[str, str]) -> None:
+    info = describe_file(files["200 networks"])
+    assert 0 < len(info.networks) < info.num_networks == 200
+    assert sum(info.bytes_by_component.values()) == info.num_bytes
+
+
+def test_info_of_many_numbers(files: dict[str, str]) -> None:
+    for name in ("many numbers", "1,500 chunks"):
+        info = describe_file(files[name])
+        assert (len(info.networks), info.num_networks) == (0, 1) or name == "1,500 chunks"
+    with vinr.open(files["many numbers"], device="cpu") as video, pytest.raises(LimitError):
+        video[0]
+
+
+def test_many_clips_are_read_once(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    original = Container.open.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        Container, "open", classmethod(lambda cls, source: opened.append(1) or original(cls, source))
+    )
+    assert len(verify_file(files["1,500 clips"], device="cpu").clips) == 1500
+    assert len(opened) == 1
+
+
+def test_memory_that_runs_out_is_no_damage() -> None:
+    for error in (
+        MemoryError(),
+        RuntimeError("[enforce fail] posix_memalign failed"),
+        torch.OutOfMemoryError(),
+    ):
+        with pytest.raises(OutOfMemoryError, match="not enough memory for a frame"), memory_told("a frame"):
+            raise error
+    with pytest.raises(RuntimeError, match="other"), memory_told("a frame"):
+        raise RuntimeError("other")
+    assert OutOfMemoryError.exit_status == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 4 * 10**9), ("500 mb", 5 * 10**8), (1000, 1000), ("2k", 2000), (None, None)]
+)
+def test_sizes(text: str | int | None, size: int | None) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "0", 0, "1e9", "9" * 400])
+def test_sizes_refused(text: str | int) -> None:
+    with pytest.raises(UsageError, match="give a positive size"):
+        parse_memory(text)
+
+
+def test_nothing_of_a_file_reaches_the_terminal_raw(tmp_path: Path) -> None:
+    evil = "\x1b]0;title\x07\u202e\nclip faked"
+    path = tmp_path / "a.vinr"
+    path.write_bytes(
+        file_of([clip("a", 1, 16, 16)], [network("nerv", TINY, [Span(0, 0, 1)])], created_by=evil)
+    )
+    assert describe_file(str(path)).created_by == "\\x1b]0;title\\x07\\u202e\\nclip faked"
+    with pytest.raises(vinr.BitstreamError) as caught:
+        raise vinr.BitstreamError(f"network 0: {evil}")
+    assert str(caught.value).isprintable()
+    assert printable("naïve × …") == "naïve × …"
