@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,23 +14,19 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from _soak import ROOT
+import _soak  # noqa: F401 - says where the tests' modules are
+import crafting
+from video_clips import write_clip_with_tone
 
 from random_files import random_network
-
-sys.path[1:1] = [str(ROOT / "tests" / name) for name in ("bitstream", "video")]
-
-import crafting  # noqa: E402
-from video_clips import write_clip_with_tone  # noqa: E402
-
-from vinr.bitstream import SectionKind  # noqa: E402
-from vinr.compress import encode_times, pack_tensors  # noqa: E402
-from vinr.config import load_preset  # noqa: E402
-from vinr.errors import VinrError  # noqa: E402
-from vinr.models import get_model, list_models  # noqa: E402
-from vinr.pack import FittedSegment  # noqa: E402
-from vinr.video.source import open_video  # noqa: E402
-from vinr.video.spec import Timeline, VideoSpec  # noqa: E402
+from vinr.bitstream import SectionKind
+from vinr.compress import encode_times, pack_tensors
+from vinr.config import load_preset
+from vinr.errors import VinrError
+from vinr.models import get_model, list_models
+from vinr.pack import FittedSegment
+from vinr.video.source import open_video
+from vinr.video.spec import Timeline, VideoSpec
 
 __all__ = ["Parts", "bombs", "seeds", "take_apart"]
 

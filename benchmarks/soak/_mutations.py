@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+import _soak  # noqa: F401 - says where the tests' modules are
 import crafting
 from _files import Parts
 

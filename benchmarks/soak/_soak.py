@@ -27,7 +27,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path[1:1] = [str(HERE.parent), str(ROOT / "tests")]
+sys.path[1:1] = [str(HERE.parent), *(str(ROOT / "tests" / name) for name in (".", "bitstream", "video"))]
 
 import torch  # noqa: E402
 
