@@ -20,7 +20,7 @@ from vinr import _console
 from vinr.__main__ import main
 from vinr.bitstream import Container
 from vinr.bitstream.header import pack_header
-from vinr.visible import visible
+from vinr.errors import visible
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[31m\x9b1m\nclip faked: 5 frames\r\u202egnp\u200b\ufeff\u2028\u2066[b]:x:"
 SEEN = r"\x1b]0;owned\x07\x1b[2J\x1b[31m\x9b1m\nclip faked: 5 frames\r\u202egnp\u200b\ufeff\u2028\u2066[b]:x:"

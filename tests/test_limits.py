@@ -13,7 +13,7 @@ from bombs import bombs, clip, file_of, network, single
 from random_files import random_file
 from vinr.bitstream import Container, Span
 from vinr.describe import describe_file
-from vinr.errors import LimitError, OutOfMemoryError, UsageError, printable
+from vinr.errors import LimitError, OutOfMemoryError, UsageError, visible
 from vinr.models import VideoModel, get_model, list_models
 from vinr.models._meta import measure_first_frame
 from vinr.networks import MEMORY, memory_told, parse_memory, to_uint8
@@ -160,4 +160,4 @@ def test_nothing_of_a_file_reaches_the_terminal_raw(tmp_path: Path) -> None:
     with pytest.raises(vinr.BitstreamError) as caught:
         raise vinr.BitstreamError(f"network 0: {evil}")
     assert str(caught.value).isprintable()
-    assert printable("naïve × …") == "naïve × …"
+    assert visible("naïve × …") == "naïve × …"

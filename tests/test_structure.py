@@ -20,7 +20,7 @@ SOURCE = Path(vinr.__file__).parent
 # Each may use only what stands before it. Reasons: docs/data-flow.md.
 ORDER = [
     ["errors"],
-    ["settings", "sharing", "temporaries", "units", "visible"],
+    ["settings", "sharing", "temporaries", "units"],
     ["files"],
     ["statefolder", "tensorfile"],
     ["video"],

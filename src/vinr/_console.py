@@ -1,7 +1,7 @@
 """What the command line shows. Progress goes to stderr, and only where that is a terminal.
 
 Names, texts of files and of errors may hold anything, also what moves the cursor, renames the window or
-turns a line around. All of it passes :func:`vinr.visible.visible` on its way to the terminal: every string
+turns a line around. All of it passes :func:`vinr.errors.visible` on its way to the terminal: every string
 that is printed, alone or in a table, and every description of progress.
 """
 

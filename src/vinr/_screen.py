@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Task, TextColumn
 from rich.text import Text
 
-from vinr.visible import visible
+from vinr.errors import visible
 
 __all__ = ["SafeColumn", "SafeConsole", "write_any_character"]
 

@@ -268,10 +268,12 @@ class VideoDecoder:
         Raises
         ------
         IndexError
-            As from :meth:`frames`, before any frame is decoded.
+            As from :meth:`frames`; of a list of times before any frame is decoded.
         """
         self._container.check_open()
-        wanted = range(len(self)) if times is None else [self._checked_time(float(time)) for time in times]
+        checked = (self._checked_time(float(time)) for time in (range(len(self)) if times is None else times))
+        # A range or a generator may be as long as a clip of a day: what is wrong in it is found on the way.
+        wanted = list(checked) if isinstance(times, list | tuple) else checked
         return self._make_engine().play(map(self._place, wanted))
 
     def _checked(self, index: SupportsIndex) -> int:

@@ -17,7 +17,8 @@ Each message is one line: what came, what is allowed, what to do. Characters of 
 
 from __future__ import annotations
 
-from typing import ClassVar
+import unicodedata
+from typing import ClassVar, Final
 
 __all__ = [
     "BitstreamError",
@@ -28,13 +29,30 @@ __all__ = [
     "OutputError",
     "UsageError",
     "VinrError",
-    "printable",
+    "visible",
 ]
 
 
-def printable(text: str) -> str:
-    """Return ``text`` in one line, with escapes such as ``\\x1b`` for characters that do not print."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+# Control characters; what has no shape, such as marks that turn text around; halves of characters, which
+# stand for bytes of names that are no text; ends of lines and paragraphs.
+INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def visible(text: str) -> str:
+    """Return ``text`` on one line, with what cannot be seen or does something written as in Python."""
+    return "".join(_escaped(c) if unicodedata.category(c) in INVISIBLE else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00  # a byte of a name that is not in the system's encoding
+    if character in SHORT:
+        return SHORT[character]
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class VinrError(Exception):
@@ -43,7 +61,7 @@ class VinrError(Exception):
     exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message))
+        super().__init__(visible(message))
 
 
 class UsageError(VinrError):

@@ -5,7 +5,7 @@
     frame (int64, N) ──> rows of tables, where the network encodes time ─┐
     latents (float32, N first) ──────────────────────────────────────────┴─> rgb (float32, N, 3, H, W)
 
-Encodings are exact, in integers, which is no graph; models mark that with ``torch.compiler.disable``. While
+Encodings are exact, in integers, which is no graph; models mark that with ``no_graph``. While
 a network is traced, each such function gives rows of a table of what it returns for all frames. Needs the
 extra ``vinr[onnx]``.
 
@@ -38,7 +38,7 @@ FRAME_INPUT: Final = "frame"
 OUTPUT: Final = "rgb"
 # Largest difference between a graph's frame and the network's: well below one level of 255.
 TOLERANCE: Final = 0.25 / 255
-MARK: Final = "_torchdynamo_disable"
+MARK: Final = "no_graph"
 # Classes are changed while a network is traced, which two threads must not do at once.
 _REPLACING: Final = SharedLock()
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vinr.compress import pack_tensors, quantized, unpack_fixed
 from vinr.compress.coding_noise import CodingNoise, snap_steps
-from vinr.compress.quantize import CHANNEL_CODE_UNIT, MAX_STEP_CODE, step_code, step_of
+from vinr.compress.quantize import step_code
+from vinr.compress.unpack import CHANNEL_CODE_UNIT, MAX_STEP_CODE, step_of
 from vinr.config import CompressSettings, Phase
 from vinr.models import StoredTensor
 

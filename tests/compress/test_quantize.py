@@ -9,16 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress import reference_decoder as reference
-from vinr.compress.quantize import (
-    MAX_STEP_CODE,
-    QuantizedTensor,
-    dequantize,
-    nearest,
-    quantize,
-    quantize_to_steps,
-    step_code,
-    step_of,
-)
+from vinr.compress.quantize import nearest, quantize, quantize_to_steps, step_code
+from vinr.compress.unpack import MAX_STEP_CODE, QuantizedTensor, dequantize, step_of
 from vinr.errors import FitError
 
 values = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=60)

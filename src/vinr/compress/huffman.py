@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinr.compress.entropy import Symbols
-from vinr.compress.quantize import QuantizedTensor
+from vinr.compress.unpack import QuantizedTensor
 
 __all__ = ["HuffmanSize", "code_lengths", "huffman_size", "joint_code_bits"]
 

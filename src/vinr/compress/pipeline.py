@@ -23,9 +23,6 @@ from vinr.compress.accounting import ComponentSize, component_sizes
 from vinr.compress.entropy import StreamWriter, SymbolModel, Symbols, differences
 from vinr.compress.prediction import code_latents, predict_tensor
 from vinr.compress.quantize import (
-    CHANNEL_CODE_UNIT,
-    QuantizedTensor,
-    dequantize,
     nearest,
     quantize,
     quantize_to_steps,
@@ -34,12 +31,15 @@ from vinr.compress.roles import bits_of, is_channelwise
 from vinr.compress.rounding import round_for_rate
 from vinr.compress.search import group_small, price_model
 from vinr.compress.unpack import (
+    CHANNEL_CODE_UNIT,
     STEP_BYTES,
     ArrayKey,
     Layout,
+    QuantizedTensor,
     Record,
     TensorShape,
     check_budget,
+    dequantize,
     ordered_shapes,
 )
 from vinr.config import CompressSettings

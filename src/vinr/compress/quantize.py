@@ -1,4 +1,4 @@
-"""Float tensor ↔ integer symbols: the one quantiser (docs/format.md, section 5).
+"""Float tensor → integer symbols: the one quantiser (docs/format.md, section 5).
 
 Uniform and mid-tread: q = round(x / step), x̂ = q · step, so zero stays zero. The step follows from the range
 of the values, or is the one with the least squared error; it is rounded to a code of the format before it is
@@ -20,27 +20,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vinr.compress.unpack import (
+    CHANNEL_CODE_UNIT,
+    EXPONENT_BIAS,
+    MANTISSA_BITS,
+    MAX_STEP_CODE,
+    QuantizedTensor,
+    step_of,
+)
 from vinr.errors import FitError
 
 __all__ = [
-    "CHANNEL_CODE_UNIT",
-    "MAX_STEP_CODE",
-    "QuantizedTensor",
     "Rounding",
     "StepRule",
-    "dequantize",
     "nearest",
     "quantize",
     "quantize_to_steps",
     "step_code",
-    "step_of",
 ]
 
-MANTISSA_BITS: Final = 7
-EXPONENT_BIAS: Final = 100
-MAX_STEP_CODE: Final = 2**14 - 1
-# Steps a channel are stored to an eighth of an octave: coarser steps lose quality and bits alike.
-CHANNEL_CODE_UNIT: Final = 16
 # Largest |symbol|; it bounds the step from below, so that symbols stay exact in float32 however far the
 # values lie from zero, and so that all channels of a tensor fit one alphabet.
 MAX_SYMBOL: Final = 2**20
@@ -52,25 +50,6 @@ SEARCH_STRIDE: Final = CHANNEL_CODE_UNIT
 StepRule = Literal["range", "mse"]
 # From elements in units of their step to symbols.
 Rounding = Callable[[NDArray[np.float64]], NDArray[np.int32]]
-
-
-@dataclass(frozen=True)
-class QuantizedTensor:
-    """``symbols``: int32, shaped as the tensor. ``step_codes``: one, or one for each index of axis 0."""
-
-    symbols: NDArray[np.int32]
-    step_codes: tuple[int, ...]
-
-    @property
-    def is_channelwise(self) -> bool:
-        """Whether there is a step for each index of the first axis."""
-        return len(self.step_codes) > 1
-
-
-def step_of(code: int) -> float:
-    """Return the step that ``code`` (0 … 2¹⁴ − 1) stands for; exact in float32."""
-    mantissa = (1 << MANTISSA_BITS) + (code & (1 << MANTISSA_BITS) - 1)
-    return mantissa * 2.0 ** ((code >> MANTISSA_BITS) - EXPONENT_BIAS)
 
 
 def step_code(step: float, unit: int = 1) -> int:
@@ -269,10 +248,3 @@ class _LeastError:
         linear = self.sum_E[stop] - self.sum_E[first]
         error: NDArray[np.float64] = square - 2 * level * linear + (stop - first) * level**2
         return np.maximum(error, 0.0)
-
-
-def dequantize(quantized: QuantizedTensor) -> Tensor:
-    """Return the float32 tensor a decoder sees: one exact conversion and one multiplication an element."""
-    steps = np.array([step_of(code) for code in quantized.step_codes], dtype=np.float32)
-    shape = (-1,) + (1,) * (quantized.symbols.ndim - 1) if quantized.is_channelwise else ()
-    return torch.from_numpy(np.asarray(quantized.symbols.astype(np.float32) * steps.reshape(shape)))

@@ -17,29 +17,42 @@ from math import prod
 from typing import Final
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vinr.bitstream import ByteReader
 from vinr.compress.entropy import StreamReader, SymbolModel, Symbols, accumulate
-from vinr.compress.quantize import CHANNEL_CODE_UNIT, MAX_STEP_CODE, QuantizedTensor, dequantize
 from vinr.errors import BitstreamError
 from vinr.models import Role, StoredTensor
 
 __all__ = [
     "BUDGET",
     "BUDGET_A_BYTE",
+    "CHANNEL_CODE_UNIT",
+    "EXPONENT_BIAS",
+    "MANTISSA_BITS",
+    "MAX_STEP_CODE",
     "STEP_BYTES",
     "ArrayKey",
     "ChunkDecoder",
     "Layout",
+    "QuantizedTensor",
     "Record",
     "TensorShape",
     "check_budget",
+    "dequantize",
     "open_fixed",
     "ordered_shapes",
+    "step_of",
     "unpack_fixed",
 ]
 
+MANTISSA_BITS: Final = 7
+EXPONENT_BIAS: Final = 100
+MAX_STEP_CODE: Final = 2**14 - 1
+# Steps a channel are stored to an eighth of an octave: coarser steps lose quality and bits alike.
+CHANNEL_CODE_UNIT: Final = 16
 STEP_BYTES: Final = 2
 BUDGET: Final = 2**20
 BUDGET_A_BYTE: Final = 2**13
@@ -50,6 +63,32 @@ CHUNK: Final = "a chunk of latents"
 ArrayKey = tuple[int, bool]
 # Symbols in a chunk, and the model that codes them.
 CodedPart = tuple[SymbolModel, Symbols]
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """``symbols``: int32, shaped as the tensor. ``step_codes``: one, or one for each index of axis 0."""
+
+    symbols: NDArray[np.int32]
+    step_codes: tuple[int, ...]
+
+    @property
+    def is_channelwise(self) -> bool:
+        """Whether there is a step for each index of the first axis."""
+        return len(self.step_codes) > 1
+
+
+def step_of(code: int) -> float:
+    """Return the step that ``code`` (0 … 2¹⁴ − 1) stands for; exact in float32."""
+    mantissa = (1 << MANTISSA_BITS) + (code & (1 << MANTISSA_BITS) - 1)
+    return mantissa * 2.0 ** ((code >> MANTISSA_BITS) - EXPONENT_BIAS)
+
+
+def dequantize(quantized: QuantizedTensor) -> Tensor:
+    """Return the float32 tensor a decoder sees: one exact conversion and one multiplication an element."""
+    steps = np.array([step_of(code) for code in quantized.step_codes], dtype=np.float32)
+    shape = (-1,) + (1,) * (quantized.symbols.ndim - 1) if quantized.is_channelwise else ()
+    return torch.from_numpy(np.asarray(quantized.symbols.astype(np.float32) * steps.reshape(shape)))
 
 
 @dataclass(frozen=True)

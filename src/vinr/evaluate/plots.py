@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, visible
 from vinr.files import atomic_path
-from vinr.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

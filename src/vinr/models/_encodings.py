@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vinr.models._stored import no_graph
+
 __all__ = [
     "EncodingOrder",
     "EncodingPrecision",
@@ -115,7 +117,7 @@ class TimeEncoding:
         """Numbers that describe one time."""
         return 2 * self.levels
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # exact integers are no graph
+    @no_graph  # exact integers are no graph
     def __call__(self, time_N: Tensor) -> Tensor:
         """Return float64 features (N, 2 · levels), on the CPU, of ``time_N`` in frames."""
         rows = [self._row(time) for time in time_N.tolist()]

@@ -248,7 +248,7 @@ class FlowGuide:
     def first_frame(self, coded_size: tuple[int, int]) -> FirstFrame:
         """See :meth:`VideoModel.first_frame`: neighbours are evaluated too, and all are kept."""
         channels = 3 + (2 + 3 * len(self.offsets) / self.scale**2 if self.offsets else 0)
-        kept_bytes = int(FLOAT_BYTES * math.prod(coded_size) * channels) * self.ring.capacity
+        kept_bytes = int(FLOAT_BYTES * math.prod(coded_size) * channels) * self.ring.max_entries
         return FirstFrame(Query.of_frames(torch.zeros(1)), 1 + len(self.offsets), kept_bytes)
 
     def frames_near(self, first: int, stop: int) -> range:

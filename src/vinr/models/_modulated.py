@@ -25,6 +25,7 @@ from vinr.errors import UsageError
 from vinr.models._blocks import ActivationName, UpsampleBlock, make_activation
 from vinr.models._encodings import EncodingOrder, EncodingPrecision, encode_position
 from vinr.models._sizing import MAX_CELLS
+from vinr.models._stored import no_graph
 from vinr.sharing import LruCache
 
 __all__ = [
@@ -115,7 +116,7 @@ class GridEncoding:
         cells = [(*row, *column) for row in lines[0] for column in lines[1]]
         return torch.tensor(cells, dtype=torch.float64)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # remembers a copy, which is no graph
+    @no_graph  # remembers a copy, which is no graph
     def like(self, weight: Tensor) -> Tensor:
         """Return the encodings (P, 4 · levels) in the type and on the device of ``weight``."""
 

@@ -5,16 +5,43 @@ Axes: N frames of a batch.
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from vinr.video.spec import Query
 
-__all__ = ["FirstFrame", "FrozenLatents", "LatentStore", "Latents", "Role", "StoredTensor"]
+__all__ = ["FirstFrame", "FrozenLatents", "LatentStore", "Latents", "Role", "StoredTensor", "no_graph"]
 
 Role = Literal["weight", "bias", "grid", "latent", "keyframe"]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def no_graph(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Mark a method that computes exactly, or remembers: compilers call it as it is, and do not trace it.
+
+    As ``torch.compiler.disable``, which loads the whole compiler where the method is defined: two seconds of
+    every program that decodes, though few compile. ``method.no_graph`` tells other tracers.
+    """
+    untraced: list[Callable[Arguments, Result]] = []
+
+    @functools.wraps(function)
+    def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)  # nothing can be compiling
+        if not untraced:
+            untraced.append(torch.compiler.disable(function))
+        return untraced[0](*args, **kwargs)
+
+    marked: Any = called
+    marked.no_graph = True
+    return called
 
 
 @dataclass(frozen=True)

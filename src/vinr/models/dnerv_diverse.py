@@ -44,7 +44,7 @@ from vinr.models._flow import values_state
 from vinr.models._keyframes import Keyframes
 from vinr.models._modulated import check_frequencies, cover_frame, shrunk
 from vinr.models._sizing import choose_strides, taper
-from vinr.models._stored import FirstFrame
+from vinr.models._stored import FirstFrame, no_graph
 from vinr.video.patches import all_patches, cut_at, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 from vinr.video.stills import Chroma
@@ -246,7 +246,7 @@ class DNeRVDiverse(IndexModel):
         tiles_NCHW: Tensor = self._decode_tiles(tiles)
         return tiles_NCHW if tiles is query else join(tiles_NCHW, grid, height=height, width=width)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # which clips there are is no graph
+    @no_graph  # which clips there are is no graph
     def _decode_tiles(self, query: Query) -> Tensor:
         asked = zip(query.time_N.tolist(), query.row_N.tolist(), query.col_N.tolist(), strict=True)
         found = [(*self.layout.locate(time), row, col) for time, row, col in asked]

@@ -44,6 +44,7 @@ from vinr.models._blocks import (
 from vinr.models._encodings import EncodingOrder, encode_position
 from vinr.models._modulated import InstanceModulation, check_frequencies, cover_frame
 from vinr.models._sizing import choose_strides, taper
+from vinr.models._stored import no_graph
 from vinr.video.patches import all_patches, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 
@@ -222,7 +223,7 @@ class PSNeRV(IndexModel):
             feature_NCHW = block(feature_NCHW, style_NF)
         return squash(self.head(feature_NCHW), self.config.output, self.config.output_offset)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # exact integers are no graph
+    @no_graph  # exact integers are no graph
     def _encode(self, query: Query) -> Tensor:
         """Return float64 features (N, 6 · levels) of time, row and column, on the CPU."""
         columns = (
