@@ -230,6 +230,7 @@ def pretended_gpu(*, bf16: bool = False) -> Iterator[_Operations]:
     calls = _Calls()
     functions: dict[str, Any] = {
         "is_available": lambda: True,
+        "device": nullcontext,
         "device_count": lambda: 1,
         "is_bf16_supported": lambda including_emulation=True: bf16,
         "get_device_name": lambda device=None: "pretended",

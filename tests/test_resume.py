@@ -290,8 +290,6 @@ def test_a_state_of_another_video_is_refused(
         (["--seed", "9"], "fit.seed 9 was 1"),
         (["--model", "nerv"], 'model "nerv" was "hnerv"'),
         (["--size", "9kB"], "fit.phases."),
-        (["--crop", "16x32"], "16×32 were 24×40"),
-        (["--frames", "0:5"], "5 frames were 6"),
         (["--set", "fit.batch_size=3"], "fit.batch_size 3 was 2"),
         (["--set", "compress.weight_bits=7", "--set", "fit.phases=[]"], "was"),
         (["--set", "fit.precision=fp32"], 'fit.precision "fp32" was "auto"'),
@@ -304,6 +302,15 @@ def test_a_state_of_other_settings_is_refused(
     said = refused(run, folder, video, tmp_path, *OPTIONS, *options)
     assert "another video or other settings" in said
     assert words in said
+
+
+@pytest.mark.parametrize("options", [["--crop", "16x32"], ["--frames", "0:5"]], ids=" ".join)
+def test_a_state_of_other_parts_of_the_frames_is_refused(
+    options: list[str], run: Run, folder: Path, video: Path, tmp_path: Path
+) -> None:
+    said = refused(run, folder, video, tmp_path, *OPTIONS, *options)
+    assert "holds an interrupted encode of" in said
+    assert options[0].removeprefix("--") in said
 
 
 def test_a_state_by_epochs_is_refused_by_time(run: Run, folder: Path, video: Path, tmp_path: Path) -> None:

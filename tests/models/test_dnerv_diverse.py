@@ -585,6 +585,7 @@ def test_tiles_have_one_network_and_their_own_keyframes() -> None:
     # An image made of the same tile twice gives the same tile twice.
     image_CHW = torch.cat([model.keyframes.read(0)[..., :12]] * 2, -1)
     model.keyframes.read = lambda number: image_CHW  # type: ignore[method-assign]
+    model.keyframes.generation += 1
     left_CHW, right_CHW = decoded(model, [1])[0].split(12, dim=-1)
     assert torch.equal(left_CHW, right_CHW)
 
@@ -654,6 +655,7 @@ def test_without_flow_and_keyframes_in_the_features_the_head_still_sees_them() -
     before = decoded(model, [1])
     rgb_CHW = model.keyframes.read(0)
     model.keyframes.read = lambda number: rgb_CHW.flip(2)  # type: ignore[method-assign]
+    model.keyframes.generation += 1
     assert (decoded(model, [1]) - before).abs().max() > 1e-3
 
 
