@@ -44,7 +44,23 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("bench")
 
 
-@pytest.mark.parametrize("name", list_recipes())
+def of_each_kind() -> dict[str, str]:
+    """Return the recipe of fewest rows for each kind of experiment."""
+    shortest: dict[str, str] = {}
+    for name in sorted(list_recipes(), key=lambda name: len(load_recipe(name).rows)):
+        recipe = load_recipe(name)
+        for row in recipe.rows:
+            shortest.setdefault(recipe.kind_of(row), name)
+    return shortest
+
+
+def some_or_slow() -> list[Any]:
+    usual = set(of_each_kind().values())
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name in list_recipes() if name not in usual]
+    return [*sorted(usual), *slow]
+
+
+@pytest.mark.parametrize("name", some_or_slow())
 def test_recipe_runs_at_tiny_scale(name: str, out: Path) -> None:
     recipe = load_recipe(name)
     result = run_recipe(recipe, scale="tiny", out=out, device="cpu")

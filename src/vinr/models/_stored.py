@@ -36,7 +36,7 @@ def no_graph(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
         if "torch._dynamo" not in sys.modules:
             return function(*args, **kwargs)  # nothing can be compiling
         if not untraced:
-            untraced.append(torch.compiler.disable(function))
+            untraced.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
         return untraced[0](*args, **kwargs)
 
     marked: Any = called
