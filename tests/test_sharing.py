@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +88,31 @@ def test_a_shared_decoder_gives_the_right_frames(name: str, tmp_path: Path) -> N
         ends = [os.waitpid(process, 0)[1] for process in forks]
         wrong += [] if torch.equal(torch.stack(list(video)), right) else ["afterwards"]
     assert (wrong, ends) == ([], [0, 0])
+
+
+@needs_fork
+def test_forks_decode_after_many_threads_have_computed(tmp_path: Path) -> None:
+    """MKL keeps buffers by thread; a child of a process that had many looked for its own without end."""
+    path = random_file(tmp_path / "a.vinr", VIDEO)
+    code = (
+        "import os, threading, torch, vinr\n"
+        "torch.set_num_threads(1)\n"
+        f"video = vinr.open({str(path)!r}, device='cpu')\n"
+        "frame, matrix = video[0], torch.randn(64, 64)\n"
+        "for _ in range(100):\n"
+        "    threads = [threading.Thread(target=lambda: matrix @ matrix) for _ in range(6)]\n"
+        "    [thread.start() for thread in threads]\n"
+        "    [thread.join() for thread in threads]\n"
+        "for _ in range(4):\n"
+        "    process = os.fork()\n"
+        "    if not process:\n"
+        "        os._exit(not (torch.equal(video[0], frame) and (matrix @ matrix).isfinite().all()))\n"
+        "    assert os.waitpid(process, 0)[1] == 0\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=240
+    )
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_a_network_is_loaded_once(tmp_path: Path) -> None:

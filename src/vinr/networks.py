@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from math import ceil, prod
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -258,13 +260,24 @@ class _FileLatents:
 
 @cache
 def _compute_alone_when_forked() -> None:
-    """Let processes that are forked from now on compute on one thread.
+    """Let processes that are forked from now on compute, and on one thread.
 
     The threads of OpenMP are not copied into a forked process, which would wait for them without end. Workers
-    of a DataLoader compute on one thread for the same reason.
+    of a DataLoader compute on one thread for the same reason. And MKL keeps buffers by thread: where many
+    threads have computed before the fork, a child looks for its own without end, unless they were freed.
     """
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+        os.register_at_fork(before=_mkl_free_buffers(), after_in_child=lambda: torch.set_num_threads(1))
+
+
+def _mkl_free_buffers() -> Callable[[], object]:
+    """Return what frees the buffers of MKL, which lies in PyTorch's library; nothing where it does not."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        free: Callable[[], object] = library.mkl_serv_free_buffers
+    except (OSError, AttributeError):
+        return lambda: None
+    return free
 
 
 def _frames_of_chunk(number: int, frames_per_chunk: int, num_frames: int) -> int:
