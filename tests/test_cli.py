@@ -303,7 +303,12 @@ def test_damaged_files_are_refused(run: Run, tiny_file: Path, tmp_path: Path) ->
     for name, content in cases.items():
         path = tmp_path / f"{name}.vinr"
         path.write_bytes(content)
-        refused(run("verify", path))
+        if name == "flip":
+            status, out, err = run("verify", path)
+            assert (status, err) == (2, "")
+            assert "CHUNKS 0 is damaged" in out
+        else:
+            refused(run("verify", path))
         refused(run("decode", path, tmp_path / "out.y4m"))
         assert not (tmp_path / "out.y4m").exists()
     refused(run("info", tmp_path / "missing.vinr"), "missing.vinr")
@@ -345,17 +350,17 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 OPTIONS = {
     "encode": "bpp crop device epochs force frames json model params preset psnr resize resume seed segment "
     "set size time",
-    "decode": "backend codec device force fps-scale frames set",
-    "info": "force json plot",
-    "verify": "device",
-    "eval": "backend device json per-frame set",
+    "decode": "backend codec device force fps-scale frames keep-going max-memory set",
+    "info": "force json max-memory plot",
+    "verify": "device json max-memory",
+    "eval": "backend device json max-memory per-frame set",
     "compare": "anchors bpp crop device epochs force frames json model params preset resize set time vinr",
     "convert": "force fps json name set",
-    "export": "force onnx",
+    "export": "force max-memory onnx",
     "bench": "data device epochs force json out preset scale set",
     "inpaint": "all-pixels codec crop device epochs force frames json mask model params preset resize seed "
     "set time",
-    "interpolate": "codec device factor force",
+    "interpolate": "codec device factor force max-memory",
     "models": "json",
     "presets": "json model",
 }

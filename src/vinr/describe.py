@@ -18,7 +18,6 @@ from typing import Final
 from vinr.bitstream import Clip, Container, EditRecord, Quality, SectionKind
 from vinr.compress import ComponentSize, network_sizes
 from vinr.decode import VideoDecoder
-from vinr.errors import visible
 from vinr.evaluate.plots import ByteBar, plot_bytes
 from vinr.files import check_target
 from vinr.units import format_count
@@ -151,7 +150,7 @@ def describe_file(
         info = FileInfo(
             num_bytes=decoder.num_bytes,
             format_version=decoder.format_version,
-            created_by=visible(decoder.header.created_by),
+            created_by=decoder.header.created_by,
             clips=tuple(_describe_clip(clip) for clip in decoder.header.clips),
             networks=tuple(networks),
             bytes_by_component={name: size for name, size in sizes.items() if size},
