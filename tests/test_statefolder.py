@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,6 +71,34 @@ def test_nothing_is_left_of_an_encode_that_ends_well(make: Make, output: Path) -
         output.write_bytes(b"whole")
         state.finish()
     assert names(output.parent) == ["o.vinr"]
+
+
+def test_the_output_does_not_depend_on_the_folder(make: Make, output: Path, notes: list[str]) -> None:
+    """Someone removes it while the fit is at work, or puts a file in its place."""
+    with make() as state:
+        state.prepare()
+        shutil.rmtree(state.folder)
+        state.expect(b"whole")
+        state.folder.write_text("mine")
+        state.expect(b"whole")
+        state.finish()
+    assert names(output.parent) == ["o.vinr.partial"]
+    assert notes == []
+
+
+def test_folder_that_cannot_be_removed_is_said(
+    make: Make, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make() as state:
+        folder = state.prepare()
+
+        def refuse(path: Path) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        state.finish()
+        monkeypatch.undo()
+    assert notes == [f"{folder}: cannot be removed (Permission denied); remove it"]
 
 
 def test_nothing_is_left_when_inputs_turn_out_bad(make: Make, output: Path) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
 from vinr.config import FitSettings, Preset, load_preset
-from vinr.errors import InputError, OutputError, UsageError
-from vinr.fit import Collapsed, Event, NotKept, Resumed, fit
+from vinr.errors import FitError, InputError, OutputError, UsageError
+from vinr.fit import Collapsed, Event, NotKept, Resumed, RoundDone, fit
 from vinr.fit import keeper as keeper_module
 from vinr.fit import run as run_module
 from vinr.fit.checkpoint import FitValues, all_finite, read_fit_state
@@ -154,6 +154,34 @@ def test_nothing_is_kept_of_nothing(clip: MemoryClip, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fit(clip, preset_of(), During(1, stop), checkpoint=path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mine"), SystemExit(0), MemoryError(), OSError("pipe")])
+def test_what_else_ends_a_fit_loses_nothing(clip: MemoryClip, tmp_path: Path, error: BaseException) -> None:
+    """An error of the caller's on_event, or what its own handler of signals raises."""
+    preset, path = preset_of(), tmp_path / "s"
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, RoundDone) and event.epochs_done == 3:
+            raise error
+
+    with pytest.raises(type(error)):
+        fit(clip, preset, checkpoint=path, on_event=on_event)
+    assert read_fit_state(path).epochs_done == 3
+    whole, resumed = fit(clip, preset), fit(clip, preset, checkpoint=path, resume=True)
+    for name, value in weights_of(resumed).items():
+        assert torch.equal(value, weights_of(whole)[name]), name
+
+
+def test_a_fit_that_failed_by_itself_is_not_kept(clip: MemoryClip, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+
+    def fail() -> None:
+        raise FitError("collapsed")
+
+    with pytest.raises(FitError):
+        fit(clip, preset_of(), During(8, fail), checkpoint=path)
     assert not path.exists()
 
 
