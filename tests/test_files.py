@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import vinr
 from vinr import files, temporaries
 from vinr.errors import OutputError
-from vinr.files import atomic_files, atomic_folder, atomic_path
+from vinr.files import atomic_files, atomic_folder, atomic_path, followed
 
 
 def write_and_raise(target: Path, error: BaseException) -> None:
@@ -19,6 +20,19 @@ def write_and_raise(target: Path, error: BaseException) -> None:
     with atomic_path(target, force=True) as temporary:
         temporary.write_bytes(b"half")
         raise error
+
+
+def test_links_in_a_circle_are_refused_in_a_line(tmp_path: Path) -> None:
+    """As outputs and as inputs."""
+    first, second = tmp_path / "a.vinr", tmp_path / "b.vinr"
+    first.symlink_to(second)
+    second.symlink_to(first)
+    with pytest.raises(OutputError, match="is a symbolic link to"), atomic_path(followed(first)):
+        pass
+    with pytest.raises(OutputError, match="is a symbolic link to"):
+        vinr.encode(tmp_path / "c.mp4", first)
+    with pytest.raises(vinr.InputError, match=r"a\.vinr"):
+        vinr.encode(first, tmp_path / "o.vinr")
 
 
 def test_file_appears_at_the_end(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -370,3 +371,26 @@ def test_encode_takes_the_lock_and_leaves_only_its_output(
     assert names(output.parent) == ["o.vinr", "o.vinr.partial-1"]
     with pytest.raises(OutputError, match="it is finished"):
         vinr.encode(tiny_video, output, preset=TINY, epochs=1, device="cpu", resume=True)
+
+
+def test_what_was_fitted_is_kept_where_the_output_cannot_be_written(output: Path, tiny_video: Path) -> None:
+    """Someone else writes a file of that name meanwhile; advice to start anew alone would cost the fit."""
+
+    def on_event(event: object) -> None:
+        output.write_bytes(b"theirs")
+
+    settings: dict[str, Any] = {"preset": TINY, "epochs": 1, "device": "cpu"}
+    with pytest.raises(OutputError, match=r"exists already; .*; what was fitted is kept, .*--resume"):
+        vinr.encode(tiny_video, output, on_event=on_event, **settings)
+    assert output.read_bytes() == b"theirs"
+    events: list[object] = []
+    vinr.encode(tiny_video, output, resume=True, force=True, on_event=events.append, **settings)
+    assert [type(event).__name__ for event in events] == ["Noted"]  # nothing is fitted
+    assert names(output.parent) == ["o.vinr"]
+
+
+@pytest.mark.parametrize("segment", [0, -1, float("nan"), float("inf"), "x"])
+def test_segments_of_no_length_are_refused(output: Path, tiny_video: Path, segment: float | str) -> None:
+    with pytest.raises(vinr.UsageError, match="give a positive one such as 90s"):
+        vinr.encode(tiny_video, output, preset=TINY, epochs=1, device="cpu", segment=segment)
+    assert names(output.parent) == []

@@ -148,7 +148,7 @@ def check_target(target: Path, *, force: bool) -> None:
 def followed(target: Path) -> Path:
     """Return the place that is written for ``target``: where a link leads, with a name of its own."""
     if target.is_symlink() or target.name in ("", ".."):
-        return target.resolve()
+        return Path(os.path.realpath(target))  # of links in a circle, the first one
     return target
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -65,7 +65,7 @@ class EncodeJob:
         resize: tuple[int, int] | None = None,
     ) -> EncodeJob:
         """Return the job of an encode with these arguments."""
-        names = tuple(Path(fspath(path)).resolve().name for path in inputs)
+        names = tuple(os.path.basename(os.path.realpath(path)) for path in inputs)
         return cls(names, frames or (None, None), crop, resize)
 
     def document(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import math
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clips import MemoryClip, moving_shapes
+import vinr
+from clips import MemoryClip, moving_shapes, write_clip
 from vinr.config import FitSettings, Preset, load_preset
 from vinr.errors import FitError, InputError, OutputError, UsageError
 from vinr.fit import Collapsed, Event, NotKept, Resumed, RoundDone, fit
@@ -172,6 +174,24 @@ def test_what_else_ends_a_fit_loses_nothing(clip: MemoryClip, tmp_path: Path, er
     whole, resumed = fit(clip, preset), fit(clip, preset, checkpoint=path, resume=True)
     for name, value in weights_of(resumed).items():
         assert torch.equal(value, weights_of(whole)[name]), name
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_callers_may_have_turned_gradients_off(
+    clip: MemoryClip, tmp_path: Path, off: Callable[[], AbstractContextManager[None]]
+) -> None:
+    source = tmp_path / "a.mkv"
+    write_clip(source, clip)
+    for force in (False, True):
+        with off() if force else nullcontext():
+            vinr.encode(source, tmp_path / "o.vinr", preset="hnerv-tiny", epochs=1, device="cpu", force=force)
+            content = (tmp_path / "o.vinr").read_bytes()
+            result = fit(clip, preset_of())
+        if not force:
+            expected, weights = content, weights_of(result)
+    assert content == expected
+    for name, value in weights_of(result).items():
+        assert torch.equal(value, weights[name]), name
 
 
 def test_a_fit_that_failed_by_itself_is_not_kept(clip: MemoryClip, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from vinr.config import Preset
-from vinr.device import exact_float32, memory_kept
+from vinr.device import exact_float32, gradients_on, memory_kept
 from vinr.errors import FitError, InputError
 from vinr.fit.checkpoint import FitState, read_fit_state
 from vinr.fit.events import Event, Resumed, ignore
@@ -35,6 +35,7 @@ from vinr.video.spec import FrameSource
 __all__ = ["FitResult", "fit"]
 
 
+@gradients_on()
 def fit(
     source: FrameSource,
     preset: Preset,
