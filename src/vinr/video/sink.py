@@ -144,7 +144,8 @@ def open_sink(
             sink = _Y4mSink(spec, timeline, file, output)
         elif _is_pattern(output):
             pattern = _checked_pattern(output)
-            folder = stack.enter_context(atomic_files(pattern, timeline.num_frames, force=force))
+            numbers = range(timeline.num_frames) if timeline.numbers is None else timeline.numbers
+            folder = stack.enter_context(atomic_files(pattern, numbers, force=force))
             sink = _PngSink(spec, timeline, folder, pattern.name)
         elif _is_folder(output):
             folder = stack.enter_context(atomic_folder(output, replaceable=PNG_GLOB, force=force))
