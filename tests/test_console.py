@@ -161,3 +161,18 @@ def test_messages_that_nobody_can_read_end_nothing() -> None:
         [sys.executable, "-c", f"import sys; sys.stderr = None\n{code}"], stdout=subprocess.PIPE, check=True
     )
     assert without.stdout == b"done\n"
+
+
+@pytest.mark.parametrize("arguments", [["info", "{file}", "--json"], ["decode", "{file}", "-"]])
+def test_results_that_have_nowhere_to_go(
+    tiny_file: Path,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Standard output is closed: Python has none then."""
+    monkeypatch.setattr(sys, "argv", ["vinr", *(text.format(file=tiny_file) for text in arguments)])
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.startswith("vinr: standard output is closed; ")

@@ -137,6 +137,8 @@ def open_sink(
         If the output exists, its folder is missing, or the system refuses to write.
     """
     with ExitStack() as stack:
+        if output == STDOUT and sys.stdout is None:
+            raise OutputError("standard output is closed; name a file")
         if output == STDOUT:
             sink: Sink = _Y4mSink(spec, timeline, sys.stdout.buffer, "standard output")
         elif _is_stream(output):
