@@ -141,3 +141,38 @@ def test_streams_that_lack_characters() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert shown.stdout.splitlines() == [rb"36\xd750 \u202e"]
     assert shown.stderr.splitlines() == [rb"\xe9", rb"vinr: \u4e2d"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_messages_that_nobody_can_read_end_nothing() -> None:
+    """A log on a full disk, a closed pipe, no standard error at all: the work is done, its result is told."""
+    code = "from vinr import _console as c\nfor _ in range(3): c.note('a'); c.complain('b')\nc.say('done')"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "wb") as full, open(writer, "wb") as broken:
+        for stream in (full, broken):
+            shown = subprocess.run(
+                [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stream, check=False
+            )
+            assert shown.stdout == b"done\n"
+            if stream is broken:
+                assert shown.returncode == 0
+    without = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.stderr = None\n{code}"], stdout=subprocess.PIPE, check=True
+    )
+    assert without.stdout == b"done\n"
+
+
+@pytest.mark.parametrize("arguments", [["info", "{file}", "--json"], ["decode", "{file}", "-"]])
+def test_results_that_have_nowhere_to_go(
+    tiny_file: Path,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Standard output is closed: Python has none then."""
+    monkeypatch.setattr(sys, "argv", ["vinr", *(text.format(file=tiny_file) for text in arguments)])
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.startswith("vinr: standard output is closed; ")

@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 import vinr
 from vinr.config import list_presets
-from vinr.decode import to_uint8
+from vinr.decode import VideoDecoder, split_clip, to_uint8
 from vinr.decode_settings import DecodeSettings
 from vinr.models import list_models
 
@@ -143,6 +143,12 @@ def test_a_decoder_is_pickled_as_what_it_opened(tiny_file: Path) -> None:
         ):
             assert torch.equal(other[5], video[5])
             assert other.clip == video.clip
+    options = {"max_memory": "5GB", "constant_rate": True}
+    with VideoDecoder(tiny_file, device="cpu", **options) as video:  # type: ignore[arg-type]
+        # A worker that got other limits or times than its parent would refuse, or show other frames.
+        rebuild, _ = video.__reduce__()
+        assert rebuild.keywords.items() >= {"max_memory": 5_000_000_000, "constant_rate": True}.items()
+        pickle.loads(pickle.dumps(video)).close()
     advice = "open the file by its path or its bytes"
     with (
         tiny_file.open("rb") as opened,
@@ -150,6 +156,19 @@ def test_a_decoder_is_pickled_as_what_it_opened(tiny_file: Path) -> None:
         pytest.raises(TypeError, match=advice),
     ):
         pickle.dumps(video)
+
+
+def test_any_name_behind_a_file_is_a_clip(tmp_path: Path) -> None:
+    folder = tmp_path / "old.vinr#1"
+    folder.mkdir()
+    for path in (tmp_path / "set.vinr", folder / "set.vinr", tmp_path / "alone.vinr#2"):
+        path.touch()
+    for name in ("b", "take#2", "#", "", "c.vinr#d"):
+        assert split_clip(f"{tmp_path}/set.vinr#{name}") == (f"{tmp_path}/set.vinr", name)
+        assert split_clip(f"{folder}/set.vinr#{name}") == (f"{folder}/set.vinr", name)
+    for alone in (f"{folder}/set.vinr", f"{tmp_path}/alone.vinr#2", f"{tmp_path}/set.mp4#b", "nothing.vinr"):
+        assert split_clip(alone) == (alone, None)
+    assert split_clip("nothing.vinr#a#b") == ("nothing.vinr", "a#b")
 
 
 def test_one_frame_reads_only_its_latents(tmp_path: Path, tiny_video: Path) -> None:

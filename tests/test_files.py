@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import vinr
 from vinr import files, temporaries
 from vinr.errors import OutputError
-from vinr.files import atomic_files, atomic_folder, atomic_path
+from vinr.files import atomic_files, atomic_folder, atomic_path, followed
 
 
 def write_and_raise(target: Path, error: BaseException) -> None:
@@ -19,6 +20,19 @@ def write_and_raise(target: Path, error: BaseException) -> None:
     with atomic_path(target, force=True) as temporary:
         temporary.write_bytes(b"half")
         raise error
+
+
+def test_links_in_a_circle_are_refused_in_a_line(tmp_path: Path) -> None:
+    """As outputs and as inputs."""
+    first, second = tmp_path / "a.vinr", tmp_path / "b.vinr"
+    first.symlink_to(second)
+    second.symlink_to(first)
+    with pytest.raises(OutputError, match="is a symbolic link to"), atomic_path(followed(first)):
+        pass
+    with pytest.raises(OutputError, match="is a symbolic link to"):
+        vinr.encode(tmp_path / "c.mp4", first)
+    with pytest.raises(vinr.InputError, match=r"a\.vinr"):
+        vinr.encode(first, tmp_path / "o.vinr")
 
 
 def test_file_appears_at_the_end(tmp_path: Path) -> None:
@@ -302,9 +316,10 @@ def test_mount_point_is_refused_before_the_work(tmp_path: Path, monkeypatch: pyt
 # -- sets of files -------------------------------------------------------------------------------------------
 
 
-def write_set(pattern: Path, count: int, content: bytes, *, force: bool = False) -> None:
-    with atomic_files(pattern, count, force=force) as folder:
-        for number in range(count):
+def write_set(pattern: Path, which: int | tuple[int, ...], content: bytes, *, force: bool = False) -> None:
+    numbers = range(which) if isinstance(which, int) else which
+    with atomic_files(pattern, numbers, force=force) as folder:
+        for number in numbers:
             (folder / (pattern.name % number)).write_bytes(content)
 
 
@@ -326,9 +341,21 @@ def test_shorter_set_does_not_mix_with_a_longer_one(tmp_path: Path) -> None:
     pattern = tmp_path / "f_%02d.png"
     write_set(pattern, 4, b"old")
     (tmp_path / "f_1.png").write_bytes(b"of another pattern")
-    with pytest.raises(OutputError, match=r"f_02\.png: 2 files of a longer set"):
+    with pytest.raises(OutputError, match=r"f_02\.png: 2 files of another set"):
         write_set(pattern, 2, b"new", force=True)
     assert set(contents(tmp_path).values()) == {b"old", b"of another pattern"}
+
+
+def test_set_with_gaps_replaces_itself_and_mixes_with_no_other(tmp_path: Path) -> None:
+    """Frames of a damaged file keep their numbers: 4 files, of which none is number 2, and one number 4."""
+    pattern = tmp_path / "f_%d.png"
+    for content in (b"old", b"new"):
+        write_set(pattern, (0, 1, 3, 4), content, force=True)
+        assert contents(tmp_path) == dict.fromkeys(("f_0.png", "f_1.png", "f_3.png", "f_4.png"), content)
+    (tmp_path / "f_2.png").write_bytes(b"of another set")
+    with pytest.raises(OutputError, match=r"f_2\.png: 1 files of another set"):
+        write_set(pattern, (0, 1, 3, 4), b"newer", force=True)
+    assert b"newer" not in contents(tmp_path).values()
 
 
 def test_set_that_was_killed_among_its_renames_is_finished_first(tmp_path: Path) -> None:

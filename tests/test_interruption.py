@@ -121,6 +121,18 @@ def test_nothing_is_done_outside_the_main_thread() -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_before_any_command_runs_is_no_traceback(name: str) -> None:
+    code = (
+        "import signal, sys, vinr.__main__ as cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"cli.app = lambda: signal.raise_signal(signal.{name})\n"
+        "cli.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (128 + signal.Signals[name], "")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_any_command_ends_with_the_status_of_its_signal(name: str) -> None:
     code = (
         "import signal, sys, vinr.__main__ as cli, vinr.playback as playback\n"

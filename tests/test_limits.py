@@ -46,6 +46,15 @@ def test_feature_maps(files: dict[str, str], name: str) -> None:
         verify_file(files[name], device="cpu")
 
 
+def test_a_limit_of_the_caller_s_own_is_named(tiny_file: Path) -> None:
+    words = r"needs about [\d.]+ MB for a frame of .*; with this --max-memory it may ask for 0\.001 MB"
+    with (
+        vinr.open(tiny_file, device="cpu", max_memory="1kB") as video,
+        pytest.raises(LimitError, match=words),
+    ):
+        video[0]
+
+
 def test_more_is_allowed_on_demand(tmp_path: Path) -> None:
     content = single("nerv", TINY, clip("a", 1, 16, 16))
     with vinr.open(content, device="cpu", max_memory="1kB") as video, pytest.raises(LimitError):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,34 @@ def test_nothing_is_left_of_an_encode_that_ends_well(make: Make, output: Path) -
         output.write_bytes(b"whole")
         state.finish()
     assert names(output.parent) == ["o.vinr"]
+
+
+def test_the_output_does_not_depend_on_the_folder(make: Make, output: Path, notes: list[str]) -> None:
+    """Someone removes it while the fit is at work, or puts a file in its place."""
+    with make() as state:
+        state.prepare()
+        shutil.rmtree(state.folder)
+        state.expect(b"whole")
+        state.folder.write_text("mine")
+        state.expect(b"whole")
+        state.finish()
+    assert names(output.parent) == ["o.vinr.partial"]
+    assert notes == []
+
+
+def test_folder_that_cannot_be_removed_is_said(
+    make: Make, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make() as state:
+        folder = state.prepare()
+
+        def refuse(path: Path) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        state.finish()
+        monkeypatch.undo()
+    assert notes == [f"{folder}: cannot be removed (Permission denied); remove it"]
 
 
 def test_nothing_is_left_when_inputs_turn_out_bad(make: Make, output: Path) -> None:
@@ -341,3 +371,26 @@ def test_encode_takes_the_lock_and_leaves_only_its_output(
     assert names(output.parent) == ["o.vinr", "o.vinr.partial-1"]
     with pytest.raises(OutputError, match="it is finished"):
         vinr.encode(tiny_video, output, preset=TINY, epochs=1, device="cpu", resume=True)
+
+
+def test_what_was_fitted_is_kept_where_the_output_cannot_be_written(output: Path, tiny_video: Path) -> None:
+    """Someone else writes a file of that name meanwhile; advice to start anew alone would cost the fit."""
+
+    def on_event(event: object) -> None:
+        output.write_bytes(b"theirs")
+
+    settings: dict[str, Any] = {"preset": TINY, "epochs": 1, "device": "cpu"}
+    with pytest.raises(OutputError, match=r"exists already; .*; what was fitted is kept, .*--resume"):
+        vinr.encode(tiny_video, output, on_event=on_event, **settings)
+    assert output.read_bytes() == b"theirs"
+    events: list[object] = []
+    vinr.encode(tiny_video, output, resume=True, force=True, on_event=events.append, **settings)
+    assert [type(event).__name__ for event in events] == ["Noted"]  # nothing is fitted
+    assert names(output.parent) == ["o.vinr"]
+
+
+@pytest.mark.parametrize("segment", [0, -1, float("nan"), float("inf"), "x"])
+def test_segments_of_no_length_are_refused(output: Path, tiny_video: Path, segment: float | str) -> None:
+    with pytest.raises(vinr.UsageError, match="give a positive one such as 90s"):
+        vinr.encode(tiny_video, output, preset=TINY, epochs=1, device="cpu", segment=segment)
+    assert names(output.parent) == []

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 from rich.table import Table
 
 from vinr._screen import SafeColumn, SafeConsole, write_any_character
+from vinr.errors import OutputError
 from vinr.interruption import announced, exit_status, held_back
 from vinr.units import format_bytes, format_count
 
@@ -75,6 +76,8 @@ def note(text: str) -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout and nothing else."""
+    if sys.stdout is None:  # Python has none where the descriptor is closed
+        raise OutputError("standard output is closed; give --json somewhere to write to")
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 

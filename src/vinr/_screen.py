@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO, Any, Final, cast
 
 from rich.console import Console
 from rich.progress import Task, TextColumn
@@ -14,16 +18,61 @@ from vinr.errors import visible
 
 __all__ = ["SafeColumn", "SafeConsole", "write_any_character"]
 
+# The other end of a pipe, or the terminal, is gone for good.
+NOBODY_READS: Final = (errno.EPIPE, errno.EIO)
+
 
 class SafeConsole(Console):
-    """Shows strings as they are, but :func:`visible`: without markup, emoji names or colours of numbers."""
+    """Shows strings as they are, but :func:`visible`: without markup, emoji names or colours of numbers.
+
+    On standard error, what cannot be written is lost: a terminal that was closed, or a log on a full disk, is
+    no reason to end the work that it is told of.
+    """
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
+    @property
+    def file(self) -> IO[str]:
+        """What is written to, at the moment."""
+        stream = super().file
+        return cast("IO[str]", _Lossy(stream)) if self.stderr else stream
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Return what is shown for ``text``: all that is printed and every cell of a table comes here."""
         return super().render_str(visible(text), **options)
+
+
+class _Lossy:
+    """A stream that loses what cannot be written."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write ``text``, if that can be done."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is held back, if that can be done."""
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except OSError as error:
+            if error.errno in NOBODY_READS:
+                # Python writes what is held back once more when it ends, and makes an error of that.
+                with suppress(OSError), open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class SafeColumn(TextColumn):

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from fractions import Fraction
 from functools import partial
 from operator import index as whole_number
 from os import PathLike, fspath
-from os.path import abspath
+from os.path import abspath, isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, SupportsIndex, overload
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from vinr.decode_settings import DecodeSettings
     from vinr.engine import Engine
 
-__all__ = ["FrameDataset", "Span", "VideoDecoder", "open", "to_uint8"]
+__all__ = ["FrameDataset", "Span", "VideoDecoder", "open", "split_clip", "to_uint8"]
 
 FileLike = str | PathLike[str] | bytes | BinaryIO
 
@@ -101,7 +102,13 @@ class VideoDecoder:
     ) -> None:
         self._max_memory, self._constant_rate = parse_memory(max_memory), constant_rate
         file, clip = _split_clip(file, clip)
-        self._arguments: dict[str, Any] = {"clip": clip, "device": device, "settings": settings}
+        self._arguments: dict[str, Any] = {
+            "clip": clip,
+            "device": device,
+            "settings": settings,
+            "max_memory": self._max_memory,
+            "constant_rate": constant_rate,
+        }
         self._file = _lasting(file)
         self._device, self._settings = resolve_device(device), settings
         self._engines: LruCache[None, Engine] = LruCache(1)
@@ -401,10 +408,16 @@ def _split_clip(file: FileLike, clip: str | None) -> tuple[FileLike, str | None]
     if isinstance(file, (bytes, bytearray)) or not isinstance(file, (str, PathLike)):
         return file, clip
     text = fspath(file)
-    path, mark, name = text.rpartition("#")
-    if clip is None and mark and path.endswith(".vinr"):
-        return path, name
-    return text, clip
+    return split_clip(text) if clip is None and isinstance(text, str) else (text, clip)
+
+
+def split_clip(text: str) -> tuple[str, str | None]:
+    """Return path and clip of ``FILE.vinr#name``; a name may hold ``#``, and so may the folders of a file."""
+    marks = [match.end() - 1 for match in re.finditer(r"\.vinr#", text)]
+    mark = next((place for place in marks if isfile(text[:place])), marks[0] if marks else None)
+    if mark is None or (isfile(text) and not isfile(text[:mark])):
+        return text, None
+    return text[:mark], text[mark + 1 :]
 
 
 def _lasting(file: FileLike) -> str | bytes | None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from vinr.bitstream import Clip, Container, EditRecord, Quality, SectionKind
 from vinr.compress import ComponentSize, network_sizes
-from vinr.decode import VideoDecoder
+from vinr.decode import VideoDecoder, split_clip
 from vinr.evaluate.plots import ByteBar, plot_bytes
 from vinr.files import check_target
 from vinr.units import format_count
@@ -179,8 +179,7 @@ def _affordable(decoder: VideoDecoder, is_trusted: bool) -> Iterator[int]:
 
 def open_first_clip(file: str, *, device: str = "auto", max_memory: int | str | None = None) -> VideoDecoder:
     """Open a file whose clips are all of interest; a ``#name`` behind its path means nothing."""
-    path, mark, _ = file.rpartition("#")
-    path = path if mark and path.endswith(".vinr") else file
+    path, _ = split_clip(file)
     with Container.open(path) as container:
         name = container.header.clips[0].name
     return VideoDecoder(path, clip=name, device=device, max_memory=max_memory, constant_rate=True)

@@ -29,6 +29,7 @@ from vinr.sharing import Shared, SharedLock
 __all__ = [
     "arrange_layers",
     "exact_float32",
+    "gradients_on",
     "is_transformed",
     "memory_kept",
     "resolve_device",
@@ -72,6 +73,13 @@ def resolve_device(name: str) -> torch.device:
         if int(number or 0) >= count:
             raise UsageError(f"device {name!r} is not there: this machine has {count} CUDA devices; give cpu")
     return torch.device(name)
+
+
+@contextmanager
+def gradients_on() -> Iterator[None]:
+    """Compute gradients in the body, also where the caller has turned them off; as a decorator too."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def is_transformed(feature_NCHW: Tensor) -> bool:

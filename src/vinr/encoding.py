@@ -21,7 +21,7 @@ import torch
 from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
-from vinr.device import resolve_device
+from vinr.device import gradients_on, resolve_device
 from vinr.errors import OutputError, UsageError
 from vinr.evaluate.metrics import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
@@ -75,6 +75,7 @@ class EncodeReport:
     precision: PrecisionName = "fp32"
 
 
+@gradients_on()
 def encode(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
     output: str | PathLike[str],
@@ -90,7 +91,7 @@ def encode(
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
-    segment: float | None = None,
+    segment: float | str | None = None,
     device: str = "auto",
     resume: bool = False,
     seed: int | None = None,
@@ -119,7 +120,8 @@ def encode(
     frames, crop, resize
         Half-open frame range, centred crop, and resize of every input, as (rows, columns).
     segment
-        Length in seconds of segments with a network each; by default one, unless the frames fill 2 GiB.
+        Length of segments with a network each, in seconds (or ``"10s"``); by default one segment, unless the
+        frames fill 2 GiB.
     resume
         Go on with an interrupted encode of the same output, inputs and settings, in its arithmetic.
     overrides
@@ -166,7 +168,7 @@ def encode(
             num_parameters=None if params is None else parse_count(params),
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
-            segment_seconds=segment,
+            segment_seconds=None if segment is None else parse_seconds(segment),
             target=_target(specs, size, bpp, psnr, others),
             seed=seed,
             overrides=overrides,
@@ -178,7 +180,14 @@ def encode(
         segments = work.run(readers)
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         state.expect(file.to_bytes())
-        num_bytes = file.write(path, force=force)
+        try:
+            num_bytes = file.write(path, force=force)
+        except OutputError as error:
+            if not find_kept(folder):
+                raise
+            raise OutputError(
+                f"{error}; what was fitted is kept, with --resume it is not fitted again"
+            ) from None
         state.finish()
         if refused := refused_by_default(path):
             on_event(Noted(f"others must allow this file: {refused}"))

@@ -12,7 +12,7 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
@@ -95,8 +95,8 @@ def atomic_folder(target: str | Path, *, replaceable: str, force: bool = False) 
 
 
 @contextmanager
-def atomic_files(pattern: Path, count: int, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary folder for the files ``pattern.name % 0`` … ``count`` − 1, which the body writes.
+def atomic_files(pattern: Path, numbers: Collection[int], *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder for the files ``pattern.name % number``, which the body writes.
 
     When the body ends well, all of them are flushed to disk and then renamed, one after another, to names
     beside ``pattern``. No system renames a set at once: a process killed among the renames leaves the rest,
@@ -106,18 +106,18 @@ def atomic_files(pattern: Path, count: int, *, force: bool = False) -> Iterator[
     Raises
     ------
     OutputError
-        As :func:`atomic_path`; also if files of a longer set would stay behind the new ones, even with
-        ``force``.
+        As :func:`atomic_path`; also if files of another set would stay behind or among the new ones, even
+        with ``force``.
     """
     check_parent(pattern)
     with said_of(pattern):
         _finish_sets(pattern)
-        _check_files(pattern, count, force=force)
+        _check_files(pattern, numbers, force=force)
         with temporary_beside(pattern) as names:
             names.part.mkdir()
             yield names.part
             _flush_all(names.part)
-            _check_files(pattern, count, force=force)
+            _check_files(pattern, numbers, force=force)
             ready = names.path("replacing" if force else "ready")
             names.part.rename(ready)
             flush(ready.parent)
@@ -148,7 +148,7 @@ def check_target(target: Path, *, force: bool) -> None:
 def followed(target: Path) -> Path:
     """Return the place that is written for ``target``: where a link leads, with a name of its own."""
     if target.is_symlink() or target.name in ("", ".."):
-        return target.resolve()
+        return Path(os.path.realpath(target))  # of links in a circle, the first one
     return target
 
 
@@ -248,19 +248,20 @@ def _bring_back(place: Path) -> None:
 # -- sets of files -------------------------------------------------------------------------------------------
 
 
-def _check_files(pattern: Path, count: int, *, force: bool) -> None:
-    numbers = sorted(_numbers(pattern))
-    if numbers and not force:
-        name = pattern.with_name(pattern.name % numbers[0])
+def _check_files(pattern: Path, numbers: Collection[int], *, force: bool) -> None:
+    found = sorted(_numbers(pattern))
+    if found and not force:
+        name = pattern.with_name(pattern.name % found[0])
         raise OutputError(f"{name}: exists already; choose another name or overwrite it with --force")
-    longer = [number for number in numbers if number >= count]
-    if longer:
-        first = pattern.with_name(pattern.name % longer[0])
+    wanted = numbers if isinstance(numbers, range) else frozenset(numbers)
+    others = [number for number in found if number not in wanted]
+    if others:
+        first = pattern.with_name(pattern.name % others[0])
         raise OutputError(
-            f"{first}: {len(longer)} files of a longer set would stay behind the {count} new ones; "
+            f"{first}: {len(others)} files of another set would stay beside the {len(numbers)} new ones; "
             "remove them or choose another name"
         )
-    for number in numbers:
+    for number in found:
         path = pattern.with_name(pattern.name % number)
         if path.is_symlink() or not path.is_file():
             raise OutputError(f"{path}: exists and is no regular file; choose another name")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vinr.config import Preset
-from vinr.device import resolve_device
+from vinr.device import gradients_on, resolve_device
 from vinr.errors import InputError
 from vinr.fit import Event, FitResult, Inpaint, Noted, fit, ignore
 from vinr.fit.budget import RESERVE_EPOCHS
@@ -60,6 +60,7 @@ class InpaintReport:
     seconds: float
 
 
+@gradients_on()
 def inpaint(
     source: str | PathLike[str],
     output: str | PathLike[str],

@@ -195,16 +195,18 @@ class NetworkLoader:
         cost = self._costs[key]
         limit, work_limit = MEMORY + MEMORY_A_BYTE * num_bytes, WORK + WORK_A_BYTE * num_bytes
         share = max(cost.num_bytes / limit, cost.operations / work_limit)
-        if share <= (1 if self._max_memory is None else self._max_memory / limit):
+        permitted = 1.0 if self._max_memory is None else self._max_memory / limit
+        if share <= permitted:
             return cost
         clip = self._container.header.clips[entry.spans[0].clip]
-        what, allowed = f"{cost.num_bytes / 1e9:.1f} GB", f"{limit / 1e9:.1f} GB"
+        what, allowed = _memory_text(cost.num_bytes), _memory_text(permitted * limit)
         if cost.operations / work_limit > cost.num_bytes / limit:
-            what = f"{cost.operations / 1e9:,.0f} billion operations"
-            allowed = f"{work_limit / 1e9:,.0f} billion"
+            what = f"{cost.operations / 1e9:,.3g} billion operations"
+            allowed = f"{permitted * work_limit / 1e9:,.3g} billion"
+        who = f"files of {num_bytes:,} bytes" if self._max_memory is None else "with this --max-memory it"
         raise LimitError(
-            f"network {network} needs about {what} for a frame of {clip.height}×{clip.width}; files of "
-            f"{num_bytes:,} bytes may ask for {allowed}; allow more with --max-memory "
+            f"network {network} needs about {what} for a frame of {clip.height}×{clip.width}; {who} "
+            f"may ask for {allowed}; allow more with --max-memory "
             f"{ceil(share * limit / 1e9)}GB if you trust the file"
         )
 
@@ -337,6 +339,10 @@ def memory_told(what: str) -> Iterator[None]:
         raise OutOfMemoryError(
             f"not enough memory for {what}: {reason}; end other programs, or try a machine with more"
         ) from None
+
+
+def _memory_text(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.3g} MB"
 
 
 def _network_spec(header: Header, network: int) -> VideoSpec:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from vinr.bitstream import Clip, Container, Header, SectionKind
-from vinr.decode import VideoDecoder
+from vinr.decode import VideoDecoder, split_clip
 from vinr.decode_settings import load_decode_settings
 from vinr.device import resolve_device
 from vinr.errors import BitstreamError, UsageError
@@ -181,7 +181,7 @@ class _Times(Sequence[Fraction]):
 
 def _inspected(file: str, device: str, max_memory: int | str | None) -> ClipReport:
     """Return what is whole of the clip that ``file`` names."""
-    path, name = _path_and_clip(file)
+    path, name = split_clip(file)
     with Container.open(path) as container:
         clips = container.header.clips
         if name is None and len(clips) > 1:
@@ -191,11 +191,6 @@ def _inspected(file: str, device: str, max_memory: int | str | None) -> ClipRepo
             container, path, resolve_device(device), clip=name, max_memory=parse_memory(max_memory)
         )
     return report.clips[0]
-
-
-def _path_and_clip(file: str) -> tuple[str, str | None]:
-    path, mark, name = file.rpartition("#")
-    return (path, name) if mark and path.endswith(".vinr") else (file, None)
 
 
 def _checked_clip(header: Header, name: str | None) -> str | None:
@@ -218,7 +213,7 @@ def verify_file(file: str, *, device: str = "auto", max_memory: int | str | None
     InputError, UsageError
         If the file is not there, or has no such clip.
     """
-    path, name = _path_and_clip(file)
+    path, name = split_clip(file)
     with Container.open(path) as container:
         name = _checked_clip(container.header, name)
         return inspect_file(

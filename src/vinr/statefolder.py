@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -65,7 +65,7 @@ class EncodeJob:
         resize: tuple[int, int] | None = None,
     ) -> EncodeJob:
         """Return the job of an encode with these arguments."""
-        names = tuple(Path(fspath(path)).resolve().name for path in inputs)
+        names = tuple(os.path.basename(os.path.realpath(path)) for path in inputs)
         return cls(names, frames or (None, None), crop, resize)
 
     def document(self) -> dict[str, Any]:
@@ -168,15 +168,20 @@ class StateFolder:
 
     def expect(self, content: bytes) -> None:
         """Note what the output will hold, so that a later ``--resume`` can tell that it is finished."""
-        self._write_job({"output": _fingerprint(content)})
+        # Without the note, --resume does the coding once more. The output itself may still find its place.
+        with suppress(OutputError):
+            self._write_job({"output": _fingerprint(content)})
 
     def finish(self) -> None:
-        """Remove the folder: the output is whole."""
-        with said_of(self.folder):
+        """Remove the folder: the output is whole, whatever comes of this."""
+        try:
             self._clear()
-            if self.folder.is_dir():
-                first = min(path.name for path in self.folder.iterdir())
-                self._on_note(f"{self.folder}: holds {first}, which vinr did not write; the folder stays")
+            left = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+        except OSError as error:
+            self._on_note(f"{self.folder}: cannot be removed ({error.strerror or error}); remove it")
+            return
+        if left:
+            self._on_note(f"{self.folder}: holds {left[0]}, which vinr did not write; the folder stays")
 
     # -- what is refused -------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import json
 import math
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from clips import MemoryClip, moving_shapes
+import vinr
+from clips import MemoryClip, moving_shapes, write_clip
 from vinr.config import FitSettings, Preset, load_preset
-from vinr.errors import InputError, OutputError, UsageError
-from vinr.fit import Collapsed, Event, NotKept, Resumed, fit
+from vinr.errors import FitError, InputError, OutputError, UsageError
+from vinr.fit import Collapsed, Event, NotKept, Resumed, RoundDone, fit
 from vinr.fit import keeper as keeper_module
 from vinr.fit import run as run_module
 from vinr.fit.checkpoint import FitValues, all_finite, read_fit_state
@@ -154,6 +156,52 @@ def test_nothing_is_kept_of_nothing(clip: MemoryClip, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fit(clip, preset_of(), During(1, stop), checkpoint=path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mine"), SystemExit(0), MemoryError(), OSError("pipe")])
+def test_what_else_ends_a_fit_loses_nothing(clip: MemoryClip, tmp_path: Path, error: BaseException) -> None:
+    """An error of the caller's on_event, or what its own handler of signals raises."""
+    preset, path = preset_of(), tmp_path / "s"
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, RoundDone) and event.epochs_done == 3:
+            raise error
+
+    with pytest.raises(type(error)):
+        fit(clip, preset, checkpoint=path, on_event=on_event)
+    assert read_fit_state(path).epochs_done == 3
+    whole, resumed = fit(clip, preset), fit(clip, preset, checkpoint=path, resume=True)
+    for name, value in weights_of(resumed).items():
+        assert torch.equal(value, weights_of(whole)[name]), name
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_callers_may_have_turned_gradients_off(
+    clip: MemoryClip, tmp_path: Path, off: Callable[[], AbstractContextManager[None]]
+) -> None:
+    source = tmp_path / "a.mkv"
+    write_clip(source, clip)
+    for force in (False, True):
+        with off() if force else nullcontext():
+            vinr.encode(source, tmp_path / "o.vinr", preset="hnerv-tiny", epochs=1, device="cpu", force=force)
+            content = (tmp_path / "o.vinr").read_bytes()
+            result = fit(clip, preset_of())
+        if not force:
+            expected, weights = content, weights_of(result)
+    assert content == expected
+    for name, value in weights_of(result).items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_a_fit_that_failed_by_itself_is_not_kept(clip: MemoryClip, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+
+    def fail() -> None:
+        raise FitError("collapsed")
+
+    with pytest.raises(FitError):
+        fit(clip, preset_of(), During(8, fail), checkpoint=path)
     assert not path.exists()
 
 

@@ -171,6 +171,20 @@ def test_png_pattern_is_exact(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "f_002.png")), rgb_NCHW[2].permute(1, 2, 0))
 
 
+@pytest.mark.parametrize("name", ["50%/a.mkv", "50%/f_%d.png", "a%d.y4m", "100% real.mp4", "50% off/", "50%"])
+def test_a_per_cent_sign_in_another_name_is_no_pattern(tmp_path: Path, name: str) -> None:
+    (tmp_path / "50%").mkdir()
+    rgb_NCHW = pictures(1, 16, 16)
+    with open_sink(str(tmp_path) + "/" + name, *spec_of(rgb_NCHW)) as sink:
+        sink.write(rgb_NCHW)
+    written = {
+        "50%/f_%d.png": "50%/f_0.png",
+        "50% off/": "50% off/frame_00000.png",
+        "50%": "50%/frame_00000.png",
+    }
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / written.get(name, name)]
+
+
 OUTPUTS = ["a.mp4", "a.mkv", "a.y4m", "folder", "f_%02d.png"]
 
 

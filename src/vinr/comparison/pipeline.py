@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def compare(
 
 
 def _page_path(source: str | PathLike[str], page: str | PathLike[str] | None, *, force: bool) -> Path:
-    stem = Path(fspath(source)).resolve().stem
+    stem = Path(os.path.realpath(source)).stem
     path = Path(f"{stem}-compare{PAGE_SUFFIX}") if page is None else Path(fspath(page))
     if path.suffix.lower() != PAGE_SUFFIX:
         raise UsageError(f"page {path}: the name must end in {PAGE_SUFFIX}")

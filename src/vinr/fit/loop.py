@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from vinr.config import Preset
-from vinr.device import exact_float32, memory_kept
-from vinr.errors import InputError
+from vinr.device import exact_float32, gradients_on, memory_kept
+from vinr.errors import FitError, InputError
 from vinr.fit.checkpoint import FitState, read_fit_state
 from vinr.fit.events import Event, Resumed, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
@@ -35,6 +35,7 @@ from vinr.video.spec import FrameSource
 __all__ = ["FitResult", "fit"]
 
 
+@gradients_on()
 def fit(
     source: FrameSource,
     preset: Preset,
@@ -61,8 +62,9 @@ def fit(
     task
         What is seen and scored; :class:`Reconstruct` when left out.
     checkpoint
-        File in which the state is kept every two minutes, on interruption and at the end. Where it cannot be
-        written, ``on_event`` is told and the fit goes on.
+        File in which the state is kept every two minutes, at the end, and where an interruption or an error
+        of something else ends the fit, such as one that ``on_event`` raises. Where it cannot be written,
+        ``on_event`` is told and the fit goes on.
     resume
         Go on from ``checkpoint`` where it exists, in the arithmetic it was begun in.
     seconds
@@ -117,7 +119,7 @@ def _resume(run: Run, keeper: Keeper, state: FitState) -> None:
 
 
 def _fit_out(run: Run, keeper: Keeper | None, on_event: Callable[[Event], None]) -> None:
-    """Do all rounds; keep the state now and then, at the end, and on interruption."""
+    """Do all rounds; keep the state now and then, at the end, and where something else ends them early."""
     try:
         for event in run.rounds():
             on_event(event)
@@ -125,7 +127,10 @@ def _fit_out(run: Run, keeper: Keeper | None, on_event: Callable[[Event], None])
         run.is_finished = True
         if keeper is not None:
             keeper.keep(run.state())
-    except KeyboardInterrupt:
+    except FitError:
+        raise  # the same steps would come to the same end
+    except BaseException:
+        # Ctrl-C, what the caller's on_event or signal handler raises, memory that another program took.
         if keeper is not None:
             keeper.keep(run.state())
         raise

@@ -137,14 +137,17 @@ def open_sink(
         If the output exists, its folder is missing, or the system refuses to write.
     """
     with ExitStack() as stack:
+        if output == STDOUT and sys.stdout is None:
+            raise OutputError("standard output is closed; name a file")
         if output == STDOUT:
             sink: Sink = _Y4mSink(spec, timeline, sys.stdout.buffer, "standard output")
         elif _is_stream(output):
             file = stack.enter_context(_opened_stream(output))
             sink = _Y4mSink(spec, timeline, file, output)
-        elif "%" in output:
+        elif _is_pattern(output):
             pattern = _checked_pattern(output)
-            folder = stack.enter_context(atomic_files(pattern, timeline.num_frames, force=force))
+            numbers = range(timeline.num_frames) if timeline.numbers is None else timeline.numbers
+            folder = stack.enter_context(atomic_files(pattern, numbers, force=force))
             sink = _PngSink(spec, timeline, folder, pattern.name)
         elif _is_folder(output):
             folder = stack.enter_context(atomic_folder(output, replaceable=PNG_GLOB, force=force))
@@ -297,8 +300,16 @@ def _checked_file(output: str) -> Path:
     return target
 
 
+def _is_pattern(output: str) -> bool:
+    """Return whether ``output`` was meant as a pattern; videos and folders may have a per cent sign too."""
+    path = Path(output)
+    if output.endswith("/") or path.is_dir() or path.suffix.lower() in (*FORMATS, Y4M_SUFFIX):
+        return False
+    return "%" in (output if path.suffix.lower() == ".png" else path.name)
+
+
 def _checked_pattern(output: str) -> Path:
     pattern = Path(output)
-    if not PATTERN.fullmatch(pattern.name) or "%" in str(pattern.parent):
+    if not PATTERN.fullmatch(pattern.name):
         raise UsageError(f"{output}: a pattern has one number and ends in .png, as f_%04d.png")
     return pattern

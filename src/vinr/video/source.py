@@ -11,6 +11,7 @@ Axes: N frames, C colour channels (red, green, blue), H rows, W columns.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
@@ -112,7 +113,7 @@ class VideoReader:
         self._input = frame_input
         self._first, self._stop = edit.frame_range(frame_input.num_frames)
         self.edit = replace(edit, first_frame=self._first, stop_frame=self._stop)
-        self.name = clip_name(frame_input.path.resolve().stem)
+        self.name = clip_name(Path(os.path.realpath(frame_input.path)).stem)
         self.original = (frame_input.height, frame_input.width)
         self._notes = frame_input.inspect(self._first, self._stop)
         self.timeline = frame_input.timeline(self._first, self._stop)
