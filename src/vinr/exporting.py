@@ -75,7 +75,7 @@ def _paths(output: str, num_networks: int, *, force: bool) -> Iterator[list[tupl
     path = Path(output)
     if PATTERN.fullmatch(path.name):
         names = [path.name % number for number in range(num_networks)]
-        with atomic_files(path, num_networks, force=force) as folder:
+        with atomic_files(path, range(num_networks), force=force) as folder:
             yield [(path.with_name(name), folder / name) for name in names]
         return
     if num_networks > 1:

@@ -12,7 +12,7 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
@@ -95,8 +95,8 @@ def atomic_folder(target: str | Path, *, replaceable: str, force: bool = False) 
 
 
 @contextmanager
-def atomic_files(pattern: Path, count: int, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary folder for the files ``pattern.name % 0`` … ``count`` − 1, which the body writes.
+def atomic_files(pattern: Path, numbers: Collection[int], *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder for the files ``pattern.name % number``, which the body writes.
 
     When the body ends well, all of them are flushed to disk and then renamed, one after another, to names
     beside ``pattern``. No system renames a set at once: a process killed among the renames leaves the rest,
@@ -106,18 +106,18 @@ def atomic_files(pattern: Path, count: int, *, force: bool = False) -> Iterator[
     Raises
     ------
     OutputError
-        As :func:`atomic_path`; also if files of a longer set would stay behind the new ones, even with
+        As :func:`atomic_path`; also if files of another set would stay among the new ones, even with
         ``force``.
     """
     check_parent(pattern)
     with said_of(pattern):
         _finish_sets(pattern)
-        _check_files(pattern, count, force=force)
+        _check_files(pattern, numbers, force=force)
         with temporary_beside(pattern) as names:
             names.part.mkdir()
             yield names.part
             _flush_all(names.part)
-            _check_files(pattern, count, force=force)
+            _check_files(pattern, numbers, force=force)
             ready = names.path("replacing" if force else "ready")
             names.part.rename(ready)
             flush(ready.parent)
@@ -140,7 +140,7 @@ def check_target(target: Path, *, force: bool) -> None:
     """Raise :class:`OutputError` where :func:`atomic_path` would: before the work rather than after it."""
     check_parent(target)
     if target.exists() and not target.is_file():
-        raise OutputError(f"{target}: exists and is no regular file; choose another name")
+        raise OutputError(f"{target}: exists and is not a regular file; choose another name")
     if target.exists() and not force:
         raise OutputError(f"{target}: exists already; choose another name or overwrite it with --force")
 
@@ -198,7 +198,7 @@ def _check_folder(target: Path, replaceable: str, *, force: bool) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise OutputError(f"{target}: exists and is no folder; choose another name")
+        raise OutputError(f"{target}: exists and is not a folder; choose another name")
     if os.path.ismount(target):
         raise OutputError(f"{target}: is a mount point and cannot be replaced; name a folder in it")
     held = list(target.iterdir())
@@ -248,22 +248,23 @@ def _bring_back(place: Path) -> None:
 # -- sets of files -------------------------------------------------------------------------------------------
 
 
-def _check_files(pattern: Path, count: int, *, force: bool) -> None:
-    numbers = sorted(_numbers(pattern))
-    if numbers and not force:
-        name = pattern.with_name(pattern.name % numbers[0])
+def _check_files(pattern: Path, numbers: Collection[int], *, force: bool) -> None:
+    existing = sorted(_numbers(pattern))
+    if existing and not force:
+        name = pattern.with_name(pattern.name % existing[0])
         raise OutputError(f"{name}: exists already; choose another name or overwrite it with --force")
-    longer = [number for number in numbers if number >= count]
-    if longer:
-        first = pattern.with_name(pattern.name % longer[0])
+    others = [number for number in existing if number not in numbers]
+    if others:
+        first = pattern.with_name(pattern.name % others[0])
+        files = f"{len(others)} file{'s' * (len(others) > 1)}"
         raise OutputError(
-            f"{first}: {len(longer)} files of a longer set would stay behind the {count} new ones; "
+            f"{first}: {files} of another set would stay among the {len(numbers)} new ones; "
             "remove them or choose another name"
         )
-    for number in numbers:
+    for number in existing:
         path = pattern.with_name(pattern.name % number)
         if path.is_symlink() or not path.is_file():
-            raise OutputError(f"{path}: exists and is no regular file; choose another name")
+            raise OutputError(f"{path}: exists and is not a regular file; choose another name")
 
 
 def _numbers(pattern: Path) -> Iterator[int]:
@@ -292,7 +293,7 @@ def _put_files(ready: Path, *, force: bool) -> None:
         place = ready.parent / path.name
         if place.exists() and not force:
             raise OutputError(
-                f"{place}: exists, and {ready} holds another of that name, of an interrupted run; remove one"
+                f"{place}: exists, and {ready} holds a file of that name from an interrupted run; remove one"
             )
         path.replace(place)
     flush(ready.parent)

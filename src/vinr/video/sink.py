@@ -144,7 +144,9 @@ def open_sink(
             sink = _Y4mSink(spec, timeline, file, output)
         elif "%" in output:
             pattern = _checked_pattern(output)
-            folder = stack.enter_context(atomic_files(pattern, timeline.num_frames, force=force))
+            chosen = timeline.numbers
+            numbers = range(timeline.num_frames) if chosen is None else frozenset(chosen)
+            folder = stack.enter_context(atomic_files(pattern, numbers, force=force))
             sink = _PngSink(spec, timeline, folder, pattern.name)
         elif _is_folder(output):
             folder = stack.enter_context(atomic_folder(output, replaceable=PNG_GLOB, force=force))
@@ -276,8 +278,8 @@ def _opened_stream(output: str) -> Iterator[BinaryIO]:
     suffix = Path(output).suffix.lower()
     if suffix not in ("", Y4M_SUFFIX):
         raise OutputError(
-            f"{output}: is no regular file, and {suffix} is not written in one go; "
-            f"name it without a suffix or with {Y4M_SUFFIX} to get y4m"
+            f"{output}: is not a regular file, which {suffix} needs; "
+            f"give a name without a suffix or with {Y4M_SUFFIX} to get y4m"
         )
     with said_of(Path(output)), open(output, "wb") as file:
         yield file
