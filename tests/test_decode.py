@@ -144,7 +144,7 @@ def test_a_decoder_is_pickled_as_what_it_opened(tiny_file: Path) -> None:
         ):
             assert torch.equal(other[5], video[5])
             assert other.clip == video.clip
-    advice = "open the file by its path or its bytes"
+    advice = "open the file by its path or as bytes"
     with (
         tiny_file.open("rb") as opened,
         vinr.open(opened, device="cpu") as video,
