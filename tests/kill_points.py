@@ -177,7 +177,7 @@ def _encode(folder: Path) -> None:
                 temporary.write_bytes(b"new")
             state.finish()
     except OutputError as error:
-        if "finished already" not in str(error) and "it is finished" not in str(error):
+        if "already finished" not in str(error) and "no interrupted encode" not in str(error):
             raise
 
 

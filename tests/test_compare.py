@@ -252,7 +252,7 @@ def test_default_anchors_are_all_four_codecs() -> None:
     ("options", "words"),
     [
         (["--anchors", "h266"], ["x264, x265, av1, vp9"]),
-        (["--anchors", "x264,,vp9"], ["empty part"]),
+        (["--anchors", "x264,,vp9"], ["empty item"]),
         (["--anchors", "x264:99"], ["0 to 51"]),
         (["--anchors", "x264:30,x264-medium:40"], ["given twice"]),
         (["--anchors", "missing.csv"], ["missing.csv", "cannot be read"]),

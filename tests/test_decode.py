@@ -80,7 +80,8 @@ def test_times_outside_of_the_clip_are_python_s_own_errors(tiny_file: Path, time
             lambda: video.frames_played_at([time]),
         ):
             with pytest.raises(
-                IndexError, match=r"^time (-?[0-9.]+|nan|-?inf) (in frames|s); the clip [^\n]*$"
+                IndexError,
+                match=r"^time (-?[0-9.]+|nan|-?inf) (in frames is out of range|s); the clip [^\n]*$",
             ):
                 ask()
 
@@ -93,7 +94,7 @@ def test_numbers_of_frames_are_those_of_python(tiny_file: Path) -> None:
         assert torch.equal(video[[3, -1, 3]], whole[[3, 7, 3]])
         assert video[[]].shape == (0, 3, 36, 50)
         for wrong in (1.5, "1", None, [1, 1.5]):
-            with pytest.raises(TypeError, match=r"frames have whole numbers, not (float|str|NoneType): "):
+            with pytest.raises(TypeError, match=r"frame numbers are integers, not (float|str|NoneType): "):
                 video[wrong]  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="not float"):
             video.frames_at([1.5])  # type: ignore[list-item]
@@ -130,7 +131,7 @@ def test_a_file_object_that_is_closed_by_its_owner(tiny_file: Path) -> None:
             vinr.InputError, match=r"^the file cannot be read \(.*closed file\); open it again$"
         ):
             video[0]
-    with pytest.raises(vinr.InputError, match="cannot be read from any place"):
+    with pytest.raises(vinr.InputError, match="is not seekable"):
         vinr.open(file)
 
 
@@ -149,7 +150,7 @@ def test_a_decoder_is_pickled_as_what_it_opened(tiny_file: Path) -> None:
         rebuild, _ = video.__reduce__()
         assert rebuild.keywords.items() >= {"max_memory": 5_000_000_000, "constant_rate": True}.items()
         pickle.loads(pickle.dumps(video)).close()
-    advice = "open the file by its path or its bytes"
+    advice = "open the file by its path or as bytes"
     with (
         tiny_file.open("rb") as opened,
         vinr.open(opened, device="cpu") as video,

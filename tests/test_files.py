@@ -80,7 +80,7 @@ def test_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
 def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for target in (tmp_path / "folder", Path(os.devnull)):
-        with pytest.raises(OutputError, match="no regular file"), atomic_path(target, force=True):
+        with pytest.raises(OutputError, match="not a regular file"), atomic_path(target, force=True):
             pass
     with pytest.raises(OutputError, match="does not exist"), atomic_path(tmp_path / "none" / "a"):
         pass
@@ -117,7 +117,7 @@ def test_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
         pass
     assert sorted(path.name for path in target.iterdir()) == ["a.png", "letter.txt"]
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="no folder"), atomic_folder(tmp_path / "file", replaceable="*"):
+    with pytest.raises(OutputError, match="not a folder"), atomic_folder(tmp_path / "file", replaceable="*"):
         pass
 
 
@@ -375,7 +375,7 @@ def test_finishing_a_set_overwrites_nothing_that_came_since(tmp_path: Path) -> N
     ready.mkdir()
     (ready / "f_01.png").write_bytes(b"vinr's")
     (tmp_path / "f_01.png").write_bytes(b"mine")
-    with pytest.raises(OutputError, match=r"f_01\.png: exists, and .*ready holds another"):
+    with pytest.raises(OutputError, match=r"f_01\.png: exists, and .*ready holds a file of that name"):
         write_set(pattern, 2, b"new", force=True)
     assert (tmp_path / "f_01.png").read_bytes() == b"mine"
     assert (ready / "f_01.png").read_bytes() == b"vinr's"
@@ -384,6 +384,6 @@ def test_finishing_a_set_overwrites_nothing_that_came_since(tmp_path: Path) -> N
 def test_links_in_a_set_are_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"mine")
     (tmp_path / "f_00.png").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OutputError, match="no regular file"):
+    with pytest.raises(OutputError, match="not a regular file"):
         write_set(tmp_path / "f_%02d.png", 1, b"new", force=True)
     assert (tmp_path / "elsewhere").read_bytes() == b"mine"

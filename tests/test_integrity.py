@@ -146,6 +146,20 @@ def test_frames_keep_their_times(tmp_path: Path) -> None:
         assert torch.equal(rest.read().rgb_NCHW, whole.read(1, NUM_FRAMES).rgb_NCHW)
 
 
+def test_frames_of_a_pattern_are_replaced_by_those_of_the_same_numbers(tmp_path: Path) -> None:
+    broken = damaged(write_file(tmp_path / "a.vinr", "hnerv"), SectionKind.CHUNKS, 0, 0)
+    pattern = str(tmp_path / "f_%d.png")
+    count = decode_to(str(broken), pattern, device="cpu", keep_going=True)
+    numbers = sorted(tmp_path.glob("f_*.png"))
+    assert len(numbers) == count < NUM_FRAMES
+    assert not (tmp_path / "f_0.png").exists()
+    assert decode_to(str(broken), pattern, device="cpu", keep_going=True, force=True) == count
+    (tmp_path / "f_0.png").write_bytes(b"of another set")
+    with pytest.raises(vinr.OutputError, match=r"f_0\.png: 1 file of another set would stay"):
+        decode_to(str(broken), pattern, device="cpu", keep_going=True, force=True)
+    assert (tmp_path / "f_0.png").read_bytes() == b"of another set"
+
+
 def test_damaged_times_leave_all_frames(tmp_path: Path) -> None:
     broken = damaged(write_file(tmp_path / "a.vinr", "hnerv", times=True), SectionKind.TIMES, 0)
     report = verify_file(str(broken), device="cpu")
@@ -154,7 +168,7 @@ def test_damaged_times_leave_all_frames(tmp_path: Path) -> None:
         decode_to(str(broken), str(tmp_path / "out"), device="cpu")
     notes: list[str] = []
     count = decode_to(str(broken), str(tmp_path / "out"), device="cpu", keep_going=True, on_note=notes.append)
-    assert (count, notes) == (NUM_FRAMES, ["the presentation times are damaged; the rate is constant"])
+    assert (count, notes) == (NUM_FRAMES, ["the presentation times are damaged; the frame rate is constant"])
 
 
 def test_damaged_sound_leaves_all_frames(tmp_path: Path) -> None:

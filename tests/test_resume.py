@@ -103,12 +103,12 @@ def whole(video: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 PLACES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, int]] = {
-    "the first step": (lambda patch: stop_in_step(patch, 1), "0.3 epochs kept", 1),
-    "a step": (lambda patch: stop_in_step(patch, 4), "1.3 epochs kept", 4),
-    "the last step": (lambda patch: stop_in_step(patch, STEPS), "2.0 epochs kept", STEPS),
-    "coding": (lambda patch: stop_in(patch, "pack_tensors"), "the finished fit kept", STEPS),
-    "measuring": (lambda patch: stop_in(patch, "compare_sources"), "the finished fit kept", STEPS),
-    "writing": (lambda patch: stop_in(patch, "assemble"), "1 finished network kept", STEPS),
+    "the first step": (lambda patch: stop_in_step(patch, 1), "0.3 epochs", 1),
+    "a step": (lambda patch: stop_in_step(patch, 4), "1.3 epochs", 4),
+    "the last step": (lambda patch: stop_in_step(patch, STEPS), "2.0 epochs", STEPS),
+    "coding": (lambda patch: stop_in(patch, "pack_tensors"), "the finished fit", STEPS),
+    "measuring": (lambda patch: stop_in(patch, "compare_sources"), "the finished fit", STEPS),
+    "writing": (lambda patch: stop_in(patch, "assemble"), "1 finished network", STEPS),
 }
 
 
@@ -122,9 +122,8 @@ def test_nothing_is_lost_wherever_an_encode_is_stopped(
         stop(patch)
         status, said = run(video, output, *OPTIONS)
     assert status == 128 + signal.SIGTERM
-    assert (
-        said == f"interrupted; {kept}. Go on with: vinr encode {video} {output} {' '.join(OPTIONS)} --resume"
-    )
+    command = f"vinr encode {video} {output} {' '.join(OPTIONS)} --resume"
+    assert said == f"interrupted; saved: {kept}. Continue with: {command}"
     assert not output.exists()
     with pytest.MonkeyPatch.context() as patch:
         steps = count_steps(patch)
@@ -142,7 +141,7 @@ def test_every_signal_that_asks_to_stop_keeps_the_state(
     stop_in_step(monkeypatch, 2, number)
     status, said = run(video, tmp_path / "clip.vinr", *OPTIONS)
     assert status == 128 + number
-    assert "0.7 epochs kept" in said
+    assert "saved: 0.7 epochs" in said
 
 
 def test_it_is_said_at_once_that_a_signal_was_seen(
@@ -160,7 +159,7 @@ def test_nothing_is_said_to_be_kept_of_nothing(
     run: Run, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_in(monkeypatch, "fingerprint_of", number=signal.SIGINT)
-    assert run(video, tmp_path / "clip.vinr", *OPTIONS) == (130, "interrupted; nothing was kept")
+    assert run(video, tmp_path / "clip.vinr", *OPTIONS) == (130, "interrupted; nothing was saved")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -174,7 +173,7 @@ def test_without_room_for_the_state_that_is_said(
     stop_in_step(monkeypatch, 4)
     status, said = run(video, tmp_path / "clip.vinr", *OPTIONS)
     assert status == 128 + signal.SIGTERM
-    assert said.startswith("interrupted; nothing was kept (")
+    assert said.startswith("interrupted; nothing was saved (")
     assert "No space left on device" in said
     assert list(tmp_path.iterdir()) == []
 
@@ -209,7 +208,7 @@ def test_an_encode_goes_on_in_the_arithmetic_it_was_begun_in(
     with pytest.raises(SystemExit):
         main()
     out, err = capfd.readouterr()
-    assert "bf16 (as the fit was begun; here it would be fp32)" in err.splitlines()[0]
+    assert "bf16 (as when the fit began; this machine would choose fp32)" in err.splitlines()[0]
     assert "epochs in bf16" in out
     from vinr.describe import describe_file
 

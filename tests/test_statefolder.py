@@ -260,9 +260,9 @@ def test_output_that_is_whole_is_called_finished_and_the_rest_is_cleaned(make: M
         state.expect(b"whole")
         output.write_bytes(b"whole")  # and killed here
     refuse(make(), "exists already")
-    refuse(make(resume=True), r"o\.vinr: is finished already")
+    refuse(make(resume=True), r"o\.vinr: is already finished")
     assert names(output.parent) == ["o.vinr"]
-    refuse(make(resume=True), "it is finished, or overwrite it with --force")
+    refuse(make(resume=True), "there is no interrupted encode to resume")
 
 
 def test_older_output_is_not_taken_for_the_finished_one(make: Make, output: Path) -> None:
@@ -310,13 +310,13 @@ def test_link_in_place_of_a_state_is_refused(make: Make, tmp_path: Path) -> None
     folder = interrupt(make())
     (tmp_path / "mine").write_bytes(b"mine")
     (folder / "segment-00000.safetensors").symlink_to(tmp_path / "mine")
-    refuse(make(resume=True), r"segment-00000\.safetensors: is no regular file")
+    refuse(make(resume=True), r"segment-00000\.safetensors: is not a regular file")
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
 def test_file_in_place_of_the_folder_is_refused(make: Make, output: Path) -> None:
     output.with_name("o.vinr.partial").write_bytes(b"mine")
-    refuse(make(force=True), "is no folder")
+    refuse(make(force=True), "is not a folder")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="owners are POSIX's")
@@ -369,7 +369,7 @@ def test_encode_takes_the_lock_and_leaves_only_its_output(
     assert len(seen) > 2
     assert "kept as o.vinr.partial-1" in seen[0]
     assert names(output.parent) == ["o.vinr", "o.vinr.partial-1"]
-    with pytest.raises(OutputError, match="it is finished"):
+    with pytest.raises(OutputError, match="there is no interrupted encode"):
         vinr.encode(tiny_video, output, preset=TINY, epochs=1, device="cpu", resume=True)
 
 

@@ -111,7 +111,7 @@ def decode(
     max_memory: MaxMemory = None,
     keep_going: Annotated[
         bool,
-        typer.Option("--keep-going", help="write what damage does not touch; status 1 if frames are lost"),
+        typer.Option("--keep-going", help="write the undamaged frames; exit status 1 if any are lost"),
     ] = False,
 ) -> None:
     """Write the frames of a .vinr file as a video or as images."""
@@ -155,7 +155,7 @@ def info(
 
 @app.command()
 def verify(file: File, device: Device = "auto", as_json: Json = False, max_memory: MaxMemory = None) -> None:
-    """Check every checksum, decode a frame of each network; say which clips, frames, sound damage touches."""
+    """Check all checksums, decode a frame of each network, and list damaged clips, frames and sound."""
     from vinr.playback import verify_file
 
     report = verify_file(file, device=device, max_memory=max_memory)
@@ -320,10 +320,10 @@ def _what_is_left(output: str) -> str:
 
     kept = find_kept(partial_folder(Path(output)))
     if not kept:
-        return "nothing was kept"
+        return "nothing was saved"
     words = sys.argv[1:]
     command = shlex.join(words if "--resume" in words else [*words, "--resume"])
-    return f"{kept} kept. Go on with: vinr {command}"
+    return f"saved: {kept}. Continue with: vinr {command}"
 
 
 def main() -> None:

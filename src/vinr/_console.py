@@ -113,7 +113,7 @@ def fit_progress(what_is_left: Callable[[], str]) -> Iterator[Callable[[Event], 
                     _err.print(event.text, markup=False)
                 case NotKept():
                     lost.append(event.reason)
-                    _err.print(f"the state could not be kept: {event.reason}; the work goes on", markup=False)
+                    _err.print(f"the state could not be saved: {event.reason}; the fit goes on", markup=False)
 
         with ended_by_signals(bar, lambda: _interrupted(what_is_left(), lost)), announced(_say_stopping):
             yield on_event
@@ -125,7 +125,7 @@ def _say_stopping() -> None:
 
 
 def _interrupted(left: str, lost: Sequence[str]) -> str:
-    return f"interrupted; {left}" + (f" (the state could not be kept: {lost[-1]})" if lost else "")
+    return f"interrupted; {left}" + (f" (the state could not be saved: {lost[-1]})" if lost else "")
 
 
 @contextmanager

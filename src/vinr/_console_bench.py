@@ -50,7 +50,7 @@ def run_and_show(name: str, options: BenchOptions, *, as_json: bool) -> None:
     """
     if options.presets and name != SPEED:
         raise UsageError(f"--preset belongs to speed, {name} names its networks; leave it out")
-    left = f"rows that were finished are kept in {options.out}"
+    left = f"finished rows are saved in {options.out}"
     with fit_progress(lambda: left) as on_event:
         if name == SPEED:
             show = _run_speed(options, on_event)

@@ -28,7 +28,7 @@ def compare_progress() -> Iterator[Callable[[str, float], None]]:
         def on_progress(text: str, share: float) -> None:
             bar.update(task, completed=share, description=text)
 
-        left = "interrupted; networks that were finished are beside the page, compare them with --vinr"
+        left = "interrupted; finished networks are beside the page; compare them with --vinr"
         with ended_by_signals(bar, lambda: left):
             yield on_progress
 

@@ -30,5 +30,5 @@ File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FI
 Settings = Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")]
 MaxMemory = Annotated[
     str | None,
-    typer.Option(metavar="SIZE", help="memory a network may take, such as 4GB, if you trust the file"),
+    typer.Option(metavar="SIZE", help="memory a network may use, such as 4GB; only for files you trust"),
 ]

@@ -288,16 +288,18 @@ class VideoDecoder:
             number = whole_number(index)
         except TypeError:
             raise TypeError(
-                f"frames have whole numbers, not {type(index).__name__}: give an int, a slice or a list of "
-                f"ints, or ask frames(tensor) for a time between frames"
+                f"frame numbers are integers, not {type(index).__name__}: give an int, a slice or a list of "
+                f"ints; for times between frames call frames(tensor)"
             ) from None
         if not -len(self) <= number < len(self):
-            raise IndexError(f"frame {number}; the clip has frames 0 to {len(self) - 1}")
+            raise IndexError(f"frame {number} is out of range; the clip has frames 0 to {len(self) - 1}")
         return number % len(self)
 
     def _checked_time(self, time: float) -> float:
         if not 0 <= time <= len(self) - 1:  # NaN is neither
-            raise IndexError(f"time {time} in frames; the clip has frames 0 to {len(self) - 1}")
+            raise IndexError(
+                f"time {time} in frames is out of range; the clip has frames 0 to {len(self) - 1}"
+            )
         return time
 
     def _place(self, time: float) -> tuple[int, float]:
@@ -350,7 +352,7 @@ class VideoDecoder:
         self._container.check_open()
         if self._file is None:
             raise TypeError(
-                "a decoder of a file object cannot be pickled: open the file by its path or its bytes"
+                "a decoder of a file object cannot be pickled; open the file by its path or as bytes"
             )
         return partial(type(self), self._file, **self._arguments), ()
 

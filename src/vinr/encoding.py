@@ -190,7 +190,7 @@ def encode(
             ) from None
         state.finish()
         if refused := refused_by_default(path):
-            on_event(Noted(f"others must allow this file: {refused}"))
+            on_event(Noted(f"readers refuse this file by default: {refused}"))
     report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
         on_event(Noted(_miss(report.psnr_db, psnr)))

@@ -106,8 +106,8 @@ def atomic_files(pattern: Path, numbers: Collection[int], *, force: bool = False
     Raises
     ------
     OutputError
-        As :func:`atomic_path`; also if files of another set would stay behind or among the new ones, even
-        with ``force``.
+        As :func:`atomic_path`; also if files of another set would stay among the new ones, even with
+        ``force``.
     """
     check_parent(pattern)
     with said_of(pattern):
@@ -140,7 +140,7 @@ def check_target(target: Path, *, force: bool) -> None:
     """Raise :class:`OutputError` where :func:`atomic_path` would: before the work rather than after it."""
     check_parent(target)
     if target.exists() and not target.is_file():
-        raise OutputError(f"{target}: exists and is no regular file; choose another name")
+        raise OutputError(f"{target}: exists and is not a regular file; choose another name")
     if target.exists() and not force:
         raise OutputError(f"{target}: exists already; choose another name or overwrite it with --force")
 
@@ -198,7 +198,7 @@ def _check_folder(target: Path, replaceable: str, *, force: bool) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise OutputError(f"{target}: exists and is no folder; choose another name")
+        raise OutputError(f"{target}: exists and is not a folder; choose another name")
     if os.path.ismount(target):
         raise OutputError(f"{target}: is a mount point and cannot be replaced; name a folder in it")
     held = list(target.iterdir())
@@ -249,22 +249,23 @@ def _bring_back(place: Path) -> None:
 
 
 def _check_files(pattern: Path, numbers: Collection[int], *, force: bool) -> None:
-    found = sorted(_numbers(pattern))
-    if found and not force:
-        name = pattern.with_name(pattern.name % found[0])
+    existing = sorted(_numbers(pattern))
+    if existing and not force:
+        name = pattern.with_name(pattern.name % existing[0])
         raise OutputError(f"{name}: exists already; choose another name or overwrite it with --force")
     wanted = numbers if isinstance(numbers, range) else frozenset(numbers)
-    others = [number for number in found if number not in wanted]
+    others = [number for number in existing if number not in wanted]
     if others:
         first = pattern.with_name(pattern.name % others[0])
+        files = f"{len(others)} file{'s' * (len(others) > 1)}"
         raise OutputError(
-            f"{first}: {len(others)} files of another set would stay beside the {len(numbers)} new ones; "
+            f"{first}: {files} of another set would stay among the {len(numbers)} new ones; "
             "remove them or choose another name"
         )
-    for number in found:
+    for number in existing:
         path = pattern.with_name(pattern.name % number)
         if path.is_symlink() or not path.is_file():
-            raise OutputError(f"{path}: exists and is no regular file; choose another name")
+            raise OutputError(f"{path}: exists and is not a regular file; choose another name")
 
 
 def _numbers(pattern: Path) -> Iterator[int]:
@@ -293,7 +294,7 @@ def _put_files(ready: Path, *, force: bool) -> None:
         place = ready.parent / path.name
         if place.exists() and not force:
             raise OutputError(
-                f"{place}: exists, and {ready} holds another of that name, of an interrupted run; remove one"
+                f"{place}: exists, and {ready} holds a file of that name from an interrupted run; remove one"
             )
         path.replace(place)
     flush(ready.parent)

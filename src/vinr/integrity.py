@@ -85,9 +85,9 @@ class VerifyReport:
         if self.is_whole:
             return [f"{name}, no damage found{tried}"]
         lines = [f"{name}, damaged{tried}"]
-        lines += [f"damaged: {message}" for message in self.damaged[:SHOWN]]
+        lines += self.damaged[:SHOWN]
         if len(self.damaged) > SHOWN:
-            lines.append(f"damaged: {len(self.damaged) - SHOWN} more")
+            lines.append(f"{len(self.damaged) - SHOWN} more damaged sections")
         lines += [_clip_line(clip) for clip in self.clips if not clip.is_whole][:SHOWN]
         unaffected = sum(clip.is_whole for clip in self.clips)
         if len(self.clips) > 1:

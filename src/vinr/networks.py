@@ -337,7 +337,7 @@ def memory_told(what: str) -> Iterator[None]:
             raise
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise OutOfMemoryError(
-            f"not enough memory for {what}: {reason}; end other programs, or try a machine with more"
+            f"not enough memory for {what}: {reason}; close other programs, or use a machine with more"
         ) from None
 
 

@@ -309,4 +309,5 @@ def describe_threads(device: torch.device) -> str:
     """Return the device in words, with the number of threads on a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads"
+    count = torch.get_num_threads()
+    return f"{count} CPU thread{'s' * (count > 1)}"

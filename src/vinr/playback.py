@@ -93,7 +93,7 @@ def decode_to(
     if frames is not None and fps_scale != 1:
         raise UsageError("both a choice of frames and a rate scale are given; give one of them")
     if keep_going and fps_scale != 1:
-        raise UsageError("frames between damaged ones cannot be made; give --keep-going without a rate scale")
+        raise UsageError("frames between damaged ones cannot be made; give --keep-going without --fps-scale")
     settings = load_decode_settings(overrides, backend=backend)
     clip = _inspected(file, device, max_memory) if keep_going else None
     with VideoDecoder(
@@ -148,7 +148,7 @@ def _whole_of(
 
     kept = [number for number in asked if is_whole(number)]
     if not kept:
-        raise BitstreamError(f"clip {clip.name}: no frame that was asked for is unaffected by the damage")
+        raise BitstreamError(f"clip {clip.name}: all requested frames are damaged")
     return kept, timeline.without_others(kept) if is_all else _chosen_timeline(timeline, kept)
 
 
@@ -157,7 +157,7 @@ def _left_out(clip: ClipReport) -> list[str]:
     if clip.sound_ok is False:
         notes.append("the sound is damaged and left out")
     if not clip.times_ok:
-        notes.append("the presentation times are damaged; the rate is constant")
+        notes.append("the presentation times are damaged; the frame rate is constant")
     return notes
 
 

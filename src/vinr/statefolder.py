@@ -181,7 +181,7 @@ class StateFolder:
             self._on_note(f"{self.folder}: cannot be removed ({error.strerror or error}); remove it")
             return
         if left:
-            self._on_note(f"{self.folder}: holds {left[0]}, which vinr did not write; the folder stays")
+            self._on_note(f"{self.folder}: contains {left[0]}, which vinr did not write; the folder stays")
 
     # -- what is refused -------------------------------------------------------------------------------------
 
@@ -191,12 +191,12 @@ class StateFolder:
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
-            raise OutputError(f"{self.folder}: is no folder; remove it or choose another output")
+            raise OutputError(f"{self.folder}: is not a folder; remove it or choose another output")
         if not _is_ours(self.folder):
             raise OutputError(f"{self.folder}: belongs to another user; choose another output")
         for path in self.folder.iterdir():
             if _is_own(path.name) and (path.is_symlink() or not path.is_file()):
-                raise OutputError(f"{path}: is no regular file; remove it or choose another output")
+                raise OutputError(f"{path}: is not a regular file; remove it or choose another output")
 
     def _check_output(self) -> None:
         if self._resume and not self._force and self._output.is_file():
@@ -205,11 +205,11 @@ class StateFolder:
                 self._clear()
                 clear_abandoned(self._output)
             if is_finished:
-                raise OutputError(f"{self._given}: is finished already, there is nothing to resume")
+                raise OutputError(f"{self._given}: is already finished; there is nothing to resume")
             if not self._states():
                 raise OutputError(
-                    f"{self._given}: exists already, and no state of an interrupted encode does; "
-                    "it is finished, or overwrite it with --force"
+                    f"{self._given}: exists already, and there is no interrupted encode to resume; "
+                    "choose another name or overwrite it with --force"
                 )
         check_target(self._given, force=self._force)
 
@@ -220,7 +220,7 @@ class StateFolder:
             if self._resume:
                 raise OutputError(
                     f"{self.folder}: holds an interrupted encode of {self._described()}; "
-                    "leave out --resume to start anew, which sets it aside"
+                    "leave out --resume to start anew; this state is then set aside"
                 )
         elif not self._resume and not self._force:
             raise OutputError(

@@ -64,9 +64,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, safetensors.SafetensorError, ValueError, RecursionError) as error:
         raise refuse_state(path, str(error)) from None
     if not intact:
-        raise refuse_state(path, "damaged, its checksum is another")
+        raise refuse_state(path, "damaged: its checksum does not match")
     if not isinstance(values, dict):
-        raise refuse_state(path, "of another kind")
+        raise refuse_state(path, "it is another kind of file")
     return tensors, values
 
 
@@ -107,7 +107,7 @@ def _metadata(path: Path, metadata: Mapping[str, str] | None) -> tuple[str, str]
     """Return the values as text and the checksum that a file states."""
     stated = metadata or {}
     if VALUES not in stated:
-        raise refuse_state(path, "of another kind")
+        raise refuse_state(path, "it is another kind of file")
     version = stated.get(VERSION_KEY, "1")
     if version != str(VERSION):
         raise refuse_state(path, f"version {version[:20]!r}, this vinr reads {VERSION}")

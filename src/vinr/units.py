@@ -64,7 +64,7 @@ def parse_rate(text: str | float | Fraction) -> Fraction:
     match = re.fullmatch(r"\d{1,6}(?:\.\d{1,3})?|\d{1,9}/0*[1-9]\d{0,8}", str(text).strip())
     rate = Fraction(match[0]) if match else Fraction(0)
     if rate <= 0:
-        raise UsageError(f"rate {_shown(text)}: give frames a second such as 25, 29.97 or 30000/1001")
+        raise UsageError(f"rate {_shown(text)}: give frames per second such as 25, 29.97 or 30000/1001")
     return rate
 
 
@@ -113,7 +113,7 @@ def parse_list(text: str | None) -> list[str]:
     """Return the parts of ``a,b,c``, none for ``None``; an empty part is refused."""
     parts = [] if text is None else [part.strip() for part in text.split(",")]
     if not all(parts):
-        raise UsageError(f"list {_shown(text)}: has an empty part; put one comma between each two")
+        raise UsageError(f"list {_shown(text)}: has an empty item; separate items with one comma")
     return parts
 
 
@@ -124,7 +124,7 @@ def parse_numbers(text: str | None) -> list[float]:
     except ValueError:
         numbers = [math.nan]
     if not all(map(math.isfinite, numbers)):
-        raise UsageError(f"list {_shown(text)}: give numbers with commas between them, as 0.02,0.05")
+        raise UsageError(f"list {_shown(text)}: give numbers separated by commas, such as 0.02,0.05")
     return numbers
 
 

@@ -51,12 +51,12 @@ def refused(content: bytes, reason: str) -> None:
 def test_absurd_section_size(size: int) -> None:
     crc = struct.pack("<I", 0)
     plain = varint(1) + b"\x01\x00" + varint(size) + crc
-    refused(assemble(STORED, plain, SECTIONS), "behind the file's end")
+    refused(assemble(STORED, plain, SECTIONS), "past the end of the file")
     # Sums of sizes that would overflow 64 bits, in one array and over several sections.
     array = varint(1) + b"\x42\x00" + varint(3) + varint(size) * 3 + crc * 3
-    refused(assemble(STORED, array, SECTIONS), "behind the file's end")
+    refused(assemble(STORED, array, SECTIONS), "past the end of the file")
     several = varint(3) + (b"\x01\x00" + varint(size) + crc) * 3
-    refused(assemble(STORED, several, SECTIONS), "behind the file's end")
+    refused(assemble(STORED, several, SECTIONS), "past the end of the file")
 
 
 def test_sizes_of_the_front() -> None:

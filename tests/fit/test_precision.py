@@ -102,7 +102,7 @@ def test_a_fit_keeps_the_arithmetic_it_was_begun_in(monkeypatch: pytest.MonkeyPa
     here = Precision("fp32")
     assert keep_precision("fp32", here, "cpu") is here
     kept = keep_precision("bf16", here, "cpu")
-    assert (kept.name, str(kept)) == ("bf16", "bf16 (as the fit was begun; here it would be fp32)")
+    assert (kept.name, str(kept)) == ("bf16", "bf16 (as when the fit began; this machine would choose fp32)")
     assert keep_precision("fp32", Precision("bf16", "as set"), "cpu").dtype is None
     pretend_gpus(monkeypatch, with_bf16=set())
     with pytest.raises(UsageError, match="no bfloat16"):

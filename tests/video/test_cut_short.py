@@ -214,7 +214,7 @@ def boundaries(name: str, data: bytes) -> Iterator[int]:
     ("name", "match"),
     [
         ("mpeg4.avi", "cut short: .* bytes are there"),
-        ("flv1.flv", "header states .* are there; it states 1.20 s, what it holds ends at"),
+        ("flv1.flv", "header states .* are there; it states 1.20 s but ends at"),
         ("fragments.mp4", "no closing index"),
     ],
 )
@@ -267,7 +267,7 @@ def test_last_frame_that_is_held_is_no_refusal(tmp_path: Path) -> None:
     rgb_NCHW, notes = read(path)
     assert len(rgb_NCHW) == 6
     assert len(notes) == 1
-    assert "it states 5.00 s, what it holds ends at 0.24 s" in notes[0]
+    assert "it states 5.00 s but ends at 0.24 s" in notes[0]
 
 
 @pytest.mark.parametrize("sound_seconds", [1, 2])

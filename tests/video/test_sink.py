@@ -382,7 +382,7 @@ def test_formats_that_need_a_file_refuse_a_pipe(tmp_path: Path, name: str) -> No
     os.mkfifo(tmp_path / name)
     rgb_NCHW = pictures(1)
     with (
-        pytest.raises(OutputError, match=r"is no regular file, and \.\w+ is not written in one go"),
+        pytest.raises(OutputError, match=r"is not a regular file, which \.\w+ needs"),
         open_sink(str(tmp_path / name), *spec_of(rgb_NCHW), force=True),
     ):
         pass

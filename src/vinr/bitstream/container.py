@@ -151,9 +151,7 @@ class _File(Shared):
         try:
             self.num_bytes = file.seek(0, SEEK_END)
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"the file cannot be read from any place ({_reason(error)}); save it first"
-            ) from None
+            raise InputError(f"the file is not seekable ({_reason(error)}); save it to disk first") from None
         super().__init__()
 
     def read_at(self, start: int, num_bytes: int) -> bytes:
@@ -327,7 +325,7 @@ class Container(Shared):
             )
         if len(prologue) < PROLOGUE_BYTES:
             raise BitstreamError(
-                f"the file has {self._source.num_bytes} bytes, {PROLOGUE_BYTES} are the least"
+                f"the file has {self._source.num_bytes} bytes; a .vinr file has at least {PROLOGUE_BYTES}"
             )
         _, version, flags, header_size, index_size = SIZES.unpack_from(prologue)
         header_crc, index_crc = CHECKSUMS.unpack_from(prologue, SIZES.size)

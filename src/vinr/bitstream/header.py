@@ -121,7 +121,7 @@ class Network(Part):
     spans: tuple[Span, ...] = Field(min_length=1, max_length=4096, description="frames represented")
     frames_per_chunk: int = Field(0, ge=0, le=MAX_FRAMES, description="frames a chunk of latents; 0: none")
     num_keyframes: int = Field(0, ge=0, le=MAX_FRAMES, description="keyframes coded as images")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic that it was fitted in")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the fit")
 
     @property
     def num_frames(self) -> int:

@@ -144,7 +144,8 @@ def _unpack_entry(reader: ByteReader, start: int, file_size: int) -> Entry:
         num_left -= sizes[-1]
         if num_left < 0:
             raise BitstreamError(
-                f"section {kind:#04x} {owner} ends {-num_left} bytes behind the file's end; was it cut short?"
+                f"section {kind:#04x} {owner} ends {-num_left} bytes past the end of the file; "
+                "was it cut short?"
             )
     crcs = _little_endian(array("I", reader.take(CRC_BYTES * num_parts)))
     return Entry(kind, owner, sizes, crcs).placed(start)

@@ -257,4 +257,4 @@ def restore_random_state(states: Mapping[str, Tensor], device: torch.device) -> 
         if "cuda" in own:
             torch.cuda.set_rng_state(states["cuda"], device)
     except RuntimeError as error:
-        raise InputError(f"the kept state has a random state that is none ({error})") from None
+        raise InputError(f"the kept state has an unusable random state ({error})") from None

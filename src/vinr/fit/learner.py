@@ -184,7 +184,7 @@ class Learner:
         """
         if not self.part <= values.part < len(self.settings.phases):
             raise InputError(
-                f"the kept state is of phase {values.part}, the fit has {len(self.settings.phases)}"
+                f"the kept state is in phase {values.part}, the fit has {len(self.settings.phases)} phases"
             )
         for number in range(self.part + 1, values.part + 1):
             self.enter(number)
@@ -194,7 +194,7 @@ class Learner:
             if part in parts:
                 parts[part][rest] = value.clone()
         if not all_finite(tensors):
-            raise InputError("the kept state holds numbers that are not finite")
+            raise InputError("the kept state holds values that are not finite")
         check_tensors(self._like_model(parts["model"]), parts["model"], "tensor")
         check_tensors(self.coding.state_dict(), parts["coding"], "coding parameter")
         check_tensors(self._average_by_name(), parts["average"], "average")

@@ -69,7 +69,7 @@ def keep_precision(kept: PrecisionName, here: Precision, device: torch.device | 
         return here
     if kept == "bf16":
         _refuse_gpu_without_bf16(torch.device(device))
-    return Precision(kept, f"as the fit was begun; here it would be {here.name}")
+    return Precision(kept, f"as when the fit began; this machine would choose {here.name}")
 
 
 def _refuse_gpu_without_bf16(device: torch.device) -> None:

@@ -263,7 +263,7 @@ class Run:
         for values in (state.good.values, state.last.values):
             if self.budget.seconds is None and values.steps_done > self.budget.num_steps:
                 raise InputError(
-                    f"the kept state has {values.steps_done} steps, the fit {self.budget.num_steps}"
+                    f"the kept state has {values.steps_done} steps, the fit only {self.budget.num_steps}"
                 )
         good, last = state.good.values, state.last.values
         if (
@@ -271,7 +271,7 @@ class Run:
             or last.part != good.part
             or last.steps_done - last.round_steps != good.steps_done
         ):
-            raise InputError("the kept state is of no round that there is")
+            raise InputError("the rounds of the kept state do not follow one another")
         self._go_on_from(state.good)
         self.good = state.good
         if state.now is not None:

@@ -60,7 +60,7 @@ def mpegts_end(file: BoundedFile) -> End:
         place = file.size - (num_packets - number) * size + sync
         _follow_pes(file.read(place, 188), left)
     if any(left.values()):
-        return doubtful("it ends within a frame or a piece of sound")
+        return doubtful("it ends inside a frame or an audio packet")
     return OPEN
 
 

@@ -124,7 +124,7 @@ def open_image(source: Path | BinaryIO, *, label: str = "image") -> Iterator[Ima
         with warnings.catch_warnings(action="ignore"), Image.open(source) as image:
             yield image
     except UnidentifiedImageError:
-        raise InputError(f"{label}: not a readable image: of no known format") from None
+        raise InputError(f"{label}: not a readable image: its format is unknown") from None
     except (*PILLOW_ERRORS, Image.DecompressionBombError) as error:
         raise InputError(f"{label}: not a readable image: {error}") from error
 

@@ -49,7 +49,7 @@ EXIF_ORIENTATIONS: Final = (
     (True, True, False),
 )
 EXIF_BY_TURNS: Final = (1, 8, 3, 6)
-ODD_ANGLE: Final = "is turned by an angle that is no multiple of 90 degrees; turn it back first"
+ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
 
 
 @dataclass(frozen=True)

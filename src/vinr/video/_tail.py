@@ -164,7 +164,7 @@ def _unmet_duration(container: InputContainer, stream: VideoStream, packets: Pac
             stated, found = own, packets.ends["video"]
     if _format(container) in INDEXED or stated - found <= SLACK_FRAMES / rate:
         return []
-    return [f"it states {float(stated):.2f} s, what it holds ends at {float(found):.2f} s"]
+    return [f"it states {float(stated):.2f} s but ends at {float(found):.2f} s"]
 
 
 def _gap(packets: Packets, stream: VideoStream) -> list[str]:
@@ -188,8 +188,8 @@ def _uneven_ends(packets: Packets) -> list[str]:
     video, audio = packets.ends.get("video"), packets.ends.get("audio")
     if video is None or audio is None or abs(video - audio) <= SOUND_SLACK_SECONDS:
         return []
-    first, second = ("sound", "pictures") if audio < video else ("pictures", "sound")
-    return [f"its {first} end {float(abs(video - audio)):.2f} s before its {second}"]
+    first, second = ("sound ends", "pictures") if audio < video else ("pictures end", "sound")
+    return [f"its {first} {float(abs(video - audio)):.2f} s before its {second}"]
 
 
 def _last_is_whole(reopen: Callable[[], InputContainer], path: Path, packets: Packets) -> bool:

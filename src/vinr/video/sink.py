@@ -279,8 +279,8 @@ def _opened_stream(output: str) -> Iterator[BinaryIO]:
     suffix = Path(output).suffix.lower()
     if suffix not in ("", Y4M_SUFFIX):
         raise OutputError(
-            f"{output}: is no regular file, and {suffix} is not written in one go; "
-            f"name it without a suffix or with {Y4M_SUFFIX} to get y4m"
+            f"{output}: is not a regular file, which {suffix} needs; "
+            f"give a name without a suffix or with {Y4M_SUFFIX} to get y4m"
         )
     with said_of(Path(output)), open(output, "wb") as file:
         yield file
