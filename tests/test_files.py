@@ -353,7 +353,7 @@ def test_set_with_gaps_replaces_itself_and_mixes_with_no_other(tmp_path: Path) -
         write_set(pattern, (0, 1, 3, 4), content, force=True)
         assert contents(tmp_path) == dict.fromkeys(("f_0.png", "f_1.png", "f_3.png", "f_4.png"), content)
     (tmp_path / "f_2.png").write_bytes(b"of another set")
-    with pytest.raises(OutputError, match=r"f_2\.png: 1 files of another set"):
+    with pytest.raises(OutputError, match=r"f_2\.png: 1 file of another set"):
         write_set(pattern, (0, 1, 3, 4), b"newer", force=True)
     assert b"newer" not in contents(tmp_path).values()
 
