@@ -159,6 +159,15 @@ def test_a_decoder_is_pickled_as_what_it_opened(tiny_file: Path) -> None:
         pickle.dumps(video)
 
 
+def test_another_default_type_is_refused_in_a_line(tiny_file: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(vinr.UsageError, match=r"^PyTorch's default type is torch\.float64; [^\n]*$"):
+            vinr.open(tiny_file)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_any_name_behind_a_file_is_a_clip(tmp_path: Path) -> None:
     folder = tmp_path / "old.vinr#1"
     folder.mkdir()

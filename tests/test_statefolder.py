@@ -394,3 +394,9 @@ def test_segments_of_no_length_are_refused(output: Path, tiny_video: Path, segme
     with pytest.raises(vinr.UsageError, match="give a positive one such as 90s"):
         vinr.encode(tiny_video, output, preset=TINY, epochs=1, device="cpu", segment=segment)
     assert names(output.parent) == []
+
+
+def test_no_input_is_refused_in_a_line(output: Path) -> None:
+    with pytest.raises(vinr.UsageError, match=r"^no input is given; "):
+        vinr.encode([], output)
+    assert names(output.parent) == []

@@ -61,8 +61,14 @@ def resolve_device(name: str) -> torch.device:
     Raises
     ------
     UsageError
-        If the name is unknown or there is no such device.
+        If the name is unknown or there is no such device, or the program has given PyTorch another default
+        type than float32: networks would be built of it, and their frames would be others.
     """
+    if torch.get_default_dtype() != torch.float32:
+        raise UsageError(
+            f"PyTorch's default type is {torch.get_default_dtype()}; networks run in float32: call "
+            "torch.set_default_dtype(torch.float32) first"
+        )
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")

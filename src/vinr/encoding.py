@@ -140,6 +140,8 @@ def encode(
     """
     started = clock.monotonic() if started is None else started
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
+    if not sources:
+        raise UsageError("no input is given; give at least one video")
     path = Path(fspath(output))
     if path.suffix != ".vinr":
         raise UsageError(f"output {path}: the last path must end in .vinr")

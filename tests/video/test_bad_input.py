@@ -26,6 +26,12 @@ def refuse(path: Path, match: str, kind: type[VinrError] = InputError, **edit: o
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="the system has no such device")
+def test_a_device_is_not_called_missing() -> None:
+    with pytest.raises(InputError, match=r"^/dev/null: no regular file; "):
+        open_video("/dev/null")
+
+
 def test_missing_file(tmp_path: Path) -> None:
     refuse(tmp_path / "none.mp4", "no such file")
 

@@ -38,7 +38,8 @@ def open_input(
         If the file is missing, empty, or of a kind libav does not know.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a video file or a folder of images")
+        what = "no regular file" if path.exists() else "no such file"
+        raise InputError(f"{path}: {what}; give a video file or a folder of images")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     try:
