@@ -18,6 +18,8 @@ from vinr.video.spec import VideoSpec
 # A model of the one symbol 0 and a step; the same model again with a step.
 DEFINITION, REFERENCE = b"\0\0\1\0\0", b"\2\0\0"
 MANY = 10**7
+# Bytes of the networks that take almost all that files of less than 10 kB may ask for.
+PADDED = 9_700
 
 
 def clip(name: str, num_frames: int, height: int, width: int, *, times: bool = False) -> Clip:
@@ -61,9 +63,12 @@ def network(model: str, architecture: dict[str, Any], spans: Sequence[Span], **m
     return Network(model=model, architecture=architecture, spans=tuple(spans), **more)
 
 
-def single(model: str, architecture: dict[str, Any], own: Clip, **more: Any) -> bytes:
+def single(
+    model: str, architecture: dict[str, Any], own: Clip, *, payload_bytes: int = 0, **more: Any
+) -> bytes:
     """Return a file of one clip and one network."""
-    return file_of([own], [network(model, architecture, [Span(0, 0, own.num_frames)], **more)])
+    only = network(model, architecture, [Span(0, 0, own.num_frames)], **more)
+    return file_of([own], [only], payload_bytes=payload_bytes)
 
 
 def bombs() -> dict[str, bytes]:
@@ -72,6 +77,10 @@ def bombs() -> dict[str, bytes]:
     thin = {"strides": [2], "widths": [2, 2], "embedding_channels": 1}
     wide = {"strides": [16, 16, 2], "widths": [256, 64, 64, 64]}
     numbers = {"strides": [2, 2, 2], "widths": [1024, 512, 512, 512], "embedding_channels": 1}
+    grids = {"base_grid_levels": 1, "base_grid_frames": 2, "base_grid_channels": 1}
+    grids |= {"local_grid_levels": 1, "local_grid_frames": 1, "local_grid_channels": 1}
+    blocks = {"depths": [1, 1, 16], "expansions": [1, 1, 4]}
+    deep: dict[str, Any] = {"strides": [5, 2, 2], "widths": [4, 4, 4]} | grids | blocks
     chunked = {"frames_per_chunk": 1}
     hd = clip("a", 64, 720, 1280)
     spans_720p = [Span(0, number, 1) for number in range(64)]
@@ -80,6 +89,19 @@ def bombs() -> dict[str, bytes]:
         "maps of 8192 × 4096": single(
             "nerv", small | {"strides": [8, 4, 4], "widths": [4] * 4}, clip("a", 1, 8192, 4096)
         ),
+        "maps almost too large": single(
+            "nerv",
+            small | {"strides": [8, 4, 4], "widths": [4] * 4},
+            clip("a", 1, 3328, 2048),
+            payload_bytes=PADDED,
+        ),
+        "work almost too much": single(
+            "nerv",
+            small | {"strides": [5, 4], "widths": [128, 128, 192]},
+            clip("a", 1, 40, 1140),
+            payload_bytes=PADDED,
+        ),
+        "layers almost too many": single("hinerv", deep, clip("a", 1, 420, 1240), payload_bytes=PADDED),
         "10⁷ frames": single("nerv", small, clip("a", MANY, 16, 16)),
         "10⁷ times": single("nerv", small, clip("a", MANY, 16, 16, times=True)),
         "64 spans of 720p": file_of(

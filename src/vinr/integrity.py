@@ -22,7 +22,7 @@ from vinr.bitstream import Clip, Container, Header, SectionKind
 from vinr.bitstream.container import DamagedPart
 from vinr.compress import decode_times
 from vinr.errors import BitstreamError, LimitError
-from vinr.networks import WORK, WORK_A_BYTE, NetworkLoader, memory_told, to_uint8
+from vinr.networks import NetworkLoader, allowed_for, memory_told, to_uint8
 from vinr.units import format_bytes
 from vinr.video.spec import Query
 
@@ -142,7 +142,7 @@ def inspect_file(
     damaged = {part.owner for part in parts if part.kind is SectionKind.WEIGHTS}
     messages = [part.message for part in parts]
     num_tried = 0
-    budget = WORK + WORK_A_BYTE * container.num_bytes if max_memory is None else None
+    budget = allowed_for(container.num_bytes).operations if max_memory is None else None
     wanted = _networks_of(header, clip)
     for network in wanted:
         if network in damaged:

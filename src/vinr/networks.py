@@ -32,7 +32,9 @@ __all__ = [
     "NetworkCost",
     "NetworkLoader",
     "NetworkParts",
+    "allowed_for",
     "memory_told",
+    "network_cost",
     "parse_memory",
     "to_uint8",
 ]
@@ -41,12 +43,15 @@ LATENT_PREFIX = "latents."
 NETWORK_SECTIONS = (SectionKind.WEIGHTS, SectionKind.CHUNKS, SectionKind.KEYFRAMES)
 CACHED_CHUNKS = 8
 CACHED_NETWORKS = 2
+# Networks of one architecture for videos of one size cost the same: those of a video cut into segments do.
+CACHED_COSTS = 64
 
 # What a network may ask for (docs/format.md, section 8).
-MEMORY: Final = 384 * 2**20
-MEMORY_A_BYTE: Final = 16 * 2**10
-WORK: Final = 15 * 10**9
-WORK_A_BYTE: Final = 2 * 10**6
+MEMORY: Final = 96 * 2**20
+MEMORY_A_BYTE: Final = 60 * 2**10
+WORK: Final = 8 * 10**9
+WORK_A_BYTE: Final = 5 * 10**6
+BYTES_WITHOUT_WORK: Final = 9_000
 # Bytes that a number of a network takes while it is decoded, at most.
 BYTES_A_NUMBER: Final = 16
 UNLIMITED: Final = 2**63
@@ -100,7 +105,7 @@ class NetworkLoader:
         self._container, self._device, self._prepare = container, device, prepare
         self._max_memory = max_memory
         self._models: LruCache[int, VideoModel] = LruCache(CACHED_NETWORKS)
-        self._costs: dict[object, NetworkCost] = {}
+        self._costs: LruCache[object, NetworkCost] = LruCache(CACHED_COSTS)
 
     def model(self, network: int) -> VideoModel:
         """Return network number ``network`` in evaluation mode.
@@ -190,10 +195,9 @@ class NetworkLoader:
             if section.owner == network and section.kind in NETWORK_SECTIONS
         )
         key = entry.model, repr(sorted(entry.architecture.items())), skeleton.video, entry.frames_per_chunk
-        if key not in self._costs:
-            self._costs[key] = _cost_of(network, skeleton, entry.frames_per_chunk)
-        cost = self._costs[key]
-        limit, work_limit = MEMORY + MEMORY_A_BYTE * num_bytes, WORK + WORK_A_BYTE * num_bytes
+        cost = self._costs.get(key, lambda: _cost_of(network, skeleton, entry.frames_per_chunk))
+        allowed_cost = allowed_for(num_bytes)
+        limit, work_limit = allowed_cost.num_bytes, allowed_cost.operations
         share = max(cost.num_bytes / limit, cost.operations / work_limit)
         permitted = 1.0 if self._max_memory is None else self._max_memory / limit
         if share <= permitted:
@@ -292,15 +296,26 @@ def _unbuildable(network: int, error: Exception) -> BitstreamError:
     return BitstreamError(f"network {network} cannot be built from what the file says: {reason}")
 
 
-def _cost_of(network: int, skeleton: VideoModel, frames_per_chunk: int) -> NetworkCost:
+def allowed_for(num_bytes: int) -> NetworkCost:
+    """Return what a network whose sections are ``num_bytes`` long may take by default."""
+    more_bytes = max(num_bytes - BYTES_WITHOUT_WORK, 0)
+    return NetworkCost(MEMORY + MEMORY_A_BYTE * num_bytes, WORK + WORK_A_BYTE * more_bytes)
+
+
+def network_cost(skeleton: VideoModel, frames_per_chunk: int) -> NetworkCost:
+    """Return what ``skeleton``, a network without values, takes until its first frame is there."""
     fixed = sum(item.value.numel() for item in skeleton.stored().values() if not item.per_frame)
     slice_numbers = sum(prod(shape) for shape in skeleton.per_frame_shapes().values())
     numbers = fixed + slice_numbers * min(frames_per_chunk * CACHED_CHUNKS, skeleton.video.num_frames)
+    frame = measure_first_frame(skeleton, to_uint8)
+    return NetworkCost(BYTES_A_NUMBER * numbers + frame.num_bytes, 16 * numbers + frame.operations)
+
+
+def _cost_of(network: int, skeleton: VideoModel, frames_per_chunk: int) -> NetworkCost:
     try:
-        frame = measure_first_frame(skeleton, to_uint8)
+        return network_cost(skeleton, frames_per_chunk)
     except (ValueError, RuntimeError, OverflowError) as error:
         raise _unbuildable(network, error) from None
-    return NetworkCost(BYTES_A_NUMBER * numbers + frame.num_bytes, 16 * numbers + frame.operations)
 
 
 def parse_memory(size: int | str | None) -> int | None:

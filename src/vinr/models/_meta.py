@@ -1,7 +1,7 @@
 """Networks without values, run on the meta device to learn what they cost.
 
-There torch finds many shapes in Python code, which takes longer than all else. That is passed over here, to
-the same shapes and the same sums.
+There torch finds many shapes in Python code, which takes longer than all else, and loads its compiler first.
+That is passed over here, to the same shapes and the same sums.
 
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
@@ -30,8 +30,11 @@ _ELEMENTWISE: frozenset[Any] = frozenset(
         _aten.add.Tensor,
         _aten.sub.Tensor,
         _aten.mul.Tensor,
+        _aten.mul.Scalar,
         _aten.div.Tensor,
         _aten.rsub.Scalar,
+        _aten._softmax.default,
+        _aten._safe_softmax.default,
         _aten.addcmul.default,
         _aten.lerp.Tensor,
         _aten.clamp.default,
@@ -58,12 +61,12 @@ def _addmm(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
 def _layer_norm(x: Tensor, normalized_shape: Sequence[int], *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     kept = x.ndim - len(normalized_shape)
     statistics = x.new_empty(*x.shape[:kept], *[1] * len(normalized_shape))
-    return torch.empty_like(x), statistics, statistics
+    return x.new_empty(x.shape), statistics, statistics
 
 
 def _batch_norm(x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     statistics = x.new_empty(x.shape[1])
-    return torch.empty_like(x), statistics, statistics
+    return x.new_empty(x.shape), statistics, statistics
 
 
 def _resize(feature_NCHW: Tensor, size: Sequence[int], *_: Any) -> Tensor:
@@ -96,6 +99,49 @@ def _look_up(table: Tensor, index: Tensor, *_: Any) -> Tensor:
     return table.new_empty(*index.shape, table.shape[1])
 
 
+def _pick(value: Tensor, indices: Sequence[Tensor | None]) -> Tensor | None:
+    index = indices[0]
+    if len(indices) != 1 or index is None or index.is_floating_point() or index.dtype == torch.bool:
+        return None
+    return value.new_empty(*index.shape, *value.shape[1:])
+
+
+def _choose(condition: Tensor, value: Tensor, other: Tensor) -> Tensor | None:
+    if value.dtype != other.dtype:
+        return None
+    return value.new_empty(_broadcast([condition.shape, value.shape, other.shape]))
+
+
+def _join(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    first = parts[0]
+    sides = [list(part.shape) for part in parts]
+    total = sum(own.pop(dim) for own in sides if len(own) == first.ndim)
+    if any(own != sides[0] for own in sides):
+        return None  # torch says what does not fit
+    axis = dim % first.ndim
+    return first.new_empty(*sides[0][:axis], total, *sides[0][axis:])
+
+
+def _stack(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    first = parts[0]
+    if any(part.shape != first.shape for part in parts):
+        return None
+    axis = dim % (first.ndim + 1)
+    return first.new_empty(*first.shape[:axis], len(parts), *first.shape[axis:])
+
+
+def _multiply(left: Tensor, right: Tensor) -> Tensor | None:
+    if left.shape[:-2] != right.shape[:-2] or left.shape[-1] != right.shape[-2]:
+        return None
+    return left.new_empty(*left.shape[:-1], right.shape[-1])
+
+
+def _sum(value: Tensor, dims: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+    summed = {dim % value.ndim for dim in dims or range(value.ndim)}
+    sides = [1 if axis in summed else side for axis, side in enumerate(value.shape)]
+    return value.new_empty([side for axis, side in enumerate(sides) if keepdim or axis not in summed])
+
+
 def _same(value: Tensor, *_: Any) -> Tensor:
     return value
 
@@ -104,13 +150,25 @@ _RULES: dict[Any, Callable[..., Any]] = {
     _aten.addmm.default: _addmm,
     _aten.convolution.default: _convolve,
     _aten.pixel_shuffle.default: _shuffle,
+    _aten.cat.default: _join,
+    _aten.stack.default: _stack,
+    _aten.mm.default: _multiply,
+    _aten.bmm.default: _multiply,
+    _aten.sum.dim_IntList: _sum,
     # In place.
     _aten.clamp_.default: _same,
     _aten.round_.default: _same,
     _aten.native_layer_norm.default: _layer_norm,
     _aten.native_batch_norm.default: _batch_norm,
     _aten.upsample_bilinear2d.default: _resize,
+    _aten.upsample_nearest2d.default: _resize,
     _aten.grid_sampler_2d.default: _sample,
+}
+# Of tensors of several types.
+_MIXED_RULES: dict[Any, Callable[..., Any]] = {
+    _aten.embedding.default: _look_up,
+    _aten.index.Tensor: _pick,
+    _aten.where.self: _choose,
 }
 
 
@@ -140,7 +198,7 @@ class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
     ) -> Any:
         """Return tensors of the shapes that ``func`` would return, and count it."""
         kwargs = kwargs or {}
-        result = _shortcut(func, args) if not kwargs else None
+        result = _shortcut(func, args) if not kwargs else _count_up(func, args, kwargs)
         if result is None:
             result = func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
@@ -160,12 +218,12 @@ def _flops(formula: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result:
 
 def _shortcut(func: Any, args: Sequence[Any]) -> Any:
     """Return what ``func`` returns for tensors without values, or None where that takes torch's own rules."""
-    tensors = [value for value in args if isinstance(value, Tensor)]
+    tensors = [*_tensors(args), *(value for own in args for value in _tensors_of_list(own))]
     if not tensors or any(value.device.type != "meta" for value in tensors):
         return None
     first = tensors[0]
-    if func is _aten.embedding.default:
-        return _look_up(*args)
+    if func in _MIXED_RULES:
+        return _MIXED_RULES[func](*args)
     if func in _TESTS:
         return first.new_empty(first.shape, dtype=torch.bool)
     if func in _OF_ANY_TYPE and len(tensors) <= 2:
@@ -178,6 +236,16 @@ def _shortcut(func: Any, args: Sequence[Any]) -> Any:
         return first.new_empty(_broadcast([value.shape for value in tensors]))
     rule = _RULES.get(func)
     return None if rule is None else rule(*args)
+
+
+def _count_up(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Return what ``torch.arange(stop)`` returns on the meta device, or None."""
+    device = kwargs.get("device")
+    if func is not _aten.arange.default or device is None or device.type != "meta":
+        return None
+    if not isinstance(args[0], int):
+        return None
+    return torch.empty(args[0], dtype=kwargs.get("dtype") or torch.int64, device=device)
 
 
 def _broadcast(shapes: Sequence[torch.Size]) -> Sequence[int]:
@@ -269,6 +337,10 @@ class CostCounter(MacCounter):  # type: ignore[no-untyped-call]
 
     def _free(self, num_bytes: int) -> None:
         self._live_bytes -= num_bytes
+
+
+def _tensors_of_list(value: Any) -> Iterable[Tensor]:
+    return _tensors(value) if isinstance(value, (tuple, list)) else ()
 
 
 def _tensors(result: Any) -> Iterable[Tensor]:
