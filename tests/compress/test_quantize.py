@@ -249,3 +249,9 @@ def test_values_too_large_for_given_steps(number: float, fits: bool) -> None:
     else:
         with pytest.raises(FitError, match="grid: values are not finite or too large for their steps"):
             quantize_to_steps(value, steps, name="grid")
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, float("nan"), float("inf")])
+def test_steps_that_are_none_are_refused(step: float) -> None:
+    with pytest.raises(FitError, match="cannot be stored"):
+        step_code(step)

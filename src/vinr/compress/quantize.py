@@ -53,7 +53,15 @@ Rounding = Callable[[NDArray[np.float64]], NDArray[np.int32]]
 
 
 def step_code(step: float, unit: int = 1) -> int:
-    """Return the least code, a multiple of ``unit``, with at least ``step`` > 0; the last if none has."""
+    """Return the least code, a multiple of ``unit``, with at least ``step`` > 0; the last if none has.
+
+    Raises
+    ------
+    FitError
+        If ``step`` is not a positive number.
+    """
+    if not 0 < step < inf:
+        raise FitError(f"a quantisation step of {step} cannot be stored; fit again with another seed")
     fraction, exponent = frexp(step)
     mantissa = int(np.ceil(fraction * 2 ** (MANTISSA_BITS + 1)))
     code = (exponent - MANTISSA_BITS - 1 + EXPONENT_BIAS << MANTISSA_BITS) + mantissa - (1 << MANTISSA_BITS)
