@@ -239,15 +239,16 @@ def _shortcut(func: Any, args: Sequence[Any]) -> Any:
 
 
 def _create(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """Return what ``torch.arange(stop)`` or ``torch.zeros_like`` returns on the meta device, or None."""
+    """Return what ``torch.arange`` in steps of 1 or ``torch.zeros_like`` returns without values, or None."""
     if func is _aten.zeros_like.default and args[0].device.type == "meta" and not any(kwargs.values()):
         return args[0].new_empty(args[0].shape)  # type: ignore[no-any-return]
     device = kwargs.get("device")
-    if func is not _aten.arange.default or device is None or device.type != "meta":
+    if func not in (_aten.arange.default, _aten.arange.start) or device is None or device.type != "meta":
         return None
-    if not isinstance(args[0], int):
+    if not all(isinstance(value, int) for value in args):
         return None
-    return torch.empty(args[0], dtype=kwargs.get("dtype") or torch.int64, device=device)
+    length = args[-1] - (args[0] if len(args) > 1 else 0)
+    return torch.empty(length, dtype=kwargs.get("dtype") or torch.int64, device=device)
 
 
 def _broadcast(shapes: Sequence[torch.Size]) -> Sequence[int]:
