@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from typer.testing import CliRunner
 
 import vinr
 from bombs import bombs, clip, file_of, network, single
+from published_checkpoints import SMALL, published_document, random_model
 from random_files import random_file
+from vinr import networks
+from vinr.__main__ import app
 from vinr.bitstream import Container, Span
+from vinr.config import default_model, load_preset
 from vinr.describe import describe_file
 from vinr.errors import LimitError, OutOfMemoryError, UsageError, visible
-from vinr.models import VideoModel, get_model, list_models
-from vinr.models._meta import measure_first_frame
-from vinr.networks import MEMORY, memory_told, parse_memory, to_uint8
+from vinr.fit import Noted
+from vinr.models import VideoModel, _meta, get_model, list_models, validate_architecture
+from vinr.models._meta import FrameCost, MacCounter, measure_first_frame
+from vinr.networks import MEMORY, allowed_for, memory_told, parse_memory, to_uint8
 from vinr.playback import verify_file
 from vinr.video.spec import VideoSpec
 
 LARGEST = 10_000
+TINY_PRESET = f"{default_model()}-tiny"
 TINY = {"strides": [2, 2], "widths": [4, 4, 4], "levels": 2}
 
 
@@ -36,6 +47,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_all_are_small(files: dict[str, str]) -> None:
     assert all(Path(path).stat().st_size < LARGEST for path in files.values())
+
+
+def test_some_take_almost_all_that_their_size_allows(files: dict[str, str]) -> None:
+    for name in ("maps almost too large", "work almost too much", "layers almost too many"):
+        with vinr.open(files[name], device="cpu") as video:
+            cost, allowed = video._networks.cost(0), allowed_for(Path(files[name]).stat().st_size)
+            share = max(cost.num_bytes / allowed.num_bytes, cost.operations / allowed.operations)
+            assert 0.8 < share < 1
 
 
 @pytest.mark.parametrize("name", ["maps of 2160 × 3840", "maps of 8192 × 4096"])
@@ -82,6 +101,82 @@ def test_peak_of_live_maps_not_their_sum() -> None:
     cost = measure_first_frame(skeleton, to_uint8)
     # The largest map: 4 channels of 64 × 64 float32; a few of them are there at once, not all of the network.
     assert 4 * 4 * 64 * 64 < cost.num_bytes < 20 * 4 * 4 * 64 * 64
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_shapes_are_those_that_torch_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, preset = get_model(name), load_preset(f"{name}-tiny")
+
+    def measured() -> FrameCost:
+        skeleton = model.on_meta(validate_architecture(model, preset.architecture), VideoSpec(16, 32, 64))
+        return measure_first_frame(skeleton, to_uint8)
+
+    ours = measured()
+    for finder in ("_shortcut", "_create"):
+        monkeypatch.setattr(_meta, finder, lambda *_: None)
+    assert ours == measured()
+
+
+def test_tensors_that_do_not_fit_are_told_by_torch() -> None:
+    def tensor(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    wrong: list[Callable[[], Tensor]] = [
+        lambda: torch.cat([tensor(2, 3), tensor(2, 4)]),
+        lambda: torch.cat([tensor(2, 3), tensor(2, 3, 1)]),
+        lambda: torch.stack([tensor(2, 3), tensor(2, 4)]),
+        lambda: tensor(2, 3) @ tensor(2, 3),
+        lambda: torch.bmm(tensor(1, 2, 3), tensor(2, 3, 2)),
+    ]
+    for compute in wrong:
+        with pytest.raises((RuntimeError, ValueError, IndexError)), torch.no_grad(), MacCounter():
+            compute()
+    with torch.no_grad(), MacCounter():
+        whole = tensor(4, dtype=torch.int64)
+        assert torch.cat([tensor(2, 3), tensor(5, 3)], -2).shape == (7, 3)
+        assert torch.stack([tensor(2, 3)] * 4, -1).shape == (2, 3, 4)
+        assert tensor(2, 3)[whole].shape == (4, 3)
+        assert tensor(2, 3, 4).sum((0, -1), keepdim=True).shape == (1, 3, 1)
+        assert torch.where(tensor(2, 1) > 0, tensor(3), tensor(2, 3)).shape == (2, 3)
+        assert torch.arange(3, device="meta").dtype == torch.int64
+
+
+def test_measuring_loads_no_compiler() -> None:
+    code = """
+import sys
+from vinr.config import load_preset, validate_architecture
+from vinr.models import get_model, list_models
+from vinr.models._meta import measure_first_frame
+from vinr.networks import to_uint8
+from vinr.video.spec import VideoSpec
+for name in list_models():
+    model = get_model(name)
+    config = validate_architecture(model, load_preset(name + "-tiny").architecture)
+    measure_first_frame(model.on_meta(config, VideoSpec(16, 32, 64)), to_uint8)
+    assert not {"torch._dynamo", "sympy"} & sys.modules.keys(), name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_encode_and_a_conversion_say_that_readers_refuse_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_video: Path
+) -> None:
+    events: list[object] = []
+    monkeypatch.setattr(networks, "MEMORY", 1)
+    monkeypatch.setattr(networks, "MEMORY_A_BYTE", 0)
+    output = tmp_path / "a.vinr"
+    vinr.encode(tiny_video, output, preset=TINY_PRESET, epochs=1, device="cpu", on_event=events.append)
+    notes = [event.text for event in events if isinstance(event, Noted)]
+    assert any(text.startswith("others must allow this file: network 0 needs about") for text in notes)
+    checkpoint = tmp_path / "a.pth"
+    torch.save(published_document(random_model(SMALL)), checkpoint)
+    arguments = ["convert", str(checkpoint), str(tmp_path / "b.vinr")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "others must allow this file: network 0 needs about" in result.stderr
+    monkeypatch.undo()
+    result = CliRunner().invoke(app, [*arguments, "--force"])
+    assert "others must allow" not in result.stderr
 
 
 def test_many_frames_and_times_stay_compact(files: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ those of the whole command, the start of Python and PyTorch included. Limits: 10
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -84,26 +85,33 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def report(rows: list[dict[str, Any]]) -> None:
+    """Write the results."""
+    failed = sum(map(is_too_much, rows))
+    text = f"{__doc__}\nToo much: {failed} of {len(rows)}.\n\n{_record.table([shown(row) for row in rows])}"
+    settings = {"max_seconds": MAX_SECONDS, "max_gb": MAX_GB, "max_file_bytes": MAX_FILE}
+    _record.write("soak/hostile-files", "python benchmarks/soak/hostile_files.py", settings, rows, text)
+
+
 def main() -> None:
-    """Try all files, and write the results; or those whose name holds a word."""
+    """Try all files, but for those in the file of rows, and write the results; or try one and write none."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "word", nargs="?", default="", help="try files whose name holds it; writes no results"
-    )
-    word = parser.parse_args().word
-    rows = []
+    parser.add_argument("--rows", type=Path, default=Path("hostile-files.rows.json"), help="finished rows")
+    parser.add_argument("--only", help="the file whose name is this; nothing is kept")
+    given = parser.parse_args()
+    files = bombs()
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in bombs().items():
-            if word in name:
-                rows += try_file(name, content, Path(folder))
-    failed = sum(is_too_much(row) for row in rows)
-    if not word:
-        text = (
-            f"{__doc__}\nToo much: {failed} of {len(rows)}.\n\n{_record.table([shown(row) for row in rows])}"
-        )
-        settings = {"max_seconds": MAX_SECONDS, "max_gb": MAX_GB, "max_file_bytes": MAX_FILE}
-        _record.write("soak/hostile-files", "python benchmarks/soak/hostile_files.py", settings, rows, text)
-    sys.exit(failed > 0)
+        if given.only is not None:
+            rows = try_file(given.only, files[given.only], Path(folder))
+            sys.exit(any(map(is_too_much, rows)))
+        rows = json.loads(given.rows.read_text(encoding="utf-8")) if given.rows.exists() else []
+        finished = {row["file"] for row in rows}
+        for name in (name for name in files if name not in finished):
+            rows += try_file(name, files[name], Path(folder))
+            given.rows.write_text(json.dumps(rows), encoding="utf-8")
+    order = list(files)
+    report(sorted(rows, key=lambda row: order.index(row["file"])))
+    sys.exit(any(map(is_too_much, rows)))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from vinr.compress import pack_tensors, quantized
 from vinr.config import Preset, describe_validation, load_preset, validate_architecture
 from vinr.errors import FitError, InputError, UsageError
 from vinr.files import check_target
+from vinr.integrity import refused_by_default
 from vinr.models import StoredTensor, VideoModel, get_model
 from vinr.models._hnerv_checkpoint import PublishedNetwork, read_published
 from vinr.pack import FittedSegment
@@ -50,7 +51,8 @@ class ConvertReport:
     """What a conversion wrote.
 
     ``largest_difference`` of the decoded frames from those of the checkpoint, before rounding to 8 bits, in
-    8-bit steps (0 … 255), is measured on ``num_compared`` frames.
+    8-bit steps (0 … 255), is measured on ``num_compared`` frames. ``refused``: why readers refuse the file
+    unless ``--max-memory`` allows more; empty if they do not.
     """
 
     path: str
@@ -65,6 +67,7 @@ class ConvertReport:
     fps: float
     largest_difference: float
     num_compared: int
+    refused: str = ""
 
 
 def convert(
@@ -131,6 +134,7 @@ def convert(
         fps=spec.fps,
         largest_difference=difference,
         num_compared=num_compared,
+        refused=refused_by_default(target),
     )
 
 

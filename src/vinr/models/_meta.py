@@ -198,7 +198,7 @@ class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
     ) -> Any:
         """Return tensors of the shapes that ``func`` would return, and count it."""
         kwargs = kwargs or {}
-        result = _shortcut(func, args) if not kwargs else _count_up(func, args, kwargs)
+        result = _shortcut(func, args) if not kwargs else _create(func, args, kwargs)
         if result is None:
             result = func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
@@ -219,11 +219,11 @@ def _flops(formula: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result:
 def _shortcut(func: Any, args: Sequence[Any]) -> Any:
     """Return what ``func`` returns for tensors without values, or None where that takes torch's own rules."""
     tensors = [*_tensors(args), *(value for own in args for value in _tensors_of_list(own))]
+    if func in _MIXED_RULES and tensors[0].device.type == "meta":
+        return _MIXED_RULES[func](*args)  # places in a tensor without values may have some
     if not tensors or any(value.device.type != "meta" for value in tensors):
         return None
     first = tensors[0]
-    if func in _MIXED_RULES:
-        return _MIXED_RULES[func](*args)
     if func in _TESTS:
         return first.new_empty(first.shape, dtype=torch.bool)
     if func in _OF_ANY_TYPE and len(tensors) <= 2:
@@ -238,14 +238,17 @@ def _shortcut(func: Any, args: Sequence[Any]) -> Any:
     return None if rule is None else rule(*args)
 
 
-def _count_up(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """Return what ``torch.arange(stop)`` returns on the meta device, or None."""
+def _create(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Return what ``torch.arange`` in steps of 1 or ``torch.zeros_like`` returns without values, or None."""
+    if func is _aten.zeros_like.default and args[0].device.type == "meta" and not any(kwargs.values()):
+        return args[0].new_empty(args[0].shape)  # type: ignore[no-any-return]
     device = kwargs.get("device")
-    if func is not _aten.arange.default or device is None or device.type != "meta":
+    if func not in (_aten.arange.default, _aten.arange.start) or device is None or device.type != "meta":
         return None
-    if not isinstance(args[0], int):
+    if not all(isinstance(value, int) for value in args):
         return None
-    return torch.empty(args[0], dtype=kwargs.get("dtype") or torch.int64, device=device)
+    length = args[-1] - (args[0] if len(args) > 1 else 0)
+    return torch.empty(length, dtype=kwargs.get("dtype") or torch.int64, device=device)
 
 
 def _broadcast(shapes: Sequence[torch.Size]) -> Sequence[int]:
