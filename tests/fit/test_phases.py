@@ -9,12 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch import nn
 
 from clips import MemoryClip, moving_shapes
 from fit.test_loop import interrupt_after, tiny, weights_of
 from vinr.compress import pack_tensors, quantized
 from vinr.config import FitSettings, Phase, Schedule
 from vinr.decode import to_uint8
+from vinr.device import arrange_layers
 from vinr.errors import UsageError
 from vinr.fit import FitResult, RoundDone, fit
 from vinr.fit.phases import moment_at, schedule_of
@@ -86,8 +88,13 @@ def decoded_and_direct(
     with segment.open(clip.spec, "cpu") as decoder:
         decoded = decoder[:]
     result.model.restore(quantized(stored, preset.compress, steps=result.steps))
-    # As a decoder lays numbers out: convolutions round differently for pixels stored channel by channel.
+    # As a decoder arranges layers: convolutions round differently in another layout, or after a transform.
+    for module in result.model.modules():
+        for plain in (nn.Conv2d, nn.PixelShuffle):
+            if isinstance(module, plain):
+                module.__class__ = plain
     result.model.to(memory_format=torch.contiguous_format)
+    arrange_layers(result.model)
     with torch.inference_mode():
         frames = [result.model(Query.of_frames(torch.tensor([index]))) for index in range(len(decoded))]
     return decoded, to_uint8(torch.cat(frames))

@@ -268,7 +268,7 @@ def poison(part: str) -> None:
     """Make a number of the newest run NaN."""
     for name, value in runs[-1].learner.tensors().items():
         if name.startswith(part) and value.is_floating_point() and value.numel() > 1:
-            value.data.view(-1)[0] = math.nan  # behind the back of autograd
+            value.data[(0,) * value.dim()] = math.nan  # behind the back of autograd
             return
     raise AssertionError(f"nothing to poison in {part}")
 
