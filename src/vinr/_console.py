@@ -209,7 +209,7 @@ def show_inpaint(report: InpaintReport, *, as_json: bool) -> None:
 def show_convert(report: ConvertReport, *, as_json: bool) -> None:
     """Print what a checkpoint became."""
     if report.refused:
-        note(f"others must allow this file: {report.refused}")
+        note(f"readers refuse this file by default: {report.refused}")
     if as_json:
         print_json(asdict(report))
         return
