@@ -167,7 +167,9 @@ def test_an_encode_and_a_conversion_say_that_readers_refuse_a_file(
     output = tmp_path / "a.vinr"
     vinr.encode(tiny_video, output, preset=TINY_PRESET, epochs=1, device="cpu", on_event=events.append)
     notes = [event.text for event in events if isinstance(event, Noted)]
-    assert any(text.startswith("readers refuse this file by default: network 0 needs about") for text in notes)
+    assert any(
+        text.startswith("readers refuse this file by default: network 0 needs about") for text in notes
+    )
     checkpoint = tmp_path / "a.pth"
     torch.save(published_document(random_model(SMALL)), checkpoint)
     arguments = ["convert", str(checkpoint), str(tmp_path / "b.vinr")]
