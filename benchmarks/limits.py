@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import _record
 from vinr import networks
-from vinr.catalogue import list_preset_entries
+from vinr.cli.catalogue import list_preset_entries
 from vinr.config import load_preset, validate_architecture
 from vinr.errors import UsageError
 from vinr.models import ModelConfig, VideoModel, get_model, list_models

@@ -12,7 +12,7 @@ import torch
 import vinr
 from clips import moving_shapes, write_clip
 from vinr.config import default_model
-from vinr.interruption import NUMBERS
+from vinr.state.interruption import NUMBERS
 
 
 @pytest.hookimpl(tryfirst=True)

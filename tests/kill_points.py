@@ -157,7 +157,7 @@ def _encode(folder: Path) -> None:
     """Do what an encode does with files: a checkpoint, a segment, the output."""
     from vinr.errors import OutputError
     from vinr.files import atomic_path
-    from vinr.statefolder import EncodeJob, StateFolder
+    from vinr.state.folder import EncodeJob, StateFolder
 
     def keep(path: Path) -> None:
         with atomic_path(path, force=True) as temporary:
@@ -215,7 +215,7 @@ def main() -> None:
         import vinr.video.source
     import importlib.metadata
 
-    import vinr.statefolder  # noqa: F401
+    import vinr.state.folder  # noqa: F401
 
     importlib.metadata.version("vinr")
     os.fsync = lambda descriptor: None  # a process that ends loses nothing that it wrote; disks are slow

@@ -20,7 +20,7 @@ from typer.main import get_command
 
 import vinr
 from clips import MemoryClip, moving_shapes, write_clip
-from vinr.__main__ import app, main
+from vinr.cli.app import app, main
 from vinr.config import default_model, list_presets
 from vinr.models import list_models
 from vinr.video.source import open_video

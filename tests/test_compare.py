@@ -17,7 +17,7 @@ from typer.main import get_command
 
 import vinr
 from clips import moving_shapes, write_clip
-from vinr.__main__ import app, main
+from vinr.cli.app import app, main
 from vinr.comparison import ComparisonReport, runs
 from vinr.comparison.plan import DEFAULT_ANCHORS, Budget, plan_fits, read_anchors
 from vinr.config import default_model

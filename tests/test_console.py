@@ -16,10 +16,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bitstream.crafting import assemble
-from vinr import _console
-from vinr.__main__ import main
 from vinr.bitstream import Container
 from vinr.bitstream.header import pack_header
+from vinr.cli import console as cli_console
+from vinr.cli.app import main
 from vinr.errors import visible
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[31m\x9b1m\nclip faked: 5 frames\r\u202egnp\u200b\ufeff\u2028\u2066[b]:x:"
@@ -46,10 +46,10 @@ def test_visible(text: str, shown: str) -> None:
 def test_everything_that_is_printed_is_made_visible(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(EVIL, "b", box=None)
     table.add_row(EVIL, "[red]x[/]")
-    _console.say(EVIL)
-    _console._print_table(table)
-    _console.note(EVIL)
-    _console.complain(EVIL)
+    cli_console.say(EVIL)
+    cli_console._print_table(table)
+    cli_console.note(EVIL)
+    cli_console.complain(EVIL)
     out, err = capsys.readouterr()
     assert [line.strip().split("  ")[0] for line in out.splitlines()] == [SEEN] * 3
     assert "[red]x[/]" in out
@@ -58,11 +58,11 @@ def test_everything_that_is_printed_is_made_visible(capsys: pytest.CaptureFixtur
 
 def test_descriptions_of_progress_are_made_visible() -> None:
     screen = io.StringIO()
-    console = _console.SafeConsole()
+    console = cli_console.SafeConsole()
     console.file = screen
     console._force_terminal = True
     console.width = 300
-    with Progress(_console.SafeColumn("{task.description}"), console=console) as bar:
+    with Progress(cli_console.SafeColumn("{task.description}"), console=console) as bar:
         bar.add_task(EVIL)
     assert SEEN in screen.getvalue()
 
@@ -134,7 +134,7 @@ def test_names_in_error_messages(
 
 def test_streams_that_lack_characters() -> None:
     code = (
-        "from vinr import _console as c; c.write_any_character()\n"
+        "from vinr.cli import console as c; c.write_any_character()\n"
         "c.say('36×50 \\u202e'); c.note('é'); c.complain('中')"
     )
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
@@ -146,7 +146,7 @@ def test_streams_that_lack_characters() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
 def test_messages_that_nobody_can_read_end_nothing() -> None:
     """A log on a full disk, a closed pipe, no standard error at all: the work is done, its result is told."""
-    code = "from vinr import _console as c\nfor _ in range(3): c.note('a'); c.complain('b')\nc.say('done')"
+    code = "from vinr.cli import console as c\nfor _ in range(3): c.note('a'); c.complain('b')\nc.say('done')"
     reader, writer = os.pipe()
     os.close(reader)
     with open("/dev/full", "wb") as full, open(writer, "wb") as broken:

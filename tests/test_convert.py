@@ -27,7 +27,7 @@ from published_checkpoints import (
     published_entry,
     random_model,
 )
-from vinr.__main__ import app
+from vinr.cli.app import app
 from vinr.config import load_preset, validate_architecture
 from vinr.convert import convert
 from vinr.describe import describe_file

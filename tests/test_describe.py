@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 import vinr
 from clips import moving_shapes, write_clip
-from vinr.__main__ import app
 from vinr.bitstream import Container, SectionKind
+from vinr.cli.app import app
 from vinr.compress import pack_tensors
 from vinr.compress.accounting import network_sizes
 from vinr.config import CompressSettings, default_model, load_preset, validate_architecture

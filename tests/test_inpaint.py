@@ -18,7 +18,7 @@ import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from test_cli import TINY, Run, refused
 from vinr import inpainting, plan
-from vinr.__main__ import main
+from vinr.cli.app import main
 from vinr.errors import InputError
 from vinr.fit.masks import box_mask, center_mask, grow_mask, open_mask
 from vinr.inpainting import measure_inpainting

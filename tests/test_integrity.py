@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 import vinr
 from bombs import clip, file_of, network
 from random_files import random_network
-from vinr.__main__ import app
 from vinr.bitstream import (
     Clip,
     Container,
@@ -25,6 +24,7 @@ from vinr.bitstream import (
     pack_varint,
     pack_zigzag,
 )
+from vinr.cli.app import app
 from vinr.compress import pack_tensors
 from vinr.config import load_preset
 from vinr.models._dnerv_diverse_clips import ClipLayout

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from vinr import interruption
-from vinr.interruption import Interrupted, announced, exit_status, held_back, raised
+from vinr.state import interruption
+from vinr.state.interruption import Interrupted, announced, exit_status, held_back, raised
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 SIGNALS = interruption.NUMBERS
@@ -123,7 +123,7 @@ def test_nothing_is_done_outside_the_main_thread() -> None:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_before_any_command_runs_is_no_traceback(name: str) -> None:
     code = (
-        "import signal, sys, vinr.__main__ as cli\n"
+        "import signal, sys, vinr.cli.app as cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"cli.app = lambda: signal.raise_signal(signal.{name})\n"
         "cli.main()"
@@ -135,7 +135,7 @@ def test_a_signal_before_any_command_runs_is_no_traceback(name: str) -> None:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_any_command_ends_with_the_status_of_its_signal(name: str) -> None:
     code = (
-        "import signal, sys, vinr.__main__ as cli, vinr.playback as playback\n"
+        "import signal, sys, vinr.cli.app as cli, vinr.playback as playback\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"playback.verify_file = lambda *a, **k: signal.raise_signal(signal.{name})\n"
         "sys.argv = ['vinr', 'verify', 'x.vinr']\n"

@@ -18,8 +18,8 @@ from bombs import bombs, clip, file_of, network, single
 from published_checkpoints import SMALL, published_document, random_model
 from random_files import random_file
 from vinr import networks
-from vinr.__main__ import app
 from vinr.bitstream import Container, Span
+from vinr.cli.app import app
 from vinr.config import default_model, load_preset
 from vinr.describe import describe_file
 from vinr.errors import LimitError, OutOfMemoryError, UsageError, visible
@@ -145,7 +145,8 @@ def test_measuring_loads_no_compiler() -> None:
     code = """
 import sys
 from vinr.config import load_preset, validate_architecture
-from vinr.models import get_model, list_models
+from vinr.models import get_model
+from vinr.models import list_models
 from vinr.models._meta import measure_first_frame
 from vinr.networks import to_uint8
 from vinr.video.spec import VideoSpec

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from vinr.__main__ import app
+from vinr.cli.app import app
 from vinr.config import default_model, load_preset
 
 ROOT = Path(__file__).parent.parent

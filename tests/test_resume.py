@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from clips import MemoryClip, moving_shapes, write_clip
-from vinr import encoding, interruption
-from vinr.__main__ import main
+from vinr import encoding
+from vinr.cli.app import main
 from vinr.errors import OutputError
 from vinr.fit import keeper as keeper_module
 from vinr.fit import precision as precision_module
 from vinr.fit import run as run_module
-from vinr.tensorfile import read_tensors, write_tensors
+from vinr.state import interruption
+from vinr.state.tensorfile import read_tensors, write_tensors
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 Run = Callable[..., tuple[int, str]]

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 import vinr
-from vinr import statefolder
 from vinr.config import default_model
 from vinr.errors import OutputError
-from vinr.statefolder import EncodeJob, StateFolder
+from vinr.state import folder as statefolder
+from vinr.state.folder import EncodeJob, StateFolder
 
 TINY = f"{default_model()}-tiny"
 JOB = EncodeJob.of(["a.mkv"])
@@ -133,7 +133,7 @@ def test_second_encode_of_an_output_is_refused_and_touches_nothing(make: Make, o
 
 def test_lock_holds_between_processes_and_ends_with_them(make: Make, output: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from vinr.statefolder import *\n"
+        "import sys; from pathlib import Path; from vinr.state.folder import *\n"
         f"with StateFolder(Path({str(output)!r}), EncodeJob.of(['a.mkv']), on_note=print) as state:\n"
         "    (state.prepare() / 'fit-00000.safetensors').touch()\n"
         "    print('ready', flush=True); sys.stdin.read()"

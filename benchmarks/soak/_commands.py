@@ -195,7 +195,7 @@ def _real(arguments: Sequence[str]) -> int:
 
 
 def _vinr(arguments: Sequence[str], before: Callable[[], None] | None) -> int:
-    from vinr.__main__ import main
+    from vinr.cli.app import main
 
     sys.argv = ["vinr", *arguments]
     if before is not None:

@@ -29,13 +29,13 @@ from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
 from vinr.integrity import refused_by_default
-from vinr.interruption import held_back
 from vinr.kept import find_kept, fit_path, segment_path
 from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents
 from vinr.pack import FittedSegment, assemble, load_segment, mean_quality, save_segment, side_bytes
 from vinr.plan import EncodePlan, Job, Target, describe_threads, plan_encode
-from vinr.statefolder import EncodeJob, StateFolder
+from vinr.state.folder import EncodeJob, StateFolder
+from vinr.state.interruption import held_back
 from vinr.units import parse_bytes, parse_count, parse_seconds
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import VideoSpec

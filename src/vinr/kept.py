@@ -10,7 +10,7 @@ from vinr.errors import InputError
 from vinr.fit.checkpoint import FitValues
 from vinr.fit.precision import PrecisionName
 from vinr.pack import SegmentValues
-from vinr.tensorfile import read_state_values
+from vinr.state.tensorfile import read_state_values
 
 __all__ = ["Kept", "find_kept", "fit_path", "segment_path"]
 

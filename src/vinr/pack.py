@@ -37,7 +37,7 @@ from vinr.models import VideoModel
 from vinr.networks import UNLIMITED
 from vinr.plan import Job
 from vinr.settings import Settings
-from vinr.tensorfile import read_state, refuse_state, write_tensors
+from vinr.state.tensorfile import read_state, refuse_state, write_tensors
 from vinr.video._names import MAX_NAME
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec

@@ -25,8 +25,8 @@ from vinr.fit.checkpoint import FitValues, all_finite, read_fit_state
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.optimizers import build_optimizer, moments_of
 from vinr.fit.tasks import Reconstruct
-from vinr.interruption import raised
-from vinr.tensorfile import read_state, read_tensors, write_tensors
+from vinr.state.interruption import raised
+from vinr.state.tensorfile import read_state, read_tensors, write_tensors
 from vinr.video.spec import VideoSpec
 
 pytestmark = pytest.mark.usefixtures("usual_signals")

@@ -29,7 +29,7 @@ from vinr.models._flow import Evaluation, FlowGuide, FrameBuffer, flow_stage, wa
 from vinr.models._grids import TemporalGrids
 from vinr.models._sizing import describe_size, solve_size
 from vinr.models.ffnerv import FFNeRV, FFNeRVConfig, tanh_floor
-from vinr.tensorfile import read_tensors
+from vinr.state.tensorfile import read_tensors
 from vinr.video.spec import Query, VideoSpec
 
 FIXTURES = pytest.mark.parametrize("name", ["ffnerv", "ffnerv_compact"])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
-from vinr.catalogue import PresetEntry, list_preset_entries
+from vinr.cli.catalogue import PresetEntry, list_preset_entries
 from vinr.config import list_presets, load_preset, validate_architecture
 from vinr.models import (
     FrozenLatents,

@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from video.video_clips import picture, write_clip
-from vinr.__main__ import app
+from vinr.cli.app import app
 from vinr.errors import InputError
 from vinr.video._bounds import Verdict
 from vinr.video._ends import read_end

@@ -24,7 +24,7 @@ from vinr.errors import UsageError
 from vinr.fit import Event
 from vinr.fitted import plain_fit
 from vinr.plan import choose_preset
-from vinr.tensorfile import read_tensors, write_tensors
+from vinr.state.tensorfile import read_tensors, write_tensors
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec
 

@@ -21,7 +21,7 @@ from vinr.errors import InputError
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
 from vinr.settings import Settings
-from vinr.tensorfile import read_state, write_tensors
+from vinr.state.tensorfile import read_state, write_tensors
 
 __all__ = [
     "ControlValues",

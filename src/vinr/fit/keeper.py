@@ -11,7 +11,7 @@ from vinr.errors import OutputError
 from vinr.fit.checkpoint import FitState, SnapshotValues, write_fit_state
 from vinr.fit.events import Event, NotKept
 from vinr.fit.fingerprint import Fingerprint
-from vinr.interruption import held_back
+from vinr.state.interruption import held_back
 
 __all__ = ["CHECKPOINT_SECONDS", "Keeper"]
 

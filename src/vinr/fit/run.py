@@ -42,8 +42,8 @@ from vinr.fit.phases import Moment, moment_at
 from vinr.fit.precision import Precision, PrecisionName, resolve_precision
 from vinr.fit.prepare import DeviceFrames
 from vinr.fit.tasks import Task
-from vinr.interruption import held_back
 from vinr.models import VideoModel
+from vinr.state.interruption import held_back
 from vinr.video.spec import FrameSource, PatchGrid
 
 __all__ = ["FitResult", "Run"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
-from vinr._console import _print_table, fit_progress, print_json, say
+from vinr.cli.console import _print_table, fit_progress, print_json, say
 from vinr.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from vinr import _console as console
-from vinr._options import Device, Force, Json, Settings
+from vinr.cli import console
+from vinr.cli.options import Device, Force, Json, Settings
 from vinr.units import parse_frames, parse_list, parse_numbers, parse_size
 
 __all__ = ["bench", "compare", "models", "presets"]
@@ -38,8 +38,8 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare networks with x264, x265, AV1 and VP9 on the same frames, in one HTML page."""
-    from vinr._console import note
-    from vinr._console_compare import compare_progress, show_comparison
+    from vinr.cli.console import note
+    from vinr.cli.show_compare import compare_progress, show_comparison
     from vinr.comparison import DEFAULT_ANCHORS
     from vinr.comparison import compare as run
 
@@ -84,7 +84,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Run a paper's experiment and print paper, ours and the difference; without a name, list them."""
-    from vinr import _console_bench as shown
+    from vinr.cli import show_bench as shown
 
     if recipe is None:
         from vinr.bench.listing import list_recipe_entries
@@ -106,7 +106,7 @@ def bench(
 
 def models(as_json: Json = False) -> None:
     """List the models."""
-    from vinr.catalogue import list_model_entries
+    from vinr.cli.catalogue import list_model_entries
 
     console.show_models(list_model_entries(), as_json=as_json)
 
@@ -115,6 +115,6 @@ def presets(
     model: Annotated[str | None, typer.Option(help="only this model's")] = None, as_json: Json = False
 ) -> None:
     """List the presets: parameters, operations, and the paper's figures."""
-    from vinr.catalogue import list_preset_entries
+    from vinr.cli.catalogue import list_preset_entries
 
     console.show_presets(list_preset_entries(model), as_json=as_json)

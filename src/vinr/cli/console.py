@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vinr._screen import SafeColumn, SafeConsole, write_any_character
+from vinr.cli.screen import SafeColumn, SafeConsole, write_any_character
 from vinr.errors import OutputError
-from vinr.interruption import announced, exit_status, held_back
+from vinr.state.interruption import announced, exit_status, held_back
 from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from vinr.catalogue import ModelEntry, PresetEntry
+    from vinr.cli.catalogue import ModelEntry, PresetEntry
     from vinr.convert import ConvertReport
     from vinr.describe import FileInfo
     from vinr.encoding import EncodeReport

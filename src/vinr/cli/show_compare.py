@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from vinr._console import SafeColumn, _err, _print_table, ended_by_signals, print_json, say
+from vinr.cli.console import SafeColumn, _err, _print_table, ended_by_signals, print_json, say
 
 if TYPE_CHECKING:
     from vinr.comparison import ComparisonReport

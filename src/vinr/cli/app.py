@@ -1,0 +1,357 @@
+"""The command line, ``vinr`` and ``python -m vinr``: each command calls one public function."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+from typing import Annotated
+
+import typer
+
+from vinr.cli import console, experiments
+from vinr.cli.options import (
+    Backend,
+    Codec,
+    Decoding,
+    Device,
+    File,
+    Force,
+    Json,
+    MaxMemory,
+    Output,
+    Settings,
+)
+from vinr.errors import UsageError, VinrError
+from vinr.state import interruption
+from vinr.units import parse_count, parse_frames, parse_seconds, parse_size
+
+app = typer.Typer(
+    name="vinr",
+    help="Neural representations of video: encode a video into one .vinr file, decode any frame of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def encode(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="INPUT... OUTPUT.vinr", help="videos, then the file to write")
+    ],
+    model: Annotated[str | None, typer.Option(help="model; `vinr models` lists them")] = None,
+    preset: Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")] = None,
+    params: Annotated[str | None, typer.Option(help="numbers stored in the file, such as 1.5M")] = None,
+    size: Annotated[str | None, typer.Option(help="bytes of the file, never more, such as 500kB")] = None,
+    bpp: Annotated[float | None, typer.Option(help="size in bits a pixel, such as 0.05")] = None,
+    psnr: Annotated[float | None, typer.Option(help="quality in dB, at as few bytes as it takes")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames")] = None,
+    time: Annotated[str | None, typer.Option(help="time to spend, such as 10m")] = None,
+    frames: Annotated[str | None, typer.Option(help="A:B, half open")] = None,
+    crop: Annotated[str | None, typer.Option(help="HxW, cut from the centre")] = None,
+    resize: Annotated[str | None, typer.Option(help="HxW, after the crop")] = None,
+    segment: Annotated[str | None, typer.Option(help="length of a segment, such as 10s")] = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted encode")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="seed of the fit")] = None,
+    settings: Settings = [],  # noqa: B006
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Fit a network to a video and write it as one .vinr file."""
+    started = monotonic()  # loading PyTorch takes seconds, which --time counts
+    from vinr.encoding import encode as run
+
+    if len(paths) < 2:
+        raise UsageError(
+            f"{len(paths)} path given; give INPUT... OUTPUT.vinr: at least one video and the output"
+        )
+    with console.fit_progress(lambda: _what_is_left(paths[-1])) as on_event:
+        report = run(
+            paths[:-1],
+            paths[-1],
+            model=model,
+            preset=preset,
+            params=parse_count(params) if params else None,
+            size=size,
+            bpp=bpp,
+            psnr=psnr,
+            epochs=epochs,
+            time=parse_seconds(time) if time else None,
+            frames=parse_frames(frames) if frames else None,
+            crop=parse_size(crop) if crop else None,
+            resize=parse_size(resize) if resize else None,
+            segment=parse_seconds(segment) if segment else None,
+            device=device,
+            resume=resume,
+            seed=seed,
+            overrides=settings,
+            force=force,
+            started=started,
+            on_event=on_event,
+        )
+    console.show_encode(report, as_json=as_json)
+
+
+@app.command()
+def decode(
+    file: File,
+    output: Output,
+    frames: Annotated[str | None, typer.Option(help="numbers and slices: 0,10,20:40:5")] = None,
+    fps_scale: Annotated[int, typer.Option(min=1, max=16, help="2 puts a frame between two")] = 1,
+    codec: Codec = "x264",
+    device: Device = "auto",
+    backend: Backend = None,
+    settings: Decoding = [],  # noqa: B006
+    force: Force = False,
+    max_memory: MaxMemory = None,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="write the undamaged frames; exit status 1 if any are lost"),
+    ] = False,
+) -> None:
+    """Write the frames of a .vinr file as a video or as images."""
+    from vinr.playback import decode_to
+
+    lost: list[object] = []
+    with console.frame_progress("decoding", quiet=output == "-") as on_frame:
+        decode_to(
+            file,
+            output,
+            frames=frames,
+            fps_scale=fps_scale,
+            codec=codec,
+            device=device,
+            backend=backend,
+            overrides=settings,
+            force=force,
+            max_memory=max_memory,
+            keep_going=keep_going,
+            on_frame=on_frame,
+            on_note=console.note,
+            on_lost=lost.append,
+        )
+    if lost:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    file: File,
+    plot: Annotated[str | None, typer.Option(metavar="FILE.png", help="draw where the bytes go")] = None,
+    force: Force = False,
+    as_json: Json = False,
+    max_memory: MaxMemory = None,
+) -> None:
+    """Show what a .vinr file holds, and how many bytes each component and each layer takes."""
+    from vinr.describe import describe_file
+
+    console.show_info(describe_file(file, plot=plot, force=force, max_memory=max_memory), as_json=as_json)
+
+
+@app.command()
+def verify(file: File, device: Device = "auto", as_json: Json = False, max_memory: MaxMemory = None) -> None:
+    """Check all checksums, decode a frame of each network, and list damaged clips, frames and sound."""
+    from vinr.playback import verify_file
+
+    report = verify_file(file, device=device, max_memory=max_memory)
+    if as_json:
+        console.print_json(asdict(report))
+    else:
+        for line in report.lines():
+            console.say(line)
+    if not report.is_whole:
+        raise typer.Exit(2)
+
+
+@app.command("eval")
+def evaluate(
+    file: File,
+    reference: Annotated[
+        str, typer.Argument(help="the video that was encoded; crop and range are in the file")
+    ],
+    per_frame: Annotated[bool, typer.Option("--per-frame", help="also each frame's figures")] = False,
+    device: Device = "auto",
+    backend: Backend = None,
+    settings: Decoding = [],  # noqa: B006
+    as_json: Json = False,
+    max_memory: MaxMemory = None,
+) -> None:
+    """Compare a .vinr file with its original: PSNR, MS-SSIM, bpp, kbit/s, decoding speed."""
+    from vinr.playback import evaluate_file
+
+    with console.frame_progress("decoding") as on_frame:
+        report = evaluate_file(
+            file,
+            reference,
+            device=device,
+            backend=backend,
+            overrides=settings,
+            max_memory=max_memory,
+            on_frame=on_frame,
+        )
+    console.show_evaluation(report, per_frame=per_frame, as_json=as_json)
+
+
+@app.command()
+def inpaint(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="a video")],
+    output: Output,
+    mask: Annotated[
+        str,
+        typer.Option(help="image, folder or video, masked where not black; or boxes, boxes:WIDTH, center"),
+    ],
+    model: Annotated[str | None, typer.Option(help="model; `vinr models` lists them")] = None,
+    preset: Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")] = None,
+    params: Annotated[str | None, typer.Option(help="numbers of the network, such as 1.5M")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames")] = None,
+    time: Annotated[str | None, typer.Option(help="time to spend, such as 10m")] = None,
+    frames: Annotated[str | None, typer.Option(help="A:B, half open")] = None,
+    crop: Annotated[str | None, typer.Option(help="HxW, cut from the centre")] = None,
+    resize: Annotated[str | None, typer.Option(help="HxW, after the crop")] = None,
+    all_pixels: Annotated[
+        bool, typer.Option("--all-pixels", help="write the network's frames, not only masked pixels")
+    ] = False,
+    codec: Codec = "x264",
+    device: Device = "auto",
+    seed: Annotated[int | None, typer.Option(min=0, help="seed of the fit")] = None,
+    settings: Settings = [],  # noqa: B006
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Fill masked pixels of a video with what a network makes of the others."""
+    from vinr.inpainting import inpaint as run
+
+    if as_json and output == "-":
+        raise UsageError("the video and --json are both to go to standard output; name a file for the video")
+    with console.fit_progress(lambda: "nothing was written") as on_event:
+        report = run(
+            source,
+            output,
+            mask=mask,
+            model=model,
+            preset=preset,
+            params=params,
+            epochs=epochs,
+            time=time,
+            frames=parse_frames(frames) if frames else None,
+            crop=parse_size(crop) if crop else None,
+            resize=parse_size(resize) if resize else None,
+            all_pixels=all_pixels,
+            codec=codec,
+            device=device,
+            seed=seed,
+            overrides=settings,
+            force=force,
+            on_event=on_event,
+        )
+    if output != "-":
+        console.show_inpaint(report, as_json=as_json)
+
+
+@app.command()
+def interpolate(
+    file: File,
+    output: Output,
+    factor: Annotated[int, typer.Option(min=2, max=16, help="times as many frames a second")] = 2,
+    codec: Codec = "x264",
+    device: Device = "auto",
+    force: Force = False,
+    max_memory: MaxMemory = None,
+) -> None:
+    """Write a .vinr file with new frames between its frames."""
+    from vinr.interpolation import interpolate as run
+
+    with console.frame_progress("decoding", quiet=output == "-") as on_frame:
+        run(
+            file,
+            output,
+            factor=factor,
+            codec=codec,
+            device=device,
+            force=force,
+            max_memory=max_memory,
+            on_frame=on_frame,
+        )
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[str, typer.Argument(help="a published quantised checkpoint of HNeRV (torch.save)")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT.vinr", help="the file to write")],
+    fps: Annotated[str, typer.Option(help="frames a second: 25, 29.97, 30000/1001")] = "30",
+    name: Annotated[str | None, typer.Option(help="name of the clip; the checkpoint's otherwise")] = None,
+    settings: Settings = [],  # noqa: B006
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write a published quantised checkpoint as a .vinr file."""
+    from vinr.convert import convert as run
+
+    report = run(checkpoint, output, fps=fps, name=name, overrides=settings, force=force)
+    console.show_convert(report, as_json=as_json)
+
+
+@app.command()
+def export(
+    file: File,
+    onnx: Annotated[str, typer.Option(metavar="F", help="file; part_%02d.onnx for several networks")],
+    force: Force = False,
+    max_memory: MaxMemory = None,
+) -> None:
+    """Write the network of a .vinr file for other programs: frame number and latents in, colours out."""
+    from vinr.exporting import export_onnx
+
+    console.show_export(export_onnx(file, onnx, force=force, max_memory=max_memory))
+
+
+for command in (experiments.compare, experiments.bench, experiments.models, experiments.presets):
+    app.command()(command)
+
+
+def _what_is_left(output: str) -> str:
+    """Return in words what an interrupted encode has kept, and how to go on with it."""
+    from vinr.kept import find_kept
+    from vinr.state.folder import partial_folder
+
+    kept = find_kept(partial_folder(Path(output)))
+    if not kept:
+        return "nothing was saved"
+    words = sys.argv[1:]
+    command = shlex.join(words if "--resume" in words else [*words, "--resume"])
+    return f"saved: {kept}. Continue with: vinr {command}"
+
+
+def main() -> None:
+    """Run the command line; errors end in one line and their exit status, never in a traceback.
+
+    Signals that ask it to stop do what Ctrl-C does, with 128 and their number as exit status.
+    """
+    console.write_any_character()
+    with interruption.raised():
+        try:
+            app()
+        except VinrError as error:
+            console.complain(str(error))
+            sys.exit(error.exit_status)
+        except OSError as error:
+            console.complain(f"{error.filename or 'file system'}: {error.strerror or error}")
+            sys.exit(2)
+        except KeyboardInterrupt as error:
+            sys.exit(interruption.exit_status(error))  # outside of any command: it is still being found
+        except SystemExit as error:
+            # Typer ends a command that a signal ended with the status of Ctrl-C, whichever it was.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, KeyboardInterrupt):
+                cause = cause.__cause__ or cause.__context__
+            if cause is not None:
+                sys.exit(interruption.exit_status(cause))
+            raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What an interrupted command keeps, and how it is interrupted."""
