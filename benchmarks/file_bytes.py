@@ -16,7 +16,7 @@ import _record
 from vinr.bench.stages import float_psnr_db
 from vinr.compress import pack_tensors
 from vinr.config import load_preset
-from vinr.decode import VideoDecoder
+from vinr.decoding.decoder import VideoDecoder
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources
 from vinr.fit import fit
 from vinr.pack import FittedSegment, assemble

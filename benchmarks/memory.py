@@ -20,7 +20,7 @@ import torch
 
 import _record
 from vinr.config import load_preset, validate_architecture
-from vinr.decode import to_uint8
+from vinr.decoding.decoder import to_uint8
 from vinr.models import HybridModel, Latents, get_model, list_models
 from vinr.models._sizing import solve_size
 from vinr.video.source import FrameTensor

@@ -14,8 +14,8 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 import vinr
 from vinr.config import list_presets
-from vinr.decode import VideoDecoder, split_clip, to_uint8
-from vinr.decode_settings import DecodeSettings
+from vinr.decoding.decoder import VideoDecoder, split_clip, to_uint8
+from vinr.decoding.settings import DecodeSettings
 from vinr.models import list_models
 
 TINY = [name for name in list_presets() if name.endswith("-tiny")]

@@ -16,10 +16,10 @@ from torch.nn.modules.module import register_module_forward_hook
 import vinr
 from clips import moving_shapes
 from pretended_gpu import GPU, MixedDevicesError, place, pretended_gpu
-from vinr import onnx_graph
 from vinr.compress import pack_tensors
 from vinr.config import Preset, default_model, load_preset
-from vinr.decode_settings import DecodeSettings
+from vinr.decoding import onnx_graph
+from vinr.decoding.settings import DecodeSettings
 from vinr.denoising import measure_denoising
 from vinr.device import exact_float32, resolve_device
 from vinr.fit import Event, FitResult, Noise, fit

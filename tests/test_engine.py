@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 import vinr
 from random_files import random_file, random_network
-from vinr import device, engine
+from vinr import device
 from vinr.bitstream import Container
 from vinr.config import default_model
-from vinr.decode_settings import DecodeSettings, load_decode_settings
+from vinr.decoding import engine
+from vinr.decoding.engine import Engine
+from vinr.decoding.networks import NetworkLoader, to_uint8
+from vinr.decoding.settings import DecodeSettings, load_decode_settings
 from vinr.device import use_transforms
-from vinr.engine import Engine
 from vinr.models import VideoModel, get_model, list_models
-from vinr.networks import NetworkLoader, to_uint8
 from vinr.video.spec import Query, VideoSpec
 
 pytestmark = pytest.mark.numeric

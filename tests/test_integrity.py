@@ -27,9 +27,9 @@ from vinr.bitstream import (
 from vinr.cli.app import app
 from vinr.compress import pack_tensors
 from vinr.config import load_preset
+from vinr.decoding.playback import decode_to, verify_file
 from vinr.models._dnerv_diverse_clips import ClipLayout
 from vinr.pack import FittedSegment
-from vinr.playback import decode_to, verify_file
 from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 

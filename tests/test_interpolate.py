@@ -14,7 +14,7 @@ import vinr
 from clips import MemoryClip, moving_shapes
 from test_cli import Run, refused
 from vinr.config import Preset
-from vinr.decode import to_uint8
+from vinr.decoding.decoder import to_uint8
 from vinr.denoising import measure_denoising
 from vinr.errors import UsageError
 from vinr.fit import Interpolate, Noise, fit

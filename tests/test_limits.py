@@ -17,17 +17,17 @@ import vinr
 from bombs import bombs, clip, file_of, network, single
 from published_checkpoints import SMALL, published_document, random_model
 from random_files import random_file
-from vinr import networks
 from vinr.bitstream import Container, Span
 from vinr.cli.app import app
 from vinr.config import default_model, load_preset
-from vinr.describe import describe_file
+from vinr.decoding import networks
+from vinr.decoding.describe import describe_file
+from vinr.decoding.networks import MEMORY, allowed_for, memory_told, parse_memory, to_uint8
+from vinr.decoding.playback import verify_file
 from vinr.errors import LimitError, OutOfMemoryError, UsageError, visible
 from vinr.fit import Noted
 from vinr.models import VideoModel, _meta, get_model, list_models, validate_architecture
 from vinr.models._meta import FrameCost, MacCounter, measure_first_frame
-from vinr.networks import MEMORY, allowed_for, memory_told, parse_memory, to_uint8
-from vinr.playback import verify_file
 from vinr.video.spec import VideoSpec
 
 LARGEST = 10_000
@@ -148,7 +148,7 @@ from vinr.config import load_preset, validate_architecture
 from vinr.models import get_model
 from vinr.models import list_models
 from vinr.models._meta import measure_first_frame
-from vinr.networks import to_uint8
+from vinr.decoding.networks import to_uint8
 from vinr.video.spec import VideoSpec
 for name in list_models():
     model = get_model(name)

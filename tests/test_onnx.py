@@ -14,15 +14,15 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 import vinr
 from random_files import random_file, random_network
-from vinr import onnx_graph
 from vinr.bitstream import Container
-from vinr.decode import VideoDecoder
-from vinr.decode_settings import DecodeSettings
+from vinr.decoding import onnx_graph
+from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.exporting import ExportedGraph, export_onnx
+from vinr.decoding.networks import NetworkLoader, to_uint8
+from vinr.decoding.onnx_graph import OnnxRunner
+from vinr.decoding.settings import DecodeSettings
 from vinr.errors import OutputError
-from vinr.exporting import ExportedGraph, export_onnx
 from vinr.models import HybridModel, list_models
-from vinr.networks import NetworkLoader, to_uint8
-from vinr.onnx_graph import OnnxRunner
 from vinr.video.spec import Query, VideoSpec
 
 VIDEO = VideoSpec(4, 30, 50)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vinr
 from random_files import random_file
-from vinr.playback import decode_to, evaluate_file
+from vinr.decoding.playback import decode_to, evaluate_file
 from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 

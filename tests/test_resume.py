@@ -211,7 +211,7 @@ def test_an_encode_goes_on_in_the_arithmetic_it_was_begun_in(
     out, err = capfd.readouterr()
     assert "bf16 (as when the fit began; this machine would choose fp32)" in err.splitlines()[0]
     assert "epochs in bf16" in out
-    from vinr.describe import describe_file
+    from vinr.decoding.describe import describe_file
 
     assert [network.precision for network in describe_file(str(output)).networks] == ["bf16", "bf16"]
 

@@ -18,10 +18,10 @@ import vinr
 from random_files import random_file, random_network
 from vinr import device
 from vinr.bitstream import Container, SectionKind
+from vinr.decoding.networks import CACHED_CHUNKS
+from vinr.decoding.onnx_graph import _replaced
 from vinr.device import memory_kept
 from vinr.models import list_models
-from vinr.networks import CACHED_CHUNKS
-from vinr.onnx_graph import _replaced
 from vinr.sharing import LruCache, SharedLock
 from vinr.video.spec import Query, VideoSpec
 

@@ -252,8 +252,8 @@ def state_of(command: Command, folder: Path, reference: dict[str, bytes]) -> str
 
 def _opens(path: Path) -> bool:
     """Return whether a file is whole: .vinr files are verified, videos have all frames, images load."""
+    from vinr.decoding.playback import verify_file
     from vinr.errors import VinrError
-    from vinr.playback import verify_file
 
     try:
         if path.suffix == ".vinr":

@@ -47,10 +47,10 @@ from _soak import (
 )
 
 from vinr.bitstream import Container
-from vinr.decode import VideoDecoder
-from vinr.describe import describe_file
+from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.describe import describe_file
+from vinr.decoding.playback import decode_to, verify_file
 from vinr.errors import VinrError
-from vinr.playback import decode_to, verify_file
 
 BLOCK = 500
 CPU_SECONDS, MEMORY_MB = 5.0, 300

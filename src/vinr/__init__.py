@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vinr.comparison import ComparisonReport, compare
-    from vinr.decode import FrameDataset, VideoDecoder, open
+    from vinr.decoding.decoder import FrameDataset, VideoDecoder, open
     from vinr.encoding import EncodeReport, encode
     from vinr.errors import (
         BitstreamError,
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 _HOME = {name: "errors" for name in __all__ if name.endswith("Error")}
-_HOME |= {"FrameDataset": "decode", "VideoDecoder": "decode", "open": "decode"}
+_HOME |= dict.fromkeys(("FrameDataset", "VideoDecoder", "open"), "decoding.decoder")
 _HOME |= {"ComparisonReport": "comparison", "compare": "comparison"}
 _HOME |= {"EncodeReport": "encoding", "encode": "encoding"}
 _HOME |= {"InpaintReport": "inpainting", "inpaint": "inpainting", "interpolate": "interpolation"}

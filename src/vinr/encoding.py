@@ -21,6 +21,7 @@ import torch
 from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
+from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
 from vinr.errors import OutputError, UsageError
 from vinr.evaluate.metrics import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
@@ -28,7 +29,6 @@ from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
-from vinr.integrity import refused_by_default
 from vinr.kept import find_kept, fit_path, segment_path
 from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents

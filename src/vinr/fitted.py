@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vinr.config import Preset
-from vinr.decode import to_uint8
+from vinr.decoding.decoder import to_uint8
 from vinr.device import exact_float32
 from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import VideoModel

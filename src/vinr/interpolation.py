@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
+from vinr.decoding.playback import decode_to, quiet
 from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.fit import Event, FitResult, Interpolate, fit, ignore
 from vinr.fitted import FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.models import HybridModel, VideoModel
-from vinr.playback import decode_to, quiet
 from vinr.video.spec import FrameSource
 
 __all__ = [
@@ -68,7 +68,7 @@ def interpolate(
     factor
         2 to 16.
     max_memory
-        See :class:`vinr.decode.VideoDecoder`.
+        See :class:`vinr.decoding.decoder.VideoDecoder`.
 
     Raises
     ------

@@ -27,14 +27,14 @@ from vinr.bitstream import (
 )
 from vinr.compress import ComponentSize, PackedTensors, encode_times
 from vinr.config import Preset
-from vinr.decode import VideoDecoder
+from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.networks import UNLIMITED
 from vinr.errors import BitstreamError
 from vinr.evaluate.metrics import ClipQuality
 from vinr.fit import FitResult
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
 from vinr.models import VideoModel
-from vinr.networks import UNLIMITED
 from vinr.plan import Job
 from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors

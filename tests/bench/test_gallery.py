@@ -26,7 +26,7 @@ from vinr.bench.recipe import SCALES
 from vinr.bench.run import plan_jobs
 from vinr.bench.work import ShownFrames, Values, Work
 from vinr.config import default_model, load_preset
-from vinr.decode import VideoDecoder
+from vinr.decoding.decoder import VideoDecoder
 from vinr.errors import InputError, OutputError, UsageError, VinrError
 from vinr.evaluate.report import CAPTION_ROWS, GAP_COLUMNS, signed_difference
 from vinr.fit.masks import box_mask

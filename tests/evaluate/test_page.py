@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from clips import moving_shapes
+from vinr.decoding.sources import CropKeeper, CropWindow, TimedSource
 from vinr.evaluate.page import ComparisonPage, CropSet, busiest_window
 from vinr.evaluate.rd import MEASURES, RDCurve, RDPoint, bd_table
 from vinr.evaluate.rd_plots import draw_per_frame, draw_rd, svg_data_uri
-from vinr.evaluate.sources import CropKeeper, CropWindow, TimedSource
 
 HOSTILE = '<script src="http://example.org/x.js"></script>&" $\\frac$ --> x'
 
@@ -201,7 +201,7 @@ def test_crops_are_kept_while_frames_pass() -> None:
 
 def test_the_clock_runs_only_while_frames_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([10.0, 10.5, 90.0, 90.25])
-    monkeypatch.setattr("vinr.evaluate.sources.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("vinr.decoding.sources.time.perf_counter", lambda: next(ticks))
     timed = TimedSource(moving_shapes(num_frames=2, height=8, width=8))
     timed.frames(torch.tensor([0]))
     timed.frames(torch.tensor([1]))

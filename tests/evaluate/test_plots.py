@@ -9,8 +9,8 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from vinr.decoding.byte_plot import MAX_BARS, ByteBar, draw_bytes, plot_bytes
 from vinr.errors import OutputError, UsageError
-from vinr.evaluate.plots import MAX_BARS, ByteBar, draw_bytes, plot_bytes
 
 COMPONENTS = {"header": 100, "weight": 6000, "latent": 900, "audio": 3000, "index": 0, "novelty": 40}
 LAYERS = [

@@ -13,7 +13,7 @@ from vinr.bench.stages import Measured, at_bits, drop_pruned, float_psnr_db, go_
 from vinr.bench.work import Values, Work
 from vinr.compress import ComponentSize
 from vinr.config import Preset
-from vinr.decode import VideoDecoder
+from vinr.decoding.decoder import VideoDecoder
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources
 from vinr.fit import FitResult, fit
 from vinr.fit.run import Run

@@ -15,11 +15,11 @@ from vinr.bench.points import point_values, published_points
 from vinr.bench.stages import measure
 from vinr.bench.work import Values, Work
 from vinr.config import Preset
-from vinr.decode import VideoDecoder
+from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.sources import PlayedSource, TimedSource
 from vinr.evaluate.anchor_runs import choose_upsampling, measure_anchor
 from vinr.evaluate.anchors import parse_anchor
 from vinr.evaluate.metrics import bits_per_pixel
-from vinr.evaluate.sources import PlayedSource, TimedSource
 from vinr.fit import fit
 from vinr.models import VideoModel
 from vinr.video.source import FrameTensor

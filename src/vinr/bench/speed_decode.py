@@ -23,12 +23,12 @@ import vinr
 from vinr.bench.speed_turns import Clock
 from vinr.compress import pack_tensors
 from vinr.config import Preset, validate_architecture
-from vinr.decode_settings import DecodeSettings
+from vinr.decoding.playback import decode_to
+from vinr.decoding.settings import DecodeSettings
 from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import HybridModel, Latents, get_model
 from vinr.models._stored import FrozenLatents
 from vinr.pack import FittedSegment
-from vinr.playback import decode_to
 from vinr.video.spec import FrameSource, VideoSpec
 
 __all__ = [

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vinr.bench.speed_turns import Clock
 from vinr.config import Preset, validate_architecture
-from vinr.decode import to_uint8
+from vinr.decoding.decoder import to_uint8
 from vinr.device import memory_kept
 from vinr.fit import Event, FitResult, Noted, RoundDone
 from vinr.fit.batches import Batches

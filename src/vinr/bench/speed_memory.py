@@ -18,8 +18,8 @@ import torch
 
 from vinr.bench.speed_fit import Stepper
 from vinr.config import Preset
-from vinr.decode import VideoDecoder
-from vinr.decode_settings import DecodeSettings
+from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.settings import DecodeSettings
 from vinr.errors import VinrError
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec

@@ -19,7 +19,7 @@ from vinr.bench.speed_settings import SpeedSettings
 from vinr.bench.speed_turns import Clock, Spread, ratios, take_turns
 from vinr.compress import pack_tensors
 from vinr.config import Preset, load_preset, validate_architecture
-from vinr.decode_settings import DecodeSettings
+from vinr.decoding.settings import DecodeSettings
 from vinr.fit import Event, Noted
 from vinr.fit.precision import resolve_precision
 from vinr.fitted import plain_fit

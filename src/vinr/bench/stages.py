@@ -19,7 +19,7 @@ from vinr.bench.claims import claimed
 from vinr.bitstream import ContainerWriter
 from vinr.compress import ComponentSize, pack_tensors
 from vinr.config import CompressSettings, Phase, Preset
-from vinr.decode import VideoDecoder
+from vinr.decoding.decoder import VideoDecoder
 from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.evaluate.metrics import ClipQuality, compare_sources, psnr_per_frame_db

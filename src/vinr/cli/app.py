@@ -115,7 +115,7 @@ def decode(
     ] = False,
 ) -> None:
     """Write the frames of a .vinr file as a video or as images."""
-    from vinr.playback import decode_to
+    from vinr.decoding.playback import decode_to
 
     lost: list[object] = []
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
@@ -148,7 +148,7 @@ def info(
     max_memory: MaxMemory = None,
 ) -> None:
     """Show what a .vinr file holds, and how many bytes each component and each layer takes."""
-    from vinr.describe import describe_file
+    from vinr.decoding.describe import describe_file
 
     console.show_info(describe_file(file, plot=plot, force=force, max_memory=max_memory), as_json=as_json)
 
@@ -156,7 +156,7 @@ def info(
 @app.command()
 def verify(file: File, device: Device = "auto", as_json: Json = False, max_memory: MaxMemory = None) -> None:
     """Check all checksums, decode a frame of each network, and list damaged clips, frames and sound."""
-    from vinr.playback import verify_file
+    from vinr.decoding.playback import verify_file
 
     report = verify_file(file, device=device, max_memory=max_memory)
     if as_json:
@@ -182,7 +182,7 @@ def evaluate(
     max_memory: MaxMemory = None,
 ) -> None:
     """Compare a .vinr file with its original: PSNR, MS-SSIM, bpp, kbit/s, decoding speed."""
-    from vinr.playback import evaluate_file
+    from vinr.decoding.playback import evaluate_file
 
     with console.frame_progress("decoding") as on_frame:
         report = evaluate_file(
@@ -304,7 +304,7 @@ def export(
     max_memory: MaxMemory = None,
 ) -> None:
     """Write the network of a .vinr file for other programs: frame number and latents in, colours out."""
-    from vinr.exporting import export_onnx
+    from vinr.decoding.exporting import export_onnx
 
     console.show_export(export_onnx(file, onnx, force=force, max_memory=max_memory))
 

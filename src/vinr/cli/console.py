@@ -26,12 +26,12 @@ from vinr.units import format_bytes, format_count
 if TYPE_CHECKING:
     from vinr.cli.catalogue import ModelEntry, PresetEntry
     from vinr.convert import ConvertReport
-    from vinr.describe import FileInfo
+    from vinr.decoding.describe import FileInfo
+    from vinr.decoding.exporting import ExportedGraph
+    from vinr.decoding.playback import EvaluationReport
     from vinr.encoding import EncodeReport
-    from vinr.exporting import ExportedGraph
     from vinr.fit.events import Event
     from vinr.inpainting import InpaintReport
-    from vinr.playback import EvaluationReport
 
 __all__ = [
     "SafeColumn",
@@ -267,7 +267,7 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
 
 
 def _show_layers(info: FileInfo) -> None:
-    from vinr.describe import layer_bars
+    from vinr.decoding.describe import layer_bars
 
     names = ("layer", "bytes", "share", "numbers", "bits a number", "ideal bytes")
     table = Table(names[0], box=None)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from vinr.config import default_model
-from vinr.decode import VideoDecoder
+from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.playback import edit_of
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError
 from vinr.evaluate.anchors import Anchor, parse_anchor
 from vinr.evaluate.published import SUFFIX as PUBLISHED_SUFFIX
 from vinr.evaluate.published import published_curves
 from vinr.evaluate.rd import RDCurve
 from vinr.plan import Target, default_parameters, plan_encode
-from vinr.playback import edit_of
 from vinr.units import format_count
 from vinr.video.edit import Edit
 from vinr.video.spec import VideoSpec

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vinr.bitstream import SectionKind
 from vinr.comparison.plan import Budget, FitJob, Sweep
-from vinr.decode import VideoDecoder
+from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.sources import CropKeeper, PlayedSource, StreamedSource, TimedSource
 from vinr.device import resolve_device
 from vinr.encoding import encode
 from vinr.evaluate.anchor_runs import choose_upsampling, measure_anchor
@@ -22,7 +23,6 @@ from vinr.evaluate.anchor_streams import library_versions
 from vinr.evaluate.metrics import compare_sources
 from vinr.evaluate.page import busiest_window
 from vinr.evaluate.rd import RDCurve, RDPoint
-from vinr.evaluate.sources import CropKeeper, PlayedSource, StreamedSource, TimedSource
 from vinr.fit import Event, RoundDone
 from vinr.plan import describe_threads
 from vinr.video.source import VideoReader

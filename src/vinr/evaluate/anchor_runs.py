@@ -22,12 +22,12 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vinr.decoding.sources import TimedSource
 from vinr.errors import InputError
 from vinr.evaluate.anchor_streams import library_versions, write_stream
 from vinr.evaluate.anchors import Anchor
 from vinr.evaluate.metrics import Planes, compare_sources
 from vinr.evaluate.rd import RDPoint
-from vinr.evaluate.sources import TimedSource
 from vinr.video._libav import explain, open_input, video_stream
 from vinr.video.color import ColorConverter, Upsampling, planes_of
 from vinr.video.spec import FrameSource, VideoSpec

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vinr.decoding.sources import CropWindow
 from vinr.evaluate.rd import MEASURES, BDResult, Measure, RDCurve, RDPoint
 from vinr.evaluate.rd_plots import draw_per_frame, draw_rd, svg_data_uri
-from vinr.evaluate.sources import CropWindow
 
 __all__ = ["SHOWN_MEASURES", "ComparisonPage", "CropSet", "busiest_window"]
 

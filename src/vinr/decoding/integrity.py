@@ -21,8 +21,8 @@ import torch
 from vinr.bitstream import Clip, Container, Header, SectionKind
 from vinr.bitstream.container import DamagedPart
 from vinr.compress import decode_times
+from vinr.decoding.networks import NetworkLoader, allowed_for, memory_told, to_uint8
 from vinr.errors import BitstreamError, LimitError
-from vinr.networks import NetworkLoader, allowed_for, memory_told, to_uint8
 from vinr.units import format_bytes
 from vinr.video.spec import Query
 

@@ -17,8 +17,8 @@ from typing import Final
 
 from vinr.bitstream import Clip, Container, EditRecord, Quality, SectionKind
 from vinr.compress import ComponentSize, network_sizes
-from vinr.decode import VideoDecoder, split_clip
-from vinr.evaluate.plots import ByteBar, plot_bytes
+from vinr.decoding.byte_plot import ByteBar, plot_bytes
+from vinr.decoding.decoder import VideoDecoder, split_clip
 from vinr.files import check_target
 from vinr.units import format_count
 
@@ -121,7 +121,7 @@ def describe_file(
     plot
         A .png to draw the bytes to, by component and by layer; ``force`` overwrites it.
     max_memory
-        See :class:`vinr.decode.VideoDecoder`; with it all networks are read.
+        See :class:`vinr.decoding.decoder.VideoDecoder`; with it all networks are read.
 
     Raises
     ------

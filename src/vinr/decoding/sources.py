@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from vinr.decode import VideoDecoder
+from vinr.decoding.decoder import VideoDecoder
 from vinr.video.source import VideoReader
 from vinr.video.spec import FrameSource
 

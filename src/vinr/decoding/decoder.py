@@ -25,15 +25,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vinr.bitstream import Clip, Container, Header, SectionKind, SectionSize
+from vinr.decoding.networks import NetworkLoader, NetworkParts, memory_told, parse_memory, to_uint8
 from vinr.device import exact_float32, resolve_device
 from vinr.errors import UsageError
-from vinr.networks import NetworkLoader, NetworkParts, memory_told, parse_memory, to_uint8
 from vinr.sharing import LruCache
 from vinr.video.spec import ColorSpec, FrameBatch, Query, Timeline, VideoSpec
 
 if TYPE_CHECKING:
-    from vinr.decode_settings import DecodeSettings
-    from vinr.engine import Engine
+    from vinr.decoding.engine import Engine
+    from vinr.decoding.settings import DecodeSettings
 
 __all__ = ["FrameDataset", "Span", "VideoDecoder", "open", "split_clip", "to_uint8"]
 
@@ -178,8 +178,8 @@ class VideoDecoder:
         return tuple(self._spans)
 
     def network_graph(self, network: int) -> bytes:
-        """Return network number ``network`` as an ONNX file; see :func:`vinr.onnx_graph.export_graph`."""
-        from vinr.onnx_graph import export_graph  # needs packages of an extra
+        """Return network number ``network`` as an ONNX file; see :func:`vinr.decoding.onnx_graph.export_graph`."""
+        from vinr.decoding.onnx_graph import export_graph  # needs packages of an extra
 
         networks = NetworkLoader(self._container, torch.device("cpu"), lambda _: None, self._max_memory)
         return export_graph(networks.model(network), networks.skeleton(network), networks.name(network))
@@ -321,8 +321,8 @@ class VideoDecoder:
         return self._engines.get(None, self._new_engine)
 
     def _new_engine(self) -> Engine:
-        from vinr.decode_settings import DecodeSettings  # few programs need them
-        from vinr.engine import Engine
+        from vinr.decoding.engine import Engine
+        from vinr.decoding.settings import DecodeSettings  # few programs need them
 
         settings = DecodeSettings() if self._settings is None else self._settings
         open_networks = partial(NetworkLoader, self._container, max_memory=self._max_memory)

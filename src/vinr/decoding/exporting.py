@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vinr.decode import VideoDecoder
+from vinr.decoding.decoder import VideoDecoder
 from vinr.errors import UsageError
 from vinr.files import atomic_files, atomic_path
 
@@ -47,7 +47,7 @@ def export_onnx(
     force
         Replace existing files.
     max_memory
-        See :class:`vinr.decode.VideoDecoder`.
+        See :class:`vinr.decoding.decoder.VideoDecoder`.
 
     Raises
     ------

@@ -11,14 +11,14 @@ from itertools import pairwise
 from typing import Any
 
 from vinr.bitstream import Clip, Container, Header, SectionKind
-from vinr.decode import VideoDecoder, split_clip
-from vinr.decode_settings import load_decode_settings
+from vinr.decoding.decoder import VideoDecoder, split_clip
+from vinr.decoding.integrity import ClipReport, Ranges, VerifyReport, inspect_file, ranges_text
+from vinr.decoding.networks import parse_memory
+from vinr.decoding.settings import load_decode_settings
+from vinr.decoding.sources import PlayedSource, StreamedSource, TimedSource
 from vinr.device import resolve_device
 from vinr.errors import BitstreamError, UsageError
 from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
-from vinr.evaluate.sources import PlayedSource, StreamedSource, TimedSource
-from vinr.integrity import ClipReport, Ranges, VerifyReport, inspect_file, ranges_text
-from vinr.networks import parse_memory
 from vinr.units import parse_indices
 from vinr.video.edit import Edit
 from vinr.video.sink import open_sink, written_behind
@@ -74,9 +74,9 @@ def decode_to(
     fps_scale
         2 puts one frame between each two and doubles the rate, 3 two, and so on.
     backend, overrides
-        ``torch`` or ``onnx``, and ``decode.key=value``: see :class:`vinr.decode_settings.DecodeSettings`.
+        ``torch`` or ``onnx``, and ``decode.key=value``: see :class:`vinr.decoding.settings.DecodeSettings`.
     max_memory
-        See :class:`vinr.decode.VideoDecoder`.
+        See :class:`vinr.decoding.decoder.VideoDecoder`.
     keep_going
         Write what damage does not touch. Frames that are left keep their times (.mp4, .mkv) or numbers (PNG);
         damaged sound is left out, with damaged times the rate is constant.

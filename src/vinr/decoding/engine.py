@@ -18,11 +18,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from vinr.decode_settings import DecodeSettings
+from vinr.decoding.networks import CACHED_NETWORKS, NetworkLoader, memory_told, to_uint8
+from vinr.decoding.settings import DecodeSettings
 from vinr.device import arrange_layers, exact_float32, memory_kept
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, VideoModel
-from vinr.networks import CACHED_NETWORKS, NetworkLoader, memory_told, to_uint8
 from vinr.sharing import LruCache, SharedLock
 from vinr.video.spec import Query
 
@@ -131,7 +131,7 @@ class Engine:
 
     def _make_runner(self, network: int, model: VideoModel, query: Query) -> Runner:
         if self._settings.backend == "onnx":
-            from vinr.onnx_graph import OnnxRunner, export_graph  # needs packages of an extra
+            from vinr.decoding.onnx_graph import OnnxRunner, export_graph  # needs packages of an extra
 
             networks = self._networks
             return OnnxRunner(model, export_graph(model, networks.skeleton(network), networks.name(network)))

@@ -1,0 +1,1 @@
+"""From a file to frames: networks, decoding, playing, describing, checking."""
