@@ -30,8 +30,8 @@ import _record
 from vinr.evaluate.anchor_runs import AnchorVideo
 from vinr.evaluate.anchor_streams import library_versions, write_stream
 from vinr.evaluate.anchors import X265, Anchor, SvtAv1, parse_anchor
-from vinr.evaluate.metrics import psnr_per_frame_db
 from vinr.evaluate.published import PublishedPoint, read_published
+from vinr.quality.clip import psnr_per_frame_db
 from vinr.video.color import ColorConverter, color_of, planes_of
 from vinr.video.edit import Edit
 from vinr.video.samples import sample_clip

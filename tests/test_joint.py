@@ -14,10 +14,10 @@ from clips import MemoryClip, moving_shapes, write_clip
 from vinr.bitstream import Span
 from vinr.encoding import encode
 from vinr.errors import UsageError
-from vinr.evaluate.metrics import compare_sources
 from vinr.fit.fingerprint import Fingerprint
 from vinr.models import get_model, list_models
 from vinr.plan import Job, join_clips, plan_encode
+from vinr.quality.clip import compare_sources
 from vinr.video.spec import VideoSpec
 
 JOINED = ["fit.join_clips=true"]

@@ -29,6 +29,7 @@ ORDER = [
     ["bitstream"],
     ["compress"],
     ["fit"],
+    ["quality"],
     ["decoding"],
     ["evaluate"],
     ["plan", "fitted"],

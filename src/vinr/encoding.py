@@ -24,7 +24,6 @@ from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
 from vinr.errors import OutputError, UsageError
-from vinr.evaluate.metrics import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
@@ -34,6 +33,7 @@ from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents
 from vinr.pack import FittedSegment, assemble, load_segment, mean_quality, save_segment, side_bytes
 from vinr.plan import EncodePlan, Job, Target, describe_threads, plan_encode
+from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
 from vinr.units import parse_bytes, parse_count, parse_seconds

@@ -57,7 +57,7 @@ class FilledFrames:
 def psnr_of_frames_db(
     decoded: FrameSource, reference: FrameSource, index_N: Tensor, mask_T1HW: Tensor | None = None
 ) -> tuple[float, ...]:
-    """Return the PSNR of each frame of ``index_N`` in dB, as :func:`vinr.evaluate.metrics.psnr_per_frame_db`.
+    """Return the PSNR of each frame of ``index_N`` in dB, as :func:`vinr.quality.clip.psnr_per_frame_db`.
 
     With a mask that of the pixels where it is True, of the frames that have such.
     """

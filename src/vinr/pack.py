@@ -30,12 +30,12 @@ from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.networks import UNLIMITED
 from vinr.errors import BitstreamError
-from vinr.evaluate.metrics import ClipQuality
 from vinr.fit import FitResult
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
 from vinr.models import VideoModel
 from vinr.plan import Job
+from vinr.quality.clip import ClipQuality
 from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors
 from vinr.video._names import MAX_NAME

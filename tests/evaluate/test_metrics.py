@@ -30,8 +30,8 @@ from vinr.evaluate import (
     pooled_psnr_db,
     psnr_per_frame_db,
 )
-from vinr.evaluate.metrics import YuvPsnrMeter, yuv_psnr_611_db
 from vinr.fit.losses import mse_per_frame, psnr_from_mse_db, ssim_per_frame
+from vinr.quality.clip import YuvPsnrMeter, yuv_psnr_611_db
 from vinr.video.spec import ColorSpec, VideoSpec
 
 FIXTURE = golden_path("losses_metrics")

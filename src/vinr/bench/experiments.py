@@ -14,10 +14,10 @@ from vinr.bench.work import Values, Work
 from vinr.compress import ComponentSize
 from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
-from vinr.evaluate.metrics import bits_per_pixel, compare_sources
 from vinr.fit import FitResult, fit
 from vinr.fit.run import Run
 from vinr.fitted import FittedFrames, plain_fit
+from vinr.quality.clip import bits_per_pixel, compare_sources
 
 __all__ = ["encode_experiment", "figures", "fit_experiment"]
 

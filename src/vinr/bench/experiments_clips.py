@@ -16,8 +16,8 @@ from vinr.bench.experiments_rates import anchor_points
 from vinr.bench.stages import Measured, measure
 from vinr.bench.work import Values, Work
 from vinr.errors import UsageError
-from vinr.evaluate.metrics import bits_per_pixel
 from vinr.fit import fit
+from vinr.quality.clip import bits_per_pixel
 from vinr.video.source import FrameTensor
 
 __all__ = ["clips_experiment", "cut_clips"]

@@ -19,9 +19,9 @@ from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.sources import PlayedSource, TimedSource
 from vinr.evaluate.anchor_runs import choose_upsampling, measure_anchor
 from vinr.evaluate.anchors import parse_anchor
-from vinr.evaluate.metrics import bits_per_pixel
 from vinr.fit import fit
 from vinr.models import VideoModel
+from vinr.quality.clip import bits_per_pixel
 from vinr.video.source import FrameTensor
 from vinr.video.spec import Query
 

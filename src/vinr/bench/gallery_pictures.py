@@ -14,9 +14,9 @@ from torch import Tensor
 
 from vinr.bench.gallery_settings import DIFFERENCE, Section
 from vinr.bench.work import ShownFrames
-from vinr.evaluate.metrics import psnr_per_frame_db
 from vinr.evaluate.report import Panel, draw_sheet, signed_difference
 from vinr.files import atomic_path
+from vinr.quality.clip import psnr_per_frame_db
 
 __all__ = ["Shown", "write_picture"]
 

@@ -22,7 +22,6 @@ from vinr.config import CompressSettings, Phase, Preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.device import exact_float32
 from vinr.errors import UsageError
-from vinr.evaluate.metrics import ClipQuality, compare_sources, psnr_per_frame_db
 from vinr.fit import Event, FitResult, ignore
 from vinr.fit.checkpoint import FitState, read_fit_state, write_fit_state
 from vinr.fit.fingerprint import fingerprint_of
@@ -32,6 +31,7 @@ from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
 from vinr.models import VideoModel
 from vinr.pack import FittedSegment, SpanQuality
+from vinr.quality.clip import ClipQuality, compare_sources, psnr_per_frame_db
 from vinr.video.spec import FrameSource, Query
 
 __all__ = [

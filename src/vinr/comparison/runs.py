@@ -20,11 +20,11 @@ from vinr.device import resolve_device
 from vinr.encoding import encode
 from vinr.evaluate.anchor_runs import choose_upsampling, measure_anchor
 from vinr.evaluate.anchor_streams import library_versions
-from vinr.evaluate.metrics import compare_sources
 from vinr.evaluate.page import busiest_window
 from vinr.evaluate.rd import RDCurve, RDPoint
 from vinr.fit import Event, RoundDone
 from vinr.plan import describe_threads
+from vinr.quality.clip import compare_sources
 from vinr.video.source import VideoReader
 from vinr.video.spec import FrameSource
 

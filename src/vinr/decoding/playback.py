@@ -18,7 +18,7 @@ from vinr.decoding.settings import load_decode_settings
 from vinr.decoding.sources import PlayedSource, StreamedSource, TimedSource
 from vinr.device import resolve_device
 from vinr.errors import BitstreamError, UsageError
-from vinr.evaluate.metrics import bits_per_pixel, compare_sources, kilobits_per_second
+from vinr.quality.clip import bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.units import parse_indices
 from vinr.video.edit import Edit
 from vinr.video.sink import open_sink, written_behind

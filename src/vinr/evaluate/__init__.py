@@ -6,7 +6,8 @@ on 8-bit frames. Sizes are sizes of files.
 
 from __future__ import annotations
 
-from vinr.evaluate.metrics import (
+from vinr.evaluate.report import side_by_side
+from vinr.quality.clip import (
     ClipQuality,
     ClipQualityMeter,
     bits_per_pixel,
@@ -18,7 +19,6 @@ from vinr.evaluate.metrics import (
     pooled_psnr_db,
     psnr_per_frame_db,
 )
-from vinr.evaluate.report import side_by_side
 
 __all__ = [
     "ClipQuality",

@@ -26,8 +26,8 @@ from vinr.decoding.sources import TimedSource
 from vinr.errors import InputError
 from vinr.evaluate.anchor_streams import library_versions, write_stream
 from vinr.evaluate.anchors import Anchor
-from vinr.evaluate.metrics import Planes, compare_sources
 from vinr.evaluate.rd import RDPoint
+from vinr.quality.clip import Planes, compare_sources
 from vinr.video._libav import explain, open_input, video_stream
 from vinr.video.color import ColorConverter, Upsampling, planes_of
 from vinr.video.spec import FrameSource, VideoSpec

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from vinr.errors import UsageError
-from vinr.evaluate.metrics import ClipQuality, bits_per_pixel
+from vinr.quality.clip import ClipQuality, bits_per_pixel
 
 __all__ = [
     "MEASURES",

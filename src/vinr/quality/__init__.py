@@ -1,0 +1,1 @@
+"""How close frames are to others."""
