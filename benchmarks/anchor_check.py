@@ -27,10 +27,10 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 import _record
-from vinr.evaluate.anchor_runs import AnchorVideo
-from vinr.evaluate.anchor_streams import library_versions, write_stream
-from vinr.evaluate.anchors import X265, Anchor, SvtAv1, parse_anchor
-from vinr.evaluate.published import PublishedPoint, read_published
+from vinr.comparison.anchor_runs import AnchorVideo
+from vinr.comparison.anchor_streams import library_versions, write_stream
+from vinr.comparison.anchors import X265, Anchor, SvtAv1, parse_anchor
+from vinr.comparison.published import PublishedPoint, read_published
 from vinr.quality.clip import psnr_per_frame_db
 from vinr.video.color import ColorConverter, color_of, planes_of
 from vinr.video.edit import Edit

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 import vinr
+from vinr.comparison.report import side_by_side
 from vinr.decoding.playback import edit_of
-from vinr.evaluate.report import side_by_side
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video
 

@@ -31,7 +31,6 @@ ORDER = [
     ["fit"],
     ["quality"],
     ["decoding"],
-    ["evaluate"],
     ["plan", "fitted"],
     ["pack"],
     ["kept"],

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_cli
 import torch
 from PIL import Image
+from test_cli import Run, refused
 from torch import Tensor
 
-import test_cli
 from clips import MemoryClip, moving_shapes
-from test_cli import Run, refused
 from vinr.bench import gallery, runner
 from vinr.bench.gallery import GalleryReport, run_gallery
 from vinr.bench.gallery_page import MARK, gallery_page
@@ -25,10 +25,10 @@ from vinr.bench.gallery_settings import KEPT, load_gallery, parse_gallery
 from vinr.bench.recipe import SCALES
 from vinr.bench.run import plan_jobs
 from vinr.bench.work import ShownFrames, Values, Work
+from vinr.comparison.report import CAPTION_ROWS, GAP_COLUMNS, signed_difference
 from vinr.config import default_model, load_preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.errors import InputError, OutputError, UsageError, VinrError
-from vinr.evaluate.report import CAPTION_ROWS, GAP_COLUMNS, signed_difference
 from vinr.fit.masks import box_mask
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video

@@ -14,11 +14,11 @@ import torch
 from vinr.bench.points import point_values, published_points
 from vinr.bench.stages import measure
 from vinr.bench.work import Values, Work
+from vinr.comparison.anchor_runs import choose_upsampling, measure_anchor
+from vinr.comparison.anchors import parse_anchor
 from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.sources import PlayedSource, TimedSource
-from vinr.evaluate.anchor_runs import choose_upsampling, measure_anchor
-from vinr.evaluate.anchors import parse_anchor
 from vinr.fit import fit
 from vinr.models import VideoModel
 from vinr.quality.clip import bits_per_pixel
@@ -81,7 +81,7 @@ def _network_point(work: Work, preset: Preset) -> dict[str, float]:
 
 
 def anchor_points(text: str, frames: FrameTensor) -> list[dict[str, float]]:
-    """Return the points of a codec; ``text`` as :func:`vinr.evaluate.anchors.parse_anchor` has it."""
+    """Return the points of a codec; ``text`` as :func:`vinr.comparison.anchors.parse_anchor` has it."""
     anchor, qualities = parse_anchor(text)
     upsampling = choose_upsampling(frames)
     return [point_values(measure_anchor(anchor, q, frames, upsampling=upsampling)) for q in qualities]

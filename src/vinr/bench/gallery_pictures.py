@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vinr.bench.gallery_settings import DIFFERENCE, Section
 from vinr.bench.work import ShownFrames
-from vinr.evaluate.report import Panel, draw_sheet, signed_difference
+from vinr.comparison.report import Panel, draw_sheet, signed_difference
 from vinr.files import atomic_path
 from vinr.quality.clip import psnr_per_frame_db
 

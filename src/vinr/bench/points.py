@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from vinr.comparison.published import published_curves
+from vinr.comparison.rd import RDCurve, RDPoint, bd_quality, bd_rate
 from vinr.errors import UsageError
-from vinr.evaluate.published import published_curves
-from vinr.evaluate.rd import RDCurve, RDPoint, bd_quality, bd_rate
 
 __all__ = ["bd_of_points", "point_values", "published_points", "value_at_rate"]
 

@@ -19,10 +19,10 @@ from vinr.bench.recipe import SCALES, Kind, Recipe, Row, Scale, Setup, Tuning, l
 from vinr.bench.report import Result, RowResult, write_result
 from vinr.bench.runner import Runner
 from vinr.bench.work import DEFAULTS, Job, Work
+from vinr.comparison.anchors import parse_anchor
 from vinr.config import load_preset
 from vinr.device import resolve_device
 from vinr.errors import UsageError
-from vinr.evaluate.anchors import parse_anchor
 from vinr.files import check_parent
 from vinr.fit import Event, Noted, ignore
 

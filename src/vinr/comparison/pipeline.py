@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from vinr.comparison.page import SHOWN_MEASURES, ComparisonPage, CropSet
 from vinr.comparison.plan import (
     DEFAULT_ANCHORS,
     Budget,
@@ -29,11 +30,10 @@ from vinr.comparison.plan import (
     plan_fits,
     read_anchors,
 )
+from vinr.comparison.rd import BDResult, RDCurve, RDPoint, bd_table
 from vinr.comparison.runs import Progress, Runner
 from vinr.device import resolve_device
 from vinr.errors import UsageError
-from vinr.evaluate.page import SHOWN_MEASURES, ComparisonPage, CropSet
-from vinr.evaluate.rd import BDResult, RDCurve, RDPoint, bd_table
 from vinr.files import atomic_path, check_target
 from vinr.units import parse_count, parse_seconds
 from vinr.video.color import Upsampling
@@ -114,7 +114,7 @@ def compare(
     files
         .vinr files of the same video; crop, resize and frame range are then theirs.
     anchors
-        Codecs as :func:`vinr.evaluate.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
+        Codecs as :func:`vinr.comparison.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
         points.
     frames, crop, resize
         Half-open frame range, centred crop, and resize, as for an encode.

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from vinr.comparison.anchors import Anchor, parse_anchor
+from vinr.comparison.published import SUFFIX as PUBLISHED_SUFFIX
+from vinr.comparison.published import published_curves
+from vinr.comparison.rd import RDCurve
 from vinr.config import default_model
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.playback import edit_of
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError
-from vinr.evaluate.anchors import Anchor, parse_anchor
-from vinr.evaluate.published import SUFFIX as PUBLISHED_SUFFIX
-from vinr.evaluate.published import published_curves
-from vinr.evaluate.rd import RDCurve
 from vinr.plan import Target, default_parameters, plan_encode
 from vinr.units import format_count
 from vinr.video.edit import Edit

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from vinr.bitstream import SectionKind
+from vinr.comparison.anchor_runs import choose_upsampling, measure_anchor
+from vinr.comparison.anchor_streams import library_versions
+from vinr.comparison.page import busiest_window
 from vinr.comparison.plan import Budget, FitJob, Sweep
+from vinr.comparison.rd import RDCurve, RDPoint
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.sources import CropKeeper, PlayedSource, StreamedSource, TimedSource
 from vinr.device import resolve_device
 from vinr.encoding import encode
-from vinr.evaluate.anchor_runs import choose_upsampling, measure_anchor
-from vinr.evaluate.anchor_streams import library_versions
-from vinr.evaluate.page import busiest_window
-from vinr.evaluate.rd import RDCurve, RDPoint
 from vinr.fit import Event, RoundDone
 from vinr.plan import describe_threads
 from vinr.quality.clip import compare_sources

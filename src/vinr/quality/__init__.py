@@ -1,1 +1,33 @@
-"""How close frames are to others."""
+"""How close decoded frames are to others, and what rate a size is.
+
+A decoder, an input file and a decoded anchor are all frame sources; every comparison is between two of them,
+on 8-bit frames. Sizes are sizes of files.
+"""
+
+from __future__ import annotations
+
+from vinr.quality.clip import (
+    ClipQuality,
+    ClipQualityMeter,
+    bits_per_pixel,
+    compare_sources,
+    kilobits_per_second,
+    mean_frame_psnr_db,
+    ms_ssim_per_frame,
+    ms_ssim_window,
+    pooled_psnr_db,
+    psnr_per_frame_db,
+)
+
+__all__ = [
+    "ClipQuality",
+    "ClipQualityMeter",
+    "bits_per_pixel",
+    "compare_sources",
+    "kilobits_per_second",
+    "mean_frame_psnr_db",
+    "ms_ssim_per_frame",
+    "ms_ssim_window",
+    "pooled_psnr_db",
+    "psnr_per_frame_db",
+]

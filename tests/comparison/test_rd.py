@@ -7,9 +7,19 @@ from typing import get_args
 
 import pytest
 
+from vinr.comparison.published import published_curves
+from vinr.comparison.rd import (
+    MEASURES,
+    Kind,
+    Measure,
+    Method,
+    RDCurve,
+    RDPoint,
+    bd_quality,
+    bd_rate,
+    bd_table,
+)
 from vinr.errors import UsageError
-from vinr.evaluate.published import published_curves
-from vinr.evaluate.rd import MEASURES, Kind, Measure, Method, RDCurve, RDPoint, bd_quality, bd_rate, bd_table
 from vinr.quality.clip import ClipQuality
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "published"

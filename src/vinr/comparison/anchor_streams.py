@@ -13,8 +13,8 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
+from vinr.comparison.anchors import Anchor
 from vinr.errors import OutputError, UsageError
-from vinr.evaluate.anchors import Anchor
 from vinr.video._libav import explain
 from vinr.video.color import tag_color
 from vinr.video.spec import ColorSpec

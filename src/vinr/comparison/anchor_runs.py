@@ -22,11 +22,11 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vinr.comparison.anchor_streams import library_versions, write_stream
+from vinr.comparison.anchors import Anchor
+from vinr.comparison.rd import RDPoint
 from vinr.decoding.sources import TimedSource
 from vinr.errors import InputError
-from vinr.evaluate.anchor_streams import library_versions, write_stream
-from vinr.evaluate.anchors import Anchor
-from vinr.evaluate.rd import RDPoint
 from vinr.quality.clip import Planes, compare_sources
 from vinr.video._libav import explain, open_input, video_stream
 from vinr.video.color import ColorConverter, Upsampling, planes_of

@@ -9,9 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+from vinr.comparison.report import (
+    CAPTION_ROWS,
+    GAP_COLUMNS,
+    Panel,
+    draw_sheet,
+    side_by_side,
+    signed_difference,
+)
 from vinr.errors import OutputError
-from vinr.evaluate import side_by_side
-from vinr.evaluate.report import CAPTION_ROWS, GAP_COLUMNS, Panel, draw_sheet, signed_difference
 
 
 def test_side_by_side(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import torch
 from av.video.frame import PictureType, VideoFrame
 
 from clips import MemoryClip, moving_shapes
+from vinr.comparison.anchor_runs import AnchorVideo, choose_upsampling, encode_anchor, measure_anchor
+from vinr.comparison.anchor_streams import library_versions, write_stream
+from vinr.comparison.anchors import X265, Anchor, SvtAv1, parse_anchor
+from vinr.comparison.published import read_published
 from vinr.errors import InputError, OutputError, UsageError
-from vinr.evaluate.anchor_runs import AnchorVideo, choose_upsampling, encode_anchor, measure_anchor
-from vinr.evaluate.anchor_streams import library_versions, write_stream
-from vinr.evaluate.anchors import X265, Anchor, SvtAv1, parse_anchor
-from vinr.evaluate.published import read_published
 from vinr.quality.clip import ClipQuality, compare_sources
 from vinr.video.color import color_of
 from vinr.video.edit import Edit

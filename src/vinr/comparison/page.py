@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vinr.comparison.rd import MEASURES, BDResult, Measure, RDCurve, RDPoint
+from vinr.comparison.rd_plots import draw_per_frame, draw_rd, svg_data_uri
 from vinr.decoding.sources import CropWindow
-from vinr.evaluate.rd import MEASURES, BDResult, Measure, RDCurve, RDPoint
-from vinr.evaluate.rd_plots import draw_per_frame, draw_rd, svg_data_uri
 
 __all__ = ["SHOWN_MEASURES", "ComparisonPage", "CropSet", "busiest_window"]
 
@@ -54,7 +54,7 @@ class ComparisonPage:
         """Return the page as HTML; all texts are escaped."""
         from jinja2 import Environment, StrictUndefined
 
-        source = resources.files("vinr.evaluate").joinpath(TEMPLATE).read_text(encoding="utf-8")
+        source = resources.files("vinr.comparison").joinpath(TEMPLATE).read_text(encoding="utf-8")
         environment = Environment(
             autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )

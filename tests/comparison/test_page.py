@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from clips import moving_shapes
+from vinr.comparison.page import ComparisonPage, CropSet, busiest_window
+from vinr.comparison.rd import MEASURES, RDCurve, RDPoint, bd_table
+from vinr.comparison.rd_plots import draw_per_frame, draw_rd, svg_data_uri
 from vinr.decoding.sources import CropKeeper, CropWindow, TimedSource
-from vinr.evaluate.page import ComparisonPage, CropSet, busiest_window
-from vinr.evaluate.rd import MEASURES, RDCurve, RDPoint, bd_table
-from vinr.evaluate.rd_plots import draw_per_frame, draw_rd, svg_data_uri
 
 HOSTILE = '<script src="http://example.org/x.js"></script>&" $\\frac$ --> x'
 

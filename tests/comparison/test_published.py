@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vinr.comparison.published import published_curves, read_published
 from vinr.errors import InputError, UsageError
-from vinr.evaluate.published import published_curves, read_published
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "published"
 HEAD = "codec,clip,bpp,psnr_db,ms_ssim,source\n"

@@ -19,16 +19,16 @@ import vinr
 from clips import moving_shapes, write_clip
 from vinr.cli.app import app, main
 from vinr.comparison import ComparisonReport, runs
+from vinr.comparison.anchors import parse_anchor
 from vinr.comparison.plan import DEFAULT_ANCHORS, Budget, plan_fits, read_anchors
+from vinr.comparison.rd import RDCurve
 from vinr.config import default_model
-from vinr.evaluate.anchors import parse_anchor
-from vinr.evaluate.rd import RDCurve
 from vinr.video.samples import sample_clip
 from vinr.video.spec import VideoSpec
 
 TINY = f"{default_model()}-tiny"
-DOCUMENT = Path(__file__).parents[1] / "docs" / "compare.md"
-PUBLISHED = Path(__file__).parents[1] / "docs" / "published" / "codecs-uvg.csv"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "compare.md"
+PUBLISHED = Path(__file__).parents[2] / "docs" / "published" / "codecs-uvg.csv"
 Run = Callable[..., tuple[int, str, str]]
 
 

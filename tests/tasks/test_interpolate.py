@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 
 import pytest
+import test_cli
 import torch
+from test_cli import Run, refused
 from torch import Tensor
 
-import test_cli
 import vinr
 from clips import MemoryClip, moving_shapes
-from test_cli import Run, refused
 from vinr.config import Preset
 from vinr.decoding.decoder import to_uint8
 from vinr.denoising import measure_denoising

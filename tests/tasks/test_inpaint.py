@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_cli
 import torch
 from PIL import Image
+from test_cli import TINY, Run, refused
 from torch import Tensor
 
-import test_cli
 import vinr
 from clips import MemoryClip, moving_shapes, write_clip
-from test_cli import TINY, Run, refused
 from vinr import inpainting, plan
 from vinr.cli.app import main
 from vinr.errors import InputError

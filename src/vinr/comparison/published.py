@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from vinr.comparison.rd import RDCurve, RDPoint
 from vinr.errors import InputError, UsageError
-from vinr.evaluate.rd import RDCurve, RDPoint
 
 __all__ = ["PublishedPoint", "published_curves", "read_published"]
 

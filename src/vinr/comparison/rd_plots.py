@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-from vinr.evaluate.rd import MEASURES, Kind, Measure, RDCurve, RDPoint
+from vinr.comparison.rd import MEASURES, Kind, Measure, RDCurve, RDPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from golden_tensors import golden_path
 from vinr.errors import InputError
-from vinr.evaluate import (
+from vinr.fit.losses import mse_per_frame, psnr_from_mse_db, ssim_per_frame
+from vinr.quality import (
     ClipQuality,
     ClipQualityMeter,
     bits_per_pixel,
@@ -30,7 +31,6 @@ from vinr.evaluate import (
     pooled_psnr_db,
     psnr_per_frame_db,
 )
-from vinr.fit.losses import mse_per_frame, psnr_from_mse_db, ssim_per_frame
 from vinr.quality.clip import YuvPsnrMeter, yuv_psnr_611_db
 from vinr.video.spec import ColorSpec, VideoSpec
 
