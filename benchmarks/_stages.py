@@ -9,8 +9,8 @@ from pathlib import Path
 from vinr.bench import stages
 from vinr.bench.claims import claim
 from vinr.bench.stages import Base, Measured, measure
+from vinr.encoding.plan import choose_preset
 from vinr.fit import FitResult, RoundDone
-from vinr.plan import choose_preset
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
 

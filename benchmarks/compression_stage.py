@@ -26,8 +26,8 @@ import torch
 import _record
 from _stages import Base, Measured, bunny, claim, fit_base, go_on, measure
 from vinr.bench.stages import at_bits, drop_pruned, float_psnr_db
+from vinr.encoding.plan import choose_preset
 from vinr.fit import fit
-from vinr.plan import choose_preset
 from vinr.video.source import FrameTensor
 
 NAME = "compression-stage"

@@ -17,9 +17,9 @@ from vinr.bench.stages import float_psnr_db
 from vinr.compress import pack_tensors
 from vinr.config import load_preset
 from vinr.decoding.decoder import VideoDecoder
+from vinr.encoding.plan import choose_preset, split_segments
+from vinr.encoding.segment import FittedSegment, assemble
 from vinr.fit import fit
-from vinr.pack import FittedSegment, assemble
-from vinr.plan import choose_preset, split_segments
 from vinr.quality.clip import bits_per_pixel, compare_sources
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video

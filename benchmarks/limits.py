@@ -23,11 +23,11 @@ from vinr.cli.catalogue import list_preset_entries
 from vinr.config import load_preset, validate_architecture
 from vinr.decoding import networks
 from vinr.decoding.networks import allowed_for, network_cost
+from vinr.encoding.plan import default_parameters
 from vinr.errors import UsageError
 from vinr.models import ModelConfig, VideoModel, get_model, list_models
 from vinr.models._size_search import DIAL_LIMITS
 from vinr.models._sizing import solve_size
-from vinr.plan import default_parameters
 from vinr.video.spec import VideoSpec
 
 NUM_FRAMES: Final = 132

@@ -21,10 +21,10 @@ import _record
 from _stages import bunny, claim
 from vinr.compress import pack_tensors
 from vinr.config import Preset, load_preset
+from vinr.encoding.plan import choose_preset
+from vinr.encoding.segment import FittedSegment
 from vinr.fit import fit
 from vinr.models import VideoModel, list_models
-from vinr.pack import FittedSegment
-from vinr.plan import choose_preset
 from vinr.quality.clip import compare_sources
 from vinr.video.source import FrameTensor
 from vinr.video.spec import Query

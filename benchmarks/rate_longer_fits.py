@@ -20,8 +20,8 @@ import _record
 from _stages import claim, measure
 from time_to_quality import Row, read
 from vinr.bench.stages import float_psnr_db
+from vinr.encoding.plan import choose_preset
 from vinr.fit import fit
-from vinr.plan import choose_preset
 
 NAME = "rate-longer-fits"
 MODEL = "hinerv"

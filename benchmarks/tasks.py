@@ -23,10 +23,10 @@ import _record
 from _stages import claim
 from time_to_quality import Row, read
 from vinr.config import Preset
+from vinr.encoding.plan import choose_preset
 from vinr.fit.masks import open_mask
 from vinr.inpainting import measure_inpainting
 from vinr.interpolation import measure_interpolation
-from vinr.plan import choose_preset
 from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 

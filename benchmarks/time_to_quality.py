@@ -24,8 +24,8 @@ import torch
 import _record
 from _stages import claim
 from vinr.bench.stages import float_psnr_db
+from vinr.encoding.plan import choose_preset
 from vinr.fit import fit
-from vinr.plan import choose_preset
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
 

@@ -22,6 +22,7 @@ from vinr.decoding import onnx_graph
 from vinr.decoding.settings import DecodeSettings
 from vinr.denoising import measure_denoising
 from vinr.device import exact_float32, resolve_device
+from vinr.encoding.segment import FittedSegment
 from vinr.fit import Event, FitResult, Noise, fit
 from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
@@ -29,7 +30,6 @@ from vinr.fitted import FittedFrames
 from vinr.inpainting import measure_inpainting
 from vinr.interpolation import measure_interpolation
 from vinr.models import VideoModel, list_models
-from vinr.pack import FittedSegment
 from vinr.video.source import FrameTensor
 from vinr.video.spec import Query, VideoSpec
 

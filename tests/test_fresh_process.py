@@ -17,9 +17,9 @@ from vinr.bitstream import Container
 from vinr.compress import pack_tensors, quantized
 from vinr.config import load_preset
 from vinr.decoding.decoder import to_uint8
+from vinr.encoding.segment import FittedSegment
 from vinr.fit import fit
 from vinr.models import VideoModel, list_models
-from vinr.pack import FittedSegment
 from vinr.video.spec import Query
 
 NUM_FRAMES = 9

@@ -22,9 +22,9 @@ from random_files import random_network
 from vinr.bitstream import SectionKind
 from vinr.compress import encode_times, pack_tensors
 from vinr.config import load_preset
+from vinr.encoding.segment import FittedSegment
 from vinr.errors import VinrError
 from vinr.models import get_model, list_models
-from vinr.pack import FittedSegment
 from vinr.video.source import open_video
 from vinr.video.spec import Timeline, VideoSpec
 

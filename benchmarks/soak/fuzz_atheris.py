@@ -28,7 +28,13 @@ from _soak import append_row, keep_state_often, kept, quote, read_rows, report, 
 Target = Callable[[bytes], None]
 TARGETS = ("header", "index", "times", "weights", "chunks", "state")
 MODELS = ("hnerv", "hinerv", "ffnerv", "dnerv_diverse")
-PACKAGES = ["vinr.bitstream", "vinr.compress", "vinr.state.tensorfile", "vinr.pack", "vinr.settings"]
+PACKAGES = [
+    "vinr.bitstream",
+    "vinr.compress",
+    "vinr.state.tensorfile",
+    "vinr.encoding.segment",
+    "vinr.settings",
+]
 NUM_FRAMES, HEIGHT, WIDTH = 4, 32, 64
 SECONDS, MEMORY_MB = 5, 300
 # Import of PyTorch, atheris' tables, and what the first input of each kind loads.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vinr.comparison import ComparisonReport, compare
     from vinr.decoding.decoder import FrameDataset, VideoDecoder, open
-    from vinr.encoding import EncodeReport, encode
+    from vinr.encoding.encode import EncodeReport, encode
     from vinr.errors import (
         BitstreamError,
         FitError,

@@ -44,7 +44,7 @@ def measure_denoising(
 ) -> DenoisingScore:
     """Put ``noise`` on ``source``, fit the result, and compare with the clean frames.
 
-    ``preset`` needs a complete architecture (:func:`vinr.plan.choose_preset`).
+    ``preset`` needs a complete architecture (:func:`vinr.encoding.plan.choose_preset`).
     """
     task = Denoise(noise)
     result = fit(source, plain_fit(preset), task, device=device, on_event=on_event)

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from vinr.config import Preset
 from vinr.device import gradients_on, resolve_device
+from vinr.encoding.plan import EncodePlan, describe_threads, plan_encode
 from vinr.errors import InputError
 from vinr.fit import Event, FitResult, Inpaint, Noted, fit, ignore
 from vinr.fit.budget import RESERVE_EPOCHS
 from vinr.fit.masks import open_mask
 from vinr.fitted import FilledFrames, FittedFrames, plain_fit, psnr_of_frames_db
-from vinr.plan import EncodePlan, describe_threads, plan_encode
 from vinr.units import parse_count, parse_seconds
 from vinr.video.sink import Sink, open_sink
 from vinr.video.source import VideoReader, open_video
@@ -265,7 +265,7 @@ def fit_inpainting(
     mask_T1HW
         Bool, True where masked (:mod:`vinr.fit.masks`).
     preset
-        A preset with a complete architecture (:func:`vinr.plan.choose_preset`).
+        A preset with a complete architecture (:func:`vinr.encoding.plan.choose_preset`).
 
     Raises
     ------

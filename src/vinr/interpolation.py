@@ -203,7 +203,7 @@ def fit_held_out(
     Parameters
     ----------
     preset
-        A preset with a complete architecture (:func:`vinr.plan.choose_preset`).
+        A preset with a complete architecture (:func:`vinr.encoding.plan.choose_preset`).
 
     Raises
     ------

@@ -14,9 +14,9 @@ from vinr.compress import PackedTensors, network_sizes, pack_tensors, prediction
 from vinr.compress.entropy import accumulate, differences
 from vinr.compress.unpack import Record, open_fixed
 from vinr.config import CompressSettings, load_preset, validate_architecture
+from vinr.encoding.segment import FittedSegment
 from vinr.errors import BitstreamError
 from vinr.models import StoredTensor, get_model, list_models
-from vinr.pack import FittedSegment
 from vinr.video.spec import VideoSpec
 
 OWN = CompressSettings()

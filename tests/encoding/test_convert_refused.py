@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from published_checkpoints import SMALL, published_document, random_model
-from vinr.convert import convert
+from vinr.encoding.convert import convert
 from vinr.errors import InputError, OutputError, UsageError
 from vinr.models._hnerv_checkpoint import read_published
 

@@ -12,11 +12,11 @@ import torch
 import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.bitstream import Span
-from vinr.encoding import encode
+from vinr.encoding.encode import encode
+from vinr.encoding.plan import Job, join_clips, plan_encode
 from vinr.errors import UsageError
 from vinr.fit.fingerprint import Fingerprint
 from vinr.models import get_model, list_models
-from vinr.plan import Job, join_clips, plan_encode
 from vinr.quality.clip import compare_sources
 from vinr.video.spec import VideoSpec
 
@@ -111,7 +111,7 @@ def test_segments_and_joined_clips_exclude_each_other() -> None:
 
 def test_an_interrupted_joint_encode_goes_on(paths: list[Path], tmp_path: Path) -> None:
     """A finished network is kept with the quality of each of its clips."""
-    from vinr.pack import FittedSegment, load_segment, save_segment
+    from vinr.encoding.segment import FittedSegment, load_segment, save_segment
 
     kept: list[tuple[FittedSegment, Fingerprint]] = []
     path = tmp_path / "kept.safetensors"
@@ -122,7 +122,7 @@ def test_an_interrupted_joint_encode_goes_on(paths: list[Path], tmp_path: Path) 
         save_segment(segment, path, fingerprint)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vinr.encoding.save_segment", keep)
+        patch.setattr("vinr.encoding.encode.save_segment", keep)
         encode(paths, tmp_path / "a.vinr", preset="nerv-tiny", epochs=1, device="cpu", overrides=JOINED)
     [(segment, fingerprint)] = kept
     assert len(segment.qualities) == 2

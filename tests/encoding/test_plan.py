@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vinr.encoding.plan import plan_encode
 from vinr.errors import UsageError
-from vinr.plan import plan_encode
 from vinr.video.spec import VideoSpec
 
 CLIP = VideoSpec(16, 32, 64)

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from clips import MemoryClip, moving_shapes, write_clip
-from vinr import encoding
 from vinr.cli.app import main
+from vinr.encoding import encode as encoding
 from vinr.errors import OutputError
 from vinr.fit import keeper as keeper_module
 from vinr.fit import precision as precision_module

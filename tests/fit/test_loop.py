@@ -29,7 +29,7 @@ def clip() -> MemoryClip:
 
 
 def tiny(model: str, clip: MemoryClip, *overrides: str, epochs: int = 4) -> Preset:
-    from vinr.plan import choose_preset
+    from vinr.encoding.plan import choose_preset
 
     preset = f"{model}-tiny"
     settings = (f"fit.epochs={epochs}", *overrides)

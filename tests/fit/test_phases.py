@@ -17,11 +17,11 @@ from vinr.compress import pack_tensors, quantized
 from vinr.config import FitSettings, Phase, Schedule
 from vinr.decoding.decoder import to_uint8
 from vinr.device import arrange_layers
+from vinr.encoding.segment import FittedSegment
 from vinr.errors import UsageError
 from vinr.fit import FitResult, RoundDone, fit
 from vinr.fit.phases import moment_at, schedule_of
 from vinr.models import HybridModel, get_model, list_models
-from vinr.pack import FittedSegment
 from vinr.video.spec import Query
 
 ENTROPY = '{share = 0.4, quantization = "entropy", rate_weight = 0.2}'

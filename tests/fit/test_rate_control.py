@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from clips import moving_shapes, write_clip
 from vinr.config import Phase
-from vinr.encoding import EncodeReport, encode
+from vinr.encoding.encode import EncodeReport, encode
 from vinr.errors import FitError, UsageError
 from vinr.fit import Noted
 from vinr.fit.rate_control import AIM, RateControl

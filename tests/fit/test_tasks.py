@@ -11,13 +11,13 @@ from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
 from vinr.config import Preset
+from vinr.encoding.plan import choose_preset
 from vinr.errors import InputError, UsageError
 from vinr.fit import Denoise, Event, Inpaint, Interpolate, Noise, Reconstruct, RoundDone, Task, fit
 from vinr.fit.losses import build_loss, list_losses
 from vinr.fit.neighbours import find_neighbours
 from vinr.fit.noise import NoisyFrames
 from vinr.models import HybridModel, list_models
-from vinr.plan import choose_preset
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
 

@@ -12,7 +12,7 @@ from clips import MemoryClip, moving_shapes, write_clip
 from vinr.bitstream import Container, ContainerWriter, SectionKind
 from vinr.config import load_preset, validate_architecture
 from vinr.decoding.describe import describe_file
-from vinr.encoding import encode
+from vinr.encoding.encode import encode
 from vinr.errors import BitstreamError
 from vinr.models import get_model, list_models
 from vinr.models._keyframes import Keyframes

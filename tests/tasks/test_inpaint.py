@@ -17,8 +17,9 @@ from torch import Tensor
 
 import vinr
 from clips import MemoryClip, moving_shapes, write_clip
-from vinr import inpainting, plan
+from vinr import inpainting
 from vinr.cli.app import main
+from vinr.encoding import plan
 from vinr.errors import InputError
 from vinr.fit.masks import box_mask, center_mask, grow_mask, open_mask
 from vinr.inpainting import measure_inpainting

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import vinr
 from clips import moving_shapes, write_clip
 from vinr.bitstream import Clip
-from vinr.pack import _unique_names
+from vinr.encoding.segment import _unique_names
 from vinr.video._names import MAX_NAME, clip_name
 
 NAMES = {

@@ -25,10 +25,10 @@ from vinr.compress import pack_tensors
 from vinr.config import Preset, validate_architecture
 from vinr.decoding.playback import decode_to
 from vinr.decoding.settings import DecodeSettings
+from vinr.encoding.segment import FittedSegment
 from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import HybridModel, Latents, get_model
 from vinr.models._stored import FrozenLatents
-from vinr.pack import FittedSegment
 from vinr.video.spec import FrameSource, VideoSpec
 
 __all__ = [

@@ -20,13 +20,13 @@ from vinr.bench.speed_turns import Clock, Spread, ratios, take_turns
 from vinr.compress import pack_tensors
 from vinr.config import Preset, load_preset, validate_architecture
 from vinr.decoding.settings import DecodeSettings
+from vinr.encoding.plan import choose_preset
+from vinr.encoding.segment import FittedSegment
 from vinr.fit import Event, Noted
 from vinr.fit.precision import resolve_precision
 from vinr.fitted import plain_fit
 from vinr.models import get_model
 from vinr.models._sizing import count_macs
-from vinr.pack import FittedSegment
-from vinr.plan import choose_preset
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
 from vinr.video.spec import VideoSpec

@@ -21,6 +21,7 @@ from vinr.compress import ComponentSize, pack_tensors
 from vinr.config import CompressSettings, Phase, Preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.device import exact_float32
+from vinr.encoding.segment import FittedSegment, SpanQuality
 from vinr.errors import UsageError
 from vinr.fit import Event, FitResult, ignore
 from vinr.fit.checkpoint import FitState, read_fit_state, write_fit_state
@@ -30,7 +31,6 @@ from vinr.fit.precision import keep_precision, resolve_precision
 from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
 from vinr.models import VideoModel
-from vinr.pack import FittedSegment, SpanQuality
 from vinr.quality.clip import ClipQuality, compare_sources, psnr_per_frame_db
 from vinr.video.spec import FrameSource, Query
 

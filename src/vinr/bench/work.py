@@ -20,10 +20,10 @@ from vinr.bench.datasets import find_clip, find_clips
 from vinr.bench.recipe import Kind, Scale, Setup, Size
 from vinr.bench.stages import Base, fit_base
 from vinr.config import Preset, default_model
+from vinr.encoding.plan import choose_preset
 from vinr.errors import UsageError
 from vinr.fit import Event
 from vinr.fitted import plain_fit
-from vinr.plan import choose_preset
 from vinr.state.tensorfile import read_tensors, write_tensors
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec

@@ -64,7 +64,7 @@ def encode(
 ) -> None:
     """Fit a network to a video and write it as one .vinr file."""
     started = monotonic()  # loading PyTorch takes seconds, which --time counts
-    from vinr.encoding import encode as run
+    from vinr.encoding.encode import encode as run
 
     if len(paths) < 2:
         raise UsageError(
@@ -290,7 +290,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write a published quantised checkpoint as a .vinr file."""
-    from vinr.convert import convert as run
+    from vinr.encoding.convert import convert as run
 
     report = run(checkpoint, output, fps=fps, name=name, overrides=settings, force=force)
     console.show_convert(report, as_json=as_json)
@@ -315,7 +315,7 @@ for command in (experiments.compare, experiments.bench, experiments.models, expe
 
 def _what_is_left(output: str) -> str:
     """Return in words what an interrupted encode has kept, and how to go on with it."""
-    from vinr.kept import find_kept
+    from vinr.encoding.kept import find_kept
     from vinr.state.folder import partial_folder
 
     kept = find_kept(partial_folder(Path(output)))

@@ -25,11 +25,11 @@ from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from vinr.cli.catalogue import ModelEntry, PresetEntry
-    from vinr.convert import ConvertReport
     from vinr.decoding.describe import FileInfo
     from vinr.decoding.exporting import ExportedGraph
     from vinr.decoding.playback import EvaluationReport
-    from vinr.encoding import EncodeReport
+    from vinr.encoding.convert import ConvertReport
+    from vinr.encoding.encode import EncodeReport
     from vinr.fit.events import Event
     from vinr.inpainting import InpaintReport
 

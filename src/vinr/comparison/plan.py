@@ -14,8 +14,8 @@ from vinr.comparison.rd import RDCurve
 from vinr.config import default_model
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.playback import edit_of
+from vinr.encoding.plan import Target, default_parameters, plan_encode
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError
-from vinr.plan import Target, default_parameters, plan_encode
 from vinr.units import format_count
 from vinr.video.edit import Edit
 from vinr.video.spec import VideoSpec

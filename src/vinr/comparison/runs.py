@@ -21,9 +21,9 @@ from vinr.comparison.rd import RDCurve, RDPoint
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.sources import CropKeeper, PlayedSource, StreamedSource, TimedSource
 from vinr.device import resolve_device
-from vinr.encoding import encode
+from vinr.encoding.encode import encode
+from vinr.encoding.plan import describe_threads
 from vinr.fit import Event, RoundDone
-from vinr.plan import describe_threads
 from vinr.quality.clip import compare_sources
 from vinr.video.source import VideoReader
 from vinr.video.spec import FrameSource

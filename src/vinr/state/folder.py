@@ -100,7 +100,7 @@ class StateFolder:
     settings
         The settings in short, for whoever opens ``job.json``; they are not compared.
     resume, force
-        As :func:`vinr.encoding.encode` takes them.
+        As :func:`vinr.encoding.encode.encode` takes them.
     on_note
         Takes each line about what was done with an older folder.
 

@@ -23,16 +23,23 @@ from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
+from vinr.encoding.kept import find_kept, fit_path, segment_path
+from vinr.encoding.plan import EncodePlan, Job, Target, describe_threads, plan_encode
+from vinr.encoding.segment import (
+    FittedSegment,
+    assemble,
+    load_segment,
+    mean_quality,
+    save_segment,
+    side_bytes,
+)
 from vinr.errors import OutputError, UsageError
 from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
-from vinr.kept import find_kept, fit_path, segment_path
 from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents
-from vinr.pack import FittedSegment, assemble, load_segment, mean_quality, save_segment, side_bytes
-from vinr.plan import EncodePlan, Job, Target, describe_threads, plan_encode
 from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back

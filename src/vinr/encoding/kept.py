@@ -6,10 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from vinr.encoding.segment import SegmentValues
 from vinr.errors import InputError
 from vinr.fit.checkpoint import FitValues
 from vinr.fit.precision import PrecisionName
-from vinr.pack import SegmentValues
 from vinr.state.tensorfile import read_state_values
 
 __all__ = ["Kept", "find_kept", "fit_path", "segment_path"]

@@ -29,12 +29,12 @@ from vinr.compress import ComponentSize, PackedTensors, encode_times
 from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.networks import UNLIMITED
+from vinr.encoding.plan import Job
 from vinr.errors import BitstreamError
 from vinr.fit import FitResult
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
 from vinr.models import VideoModel
-from vinr.plan import Job
 from vinr.quality.clip import ClipQuality
 from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors

@@ -1,0 +1,1 @@
+"""From videos to a file: plan, fit, code, assemble."""
