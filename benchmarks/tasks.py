@@ -25,8 +25,8 @@ from time_to_quality import Row, read
 from vinr.config import Preset
 from vinr.encoding.plan import choose_preset
 from vinr.fit.masks import open_mask
-from vinr.inpainting import measure_inpainting
-from vinr.interpolation import measure_interpolation
+from vinr.tasks.inpainting import measure_inpainting
+from vinr.tasks.interpolation import measure_interpolation
 from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 

@@ -20,16 +20,16 @@ from vinr.compress import pack_tensors
 from vinr.config import Preset, default_model, load_preset
 from vinr.decoding import onnx_graph
 from vinr.decoding.settings import DecodeSettings
-from vinr.denoising import measure_denoising
 from vinr.device import exact_float32, resolve_device
 from vinr.encoding.segment import FittedSegment
 from vinr.fit import Event, FitResult, Noise, fit
 from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
-from vinr.fitted import FittedFrames
-from vinr.inpainting import measure_inpainting
-from vinr.interpolation import measure_interpolation
 from vinr.models import VideoModel, list_models
+from vinr.tasks.denoising import measure_denoising
+from vinr.tasks.frames import FittedFrames
+from vinr.tasks.inpainting import measure_inpainting
+from vinr.tasks.interpolation import measure_interpolation
 from vinr.video.source import FrameTensor
 from vinr.video.spec import Query, VideoSpec
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
         UsageError,
         VinrError,
     )
-    from vinr.inpainting import InpaintReport, inpaint
-    from vinr.interpolation import interpolate
+    from vinr.tasks.inpainting import InpaintReport, inpaint
+    from vinr.tasks.interpolation import interpolate
 
 __all__ = [
     "BitstreamError",
@@ -49,8 +49,9 @@ __all__ = [
 _HOME = {name: "errors" for name in __all__ if name.endswith("Error")}
 _HOME |= dict.fromkeys(("FrameDataset", "VideoDecoder", "open"), "decoding.decoder")
 _HOME |= {"ComparisonReport": "comparison", "compare": "comparison"}
-_HOME |= {"EncodeReport": "encoding", "encode": "encoding"}
-_HOME |= {"InpaintReport": "inpainting", "inpaint": "inpainting", "interpolate": "interpolation"}
+_HOME |= dict.fromkeys(("EncodeReport", "encode"), "encoding.encode")
+_HOME |= dict.fromkeys(("InpaintReport", "inpaint"), "tasks.inpainting")
+_HOME |= {"interpolate": "tasks.interpolation"}
 
 
 def __getattr__(name: str) -> Any:

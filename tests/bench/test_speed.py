@@ -20,7 +20,7 @@ from vinr.bench.speed_memory import peak_bytes, step_memory
 from vinr.bench.speed_turns import Clock, Spread, markdown_table, ratios, take_turns
 from vinr.config import load_preset
 from vinr.errors import OutputError, UsageError
-from vinr.fitted import plain_fit
+from vinr.tasks.frames import plain_fit
 from vinr.video.spec import VideoSpec
 
 CPU = torch.device("cpu")

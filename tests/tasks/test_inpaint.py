@@ -17,12 +17,12 @@ from torch import Tensor
 
 import vinr
 from clips import MemoryClip, moving_shapes, write_clip
-from vinr import inpainting
 from vinr.cli.app import main
 from vinr.encoding import plan
 from vinr.errors import InputError
 from vinr.fit.masks import box_mask, center_mask, grow_mask, open_mask
-from vinr.inpainting import measure_inpainting
+from vinr.tasks import inpainting
+from vinr.tasks.inpainting import measure_inpainting
 from vinr.video.source import open_video
 
 run = test_cli.run

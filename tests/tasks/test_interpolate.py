@@ -15,13 +15,13 @@ import vinr
 from clips import MemoryClip, moving_shapes
 from vinr.config import Preset
 from vinr.decoding.decoder import to_uint8
-from vinr.denoising import measure_denoising
 from vinr.encoding.plan import choose_preset
 from vinr.errors import UsageError
 from vinr.fit import Interpolate, Noise, fit
-from vinr.fitted import FittedFrames
-from vinr.interpolation import _encoded, measure_interpolation
 from vinr.models import HybridModel, get_model, list_models
+from vinr.tasks.denoising import measure_denoising
+from vinr.tasks.frames import FittedFrames
+from vinr.tasks.interpolation import _encoded, measure_interpolation
 from vinr.video.source import open_video
 from vinr.video.spec import Query
 

@@ -16,8 +16,8 @@ from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.fit import FitResult, fit
 from vinr.fit.run import Run
-from vinr.fitted import FittedFrames, plain_fit
 from vinr.quality.clip import bits_per_pixel, compare_sources
+from vinr.tasks.frames import FittedFrames, plain_fit
 
 __all__ = ["encode_experiment", "figures", "fit_experiment"]
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from vinr.bench.datasets import OBJECT_MASK, find_masks
 from vinr.bench.work import Values, Work
-from vinr.denoising import measure_denoising
 from vinr.errors import UsageError
 from vinr.fit import Noise
 from vinr.fit.masks import grow_mask, open_mask
 from vinr.fit.noise import NoiseKind
-from vinr.inpainting import fit_inpainting
-from vinr.interpolation import fit_held_out
+from vinr.tasks.denoising import measure_denoising
+from vinr.tasks.inpainting import fit_inpainting
+from vinr.tasks.interpolation import fit_held_out
 
 __all__ = ["denoise_experiment", "inpaint_experiment", "interpolate_experiment", "job_mask", "parse_noise"]
 
@@ -51,7 +51,7 @@ def interpolate_experiment(work: Work) -> Values:
 
 
 def inpaint_experiment(work: Work) -> Values:
-    """Fit without masked pixels and score these; PSNR as :class:`vinr.inpainting.InpaintingScore` has it."""
+    """Fit without masked pixels and score these as :class:`vinr.tasks.inpainting.InpaintingScore` does."""
     fitted = fit_inpainting(
         work.frames, job_mask(work), work.preset(), device=work.device, on_event=work.on_event
     )

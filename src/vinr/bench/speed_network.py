@@ -24,9 +24,9 @@ from vinr.encoding.plan import choose_preset
 from vinr.encoding.segment import FittedSegment
 from vinr.fit import Event, Noted
 from vinr.fit.precision import resolve_precision
-from vinr.fitted import plain_fit
 from vinr.models import get_model
 from vinr.models._sizing import count_macs
+from vinr.tasks.frames import plain_fit
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
 from vinr.video.spec import VideoSpec

@@ -23,8 +23,8 @@ from vinr.config import Preset, default_model
 from vinr.encoding.plan import choose_preset
 from vinr.errors import UsageError
 from vinr.fit import Event
-from vinr.fitted import plain_fit
 from vinr.state.tensorfile import read_tensors, write_tensors
+from vinr.tasks.frames import plain_fit
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec
 

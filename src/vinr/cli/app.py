@@ -224,7 +224,7 @@ def inpaint(
     as_json: Json = False,
 ) -> None:
     """Fill masked pixels of a video with what a network makes of the others."""
-    from vinr.inpainting import inpaint as run
+    from vinr.tasks.inpainting import inpaint as run
 
     if as_json and output == "-":
         raise UsageError("the video and --json are both to go to standard output; name a file for the video")
@@ -264,7 +264,7 @@ def interpolate(
     max_memory: MaxMemory = None,
 ) -> None:
     """Write a .vinr file with new frames between its frames."""
-    from vinr.interpolation import interpolate as run
+    from vinr.tasks.interpolation import interpolate as run
 
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
         run(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vinr.encoding.convert import ConvertReport
     from vinr.encoding.encode import EncodeReport
     from vinr.fit.events import Event
-    from vinr.inpainting import InpaintReport
+    from vinr.tasks.inpainting import InpaintReport
 
 __all__ = [
     "SafeColumn",

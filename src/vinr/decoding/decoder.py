@@ -178,7 +178,7 @@ class VideoDecoder:
         return tuple(self._spans)
 
     def network_graph(self, network: int) -> bytes:
-        """Return network number ``network`` as an ONNX file; see :func:`vinr.decoding.onnx_graph.export_graph`."""
+        """Return one network as an ONNX file; see :func:`vinr.decoding.onnx_graph.export_graph`."""
         from vinr.decoding.onnx_graph import export_graph  # needs packages of an extra
 
         networks = NetworkLoader(self._container, torch.device("cpu"), lambda _: None, self._max_memory)

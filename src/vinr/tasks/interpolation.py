@@ -27,8 +27,8 @@ from vinr.decoding.playback import decode_to, quiet
 from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.fit import Event, FitResult, Interpolate, fit, ignore
-from vinr.fitted import FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.models import HybridModel, VideoModel
+from vinr.tasks.frames import FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.video.spec import FrameSource
 
 __all__ = [

@@ -13,7 +13,7 @@ import torch
 
 from vinr.config import Preset
 from vinr.fit import Denoise, Event, Noise, fit, ignore
-from vinr.fitted import FittedFrames, plain_fit, psnr_of_frames_db
+from vinr.tasks.frames import FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.video.spec import FrameSource
 
 __all__ = ["DenoisingScore", "measure_denoising"]

@@ -26,7 +26,7 @@ from vinr.errors import InputError
 from vinr.fit import Event, FitResult, Inpaint, Noted, fit, ignore
 from vinr.fit.budget import RESERVE_EPOCHS
 from vinr.fit.masks import open_mask
-from vinr.fitted import FilledFrames, FittedFrames, plain_fit, psnr_of_frames_db
+from vinr.tasks.frames import FilledFrames, FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.units import parse_count, parse_seconds
 from vinr.video.sink import Sink, open_sink
 from vinr.video.source import VideoReader, open_video
