@@ -23,10 +23,10 @@ from vinr.config import load_preset, validate_architecture
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
 from vinr.models import get_model
-from vinr.models._boost import SFTBlock
 from vinr.models._sizing import describe_size, published_first_width, published_widths
 from vinr.models.enerv_boost import ENeRVBoost, ENeRVBoostConfig
 from vinr.models.hnerv_boost import HNeRVBoost, HNeRVBoostConfig
+from vinr.models.layers.boost import SFTBlock
 from vinr.models.nerv_boost import NeRVBoost, NeRVBoostConfig
 from vinr.video.spec import Query, VideoSpec
 

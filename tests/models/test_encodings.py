@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golden_tensors import Golden
-from vinr.models._encodings import (
+from vinr.models.layers.encodings import (
     EncodingPrecision,
     TimeEncoding,
     TimeNorm,

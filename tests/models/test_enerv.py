@@ -21,8 +21,8 @@ from model_checks import (
     preset_on_meta,
 )
 from vinr.errors import UsageError
-from vinr.models._modulated import InstanceModulation
 from vinr.models.enerv import ENeRV, ENeRVConfig
+from vinr.models.layers.modulation import InstanceModulation
 from vinr.video.spec import Query, VideoSpec
 
 

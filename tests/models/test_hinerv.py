@@ -21,9 +21,9 @@ from golden_tensors import DTYPES, Golden, record_outputs
 from vinr.config import load_preset, validate_architecture
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
-from vinr.models._hinerv_layers import LevelGrid, Paddings, window_paddings
 from vinr.models._sizing import count_macs, solve_size
 from vinr.models.hinerv import HiNeRV, HiNeRVConfig
+from vinr.models.layers.hinerv import LevelGrid, Paddings, window_paddings
 from vinr.video.patches import all_patches, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 

@@ -15,7 +15,7 @@ from vinr.decoding.describe import describe_file
 from vinr.encoding.encode import encode
 from vinr.errors import BitstreamError
 from vinr.models import get_model, list_models
-from vinr.models._keyframes import Keyframes
+from vinr.models.layers.keyframes import Keyframes
 
 
 @pytest.fixture(scope="module")

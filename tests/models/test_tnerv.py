@@ -15,9 +15,9 @@ from clips import MemoryClip, moving_shapes
 from golden_tensors import record_outputs
 from vinr.config import load_preset, validate_architecture
 from vinr.models import FrozenLatents, Latents
-from vinr.models._grids import grid_frames_for
 from vinr.models._sizing import describe_size, solve_size
-from vinr.models._tnerv_layers import FittingParts, PlainNorm
+from vinr.models.layers.grids import grid_frames_for
+from vinr.models.layers.tnerv import FittingParts, PlainNorm
 from vinr.models.tnerv import GRID_SHARES, TNeRV, TNeRVConfig
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 

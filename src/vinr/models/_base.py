@@ -29,7 +29,7 @@ from vinr.settings import Settings
 from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
 
 if TYPE_CHECKING:
-    from vinr.models._keyframes import Keyframes
+    from vinr.models.layers.keyframes import Keyframes
 
 __all__ = ["HybridModel", "IndexModel", "ModelConfig", "VideoModel"]
 

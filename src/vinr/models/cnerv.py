@@ -25,7 +25,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vinr.models._base import IndexModel
-from vinr.models._blocks import (
+from vinr.models._sizing import taper
+from vinr.models.enerv import REDUCTION, choose_stages
+from vinr.models.layers.blocks import (
     Kernel,
     Output,
     Width,
@@ -35,10 +37,8 @@ from vinr.models._blocks import (
     require_whole_frames,
     squash,
 )
-from vinr.models._grids import EncodedGridConfig, Levels, enlarged
-from vinr.models._modulated import GridEncoding, ModulatedDecoder, check_frequencies, shrunk
-from vinr.models._sizing import taper
-from vinr.models.enerv import REDUCTION, choose_stages
+from vinr.models.layers.grids import EncodedGridConfig, Levels, enlarged
+from vinr.models.layers.modulation import GridEncoding, ModulatedDecoder, check_frequencies, shrunk
 from vinr.video.spec import Query, VideoSpec
 
 __all__ = ["CNeRV", "CNeRVConfig"]

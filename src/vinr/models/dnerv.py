@@ -29,7 +29,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vinr.models._base import HybridModel
-from vinr.models._blocks import (
+from vinr.models._sizing import choose_strides, taper
+from vinr.models._stored import Latents
+from vinr.models.hnerv import LOWER_WIDTH, MAX_LATENT_SHARE, MIN_WIDTH, REDUCTION
+from vinr.models.layers.blocks import (
     ActivationName,
     ChannelNorm,
     ConvStagesConfig,
@@ -46,9 +49,6 @@ from vinr.models._blocks import (
     require_whole_frames,
     squash,
 )
-from vinr.models._sizing import choose_strides, taper
-from vinr.models._stored import Latents
-from vinr.models.hnerv import LOWER_WIDTH, MAX_LATENT_SHARE, MIN_WIDTH, REDUCTION
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 __all__ = ["DNeRV", "DNeRVConfig", "frame_differences"]

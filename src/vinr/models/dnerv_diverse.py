@@ -31,20 +31,20 @@ from torch import Tensor
 
 from vinr.errors import UsageError
 from vinr.models._base import IndexModel, ModelConfig
-from vinr.models._blocks import Kernel, Strides, Width, Widths, check_kernels, check_stages, make_mlp
-from vinr.models._dnerv_diverse_clips import Clip, ClipLayout, ClipPart, keep_parts
-from vinr.models._dnerv_diverse_layers import (
+from vinr.models._sizing import choose_strides, taper
+from vinr.models._stored import FirstFrame, no_graph
+from vinr.models.layers.blocks import Kernel, Strides, Width, Widths, check_kernels, check_stages, make_mlp
+from vinr.models.layers.dnerv_diverse import (
     ClipDecoder,
     FusionName,
     KeyframeEncoder,
     LearnedKeyframes,
 )
-from vinr.models._encodings import EncodingPrecision, TimeEncoding
-from vinr.models._flow import values_state
-from vinr.models._keyframes import Keyframes
-from vinr.models._modulated import check_frequencies, cover_frame, shrunk
-from vinr.models._sizing import choose_strides, taper
-from vinr.models._stored import FirstFrame, no_graph
+from vinr.models.layers.dnerv_diverse_clips import Clip, ClipLayout, ClipPart, keep_parts
+from vinr.models.layers.encodings import EncodingPrecision, TimeEncoding
+from vinr.models.layers.flow import values_state
+from vinr.models.layers.keyframes import Keyframes
+from vinr.models.layers.modulation import check_frequencies, cover_frame, shrunk
 from vinr.video.patches import all_patches, cut_at, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 from vinr.video.stills import Chroma

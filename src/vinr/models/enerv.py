@@ -23,11 +23,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vinr.models._base import IndexModel
-from vinr.models._blocks import Output, Width, make_mlp, require_whole_frames, squash
-from vinr.models._encodings import EncodingPrecision, TimeNorm
-from vinr.models._grids import EncodedGridConfig, StemGridConfig, enlarged
-from vinr.models._modulated import GridEncoding, ModulatedDecoder, Transformer, shrunk
 from vinr.models._sizing import choose_strides, taper
+from vinr.models.layers.blocks import Output, Width, make_mlp, require_whole_frames, squash
+from vinr.models.layers.encodings import EncodingPrecision, TimeNorm
+from vinr.models.layers.grids import EncodedGridConfig, StemGridConfig, enlarged
+from vinr.models.layers.modulation import GridEncoding, ModulatedDecoder, Transformer, shrunk
 from vinr.video.spec import Query, VideoSpec
 
 __all__ = ["ENeRV", "ENeRVConfig", "TokenConfig", "TokenModel", "choose_stages"]

@@ -20,9 +20,6 @@ from typing import Any
 
 from torch import Tensor
 
-from vinr.models._blocks import make_mlp, require_whole_frames
-from vinr.models._boost import BoostConfig, BoostedDecoder, condition_for_width, levels_for_width
-from vinr.models._modulated import GridEncoding
 from vinr.models._sizing import choose_strides, taper
 from vinr.models.enerv import (
     EXPANSION,
@@ -36,6 +33,9 @@ from vinr.models.enerv import (
     TokenModel,
     TokenWidth,
 )
+from vinr.models.layers.blocks import make_mlp, require_whole_frames
+from vinr.models.layers.boost import BoostConfig, BoostedDecoder, condition_for_width, levels_for_width
+from vinr.models.layers.modulation import GridEncoding
 from vinr.video.spec import Query, VideoSpec
 
 __all__ = ["ENeRVBoost", "ENeRVBoostConfig"]

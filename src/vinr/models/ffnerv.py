@@ -27,7 +27,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vinr.models._base import IndexModel, ModelConfig
-from vinr.models._blocks import (
+from vinr.models._sizing import MAX_WIDTH, choose_strides, taper
+from vinr.models._stored import FirstFrame
+from vinr.models.layers.blocks import (
     ActivationName,
     Strides,
     UpsampleBlock,
@@ -38,7 +40,7 @@ from vinr.models._blocks import (
     padded_size,
     require_whole_frames,
 )
-from vinr.models._flow import (
+from vinr.models.layers.flow import (
     Evaluation,
     FlowGuide,
     FlowHeads,
@@ -49,9 +51,7 @@ from vinr.models._flow import (
     flow_stage,
     values_state,
 )
-from vinr.models._grids import GridFrames, TemporalGrids, grid_frames_for, grid_size
-from vinr.models._sizing import MAX_WIDTH, choose_strides, taper
-from vinr.models._stored import FirstFrame
+from vinr.models.layers.grids import GridFrames, TemporalGrids, grid_frames_for, grid_size
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 __all__ = ["FFNeRV", "FFNeRVConfig", "TemporalGridConfig"]

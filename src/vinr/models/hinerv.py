@@ -30,8 +30,9 @@ from torch import Tensor, nn
 
 from vinr.errors import UsageError
 from vinr.models._base import IndexModel, ModelConfig
-from vinr.models._blocks import Kernel, Strides, Width, check_kernels, check_stages
-from vinr.models._hinerv_layers import (
+from vinr.models._sizing import choose_strides, taper
+from vinr.models.layers.blocks import Kernel, Strides, Width, check_kernels, check_stages
+from vinr.models.layers.hinerv import (
     Block,
     LevelGrid,
     LocalEncoding,
@@ -43,7 +44,6 @@ from vinr.models._hinerv_layers import (
     stage_windows,
     window_paddings,
 )
-from vinr.models._sizing import choose_strides, taper
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 
 __all__ = ["HiNeRV", "HiNeRVConfig"]

@@ -22,7 +22,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vinr.models._base import HybridModel, VideoModel
-from vinr.models._blocks import (
+from vinr.models._sizing import choose_strides, taper
+from vinr.models._stored import Latents
+from vinr.models.layers.blocks import (
     ConvNeXtEncoder,
     ConvStagesConfig,
     FirstKernel,
@@ -36,8 +38,6 @@ from vinr.models._blocks import (
     require_whole_frames,
     squash,
 )
-from vinr.models._sizing import choose_strides, taper
-from vinr.models._stored import Latents
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 __all__ = ["EmbeddingConfig", "EmbeddingModel", "HNeRV", "HNeRVConfig", "affordable_channels"]

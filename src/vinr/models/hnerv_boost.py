@@ -21,8 +21,6 @@ from typing import Any, ClassVar, Self
 from pydantic import model_validator
 from torch import Tensor
 
-from vinr.models._blocks import FirstKernel, HeadKernel, require_whole_frames
-from vinr.models._boost import BoostConfig, BoostedDecoder, condition_for_width, levels_for_width
 from vinr.models._sizing import choose_strides, taper
 from vinr.models._stored import Latents
 from vinr.models.hnerv import (
@@ -33,6 +31,8 @@ from vinr.models.hnerv import (
     EmbeddingConfig,
     EmbeddingModel,
 )
+from vinr.models.layers.blocks import FirstKernel, HeadKernel, require_whole_frames
+from vinr.models.layers.boost import BoostConfig, BoostedDecoder, condition_for_width, levels_for_width
 from vinr.video.spec import Query, VideoSpec
 
 __all__ = ["HNeRVBoost", "HNeRVBoostConfig"]

@@ -23,7 +23,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vinr.models._base import IndexModel
-from vinr.models._blocks import (
+from vinr.models._sizing import choose_strides, taper
+from vinr.models.layers.blocks import (
     ConvStagesConfig,
     Width,
     make_mlp,
@@ -31,10 +32,9 @@ from vinr.models._blocks import (
     require_whole_frames,
     squash,
 )
-from vinr.models._encodings import EncodingPrecision
-from vinr.models._grids import EncodedGridConfig, WaveOrder, enlarged
-from vinr.models._modulated import shrunk
-from vinr.models._sizing import choose_strides, taper
+from vinr.models.layers.encodings import EncodingPrecision
+from vinr.models.layers.grids import EncodedGridConfig, WaveOrder, enlarged
+from vinr.models.layers.modulation import shrunk
 from vinr.video.spec import Query, VideoSpec
 
 __all__ = ["NeRV", "NeRVConfig"]

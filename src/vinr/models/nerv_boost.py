@@ -21,10 +21,10 @@ from pydantic import Field
 from torch import Tensor
 
 from vinr.models._base import IndexModel
-from vinr.models._blocks import Width, make_mlp, require_whole_frames
-from vinr.models._boost import BoostConfig, BoostedDecoder, condition_for_width, levels_for_width
-from vinr.models._modulated import cover_frame
 from vinr.models._sizing import choose_strides, taper
+from vinr.models.layers.blocks import Width, make_mlp, require_whole_frames
+from vinr.models.layers.boost import BoostConfig, BoostedDecoder, condition_for_width, levels_for_width
+from vinr.models.layers.modulation import cover_frame
 from vinr.video.spec import Query, VideoSpec
 
 __all__ = ["NeRVBoost", "NeRVBoostConfig"]

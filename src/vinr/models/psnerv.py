@@ -30,7 +30,9 @@ from torch import Tensor, nn
 
 from vinr.errors import UsageError
 from vinr.models._base import IndexModel, ModelConfig
-from vinr.models._blocks import (
+from vinr.models._sizing import choose_strides, taper
+from vinr.models._stored import no_graph
+from vinr.models.layers.blocks import (
     ActivationName,
     OutputName,
     Strides,
@@ -41,10 +43,8 @@ from vinr.models._blocks import (
     make_mlp,
     squash,
 )
-from vinr.models._encodings import EncodingOrder, encode_position
-from vinr.models._modulated import InstanceModulation, check_frequencies, cover_frame
-from vinr.models._sizing import choose_strides, taper
-from vinr.models._stored import no_graph
+from vinr.models.layers.encodings import EncodingOrder, encode_position
+from vinr.models.layers.modulation import InstanceModulation, check_frequencies, cover_frame
 from vinr.video.patches import all_patches, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 

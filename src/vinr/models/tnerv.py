@@ -26,15 +26,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vinr.models._base import HybridModel
-from vinr.models._blocks import Width, make_mlp, padded_size, require_whole_frames
-from vinr.models._encodings import TimeEncoding
-from vinr.models._flow import Evaluation, flow_stage, values_state
-from vinr.models._grids import TemporalGrids, grid_frames_for, grid_size
-from vinr.models._modulated import GainName, InstanceModulation
 from vinr.models._sizing import choose_strides, taper
 from vinr.models._stored import FirstFrame, FrozenLatents, Latents
-from vinr.models._tnerv_layers import AugmentMode, ConvPlan, FittingParts, PlainNorm, TimedBlock
 from vinr.models.ffnerv import TemporalGridConfig
+from vinr.models.layers.blocks import Width, make_mlp, padded_size, require_whole_frames
+from vinr.models.layers.encodings import TimeEncoding
+from vinr.models.layers.flow import Evaluation, flow_stage, values_state
+from vinr.models.layers.grids import TemporalGrids, grid_frames_for, grid_size
+from vinr.models.layers.modulation import GainName, InstanceModulation
+from vinr.models.layers.tnerv import AugmentMode, ConvPlan, FittingParts, PlainNorm, TimedBlock
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 __all__ = ["TNeRV", "TNeRVConfig"]

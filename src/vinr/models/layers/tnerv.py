@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vinr.models._blocks import ConvNeXtEncoder, make_mlp, stage_kernels
-from vinr.models._flow import FrameBuffer
+from vinr.models.layers.blocks import ConvNeXtEncoder, make_mlp, stage_kernels
+from vinr.models.layers.flow import FrameBuffer
 from vinr.video.spec import FrameSource
 
 __all__ = ["AugmentMode", "ConvPlan", "FittingParts", "PlainNorm", "TimedBlock"]

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._blocks import (
+from vinr.models.layers.blocks import (
     Activation,
     ConvStagesConfig,
     HeadKernel,
@@ -32,8 +32,8 @@ from vinr.models._blocks import (
     make_mlp,
     squash,
 )
-from vinr.models._encodings import EncodingPrecision, TimeEncoding
-from vinr.models._modulated import TwoStepBlock, check_frequencies, shrunk
+from vinr.models.layers.encodings import EncodingPrecision, TimeEncoding
+from vinr.models.layers.modulation import TwoStepBlock, check_frequencies, shrunk
 
 __all__ = [
     "BoostConfig",

@@ -17,9 +17,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._blocks import StagesConfig, padded_size
-from vinr.models._encodings import EncodingOrder, EncodingPrecision, TimeEncoding, TimeNorm
-from vinr.models._modulated import check_frequencies, cover_frame
+from vinr.models.layers.blocks import StagesConfig, padded_size
+from vinr.models.layers.encodings import EncodingOrder, EncodingPrecision, TimeEncoding, TimeNorm
+from vinr.models.layers.modulation import check_frequencies, cover_frame
 from vinr.video.spec import VideoSpec
 
 __all__ = [

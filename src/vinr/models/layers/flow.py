@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from vinr.models._blocks import squash
 from vinr.models._stored import FirstFrame
+from vinr.models.layers.blocks import squash
 from vinr.sharing import LruCache
 from vinr.video.spec import Query
 

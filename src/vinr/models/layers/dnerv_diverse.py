@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vinr.models._blocks import UpsampleBlock
-from vinr.models._flow import warp
+from vinr.models.layers.blocks import UpsampleBlock
+from vinr.models.layers.flow import warp
 from vinr.video.spec import PatchGrid
 
 __all__ = [

@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
-from vinr.models._blocks import ActivationName, UpsampleBlock, make_activation
-from vinr.models._encodings import EncodingOrder, EncodingPrecision, encode_position
 from vinr.models._sizing import MAX_CELLS
 from vinr.models._stored import no_graph
+from vinr.models.layers.blocks import ActivationName, UpsampleBlock, make_activation
+from vinr.models.layers.encodings import EncodingOrder, EncodingPrecision, encode_position
 from vinr.sharing import LruCache
 
 __all__ = [
