@@ -20,12 +20,12 @@ from typing import Any, Final
 
 import _record
 from vinr.cli.catalogue import list_preset_entries
-from vinr.config import load_preset, validate_architecture
+from vinr.config import load_preset
 from vinr.decoding import networks
 from vinr.decoding.networks import allowed_for, network_cost
 from vinr.encoding.plan import default_parameters
 from vinr.errors import UsageError
-from vinr.models import ModelConfig, VideoModel, get_model, list_models
+from vinr.models import ModelConfig, VideoModel, get_model, list_models, validate_architecture
 from vinr.models._size_search import DIAL_LIMITS
 from vinr.models._sizing import solve_size
 from vinr.video.spec import VideoSpec

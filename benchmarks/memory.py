@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 import _record
-from vinr.config import load_preset, validate_architecture
-from vinr.decoding.decoder import to_uint8
-from vinr.models import HybridModel, Latents, get_model, list_models
+from vinr.config import load_preset
+from vinr.decoding.networks import to_uint8
+from vinr.models import HybridModel, Latents, get_model, list_models, validate_architecture
 from vinr.models._sizing import solve_size
 from vinr.video.source import FrameTensor
 from vinr.video.spec import Query, VideoSpec

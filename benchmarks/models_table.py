@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from vinr.config import Preset, list_presets, load_preset, validate_architecture
-from vinr.models import get_model
+from vinr.config import Preset, list_presets, load_preset
+from vinr.models import get_model, validate_architecture
 from vinr.models._sizing import ModelSize, describe_size
 from vinr.video.spec import VideoSpec
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from vinr.bitstream import Clip, ContainerWriter, Header, Network, SectionKind, Span, deflate, pack_varint
 from vinr.compress.unpack import BUDGET, BUDGET_A_BYTE
-from vinr.config import validate_architecture
-from vinr.models import VideoModel, get_model
+from vinr.models import VideoModel, get_model, validate_architecture
 from vinr.video.spec import VideoSpec
 
 # A model of the one symbol 0 and a step; the same model again with a step.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 
 import vinr
 from clips import moving_shapes, write_clip
+from command_line import Run
+from vinr.cli.app import main
 from vinr.config import default_model
 from vinr.state.interruption import NUMBERS
 
@@ -60,3 +63,21 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_video: Path) -> Pat
     path = tmp_path_factory.mktemp("file") / "shapes.vinr"
     vinr.encode(tiny_video, path, preset=f"{default_model()}-tiny", epochs=3, device="cpu")
     return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process; return exit status, stdout, stderr."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vinr", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            main()
+            status = 0
+        except SystemExit as error:
+            status = int(error.code or 0)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return call

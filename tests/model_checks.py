@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from golden_tensors import Golden
-from vinr.config import load_preset, validate_architecture
-from vinr.models import ModelConfig, VideoModel, get_model
+from vinr.config import load_preset
+from vinr.models import ModelConfig, VideoModel, get_model, validate_architecture
 from vinr.models._sizing import describe_size, solve_size
 from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
 

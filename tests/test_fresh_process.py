@@ -16,7 +16,7 @@ from clips import MemoryClip, moving_shapes
 from vinr.bitstream import Container
 from vinr.compress import pack_tensors, quantized
 from vinr.config import load_preset
-from vinr.decoding.decoder import to_uint8
+from vinr.decoding.networks import to_uint8
 from vinr.encoding.segment import FittedSegment
 from vinr.fit import fit
 from vinr.models import VideoModel, list_models

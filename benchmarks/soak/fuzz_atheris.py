@@ -96,8 +96,7 @@ def _skeletons(work: Path) -> list[tuple[Any, int, bytes, list[bytes]]]:
     import torch
 
     from vinr.bitstream import SectionKind
-    from vinr.config import validate_architecture
-    from vinr.models import StoredTensor, get_model
+    from vinr.models import StoredTensor, get_model, validate_architecture
     from vinr.video.spec import VideoSpec
 
     found = []

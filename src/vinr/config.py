@@ -11,23 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from vinr.errors import UsageError
-from vinr.models import get_model, list_models, validate_architecture
+from vinr.models import get_model, list_models
 from vinr.settings import Settings, apply_overrides, describe_validation
-
-__all__ = [
-    "CompressSettings",
-    "FitSettings",
-    "PaperSize",
-    "Phase",
-    "Preset",
-    "Schedule",
-    "apply_overrides",
-    "default_model",
-    "describe_validation",
-    "list_presets",
-    "load_preset",
-    "validate_architecture",
-]
 
 DEFAULT_RECIPE = "vinr"
 

@@ -26,16 +26,6 @@ from torch import Tensor, nn
 from vinr.errors import UsageError
 from vinr.sharing import Shared, SharedLock
 
-__all__ = [
-    "arrange_layers",
-    "exact_float32",
-    "gradients_on",
-    "is_transformed",
-    "memory_kept",
-    "resolve_device",
-    "use_transforms",
-]
-
 # Below so many pixels transforming the weights costs more than it saves. Measured: equal at 800 pixels.
 MIN_PIXELS: Final = 2048
 MAX_KERNEL: Final = 11

@@ -20,19 +20,6 @@ from __future__ import annotations
 import unicodedata
 from typing import ClassVar, Final
 
-__all__ = [
-    "BitstreamError",
-    "FitError",
-    "InputError",
-    "LimitError",
-    "OutOfMemoryError",
-    "OutputError",
-    "UsageError",
-    "VinrError",
-    "visible",
-]
-
-
 # Control characters; what has no shape, such as marks that turn text around; halves of characters, which
 # stand for bytes of names that are no text; ends of lines and paragraphs.
 INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})

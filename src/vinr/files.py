@@ -20,18 +20,6 @@ from typing import Final
 from vinr.errors import OutputError
 from vinr.temporaries import Temporary, abandoned, remove, temporary_beside
 
-__all__ = [
-    "atomic_files",
-    "atomic_folder",
-    "atomic_path",
-    "check_parent",
-    "check_target",
-    "clear_abandoned",
-    "flush",
-    "followed",
-    "said_of",
-]
-
 # Of renameat2(2).
 AT_FDCWD: Final = -100
 RENAME_EXCHANGE: Final = 2

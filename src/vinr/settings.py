@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vinr.errors import UsageError
 
-__all__ = ["Settings", "apply_overrides", "describe_validation"]
-
 MAX_SHOWN = 60
 # Of a key; settings are three deep.
 MAX_PARTS = 8

@@ -15,8 +15,6 @@ from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
 
-__all__ = ["LruCache", "Shared", "SharedLock"]
-
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 

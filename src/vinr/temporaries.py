@@ -28,8 +28,6 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-__all__ = ["Temporary", "abandoned", "hidden_name", "remove", "temporary_beside", "try_lock"]
-
 TOKEN_BYTES: Final = 6
 SUFFIXES: Final = ("part", "old", "ready", "replacing", "lock")
 # What Linux, macOS and Windows allow; some encrypted file systems allow less and say so.

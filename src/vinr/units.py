@@ -8,20 +8,6 @@ from fractions import Fraction
 
 from vinr.errors import UsageError
 
-__all__ = [
-    "format_bytes",
-    "format_count",
-    "parse_bytes",
-    "parse_count",
-    "parse_frames",
-    "parse_indices",
-    "parse_list",
-    "parse_numbers",
-    "parse_rate",
-    "parse_seconds",
-    "parse_size",
-]
-
 # Digits of a number, before and after the point: more is a slip, and int() and float() have their own limits.
 _DIGITS = r"(\d{1,15}(?:\.\d{0,15})?)"
 _MAX_COUNT = 10**15

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_cli
 import torch
 from PIL import Image
-from test_cli import Run, refused
 from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
+from command_line import Run, refused
 from vinr.bench import gallery, runner
 from vinr.bench.gallery import GalleryReport, run_gallery
 from vinr.bench.gallery_page import MARK, gallery_page
@@ -33,7 +32,6 @@ from vinr.fit.masks import box_mask
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video
 
-run = test_cli.run
 # Of the tiny scale: panels of 64 columns are enlarged to 320.
 FRAMES, HEIGHT, WIDTH, ENLARGED = 8, 32, 64, 5
 # Mean levels by which a panel may differ from its frame: WebP of quality 85, with colours at half size, costs

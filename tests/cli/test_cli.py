@@ -9,7 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -20,42 +20,11 @@ from typer.main import get_command
 
 import vinr
 from clips import MemoryClip, moving_shapes, write_clip
-from vinr.cli.app import app, main
-from vinr.config import default_model, list_presets
+from command_line import TINY, Run, refused
+from vinr.cli.app import app
+from vinr.config import list_presets
 from vinr.models import list_models
 from vinr.video.source import open_video
-
-TINY = f"{default_model()}-tiny"
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process; return exit status, stdout, stderr."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vinr", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as error:
-            status = int(error.code or 0)
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return call
-
-
-def refused(result: tuple[int, str, str], *words: str) -> None:
-    status, out, err = result
-    assert status == 2, err
-    assert out == ""
-    assert err.startswith("vinr: ")
-    assert len(err.strip().splitlines()) == 1, err
-    for word in words:
-        assert word in err, err
-
 
 # -- whole jobs ----------------------------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ def test_names_in_error_messages(
 
 def test_streams_that_lack_characters() -> None:
     code = (
-        "from vinr.cli import console as c; c.write_any_character()\n"
+        "from vinr.cli import console as c, screen; screen.write_any_character()\n"
         "c.say('36×50 \\u202e'); c.note('é'); c.complain('中')"
     )
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}

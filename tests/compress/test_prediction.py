@@ -13,10 +13,10 @@ from compress.tensors import as_expected, assert_same, network, random_walk, unp
 from vinr.compress import PackedTensors, network_sizes, pack_tensors, prediction, quantized, unpack_fixed
 from vinr.compress.entropy import accumulate, differences
 from vinr.compress.unpack import Record, open_fixed
-from vinr.config import CompressSettings, load_preset, validate_architecture
+from vinr.config import CompressSettings, load_preset
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import BitstreamError
-from vinr.models import StoredTensor, get_model, list_models
+from vinr.models import StoredTensor, get_model, list_models, validate_architecture
 from vinr.video.spec import VideoSpec
 
 OWN = CompressSettings()

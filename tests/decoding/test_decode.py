@@ -14,7 +14,8 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 import vinr
 from vinr.config import list_presets
-from vinr.decoding.decoder import VideoDecoder, split_clip, to_uint8
+from vinr.decoding.decoder import VideoDecoder, split_clip
+from vinr.decoding.networks import to_uint8
 from vinr.decoding.settings import DecodeSettings
 from vinr.models import list_models
 

@@ -17,11 +17,11 @@ from vinr.bitstream import Container, SectionKind
 from vinr.cli.app import app
 from vinr.compress import pack_tensors
 from vinr.compress.accounting import network_sizes
-from vinr.config import CompressSettings, default_model, load_preset, validate_architecture
+from vinr.config import CompressSettings, default_model, load_preset
 from vinr.decoding.describe import FileInfo, describe_file, layer_bars
 from vinr.decoding.networks import NetworkLoader
 from vinr.errors import BitstreamError, OutputError, UsageError
-from vinr.models import StoredTensor, get_model, list_models
+from vinr.models import StoredTensor, get_model, list_models, validate_architecture
 
 FRAMES = 7
 

@@ -144,7 +144,8 @@ def test_tensors_that_do_not_fit_are_told_by_torch() -> None:
 def test_measuring_loads_no_compiler() -> None:
     code = """
 import sys
-from vinr.config import load_preset, validate_architecture
+from vinr.config import load_preset
+from vinr.models import validate_architecture
 from vinr.models import get_model
 from vinr.models import list_models
 from vinr.models._meta import measure_first_frame

@@ -28,11 +28,12 @@ from published_checkpoints import (
     random_model,
 )
 from vinr.cli.app import app
-from vinr.config import load_preset, validate_architecture
+from vinr.config import load_preset
 from vinr.decoding.describe import describe_file
 from vinr.decoding.playback import verify_file
 from vinr.encoding.convert import convert
 from vinr.fit import fit
+from vinr.models import validate_architecture
 from vinr.models._hnerv_checkpoint import dequantise, read_published
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 

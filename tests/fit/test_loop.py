@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
-from vinr.config import Preset, load_preset, validate_architecture
+from vinr.config import Preset, load_preset
 from vinr.errors import FitError, InputError, UsageError
 from vinr.fit import Collapsed, Event, Resumed, RoundDone, fit
 from vinr.fit import learner as learner_module
 from vinr.fit import loop as loop_module
 from vinr.fit.tasks import Reconstruct
-from vinr.models import get_model, list_models
+from vinr.models import get_model, list_models, validate_architecture
 from vinr.video.spec import Query
 
 

@@ -15,7 +15,7 @@ from clips import MemoryClip, moving_shapes
 from fit.test_loop import interrupt_after, tiny, weights_of
 from vinr.compress import pack_tensors, quantized
 from vinr.config import FitSettings, Phase, Schedule
-from vinr.decoding.decoder import to_uint8
+from vinr.decoding.networks import to_uint8
 from vinr.device import arrange_layers
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import UsageError

@@ -19,10 +19,10 @@ from model_checks import (
     preset_on_meta,
     smallest_size,
 )
-from vinr.config import load_preset, validate_architecture
+from vinr.config import load_preset
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
-from vinr.models import get_model
+from vinr.models import get_model, validate_architecture
 from vinr.models._sizing import describe_size, published_first_width, published_widths
 from vinr.models.enerv_boost import ENeRVBoost, ENeRVBoostConfig
 from vinr.models.hnerv_boost import HNeRVBoost, HNeRVBoostConfig

@@ -24,7 +24,8 @@ from model_checks import (
     preset_on_meta,
     smallest_size,
 )
-from vinr.config import load_preset, validate_architecture
+from vinr.config import load_preset
+from vinr.models import validate_architecture
 from vinr.models._sizing import describe_size, published_widths
 from vinr.models._stored import Latents
 from vinr.models.dnerv import DNeRV, DNeRVConfig, frame_differences

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from clips import MemoryClip, moving_shapes
 from golden_tensors import DTYPES, Golden, record_outputs
-from vinr.config import FitSettings, load_preset, validate_architecture
+from vinr.config import FitSettings, load_preset
 from vinr.errors import UsageError
 from vinr.fit.batches import Batches
+from vinr.models import validate_architecture
 from vinr.models._sizing import count_macs, solve_size
 from vinr.models.dnerv_diverse import DNeRVDiverse, DNeRVDiverseConfig
 from vinr.models.layers.dnerv_diverse import TemporalMap, WarpFusion, stretch_in_time

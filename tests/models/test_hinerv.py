@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from golden_tensors import DTYPES, Golden, record_outputs
-from vinr.config import load_preset, validate_architecture
+from vinr.config import load_preset
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
+from vinr.models import validate_architecture
 from vinr.models._sizing import count_macs, solve_size
 from vinr.models.hinerv import HiNeRV, HiNeRVConfig
 from vinr.models.layers.hinerv import LevelGrid, Paddings, window_paddings

@@ -20,7 +20,8 @@ from model_checks import (
     golden_video,
     preset_on_meta,
 )
-from vinr.config import load_preset, validate_architecture
+from vinr.config import load_preset
+from vinr.models import validate_architecture
 from vinr.models._sizing import describe_size, published_first_width, published_widths
 from vinr.models._stored import FrozenLatents, Latents
 from vinr.models.hnerv import HNeRV, HNeRVConfig

@@ -10,11 +10,11 @@ import torch
 import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.bitstream import Container, ContainerWriter, SectionKind
-from vinr.config import load_preset, validate_architecture
+from vinr.config import load_preset
 from vinr.decoding.describe import describe_file
 from vinr.encoding.encode import encode
 from vinr.errors import BitstreamError
-from vinr.models import get_model, list_models
+from vinr.models import get_model, list_models, validate_architecture
 from vinr.models.layers.keyframes import Keyframes
 
 

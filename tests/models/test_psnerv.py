@@ -7,8 +7,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from vinr.config import load_preset, validate_architecture
+from vinr.config import load_preset
 from vinr.errors import UsageError
+from vinr.models import validate_architecture
 from vinr.models._sizing import count_macs, solve_size
 from vinr.models.nerv import NeRV, NeRVConfig
 from vinr.models.psnerv import PSNeRV, PSNeRVConfig

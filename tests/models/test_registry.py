@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
 from vinr.cli.catalogue import PresetEntry, list_preset_entries
-from vinr.config import list_presets, load_preset, validate_architecture
+from vinr.config import list_presets, load_preset
 from vinr.models import (
     FrozenLatents,
     Latents,
@@ -18,6 +18,7 @@ from vinr.models import (
     describe_model,
     get_model,
     list_models,
+    validate_architecture,
 )
 from vinr.models._sizing import solve_size
 from vinr.video.spec import Query

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from model_checks import preset_model, preset_on_meta, smallest_size
-from vinr.config import load_preset, validate_architecture
+from vinr.config import load_preset
 from vinr.errors import UsageError
-from vinr.models import HybridModel, Latents, VideoModel, get_model, list_models
+from vinr.models import HybridModel, Latents, VideoModel, get_model, list_models, validate_architecture
 from vinr.models._sizing import (
     choose_strides,
     count_macs,

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
 from golden_tensors import record_outputs
-from vinr.config import load_preset, validate_architecture
-from vinr.models import FrozenLatents, Latents
+from vinr.config import load_preset
+from vinr.models import FrozenLatents, Latents, validate_architecture
 from vinr.models._sizing import describe_size, solve_size
 from vinr.models.layers.grids import grid_frames_for
 from vinr.models.layers.tnerv import FittingParts, PlainNorm

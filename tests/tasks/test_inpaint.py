@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_cli
 import torch
 from PIL import Image
-from test_cli import TINY, Run, refused
 from torch import Tensor
 
 import vinr
 from clips import MemoryClip, moving_shapes, write_clip
+from command_line import TINY, Run, refused
 from vinr.cli.app import main
 from vinr.encoding import plan
 from vinr.errors import InputError
@@ -25,7 +24,6 @@ from vinr.tasks import inpainting
 from vinr.tasks.inpainting import measure_inpainting
 from vinr.video.source import open_video
 
-run = test_cli.run
 FRAMES, HEIGHT, WIDTH = 8, 36, 50  # of tiny_video
 OPTIONS = ("--preset", TINY, "--epochs", 1, "--device", "cpu")
 

@@ -6,15 +6,14 @@ import math
 from pathlib import Path
 
 import pytest
-import test_cli
 import torch
-from test_cli import Run, refused
 from torch import Tensor
 
 import vinr
 from clips import MemoryClip, moving_shapes
+from command_line import Run, refused
 from vinr.config import Preset
-from vinr.decoding.decoder import to_uint8
+from vinr.decoding.networks import to_uint8
 from vinr.encoding.plan import choose_preset
 from vinr.errors import UsageError
 from vinr.fit import Interpolate, Noise, fit
@@ -25,7 +24,6 @@ from vinr.tasks.interpolation import _encoded, measure_interpolation
 from vinr.video.source import open_video
 from vinr.video.spec import Query
 
-run = test_cli.run
 EVERY_MODEL = pytest.mark.parametrize("model", list_models())
 
 

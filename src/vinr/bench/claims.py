@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["claim", "claimed"]
-
 
 def claim(path: Path) -> bool:
     """Create ``path``; return whether this process did, so that what it stands for is its to do."""

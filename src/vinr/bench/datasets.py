@@ -15,8 +15,6 @@ from typing import Final
 from vinr.errors import InputError
 from vinr.video.samples import sample_clip
 
-__all__ = ["BUNNY", "DATASETS", "OBJECT_MASK", "find_clip", "find_clips", "find_masks"]
-
 BUNNY: Final = "bunny"
 SUFFIXES: Final = (".mp4", ".mkv", ".y4m", ".yuv", ".avi", ".webm", ".mov")
 FRAMES: Final = "frames"

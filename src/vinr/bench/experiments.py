@@ -19,8 +19,6 @@ from vinr.fit.run import Run
 from vinr.quality.clip import bits_per_pixel, compare_sources
 from vinr.tasks.frames import FittedFrames, plain_fit
 
-__all__ = ["encode_experiment", "figures", "fit_experiment"]
-
 # Parts of a file in the terms of T-NeRV's study of bytes: what role belongs to which.
 PARTS = {
     "weight": "decoder",

@@ -20,8 +20,6 @@ from vinr.fit import fit
 from vinr.quality.clip import bits_per_pixel
 from vinr.video.source import FrameTensor
 
-__all__ = ["clips_experiment", "cut_clips"]
-
 
 def clips_experiment(work: Work) -> Values:
     """Represent all clips by one network (or one each, ``joint = false``), or code each by a codec.

@@ -25,8 +25,6 @@ from vinr.quality.clip import bits_per_pixel
 from vinr.video.source import FrameTensor
 from vinr.video.spec import Query
 
-__all__ = ["anchor_points", "decode_experiment", "rate_distortion_experiment"]
-
 WARM_UP_FRAMES = 2
 
 

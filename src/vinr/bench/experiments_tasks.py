@@ -19,8 +19,6 @@ from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.inpainting import fit_inpainting
 from vinr.tasks.interpolation import fit_held_out
 
-__all__ = ["denoise_experiment", "inpaint_experiment", "interpolate_experiment", "job_mask", "parse_noise"]
-
 DEFAULT_EVERY = 2
 
 

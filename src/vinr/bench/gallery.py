@@ -28,8 +28,6 @@ from vinr.errors import InputError, OutputError
 from vinr.files import atomic_path, check_parent
 from vinr.fit import Event, Noted, ignore
 
-__all__ = ["GalleryReport", "run_gallery"]
-
 PAGE: Final = "README.md"
 DOCUMENT: Final = "gallery.json"
 

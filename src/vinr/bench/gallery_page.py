@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from vinr.bench.report import conditions, figure_cell, given_options, window_notes
 
-__all__ = ["MARK", "gallery_page"]
-
 # The first line of the page. A README.md that begins otherwise is somebody's own and is not replaced.
 MARK: Final = "<!-- written by vinr bench gallery -->"
 

@@ -18,8 +18,6 @@ from vinr.comparison.report import Panel, draw_sheet, signed_difference
 from vinr.files import atomic_path
 from vinr.quality.clip import psnr_per_frame_db
 
-__all__ = ["Shown", "write_picture"]
-
 SUFFIX: Final = ".webp"
 # Of lossy WebP. Differences are noise, which costs most of the bytes; below this, captions are smeared.
 QUALITY: Final = 85

@@ -14,11 +14,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from vinr.bench.recipe import Layers, Scale, Setup, parse_toml
-from vinr.config import describe_validation
 from vinr.errors import UsageError
-from vinr.settings import Settings
-
-__all__ = ["DIFFERENCE", "Figure", "GallerySettings", "Network", "Section", "load_gallery", "parse_gallery"]
+from vinr.settings import Settings, describe_validation
 
 GalleryKind = Literal["encode", "interpolate", "inpaint"]
 Place = Annotated[float, Field(ge=0, le=1)]

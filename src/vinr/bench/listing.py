@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from vinr.bench.recipe import list_recipes, load_recipe
 
-__all__ = ["RecipeEntry", "list_recipe_entries"]
-
 
 @dataclass(frozen=True)
 class RecipeEntry:

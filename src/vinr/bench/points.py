@@ -12,8 +12,6 @@ from vinr.comparison.published import published_curves
 from vinr.comparison.rd import RDCurve, RDPoint, bd_quality, bd_rate
 from vinr.errors import UsageError
 
-__all__ = ["bd_of_points", "point_values", "published_points", "value_at_rate"]
-
 Points = Sequence[Mapping[str, Any]]
 # What is kept of a point; seconds and frames per second depend on the machine.
 KEPT = ("bpp", "num_bytes", "psnr_db", "ms_ssim", "encode_seconds", "decode_fps")

@@ -16,27 +16,9 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from vinr.config import Phase, describe_validation
+from vinr.config import Phase
 from vinr.errors import UsageError
-from vinr.settings import Settings
-
-__all__ = [
-    "SCALES",
-    "Kind",
-    "Layers",
-    "Metric",
-    "Recipe",
-    "Row",
-    "Scale",
-    "Setup",
-    "Size",
-    "Tuning",
-    "list_recipes",
-    "load_recipe",
-    "paper_mean",
-    "parse_recipe",
-    "parse_toml",
-]
+from vinr.settings import Settings, describe_validation
 
 Scale = Literal["full", "mini", "tiny"]
 SCALES: Final[tuple[Scale, ...]] = get_args(Scale)

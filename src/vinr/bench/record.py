@@ -12,8 +12,6 @@ import torch
 
 import vinr
 
-__all__ = ["commit", "machine"]
-
 
 def machine() -> dict[str, Any]:
     """Return the processor, its threads and the versions that matter for speed and numbers."""

@@ -18,18 +18,6 @@ from vinr.bench.points import bd_of_points, value_at_rate
 from vinr.bench.recipe import Metric, Recipe, Row, Scale, paper_mean
 from vinr.files import atomic_path
 
-__all__ = [
-    "Result",
-    "RowResult",
-    "conditions",
-    "figure_cell",
-    "given_options",
-    "ordering",
-    "page",
-    "window_notes",
-    "write_result",
-]
-
 NONE: Final = "—"
 MINI_NOTE: Final = (
     "Reduced clips, small networks and few epochs: compare differences between rows and their order with "

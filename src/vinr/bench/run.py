@@ -26,8 +26,6 @@ from vinr.errors import UsageError
 from vinr.files import check_parent
 from vinr.fit import Event, Noted, ignore
 
-__all__ = ["JOBS", "check_jobs", "parse_scale", "plan_jobs", "plan_row", "run_jobs", "run_recipe"]
-
 JOBS: Final = "jobs"
 
 

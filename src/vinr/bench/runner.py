@@ -24,8 +24,6 @@ from vinr.bench.work import SHOWN_SUFFIX, Job, ShownFrames, Values, Work
 from vinr.files import atomic_path
 from vinr.fit import Event, Noted
 
-__all__ = ["Runner", "experiment_of"]
-
 
 @dataclass(frozen=True)
 class Runner:

@@ -25,13 +25,12 @@ from vinr.bench.record import commit, machine
 from vinr.bench.speed_network import NetworkBench, Subject
 from vinr.bench.speed_report import speed_page
 from vinr.bench.speed_settings import QUICK, SpeedSettings
-from vinr.config import apply_overrides, default_model, describe_validation
+from vinr.config import default_model
 from vinr.device import resolve_device
 from vinr.errors import OutputError, UsageError
 from vinr.files import atomic_path, check_parent, check_target
 from vinr.fit import Event, ignore
-
-__all__ = ["SpeedReport", "run_speed"]
+from vinr.settings import apply_overrides, describe_validation
 
 DEFAULT_OUT: Final = "bench-speed"
 # Sizes of the default model: Bunny reduced to 160×320, and one for tests.

@@ -22,25 +22,14 @@ import torch
 import vinr
 from vinr.bench.speed_turns import Clock
 from vinr.compress import pack_tensors
-from vinr.config import Preset, validate_architecture
+from vinr.config import Preset
 from vinr.decoding.playback import decode_to
 from vinr.decoding.settings import DecodeSettings
 from vinr.encoding.segment import FittedSegment
 from vinr.fit.losses import psnr_from_mse_db
-from vinr.models import HybridModel, Latents, get_model
+from vinr.models import HybridModel, Latents, get_model, validate_architecture
 from vinr.models._stored import FrozenLatents
 from vinr.video.spec import FrameSource, VideoSpec
-
-__all__ = [
-    "PLAIN",
-    "WAYS",
-    "first_frame",
-    "frame_works",
-    "psnr_changes_db",
-    "random_file",
-    "ways_for",
-    "whole_file",
-]
 
 PLAIN: Final = "plain"
 WAYS: Final[Mapping[str, DecodeSettings]] = {

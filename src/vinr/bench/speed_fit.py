@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from vinr.bench.speed_turns import Clock
-from vinr.config import Preset, validate_architecture
-from vinr.decoding.decoder import to_uint8
+from vinr.config import Preset
+from vinr.decoding.networks import to_uint8
 from vinr.device import memory_kept
 from vinr.fit import Event, FitResult, Noted, RoundDone
 from vinr.fit.batches import Batches
@@ -26,12 +26,10 @@ from vinr.fit.budget import Budget
 from vinr.fit.losses import psnr_from_mse_db
 from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
-from vinr.models import VideoModel, get_model
+from vinr.models import VideoModel, get_model, validate_architecture
 from vinr.models._meta import MacCounter
 from vinr.video.source import FrameTensor
 from vinr.video.spec import FrameSource, Query
-
-__all__ = ["Curve", "LevelRow", "Stepper", "fit_curve", "level_rows", "step_macs"]
 
 # Gradients of a layer's input and of its weights take as many products as the layer itself.
 STEP_OVER_FORWARD: Final = 3

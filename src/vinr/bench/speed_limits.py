@@ -13,8 +13,6 @@ import torch
 
 from vinr.bench.speed_turns import Clock
 
-__all__ = ["COPY", "MATMUL", "limit_works"]
-
 # Names of the limits; the first is filled in with a type.
 MATMUL: Final = "matrix product {}, GMAC/s"
 COPY: Final = "copy, GB/s"

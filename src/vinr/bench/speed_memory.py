@@ -24,8 +24,6 @@ from vinr.errors import VinrError
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
 
-__all__ = ["decode_memory", "peak_bytes", "step_memory"]
-
 STATUS: Final = Path("/proc/self/status")
 KIB: Final = 1024
 

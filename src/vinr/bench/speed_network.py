@@ -18,20 +18,18 @@ from vinr.bench.speed_memory import decode_memory, step_memory
 from vinr.bench.speed_settings import SpeedSettings
 from vinr.bench.speed_turns import Clock, Spread, ratios, take_turns
 from vinr.compress import pack_tensors
-from vinr.config import Preset, load_preset, validate_architecture
+from vinr.config import Preset, load_preset
 from vinr.decoding.settings import DecodeSettings
 from vinr.encoding.plan import choose_preset
 from vinr.encoding.segment import FittedSegment
 from vinr.fit import Event, Noted
 from vinr.fit.precision import resolve_precision
-from vinr.models import get_model
+from vinr.models import get_model, validate_architecture
 from vinr.models._sizing import count_macs
 from vinr.tasks.frames import plain_fit
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
 from vinr.video.spec import VideoSpec
-
-__all__ = ["NetworkBench", "Subject"]
 
 RECIPES: Final = ("paper", "vinr")
 # As the papers run it on processors, whatever a preset says.

@@ -7,8 +7,6 @@ from typing import Any
 
 from vinr.bench.speed_turns import markdown_table
 
-__all__ = ["speed_page"]
-
 Document = Mapping[str, Any]
 
 

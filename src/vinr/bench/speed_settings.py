@@ -8,8 +8,6 @@ from pydantic import Field
 
 from vinr.settings import Settings
 
-__all__ = ["QUICK", "SpeedSettings"]
-
 Share = Annotated[float, Field(gt=0, le=1)]
 
 

@@ -10,8 +10,6 @@ from typing import Any, Final, final
 
 import torch
 
-__all__ = ["Clock", "Spread", "markdown_table", "ratios", "take_turns"]
-
 MISSING: Final = "–"
 
 

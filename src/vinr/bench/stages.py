@@ -34,17 +34,6 @@ from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality, compare_sources, psnr_per_frame_db
 from vinr.video.spec import FrameSource, Query
 
-__all__ = [
-    "Base",
-    "Measured",
-    "at_bits",
-    "drop_pruned",
-    "fit_base",
-    "float_psnr_db",
-    "go_on",
-    "measure",
-]
-
 # More than rounding can take from a share, so that a phase begins at the first step after the plain fit.
 SHARE_SLACK = 1e-9
 WAIT_SECONDS = 2.0

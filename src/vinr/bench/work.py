@@ -28,8 +28,6 @@ from vinr.tasks.frames import plain_fit
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec
 
-__all__ = ["DEFAULTS", "SHOWN_SUFFIX", "Job", "ShownFrames", "Value", "Values", "Work"]
-
 Value = float | int | str | None | list[float] | list[dict[str, float]]
 Values = dict[str, Value]
 """What an experiment measured, by name; a curve is a list of points."""

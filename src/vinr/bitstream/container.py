@@ -27,8 +27,6 @@ from vinr.bitstream.index import (
 from vinr.errors import BitstreamError, InputError
 from vinr.sharing import Shared
 
-__all__ = ["FORMAT_VERSION", "Container", "ContainerWriter", "DamagedPart"]
-
 MAGIC: Final = b"VINR"
 FORMAT_VERSION: Final = 1
 SIZES: Final = struct.Struct("<4sBBHI")

@@ -12,19 +12,6 @@ from vinr.bitstream.varint import deflate, inflate
 from vinr.errors import BitstreamError
 from vinr.settings import Settings
 
-__all__ = [
-    "MAX_STORED_HEADER",
-    "Clip",
-    "Color",
-    "EditRecord",
-    "Header",
-    "Network",
-    "Quality",
-    "Span",
-    "pack_header",
-    "unpack_header",
-]
-
 MAX_STORED_HEADER: Final = 0xFFFF
 MAX_HEADER: Final = 2**20
 MAX_FRAMES: Final = 10**7

@@ -13,16 +13,6 @@ from vinr.bitstream.header import Header
 from vinr.bitstream.varint import ByteReader, pack_varint
 from vinr.errors import BitstreamError
 
-__all__ = [
-    "MAX_INDEX",
-    "Entry",
-    "SectionKind",
-    "SectionSize",
-    "complaint_about",
-    "pack_index",
-    "unpack_index",
-]
-
 MAX_INDEX: Final = 2**27
 MAX_ENTRIES: Final = 2**17
 ARRAY_FLAG: Final = 0x40

@@ -6,8 +6,6 @@ import zlib
 
 from vinr.errors import BitstreamError
 
-__all__ = ["VARINT_LIMIT", "ByteReader", "deflate", "inflate", "pack_varint", "pack_zigzag"]
-
 VARINT_LIMIT = 2**63
 MAX_VARINT_BYTES = 9
 RAW_DEFLATE = -zlib.MAX_WBITS

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from vinr.cli import console, experiments
+from vinr.cli import console, experiments, screen
 from vinr.cli.options import (
     Backend,
     Codec,
@@ -331,7 +331,7 @@ def main() -> None:
 
     Signals that ask it to stop do what Ctrl-C does, with 128 and their number as exit status.
     """
-    console.write_any_character()
+    screen.write_any_character()
     with interruption.raised():
         try:
             app()

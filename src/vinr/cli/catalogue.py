@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
-from vinr.config import list_presets, load_preset, validate_architecture
+from vinr.config import list_presets, load_preset
 from vinr.errors import UsageError
-from vinr.models import describe_model, get_model, list_models
+from vinr.models import describe_model, get_model, list_models, validate_architecture
 from vinr.models._sizing import describe_size
 from vinr.video.spec import VideoSpec
-
-__all__ = ["ModelEntry", "PresetEntry", "list_model_entries", "list_preset_entries"]
 
 
 @dataclass(frozen=True)

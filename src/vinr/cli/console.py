@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vinr.cli.screen import SafeColumn, SafeConsole, write_any_character
+from vinr.cli.screen import SafeColumn, SafeConsole
 from vinr.errors import OutputError
 from vinr.state.interruption import announced, exit_status, held_back
 from vinr.units import format_bytes, format_count
@@ -32,25 +32,6 @@ if TYPE_CHECKING:
     from vinr.encoding.encode import EncodeReport
     from vinr.fit.events import Event
     from vinr.tasks.inpainting import InpaintReport
-
-__all__ = [
-    "SafeColumn",
-    "complain",
-    "ended_by_signals",
-    "fit_progress",
-    "frame_progress",
-    "note",
-    "say",
-    "show_convert",
-    "show_encode",
-    "show_evaluation",
-    "show_export",
-    "show_info",
-    "show_inpaint",
-    "show_models",
-    "show_presets",
-    "write_any_character",
-]
 
 MAX_COLUMNS = 400
 

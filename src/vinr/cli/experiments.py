@@ -10,8 +10,6 @@ from vinr.cli import console
 from vinr.cli.options import Device, Force, Json, Settings
 from vinr.units import parse_frames, parse_list, parse_numbers, parse_size
 
-__all__ = ["bench", "compare", "models", "presets"]
-
 
 def compare(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="a video")],

@@ -6,19 +6,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = [
-    "Backend",
-    "Codec",
-    "Decoding",
-    "Device",
-    "File",
-    "Force",
-    "Json",
-    "MaxMemory",
-    "Output",
-    "Settings",
-]
-
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Force = Annotated[bool, typer.Option("--force", help="overwrite the output")]
 Output = Annotated[str, typer.Argument(help=".mp4 .mkv .y4m, a folder or pattern of PNGs, or - (y4m)")]

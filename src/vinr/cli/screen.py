@@ -16,8 +16,6 @@ from rich.text import Text
 
 from vinr.errors import visible
 
-__all__ = ["SafeColumn", "SafeConsole", "write_any_character"]
-
 # The other end of a pipe, or the terminal, is gone for good.
 NOBODY_READS: Final = (errno.EPIPE, errno.EIO)
 

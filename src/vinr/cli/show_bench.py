@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vinr.bench.speed import SpeedReport
     from vinr.fit import Event
 
-__all__ = ["BenchOptions", "run_and_show", "show_bench", "show_gallery", "show_recipes", "show_speed"]
-
 SPEED: Final = "speed"
 GALLERY: Final = "gallery"
 

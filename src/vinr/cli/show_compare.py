@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from vinr.cli.console import SafeColumn, _err, _print_table, ended_by_signals, print_json, say
+from vinr.cli.console import _err, _print_table, ended_by_signals, print_json, say
+from vinr.cli.screen import SafeColumn
 
 if TYPE_CHECKING:
     from vinr.comparison import ComparisonReport
-
-__all__ = ["compare_progress", "show_comparison"]
 
 
 @contextmanager

@@ -32,8 +32,6 @@ from vinr.video._libav import explain, open_input, video_stream
 from vinr.video.color import ColorConverter, Upsampling, planes_of
 from vinr.video.spec import FrameSource, VideoSpec
 
-__all__ = ["AnchorVideo", "EncodedAnchor", "choose_upsampling", "encode_anchor", "measure_anchor"]
-
 # Frames looked at to choose how chroma is brought to full size.
 NUM_PROBED: Final = 4
 

@@ -19,8 +19,6 @@ from vinr.video._libav import explain
 from vinr.video.color import tag_color
 from vinr.video.spec import ColorSpec
 
-__all__ = ["library_versions", "write_stream"]
-
 
 def library_versions(anchor: Anchor) -> str:
     """Return the versions of PyAV, libavcodec and the encoder (the name of its file in PyAV's wheel)."""

@@ -29,19 +29,6 @@ from vinr.errors import UsageError
 from vinr.settings import Settings
 from vinr.video._encoders import MAX_WIDTH_WITHOUT_CU_TREE, drops_cu_tree, safe_options
 
-__all__ = [
-    "CODECS",
-    "X264",
-    "X265",
-    "Anchor",
-    "Chroma",
-    "RateControl",
-    "SvtAv1",
-    "Tune",
-    "Vp9",
-    "parse_anchor",
-]
-
 Chroma = Literal["4:2:0", "4:4:4"]
 RateControl = Literal["crf", "qp"]
 Tune = Literal["psnr", "ssim"]

@@ -40,8 +40,6 @@ from vinr.video.color import Upsampling
 from vinr.video.edit import Edit
 from vinr.video.source import VideoReader, open_video
 
-__all__ = ["ComparisonReport", "compare"]
-
 PAGE_SUFFIX: Final = ".html"
 # Sound is no part of what is compared.
 NO_SOUND: Final = "compress.audio=false"

@@ -20,19 +20,6 @@ from vinr.units import format_count
 from vinr.video.edit import Edit
 from vinr.video.spec import VideoSpec
 
-__all__ = [
-    "DEFAULT_ANCHORS",
-    "Budget",
-    "FitJob",
-    "Sweep",
-    "check_folder",
-    "check_sizes",
-    "common_edit",
-    "open_file",
-    "plan_fits",
-    "read_anchors",
-]
-
 DEFAULT_ANCHORS: Final = ("x264-medium", "x265-medium", "x265-medium-nob", "av1-6", "vp9-1")
 # A BD-rate needs four points. The first size tried is a quarter of the default; each next one is twice that.
 NUM_SIZES: Final = 4

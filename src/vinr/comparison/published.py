@@ -22,8 +22,6 @@ from typing import Final, Literal, get_args
 from vinr.comparison.rd import RDCurve, RDPoint
 from vinr.errors import InputError, UsageError
 
-__all__ = ["PublishedPoint", "published_curves", "read_published"]
-
 Domain = Literal["rgb", "yuv611"]
 
 REQUIRED: Final = ("codec", "clip", "bpp", "psnr_db", "ms_ssim", "source")

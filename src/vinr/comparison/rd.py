@@ -17,19 +17,6 @@ from typing import Final, Literal
 from vinr.errors import UsageError
 from vinr.quality.clip import ClipQuality, bits_per_pixel
 
-__all__ = [
-    "MEASURES",
-    "BDResult",
-    "Kind",
-    "Measure",
-    "Method",
-    "RDCurve",
-    "RDPoint",
-    "bd_quality",
-    "bd_rate",
-    "bd_table",
-]
-
 Measure = Literal["psnr_db", "pooled_psnr_db", "yuv_psnr_db", "pooled_yuv_psnr_db", "ms_ssim_db"]
 Method = Literal["pchip", "akima", "cubic"]
 Kind = Literal["vinr", "anchor", "published"]

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_per_frame", "draw_rd", "svg_data_uri"]
-
 # Colours that the colour-blind can tell apart (Okabe and Ito), with markers as a second sign.
 PALETTE: Final = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
 MARKERS: Final = "osD^vP*X<>hp"

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from vinr.files import atomic_path
 
-__all__ = ["Panel", "draw_sheet", "side_by_side", "signed_difference"]
-
 CAPTION_ROWS: Final = 20
 GAP_COLUMNS: Final = 4
 FONT_SIZE: Final = 12

@@ -28,8 +28,6 @@ from vinr.quality.clip import compare_sources
 from vinr.video.source import VideoReader
 from vinr.video.spec import FrameSource
 
-__all__ = ["Crops", "Progress", "Runner"]
-
 Progress = Callable[[str, float], None]
 """Takes what is being done, and the share of all that is done, 0 to 1."""
 

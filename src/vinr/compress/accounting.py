@@ -12,8 +12,6 @@ from vinr.compress.unpack import ArrayKey, Layout, open_fixed
 from vinr.errors import BitstreamError
 from vinr.models import Role, StoredTensor
 
-__all__ = ["ComponentSize", "component_sizes", "network_sizes", "share_bytes"]
-
 
 @dataclass(frozen=True)
 class ComponentSize:

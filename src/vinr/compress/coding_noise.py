@@ -28,8 +28,6 @@ from vinr.compress.unpack import CHANNEL_CODE_UNIT, MANTISSA_BITS, MAX_STEP_CODE
 from vinr.config import CompressSettings, Phase
 from vinr.models import StoredTensor
 
-__all__ = ["CodingNoise", "snap_steps"]
-
 NOISE_SHARE = 0.9
 # Adam moves every parameter by about its rate a step; steps have to move faster than biases.
 STEP_SPEED = 10.0

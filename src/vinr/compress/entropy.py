@@ -38,19 +38,6 @@ from vinr.compress.tables import (
 )
 from vinr.errors import BitstreamError
 
-__all__ = [
-    "LARGEST_SYMBOL",
-    "MAX_SHIFT",
-    "MAX_SIZE",
-    "Kind",
-    "StreamReader",
-    "StreamWriter",
-    "SymbolModel",
-    "Symbols",
-    "accumulate",
-    "differences",
-]
-
 Symbols = NDArray[np.int32]
 
 LARGEST_SYMBOL: Final = 1 << 24

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from vinr.compress.entropy import Symbols
 from vinr.compress.unpack import QuantizedTensor
 
-__all__ = ["HuffmanSize", "code_lengths", "huffman_size", "joint_code_bits"]
-
 SCALAR_BITS: Final = 16
 
 

@@ -46,8 +46,6 @@ from vinr.config import CompressSettings
 from vinr.errors import BitstreamError, FitError
 from vinr.models import StoredTensor
 
-__all__ = ["PackedTensors", "pack_tensors", "quantized", "quantized_symbols"]
-
 # An entry of the index: kind, owner, number of parts; and a checksum for each part.
 ENTRY_BYTES, CRC_BYTES = 7, 4
 NO_STEPS: Mapping[str, Tensor] = MappingProxyType({})

@@ -23,8 +23,6 @@ from vinr.compress.entropy import MAX_SIZE, SymbolModel, Symbols, differences
 from vinr.compress.search import SMALL_ARRAY, group_small, price_model
 from vinr.compress.unpack import BUDGET, BUDGET_A_BYTE
 
-__all__ = ["LatentCoding", "code_latents", "predict_tensor"]
-
 # Most frames of a chunk that is made larger for the sake of prediction.
 MOST_FRAMES: Final = 16
 # What a chunk costs besides its content: its size and checksum in the index, and the rounding of its stream.

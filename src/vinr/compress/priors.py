@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FactorizedPrior", "MomentPrior", "PriorName", "make_prior"]
-
 PriorName = Literal["laplace", "gaussian", "factorized"]
 
 LEAST_PROBABILITY = 1e-9

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from vinr.models import StoredTensor
 
-__all__ = ["PruningRule", "prunable", "prune_masks"]
-
 PruningRule = Literal["global", "adaptive", "head_excluded"]
 
 # HiNeRV: a weight counts |w| / (P ** 0.5 + 1e-6), P the number of weights left in its tensor.

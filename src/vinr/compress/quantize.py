@@ -30,15 +30,6 @@ from vinr.compress.unpack import (
 )
 from vinr.errors import FitError
 
-__all__ = [
-    "Rounding",
-    "StepRule",
-    "nearest",
-    "quantize",
-    "quantize_to_steps",
-    "step_code",
-]
-
 # Largest |symbol|; it bounds the step from below, so that symbols stay exact in float32 however far the
 # values lie from zero, and so that all channels of a tensor fit one alphabet.
 MAX_SYMBOL: Final = 2**20

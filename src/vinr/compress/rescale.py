@@ -19,8 +19,6 @@ from vinr.config import CompressSettings
 from vinr.errors import FitError
 from vinr.models import StoredTensor
 
-__all__ = ["coarsest_within", "pack_at", "pack_to_size"]
-
 # The least share of the bytes asked for that counts as hit.
 LEAST_SHARE = 0.975
 FINEST, COARSEST = 50.0, 16.0

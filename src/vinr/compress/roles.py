@@ -5,8 +5,6 @@ from __future__ import annotations
 from vinr.config import CompressSettings
 from vinr.models import Role, StoredTensor
 
-__all__ = ["bits_of", "is_channelwise"]
-
 LEAST_CHANNEL_ELEMENTS = 8
 
 

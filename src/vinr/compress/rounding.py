@@ -32,8 +32,6 @@ from vinr.compress.quantize import nearest
 from vinr.compress.search import choose_model
 from vinr.compress.tables import TABLE_BITS
 
-__all__ = ["round_for_rate"]
-
 # Rounds after which hardly a symbol changes any more, and the gain that is worth another one.
 MOST_ROUNDS: Final = 8
 LEAST_GAIN: Final = 1e-4

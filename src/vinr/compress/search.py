@@ -29,8 +29,6 @@ from vinr.compress.tables import (
     bell_table,
 )
 
-__all__ = ["SMALL_ARRAY", "PricedModel", "choose_model", "group_small", "price_model"]
-
 Counted = NDArray[np.int64]
 
 # Symbols on which an adaptive model's start is tried; later symbols hardly depend on it.

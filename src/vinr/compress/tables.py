@@ -13,22 +13,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "MAX_LEVEL",
-    "MAX_SCALE",
-    "MAX_SHAPE",
-    "MAX_TABLE",
-    "MAX_TAIL",
-    "MAX_WEIGHT",
-    "TABLE_BITS",
-    "Bell",
-    "Counts",
-    "bell_table",
-    "level_table",
-    "normalise",
-    "uniform_table",
-]
-
 Integers = NDArray[np.int64]
 
 TABLE_BITS: Final = 24

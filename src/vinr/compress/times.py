@@ -12,8 +12,6 @@ from vinr.bitstream import ByteReader, deflate, inflate, pack_varint, pack_zigza
 from vinr.errors import BitstreamError
 from vinr.video.spec import Ticks, Timeline
 
-__all__ = ["decode_times", "encode_times"]
-
 MAX_STEP = 2**40
 MAX_TIME_BASE = 2**31 - 1
 STORED, DEFLATED = 0, 1

@@ -26,28 +26,6 @@ from vinr.compress.entropy import StreamReader, SymbolModel, Symbols, accumulate
 from vinr.errors import BitstreamError
 from vinr.models import Role, StoredTensor
 
-__all__ = [
-    "BUDGET",
-    "BUDGET_A_BYTE",
-    "CHANNEL_CODE_UNIT",
-    "EXPONENT_BIAS",
-    "MANTISSA_BITS",
-    "MAX_STEP_CODE",
-    "STEP_BYTES",
-    "ArrayKey",
-    "ChunkDecoder",
-    "Layout",
-    "QuantizedTensor",
-    "Record",
-    "TensorShape",
-    "check_budget",
-    "dequantize",
-    "open_fixed",
-    "ordered_shapes",
-    "step_of",
-    "unpack_fixed",
-]
-
 MANTISSA_BITS: Final = 7
 EXPONENT_BIAS: Final = 100
 MAX_STEP_CODE: Final = 2**14 - 1

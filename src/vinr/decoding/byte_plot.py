@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ByteBar", "draw_bytes", "plot_bytes"]
-
 # Colours that the colour-blind can tell apart (Okabe and Ito); greys for what is no content.
 COLORS: Final = {
     "weight": "#0072b2",

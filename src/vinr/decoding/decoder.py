@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from vinr.decoding.engine import Engine
     from vinr.decoding.settings import DecodeSettings
 
-__all__ = ["FrameDataset", "Span", "VideoDecoder", "open", "split_clip", "to_uint8"]
-
 FileLike = str | PathLike[str] | bytes | BinaryIO
 
 

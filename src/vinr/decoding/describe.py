@@ -22,16 +22,6 @@ from vinr.decoding.decoder import VideoDecoder, split_clip
 from vinr.files import check_target
 from vinr.units import format_count
 
-__all__ = [
-    "ClipInfo",
-    "FileInfo",
-    "LayerInfo",
-    "NetworkInfo",
-    "describe_file",
-    "layer_bars",
-    "open_first_clip",
-]
-
 SIDE: Final = "steps and tables"
 NOT_READ: Final = "networks not read"
 # Numbers that are read for a file of so many bytes; building a network, and opening a chunk, takes as long as

@@ -26,8 +26,6 @@ from vinr.models import HybridModel, IndexModel, VideoModel
 from vinr.sharing import LruCache, SharedLock
 from vinr.video.spec import Query
 
-__all__ = ["Engine"]
-
 Runner = Callable[[Query], Tensor]
 """Takes whole frames, returns float rgb_NCHW."""
 

@@ -13,8 +13,6 @@ from vinr.decoding.decoder import VideoDecoder
 from vinr.errors import UsageError
 from vinr.files import atomic_files, atomic_path
 
-__all__ = ["ExportedGraph", "export_onnx"]
-
 # One number, as in part_%02d.onnx, and no other per cent sign.
 PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*")
 

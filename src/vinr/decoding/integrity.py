@@ -26,8 +26,6 @@ from vinr.errors import BitstreamError, LimitError
 from vinr.units import format_bytes
 from vinr.video.spec import Query
 
-__all__ = ["ClipReport", "Ranges", "VerifyReport", "inspect_file", "ranges_text", "refused_by_default"]
-
 # Loading a network takes about as long as so many operations (docs/format.md, section 8).
 OPERATIONS_A_NETWORK: Final = 500 * 10**6
 

@@ -26,19 +26,6 @@ from vinr.models._meta import measure_first_frame
 from vinr.sharing import LruCache
 from vinr.video.spec import VideoSpec
 
-__all__ = [
-    "CACHED_NETWORKS",
-    "UNLIMITED",
-    "NetworkCost",
-    "NetworkLoader",
-    "NetworkParts",
-    "allowed_for",
-    "memory_told",
-    "network_cost",
-    "parse_memory",
-    "to_uint8",
-]
-
 LATENT_PREFIX = "latents."
 NETWORK_SECTIONS = (SectionKind.WEIGHTS, SectionKind.CHUNKS, SectionKind.KEYFRAMES)
 CACHED_CHUNKS = 8

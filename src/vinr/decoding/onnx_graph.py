@@ -32,8 +32,6 @@ from vinr.models._stored import FrozenLatents
 from vinr.sharing import SharedLock
 from vinr.video.spec import Query
 
-__all__ = ["FRAME_INPUT", "OnnxRunner", "export_graph"]
-
 FRAME_INPUT: Final = "frame"
 OUTPUT: Final = "rgb"
 # Largest difference between a graph's frame and the network's: well below one level of 255.

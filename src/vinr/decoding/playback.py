@@ -25,16 +25,6 @@ from vinr.video.sink import open_sink, written_behind
 from vinr.video.source import open_video
 from vinr.video.spec import Timeline, VideoSpec
 
-__all__ = [
-    "ClipReport",
-    "EvaluationReport",
-    "VerifyReport",
-    "decode_to",
-    "edit_of",
-    "evaluate_file",
-    "verify_file",
-]
-
 
 def quiet(done: int, total: int) -> None:
     """Show nothing."""

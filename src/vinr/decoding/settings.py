@@ -7,11 +7,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from vinr.config import apply_overrides, describe_validation
 from vinr.errors import UsageError
-from vinr.settings import Settings
-
-__all__ = ["DecodeSettings", "load_decode_settings"]
+from vinr.settings import Settings, apply_overrides, describe_validation
 
 SECTION = "decode"
 

@@ -17,8 +17,6 @@ from vinr.decoding.decoder import VideoDecoder
 from vinr.video.source import VideoReader
 from vinr.video.spec import FrameSource
 
-__all__ = ["CropKeeper", "CropWindow", "PlayedSource", "StreamedSource", "TimedSource"]
-
 
 @final
 class TimedSource:

@@ -47,8 +47,6 @@ from vinr.units import parse_bytes, parse_count, parse_seconds
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
-__all__ = ["EncodeReport", "encode"]
-
 # What follows a fit, freezing aside, is tried before it on so many frames, and takes this part of the time at
 # most: a busy machine may be slow beyond measure when it is tried.
 TRIED_FRAMES = 4

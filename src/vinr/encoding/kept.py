@@ -12,8 +12,6 @@ from vinr.fit.checkpoint import FitValues
 from vinr.fit.precision import PrecisionName
 from vinr.state.tensorfile import read_state_values
 
-__all__ = ["Kept", "find_kept", "fit_path", "segment_path"]
-
 
 def segment_path(folder: Path, number: int) -> Path:
     """Return the file in ``folder`` of the finished segment ``number``."""

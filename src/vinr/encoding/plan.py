@@ -10,25 +10,12 @@ from pathlib import Path
 import torch
 
 from vinr.bitstream import Span
-from vinr.config import Phase, Preset, Schedule, default_model, load_preset, validate_architecture
+from vinr.config import Phase, Preset, Schedule, default_model, load_preset
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
-from vinr.models import get_model
+from vinr.models import get_model, validate_architecture
 from vinr.models._sizing import solve_size
 from vinr.video.spec import VideoSpec
-
-__all__ = [
-    "EncodePlan",
-    "Job",
-    "Target",
-    "choose_preset",
-    "default_parameters",
-    "default_seconds",
-    "describe_threads",
-    "join_clips",
-    "plan_encode",
-    "split_segments",
-]
 
 # Two known points fix the default size: 0.19 M parameters suit 132 frames of 160×320, the papers' 1.5 M suit
 # 132 frames of 640×1280. Larger videos have more redundancy, so the exponent is below one.

@@ -42,17 +42,6 @@ from vinr.video._names import MAX_NAME
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 
-__all__ = [
-    "FittedSegment",
-    "SegmentValues",
-    "SpanQuality",
-    "assemble",
-    "load_segment",
-    "mean_quality",
-    "save_segment",
-    "side_bytes",
-]
-
 
 @dataclass(frozen=True)
 class SpanQuality:

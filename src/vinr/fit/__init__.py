@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone, ignore
-from vinr.fit.loop import FitResult, fit
+from vinr.fit.loop import fit
 from vinr.fit.noise import Noise
 from vinr.fit.prepare import build_model
+from vinr.fit.run import FitResult
 from vinr.fit.tasks import Denoise, Inpaint, Interpolate, Reconstruct, Task
 
 __all__ = [

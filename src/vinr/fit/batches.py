@@ -14,8 +14,6 @@ from vinr.config import FitSettings
 from vinr.video.patches import cut_at
 from vinr.video.spec import PatchGrid, Query
 
-__all__ = ["Batches"]
-
 
 class Batches:
     """The order of samples, and what belongs to them.

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["RESERVE_EPOCHS", "Budget", "StepClock"]
-
 # What follows a fit where nobody tried it, in epochs' worth of time: freezing and decoding are forward
 # passes, a third of a step.
 RESERVE_EPOCHS = 0.8

@@ -23,22 +23,6 @@ from vinr.fit.precision import PrecisionName
 from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, write_tensors
 
-__all__ = [
-    "ControlValues",
-    "FitState",
-    "FitValues",
-    "Snapshot",
-    "SnapshotValues",
-    "all_finite",
-    "check_tensors",
-    "pack_optimizer",
-    "random_state",
-    "read_fit_state",
-    "restore_random_state",
-    "unpack_optimizer",
-    "write_fit_state",
-]
-
 MOST_STEPS = 10**12
 GOOD, NOW = "good.", "now."
 Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]

@@ -32,8 +32,6 @@ from torch.autograd.function import once_differentiable
 
 from vinr.device import is_transformed, use_transforms
 
-__all__ = ["use_trained_transforms"]
-
 # Side of NNPACK's Fourier tiles.
 TILE: Final = 16
 # Tiles at a time: those of more do not stay in the cache. Measured: 190 ms, all at once 298 ms (33 to 112

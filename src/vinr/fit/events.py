@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Collapsed", "Event", "NotKept", "Noted", "Resumed", "RoundDone", "ignore"]
-
 
 @dataclass(frozen=True)
 class RoundDone:

@@ -20,8 +20,6 @@ from vinr.fit.tasks import Task
 from vinr.settings import Settings
 from vinr.video.spec import FrameSource
 
-__all__ = ["Fingerprint", "fingerprint_of"]
-
 DIGEST_BYTES: Final = 32
 MAX_SHOWN: Final = 40
 # Hashed at a time: frames may be made when they are asked for.

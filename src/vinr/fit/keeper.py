@@ -13,8 +13,6 @@ from vinr.fit.events import Event, NotKept
 from vinr.fit.fingerprint import Fingerprint
 from vinr.state.interruption import held_back
 
-__all__ = ["CHECKPOINT_SECONDS", "Keeper"]
-
 CHECKPOINT_SECONDS: Final = 120.0
 
 

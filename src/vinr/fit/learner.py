@@ -31,8 +31,6 @@ from vinr.fit.schedules import learning_rate_multiplier
 from vinr.models import VideoModel
 from vinr.video.spec import FrameSource, Query
 
-__all__ = ["Learner", "TrainingOutputs"]
-
 PARTS = ("model", "optimizer", "coding", "average")
 
 

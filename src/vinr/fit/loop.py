@@ -32,8 +32,6 @@ from vinr.fit.tasks import Reconstruct, Task
 from vinr.models import HybridModel
 from vinr.video.spec import FrameSource
 
-__all__ = ["FitResult", "fit"]
-
 
 @gradients_on()
 def fit(

@@ -21,18 +21,6 @@ from torch import Tensor
 
 from vinr.errors import UsageError
 
-__all__ = [
-    "FUSIONS",
-    "Loss",
-    "LossValue",
-    "build_loss",
-    "list_losses",
-    "ms_ssim_per_frame",
-    "mse_per_frame",
-    "psnr_from_mse_db",
-    "ssim_per_frame",
-]
-
 PSNR_EPSILON = 1e-9
 SSIM_WINDOW = 11
 MS_SSIM_WINDOW = 11

@@ -30,8 +30,6 @@ from vinr.video.edit import Edit
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
-__all__ = ["box_mask", "center_mask", "grow_mask", "open_mask"]
-
 # Side of HNeRV's five boxes, in pixels.
 BOX_SIDE: Final = 50
 BOX_CENTRES: Final = ((2, 2), (1, 1), (1, 3), (3, 1), (3, 3))  # in quarters of rows and columns

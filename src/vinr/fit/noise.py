@@ -15,8 +15,6 @@ from torch import Tensor
 from vinr.errors import UsageError
 from vinr.video.spec import FrameSource
 
-__all__ = ["Noise", "NoiseKind", "NoisyFrames"]
-
 NoiseKind = Literal["black", "white", "salt_pepper", "gaussian"]
 # Of the pixels that are hit.
 WHITE_SHARE = {"black": 0.0, "white": 1.0, "salt_pepper": 0.5}

@@ -14,8 +14,6 @@ from torch.optim.optimizer import Optimizer
 from vinr.config import FitSettings
 from vinr.errors import UsageError
 
-__all__ = ["Muon", "build_optimizer", "is_matrix", "moments_of", "orthogonalize", "set_learning_rate"]
-
 ADAM_EPSILON = 1e-8
 # Rounds σ ← a·σ + b·σ³ + c·σ⁵, each the one that comes nearest to 1 everywhere in the range that the rounds
 # before it leave of [0.01, 1]; no three others do better together (Amsel et al., "The Polar Express", 2025).

@@ -8,8 +8,6 @@ from itertools import accumulate
 
 from vinr.config import FitSettings, Phase, Schedule
 
-__all__ = ["Moment", "moment_at", "schedule_of"]
-
 
 @dataclass(frozen=True)
 class Moment:

@@ -9,8 +9,6 @@ import torch
 
 from vinr.errors import UsageError
 
-__all__ = ["Precision", "PrecisionName", "keep_precision", "resolve_precision"]
-
 PrecisionName = Literal["fp32", "bf16"]
 NAMES = ("auto", *get_args(PrecisionName))
 

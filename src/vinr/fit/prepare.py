@@ -8,13 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vinr.config import FitSettings, Preset, validate_architecture
+from vinr.config import FitSettings, Preset
 from vinr.fit.convolution import use_trained_transforms
 from vinr.fit.precision import Precision
-from vinr.models import StoredTensor, VideoModel, get_model
+from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.video.spec import FrameSource, Query, VideoSpec
-
-__all__ = ["DeviceFrames", "Outputs", "build_model"]
 
 
 class DeviceFrames:

@@ -13,8 +13,6 @@ import math
 from vinr.config import Phase
 from vinr.fit.checkpoint import ControlValues
 
-__all__ = ["RateControl"]
-
 # e-folds of the weight over a whole phase where the target is missed by its own size, or by 1 dB; and the
 # largest miss that counts.
 SIZE_GAIN, QUALITY_GAIN = 40.0, 15.0

@@ -46,8 +46,6 @@ from vinr.models import VideoModel
 from vinr.state.interruption import held_back
 from vinr.video.spec import FrameSource, PatchGrid
 
-__all__ = ["FitResult", "Run"]
-
 ROUND_STEPS = 250
 MAX_COLLAPSES = 6
 

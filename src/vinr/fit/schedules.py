@@ -6,8 +6,6 @@ import math
 
 from vinr.config import Schedule
 
-__all__ = ["learning_rate_multiplier"]
-
 
 def learning_rate_multiplier(progress: float, schedule: Schedule) -> float:
     """Return the factor of the full learning rate for the step at ``progress``.

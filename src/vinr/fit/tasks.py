@@ -27,8 +27,6 @@ from vinr.fit.noise import Noise, NoisyFrames
 from vinr.models import HybridModel, VideoModel
 from vinr.video.spec import FrameSource, VideoSpec
 
-__all__ = ["Denoise", "Inpaint", "Interpolate", "Reconstruct", "Task"]
-
 
 class Task(ABC):
     """What a fit is for. The loop asks these questions and knows no task by name."""

@@ -41,7 +41,8 @@ def _plugins() -> dict[str, str]:
 
 def list_models() -> list[str]:
     """Return the names of all models: files of this folder, and entry points of the group ``vinr.models``."""
-    own = {module.name for module in iter_modules(__path__) if not (module.ispkg or module.name.startswith("_"))}
+    files = (module for module in iter_modules(__path__) if not module.ispkg)
+    own = {module.name for module in files if not module.name.startswith("_")}
     return sorted(own | _plugins().keys())
 
 

@@ -31,8 +31,6 @@ from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
 if TYPE_CHECKING:
     from vinr.models.layers.keyframes import Keyframes
 
-__all__ = ["HybridModel", "IndexModel", "ModelConfig", "VideoModel"]
-
 LATENT_PREFIX = "latents."
 # A module names its parameters of these roles in `grid_names` and `keyframe_names`. Where their first axis
 # runs over time, its `rows_per_step` says how many rows make a step.

@@ -28,8 +28,6 @@ from vinr.models._stored import StoredTensor
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 from vinr.video.spec import VideoSpec
 
-__all__ = ["PublishedNetwork", "dequantise", "read_published"]
-
 MODEL: Final = "hnerv"
 EMBEDDING: Final = "latents.embedding"
 # Theirs to ours; group 1 is the number of the block, where there is one, group "kind" weight or bias.

@@ -21,8 +21,6 @@ from torch.utils.flop_counter import flop_registry
 from vinr.models._base import HybridModel, VideoModel
 from vinr.models._stored import Latents
 
-__all__ = ["CostCounter", "FrameCost", "MacCounter", "MetaLatents", "measure_first_frame"]
-
 _aten = torch.ops.aten
 # Results have the type of their arguments, and the shape that these broadcast to.
 _ELEMENTWISE: frozenset[Any] = frozenset(

@@ -23,8 +23,6 @@ from vinr.errors import UsageError
 from vinr.models._base import ModelConfig, VideoModel
 from vinr.video.spec import VideoSpec
 
-__all__ = ["EFFORTS", "SizeSearch"]
-
 TOLERANCE = 0.02
 TOLERANCE_NUMBERS = 64
 CLOSE_ENOUGH = 0.001

@@ -22,18 +22,6 @@ from vinr.errors import UsageError
 from vinr.models._base import HybridModel, ModelConfig, VideoModel
 from vinr.video.spec import Query, VideoSpec
 
-__all__ = [
-    "MAX_CELLS",
-    "ModelSize",
-    "choose_strides",
-    "count_macs",
-    "describe_size",
-    "published_first_width",
-    "published_widths",
-    "solve_size",
-    "taper",
-]
-
 STRIDES = (5, 4, 3, 2)
 MAX_STAGES = 6
 # What models accept at most: the product of the strides, and the cells of the first grid.

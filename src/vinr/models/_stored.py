@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from vinr.video.spec import Query
 
-__all__ = ["FirstFrame", "FrozenLatents", "LatentStore", "Latents", "Role", "StoredTensor", "no_graph"]
-
 Role = Literal["weight", "bias", "grid", "latent", "keyframe"]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

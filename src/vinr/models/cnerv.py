@@ -41,8 +41,6 @@ from vinr.models.layers.grids import EncodedGridConfig, Levels, enlarged
 from vinr.models.layers.modulation import GridEncoding, ModulatedDecoder, check_frequencies, shrunk
 from vinr.video.spec import Query, VideoSpec
 
-__all__ = ["CNeRV", "CNeRVConfig"]
-
 # Bounds of configure(): the thinnest stem, and below which C0 the encodings get fewer frequencies.
 MIN_STEM_WIDTH = 8
 MIN_LEVELS = 8

@@ -51,8 +51,6 @@ from vinr.models.layers.blocks import (
 )
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
-__all__ = ["DNeRV", "DNeRVConfig", "frame_differences"]
-
 # Three colours, each with its difference to the frame before and to the frame after.
 DIFFERENCE_INPUTS = 6
 MAX_STRIDE = 16

@@ -49,8 +49,6 @@ from vinr.video.patches import all_patches, cut_at, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 from vinr.video.stills import Chroma
 
-__all__ = ["DNeRVDiverse", "DNeRVDiverseConfig"]
-
 # configure(): tiles of at most this size, the longer side along the frame's, and their first grid.
 TILE_SIDES = (256, 320)
 MOST_TILES = 64

@@ -30,8 +30,6 @@ from vinr.models.layers.grids import EncodedGridConfig, StemGridConfig, enlarged
 from vinr.models.layers.modulation import GridEncoding, ModulatedDecoder, Transformer, shrunk
 from vinr.video.spec import Query, VideoSpec
 
-__all__ = ["ENeRV", "ENeRVConfig", "TokenConfig", "TokenModel", "choose_stages"]
-
 # The published network: the first stage triples the channels, then they halve, not below 96.
 EXPANSION = 3
 REDUCTION = 2.0

@@ -38,8 +38,6 @@ from vinr.models.layers.boost import BoostConfig, BoostedDecoder, condition_for_
 from vinr.models.layers.modulation import GridEncoding
 from vinr.video.spec import Query, VideoSpec
 
-__all__ = ["ENeRVBoost", "ENeRVBoostConfig"]
-
 # Published: after three times C0 the channels halve, not below 12.
 LOWER_WIDTH = 12
 # The C0 below which configure() shrinks the transformers too: that of the smallest published network.

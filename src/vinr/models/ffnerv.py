@@ -54,8 +54,6 @@ from vinr.models.layers.flow import (
 from vinr.models.layers.grids import GridFrames, TemporalGrids, grid_frames_for, grid_size
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
-__all__ = ["FFNeRV", "FFNeRVConfig", "TemporalGridConfig"]
-
 # Section 4.1: grids of 64, 128, 256 and 512 maps for 600 frames; channels halve a stage, not below 96.
 GRID_SHARES = (64 / 600, 128 / 600, 256 / 600, 512 / 600)
 REDUCTION = 2.0

@@ -46,8 +46,6 @@ from vinr.models.layers.hinerv import (
 )
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 
-__all__ = ["HiNeRV", "HiNeRVConfig"]
-
 # Section 3: channels halve at each stage. Depths and expansions of the last stage are smaller.
 REDUCTION = 2.0
 DEPTH, LAST_DEPTH = 3, 1

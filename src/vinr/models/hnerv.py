@@ -40,8 +40,6 @@ from vinr.models.layers.blocks import (
 )
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
-__all__ = ["EmbeddingConfig", "EmbeddingModel", "HNeRV", "HNeRVConfig", "affordable_channels"]
-
 # Supplement, Table 17: channels shrink by r = 1.2 a stage, not below 12.
 REDUCTION = 1.2
 LOWER_WIDTH = 12

@@ -35,8 +35,6 @@ from vinr.models.layers.blocks import FirstKernel, HeadKernel, require_whole_fra
 from vinr.models.layers.boost import BoostConfig, BoostedDecoder, condition_for_width, levels_for_width
 from vinr.video.spec import Query, VideoSpec
 
-__all__ = ["HNeRVBoost", "HNeRVBoostConfig"]
-
 
 class HNeRVBoostConfig(BoostConfig, EmbeddingConfig):
     """Architecture of HNeRV-Boost; the defaults are those of the published scripts."""

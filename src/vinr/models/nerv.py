@@ -37,8 +37,6 @@ from vinr.models.layers.grids import EncodedGridConfig, WaveOrder, enlarged
 from vinr.models.layers.modulation import shrunk
 from vinr.video.spec import Query, VideoSpec
 
-__all__ = ["NeRV", "NeRVConfig"]
-
 # The baseline of HNeRV: channels halve at each stage, not below 12, from a stem grid of 8 × 16.
 REDUCTION = 2.0
 LOWER_WIDTH = 12

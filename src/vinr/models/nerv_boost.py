@@ -27,8 +27,6 @@ from vinr.models.layers.boost import BoostConfig, BoostedDecoder, condition_for_
 from vinr.models.layers.modulation import cover_frame
 from vinr.video.spec import Query, VideoSpec
 
-__all__ = ["NeRVBoost", "NeRVBoostConfig"]
-
 # Published: channels stay in the first stage, then halve, not below 12; the stem's hidden layer has 256.
 REDUCTION = 2.0
 LOWER_WIDTH = 12

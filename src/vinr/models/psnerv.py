@@ -48,8 +48,6 @@ from vinr.models.layers.modulation import InstanceModulation, check_frequencies,
 from vinr.video.patches import all_patches, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 
-__all__ = ["PSNeRV", "PSNeRVConfig"]
-
 # Patches of 720p and 1080p frames keep NeRV's first grid: 4×4 patches from 9×16 cells.
 MOST_PATCHES = 4
 FEWEST_PIXELS = 16

@@ -37,8 +37,6 @@ from vinr.models.layers.modulation import GainName, InstanceModulation
 from vinr.models.layers.tnerv import AugmentMode, ConvPlan, FittingParts, PlainNorm, TimedBlock
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
-__all__ = ["TNeRV", "TNeRVConfig"]
-
 Depths = Annotated[tuple[Annotated[int, Field(ge=1, le=32)], ...], Field(min_length=1, max_length=8)]
 SomeWidths = Annotated[tuple[Width, ...], Field(max_length=7)]
 

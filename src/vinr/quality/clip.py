@@ -27,22 +27,6 @@ from vinr.fit.losses import mse_per_frame, psnr_from_mse_db
 from vinr.video.color import ColorConverter, planes_of
 from vinr.video.spec import ColorSpec, FrameSource
 
-__all__ = [
-    "ClipQuality",
-    "ClipQualityMeter",
-    "Planes",
-    "YuvPsnrMeter",
-    "bits_per_pixel",
-    "compare_sources",
-    "kilobits_per_second",
-    "mean_frame_psnr_db",
-    "ms_ssim_per_frame",
-    "ms_ssim_window",
-    "pooled_psnr_db",
-    "psnr_per_frame_db",
-    "yuv_psnr_611_db",
-]
-
 Planes = tuple[NDArray[np.uint8], ...]
 """Y, U and V of an 8-bit frame, each [rows, columns] of its own size."""
 

@@ -31,8 +31,6 @@ from vinr.errors import OutputError
 from vinr.files import atomic_path, check_parent, check_target, clear_abandoned, flush, followed, said_of
 from vinr.temporaries import hidden_name, try_lock
 
-__all__ = ["EncodeJob", "StateFolder", "partial_folder"]
-
 JOB_NAME: Final = "job.json"
 # What is worth keeping: checkpoints of fits, and segments that are done.
 STATE: Final = re.compile(r"(fit|segment)-\d{5,}\.safetensors")

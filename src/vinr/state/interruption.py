@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-__all__ = ["NUMBERS", "Interrupted", "announced", "exit_status", "held_back", "raised"]
-
 # SIGHUP: the terminal was closed; SIGBREAK: Ctrl-Break on Windows. Not every system has all of them.
 NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 NUMBERS: Final = tuple(signal.Signals[name].value for name in NAMES if name in signal.Signals.__members__)

@@ -20,8 +20,6 @@ from torch import Tensor
 from vinr.errors import InputError
 from vinr.files import atomic_path
 
-__all__ = ["VERSION", "read_state", "read_state_values", "read_tensors", "refuse_state", "write_tensors"]
-
 VERSION: Final = 2
 """Of what such files hold; another one is refused."""
 

@@ -16,8 +16,6 @@ from vinr.fit import Denoise, Event, Noise, fit, ignore
 from vinr.tasks.frames import FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.video.spec import FrameSource
 
-__all__ = ["DenoisingScore", "measure_denoising"]
-
 
 @dataclass(frozen=True)
 class DenoisingScore:

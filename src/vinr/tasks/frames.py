@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from vinr.config import Preset
-from vinr.decoding.decoder import to_uint8
+from vinr.decoding.networks import to_uint8
 from vinr.device import exact_float32
 from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import VideoModel
 from vinr.video.spec import FrameSource, Query, VideoSpec
-
-__all__ = ["FilledFrames", "FittedFrames", "plain_fit", "psnr_of_frames_db"]
 
 
 def plain_fit(preset: Preset) -> Preset:

@@ -32,15 +32,6 @@ from vinr.video.sink import Sink, open_sink
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import FrameSource
 
-__all__ = [
-    "InpaintReport",
-    "InpaintedFit",
-    "InpaintingScore",
-    "fit_inpainting",
-    "inpaint",
-    "measure_inpainting",
-]
-
 
 @dataclass(frozen=True)
 class InpaintReport:

@@ -31,16 +31,6 @@ from vinr.models import HybridModel, VideoModel
 from vinr.tasks.frames import FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.video.spec import FrameSource
 
-__all__ = [
-    "HeldOutFit",
-    "HeldOutScore",
-    "InterpolationScore",
-    "Way",
-    "fit_held_out",
-    "interpolate",
-    "measure_interpolation",
-]
-
 Way = Literal["time", "embeddings", "encoder"]
 FACTORS = range(2, 17)
 

@@ -9,19 +9,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import BinaryIO, Final
 
-__all__ = [
-    "LARGEST",
-    "MAX_READ",
-    "OPEN",
-    "WHOLE",
-    "BoundedFile",
-    "CutError",
-    "End",
-    "TooLongError",
-    "Verdict",
-    "doubtful",
-]
-
 # Two seconds of Python, hours of video; what lies behind is left to libav.
 MAX_READS: Final = 1 << 21
 MAX_READ: Final = 1 << 20

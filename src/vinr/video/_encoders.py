@@ -16,8 +16,6 @@ from typing import Final
 
 import torch
 
-__all__ = ["MAX_WIDTH_WITHOUT_CU_TREE", "drops_cu_tree", "safe_options"]
-
 # Three blocks of 16 pixels. Checked with a malloc that guards its blocks: from 50 on nothing is overwritten.
 MAX_WIDTH_WITHOUT_CU_TREE: Final = 48
 

@@ -31,8 +31,6 @@ from vinr.video._bounds import (
 )
 from vinr.video._ends_mpeg import mjpeg_end, mpeg_ps_end, mpegts_end
 
-__all__ = ["read_end"]
-
 
 def read_end(path: Path, format_name: str) -> End:
     """Return what the file at ``path`` says of its end; ``format_name`` is libav's name of its demuxer."""

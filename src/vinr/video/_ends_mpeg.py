@@ -6,8 +6,6 @@ from typing import Final
 
 from vinr.video._bounds import OPEN, WHOLE, BoundedFile, End, Verdict, doubtful
 
-__all__ = ["mjpeg_end", "mpeg_ps_end", "mpegts_end"]
-
 
 def mpeg_ps_end(file: BoundedFile) -> End:
     """Packs and packets; the end code is rarely written."""

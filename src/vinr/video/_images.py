@@ -23,8 +23,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vinr.errors import InputError
 from vinr.video.spec import ColorSpec, Timeline
 
-__all__ = ["FolderInput", "exif_orientation", "open_image", "read_image"]
-
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's modes of 8 bits and less; its others (I;16, I, F) would be clipped to 8 bits, not scaled.
 MODES: Final = frozenset({"1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})

@@ -13,8 +13,6 @@ from av.video.stream import VideoStream
 
 from vinr.errors import InputError
 
-__all__ = ["explain", "open_input", "video_stream"]
-
 # What goes wrong is raised as an exception; libav's and SVT-AV1's own messages would only break the terminal.
 av.logging.set_level(None)
 os.environ.setdefault("SVT_LOG", "0")

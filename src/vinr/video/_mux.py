@@ -25,8 +25,6 @@ from vinr.video.audio import MATROSKA_OPTIONS, SoundCopier
 from vinr.video.color import ColorConverter, tag_color
 from vinr.video.spec import Timeline, VideoSpec
 
-__all__ = ["CODECS", "FORMATS", "ContainerWriter"]
-
 # By suffix: libav's muxer, and its options.
 FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     # The index at the front lets a browser start before it has the whole file.

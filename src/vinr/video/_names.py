@@ -5,8 +5,6 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-__all__ = ["MAX_NAME", "clip_name"]
-
 # Characters, as the header of a .vinr file allows.
 MAX_NAME: Final = 255
 FALLBACK: Final = "video"

@@ -34,8 +34,6 @@ from vinr.video.audio import extract_audio
 from vinr.video.color import ColorConverter, color_of
 from vinr.video.spec import Timeline
 
-__all__ = ["StreamInput"]
-
 FALLBACK_RATE: Final = Fraction(25)
 # EXIF's orientations 1 to 8, as of _orientation; quarter turns counterclockwise are 1, 8, 3 and 6.
 EXIF_ORIENTATIONS: Final = (

@@ -23,8 +23,6 @@ from vinr.video._bounds import End, Verdict
 from vinr.video._ends import read_end
 from vinr.video._libav import video_stream
 
-__all__ = ["PacketNote", "Packets", "Tail", "inspect_tail", "read_packets"]
-
 # Formats that packets are cut out of by libav, which takes a cut one for whole.
 BYTE_STREAMS: Final = frozenset(
     {"avs2", "avs3", "cavsvideo", "dirac", "evc", "h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpeg"}

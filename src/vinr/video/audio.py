@@ -23,8 +23,6 @@ from av.packet import Packet
 from vinr.errors import InputError
 from vinr.video._libav import explain, open_input
 
-__all__ = ["SoundCopier", "codec_name", "extract_audio"]
-
 # Encoders start a little before 0 to warm up. Such times must not be moved, or sound and picture part.
 # bitexact leaves out random identifiers, so that the same sound gives the same bytes.
 MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}

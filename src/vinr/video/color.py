@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 from vinr.errors import InputError
 from vinr.video.spec import ColorMatrix, ColorSpec
 
-__all__ = ["ColorConverter", "Upsampling", "color_of", "planes_of", "tag_color"]
-
 # Numbers of ISO/IEC 23091-2 (H.273), MatrixCoefficients, as libav's AVColorSpace uses them.
 MATRIX_OF_TAG: Final[dict[int, ColorMatrix]] = {1: "bt709", 2: "bt601", 3: "bt601", 5: "bt601", 6: "bt601"}
 NAME_OF_REFUSED_TAG: Final = {

@@ -13,8 +13,6 @@ from PIL import Image
 
 from vinr.errors import UsageError
 
-__all__ = ["Edit"]
-
 
 @dataclass(frozen=True)
 class Edit:

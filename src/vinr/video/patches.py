@@ -16,8 +16,6 @@ from torch import Tensor
 
 from vinr.video.spec import PatchGrid, Query
 
-__all__ = ["all_patches", "cut", "cut_at", "join"]
-
 
 def all_patches(index_N: Tensor, grid: PatchGrid) -> Query:
     """Return the query of all patches of frames ``index_N``: frame by frame, then row by row."""

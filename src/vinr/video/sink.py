@@ -40,8 +40,6 @@ from vinr.video._mux import FORMATS, ContainerWriter
 from vinr.video.color import ColorConverter
 from vinr.video.spec import Timeline, VideoSpec
 
-__all__ = ["Sink", "open_sink", "written_behind"]
-
 STDOUT: Final = "-"
 Y4M_SUFFIX: Final = ".y4m"
 Y4M_FORMAT: Final = "yuv444p"

@@ -34,8 +34,6 @@ from vinr.video._stream import StreamInput
 from vinr.video.edit import Edit
 from vinr.video.spec import ColorSpec, Timeline, VideoSpec
 
-__all__ = ["Edit", "FrameTensor", "VideoReader", "open_video"]
-
 RAW_SUFFIX: Final = ".yuv"
 # As in Beauty_1920x1080_120fps_420_8bit_YUV.yuv or foreman_352x288_29.97.yuv.
 RAW_NAME: Final = re.compile(

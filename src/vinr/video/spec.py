@@ -17,17 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = [
-    "ColorSpec",
-    "FrameBatch",
-    "FrameSource",
-    "PatchGrid",
-    "Query",
-    "Ticks",
-    "Timeline",
-    "VideoSpec",
-]
-
 ColorMatrix = Literal["bt601", "bt709"]
 ColorRange = Literal["limited", "full"]
 

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from vinr.errors import BitstreamError
 
-__all__ = ["Chroma", "decode_still", "encode_still"]
-
 Chroma = Literal["4:2:0", "4:4:4"]
 
 FORMAT: Final = "AVIF"

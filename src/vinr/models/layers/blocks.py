@@ -18,37 +18,6 @@ from torch import Tensor, nn
 from vinr.models._base import ModelConfig
 from vinr.video.spec import Query, VideoSpec
 
-__all__ = [
-    "Activation",
-    "ActivationName",
-    "ChannelNorm",
-    "ConvNeXtBlock",
-    "ConvNeXtEncoder",
-    "ConvStagesConfig",
-    "FirstKernel",
-    "HeadKernel",
-    "Kernel",
-    "LargestKernel",
-    "Output",
-    "OutputName",
-    "Sine",
-    "StagesConfig",
-    "Strides",
-    "UpsampleBlock",
-    "Width",
-    "Widths",
-    "check_kernels",
-    "check_stages",
-    "make_activation",
-    "make_mlp",
-    "make_stages",
-    "padded",
-    "padded_size",
-    "require_whole_frames",
-    "squash",
-    "stage_kernels",
-]
-
 ActivationName = Literal[
     "gelu", "relu", "leaky_relu", "leaky_relu_0.1", "relu6", "silu", "softplus", "hardswish", "sin"
 ]

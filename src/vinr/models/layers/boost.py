@@ -35,15 +35,6 @@ from vinr.models.layers.blocks import (
 from vinr.models.layers.encodings import EncodingPrecision, TimeEncoding
 from vinr.models.layers.modulation import TwoStepBlock, check_frequencies, shrunk
 
-__all__ = [
-    "BoostConfig",
-    "BoostedDecoder",
-    "SFTBlock",
-    "condition_for_width",
-    "default_depths",
-    "levels_for_width",
-]
-
 # The condition keeps its published 32 numbers, and the encoding its 80 frequencies, from C0 = 32 on.
 FULL_CONDITION_WIDTH = 32
 MIN_CONDITION = 4

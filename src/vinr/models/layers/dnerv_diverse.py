@@ -25,17 +25,6 @@ from vinr.models.layers.blocks import UpsampleBlock
 from vinr.models.layers.flow import warp
 from vinr.video.spec import PatchGrid
 
-__all__ = [
-    "ClipDecoder",
-    "DecoderStage",
-    "FusionName",
-    "KeyframeEncoder",
-    "LearnedKeyframes",
-    "TemporalMap",
-    "WarpFusion",
-    "stretch_in_time",
-]
-
 FusionName = Literal["affine", "concat"]
 
 _INITIAL_LATENT_STD = 0.1

@@ -20,8 +20,6 @@ from torch import Tensor
 
 from vinr.sharing import LruCache
 
-__all__ = ["Clip", "ClipLayout", "ClipPart", "keep_parts"]
-
 # Decoded clips that are kept: one, and more while they take no more than this.
 CACHED_BYTES = 256 << 20
 

@@ -22,16 +22,6 @@ from torch import Tensor
 
 from vinr.models._stored import no_graph
 
-__all__ = [
-    "EncodingOrder",
-    "EncodingPrecision",
-    "TimeEncoding",
-    "TimeNorm",
-    "encode_position",
-    "float32_bases",
-    "normalise_time",
-]
-
 EncodingOrder = Literal["interleaved", "blocks"]
 EncodingPrecision = Literal["exact", "float32", "float32_bases"]
 TimeNorm = Literal["i/T", "i/(T-1)", "(i+1)/T"]

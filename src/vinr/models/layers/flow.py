@@ -30,20 +30,6 @@ from vinr.models.layers.blocks import squash
 from vinr.sharing import LruCache
 from vinr.video.spec import Query
 
-__all__ = [
-    "AUXILIARY_WEIGHT",
-    "Evaluation",
-    "FlowGuide",
-    "FlowHeads",
-    "FrameBuffer",
-    "MissingNeighbour",
-    "Offsets",
-    "SquashName",
-    "flow_stage",
-    "values_state",
-    "warp",
-]
-
 MissingNeighbour = Literal["zero", "clamp"]
 SquashName = Literal["tanh", "sigmoid"]
 Offsets = Annotated[tuple[Annotated[int, Field(ge=-8, le=8)], ...], Field(max_length=8)]

@@ -22,18 +22,6 @@ from vinr.models.layers.encodings import EncodingOrder, EncodingPrecision, TimeE
 from vinr.models.layers.modulation import check_frequencies, cover_frame
 from vinr.video.spec import VideoSpec
 
-__all__ = [
-    "EncodedGridConfig",
-    "GridFrames",
-    "Levels",
-    "StemGridConfig",
-    "TemporalGrids",
-    "WaveOrder",
-    "enlarged",
-    "grid_frames_for",
-    "grid_size",
-]
-
 Levels = Annotated[int, Field(ge=1, le=256)]
 WaveOrder = Annotated[
     EncodingOrder,

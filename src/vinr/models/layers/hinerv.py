@@ -21,21 +21,6 @@ from torch import Tensor, nn
 
 from vinr.video.spec import Query
 
-__all__ = [
-    "Block",
-    "LevelGrid",
-    "LocalEncoding",
-    "Paddings",
-    "Stage",
-    "Upsample",
-    "Window",
-    "crop",
-    "inside",
-    "normalise",
-    "stage_windows",
-    "window_paddings",
-]
-
 NORM_EPS = 1e-6
 GRID_RANGE = 1e-3
 

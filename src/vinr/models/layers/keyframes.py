@@ -18,8 +18,6 @@ from vinr.sharing import LruCache
 from vinr.video.spec import FrameSource, VideoSpec
 from vinr.video.stills import Chroma, decode_still, encode_still
 
-__all__ = ["Keyframes"]
-
 CACHED = 4
 
 

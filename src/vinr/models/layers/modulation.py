@@ -28,18 +28,6 @@ from vinr.models.layers.blocks import ActivationName, UpsampleBlock, make_activa
 from vinr.models.layers.encodings import EncodingOrder, EncodingPrecision, encode_position
 from vinr.sharing import LruCache
 
-__all__ = [
-    "GainName",
-    "GridEncoding",
-    "InstanceModulation",
-    "ModulatedDecoder",
-    "Transformer",
-    "TwoStepBlock",
-    "check_frequencies",
-    "cover_frame",
-    "shrunk",
-]
-
 GainName = Literal["gamma", "1+gamma"]
 
 # Highest frequency: beyond it angles of a float32 encoding would overflow.

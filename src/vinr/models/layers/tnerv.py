@@ -17,8 +17,6 @@ from vinr.models.layers.blocks import ConvNeXtEncoder, make_mlp, stage_kernels
 from vinr.models.layers.flow import FrameBuffer
 from vinr.video.spec import FrameSource
 
-__all__ = ["AugmentMode", "ConvPlan", "FittingParts", "PlainNorm", "TimedBlock"]
-
 AugmentMode = Literal["add", "scale", "concat", "off"]
 ConvPlan = Literal["sep5", "bott3", "hnerv", "two3", "regular5"]
 
