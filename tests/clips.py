@@ -10,7 +10,7 @@ import av
 import torch
 from torch import Tensor
 
-from vinr.video._encoders import safe_options
+from vinr.video.encoders import safe_options
 from vinr.video.spec import VideoSpec
 
 

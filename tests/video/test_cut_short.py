@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from video.video_clips import picture, write_clip
 from vinr.cli.app import app
 from vinr.errors import InputError
-from vinr.video._bounds import Verdict
-from vinr.video._ends import read_end
+from vinr.video.bounds import Verdict
+from vinr.video.ends import read_end
 from vinr.video.source import open_video
 
 NUM_FRAMES, HEIGHT, WIDTH = 30, 80, 96
@@ -329,7 +329,7 @@ def test_damaged_sizes_are_only_a_finding(name: str, clip: Callable[[str], Path]
 
 
 def test_readers_give_up_on_endless_elements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vinr.video._bounds.MAX_READS", 1000)
+    monkeypatch.setattr("vinr.video.bounds.MAX_READS", 1000)
     path = tmp_path / "a.gif"
     path.write_bytes(b"GIF89a" + bytes(7) + b"!\xff" + b"\x01\x01" * 10_000)
     assert read_end(path, "gif").verdict is Verdict.OPEN

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from video.video_clips import decoded, pictures, psnr_db, spec_of
-from vinr.video._encoders import drops_cu_tree, safe_options
-from vinr.video._mux import CODECS
+from vinr.video.encoders import drops_cu_tree, safe_options
+from vinr.video.mux import CODECS
 from vinr.video.sink import open_sink
 
 
@@ -35,7 +35,7 @@ def test_x264_does_without_avx512(has_avx512: bool) -> None:
 
 def test_the_processor_is_asked_and_not_pytorchs_kernels() -> None:
     """ATEN_CPU_CAPABILITY chooses kernels of PyTorch; x264 uses what there is all the same."""
-    code = "from vinr.video._encoders import _has_avx512; print(_has_avx512())"
+    code = "from vinr.video.encoders import _has_avx512; print(_has_avx512())"
     said = set()
     for kernels in ("default", "avx2"):
         run = subprocess.run(

@@ -15,7 +15,7 @@ import vinr
 from clips import moving_shapes, write_clip
 from vinr.bitstream import Clip
 from vinr.encoding.segment import _unique_names
-from vinr.video._names import MAX_NAME, clip_name
+from vinr.video.names import MAX_NAME, clip_name
 
 NAMES = {
     "Screen Recording 2024-05-01 at 9.41.00\u202fAM.mov": "Screen Recording 2024-05-01 at 9.41.00 AM",

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vinr.video._encoders import safe_options
+from vinr.video.encoders import safe_options
 from vinr.video.spec import ColorSpec, Timeline, VideoSpec
 
 SAMPLE_RATE = 48_000

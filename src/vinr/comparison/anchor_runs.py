@@ -28,8 +28,8 @@ from vinr.comparison.rd import RDPoint
 from vinr.decoding.sources import TimedSource
 from vinr.errors import InputError
 from vinr.quality.clip import Planes, compare_sources
-from vinr.video._libav import explain, open_input, video_stream
 from vinr.video.color import ColorConverter, Upsampling, planes_of
+from vinr.video.libav import explain, open_input, video_stream
 from vinr.video.spec import FrameSource, VideoSpec
 
 # Frames looked at to choose how chroma is brought to full size.

@@ -15,8 +15,8 @@ from av.video.stream import VideoStream
 
 from vinr.comparison.anchors import Anchor
 from vinr.errors import OutputError, UsageError
-from vinr.video._libav import explain
 from vinr.video.color import tag_color
+from vinr.video.libav import explain
 from vinr.video.spec import ColorSpec
 
 

@@ -11,7 +11,7 @@ the libraries. Nothing is weakened silently: PSNR is compared, so encoders are t
 out only by the anchors that say so (as in many papers on learned codecs); the messages in which x264 and x265
 state their settings, 0.5 to 2.5 kB, are left out of their streams. Keyframes come where encoders put them.
 
-Encoders run on one thread, x265 without wavefronts, and x264 without AVX-512 (see ``video/_encoders.py``):
+Encoders run on one thread, x265 without wavefronts, and x264 without AVX-512 (see ``video/encoders.py``):
 the same bytes each time, and slightly fewer of them. x265 (frames larger than 64×64), SVT-AV1 and VP9 write
 them on any x86 CPU, x264 on those with SSSE3 or more.
 
@@ -27,7 +27,7 @@ from pydantic import Field
 
 from vinr.errors import UsageError
 from vinr.settings import Settings
-from vinr.video._encoders import MAX_WIDTH_WITHOUT_CU_TREE, drops_cu_tree, safe_options
+from vinr.video.encoders import MAX_WIDTH_WITHOUT_CU_TREE, drops_cu_tree, safe_options
 
 Chroma = Literal["4:2:0", "4:4:4"]
 RateControl = Literal["crf", "qp"]

@@ -38,7 +38,7 @@ from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality
 from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors
-from vinr.video._names import MAX_NAME
+from vinr.video.names import MAX_NAME
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 

@@ -25,8 +25,8 @@ from PIL import Image
 from torch import Tensor
 
 from vinr.errors import InputError
-from vinr.video._images import read_image
 from vinr.video.edit import Edit
+from vinr.video.images import read_image
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 

@@ -21,7 +21,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from vinr.errors import InputError
-from vinr.video._libav import explain, open_input
+from vinr.video.libav import explain, open_input
 
 # Encoders start a little before 0 to warm up. Such times must not be moved, or sound and picture part.
 # bitexact leaves out random identifiers, so that the same sound gives the same bytes.

@@ -36,8 +36,8 @@ from torch import Tensor
 
 from vinr.errors import OutputError, UsageError
 from vinr.files import atomic_files, atomic_folder, atomic_path, said_of
-from vinr.video._mux import FORMATS, ContainerWriter
 from vinr.video.color import ColorConverter
+from vinr.video.mux import FORMATS, ContainerWriter
 from vinr.video.spec import Timeline, VideoSpec
 
 STDOUT: Final = "-"

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vinr.errors import InputError, UsageError
-from vinr.video._images import FolderInput
-from vinr.video._names import clip_name
-from vinr.video._stream import StreamInput
 from vinr.video.edit import Edit
+from vinr.video.images import FolderInput
+from vinr.video.names import clip_name
 from vinr.video.spec import ColorSpec, Timeline, VideoSpec
+from vinr.video.stream import StreamInput
 
 RAW_SUFFIX: Final = ".yuv"
 # As in Beauty_1920x1080_120fps_420_8bit_YUV.yuv or foreman_352x288_29.97.yuv.

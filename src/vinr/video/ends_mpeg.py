@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from vinr.video._bounds import OPEN, WHOLE, BoundedFile, End, Verdict, doubtful
+from vinr.video.bounds import OPEN, WHOLE, BoundedFile, End, Verdict, doubtful
 
 
 def mpeg_ps_end(file: BoundedFile) -> End:

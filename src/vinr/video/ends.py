@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from vinr.video._bounds import (
+from vinr.video.bounds import (
     LARGEST,
     MAX_READ,
     OPEN,
@@ -29,7 +29,7 @@ from vinr.video._bounds import (
     Verdict,
     doubtful,
 )
-from vinr.video._ends_mpeg import mjpeg_end, mpeg_ps_end, mpegts_end
+from vinr.video.ends_mpeg import mjpeg_end, mpeg_ps_end, mpegts_end
 
 
 def read_end(path: Path, format_name: str) -> End:

@@ -19,10 +19,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vinr.errors import InputError, OutputError, UsageError
-from vinr.video._encoders import safe_options
-from vinr.video._libav import explain
 from vinr.video.audio import MATROSKA_OPTIONS, SoundCopier
 from vinr.video.color import ColorConverter, tag_color
+from vinr.video.encoders import safe_options
+from vinr.video.libav import explain
 from vinr.video.spec import Timeline, VideoSpec
 
 # By suffix: libav's muxer, and its options.

@@ -1,6 +1,6 @@
 """Whether the last frames of a video are there and whole, as its packets tell.
 
-Used beside :mod:`vinr.video._ends`, where the container says nothing of its end or states more than it holds.
+Used beside :mod:`vinr.video.ends`, where the container says nothing of its end or states more than it holds.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vinr.errors import InputError
-from vinr.video._bounds import End, Verdict
-from vinr.video._ends import read_end
-from vinr.video._libav import video_stream
+from vinr.video.bounds import End, Verdict
+from vinr.video.ends import read_end
+from vinr.video.libav import video_stream
 
 # Formats that packets are cut out of by libav, which takes a cut one for whole.
 BYTE_STREAMS: Final = frozenset(

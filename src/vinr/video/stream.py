@@ -27,12 +27,12 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from vinr.errors import InputError
-from vinr.video._images import exif_orientation
-from vinr.video._libav import explain, open_input, video_stream
-from vinr.video._tail import inspect_tail, read_packets
 from vinr.video.audio import extract_audio
 from vinr.video.color import ColorConverter, color_of
+from vinr.video.images import exif_orientation
+from vinr.video.libav import explain, open_input, video_stream
 from vinr.video.spec import Timeline
+from vinr.video.tail import inspect_tail, read_packets
 
 FALLBACK_RATE: Final = Fraction(25)
 # EXIF's orientations 1 to 8, as of _orientation; quarter turns counterclockwise are 1, 8, 3 and 6.
