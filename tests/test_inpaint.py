@@ -20,6 +20,7 @@ from test_cli import TINY, Run, refused
 from vinr import inpainting, plan
 from vinr.__main__ import main
 from vinr.errors import InputError
+from vinr.fit import Event, Noted
 from vinr.fit.masks import box_mask, center_mask, grow_mask, open_mask
 from vinr.inpainting import measure_inpainting
 from vinr.video.source import open_video
@@ -179,6 +180,23 @@ def test_masked_pixels_are_filled_and_the_others_stay(run: Run, tiny_video: Path
     assert (own[inside].int() - after[inside].int()).abs().max() <= 3  # limited-range 4:4:4 rounds
     assert not torch.equal(own[~inside], before[~inside])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["filled", "masks", "own.mkv"]
+
+
+def test_the_plan_says_in_which_arithmetic(tiny_video: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    report = vinr.inpaint(
+        tiny_video,
+        tmp_path / "o.mkv",
+        mask="center",
+        preset=TINY,
+        epochs=1,
+        device="cpu",
+        overrides=["fit.precision=bf16"],
+        on_event=events.append,
+    )
+    (note,) = [event.text for event in events if isinstance(event, Noted)]
+    assert note.endswith(" CPU thread, bf16 (as set)")
+    assert report.precision == "bf16"
 
 
 def test_what_is_hidden_does_not_change_the_filling(tmp_path: Path) -> None:

@@ -28,11 +28,12 @@ from pydantic import ValidationError
 from vinr.compress import pack_tensors, quantized
 from vinr.config import Preset, describe_validation, load_preset, validate_architecture
 from vinr.errors import FitError, InputError, UsageError
-from vinr.files import check_target
+from vinr.files import check_suffix, check_target
 from vinr.integrity import refused_by_default
 from vinr.models import StoredTensor, VideoModel, get_model
 from vinr.models._hnerv_checkpoint import PublishedNetwork, read_published
 from vinr.pack import FittedSegment
+from vinr.settings import checked_arguments
 from vinr.units import parse_rate
 from vinr.video.spec import Query, VideoSpec
 
@@ -70,6 +71,7 @@ class ConvertReport:
     refused: str = ""
 
 
+@checked_arguments()
 def convert(
     checkpoint: str | PathLike[str],
     output: str | PathLike[str],
@@ -103,8 +105,7 @@ def convert(
         If an option is not allowed, or the output cannot be written.
     """
     source, target = Path(fspath(checkpoint)), Path(fspath(output))
-    if target.suffix != ".vinr":
-        raise UsageError(f"output {target}: the name must end in .vinr")
+    check_suffix(target, ".vinr", "output")
     check_target(target, force=force)
     rate = parse_rate(fps)
     try:

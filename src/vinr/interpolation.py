@@ -29,6 +29,7 @@ from vinr.fit import Event, FitResult, Interpolate, fit, ignore
 from vinr.fitted import FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.models import HybridModel, VideoModel
 from vinr.playback import decode_to, quiet
+from vinr.settings import checked_arguments
 from vinr.video.spec import FrameSource
 
 __all__ = [
@@ -45,6 +46,7 @@ Way = Literal["time", "embeddings", "encoder"]
 FACTORS = range(2, 17)
 
 
+@checked_arguments()
 def interpolate(
     file: str | PathLike[str],
     output: str | PathLike[str],

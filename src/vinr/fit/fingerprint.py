@@ -20,7 +20,7 @@ from vinr.fit.tasks import Task
 from vinr.settings import Settings
 from vinr.video.spec import FrameSource
 
-__all__ = ["Fingerprint", "fingerprint_of"]
+__all__ = ["Fingerprint", "fingerprint_of", "hash_frames"]
 
 DIGEST_BYTES: Final = 32
 MAX_SHOWN: Final = 40
@@ -84,11 +84,12 @@ def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: flo
         width=spec.width,
         frame_rate=str(spec.frame_rate),
         span_lengths=spec.span_lengths,
-        frames=_hash(target),
+        frames=hash_frames(target),
     )
 
 
-def _hash(source: FrameSource) -> str:
+def hash_frames(source: FrameSource) -> str:
+    """Return a hash of all frames of ``source``, asked for in order."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     count = source.spec.num_frames
     for first in range(0, count, FRAMES_AT_A_TIME):
