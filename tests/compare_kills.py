@@ -86,6 +86,18 @@ def _in_second_fit(video: Path) -> None:
     run(video, stop)
 
 
+def _file_is_announced(video: Path) -> None:
+    """End when the folder of a network's state is made, and nothing says yet whose it is."""
+    prepare = StateFolder.prepare
+
+    def killed(state: StateFolder) -> Path:
+        folder = prepare(state)
+        return os._exit(KILLED) if state._work == "encode" else folder
+
+    StateFolder.prepare = killed  # type: ignore[method-assign]
+    run(video)
+
+
 def _file_has_its_name(video: Path) -> None:
     """End when the file of the first network is whole and nothing was said of it."""
     vinr.encoding.Written = lambda *values: os._exit(KILLED)  # type: ignore[attr-defined, assignment]
@@ -111,6 +123,7 @@ def _clearing(work: str) -> Callable[[Path], None]:
 
 PLACES: Final[Mapping[str, Callable[[Path], None]]] = {
     "SIGKILL in the second fit": _in_second_fit,
+    "file of the first network is announced": _file_is_announced,
     "file of the first network has its name": _file_has_its_name,
     "state of the first network is removed": _clearing("encode"),
     "state of the comparison is removed": _clearing("comparison"),
@@ -124,7 +137,7 @@ def _repeat(video: Path) -> dict[str, Any]:
         report = without_times(run(video))
     except OutputError as error:
         report = {"refused": str(error)}
-    page = Path("page.html").read_text(encoding="utf-8")
+    page = Path("page.html").read_text(encoding="utf-8") if Path("page.html").exists() else ""
     left = sorted(str(path) for path in Path().rglob("*"))
     return {"fits": len(fits), "report": report, "left": left, "page": page}
 

@@ -33,7 +33,7 @@ from vinr.errors import OutputError
 from vinr.files import atomic_path, check_parent, check_target, clear_abandoned, flush, followed, said_of
 from vinr.temporaries import hidden_name, try_lock
 
-__all__ = ["EncodeJob", "StateFolder", "is_expected", "partial_folder"]
+__all__ = ["EncodeJob", "StateFolder", "holds_state", "is_expected", "partial_folder"]
 
 JOB_NAME: Final = "job.json"
 # What is worth keeping: checkpoints of fits, and segments that are done; of a comparison, points and what is
@@ -93,6 +93,11 @@ def is_expected(output: Path) -> bool:
     """Return whether ``output`` is whole and what the state beside it was to become."""
     expected = _read_job(partial_folder(output)).get("output")
     return expected is not None and output.is_file() and expected == _fingerprint(output.read_bytes())
+
+
+def holds_state(output: Path) -> bool:
+    """Return whether an interrupted job has left something to go on from beside ``output``."""
+    return bool(_states(partial_folder(output)))
 
 
 class StateFolder:
@@ -167,13 +172,13 @@ class StateFolder:
     ) -> None:
         # An empty folder that cannot be removed now is in nobody's way; what raised is what matters.
         with self._stack, suppress(OSError):
-            if self.folder.is_dir() and not self._states():
+            if self.folder.is_dir() and not _states(self.folder):
                 self._clear()
 
     def prepare(self) -> Path:
         """Make the folder, or make it fit for this encode, and return it."""
         with said_of(self.folder):
-            states = self._states()
+            states = _states(self.folder)
             if states and self._is_other():
                 self._set_aside()
             elif not (states and self._resume):
@@ -219,12 +224,12 @@ class StateFolder:
     def _check_output(self) -> None:
         if self._resume and not self._force and self._output.is_file():
             is_finished = is_expected(self._output)
-            if is_finished or not self._states():
+            if is_finished or not _states(self.folder):
                 self._clear()
                 clear_abandoned(self._output)
             if is_finished:
                 raise OutputError(f"{self._given}: is already finished; there is nothing to resume")
-            if not self._states():
+            if not _states(self.folder):
                 raise OutputError(
                     f"{self._given}: exists already, and there is no interrupted {self._work} to resume; "
                     "choose another name or overwrite it with --force"
@@ -232,7 +237,7 @@ class StateFolder:
         check_target(self._given, force=self._force)
 
     def _check_state(self) -> None:
-        if not self._states():
+        if not _states(self.folder):
             return
         if self._is_other():
             if self._resume:
@@ -247,11 +252,6 @@ class StateFolder:
             )
 
     # -- whose it is -----------------------------------------------------------------------------------------
-
-    def _states(self) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
-        return [path for path in self.folder.iterdir() if STATE.fullmatch(path.name)]
 
     def _is_other(self) -> bool:
         """Return whether the state there is known to be of another job."""
@@ -299,6 +299,12 @@ class StateFolder:
         self._on_note(
             f"{self.folder} held an interrupted {self._work} of {described}; it is kept as {aside.name}"
         )
+
+
+def _states(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if STATE.fullmatch(path.name)]
 
 
 def _read_job(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vinr.evaluate.published import published_curves
 from vinr.evaluate.rd import RDCurve
 from vinr.plan import EncodePlan, Target, default_parameters, plan_encode
 from vinr.playback import edit_of
+from vinr.statefolder import holds_state
 from vinr.units import format_count
 from vinr.video.edit import Edit
 from vinr.video.spec import VideoSpec
@@ -237,8 +238,7 @@ def check_folder(folder: Path, jobs: Sequence[FitJob], may_use: Callable[[FitJob
         )
     for job in jobs:
         path = folder / job.file_name
-        begun = path.with_name(f"{path.name}.partial")
-        if not (path.exists() or begun.exists()) or may_use(job):
+        if not (path.exists() or holds_state(path)) or may_use(job):
             continue
         if path.exists():
             raise OutputError(f"{path}: exists already; compare it with --vinr, or overwrite it with --force")
