@@ -25,7 +25,7 @@ ORDER = [
     ["statefolder", "tensorfile"],
     ["video"],
     ["models"],
-    ["config", "device", "interruption"],
+    ["config", "device", "draws", "interruption"],
     ["decode_settings"],
     ["bitstream"],
     ["compress"],

@@ -22,6 +22,7 @@ from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.device import gradients_on, resolve_device
+from vinr.draws import Draws
 from vinr.errors import OutputError, UsageError
 from vinr.evaluate.metrics import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
@@ -326,7 +327,8 @@ class _Work:
         model = build_model(preset, frames.spec, self.device, self.precision).eval()
         if isinstance(model, HybridModel):
             sizes = model.per_frame_shapes()
-            latents = {name: torch.rand(frames.spec.num_frames, *shape) for name, shape in sizes.items()}
+            count, draws = frames.spec.num_frames, Draws(preset.fit.seed)
+            latents = {name: draws.uniform(count, *shape) for name, shape in sizes.items()}
             model.attach_latents(FrozenLatents(Latents(latents)))
             model.drop_encoder()
         if model.keyframes is not None:
