@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from vinr.errors import OutputError
-from vinr.temporaries import Temporary, abandoned, remove, temporary_beside
+from vinr.temporaries import Maker, Temporary, abandoned, remove, temporary_beside
 
 __all__ = [
     "atomic_files",
@@ -56,7 +56,9 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
     check_target(target, force=force)
     place = followed(target)
     with said_of(target), temporary_beside(place) as names:
+        maker = Maker()
         yield names.part
+        _check_maker(target, maker)
         flush(names.part)
         check_target(target, force=force)
         names.part.replace(place)
@@ -86,7 +88,9 @@ def atomic_folder(target: str | Path, *, replaceable: str, force: bool = False) 
         _check_folder(target, replaceable, force=force)
         with temporary_beside(place) as names:
             names.part.mkdir()
+            maker = Maker()
             yield names.part
+            _check_maker(target, maker)
             _flush_all(names.part)
             _check_folder(target, replaceable, force=force)
             _put_folder(names, place)
@@ -115,7 +119,9 @@ def atomic_files(pattern: Path, numbers: Collection[int], *, force: bool = False
         _check_files(pattern, numbers, force=force)
         with temporary_beside(pattern) as names:
             names.part.mkdir()
+            maker = Maker()
             yield names.part
+            _check_maker(pattern, maker)
             _flush_all(names.part)
             _check_files(pattern, numbers, force=force)
             ready = names.path("replacing" if force else "ready")
@@ -123,6 +129,14 @@ def atomic_files(pattern: Path, numbers: Collection[int], *, force: bool = False
             flush(ready.parent)
             _put_files(ready, force=force)
             clear_abandoned(pattern)
+
+
+def _check_maker(target: Path, maker: Maker) -> None:
+    """Raise :class:`OutputError` in a child that was forked in the body, and went on with it to its end."""
+    if not maker.is_here:
+        raise OutputError(
+            f"{target}: is written by the process that this one was forked from; end the child with os._exit"
+        )
 
 
 def check_parent(target: Path) -> None:

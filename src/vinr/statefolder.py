@@ -8,7 +8,8 @@
                                      └─ of another encode ──────────────> set aside as OUTPUT.partial-1
     encode ─> output whole ─> cleared, removed, unlocked
 
-Only what vinr wrote is ever removed: files of its own names. A folder that holds anything else stays.
+Only what vinr wrote is ever removed: files of its own names. A folder that holds anything else stays. A child
+that is forked from the process of the encode touches nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any, Final, Self
 
 from vinr.errors import OutputError
 from vinr.files import atomic_path, check_parent, check_target, clear_abandoned, flush, followed, said_of
-from vinr.temporaries import hidden_name, try_lock
+from vinr.temporaries import Maker, hidden_name, try_lock
 
 __all__ = ["EncodeJob", "StateFolder", "partial_folder"]
 
@@ -109,7 +110,7 @@ class StateFolder:
     OutputError
         If another process encodes to the same output; the output exists; the folder holds an interrupted
         encode and neither ``resume`` nor ``force`` is given, or that of another job and ``resume`` is given;
-        or it is a symbolic link, no folder, or another user's.
+        or it is a symbolic link, no folder, or another user's. From all methods, in a forked child.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class StateFolder:
         self._job = job.document()
         self._about = {"settings": dict(settings or {})}
         self._resume, self._force, self._on_note = resume, force, on_note
-        self._stack = ExitStack()
+        self._stack, self._maker = ExitStack(), Maker()
 
     def __enter__(self) -> Self:
         check_parent(self._output)
@@ -141,7 +142,7 @@ class StateFolder:
             self._check_folder()
             self._check_output()
             self._check_state()
-            self._stack = stack.pop_all()
+            self._stack, self._maker = stack.pop_all(), Maker()
         return self
 
     def __exit__(
@@ -149,11 +150,20 @@ class StateFolder:
     ) -> None:
         # An empty folder that cannot be removed now is in nobody's way; what raised is what matters.
         with self._stack, suppress(OSError):
-            if self.folder.is_dir() and not self._states():
+            if self._maker.is_here and self.folder.is_dir() and not self._states():
                 self._clear()
+
+    def check_process(self) -> None:
+        """Raise :class:`OutputError` in a child that was forked since this was entered."""
+        if not self._maker.is_here:
+            raise OutputError(
+                f"{self._given}: is encoded by the process that this one was forked from; "
+                "end the child with os._exit"
+            )
 
     def prepare(self) -> Path:
         """Make the folder, or make it fit for this encode, and return it."""
+        self.check_process()
         with said_of(self.folder):
             states = self._states()
             if states and self._is_other():
@@ -168,12 +178,14 @@ class StateFolder:
 
     def expect(self, content: bytes) -> None:
         """Note what the output will hold, so that a later ``--resume`` can tell that it is finished."""
+        self.check_process()
         # Without the note, --resume does the coding once more. The output itself may still find its place.
         with suppress(OutputError):
             self._write_job({"output": _fingerprint(content)})
 
     def finish(self) -> None:
         """Remove the folder: the output is whole, whatever comes of this."""
+        self.check_process()
         try:
             self._clear()
             left = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
