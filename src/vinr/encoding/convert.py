@@ -181,7 +181,7 @@ def _settings(published: PublishedNetwork, overrides: Sequence[str]) -> Preset:
 def _build(preset: Preset, published: PublishedNetwork, spec: VideoSpec) -> VideoModel:
     """Return the network with the values of the checkpoint."""
     cls = get_model(preset.model)
-    model = cls(validate_architecture(cls, preset.architecture), spec, with_encoder=False)
+    model = cls.to_restore(validate_architecture(cls, preset.architecture), spec)
     try:
         model.restore(published.stored)
     except ValueError as error:

@@ -23,6 +23,7 @@ from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
+from vinr.draws import Draws
 from vinr.encoding.kept import find_kept, fit_path, segment_path
 from vinr.encoding.plan import EncodePlan, Job, Target, describe_threads, plan_encode
 from vinr.encoding.segment import (
@@ -158,15 +159,20 @@ def encode(
         settings=_in_short(model=model, preset=preset, params=params, epochs=epochs, overrides=[*overrides]),
         resume=resume,
         force=force,
-        on_note=lambda text: on_event(Noted(text)),
+        on_note=lambda text: tell(Noted(text)),
     )
+
+    def tell(event: Event) -> None:
+        on_event(event)
+        state.check_process()  # a child that it forked must not go on with the work of its parent
+
     with state, ExitStack() as opened:
         readers = [
             opened.enter_context(open_video(fspath(source), crop=crop, resize=resize, frames=frames))
             for source in sources
         ]
         for note in (note for reader in readers for note in reader.notes):
-            on_event(Noted(note))
+            tell(Noted(note))
         specs = [reader.spec for reader in readers]
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
@@ -184,8 +190,8 @@ def encode(
         )
         target_device, folder = resolve_device(device), state.prepare()
         precision = _decide_precision(plan, target_device, folder if resume else None)
-        work = _Work(plan, target_device, precision, folder, resume, started, on_event)
-        on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
+        work = _Work(plan, target_device, precision, folder, resume, started, tell)
+        tell(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
         segments = work.run(readers)
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         state.expect(file.to_bytes())
@@ -198,12 +204,12 @@ def encode(
                 f"{error}; what was fitted is kept, with --resume it is not fitted again"
             ) from None
         report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
-        on_event(Written(report.num_parameters, report.num_epochs, report.seconds))
+        tell(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
         if refused := refused_by_default(path):
-            on_event(Noted(f"readers refuse this file by default: {refused}"))
+            tell(Noted(f"readers refuse this file by default: {refused}"))
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
-        on_event(Noted(_miss(report.psnr_db, psnr)))
+        tell(Noted(_miss(report.psnr_db, psnr)))
     return report
 
 
@@ -334,7 +340,8 @@ class _Work:
         model = build_model(preset, frames.spec, self.device, self.precision).eval()
         if isinstance(model, HybridModel):
             sizes = model.per_frame_shapes()
-            latents = {name: torch.rand(frames.spec.num_frames, *shape) for name, shape in sizes.items()}
+            count, draws = frames.spec.num_frames, Draws(preset.fit.seed)
+            latents = {name: draws.uniform(count, *shape) for name, shape in sizes.items()}
             model.attach_latents(FrozenLatents(Latents(latents)))
             model.drop_encoder()
         if model.keyframes is not None:
