@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -130,13 +131,18 @@ def test_segments_play_as_one_clip(run: Run, tiny_video: Path, tmp_path: Path) -
         assert torch.equal(video[2:6], torch.stack(list(video))[2:6])
 
 
-def test_size_is_solved_for(run: Run, tiny_video: Path, tmp_path: Path) -> None:
-    for model in list_models():
-        file = tmp_path / f"{model}.vinr"
-        options = ("--model", model, "--params", "30k", "--epochs", 1, "--json")
-        status, out, err = run("encode", tiny_video, file, *options)
-        assert status == 0, err
-        assert abs(json.loads(out)["num_parameters"] - 30_000) <= 600
+def some_or_slow() -> list[Any]:
+    """The default model, and the others with -m slow: all are solved for in tests/models/test_sizing.py."""
+    models = [default_model(), *(model for model in list_models() if model != default_model())]
+    return [models[0], *(pytest.param(model, marks=pytest.mark.slow) for model in models[1:])]
+
+
+@pytest.mark.parametrize("model", some_or_slow())
+def test_size_is_solved_for(run: Run, tiny_video: Path, tmp_path: Path, model: str) -> None:
+    options = ("--model", model, "--params", "30k", "--epochs", 1, "--json")
+    status, out, err = run("encode", tiny_video, tmp_path / "a.vinr", *options)
+    assert status == 0, err
+    assert abs(json.loads(out)["num_parameters"] - 30_000) <= 600
 
 
 def test_info_adds_up_to_the_file(run: Run, tiny_file: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 import torch
@@ -74,18 +75,25 @@ def read_frames(video: vinr.VideoDecoder, right: torch.Tensor, seed: int, count:
 # -- decoding ------------------------------------------------------------------------------------------------
 
 
+def some_or_slow() -> list[Any]:
+    """How many frames each reader asks for: few of every model, and many with -m slow."""
+    names = [*list_models(), "six networks"]
+    many = [pytest.param(name, 30, marks=pytest.mark.slow) for name in names]
+    return [*((name, 7) for name in names), *many]
+
+
 @needs_fork
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-@pytest.mark.parametrize("name", [*list_models(), "six networks"])
-def test_a_shared_decoder_gives_the_right_frames(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "count"), some_or_slow())
+def test_a_shared_decoder_gives_the_right_frames(name: str, count: int, tmp_path: Path) -> None:
     lengths, model = ((2,) * 6, None) if name == "six networks" else ((), name)
     path = random_file(tmp_path / "a.vinr", VIDEO, name=model, lengths=lengths)
     with vinr.open(path, device="cpu") as alone:
         right = torch.stack(list(alone))
     with vinr.open(path, device="cpu") as video:
         wrong: list[str] = []
-        in_threads(*(lambda s=seed: wrong.extend(read_frames(video, right, s, 30)) for seed in range(4)))
-        forks = [in_a_fork(lambda s=seed: not read_frames(video, right, s, 20)) for seed in (7, 8)]
+        in_threads(*(lambda s=seed: wrong.extend(read_frames(video, right, s, count)) for seed in range(4)))
+        forks = [in_a_fork(lambda s=seed: not read_frames(video, right, s, count)) for seed in (7, 8)]
         ends = [os.waitpid(process, 0)[1] for process in forks]
         wrong += [] if torch.equal(torch.stack(list(video)), right) else ["afterwards"]
     assert (wrong, ends) == ([], [0, 0])
