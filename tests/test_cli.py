@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +19,7 @@ from typer.main import get_command
 
 import vinr
 from clips import MemoryClip, moving_shapes, write_clip
+from fresh import COMMAND, run_fresh
 from vinr.__main__ import app, main
 from vinr.config import default_model, list_presets
 from vinr.models import list_models
@@ -101,9 +100,8 @@ def test_decoded_frames_as_images_and_y4m(run: Run, tiny_file: Path, tmp_path: P
 
 
 def test_y4m_on_stdout_can_be_piped(tiny_file: Path) -> None:
-    command = [sys.executable, "-m", "vinr", "decode", str(tiny_file), "-", "--device", "cpu"]
-    piped = subprocess.run(command, capture_output=True, check=True)
-    assert piped.stderr == b""
+    piped = run_fresh(COMMAND, "decode", str(tiny_file), "-", "--device", "cpu")
+    assert (piped.returncode, piped.stderr) == (0, b"")
     assert piped.stdout.startswith(b"YUV4MPEG2 ")
     assert piped.stdout.count(b"FRAME\n") == 8
 
@@ -271,27 +269,18 @@ def test_outputs_are_protected(run: Run, tiny_video: Path, tiny_file: Path, tmp_
 
 def test_full_disk_leaves_nothing(tiny_video: Path, tmp_path: Path) -> None:
     # A limit on the size of files fails in the same place as a full disk: in the middle of writing.
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-
+    limited = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+    )
     output = tmp_path / "out.vinr"
-    command = [
-        sys.executable,
-        "-m",
-        "vinr",
-        "encode",
-        str(tiny_video),
-        str(output),
-        "--preset",
-        TINY,
-        "--epochs",
-        "1",
-    ]
-    failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
-    assert failed.returncode == 2, failed.stderr
-    assert failed.stderr.strip().splitlines()[-1].startswith("vinr: ")
-    assert "Traceback" not in failed.stderr
+    options = ("--preset", TINY, "--epochs", "1")
+    failed = run_fresh(limited + COMMAND, "encode", str(tiny_video), str(output), *options)
+    said = failed.stderr.decode()
+    assert failed.returncode == 2, said
+    assert said.strip().splitlines()[-1].startswith("vinr: ")
+    assert "Traceback" not in said
     assert not output.exists()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

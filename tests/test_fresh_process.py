@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from torch import Tensor
 
 import vinr
 from clips import MemoryClip, moving_shapes
+from fresh import run_fresh
 from vinr.bitstream import Container
 from vinr.compress import pack_tensors, quantized
 from vinr.config import load_preset
@@ -63,8 +62,7 @@ def fitted(clip: MemoryClip, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 @pytest.fixture(scope="module")
 def elsewhere(fitted: dict[str, tuple[Path, VideoModel]]) -> dict[tuple[int, str], Tensor]:
     """What another process decodes, by number of threads and model; one, since it loads PyTorch anew."""
-    run = [sys.executable, "-c", SCRIPT, *(str(path) for path, _ in fitted.values())]
-    found = json.loads(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    found = json.loads(run_fresh(SCRIPT, *(str(path) for path, _ in fitted.values())).stdout)
     return {(int(key[0]), Path(key[2:]).stem): torch.tensor(frames) for key, frames in found.items()}
 
 

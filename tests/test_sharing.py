@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 import vinr
+from fresh import run_fresh
 from random_files import random_file, random_network
 from vinr import device
 from vinr.bitstream import Container, SectionKind
@@ -118,10 +118,8 @@ def test_forks_decode_after_many_threads_have_computed(tmp_path: Path) -> None:
         "        os._exit(not (torch.equal(video[0], frame) and (matrix @ matrix).isfinite().all()))\n"
         "    assert os.waitpid(process, 0)[1] == 0\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=240
-    )
-    assert (run.returncode, run.stderr) == (0, "")
+    run = run_fresh("import warnings; warnings.simplefilter('ignore')\n" + code)
+    assert (run.returncode, run.stderr) == (0, b"")
 
 
 def test_a_network_is_loaded_once(tmp_path: Path) -> None:
