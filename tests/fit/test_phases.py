@@ -117,7 +117,7 @@ def test_a_stronger_rate_gives_a_smaller_file(clip: MemoryClip) -> None:
     sizes = []
     for weight in (0.0, 0.3, 3.0):
         phase = f'{{share = 0.8, quantization = "entropy", rate_weight = {weight}}}'
-        preset = tiny("nerv", clip, f"fit.phases=[{phase}]", epochs=40)
+        preset = tiny("nerv", clip, f"fit.phases=[{phase}]", epochs=20)
         result = fit(clip, preset)
         packed = pack_tensors(result.model.stored(), preset.compress, steps=result.steps)
         sizes.append(len(packed.fixed))
