@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,13 @@ def paths(clips: dict[str, MemoryClip], tmp_path_factory: pytest.TempPathFactory
     return [write_clip(folder / f"{name}.mkv", clip) for name, clip in clips.items()]
 
 
-@pytest.fixture(scope="module", params=list_models())
+def some_or_slow() -> list[Any]:
+    """Models that are meant to join clips, one with latents and one without; the others with -m slow."""
+    usual = {"hnerv", "nerv", *(name for name in list_models() if get_model(name).joins_clips)}
+    return [name if name in usual else pytest.param(name, marks=pytest.mark.slow) for name in list_models()]
+
+
+@pytest.fixture(scope="module", params=some_or_slow())
 def joint_file(
     request: pytest.FixtureRequest, paths: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

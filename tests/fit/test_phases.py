@@ -165,7 +165,8 @@ def test_a_fit_resumes_in_any_phase(model: str, clip: MemoryClip, tmp_path: Path
     preset = tiny(model, clip, EVERYTHING, "fit.ema_decay=0.8", epochs=10)
     whole = fit(clip, preset)
     expected = weights_of(whole)
-    for rounds in (2, 5, 7, 9):
+    # Models differ in what they store, not in when.
+    for rounds in (2, 5, 7, 9) if model == "hnerv" else (7,):
         checkpoint = tmp_path / f"{rounds}.safetensors"
         with pytest.raises(KeyboardInterrupt):
             fit(clip, preset, on_event=interrupt_after(rounds), checkpoint=checkpoint)
