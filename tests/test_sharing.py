@@ -20,9 +20,8 @@ from random_files import random_file, random_network
 from vinr import device
 from vinr.bitstream import Container, SectionKind
 from vinr.decoding.networks import CACHED_CHUNKS
-from vinr.decoding.onnx_graph import _replaced
 from vinr.device import memory_kept
-from vinr.models import list_models
+from vinr.models import list_models, no_graph_replaced
 from vinr.sharing import LruCache, SharedLock
 from vinr.video.spec import Query, VideoSpec
 
@@ -159,19 +158,25 @@ def test_a_network_that_is_traced_in_one_thread_decodes_in_others() -> None:
     query = Query.of_frames(torch.tensor([5]))
     with torch.inference_mode():
         right = model(query)
-    found: list[torch.Tensor] = []
+    frames: list[torch.Tensor] = []
+    replaced: list[object] = []
 
     def decode() -> None:
         with torch.inference_mode():
-            found.append(model(query))
+            frames.append(model(query))
 
-    asked: list[object] = []
-    with _replaced(model, lambda original, *arguments: asked.append(original) or original(*arguments)):  # type: ignore[func-returns-value]
+    def replacement(function: Callable[..., torch.Tensor], *arguments: object) -> torch.Tensor:
+        replaced.append(function)
+        return function(*arguments)
+
+    with no_graph_replaced(replacement):
         in_threads(decode)
-        assert asked == []
+        assert replaced == []
         decode()
-        assert len(asked) == 1
-    assert [torch.equal(frame, right) for frame in found] == [True, True]
+        assert len(replaced) == 1
+    decode()
+    assert len(replaced) == 1
+    assert [torch.equal(frame, right) for frame in frames] == [True] * 3
 
 
 # -- the cache -----------------------------------------------------------------------------------------------
@@ -268,17 +273,26 @@ def test_a_fork_does_not_wait_for_threads_that_it_lacks() -> None:
 
 
 def test_memory_is_kept_until_its_last_user_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    values: list[object] = []
-    monkeypatch.setattr(device._MEMORY, "_set", values.append)
+    calls: list[str] = []
+
+    class Library:
+        """Stands for the library of the process."""
+
+        def __init__(self, name: None) -> None:
+            self.mallopt = lambda parameter, value: calls.append("mallopt")
+            self.malloc_trim = lambda padding: calls.append("malloc_trim")
+
+    monkeypatch.setattr(device.ctypes, "CDLL", Library)
     cpu = torch.device("cpu")
     first, second = memory_kept(cpu), memory_kept(cpu)
     first.__enter__()
-    kept = list(values)
+    kept = ["mallopt"] * len(device.KEEPING_MALLOC)
+    assert calls == kept
     second.__enter__()
     first.__exit__(None, None, None)
-    assert values == kept
+    assert calls == kept
     second.__exit__(None, None, None)
-    assert len(values) == 2 * len(kept)
+    assert calls == [*kept, *["mallopt"] * len(device.DEFAULT_MALLOC), "malloc_trim"]
 
 
 @needs_fork

@@ -24,7 +24,7 @@ ORDER = [
     ["settings", "sharing", "temporaries", "units"],
     ["files"],
     ["state"],
-    ["video"],
+    ["kernels", "video"],
     ["models"],
     ["config", "device", "draws"],
     ["bitstream"],
@@ -106,6 +106,7 @@ def test_decoding_loads_few_modules_and_none_of_fitting(tiny_file: Path) -> None
     assert len(loaded) <= 25, loaded
     forbidden = {"bench", "cli", "comparison", "encoding", "fit", "quality", "tasks"}
     assert not [name for name in loaded if len(name.split(".")) > 1 and name.split(".")[1] in forbidden]
+    assert "vinr.kernels.training" not in loaded
 
 
 def test_no_model_is_named_outside_models_and_presets() -> None:

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 
 import vinr
-from random_files import random_file, random_network
+from kernel_checks import count_transforms
+from pretended_gpu import pretended_gpu
+from random_files import random_file
 from vinr import device
 from vinr.bitstream import Container
 from vinr.config import default_model
-from vinr.decoding import engine
-from vinr.decoding.engine import Engine
+from vinr.decoding import engine, networks
+from vinr.decoding.engine import MAX_BATCH, choose_batch_size, choose_precision
 from vinr.decoding.networks import NetworkLoader, to_uint8
 from vinr.decoding.settings import DecodeSettings, load_decode_settings
-from vinr.device import use_transforms
+from vinr.kernels.layers import arrange_layers
 from vinr.models import VideoModel, get_model, list_models
 from vinr.video.spec import Query, VideoSpec
 
@@ -49,112 +51,10 @@ def plain_frame(model: VideoModel, index: int) -> Tensor:
     return rgb_NCHW
 
 
-# -- layers --------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def transforms(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of what was convolved after a transform, from 3×3 on also where direct ones are as fast."""
-    monkeypatch.setitem(device.MIN_KERNEL, torch.backends.cpu.get_cpu_capability(), 3)
-    calls = []
-    original = torch._nnpack_spatial_convolution
-
-    def counted(feature_NCHW: Tensor, *rest: Any) -> Tensor:
-        calls.append(tuple(feature_NCHW.shape))
-        return original(feature_NCHW, *rest)
-
-    monkeypatch.setattr(torch, "_nnpack_spatial_convolution", counted)
-    return calls
-
-
-@pytest.mark.parametrize("kernel", [3, 5, 7, 9, 11])
-@pytest.mark.parametrize("bias", [True, False])
-def test_convolution_after_a_transform_is_the_direct_one(
-    transforms: list[tuple[int, ...]], kernel: int, bias: bool
-) -> None:
-    conv = nn.Conv2d(7, 13, kernel, padding=kernel // 2, bias=bias)
-    feature_NCHW = torch.randn(2, 7, 45, 61)
-    with torch.inference_mode():
-        expected = conv.double()(feature_NCHW.double())
-        use_transforms(conv.float())
-        found = conv(feature_NCHW)
-    assert transforms == [(2, 7, 45, 61)]
-    # Measured over 250 shapes: at most 7e-6 of the largest value (Winograd of one input channel).
-    assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
-
-
-@pytest.mark.parametrize(
-    "conv",
-    [
-        nn.Conv2d(4, 4, 3, padding=1, groups=4),
-        nn.Conv2d(4, 4, 3, padding=1, stride=2),
-        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
-        nn.Conv2d(4, 4, 3),
-        nn.Conv2d(4, 4, 3, padding="same"),
-        nn.Conv2d(4, 4, 3, padding=1, padding_mode="replicate"),
-        nn.Conv2d(4, 4, (5, 1), padding=(2, 0)),
-        nn.Conv2d(4, 4, 1),
-        nn.Conv2d(4, 4, 13, padding=6),
-    ],
-    ids=str,
-)
-def test_other_convolutions_stay_as_they_are(transforms: list[tuple[int, ...]], conv: nn.Conv2d) -> None:
-    feature_NCHW = torch.randn(1, 4, 64, 64)
-    expected = conv(feature_NCHW)
-    assert not use_transforms(conv)
-    assert torch.equal(conv(feature_NCHW), expected)
-    assert transforms == []
-
-
-def test_small_maps_and_half_precision_are_convolved_directly(transforms: list[tuple[int, ...]]) -> None:
-    conv = nn.Conv2d(4, 4, 3, padding=1)
-    small_NCHW, large_NCHW = torch.randn(1, 4, 40, 50), torch.randn(1, 4, 64, 64)
-    with torch.inference_mode():
-        expected = conv(small_NCHW)
-        use_transforms(conv)
-        assert torch.equal(conv(small_NCHW), expected)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert conv(large_NCHW).dtype == torch.bfloat16
-    assert transforms == []
-
-
-@pytest.mark.parametrize("scale", [2, 3, 5])
-def test_depth_to_space_is_the_same_bit_for_bit(scale: int) -> None:
-    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.PixelShuffle(scale))
-    feature_NCHW = torch.randn(2, 4 * scale**2, 7, 9)
-    expected = model[1](feature_NCHW)
-    use_transforms(model)
-    assert type(model[1]) is not nn.PixelShuffle
-    assert torch.equal(model[1](feature_NCHW), expected)
-    by_pixel_NCHW = feature_NCHW.to(memory_format=torch.channels_last)
-    assert torch.equal(model[1](by_pixel_NCHW), expected)
-    assert model[1](by_pixel_NCHW).is_contiguous(memory_format=torch.channels_last)
-
-
-def test_nothing_changes_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.nnpack, "is_available", lambda: False)
-    conv = nn.Conv2d(1, 1, 3, padding=1)
-    assert not use_transforms(conv)
-    assert type(conv) is nn.Conv2d
-
-
-def test_wider_vectors_convolve_3x3_directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    assert not use_transforms(nn.Conv2d(1, 1, 3, padding=1))
-    assert use_transforms(nn.Conv2d(1, 1, 5, padding=2))
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert not use_transforms(nn.Conv2d(1, 1, 5, padding=2))
-
-
-@pytest.mark.parametrize("name", list_models())
-def test_every_model_shows_the_same_frames(transforms: list[tuple[int, ...]], name: str) -> None:
-    plain, fast = random_network(name, VIDEO), random_network(name, VIDEO)
-    use_transforms(fast)
-    assert fast.stored().keys() == plain.stored().keys()
-    # Measured: at most 1e-4 of 255. Some models have no such convolution of so large a map.
-    expected, found = plain_frame(plain, 2), plain_frame(fast, 2)
-    assert (found - expected).abs().max() <= 1e-3 / 255
-    assert transforms or torch.equal(found, expected)
+    return count_transforms(monkeypatch)
 
 
 # -- playing -------------------------------------------------------------------------------------------------
@@ -177,6 +77,14 @@ def test_every_model_plays_the_frames_of_random_access(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a CPU's kernels let layers be, they are the same for one frame and for many."""
+    arranged: list[VideoModel] = []
+
+    def arrange(model: VideoModel, **settings: Any) -> None:
+        arrange_layers(model, **settings)
+        arranged.append(model)
+
+    for module in (networks, engine):
+        monkeypatch.setattr(module, "arrange_layers", arrange)
     path = random_file(tmp_path / "clip.vinr", VideoSpec(3, VIDEO.height, VIDEO.width), name=name)
     for kernels in {torch.backends.cpu.get_cpu_capability(), "DEFAULT", "AVX2", "AVX512"}:
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda kernels=kernels: kernels)
@@ -184,8 +92,9 @@ def test_every_model_plays_the_frames_of_random_access(
             alone = torch.stack([video[index] for index in range(len(video))])
             assert torch.equal(video[1:3], alone[1:3]), kernels
             assert torch.equal(torch.cat(list(video.play())), alone), kernels
-            own, playing = video._networks.model(0), video._make_engine()._networks.model(0)
-        assert arrangement(own) == arrangement(playing), kernels
+        arrangements = [arrangement(model) for model in arranged]
+        assert arrangements == arrangements[:1] * len(arranged), kernels
+        arranged.clear()
 
 
 def arrangement(model: VideoModel) -> tuple[list[type[nn.Module]], list[tuple[int, ...]]]:
@@ -256,9 +165,9 @@ def test_memory_is_given_back(large_file: Path, monkeypatch: pytest.MonkeyPatch)
     with vinr.open(large_file, device="cpu") as video:
         frames = video.play()
         next(frames)
-        assert calls == list(device.KEEP.items())
+        assert calls == list(device.KEEPING_MALLOC.items())
         frames.close()  # as an error or Ctrl-C does
-    assert calls[len(device.KEEP) :] == [*device.USUAL.items(), (0, 0)]
+    assert calls[len(device.KEEPING_MALLOC) :] == [*device.DEFAULT_MALLOC.items(), (0, 0)]
 
 
 # -- settings ------------------------------------------------------------------------------------------------
@@ -317,7 +226,7 @@ def test_a_failing_compiler_is_noted_and_done_without(
     with vinr.open(large_file, device="cpu", settings=DecodeSettings(compile=True)) as video:
         found = torch.cat(list(video.play()))
         assert video.notes == (
-            "torch.compile failed, decoding goes on without: RuntimeError: no compiler found",
+            "torch.compile failed, decoding continues without it: RuntimeError: no compiler found",
         )
     assert torch.equal(found, played(large_file, channels_last=True))
 
@@ -348,36 +257,33 @@ def test_an_error_of_the_network_is_none_of_the_compiler(
         assert len(video.notes) == 1
 
 
-def engine_on(device: str, notes: list[str] | None = None, **settings: Any) -> Engine:
-    """Return an engine that never opens a network."""
-    on_note = [].append if notes is None else notes.append
-    return Engine(lambda *_: None, torch.device(device), DecodeSettings(**settings), on_note)  # type: ignore[arg-type, return-value]
+@pytest.mark.parametrize(
+    ("error", "chosen"), [(0.02, "fp16"), (0.3, "fp32"), (float("nan"), "fp32"), (float("inf"), "fp32")]
+)
+def test_half_precision_is_chosen_where_it_shows_no_loss(error: float, chosen: str) -> None:
+    exact_NCHW = torch.full((1, 3, 4, 4), 0.5)
+    precision, note = choose_precision(exact_NCHW, exact_NCHW + error / 255)
+    assert precision == chosen
+    assert note.startswith(f"precision {chosen}: fp16 moves the first frame by {error:.3f} levels")
 
 
-@pytest.mark.parametrize(("error", "chosen"), [(0.02, torch.float16), (0.3, None), (float("nan"), None)])
-def test_half_precision_is_chosen_where_it_shows_no_loss(
-    error: float, chosen: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    notes: list[str] = []
-    run = engine_on("cuda", notes)
-    half = lambda query: torch.full((1, 3, 4, 4), 0.5 + error / 255)  # noqa: E731
-    monkeypatch.setattr(engine, "_in_half", lambda model, dtype: half)
-    query = Query.of_frames(torch.tensor([0]))
-    assert run._choose_type(lambda query: torch.full((1, 3, 4, 4), 0.5), query) == chosen  # type: ignore[arg-type]
-    assert notes[0].startswith("precision fp16" if chosen else "precision fp32")
+@pytest.mark.parametrize(("free_bytes", "size"), [(100, 1), (10_000, 5), (10**9, MAX_BATCH)])
+def test_batches_on_gpus_take_half_of_the_free_memory(free_bytes: int, size: int) -> None:
+    assert choose_batch_size(free_bytes, 1000) == size
 
 
-@pytest.mark.parametrize(("free", "size"), [(100, 1), (10_000, 5), (10**9, engine.MAX_BATCH)])
-def test_batches_on_gpus_take_half_of_the_free_memory(
-    free: int, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
-    run = engine_on("cuda")
-    assert run._batch_size() == 1  # the first frame is measured
-    run._bytes_a_frame = 1000
-    assert run._batch_size() == size
-    assert engine_on("cuda", batch=3)._batch_size() == 3
-    assert engine_on("cpu")._batch_size() == 1
+def test_batches_on_gpus_follow_the_first_frame(large_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame is measured, then batches are as large as memory allows, or as the settings say."""
+
+    def lengths(**settings: Any) -> list[int]:
+        with vinr.open(large_file, device="cuda", settings=DecodeSettings(**settings)) as video:
+            return [len(batch) for batch in video.play([0, 1, 2, 0, 1, 2])]
+
+    with pretended_gpu():
+        frame_bytes = torch.cuda.max_memory_allocated()
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * frame_bytes, 10**12))
+        assert lengths(precision="fp32") == [1, 3, 2]
+        assert lengths(precision="fp32", batch=4) == [4, 2]
 
 
 # -- GPUs ----------------------------------------------------------------------------------------------------

@@ -116,13 +116,13 @@ def test_frames_made_of_others_are_refused_in_one_line(tmp_path: Path, name: str
 def test_a_graph_of_other_frames_is_refused(tmp_path: Path, graph: Path) -> None:
     other = random_network(HYBRID, VIDEO, seed=1)
     with pytest.raises(ValueError, match=r"frame \d of the graph is \d+\.\d+ levels of 255 off"):
-        onnx_graph._check(other, graph.read_bytes())
+        onnx_graph.check_graph(other, graph.read_bytes())
 
 
 def test_tables_hold_what_is_encoded_for_each_frame() -> None:
     model = random_network(TIMED, VIDEO)
     skeleton = type(model).on_meta(model.config, VIDEO)  # type: ignore[arg-type]
-    (table,) = onnx_graph._read_tables(model, skeleton)
+    (table,) = onnx_graph.read_tables(model, skeleton)
     encoding = model.encoding  # type: ignore[union-attr]
     for index in range(VIDEO.num_frames):
         assert torch.equal(table[index], encoding(torch.tensor([index])).float())  # type: ignore[operator]

@@ -9,18 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from torch import nn
 
 from clips import MemoryClip, moving_shapes
 from fit.test_loop import interrupt_after, tiny, weights_of
 from vinr.compress import pack_tensors, quantized
 from vinr.config import FitSettings, Phase, Schedule
 from vinr.decoding.networks import to_uint8
-from vinr.device import arrange_layers
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import UsageError
 from vinr.fit import FitResult, RoundDone, fit
 from vinr.fit.phases import moment_at, schedule_of
+from vinr.kernels.layers import arrange_layers
 from vinr.models import HybridModel, get_model, list_models
 from vinr.video.spec import Query
 
@@ -89,10 +88,6 @@ def decoded_and_direct(
         decoded = decoder[:]
     result.model.restore(quantized(stored, preset.compress, steps=result.steps))
     # As a decoder arranges layers: convolutions round differently in another layout, or after a transform.
-    for module in result.model.modules():
-        for plain in (nn.Conv2d, nn.PixelShuffle):
-            if isinstance(module, plain):
-                module.__class__ = plain
     result.model.to(memory_format=torch.contiguous_format)
     arrange_layers(result.model)
     with torch.inference_mode():

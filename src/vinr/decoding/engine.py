@@ -2,7 +2,7 @@
 
 ::
 
-    times ──> batches of one network ──> runner ──> 8-bit frames ──> processor      (GPU: copied while the
+    times ──> batches of one network ──> runner ──> 8-bit frames ──> CPU            (GPU: copied while the
                                    torch (precision, layout, kernels)               next batch is computed)
                                    or ONNX Runtime
 
@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import groupby, islice
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from vinr.decoding.networks import CACHED_NETWORKS, NetworkLoader, memory_told, to_uint8
 from vinr.decoding.settings import DecodeSettings
-from vinr.device import arrange_layers, exact_float32, memory_kept
+from vinr.device import exact_float32, memory_kept
 from vinr.errors import UsageError
+from vinr.kernels.layers import arrange_layers
 from vinr.models import HybridModel, IndexModel, VideoModel
 from vinr.sharing import LruCache, SharedLock
 from vinr.video.spec import Query
@@ -33,7 +35,7 @@ HALF_TYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Half precision shows no loss where it moves the first frame by no more than a tenth of an 8-bit level (root
 # of the mean square): a third of what rounding to 8 bits does, 0.01 dB of a frame of 45 dB.
 MAX_HALF_ERROR: Final = 0.1 / 255
-# Of the memory that is free, and frames a call beyond which nothing is gained.
+# Share of the free memory, and frames per batch beyond which nothing is gained.
 MEMORY_SHARE: Final = 0.5
 MAX_BATCH: Final = 16
 
@@ -50,7 +52,7 @@ class Engine:
         Where frames are computed. With ONNX Runtime networks stay on the CPU: it has a copy of its own, on a
         GPU where it finds one.
     on_note
-        Called with a line of text where something else was chosen than asked for, or chosen by measuring.
+        Called with a line of text for each choice made by measuring, or in place of what the settings say.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Engine:
         self._settings, self._note = settings, on_note
         self._networks = open_networks(self._device, self._prepare)
         self._runners: LruCache[VideoModel, Runner] = LruCache(CACHED_NETWORKS)
-        self._bytes_a_frame = 0
+        self._bytes_per_frame = 0
 
     def run(self, network: int, times: Sequence[float]) -> Tensor:
         """Return uint8 rgb_NCHW, on the device, of the frames at ``times`` of ``network``, as one batch."""
@@ -77,16 +79,16 @@ class Engine:
             return to_uint8(self._runner(network, model, query)(query))
 
     def play(self, places: Iterable[tuple[int, float]]) -> Generator[Tensor, None, None]:
-        """Yield uint8 rgb_NCHW, on the processor, of the frames at ``places`` (network, time), in order.
+        """Yield uint8 rgb_NCHW, on the CPU, of the frames at ``places`` (network, time), in order.
 
-        While frames are asked for, memory that is freed on the processor is kept for the next ones.
+        While frames are played, memory that is freed on the CPU is kept for the next ones.
         """
         with memory_kept(self._device):
             yield from _copied_behind(self._batches(places))
 
     def _batches(self, places: Iterable[tuple[int, float]]) -> Iterator[Tensor]:
-        for network, group in groupby(places, key=lambda place: place[0]):
-            times = (time for _, time in group)
+        for network, group in groupby(places, key=itemgetter(0)):
+            times = map(itemgetter(1), group)
             while batch := list(islice(times, self._batch_size())):
                 yield self._measured(network, batch)
 
@@ -95,20 +97,21 @@ class Engine:
     def _batch_size(self) -> int:
         if self._settings.batch:
             return self._settings.batch
-        if self._device.type != "cuda" or not self._bytes_a_frame:
+        if self._device.type != "cuda" or not self._bytes_per_frame:
             return 1
-        free, _ = torch.cuda.mem_get_info(self._device)
-        return min(max(int(MEMORY_SHARE * free / self._bytes_a_frame), 1), MAX_BATCH)
+        free_bytes, _ = torch.cuda.mem_get_info(self._device)
+        return choose_batch_size(free_bytes, self._bytes_per_frame)
 
     def _measured(self, network: int, times: Sequence[float]) -> Tensor:
         """Run a batch; the first one tells how much memory a frame takes on a GPU."""
-        if self._device.type != "cuda" or self._bytes_a_frame:
+        if self._device.type != "cuda" or self._bytes_per_frame:
             return self.run(network, times)
         self._networks.model(network)  # its weights are no part of it
         torch.cuda.reset_peak_memory_stats(self._device)
         before = torch.cuda.memory_allocated(self._device)
         rgb_NCHW = self.run(network, times)
-        self._bytes_a_frame = max((torch.cuda.max_memory_allocated(self._device) - before) // len(times), 1)
+        batch_bytes = torch.cuda.max_memory_allocated(self._device) - before
+        self._bytes_per_frame = max(batch_bytes // len(times), 1)
         return rgb_NCHW
 
     # -- preparing a network -------------------------------------------------------------------------------
@@ -134,68 +137,116 @@ class Engine:
             networks = self._networks
             return OnnxRunner(model, export_graph(model, networks.skeleton(network), networks.name(network)))
         dtype = self._choose_type(model, query)
-        runner = _in_half(model, dtype) if dtype else model
-        return self._compiled(model, runner) if self._settings.compile else runner
+        plain = _in_type(model, dtype)
+        if not self._settings.compile:
+            return plain
+        return _CompiledRunner(lambda: _in_type(_compile_decoder(model), dtype), plain, self._note)
 
     def _choose_type(self, model: VideoModel, query: Query) -> torch.dtype | None:
-        precision = self._settings.precision
-        if precision != "auto":
-            return HALF_TYPES.get(precision)
-        if self._device.type == "cpu":
-            return None
-        exact_NCHW = model(query)
-        error = float((_in_half(model, torch.float16)(query) - exact_NCHW).square().mean().sqrt())
-        lossless = error <= MAX_HALF_ERROR  # false where it overflowed to NaN
-        chosen = "fp16" if lossless else "fp32"
-        self._note(f"precision {chosen}: fp16 moves the first frame by {error * 255:.3f} levels of 255")
-        return torch.float16 if lossless else None
-
-    def _compiled(self, model: VideoModel, runner: Runner) -> Runner:
-        """Return a runner with the compiled network, and with the plain one from where that fails."""
-        assert isinstance(model, IndexModel | HybridModel)
-        # Not the whole model: reading latents from the file is no graph.
-        plain, state, compiling = model.decode, "new", SharedLock()
-
-        def run(query: Query) -> Tensor:
-            nonlocal state
-            if state == "failed":
-                return runner(query)
-            try:
-                if state == "compiled":
-                    return runner(query)
-                with compiling:  # by one thread, while others wait
-                    if state == "new":
-                        model.decode = torch.compile(plain)  # type: ignore[method-assign]
-                    rgb_NCHW = runner(query)
-                    state = "compiled" if state == "new" else state
-                    return rgb_NCHW
-            except Exception as error:  # whatever a compiler or its kernels raise
-                model.decode, state = plain, "failed"  # type: ignore[method-assign]
-                rgb_NCHW = runner(query)  # an error of the network itself comes again here
-                self._note(f"torch.compile failed, decoding goes on without: {_first_line(error)}")
-                return rgb_NCHW
-
-        return run
+        """Return the type of half precision that the network computes in; None: float32."""
+        precision: str = self._settings.precision
+        if precision == "auto":
+            if self._device.type == "cpu":
+                return None
+            precision, note = choose_precision(model(query), _in_type(model, torch.float16)(query))
+            self._note(note)
+        return HALF_TYPES.get(precision)
 
 
-def _in_half(model: VideoModel, dtype: torch.dtype) -> Runner:
-    """Return a runner of ``model`` in ``dtype``, as far as each operation allows."""
+# -- choices -------------------------------------------------------------------------------------------------
+
+
+def choose_batch_size(free_bytes: int, bytes_per_frame: int) -> int:
+    """Return how many frames a GPU with ``free_bytes`` computes at once: 1 to :data:`MAX_BATCH`."""
+    return min(max(int(MEMORY_SHARE * free_bytes / bytes_per_frame), 1), MAX_BATCH)
+
+
+def choose_precision(exact_NCHW: Tensor, half_NCHW: Tensor) -> tuple[Literal["fp16", "fp32"], str]:
+    """Return the precision that a GPU computes a network in, and a line that says why.
+
+    Its first frame, float rgb_NCHW in [0, 1], is ``exact_NCHW`` in fp32 and ``half_NCHW`` in fp16. They may
+    differ by :data:`MAX_HALF_ERROR`.
+    """
+    error = float((half_NCHW - exact_NCHW).square().mean().sqrt())
+    # False where fp16 overflowed and the error is no number.
+    chosen: Literal["fp16", "fp32"] = "fp16" if error <= MAX_HALF_ERROR else "fp32"
+    return chosen, f"precision {chosen}: fp16 moves the first frame by {error * 255:.3f} levels of 255"
+
+
+# -- runners -------------------------------------------------------------------------------------------------
+
+
+def _in_type(runner: Runner, dtype: torch.dtype | None) -> Runner:
+    """Return a runner that computes in ``dtype``, as far as each operation allows; None: as it is."""
+    if dtype is None:
+        return runner
 
     def run(query: Query) -> Tensor:
         with torch.autocast(query.time_N.device.type, dtype=dtype):
-            rgb_NCHW: Tensor = model(query)
+            rgb_NCHW = runner(query)
         return rgb_NCHW.float()
 
     return run
 
 
+def _compile_decoder(model: VideoModel) -> Runner:
+    """Return a runner of ``model`` whose decoder is compiled; the model itself stays as it is."""
+    assert isinstance(model, IndexModel | HybridModel)
+    # Not the whole model: reading latents from the file is no graph.
+    decode: Callable[..., Tensor] = torch.compile(model.decode)
+
+    def run(query: Query) -> Tensor:
+        inputs: list[Any] = [query]
+        if isinstance(model, HybridModel):
+            inputs.append(model.latents_at(query.time_N))
+        return model.crop(decode(*inputs), query)
+
+    return run
+
+
+class _CompiledRunner:
+    """Runs a network compiled, and as it is from where that fails.
+
+    ``make`` returns the compiled runner, ``plain`` is the other one, ``note`` is told of the failure.
+    """
+
+    def __init__(self, make: Callable[[], Runner], plain: Runner, note: Callable[[str], None]) -> None:
+        self._make, self._plain, self._note = make, plain, note
+        self._compiled: Runner | None = None
+        self._has_failed, self._compiling = False, SharedLock()
+
+    def __call__(self, query: Query) -> Tensor:
+        """Return float rgb_NCHW."""
+        if not self._has_failed:
+            try:
+                return self._run_compiled(query)
+            except Exception as error:  # whatever a compiler or its kernels raise
+                self._has_failed = True
+                rgb_NCHW = self._plain(query)  # an error of the network itself comes again here
+                self._note(f"torch.compile failed, decoding continues without it: {_first_line(error)}")
+                return rgb_NCHW
+        return self._plain(query)
+
+    def _run_compiled(self, query: Query) -> Tensor:
+        if self._compiled is not None:
+            return self._compiled(query)
+        # The first frame compiles: in one thread, while others wait.
+        with self._compiling:
+            if self._has_failed:
+                return self._plain(query)
+            compiled = self._compiled or self._make()
+            rgb_NCHW = compiled(query)
+            self._compiled = compiled
+            return rgb_NCHW
+
+
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:200]
+    message = str(error).strip() or "no message"
+    return f"{type(error).__name__}: {message.splitlines()[0].rstrip()}"[:200]
 
 
 def _copied_behind(batches: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Yield batches on the processor; those of a GPU are copied while it computes the one that follows."""
+    """Yield batches on the CPU; those of a GPU are copied while it computes the next one."""
     waiting: tuple[Tensor, torch.cuda.Event] | None = None
     for rgb_NCHW in batches:
         if rgb_NCHW.device.type == "cpu":

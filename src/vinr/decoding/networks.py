@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, partial
+from functools import partial
 from math import ceil, prod
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -19,8 +16,9 @@ from torch import Tensor
 
 from vinr.bitstream import Container, Header, SectionKind
 from vinr.compress import ChunkDecoder, unpack_fixed
-from vinr.device import arrange_layers
+from vinr.device import compute_when_forked
 from vinr.errors import BitstreamError, LimitError, OutOfMemoryError, UsageError
+from vinr.kernels.layers import arrange_layers
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.models._meta import measure_first_frame
 from vinr.sharing import LruCache
@@ -124,7 +122,7 @@ class NetworkLoader:
         return NetworkParts(skeleton, _expected(skeleton), payload, chunks)
 
     def _load(self, network: int) -> VideoModel:
-        _compute_alone_when_forked()
+        compute_when_forked()
         entry = self._container.header.networks[network]
         # Shapes are checked without memory first: a hostile header may ask for anything.
         config, skeleton = self._skeleton(network)
@@ -249,28 +247,6 @@ class _FileLatents:
         count = _frames_of_chunk(number, self._decoder.frames_per_chunk, self._num_frames)
         payload = self._container.read_part(SectionKind.CHUNKS, self._network, number)
         return self._decoder.decode(payload, count)
-
-
-@cache
-def _compute_alone_when_forked() -> None:
-    """Let processes that are forked from now on compute, and on one thread.
-
-    The threads of OpenMP are not copied into a forked process, which would wait for them without end. Workers
-    of a DataLoader compute on one thread for the same reason. And MKL keeps buffers by thread: where many
-    threads have computed before the fork, a child looks for its own without end, unless they were freed.
-    """
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_mkl_free_buffers(), after_in_child=lambda: torch.set_num_threads(1))
-
-
-def _mkl_free_buffers() -> Callable[[], object]:
-    """Return what frees the buffers of MKL, which lies in PyTorch's library; nothing where it does not."""
-    try:
-        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-        free: Callable[[], object] = library.mkl_serv_free_buffers
-    except (OSError, AttributeError):
-        return lambda: None
-    return free
 
 
 def _frames_of_chunk(number: int, frames_per_chunk: int, num_frames: int) -> int:

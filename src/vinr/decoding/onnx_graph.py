@@ -5,9 +5,9 @@
     frame (int64, N) ──> rows of tables, where the network encodes time ─┐
     latents (float32, N first) ──────────────────────────────────────────┴─> rgb (float32, N, 3, H, W)
 
-Encodings are exact, in integers, which is no graph; models mark that with ``no_graph``. While
-a network is traced, each such function gives rows of a table of what it returns for all frames. Needs the
-extra ``vinr[onnx]``.
+Encodings are exact, in integers, which is no graph; models mark them with ``no_graph``. While a network is
+traced, each such function gives rows of a table of what it returns for all frames. Needs the extra
+``vinr[onnx]``.
 
 Axes: N frames of a batch, T frames of the video, C channels, H rows, W columns.
 """
@@ -17,30 +17,28 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
-from threading import get_ident
 from typing import Any, Final
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
-from vinr.models import HybridModel, IndexModel, Latents, VideoModel
-from vinr.models._stored import FrozenLatents
-from vinr.sharing import SharedLock
+from vinr.models import (
+    FrozenLatents,
+    HybridModel,
+    IndexModel,
+    Latents,
+    VideoModel,
+    no_graph_replaced,
+)
 from vinr.video.spec import Query
 
 FRAME_INPUT: Final = "frame"
 OUTPUT: Final = "rgb"
 # Largest difference between a graph's frame and the network's: well below one level of 255.
 TOLERANCE: Final = 0.25 / 255
-MARK: Final = "no_graph"
-# Classes are changed while a network is traced, which two threads must not do at once.
-_REPLACING: Final = SharedLock()
-
-NoGraph = Callable[..., Tensor]
 
 
 def export_graph(model: VideoModel, skeleton: VideoModel, name: str) -> bytes:
@@ -62,8 +60,8 @@ def export_graph(model: VideoModel, skeleton: VideoModel, name: str) -> bytes:
     """
     _require("onnx", "onnxruntime", "onnxscript")
     try:
-        graph = _export(_FrameGraph(model, _read_tables(model, skeleton)))
-        _check(model, graph)
+        graph = _export(_FrameGraph(model, read_tables(model, skeleton)))
+        check_graph(model, graph)
     except Exception as error:  # tracing and translating raise whatever they like
         reason = str(error).strip().partition("\n")[0][:160] or type(error).__name__
         raise UsageError(
@@ -78,13 +76,14 @@ def _require(*packages: str) -> None:
         raise UsageError(f"ONNX needs {', '.join(missing)}, not installed here: pip install 'vinr[onnx]'")
 
 
-def _check(model: VideoModel, graph: bytes) -> None:
+def check_graph(model: VideoModel, graph: bytes) -> None:
     """Raise ValueError unless ``graph`` gives the first and the last frame as ``model`` does."""
     runner = OnnxRunner(model, graph)
     for index in {0, model.video.num_frames - 1}:
         with torch.inference_mode():
             query = Query.of_frames(torch.tensor([index]))
             error = float((runner(query) - model(query).cpu()).abs().max())
+        # Not "error > TOLERANCE": a graph of no numbers is refused as well.
         if not error <= TOLERANCE:
             raise ValueError(f"frame {index} of the graph is {error * 255:.3f} levels of 255 off")
 
@@ -97,18 +96,18 @@ class OnnxRunner:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        available = onnxruntime.get_available_providers()
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        # In order: what the first one cannot run falls to the next.
+        providers = ["CPUExecutionProvider"]
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            providers.insert(0, "CUDAExecutionProvider")
         self._model = model
-        self._session = onnxruntime.InferenceSession(
-            graph, options, providers=[item for item in wanted if item in available]
-        )
+        self._session = onnxruntime.InferenceSession(graph, options, providers=providers)
         inputs = self._session.get_inputs()
-        self._inputs = {item.name for item in inputs}
-        self._one_by_one = inputs[0].shape[0] == 1
+        self._input_names = {item.name for item in inputs}
+        self._takes_one_frame = inputs[0].shape[0] == 1
 
     def __call__(self, query: Query) -> Tensor:
-        """Return float rgb_NCHW of whole frames, on the processor.
+        """Return float rgb_NCHW of whole frames, on the CPU.
 
         Raises
         ------
@@ -117,15 +116,18 @@ class OnnxRunner:
         """
         frame_N = query.time_N.long()
         if bool((frame_N != query.time_N).any()):
-            raise UsageError(
-                "a frame between frames is asked for, ONNX has whole ones; use the backend torch"
-            )
+            raise UsageError("ONNX cannot compute a frame between frames; use the backend torch")
         latents = self._model.latents_at(query.time_N) if isinstance(self._model, HybridModel) else Latents()
-        given = {FRAME_INPUT: frame_N, **latents.per_frame}
-        feed = {name: value.cpu().numpy() for name, value in given.items() if name in self._inputs}
-        rows = [slice(row, row + 1) for row in range(len(query))] if self._one_by_one else [slice(None)]
-        parts = [{name: value[row] for name, value in feed.items()} for row in rows]
-        return torch.cat([torch.from_numpy(self._session.run([OUTPUT], part)[0]) for part in parts])
+        inputs = {}
+        for name, value in {FRAME_INPUT: frame_N, **latents.per_frame}.items():
+            if name in self._input_names:  # the exporter leaves out what a network does not use
+                inputs[name] = value.cpu()
+        size = 1 if self._takes_one_frame else len(query)
+        batches_NCHW = []
+        for first in range(0, len(query), size):
+            batch = {name: value[first : first + size].numpy() for name, value in inputs.items()}
+            batches_NCHW.append(torch.from_numpy(self._session.run([OUTPUT], batch)[0]))
+        return torch.cat(batches_NCHW)
 
 
 # -- tables --------------------------------------------------------------------------------------------------
@@ -138,22 +140,20 @@ class _FrameGraph(nn.Module):
         super().__init__()
         self.model = model
         self.names = tuple(model.per_frame_shapes())
-        self.count = len(tables)
         for number, table in enumerate(tables):
             self.register_buffer(f"table{number}", table)
 
     def forward(self, frame_N: Tensor, *latents: Tensor) -> Tensor:
-        rows = iter(range(self.count))
+        tables = self.buffers(recurse=False)
 
-        def look_up(original: NoGraph, *_: Any) -> Tensor:
-            table = self.get_buffer(f"table{next(rows)}")
-            # Of a table over time, (T, rows a frame, …), the rows of the frames; else the table itself.
+        def look_up(function: Callable[..., Tensor], *_: Any) -> Tensor:
+            table = next(tables)
+            # Of a table over time, (T, rows per frame, …), the rows of the frames; else the table itself.
             return table[frame_N].flatten(0, 1) if table.ndim > 2 else table
 
-        with _replaced(self.model, look_up):
-            return _decode(
-                self.model, Query.of_frames(frame_N), Latents(dict(zip(self.names, latents, strict=True)))
-            )
+        with no_graph_replaced(look_up):
+            values = Latents(dict(zip(self.names, latents, strict=True)))
+            return _decode(self.model, Query.of_frames(frame_N), values)
 
 
 def _decode(model: VideoModel, query: Query, latents: Latents) -> Tensor:
@@ -162,72 +162,54 @@ def _decode(model: VideoModel, query: Query, latents: Latents) -> Tensor:
     return model.crop(rgb_NCHW, query)
 
 
-def _read_tables(model: VideoModel, skeleton: VideoModel) -> list[Tensor]:
-    """Return what functions that are no graph give: (T, rows a frame, …); (rows, …) where all are alike."""
-    if not _marked(model):
-        return []
+def read_tables(model: VideoModel, skeleton: VideoModel) -> list[Tensor]:
+    """Return what functions that are no graph return for all frames, in the order of their calls.
+
+    A table is (T, rows per frame, …) of float32, or (rows, …) where it is the same for all frames. Parameters
+    are those of :func:`export_graph`.
+
+    Raises
+    ------
+    ValueError
+        If such a function returns pixels.
+    """
     num_frames = model.video.num_frames
-    shapes = skeleton.per_frame_shapes().items()
-    if shapes and isinstance(skeleton, HybridModel):
-        nothing = {name: torch.empty((num_frames, *shape), device="meta") for name, shape in shapes}
-        skeleton.attach_latents(FrozenLatents(Latents(nothing)))
+    results_of_one = _record_results(model, 1)
+    if not results_of_one:
+        return []
+    if isinstance(skeleton, HybridModel):
+        skeleton.attach_latents(FrozenLatents(_latents(skeleton, num_frames, torch.device("meta"))))
     tables = []
-    for one, whole in zip(_recorded(model, 1), _recorded(skeleton, num_frames), strict=True):
+    for one, whole in zip(results_of_one, _record_results(skeleton, num_frames), strict=True):
         if whole.shape == one.shape:
             tables.append(one.float())
         elif whole.is_meta:
+            # Computed from parameters, which the skeleton lacks: a table of it would hold the frames.
             raise ValueError("pixels are made outside of any graph")
         else:
             tables.append(whole.float().view(num_frames, -1, *whole.shape[1:]))
     return tables
 
 
-def _recorded(model: VideoModel, num_frames: int) -> list[Tensor]:
+def _record_results(model: VideoModel, num_frames: int) -> list[Tensor]:
     """Return what those functions return, in order, when the first ``num_frames`` are decoded together."""
-    found: list[Tensor] = []
+    results: list[Tensor] = []
     device = next(model.parameters()).device
 
-    def record(original: NoGraph, *arguments: Any) -> Tensor:
-        found.append(original(*arguments))
-        return found[-1].to(device)
+    def record(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        with no_graph_replaced(None):  # what it calls itself belongs to its own result
+            results.append(function(*arguments))
+        return results[-1].to(device)
 
+    with torch.inference_mode(), no_graph_replaced(record):
+        _decode(model, Query.of_frames(torch.arange(num_frames)), _latents(model, num_frames, device))
+    return results
+
+
+def _latents(model: VideoModel, num_frames: int, device: torch.device) -> Latents:
+    """Return latents of zeros."""
     shapes = model.per_frame_shapes().items()
-    latents = {name: torch.zeros((num_frames, *shape), device=device) for name, shape in shapes}
-    with torch.inference_mode(), _replaced(model, record):
-        _decode(model, Query.of_frames(torch.arange(num_frames)), Latents(latents))
-    return found
-
-
-@contextmanager
-def _replaced(model: nn.Module, replacement: Callable[..., Tensor]) -> Iterator[None]:
-    """Call ``replacement`` (original, \\*arguments) for functions of the model's parts that are no graph.
-
-    They are replaced in this thread alone: others may decode meanwhile.
-    """
-    thread = get_ident()
-    with _REPLACING, ExitStack() as stack:
-        for owner, name, original in _marked(model):
-
-            def call(*arguments: Any, original: NoGraph = original) -> Tensor:
-                if get_ident() != thread:
-                    return original(*arguments)
-                return replacement(original, *arguments)
-
-            stack.enter_context(patch.object(owner, name, call))
-        yield
-
-
-def _marked(model: nn.Module) -> set[tuple[type, str, NoGraph]]:
-    """Return class, name and function of each method marked as no graph, of modules and their parts."""
-    parts = [part for module in model.modules() for part in (module, *vars(module).values())]
-    owners = {owner for part in parts for owner in type(part).__mro__}
-    return {
-        (owner, name, value)
-        for owner in owners
-        if owner.__module__.partition(".")[0] != "torch"
-        for name, value in vars(owner).items()
-        if getattr(value, MARK, False)
-    }
+    return Latents({name: torch.zeros((num_frames, *shape), device=device) for name, shape in shapes})
 
 
 # -- tracing -------------------------------------------------------------------------------------------------
@@ -247,8 +229,7 @@ def _export(frame: _FrameGraph) -> bytes:
 
 def _trace(frame: _FrameGraph, num_frames: int) -> bytes:
     frame_N = torch.arange(num_frames).clamp(max=frame.model.video.num_frames - 1)
-    shapes = frame.model.per_frame_shapes()
-    latents = [torch.zeros(num_frames, *shapes[name]) for name in frame.names]
+    latents = list(_latents(frame.model, num_frames, torch.device("cpu")).per_frame.values())
     axes: dict[int, Any] = {0: torch.export.Dim("N")} if num_frames > 1 else {}
     with warnings.catch_warnings(), _quiet(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter's own parts

@@ -10,8 +10,8 @@ from torch.func import functional_call
 
 from vinr.config import FitSettings, Preset
 from vinr.draws import Draws
-from vinr.fit.convolution import use_trained_transforms
 from vinr.fit.precision import Precision
+from vinr.kernels.training import replace_trained_convolutions
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
@@ -46,7 +46,7 @@ def build_model(
 def _set_layout(model: VideoModel, settings: FitSettings, device: torch.device, precision: Precision) -> None:
     """Let the layers of a new model compute, and lay its maps out, as ``settings`` say."""
     in_fp32 = device.type == "cpu" and precision.dtype is None
-    if settings.convolution == "auto" and in_fp32 and use_trained_transforms(model):
+    if settings.convolution == "auto" and in_fp32 and replace_trained_convolutions(model):
         return  # transforms read maps channel by channel, whatever channels_last says
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

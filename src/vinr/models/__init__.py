@@ -14,7 +14,15 @@ from pydantic import ValidationError
 
 from vinr.errors import UsageError
 from vinr.models._base import HybridModel, IndexModel, ModelConfig, VideoModel
-from vinr.models._stored import FirstFrame, FrozenLatents, Latents, LatentStore, Role, StoredTensor
+from vinr.models._stored import (
+    FirstFrame,
+    FrozenLatents,
+    Latents,
+    LatentStore,
+    Role,
+    StoredTensor,
+    no_graph_replaced,
+)
 from vinr.settings import describe_validation
 
 __all__ = [
@@ -31,6 +39,7 @@ __all__ = [
     "describe_model",
     "get_model",
     "list_models",
+    "no_graph_replaced",
     "validate_architecture",
 ]
 

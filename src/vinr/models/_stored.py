@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,25 +23,47 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
+_REPLACEMENT: Final[ContextVar[Callable[..., Any] | None]] = ContextVar("replacement", default=None)
+
+
 def no_graph(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Mark a method that computes exactly, or remembers: compilers call it as it is, and do not trace it.
 
     As ``torch.compiler.disable``, which loads the whole compiler where the method is defined: two seconds of
-    every program that decodes, though few compile. ``method.no_graph`` tells other tracers.
+    every program that decodes, though few compile. Other tracers put something in its place
+    (:func:`no_graph_replaced`).
     """
     untraced: list[Callable[Arguments, Result]] = []
+
+    def replaceable(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        replacement = _REPLACEMENT.get()
+        if replacement is None:
+            return function(*args, **kwargs)
+        result: Result = replacement(function, *args, **kwargs)
+        return result
 
     @functools.wraps(function)
     def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         if "torch._dynamo" not in sys.modules:
-            return function(*args, **kwargs)  # nothing can be compiling
+            return replaceable(*args, **kwargs)  # nothing can be compiling
         if not untraced:
-            untraced.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
+            untraced.append(torch.compiler.disable(replaceable))  # type: ignore[no-untyped-call]
         return untraced[0](*args, **kwargs)
 
-    marked: Any = called
-    marked.no_graph = True
     return called
+
+
+@contextmanager
+def no_graph_replaced(replacement: Callable[..., Any] | None) -> Iterator[None]:
+    """Call ``replacement(function, *arguments)`` in the place of each :func:`no_graph`, in this thread alone.
+
+    None: call the functions themselves.
+    """
+    token = _REPLACEMENT.set(replacement)
+    try:
+        yield
+    finally:
+        _REPLACEMENT.reset(token)
 
 
 @dataclass(frozen=True)

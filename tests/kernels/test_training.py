@@ -1,4 +1,4 @@
-"""Convolutions of a fit: outputs and gradients are those of plain autograd in double precision."""
+"""Convolutions in training: outputs and gradients are those of plain autograd in double precision."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from clips import moving_shapes
-from vinr import device
 from vinr.config import load_preset
-from vinr.device import is_transformed
-from vinr.fit import convolution
-from vinr.fit.convolution import use_trained_transforms
 from vinr.fit.precision import Precision
 from vinr.fit.prepare import build_model
+from vinr.kernels import layers, training
+from vinr.kernels.layers import arrange_layers, is_transformed
+from vinr.kernels.training import replace_trained_convolutions
 from vinr.models import HybridModel, list_models
 from vinr.video.spec import Query
 
@@ -27,7 +26,7 @@ TOLERANCE = 2e-5
 @pytest.fixture(autouse=True)
 def _transforms_from_3x3_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Test every kernel, also where the direct convolution of small ones is as fast."""
-    monkeypatch.setitem(device.MIN_KERNEL, torch.backends.cpu.get_cpu_capability(), 3)
+    monkeypatch.setitem(layers.MIN_KERNEL, torch.backends.cpu.get_cpu_capability(), 3)
 
 
 def gradients(module: nn.Module, feature_NCHW: Tensor, weight_NCHW: Tensor) -> dict[str, Tensor]:
@@ -35,23 +34,30 @@ def gradients(module: nn.Module, feature_NCHW: Tensor, weight_NCHW: Tensor) -> d
     feature_NCHW = feature_NCHW.clone().requires_grad_()
     result_NCHW = module(feature_NCHW)
     result_NCHW.backward(weight_NCHW.to(result_NCHW.dtype))
-    found = {name: parameter.grad for name, parameter in module.named_parameters()}
-    values = {"result": result_NCHW.detach(), "feature": feature_NCHW.grad, **found}
+    values = {"result": result_NCHW.detach(), "feature": feature_NCHW.grad}
+    for name, parameter in module.named_parameters():
+        values[name] = parameter.grad
     return {name: value for name, value in values.items() if value is not None}
+
+
+def fast(conv: nn.Conv2d) -> nn.Module:
+    """Return the layer that takes the place of ``conv`` in training."""
+    model = nn.Sequential(conv)
+    replace_trained_convolutions(model)
+    return model[0]
 
 
 def check(conv: nn.Conv2d, feature_NCHW: Tensor) -> None:
     """Compare a layer with itself in double precision."""
-    exact = copy.deepcopy(conv).double()
-    use_trained_transforms(conv)
-    assert type(conv) is not nn.Conv2d
+    exact, layer = copy.deepcopy(conv).double(), fast(conv)
+    assert type(layer) is not nn.Conv2d
     weight_NCHW = torch.randn_like(conv(feature_NCHW))
     expected = gradients(exact, feature_NCHW.double(), weight_NCHW)
-    found = gradients(conv, feature_NCHW, weight_NCHW)
-    assert found.keys() == expected.keys()
+    computed = gradients(layer, feature_NCHW, weight_NCHW)
+    assert computed.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].shape == value.shape
-        assert (found[name] - value).abs().max() <= TOLERANCE * value.abs().max(), name
+        assert computed[name].shape == value.shape
+        assert (computed[name] - value).abs().max() <= TOLERANCE * value.abs().max(), name
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7, 11])
@@ -81,8 +87,8 @@ def test_depthwise_gradients(
 
 
 def test_maps_of_any_layout_and_large_ones_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "TILES", 8)
-    monkeypatch.setattr(convolution, "UNFOLDED_PIXELS", 150)
+    monkeypatch.setattr(training, "MAX_TILES", 8)
+    monkeypatch.setattr(training, "UNFOLDED_PIXELS", 150)
     for outputs in (3, 12):
         feature_NCHW = torch.randn(2, 4, 61, 70).contiguous(memory_format=torch.channels_last)
         check(nn.Conv2d(4, outputs, 3, padding=1), feature_NCHW)
@@ -91,9 +97,8 @@ def test_maps_of_any_layout_and_large_ones_in_parts(monkeypatch: pytest.MonkeyPa
 def test_only_what_learns_gets_gradients() -> None:
     for outputs in (3, 12):
         conv = nn.Conv2d(4, outputs, 3, padding=1)
-        use_trained_transforms(conv)
         conv.weight.requires_grad_(False)
-        conv(torch.randn(1, 4, 50, 50)).sum().backward()
+        fast(conv)(torch.randn(1, 4, 50, 50)).sum().backward()
         assert conv.weight.grad is None
         assert conv.bias is not None
         assert conv.bias.grad is not None
@@ -113,17 +118,17 @@ def test_only_what_learns_gets_gradients() -> None:
     ids=str,
 )
 def test_other_convolutions_stay_as_they_are(conv: nn.Conv2d) -> None:
-    assert not use_trained_transforms(conv)
-    assert type(conv) is nn.Conv2d
+    model = nn.Sequential(conv)
+    assert not replace_trained_convolutions(model)
+    assert model[0] is conv
 
 
 def test_small_maps_and_half_precision_are_direct(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Tensor:
         raise AssertionError("transformed")
 
-    monkeypatch.setattr(torch, "_nnpack_spatial_convolution", refuse)
-    conv = nn.Conv2d(4, 4, 3, padding=1)
-    use_trained_transforms(conv)
+    monkeypatch.setattr(layers, "NNPACK", refuse)
+    conv = fast(nn.Conv2d(4, 4, 3, padding=1))
     small_NCHW, large_NCHW = torch.randn(1, 4, 20, 30), torch.randn(1, 4, 60, 60)
     assert not is_transformed(small_NCHW)
     conv(small_NCHW).sum().backward()
@@ -148,11 +153,25 @@ def gradients_of(model: str, name: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("model", list_models())
 def test_every_model_has_the_gradients_of_its_plain_form(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vinr.device.MIN_PIXELS", 64)  # tiny models have small maps
-    plain, fast = gradients_of(model, "direct"), gradients_of(model, "auto")
-    assert fast.keys() == plain.keys()
+    monkeypatch.setattr(layers, "MIN_PIXELS", 64)  # tiny models have small maps
+    plain, computed = gradients_of(model, "direct"), gradients_of(model, "auto")
+    assert computed.keys() == plain.keys()
     largest = max(value.abs().max() for value in plain.values())
     for name, value in plain.items():
         # Measured: at most 2e-6 of the largest gradient; 1.4e-4 in E-NeRV, which normalises maps that are
         # almost constant and so enlarges the last bits of the convolution before.
-        assert (fast[name] - value).abs().max() <= 3e-4 * largest, name
+        assert (computed[name] - value).abs().max() <= 3e-4 * largest, name
+
+
+def test_a_trained_network_is_arranged_as_a_new_one_is() -> None:
+    """Layers of a fit make way for those that decode: there is one way to compute a file's frames."""
+    convs = [nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4)]
+    model = nn.Sequential(*convs, nn.PixelShuffle(2))
+    trained = copy.deepcopy(model)
+    assert replace_trained_convolutions(trained)
+    arrange_layers(trained)
+    arrange_layers(model)
+    assert type(trained[0]) is type(model[0])
+    feature_NCHW = torch.randn(1, 4, 60, 60)
+    with torch.inference_mode():
+        assert torch.equal(trained(feature_NCHW), model(feature_NCHW))
