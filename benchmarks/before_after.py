@@ -4,8 +4,8 @@
 
 Each tree runs in a process of its own, on one thread. Measurements are interleaved, and who goes first
 alternates; each fits a network to the same frames with the same seed, or plays the same file. Times are user
-CPU time, which leaves out what other programs take. "ratio" is the median over the turns of new over old. "same
-result" compares hashes of the fitted parameters, or of the decoded frames.
+CPU time, which leaves out what other programs take. "ratio" is the median over the turns of new over old.
+"same result" compares hashes of the fitted parameters, or of the decoded frames.
 """
 
 from __future__ import annotations

@@ -272,7 +272,9 @@ def test_a_fork_does_not_wait_for_threads_that_it_lacks() -> None:
 # -- memory and files ----------------------------------------------------------------------------------------
 
 
-def test_memory_is_kept_until_its_last_user_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def library_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is called of the C library, which is not."""
     calls: list[str] = []
 
     class Library:
@@ -283,16 +285,43 @@ def test_memory_is_kept_until_its_last_user_ends(monkeypatch: pytest.MonkeyPatch
             self.malloc_trim = lambda padding: calls.append("malloc_trim")
 
     monkeypatch.setattr(device.ctypes, "CDLL", Library)
+    return calls
+
+
+def test_memory_is_kept_until_its_last_user_ends(library_calls: list[str]) -> None:
     cpu = torch.device("cpu")
     first, second = memory_kept(cpu), memory_kept(cpu)
     first.__enter__()
     kept = ["mallopt"] * len(device.KEEPING_MALLOC)
-    assert calls == kept
+    assert library_calls == kept
     second.__enter__()
     first.__exit__(None, None, None)
-    assert calls == kept
+    assert library_calls == kept
     second.__exit__(None, None, None)
-    assert calls == [*kept, *["mallopt"] * len(device.DEFAULT_MALLOC), "malloc_trim"]
+    assert library_calls == [*kept, *["mallopt"] * len(device.DEFAULT_MALLOC), "malloc_trim"]
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_keeps_memory_for_its_own_thread_alone(library_calls: list[str]) -> None:
+    cpu, is_kept, is_over = torch.device("cpu"), Event(), Event()
+
+    def keep() -> None:
+        with memory_kept(cpu):
+            is_kept.set()
+            is_over.wait(60)
+
+    thread = Thread(target=keep)
+    thread.start()
+    assert is_kept.wait(60)
+    without = in_a_fork(lambda: library_calls[-1] == "malloc_trim")
+    with memory_kept(cpu):
+        within = in_a_fork(lambda: library_calls[-1] == "mallopt")
+    ends = [os.waitpid(process, 0)[1] for process in (without, within)]
+    is_over.set()
+    thread.join()
+    assert ends == [0, 0]
+    assert library_calls[-1] == "malloc_trim"
 
 
 @needs_fork

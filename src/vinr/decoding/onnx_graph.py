@@ -208,8 +208,10 @@ def _record_results(model: VideoModel, num_frames: int) -> list[Tensor]:
 
 def _latents(model: VideoModel, num_frames: int, device: torch.device) -> Latents:
     """Return latents of zeros."""
-    shapes = model.per_frame_shapes().items()
-    return Latents({name: torch.zeros((num_frames, *shape), device=device) for name, shape in shapes})
+    per_frame = {}
+    for name, shape in model.per_frame_shapes().items():
+        per_frame[name] = torch.zeros((num_frames, *shape), device=device)
+    return Latents(per_frame)
 
 
 # -- tracing -------------------------------------------------------------------------------------------------
