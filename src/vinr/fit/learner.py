@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -47,10 +47,16 @@ class Learner:
     """A model in training; ``part`` is −1 in the plain fit and then the number of the phase."""
 
     def __init__(
-        self, preset: Preset, visible: FrameSource, device: torch.device, precision: Precision, draws: Draws
+        self,
+        preset: Preset,
+        visible: FrameSource,
+        device: torch.device,
+        precision: Precision,
+        draws: Draws,
+        schedule: Callable[[float], float] | None = None,
     ) -> None:
         self.preset, self.visible, self.device, self.draws = preset, visible, device, draws
-        self.settings = preset.fit
+        self.settings, self._schedule = preset.fit, schedule
         self.model = build_model(preset, visible.spec, device, precision, draws)
         _check_phases(self.model, preset)
         self.outputs = Outputs(self.model)
@@ -65,12 +71,21 @@ class Learner:
         """The phase at hand, None in the plain fit."""
         return None if self.part < 0 else self.settings.phases[self.part]
 
+    def follow(self, preset: Preset) -> None:
+        """Take up settings that differ in the phases to come."""
+        _check_phases(self.model, preset)
+        self.preset, self.settings = preset, preset.fit
+
     # -- a step --------------------------------------------------------------------------------------------
 
     def set_rate(self, moment: Moment, scale: float) -> None:
         """Set the learning rates of the step at ``moment``, all times ``scale``."""
         full = 1.0 if self.phase is None else self.phase.learning_rate
-        multiplier = learning_rate_multiplier(moment.schedule_progress, schedule_of(self.part, self.settings))
+        if self._schedule is None:
+            schedule = schedule_of(self.part, self.settings)
+            multiplier = learning_rate_multiplier(moment.schedule_progress, schedule)
+        else:
+            multiplier = self._schedule(moment.schedule_progress)
         set_learning_rate(self.optimizer, full * scale * multiplier)
 
     def evaluate(self, query: Query) -> TrainingOutputs:
