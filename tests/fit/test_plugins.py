@@ -77,6 +77,7 @@ class Plain(IndexModel):
         return rgb_NC[:, :, None, None].expand(-1, -1, *self.coded_size())
 '''
 PRESET = """
+model = "plain"
 source = "nowhere"
 [fit.vinr]
 epochs = 2

@@ -108,7 +108,7 @@ _BUILDERS = {"adam": _build_adam, "adamw": _build_adam, "adan": _build_adan, "mu
 
 
 def _build_plugin(named: Named, settings: FitSettings) -> Optimizer:
-    """Return the optimiser of an installed package, each group with the ``kept`` tensors of its parameters."""
+    """Return the optimiser of an installed package, in each group what is ``kept`` of its parameters."""
     name = settings.optimizer
     build = load_plugin(OPTIMIZER_GROUP, name)
     optimizer = build(named, settings)
