@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vinr.compress import pack_tensors
-from vinr.compress.coding_noise import CodingNoise
 from vinr.config import Phase, Preset
 from vinr.device import exact_float32
 from vinr.draws import Draws
 from vinr.errors import InputError, UsageError
 from vinr.fit.checkpoint import SnapshotValues, all_finite, check_tensors, pack_optimizer, unpack_optimizer
+from vinr.fit.coding_noise import CodingNoise
 from vinr.fit.optimizers import build_optimizer, moments_of, set_learning_rate
 from vinr.fit.phases import Moment, schedule_of
 from vinr.fit.precision import Precision
