@@ -18,7 +18,7 @@ from vinr.errors import FitError, InputError, UsageError
 from vinr.fit import Collapsed, Event, Resumed, RoundDone, fit
 from vinr.fit import learner as learner_module
 from vinr.fit import loop as loop_module
-from vinr.fit.tasks import Reconstruct
+from vinr.fit.task import Reconstruct
 from vinr.models import get_model, list_models, validate_architecture
 from vinr.video.spec import Query
 

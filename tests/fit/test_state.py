@@ -23,7 +23,7 @@ from vinr.fit import keeper as keeper_module
 from vinr.fit.checkpoint import FitValues, all_finite, read_fit_state
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.optimizers import build_optimizer, moments_of
-from vinr.fit.tasks import Reconstruct
+from vinr.fit.task import Reconstruct
 from vinr.state.interruption import raised
 from vinr.state.tensorfile import read_state, read_tensors, write_tensors
 from vinr.video.spec import VideoSpec

@@ -13,11 +13,12 @@ from clips import MemoryClip, moving_shapes
 from vinr.config import Preset
 from vinr.encoding.plan import choose_preset
 from vinr.errors import InputError, UsageError
-from vinr.fit import Denoise, Event, Inpaint, Interpolate, Noise, Reconstruct, RoundDone, Task, fit
+from vinr.fit import Event, Reconstruct, RoundDone, Task, fit
 from vinr.fit.losses import build_loss, list_losses
-from vinr.fit.neighbours import find_neighbours
-from vinr.fit.noise import NoisyFrames
 from vinr.models import HybridModel, list_models
+from vinr.tasks import Denoise, Inpaint, Interpolate, Noise
+from vinr.tasks.neighbours import find_neighbours
+from vinr.tasks.noise import NoisyFrames
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
 

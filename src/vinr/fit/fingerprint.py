@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 from vinr.config import Preset
 from vinr.errors import UsageError
-from vinr.fit.tasks import Task
+from vinr.fit.task import Task
 from vinr.settings import Settings
 from vinr.video.spec import FrameSource
 

@@ -44,7 +44,7 @@ from vinr.fit.losses import LossFunction, build_loss, loss_of
 from vinr.fit.phases import Moment, moment_at
 from vinr.fit.precision import Precision, PrecisionName, resolve_precision
 from vinr.fit.prepare import DeviceFrames
-from vinr.fit.tasks import Reconstruct, Task
+from vinr.fit.task import Reconstruct, Task
 from vinr.models import HybridModel, VideoModel
 from vinr.quality.measures import psnr_from_mse_db
 from vinr.settings import describe_validation
