@@ -21,13 +21,14 @@ from vinr.compress import ComponentSize, pack_tensors
 from vinr.config import CompressSettings, Preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.device import exact_float32
-from vinr.encoding.segment import FittedSegment, SpanQuality
+from vinr.encoding.segment import FittedSegment
 from vinr.errors import OutputError, UsageError
 from vinr.fit import Event, FitResult, Trainer, fit, ignore
 from vinr.fit.checkpoint import FitState, read_fit_state
 from vinr.fit.precision import keep_precision, resolve_precision
 from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality, compare_sources, psnr_per_frame_db
+from vinr.quality.record import Quality
 from vinr.tasks.frames import plain_fit
 from vinr.video.spec import FrameSource, Query
 
@@ -65,7 +66,7 @@ class Measured:
     ideal_bytes: float
     side_share: float
     quality: ClipQuality
-    spans: tuple[SpanQuality, ...] = ()
+    spans: tuple[Quality, ...] = ()
     components: tuple[ComponentSize, ...] = ()
     keyframe_bytes: int = 0
 
