@@ -106,7 +106,7 @@ def test_pixels_that_are_seen_do_change_weights(clip: MemoryClip, mask: Tensor) 
 @pytest.mark.parametrize("quantization", ["qat", "entropy"])
 def test_nothing_leaks_into_phases(quantization: str, clip: MemoryClip, mask: Tensor) -> None:
     phase = f'fit.phases=[{{share=0.5, quantization="{quantization}"}}]'
-    preset = tiny(hybrid_model(), clip, phase, "fit.ema_decay=0.9")
+    preset = tiny(hybrid_model(), clip, phase)
     for task, hidden in ((Interpolate(2), held_out(clip)), (Inpaint(mask), mask.expand_as(clip.rgb_NCHW))):
         assert same(weights(clip, preset, task), weights(spoiled(clip, hidden), preset, task))
 

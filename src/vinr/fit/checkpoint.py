@@ -75,7 +75,7 @@ class FitValues(Values):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run between two steps: ``tensors`` holds network, optimiser, averages and random state, by name."""
+    """A run between two steps: ``tensors`` holds network, optimiser and random state, by name."""
 
     tensors: Mapping[str, Tensor] = field(repr=False)
     values: SnapshotValues

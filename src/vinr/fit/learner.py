@@ -1,4 +1,4 @@
-"""What learns: the network, what coding does to it in the phase at hand, its optimiser and averaged weights.
+"""What learns: the network, what coding does to it in the phase at hand, and its optimiser.
 
 ::
 
@@ -14,7 +14,6 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vinr.compress import pack_tensors
 from vinr.config import Phase, Preset
@@ -32,7 +31,7 @@ from vinr.fit.schedules import learning_rate_multiplier
 from vinr.models import VideoModel
 from vinr.video.spec import FrameSource, Query
 
-PARTS = ("model", "optimizer", "coding", "average")
+PARTS = ("model", "optimizer", "coding")
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,6 @@ class Learner:
         self.part, self.coding = -1, CodingNoise({}, None, preset.compress, draws)
         self.control: RateControl | None = None
         self.optimizer = build_optimizer(self.model.named_parameters(), self.settings)
-        self._average_update = get_ema_multi_avg_fn(self.settings.ema_decay)  # type: ignore[no-untyped-call]
-        self.average = self._start_average()
 
     @property
     def phase(self) -> Phase | None:
@@ -105,15 +102,12 @@ class Learner:
             return self.control.weight * num_bits / self.visible.spec.num_pixels
         return self.control.weight * loss * num_bits / self.coding.num_elements
 
-    def update(self, steps_done: int) -> None:
+    def update(self) -> None:
         """Move everything that learns down its gradient, and forget the gradients."""
         if self.settings.gradient_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average:
-            current = [p.detach() for p in self.model.parameters()]
-            self._average_update(self.average, current, steps_done)
 
     def observe(self, num_bits: Tensor | None, psnr_db: Tensor, moment: Moment) -> None:
         """Let rate control see what the step at ``moment`` came to."""
@@ -146,15 +140,10 @@ class Learner:
         rule = phase.optimizer or self.settings.optimizer
         settings = self.settings.model_copy(update={"optimizer": rule})
         self.optimizer = build_optimizer(chain(self.model.named_parameters(), learned), settings)
-        self.average = self._start_average()
         self.control = RateControl(phase)
 
     def close_part(self) -> Mapping[str, Tensor]:
-        """Leave the plain fit or a phase: averaged weights, frozen; return the steps that were learned."""
-        if self.average:
-            with torch.no_grad():
-                for parameter, value in zip(self.model.parameters(), self.average, strict=True):
-                    parameter.copy_(value)
+        """Leave the plain fit or a phase: freeze the network; return the steps that were learned."""
         if self.part < 0:
             with exact_float32(self.device):
                 self.model.freeze(self.visible)
@@ -163,9 +152,6 @@ class Learner:
             for name, item in self.coding.pruned(stored).items():
                 stored[name].value.copy_(item.value)
         return self.coding.steps()
-
-    def _start_average(self) -> list[Tensor]:
-        return [p.detach().clone() for p in self.model.parameters()] if self.settings.ema_decay else []
 
     # -- state ---------------------------------------------------------------------------------------------
 
@@ -176,7 +162,6 @@ class Learner:
             "model": self.model.state_dict(),
             "optimizer": moments,
             "coding": self.coding.state_dict(),
-            "average": self._average_by_name(),
         }
         return {f"{part}.{name}": value for part in PARTS for name, value in parts[part].items()}
 
@@ -212,7 +197,6 @@ class Learner:
             raise InputError("the kept state holds values that are not finite")
         check_tensors(self._like_model(parts["model"]), parts["model"], "tensor")
         check_tensors(self.coding.state_dict(), parts["coding"], "coding parameter")
-        check_tensors(self._average_by_name(), parts["average"], "average")
         self.model.load_state_dict(parts["model"])
         self.coding.load_state_dict(parts["coding"])
         moments = moments_of(self.optimizer)
@@ -220,7 +204,6 @@ class Learner:
         self.optimizer.load_state_dict(
             unpack_optimizer(new, parts["optimizer"], values.optimizer_steps, moments)
         )
-        self.average = [parts["average"][name].to(self.device) for name in sorted(parts["average"])]
         if self.control is not None:
             if values.control is None:
                 raise InputError("the kept state has no rate control")
@@ -246,9 +229,6 @@ class Learner:
             elif value is not None and name not in kept and tuple(value.shape) in shapes:
                 del expected[name]
         return expected
-
-    def _average_by_name(self) -> dict[str, Tensor]:
-        return {f"{number:05d}": value for number, value in enumerate(self.average)}
 
 
 def _check_phases(model: VideoModel, preset: Preset) -> None:

@@ -3,7 +3,7 @@
 ::
 
     frames (uint8, on the device) ─┐
-    order of an epoch ─> batch ────┼─> model ─> loss ─> gradients ─> optimiser ─> average
+    order of an epoch ─> batch ────┼─> model ─> loss ─> gradients ─> optimiser
                                    └─────────────> end of a round: PSNR, collapse?, state
 
 A round is an epoch, or 250 steps where an epoch is longer. A collapsed fit goes back to the end of its last
@@ -233,7 +233,7 @@ class Trainer:
         self.learner.set_rate(self.moment(), self.rate_scale)
         count = sum(len(sample_N) for sample_N in batch)
         parts = [self._add_gradients(sample_N, len(sample_N) / count) for sample_N in batch]
-        self.learner.update(self.steps_done)
+        self.learner.update()
         mse = torch.stack([part.mse for part in parts]).sum()
         self.learner.observe(parts[0].num_bits, psnr_from_mse_db(mse), self.moment())
         return mse
@@ -479,7 +479,7 @@ class Trainer:
         return RoundDone(epochs_done, progress, psnr_db, seconds, left)
 
     def finish(self) -> FitResult:
-        """Freeze the model, averaged weights in place where there are any, and return it.
+        """Freeze the model and return it.
 
         Nothing can be trained afterwards; a fit whose budget is not used up may be finished too.
         """
