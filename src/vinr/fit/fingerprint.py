@@ -97,7 +97,8 @@ def _hash(source: FrameSource) -> str:
 
 def _difference(now: Fingerprint, kept: Fingerprint) -> str:
     """Return in words the first part in which two fingerprints differ."""
-    current, before = (dict(_leaves(item.model_dump(mode="json"))) for item in (now, kept))
+    current = dict(_leaves(now.model_dump(mode="json")))
+    before = dict(_leaves(kept.model_dump(mode="json")))
     if now.program != kept.program:
         return f"{kept.program} wrote it, this is {now.program}"
     if (now.height, now.width) != (kept.height, kept.width):
@@ -113,15 +114,13 @@ def _difference(now: Fingerprint, kept: Fingerprint) -> str:
 
 def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
     """Give path and value of everything in a tree of JSON values that holds nothing itself."""
-    if isinstance(tree, dict):
-        pairs = [(str(key), value) for key, value in tree.items()]
-    elif isinstance(tree, (list, tuple)):
-        pairs = [(str(number), value) for number, value in enumerate(tree)]
-    else:
+    if isinstance(tree, (list, tuple)):
+        tree = dict(enumerate(tree))
+    if not isinstance(tree, dict):
         yield path, tree
         return
-    for key, value in pairs:
-        yield from _leaves(value, f"{path}.{key}" if path else key)
+    for key, value in tree.items():
+        yield from _leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def _shown(value: object) -> str:

@@ -108,5 +108,5 @@ def fit(
             if event is not None:
                 on_event(event)
             if keeper is not None:
-                keeper.keep_sometimes(trainer.state)
+                keeper.keep_sometimes(trainer)
     return trainer.finish()

@@ -101,19 +101,24 @@ class YuvPsnrMeter:
 
     def add(self, decoded: Sequence[Planes], reference: Sequence[Planes]) -> None:
         """Take the planes of as many frames of each, of equal sizes."""
-        for got, wanted in zip(decoded, reference, strict=True):
-            if [plane.shape for plane in got] != [plane.shape for plane in wanted]:
-                raise ValueError(f"plane sizes differ: {[p.shape for p in got]}, {[p.shape for p in wanted]}")
-            pairs = zip(got, wanted, strict=True)
-            self._mse.append(tuple(float(np.square(a.astype(np.float64) - b).mean()) for a, b in pairs))
+        for frame, original in zip(decoded, reference, strict=True):
+            sizes, original_sizes = list(map(np.shape, frame)), list(map(np.shape, original))
+            if sizes != original_sizes:
+                raise ValueError(f"plane sizes differ: {sizes}, {original_sizes}")
+            self._mse.append(tuple(map(_mse_of_planes, frame, original)))
 
     def mean_frame_psnr_db(self) -> float:
         """Return the mean over frames of their 6:1:1 PSNR in dB."""
-        return fmean(yuv_psnr_611_db(mse) for mse in self._mse)
+        return fmean(map(yuv_psnr_611_db, self._mse))
 
     def pooled_psnr_db(self) -> float:
         """Return the 6:1:1 PSNR in dB of squared errors averaged over all frames, plane by plane."""
-        return yuv_psnr_611_db([fmean(of_plane) for of_plane in zip(*self._mse, strict=True)])
+        return yuv_psnr_611_db(np.mean(self._mse, axis=0).tolist())
+
+
+def _mse_of_planes(plane: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
+    # uint8 minus uint8 would wrap around at 0.
+    return float(np.square(plane.astype(np.float64) - original).mean())
 
 
 @dataclass(frozen=True)
