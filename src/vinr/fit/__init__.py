@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone, ignore
+from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone, Written, ignore
 from vinr.fit.loop import fit
 from vinr.fit.prepare import build_model
 from vinr.fit.task import Reconstruct, Task
@@ -19,6 +19,7 @@ __all__ = [
     "RoundDone",
     "Task",
     "Trainer",
+    "Written",
     "build_model",
     "fit",
     "ignore",

@@ -27,7 +27,9 @@ from vinr.encoding.plan import EncodePlan, describe_threads, plan_encode
 from vinr.errors import InputError
 from vinr.fit import Event, FitResult, Noted, Task, fit, ignore
 from vinr.fit.budget import RESERVE_EPOCHS
+from vinr.fit.precision import Precision, PrecisionName, resolve_precision
 from vinr.models import VideoModel
+from vinr.settings import checked_arguments
 from vinr.tasks.frames import FilledFrames, FittedFrames, MaskedFrames, plain_fit, psnr_of_frames_db
 from vinr.tasks.masks import open_mask
 from vinr.tasks.neighbours import find_neighbours, mix_latents
@@ -107,7 +109,8 @@ class Inpaint(Task):
 class InpaintReport:
     """What an inpainting wrote. ``visible_psnr_db`` is the network's PSNR where nothing was masked.
 
-    How good the filled pixels are nobody can say: they are not known. ``masked_share`` is of all pixels.
+    How good the filled pixels are nobody can say: they are not known. ``masked_share`` is of all pixels,
+    ``precision`` the arithmetic of the fit.
     """
 
     path: str
@@ -119,8 +122,10 @@ class InpaintReport:
     num_epochs: float
     num_collapses: int
     seconds: float
+    precision: PrecisionName = "fp32"
 
 
+@checked_arguments()
 @gradients_on()
 def inpaint(
     source: str | PathLike[str],
@@ -182,12 +187,14 @@ def inpaint(
             seed=seed,
             overrides=overrides,
         )
-        work = _Work(plan, mask_T1HW, resolve_device(device), all_pixels, started, on_event)
+        target_device = resolve_device(device)
+        precision = resolve_precision(plan.presets[0].fit.precision, target_device)
+        work = _Work(plan, mask_T1HW, target_device, precision, all_pixels, started, on_event)
         target = fspath(output)
         with open_sink(
             target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
         ) as sink:
-            on_event(Noted(f"{plan}, on {describe_threads(work.device)}"))
+            on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
             parts = [work.segment(number, reader, sink) for number in range(len(plan.jobs))]
     results = [result for result, _ in parts]
     weights = [job.share for job in plan.jobs]
@@ -201,6 +208,7 @@ def inpaint(
         num_epochs=fmean([result.num_epochs for result in results], weights),
         num_collapses=sum(result.num_collapses for result in results),
         seconds=clock.monotonic() - started,
+        precision=precision.name,
     )
 
 
@@ -211,6 +219,7 @@ class _Work:
     plan: EncodePlan
     mask_T1HW: Tensor
     device: torch.device
+    precision: Precision
     all_pixels: bool
     started: float
     on_event: Callable[[Event], None]
@@ -230,6 +239,7 @@ class _Work:
             on_event=self.on_event,
             seconds=self._seconds(number),
             reserve_epochs=RESERVE_EPOCHS,
+            precision=self.precision,
         )
         fitted = FittedFrames(result.model, frames.spec)
         written = fitted if self.all_pixels else FilledFrames(frames, fitted, mask_T1HW)

@@ -28,6 +28,7 @@ from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.fit import Event, FitResult, Task, fit, ignore
 from vinr.models import HybridModel, VideoModel
+from vinr.settings import checked_arguments
 from vinr.tasks.frames import FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.tasks.neighbours import MixedFrames, Neighbours, find_neighbours, mix_latents
 from vinr.video.spec import FrameSource, VideoSpec
@@ -36,6 +37,7 @@ Way = Literal["time", "embeddings", "encoder"]
 FACTORS = range(2, 17)
 
 
+@checked_arguments()
 def interpolate(
     file: str | PathLike[str],
     output: str | PathLike[str],
