@@ -11,7 +11,7 @@ from threading import Event, Thread
 
 import pytest
 from PIL import Image
-from vinr.fit.masks import open_mask
+from vinr.tasks.masks import open_mask
 
 from video.video_clips import write_clip
 from vinr.errors import InputError
