@@ -11,10 +11,10 @@ from threading import Event, Thread
 
 import pytest
 from PIL import Image
-from vinr.tasks.masks import open_mask
 
 from video.video_clips import write_clip
 from vinr.errors import InputError
+from vinr.tasks.masks import open_mask
 from vinr.video.source import open_video
 
 HLS = """#EXTM3U
