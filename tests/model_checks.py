@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from golden_tensors import Golden
 from vinr.config import load_preset
 from vinr.models import ModelConfig, VideoModel, get_model, validate_architecture
-from vinr.models._sizing import describe_size, solve_size
+from vinr.models.cost import describe_size
+from vinr.sizing.solve import solve_size
 from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
 
 TWO_STAGES = {"strides": (2, 2), "widths": (4, 4, 4)}

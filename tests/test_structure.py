@@ -24,6 +24,7 @@ ORDER = [
     ["files"],
     ["state"],
     ["video"],
+    ["sizing"],
     ["models"],
     ["config", "device"],
     ["bitstream"],

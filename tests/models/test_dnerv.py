@@ -26,9 +26,10 @@ from model_checks import (
 )
 from vinr.config import load_preset
 from vinr.models import validate_architecture
-from vinr.models._sizing import describe_size, published_widths
-from vinr.models._stored import Latents
+from vinr.models.base import Latents
+from vinr.models.cost import describe_size
 from vinr.models.dnerv import DNeRV, DNeRVConfig, frame_differences
+from vinr.sizing.strides import published_widths
 from vinr.video.spec import Query, VideoSpec
 
 UVG = VideoSpec(600, 960, 1920)

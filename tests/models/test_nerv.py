@@ -22,8 +22,8 @@ from model_checks import (
     preset_on_meta,
 )
 from vinr.errors import UsageError
-from vinr.models._sizing import published_first_width, published_widths
 from vinr.models.nerv import NeRV, NeRVConfig
+from vinr.sizing.strides import published_first_width, published_widths
 from vinr.video.spec import Query, VideoSpec
 
 

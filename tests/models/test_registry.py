@@ -20,7 +20,7 @@ from vinr.models import (
     list_models,
     validate_architecture,
 )
-from vinr.models._sizing import solve_size
+from vinr.sizing.solve import solve_size
 from vinr.video.spec import Query
 
 EVERY_MODEL = pytest.mark.parametrize("name", list_models())

@@ -27,7 +27,7 @@ from vinr.fit.losses import psnr_from_mse_db
 from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
 from vinr.models import VideoModel, get_model, validate_architecture
-from vinr.models._meta import MacCounter
+from vinr.models.cost import MacCounter
 from vinr.video.source import FrameTensor
 from vinr.video.spec import FrameSource, Query
 

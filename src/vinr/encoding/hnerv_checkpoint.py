@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from vinr.errors import InputError
-from vinr.models._stored import StoredTensor
+from vinr.models.base import StoredTensor
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 from vinr.video.spec import VideoSpec
 
-MODEL: Final = "hnerv"
+MODEL: Final = HNeRV.__module__.rpartition(".")[2]
 EMBEDDING: Final = "latents.embedding"
 # Theirs to ours; group 1 is the number of the block, where there is one, group "kind" weight or bias.
 NAMES: Final = (
