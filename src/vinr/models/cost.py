@@ -8,6 +8,7 @@ Axes: N frames of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import itertools
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -127,8 +128,8 @@ def _join(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
 
 def _stack(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     first = parts[0]
-    if any(part.shape != first.shape for part in parts):
-        return None
+    if len({part.shape for part in parts}) > 1:
+        return None  # torch says what does not fit
     axis = dim % (first.ndim + 1)
     return first.new_empty(*first.shape[:axis], len(parts), *first.shape[axis:])
 
@@ -220,7 +221,7 @@ def _flops(formula: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result:
     plain = getattr(formula, "__wrapped__", None)
     if plain is None or kwargs or not isinstance(result, Tensor):
         return int(formula(*args, **kwargs, out_val=result))
-    shapes = (value.shape if isinstance(value, Tensor) else value for value in args)
+    shapes = [value.shape if isinstance(value, Tensor) else value for value in args]
     return int(plain(*shapes, out_shape=result.shape))
 
 
@@ -266,9 +267,11 @@ def _broadcast(shapes: Sequence[torch.Size]) -> Sequence[int]:
     """Return the shape that ``shapes`` broadcast to; torch's own function loads a library first."""
     if all(shape == shapes[0] for shape in shapes):
         return shapes[0]
-    num_axes = max(map(len, shapes))
-    padded = [(1,) * (num_axes - len(shape)) + tuple(shape) for shape in shapes]
-    return [max(sides) if min(sides) else 0 for sides in zip(*padded, strict=True)]
+    # Shapes are aligned at their last axes; sides of 1 stretch, and a side of 0 leaves nothing.
+    sides: list[int] = []
+    for lengths in itertools.zip_longest(*map(reversed, shapes), fillvalue=1):
+        sides.insert(0, max(lengths) if min(lengths) else 0)
+    return sides
 
 
 def _is_kept(dtype: torch.dtype, args: Sequence[Any]) -> bool:

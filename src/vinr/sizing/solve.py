@@ -88,7 +88,7 @@ class _Search:
 
     def check_range(self) -> None:
         """Raise UsageError if the target lies beyond both ends of the dial."""
-        smallest, largest = (self.count(self._configure(end, self.settings)) for end in DIAL_LIMITS)
+        smallest, largest = map(self.count, self._ends(self.settings))
         video = self.video
         where = f"{self.model_class.__name__} for {video.num_frames} frames of {video.height}×{video.width}"
         if self.target < (1 - TOLERANCE) * smallest:
@@ -133,12 +133,13 @@ class _Search:
 
     def _turn_dial(self, settings: Mapping[str, Any]) -> tuple[ModelConfig, ModelConfig]:
         """Return the neighbours on the dial that enclose the target; at its ends one of them twice."""
-        low, high = (math.log(end) for end in DIAL_LIMITS)
-        below, above = (self._configure(end, settings) for end in DIAL_LIMITS)
+        low, high = map(math.log, DIAL_LIMITS)
+        below, above = self._ends(settings)
         if self.target <= self.count(below) or self.target >= self.count(above):
             end = below if self.target <= self.count(below) else above
             return end, end
         for _ in range(NUM_HALVINGS):
+            # The logarithm of the dial is halved: totals rise about as a power of it.
             middle = (low + high) / 2
             config = self._configure(math.exp(middle), settings)
             if self.count(config) <= self.target:
@@ -146,6 +147,9 @@ class _Search:
             else:
                 high, above = middle, config
         return below, above
+
+    def _ends(self, settings: Mapping[str, Any]) -> tuple[ModelConfig, ModelConfig]:
+        return self._configure(DIAL_LIMITS[0], settings), self._configure(DIAL_LIMITS[1], settings)
 
     def _configure(self, dial: float, settings: Mapping[str, Any]) -> ModelConfig:
         config: ModelConfig = self.model_class.configure(self.video, width=dial, settings=settings)

@@ -98,9 +98,8 @@ class ClipLayout:
 
     def group_of(self, index_N: Tensor) -> Tensor:
         """Return the number of the clip of each frame ``index_N``."""
-        frame_starts, clip_starts = (
-            torch.tensor(starts, device=index_N.device) for starts in (self._frame_starts, self._clip_starts)
-        )
+        frame_starts = torch.tensor(self._frame_starts, device=index_N.device)
+        clip_starts = torch.tensor(self._clip_starts, device=index_N.device)
         span_N = torch.bucketize(index_N, frame_starts[1:-1], right=True)
         return clip_starts[span_N] + (index_N - frame_starts[span_N]) // self._clip_length
 

@@ -98,25 +98,31 @@ def encode_position(
     if precision == "exact":
         pairs = list(_exact_waves(position, Fraction(str(base)), levels))
     else:
-        pairs = [_wave_of_float(angle) for angle in _rounded_angles(position, base, levels, order, precision)]
+        pairs = list(map(_wave_of_float, _rounded_angles(position, base, levels, order, precision)))
     if order == "interleaved":
-        return tuple(value for pair in pairs for value in pair)
-    return tuple(sine for sine, _ in pairs) + tuple(cosine for _, cosine in pairs)
+        return tuple(itertools.chain.from_iterable(pairs))
+    sines, cosines = zip(*pairs, strict=True)
+    return (*sines, *cosines)
 
 
 def float32_bases(base: float, levels: int) -> tuple[float, ...]:
     """Return ``base^l · π`` as the references hold it: power and π rounded to float32, then their product."""
-    powers = (np.float32(float(Fraction(base) ** level)) for level in range(levels))
-    stepped = (
-        np.nextafter(power, np.float32(0)) if (base, level) in _ROUNDED_DOWN else power
-        for level, power in enumerate(powers)
-    )
-    return tuple(float(power * np.float32(math.pi)) for power in stepped)
+    bases = []
+    for level, power in enumerate(_rounded_powers(base, levels)):
+        stepped = np.nextafter(power, np.float32(0)) if (base, level) in _ROUNDED_DOWN else power
+        bases.append(float(stepped * np.float32(math.pi)))
+    return tuple(bases)
+
+
+def _rounded_powers(base: float, levels: int) -> list[np.float32]:
+    """Return the powers 0 … ``levels`` − 1 of ``base``, each rounded once."""
+    return [np.float32(float(Fraction(base) ** level)) for level in range(levels)]
 
 
 def _exact_waves(position: Fraction, base: Fraction, levels: int) -> Iterator[tuple[float, float]]:
     numerator, denominator = position.numerator, position.denominator
     for _ in range(levels):
+        # The angle is position · base^l · π: a right angle is half of π, so twice the position counts them.
         quadrant, rest = divmod(2 * numerator, denominator)
         yield _turn(quadrant, (_PI >> 1) * rest // denominator)
         numerator *= base.numerator
@@ -132,8 +138,7 @@ def _rounded_angles(
     time32 = np.float32(time)
     if order == "blocks":
         return [float(time32 * np.float32(step)) for step in float32_bases(base, levels)]
-    powers = (np.float32(float(Fraction(base) ** level)) for level in range(levels))
-    return [float((time32 * power) * np.float32(math.pi)) for power in powers]
+    return [float((time32 * power) * np.float32(math.pi)) for power in _rounded_powers(base, levels)]
 
 
 def _wave_of_float(angle: float) -> tuple[float, float]:
@@ -145,6 +150,7 @@ def _wave_of_float(angle: float) -> tuple[float, float]:
 def _turn(quadrant: int, rest: int) -> tuple[float, float]:
     """Return sin and cos of ``quadrant`` right angles plus ``rest`` (fixed point, below a right angle)."""
     sine, cosine = _series(rest, rest, 1), _series(1 << _BITS, rest, 0)
+    # A right angle more: sin becomes cos, cos becomes −sin.
     for _ in range(quadrant % 4):
         sine, cosine = cosine, -sine
     return sine / (1 << _BITS), cosine / (1 << _BITS)
@@ -155,6 +161,7 @@ def _series(first: int, angle: int, power: int) -> int:
     square = angle * angle >> _BITS
     total = term = first
     while term:
+        # The next term is −x² / (n · (n − 1)) times this one; signs alternate from term to term.
         power += 2
         term = (term * square >> _BITS) // (power * (power - 1))
         total += -term if power % 4 >= 2 else term
@@ -204,7 +211,7 @@ class TimeEncoding:
     @no_graph  # exact integers are no graph
     def __call__(self, time_N: Tensor) -> Tensor:
         """Return float64 features (N, 2 · levels), on the CPU, of ``time_N`` in frames."""
-        rows = [self._row(time) for time in time_N.tolist()]
+        rows = list(map(self._row, time_N.tolist()))
         return torch.tensor(rows, dtype=torch.float64).view(-1, self.num_features)
 
     def _row(self, time: float) -> tuple[float, ...]:

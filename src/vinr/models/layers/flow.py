@@ -132,9 +132,9 @@ class FrameBuffer(nn.Module):
     def read(self, times: Sequence[float | None], device: torch.device) -> Tensor:
         """Return frames (N, 3, H, W) in [0, 1]; None is a black frame."""
         frames_TCHW = self._frames(device)
-        index_N = torch.tensor([0 if time is None else int(time) for time in times], device=device)
-        there_N = torch.tensor([time is not None for time in times], device=device)
-        return frames_TCHW[index_N].float() / 255 * there_N.view(-1, 1, 1, 1)
+        # −1 stands for a frame that is not there: what is read for it is multiplied by 0.
+        index_N = torch.tensor([-1 if time is None else int(time) for time in times], device=device)
+        return frames_TCHW[index_N].float() / 255 * (index_N >= 0).view(-1, 1, 1, 1)
 
     def _frames(self, device: torch.device) -> Tensor:
         assert self.frames_TCHW is not None
@@ -175,7 +175,7 @@ class _Values:
 def values_state(module: nn.Module) -> object:
     """Return what differs as soon as a parameter of ``module`` changes or moves, to compare for equality."""
     parameters = list(module.parameters())
-    if any(parameter.is_inference() for parameter in parameters):
+    if any(map(Tensor.is_inference, parameters)):
         return object()  # changes of these are not counted: never equal
     device = parameters[0].device.type
     casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -211,15 +211,23 @@ class FlowGuide:
     ring: LruCache[float, Evaluation] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        reach = max((abs(offset) for offset in self.offsets), default=0)
-        object.__setattr__(self, "ring", LruCache(2 * reach + 2))
+        # Frames in order: the neighbours on both sides, the frame itself, and the next one.
+        object.__setattr__(self, "ring", LruCache(2 * self.reach + 2))
+
+    @property
+    def reach(self) -> int:
+        """How far away the farthest neighbour is, in frames."""
+        return max(map(abs, self.offsets), default=0)
 
     def neighbour_times(self, time: float) -> list[float | None]:
         """Return the time of each neighbour of the frame at ``time``; None where there is none."""
-        last = self.num_frames - 1
-        if self.missing == "clamp":
-            return [min(max(time + offset, 0.0), float(last)) for offset in self.offsets]
-        return [time + offset if 0 <= time + offset <= last else None for offset in self.offsets]
+        last = float(self.num_frames - 1)
+        near_times: list[float | None] = []
+        for offset in self.offsets:
+            inside = min(max(time + offset, 0.0), last)
+            is_there = inside == time + offset or self.missing == "clamp"
+            near_times.append(inside if is_there else None)
+        return near_times
 
     def first_frame(self, coded_size: tuple[int, int]) -> FirstFrame:
         """See :meth:`VideoModel.first_frame`: neighbours are evaluated too, and all are kept."""
@@ -229,8 +237,7 @@ class FlowGuide:
 
     def frames_near(self, first: int, stop: int) -> range:
         """Return the frames that need one of ``first`` … ``stop`` − 1, as themselves or as neighbours."""
-        reach = max((abs(offset) for offset in self.offsets), default=0)
-        return range(max(first - reach, 0), min(stop + reach, self.num_frames))
+        return range(max(first - self.reach, 0), min(stop + self.reach, self.num_frames))
 
     def combine(self, evaluation: Evaluation, neighbour_NACHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return final and aggregated frames (N, 3, H, W); the final ones in [0, 1]."""
@@ -264,7 +271,7 @@ class FlowGuide:
         come one by one from the ring while ``state`` stays the same; None keeps nothing. With gradients the
         frames are one batch, into whose neighbours no gradient flows.
         """
-        times = [float(time) for time in time_N.tolist()]
+        times = time_N.double().tolist()
         if torch.is_grad_enabled():
             evaluation = evaluate_all()
             if not self.offsets:
@@ -289,7 +296,7 @@ class FlowGuide:
         if buffer.frames_TCHW is None:
             with torch.no_grad():
                 buffer.fill(self.num_frames, evaluate_one)
-        times = [float(round(time)) for time in time_N.tolist()]
+        times = time_N.double().round().tolist()
         device, shape = evaluation.rgb_NCHW.device, evaluation.rgb_NCHW.shape
         buffer.write(torch.tensor(times, device=device).long(), evaluation.rgb_NCHW)
         near_times = list(itertools.chain(*map(self.neighbour_times, times)))
@@ -313,13 +320,16 @@ class FlowGuide:
             return evaluation.rgb_NCHW
         # Without values there is nothing to decode: count what a frame costs where all come in order.
         near_times = [] if evaluation.rgb_NCHW.is_meta else self.neighbour_times(time)
-        near = {t: ring.get(t, partial(evaluate, t), state).rgb_NCHW for t in near_times if t is not None}
+        near = {}
+        for near_time in near_times:
+            if near_time is not None:
+                near[near_time] = ring.get(near_time, partial(evaluate, near_time), state).rgb_NCHW
         return self.combine(evaluation, self._stack([time], evaluation, near))[0]
 
     def _fresh(
         self, times: Sequence[float], evaluation: Evaluation, evaluate: Callable[[float], Evaluation]
     ) -> Tensor:
-        near = {time: evaluation.rgb_NCHW[row : row + 1].detach() for row, time in enumerate(times)}
+        near = dict(zip(times, evaluation.rgb_NCHW.detach().split(1), strict=True))
         with torch.no_grad():
             for near_time in itertools.chain(*map(self.neighbour_times, times)):
                 if near_time is not None and near_time not in near:
