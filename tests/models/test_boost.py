@@ -17,6 +17,8 @@ from model_checks import (
     count,
     preset_model,
     preset_on_meta,
+    published_first_width,
+    published_widths,
     smallest_size,
 )
 from vinr.config import load_preset
@@ -28,7 +30,6 @@ from vinr.models.enerv_boost import ENeRVBoost, ENeRVBoostConfig
 from vinr.models.hnerv_boost import HNeRVBoost, HNeRVBoostConfig
 from vinr.models.layers.conditional import SFTBlock
 from vinr.models.nerv_boost import NeRVBoost, NeRVBoostConfig
-from vinr.sizing.strides import published_first_width, published_widths
 from vinr.video.spec import Query, VideoSpec
 
 BUNNY = VideoSpec(132, 720, 1280)

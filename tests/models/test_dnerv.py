@@ -22,6 +22,7 @@ from model_checks import (
     golden_video,
     preset_model,
     preset_on_meta,
+    published_widths,
     smallest_size,
 )
 from vinr.config import load_preset
@@ -29,7 +30,6 @@ from vinr.models import validate_architecture
 from vinr.models.base import Latents
 from vinr.models.cost import describe_size
 from vinr.models.dnerv import DNeRV, DNeRVConfig, frame_differences
-from vinr.sizing.strides import published_widths
 from vinr.video.spec import Query, VideoSpec
 
 UVG = VideoSpec(600, 960, 1920)

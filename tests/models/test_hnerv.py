@@ -19,13 +19,14 @@ from model_checks import (
     golden_settings,
     golden_video,
     preset_on_meta,
+    published_first_width,
+    published_widths,
 )
 from vinr.config import load_preset
 from vinr.models import validate_architecture
 from vinr.models.base import FrozenLatents, Latents
 from vinr.models.cost import describe_size
 from vinr.models.hnerv import HNeRV, HNeRVConfig
-from vinr.sizing.strides import published_first_width, published_widths
 from vinr.video.spec import Query, VideoSpec
 
 BUNNY = VideoSpec(132, 640, 1280)

@@ -20,10 +20,11 @@ from model_checks import (
     golden_settings,
     golden_video,
     preset_on_meta,
+    published_first_width,
+    published_widths,
 )
 from vinr.errors import UsageError
 from vinr.models.nerv import NeRV, NeRVConfig
-from vinr.sizing.strides import published_first_width, published_widths
 from vinr.video.spec import Query, VideoSpec
 
 

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from model_checks import preset_model, preset_on_meta, smallest_size
+from model_checks import preset_model, preset_on_meta, published_first_width, published_widths, smallest_size
 from vinr.config import load_preset
 from vinr.errors import UsageError
 from vinr.models import HybridModel, Latents, VideoModel, get_model, list_models, validate_architecture
 from vinr.models.cost import count_macs, describe_size
 from vinr.sizing.solve import solve_size
-from vinr.sizing.strides import choose_strides, published_first_width, published_widths, taper
+from vinr.sizing.strides import choose_strides, taper
 from vinr.video.spec import Query, VideoSpec
 
 LARGEST_DIAL = 4096.0

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
@@ -123,33 +123,3 @@ def shrink(full: int, share: float, lowest: int) -> int:
 def affordable_latents(num_others: int, share: float = LATENT_SHARE) -> float:
     """Return how many latents keep to ``share`` of a total whose other parameters are ``num_others``."""
     return num_others * share / (1 - share)
-
-
-def published_first_width(
-    num_parameters: float,
-    num_latents: int,
-    *,
-    strides: Sequence[int],
-    kernels: Sequence[int],
-    reduction: float,
-    stem_inputs: int,
-) -> int:
-    """Return C0 as HNeRV's code solves it: the positive root of a·C0² + b·C0 = weights, rounded down.
-
-    The rule leaves out biases, the head, rounding and the lowest width, so sizes miss by up to 10 %.
-    ``stem_inputs`` is b: 9 · d for HNeRV (whose stem has 1, not 9, positions), and encoding length · h0 · w0
-    for NeRV.
-    """
-    a = 0.0
-    for stage, (stride, kernel) in enumerate(zip(strides, kernels, strict=True)):
-        # Both channel counts of a stage shrink: C0/r^i inputs times C0/r^(i+1) outputs of s² · k² weights.
-        a += reduction ** (-2 * stage - 1) * stride**2 * kernel**2
-    return int((-stem_inputs + math.sqrt(stem_inputs**2 + 4 * a * (num_parameters - num_latents))) / (2 * a))
-
-
-def published_widths(first: int, num_stages: int, *, reduction: float, lower: int) -> tuple[int, ...]:
-    """Return C0 … Cn as HNeRV's code does: each the one before divided, rounded half to even, ≥ ``lower``."""
-    widths = [first]
-    for _ in range(num_stages):
-        widths.append(max(round(widths[-1] / reduction), lower))
-    return tuple(widths)

@@ -329,7 +329,8 @@ class FlowGuide:
     def _fresh(
         self, times: Sequence[float], evaluation: Evaluation, evaluate: Callable[[float], Evaluation]
     ) -> Tensor:
-        near = dict(zip(times, evaluation.rgb_NCHW.detach().split(1), strict=True))
+        # Each frame as a batch of one: (N, C, H, W) becomes N times (1, C, H, W).
+        near = dict(zip(times, evaluation.rgb_NCHW.detach().unsqueeze(1), strict=True))
         with torch.no_grad():
             for near_time in itertools.chain(*map(self.neighbour_times, times)):
                 if near_time is not None and near_time not in near:
