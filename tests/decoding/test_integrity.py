@@ -30,7 +30,7 @@ from vinr.compress import pack_tensors
 from vinr.config import load_preset
 from vinr.decoding.playback import decode_to, verify_file
 from vinr.encoding.segment import FittedSegment
-from vinr.models.layers.dnerv_diverse_clips import ClipLayout
+from vinr.models.layers.clips import ClipLayout
 from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 

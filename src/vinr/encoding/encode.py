@@ -40,7 +40,7 @@ from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
 from vinr.models import HybridModel, Latents
-from vinr.models._stored import FrozenLatents
+from vinr.models.base import FrozenLatents
 from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
 from vinr.quality.record import Quality
 from vinr.settings import checked_arguments

@@ -14,7 +14,7 @@ from vinr.config import Phase, Preset, Schedule, default_model, load_preset
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
 from vinr.models import get_model, validate_architecture
-from vinr.models._sizing import solve_size
+from vinr.sizing.solve import solve_size
 from vinr.video.spec import VideoSpec
 
 # Two known points fix the default size: 0.19 M parameters suit 132 frames of 160×320, the papers' 1.5 M suit
