@@ -161,15 +161,6 @@ class CompressSettings(Settings):
     weight_scales: Literal["tensor", "channel"] = Field(
         "tensor", description="one step a tensor, or one an output channel"
     )
-    steps: Literal["range", "mse"] = Field(
-        "range", description="steps that no phase learns: from the range, or of least squared error (clips)"
-    )
-    rounding: Literal["nearest", "rdo"] = Field(
-        "nearest", description="to the nearest level, or to a neighbour that saves more bits than it errs"
-    )
-    rdo_weight: float = Field(
-        0.05, ge=0, le=100, description="what a bit is worth under rounding = rdo, in squared steps"
-    )
 
 
 class PaperSize(Settings):

@@ -1,4 +1,4 @@
-"""The one base of every settings class: frozen, unknown keys refused; and ``key=value`` for any of them."""
+"""The base of all settings classes: frozen, unknown keys refused; and ``key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vinr.errors import UsageError
 
+# Characters of a user's text that a message repeats.
 MAX_SHOWN = 60
-# Of a key; settings are three deep.
+# Parts of a key between dots. Settings are three deep; more would only nest without end.
 MAX_PARTS = 8
 
 
@@ -30,8 +31,9 @@ def _parse_value(text: str) -> Any:
         table = tomllib.loads(f"value = {text}")
     except RecursionError:
         raise UsageError(f"--set {_shown(text)}: a value is nested too deeply") from None
-    except ValueError:  # no TOML, or a number of more digits than Python reads
+    except ValueError:  # not TOML, or a number with more digits than Python reads
         return text
+    # A line break in the text would start another key of the table: then it is plain text.
     return table["value"] if len(table) == 1 else text
 
 
@@ -46,13 +48,13 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         for part in parts[:-1]:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise UsageError(f"--set {_shown(item)}: {part[:MAX_SHOWN]} holds no settings of its own")
+                raise UsageError(f"--set {_shown(item)}: {part[:MAX_SHOWN]} has no settings below it")
         node[parts[-1]] = _parse_value(text.strip())
     return tree
 
 
 def describe_validation(error: ValidationError) -> str:
-    """Return the first complaint of a settings check in one line: key, problem, value."""
+    """Return the first error of a validation in one line: key, problem, value."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"]) or "settings"
     return f"{key}: {first['msg']} (got {_shown(first['input'])})"

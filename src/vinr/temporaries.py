@@ -1,4 +1,4 @@
-"""Temporary names beside an output: whose they are, and whether a process that lives holds them.
+"""Temporary names beside an output: whose they are, and whether a running process holds them.
 
 ::
 
@@ -6,10 +6,10 @@
     .NAME.TOKEN.old        the folder that it replaces, for a moment
     .NAME.TOKEN.ready      a set of files, all whole, on their way to names that were free
     .NAME.TOKEN.replacing  the same, where existing files are overwritten
-    .NAME.TOKEN.lock       held by the process that writes; the system lets go of it however that ends
+    .NAME.TOKEN.lock       held by the process that writes; the system releases it however the process ends
 
-A process that is killed leaves such names behind. Whoever writes the same output next sees by the lock that
-nobody holds them any more.
+A killed process leaves such names behind. The next process that writes the same output sees by the lock that
+no process holds them any more.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from filelock import FileLock, Timeout
 TOKEN_BYTES: Final = 6
 SUFFIXES: Final = ("part", "old", "ready", "replacing", "lock")
 # What Linux, macOS and Windows allow; some encrypted file systems allow less and say so.
-USUAL_NAME_BYTES: Final = 255
-# Two dots, a token, a dot, the longest suffix; and some to spare.
-LONGEST_END: Final = 28
+DEFAULT_NAME_BYTES: Final = 255
+# Around NAME: two dots, a token of 12 characters, a dot, the longest suffix (9); and 4 to spare.
+MAX_AROUND_NAME: Final = 28
 MAX_TRIES: Final = 10
 
 
@@ -55,26 +55,24 @@ class Temporary:
 
 
 def hidden_name(target: Path, end: str) -> str:
-    """Return ``.NAME.end`` for a target ``NAME``, in short where the file system allows no name so long."""
-    # The same for every end, so that all names of a target begin alike.
-    if len(os.fsencode(target.name)) + LONGEST_END <= _longest_name(target.parent):
-        return f".{target.name}.{end}"
-    return f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}.{end}"
-
-
-def _longest_name(folder: Path) -> int:
+    """Return ``.NAME.end`` for a target ``NAME``; a name that is too long is replaced by its hash."""
     try:
-        return os.pathconf(folder, "PC_NAME_MAX")
+        max_bytes = os.pathconf(target.parent, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):
-        return USUAL_NAME_BYTES
+        max_bytes = DEFAULT_NAME_BYTES
+    # Independent of the end, so that all temporary names of a target begin alike.
+    name = os.fsencode(target.name)
+    is_short = len(name) + MAX_AROUND_NAME <= max_bytes
+    return f".{target.name if is_short else hashlib.sha256(name).hexdigest()[:32]}.{end}"
 
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Lock the file ``path`` while the body runs; tell the body whether that worked, without waiting.
+    """Try to lock the file ``path`` while the body runs, without waiting; yield whether that worked.
 
-    The file is made and, at the end, removed while it is still locked. Who had opened it before then locks a
-    file without a name, which the library notices, so two processes never hold the lock of one path.
+    The file is created and, at the end, removed while it is still locked. A process that had opened it before
+    then locks a file without a name, which the library notices: two processes never hold the lock of one
+    path.
     """
     lock = FileLock(path, timeout=0)
     try:
@@ -87,7 +85,7 @@ def try_lock(path: Path) -> Iterator[bool]:
         yield is_mine
     finally:
         if is_mine:
-            # Windows removes no open file; there the library does so when it lets go.
+            # Windows cannot remove an open file; there the library does so when it releases the lock.
             with suppress(OSError):
                 path.unlink()
             lock.release()
@@ -95,29 +93,29 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def temporary_beside(target: Path) -> Iterator[Temporary]:
-    """Give temporary names in the folder of ``target``, so that a rename stays on one file system.
+    """Yield temporary names in the folder of ``target``, so that a rename stays on one file system.
 
-    What lies under the name of the part is removed in the end; after a successful rename nothing does.
+    Whatever has the name of the part at the end is removed; after a successful rename nothing has.
     """
     for _ in range(MAX_TRIES):
         names = Temporary(target, secrets.token_hex(TOKEN_BYTES))
         with try_lock(names.path("lock")) as is_mine:
             if not is_mine:
-                continue  # who cleans up has taken the new lock for one that was left behind
+                continue  # another process, cleaning up, took the new lock for one that was left behind
             try:
                 yield names
             finally:
-                # What stopped the body is what the user must hear of, not that the disk also refuses this.
+                # The exception of the body is what the user must see, not that this fails on the same disk.
                 with suppress(OSError):
                     remove(names.part)
             return
-    raise OSError(errno.EACCES, "no file can be made and locked in its folder")
+    raise OSError(errno.EACCES, "no file can be created and locked in its folder")
 
 
 def abandoned(target: Path) -> Iterator[Temporary]:
     """Yield the temporary names of ``target`` that killed processes left, each locked until the next.
 
-    What belongs to another user and cannot be locked is passed over.
+    Files of another user that cannot be locked are skipped.
     """
     for token in _tokens(target):
         names = Temporary(target, token)
@@ -129,12 +127,13 @@ def abandoned(target: Path) -> Iterator[Temporary]:
 def _tokens(target: Path) -> list[str]:
     start = re.escape(hidden_name(target, ""))
     pattern = re.compile(rf"{start}([0-9a-f]{{{2 * TOKEN_BYTES}}})\.(?:{'|'.join(SUFFIXES)})")
-    try:
-        with os.scandir(target.parent) as entries:
-            found = [pattern.fullmatch(entry.name) for entry in entries]
-    except PermissionError:
-        return []  # a folder that may be written but not listed
-    return sorted({match[1] for match in found if match})
+    tokens: set[str] = set()
+    # A folder that may be written but not listed raises PermissionError.
+    with suppress(PermissionError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if match := pattern.fullmatch(entry.name):
+                tokens.add(match[1])
+    return sorted(tokens)
 
 
 def remove(path: Path) -> None:

@@ -143,7 +143,7 @@ def test_writer_refuses_files_that_nobody_could_read() -> None:
         incomplete.to_bytes()
     doubled = writer()
     doubled.add(SectionKind.WEIGHTS, 0, b"again")
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="duplicate"):
         doubled.to_bytes()
     for misuse, reason in (
         (lambda: doubled.add(SectionKind.CHUNKS, 0, b""), "CHUNKS is added by add_array"),

@@ -211,7 +211,7 @@ def test_small_arrays_are_grouped_by_likeness() -> None:
         ("0000", "0 symbols"),
         ("ffffffff0f0a", "above"),
         ("0081800800", "above 131072"),
-        ("8080801002", "the last one may be"),
+        ("8080801002", "the last may be"),
         ("000a", "cut short"),
         ("000a06", "layout 0x06"),
         ("000a30", "layout 0x30"),
@@ -237,5 +237,5 @@ def test_symbols_outside_their_range_are_refused() -> None:
 
 
 def test_streams_of_no_writer_are_refused() -> None:
-    with pytest.raises(BitstreamError, match="stream is no stream of the range coder"):
+    with pytest.raises(BitstreamError, match="stream is not a stream of the range coder"):
         StreamReader(b"\xff" * 40, "stream").read(BELL, 20)

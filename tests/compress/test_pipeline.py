@@ -225,7 +225,7 @@ def test_header_and_model_must_agree_about_latents() -> None:
     with_latents, without = network(SMALL, num_frames=3), network(SMALL)
     for stored, frames_per_chunk in ((with_latents, 0), (without, 1)):
         packed = pack_tensors(stored, CompressSettings())
-        with pytest.raises(BitstreamError, match=f"the header has {frames_per_chunk} frames a chunk"):
+        with pytest.raises(BitstreamError, match=f"the header has {frames_per_chunk} frames per chunk"):
             unpack_fixed(packed.fixed, as_expected(stored), frames_per_chunk)
 
 
@@ -247,7 +247,7 @@ def test_not_finite_weights_are_named() -> None:
 
 def test_what_readers_would_refuse_is_not_written() -> None:
     zeros = {"grid": StoredTensor(torch.zeros(2**20 + 2**18), "grid")}
-    with pytest.raises(FitError, match="nearly all numbers are equal"):
+    with pytest.raises(FitError, match="nearly all parameters are equal"):
         pack_tensors(zeros, CompressSettings())
     latents = {"latents.frame": StoredTensor(torch.zeros(20, 2**17), "latent", True)}
     packed = pack_tensors(latents, CompressSettings())

@@ -125,7 +125,7 @@ def test_second_encode_of_an_output_is_refused_and_touches_nothing(make: Make, o
         folder = state.prepare()
         (folder / "fit-00000.safetensors").write_bytes(b"precious")
         for options in ({}, {"force": True}, {"resume": True}, {"resume": True, "force": True}):
-            refuse(make(**options), r"o\.vinr: another encode is writing it; wait for it")
+            refuse(make(**options), r"o\.vinr: another encode is writing it; wait for that")
             refuse(make(OTHER, **options), "another encode is writing it")
         assert (folder / "fit-00000.safetensors").read_bytes() == b"precious"
     assert names(output.parent) == ["o.vinr.partial"]
@@ -179,7 +179,7 @@ def test_one_of_many_threads_gets_the_lock(make: Make, output: Path) -> None:
 
 def test_state_of_the_same_encode_is_neither_lost_nor_taken_unasked(make: Make) -> None:
     folder = interrupt(make())
-    refuse(make(), "holds an interrupted encode; give --resume to go on with it, --force to start anew")
+    refuse(make(), "holds an interrupted encode; use --resume to continue it, or --force to start again")
     assert names(folder) == ["fit-00000.safetensors", "job.json"]
     with make(resume=True) as state:
         assert names(state.prepare()) == ["fit-00000.safetensors", "job.json"]
@@ -260,7 +260,7 @@ def test_output_that_is_whole_is_called_finished_and_the_rest_is_cleaned(make: M
         state.expect(b"whole")
         output.write_bytes(b"whole")  # and killed here
     refuse(make(), "exists already")
-    refuse(make(resume=True), r"o\.vinr: is already finished")
+    refuse(make(resume=True), r"o\.vinr: is already complete")
     assert names(output.parent) == ["o.vinr"]
     refuse(make(resume=True), "there is no interrupted encode to resume")
 

@@ -1,12 +1,12 @@
-"""The folder ``OUTPUT.partial``: what is kept of an encode until its output is whole.
+"""The folder ``OUTPUT.partial``: what is kept of an encode until its output is complete.
 
 ::
 
-    lock ─> whose state lies there? ─┬─ none, or nothing of value ──────> made, or cleared
-            refuse, or go on         ├─ of the same encode, --resume ───> used
-                                     ├─ of the same encode, --force ────> cleared
-                                     └─ of another encode ──────────────> set aside as OUTPUT.partial-1
-    encode ─> output whole ─> cleared, removed, unlocked
+    lock ─> whose state is there? ─┬─ none, or nothing of value ──────> made, or cleared
+            refuse, or continue    ├─ of the same encode, --resume ───> used
+                                   ├─ of the same encode, --force ────> cleared
+                                   └─ of another encode ──────────────> set aside as OUTPUT.partial-1
+    encode ─> output complete ─> cleared, removed, unlocked
 
 Only what vinr wrote is ever removed: files of its own names. A folder that holds anything else stays.
 """
@@ -28,24 +28,32 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from vinr.errors import OutputError
-from vinr.files import atomic_path, check_parent, check_target, clear_abandoned, flush, followed, said_of
+from vinr.files import (
+    as_output_error,
+    atomic_path,
+    check_parent,
+    check_target,
+    clear_abandoned,
+    flush,
+    followed,
+)
 from vinr.temporaries import hidden_name, try_lock
 
 JOB_NAME: Final = "job.json"
 # What is worth keeping: checkpoints of fits, and segments that are done.
 STATE: Final = re.compile(r"(fit|segment)-\d{5,}\.safetensors")
-OWN: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}")
-# Temporary files of those, of a process that was killed: the folder is locked, so that none is alive.
-OWN_TEMPORARY: Final = re.compile(rf"\.({OWN.pattern})\.[0-9a-f]+\.(part|lock)")
+OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}")
+# Their temporary files, left by a process that was killed: whoever looks holds the folder's lock.
+OUR_TEMPORARIES: Final = re.compile(rf"\.({OUR_FILES.pattern})\.[0-9a-f]+\.(part|lock)")
 MAX_JOB_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """What a state is of: the inputs by name, and which part of their frames.
+    """What a state belongs to: the names of the inputs, and which part of their frames.
 
-    The names are without their folders, so that a project can be moved. Other content under an old name is
-    not seen here: a fit compares the frames themselves.
+    The names are without their folders, so that a project can be moved. New content under an old name is not
+    noticed here: training compares the frames themselves.
     """
 
     inputs: tuple[str, ...]
@@ -77,22 +85,22 @@ class EncodeJob:
 
 
 def partial_folder(output: Path) -> Path:
-    """Return where an encode to ``output`` keeps its state; of a link, beside what it points to."""
+    """Return where an encode to ``output`` keeps its state: beside it, or beside what a link points to."""
     target = followed(output)
     return target.with_name(target.name + ".partial")
 
 
 class StateFolder:
-    """Locks ``output`` for one encode and looks after its ``OUTPUT.partial``; a context manager.
+    """Locks ``output`` for one encode and manages its ``OUTPUT.partial``; a context manager.
 
     Entering refuses what could not be written in the end, and changes nothing. :meth:`prepare` makes the
-    folder, :meth:`finish` removes it. Leaving otherwise keeps it if it holds state, so that ``--resume`` can
-    go on.
+    folder, :meth:`finish` removes it. Leaving without :meth:`finish` keeps it if it holds state, so that
+    ``--resume`` can continue.
 
     Parameters
     ----------
     output
-        The file to write; of a symbolic link, what it points to.
+        The file to write; for a symbolic link, what it points to.
     job
         What is encoded.
     settings
@@ -100,14 +108,14 @@ class StateFolder:
     resume, force
         As :func:`vinr.encoding.encode.encode` takes them.
     on_note
-        Takes each line about what was done with an older folder.
+        Called with each line about what was done with an older folder.
 
     Raises
     ------
     OutputError
         If another process encodes to the same output; the output exists; the folder holds an interrupted
-        encode and neither ``resume`` nor ``force`` is given, or that of another job and ``resume`` is given;
-        or it is a symbolic link, no folder, or another user's.
+        encode without ``resume`` or ``force``, or that of another job with ``resume``; or it is a symbolic
+        link, not a folder, or another user's.
     """
 
     def __init__(
@@ -120,7 +128,7 @@ class StateFolder:
         force: bool = False,
         on_note: Callable[[str], None],
     ) -> None:
-        self._given = output
+        self._target = output
         self._output = followed(output)
         self.folder = partial_folder(output)
         self._job = job.document()
@@ -130,11 +138,11 @@ class StateFolder:
 
     def __enter__(self) -> Self:
         check_parent(self._output)
-        with ExitStack() as stack, said_of(self._given):
+        with ExitStack() as stack, as_output_error(self._target):
             lock = self._output.with_name(hidden_name(self._output, "partial.lock"))
             if not stack.enter_context(try_lock(lock)):
                 raise OutputError(
-                    f"{self._given}: another encode is writing it; wait for it or choose another name"
+                    f"{self._target}: another encode is writing it; wait for that or choose another name"
                 )
             self._check_folder()
             self._check_output()
@@ -145,14 +153,14 @@ class StateFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # An empty folder that cannot be removed now is in nobody's way; what raised is what matters.
+        # An empty folder that cannot be removed does no harm; an exception that is being raised matters more.
         with self._stack, suppress(OSError):
             if self.folder.is_dir() and not self._states():
                 self._clear()
 
     def prepare(self) -> Path:
-        """Make the folder, or make it fit for this encode, and return it."""
-        with said_of(self.folder):
+        """Create the folder, or make it ready for this encode, and return it."""
+        with as_output_error(self.folder):
             states = self._states()
             if states and self._is_other():
                 self._set_aside()
@@ -166,50 +174,53 @@ class StateFolder:
 
     def expect(self, content: bytes) -> None:
         """Note what the output will hold, so that a later ``--resume`` can tell that it is finished."""
-        # Without the note, --resume does the coding once more. The output itself may still find its place.
+        # Without the note, --resume only codes once more; writing the output itself may still succeed.
         with suppress(OutputError):
             self._write_job({"output": _fingerprint(content)})
 
     def finish(self) -> None:
-        """Remove the folder: the output is whole, whatever comes of this."""
+        """Remove the folder. The output is complete, so that a failure here is only a note."""
         try:
             self._clear()
-            left = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+            others = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
         except OSError as error:
-            self._on_note(f"{self.folder}: cannot be removed ({error.strerror or error}); remove it")
+            self._on_note(f"{self.folder}: cannot be removed ({error.strerror or error}); remove it yourself")
             return
-        if left:
-            self._on_note(f"{self.folder}: contains {left[0]}, which vinr did not write; the folder stays")
+        if others:
+            name = others[0].name
+            self._on_note(f"{self.folder}: contains {name}, which vinr did not write; the folder stays")
 
     # -- what is refused -------------------------------------------------------------------------------------
 
     def _check_folder(self) -> None:
         if self.folder.is_symlink():
-            raise OutputError(f"{self.folder}: is a symbolic link, not a folder of vinr; remove it")
+            raise OutputError(f"{self.folder}: is a symbolic link, which vinr does not follow; remove it")
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
             raise OutputError(f"{self.folder}: is not a folder; remove it or choose another output")
-        if not _is_ours(self.folder):
+        if not _is_this_users(self.folder):
             raise OutputError(f"{self.folder}: belongs to another user; choose another output")
         for path in self.folder.iterdir():
-            if _is_own(path.name) and (path.is_symlink() or not path.is_file()):
+            if _is_vinrs(path.name) and (path.is_symlink() or not path.is_file()):
                 raise OutputError(f"{path}: is not a regular file; remove it or choose another output")
 
     def _check_output(self) -> None:
         if self._resume and not self._force and self._output.is_file():
+            # Killed between the last rename and the removal of the folder: nothing is left to do but to tidy
+            # up.
             is_finished = self._is_finished()
             if is_finished or not self._states():
                 self._clear()
                 clear_abandoned(self._output)
             if is_finished:
-                raise OutputError(f"{self._given}: is already finished; there is nothing to resume")
+                raise OutputError(f"{self._target}: is already complete; there is nothing to resume")
             if not self._states():
                 raise OutputError(
-                    f"{self._given}: exists already, and there is no interrupted encode to resume; "
+                    f"{self._target}: exists already, and no interrupted encode of it can be resumed; "
                     "choose another name or overwrite it with --force"
                 )
-        check_target(self._given, force=self._force)
+        check_target(self._target, force=self._force)
 
     def _check_state(self) -> None:
         if not self._states():
@@ -218,12 +229,12 @@ class StateFolder:
             if self._resume:
                 raise OutputError(
                     f"{self.folder}: holds an interrupted encode of {self._described()}; "
-                    "leave out --resume to start anew; this state is then set aside"
+                    "omit --resume to start again, which sets that state aside"
                 )
         elif not self._resume and not self._force:
             raise OutputError(
-                f"{self.folder} holds an interrupted encode; give --resume to go on with it, "
-                "--force to start anew"
+                f"{self.folder} holds an interrupted encode; use --resume to continue it, "
+                "or --force to start again"
             )
 
     # -- whose it is -----------------------------------------------------------------------------------------
@@ -234,17 +245,20 @@ class StateFolder:
         return [path for path in self.folder.iterdir() if STATE.fullmatch(path.name)]
 
     def _is_other(self) -> bool:
-        """Return whether the state there is known to be of another job."""
-        found = self._read_job()
-        # Without a readable job.json nothing is known, and the fit compares the frames anyway.
-        return isinstance(found.get("inputs"), list) and any(
-            found.get(key) != value for key, value in self._job.items()
-        )
+        """Return whether the state in the folder is known to belong to another job."""
+        job = self._read_job()
+        # Without a readable job.json nothing is known, and training compares the frames anyway.
+        is_known = isinstance(job.get("inputs"), list)
+        return is_known and any(job.get(key) != value for key, value in self._job.items())
 
     def _described(self) -> str:
-        found = self._read_job()
-        edits = [key for key in ("frames", "crop", "resize") if found.get(key) != self._job[key]]
-        return ", ".join([*map(str, found["inputs"]), *(f"{key} {found.get(key)}" for key in edits)])
+        """Return the inputs of the job in the folder, and those of its edits that differ from this job's."""
+        job = self._read_job()
+        text = ", ".join(map(str, job["inputs"]))
+        for key in ("frames", "crop", "resize"):
+            if job.get(key) != self._job[key]:
+                text += f", {key} {job.get(key)}"
+        return text
 
     def _is_finished(self) -> bool:
         expected = self._read_job().get("output")
@@ -253,10 +267,10 @@ class StateFolder:
     def _read_job(self) -> dict[str, Any]:
         try:
             with open(self.folder / JOB_NAME, "rb") as file:
-                found = json.loads(file.read(MAX_JOB_BYTES))
+                job = json.loads(file.read(MAX_JOB_BYTES))
         except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return job if isinstance(job, dict) else {}
 
     def _write_job(self, more: Mapping[str, Any]) -> None:
         from importlib.metadata import version
@@ -271,42 +285,39 @@ class StateFolder:
         """Remove vinr's own files, and the folder if nothing else is in it."""
         if not self.folder.is_dir():
             return
-        # The job goes last: as long as there is state, it must be known whose it is.
-        own = [path for path in self.folder.iterdir() if _is_own(path.name)]
-        for path in sorted(own, key=lambda path: path.name == JOB_NAME):
-            path.unlink()
+        # The job goes last (False sorts before True): as long as there is state, its owner must be known.
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == JOB_NAME):
+            if _is_vinrs(path.name):
+                path.unlink()
         if not keep_folder and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _set_aside(self) -> None:
-        """Rename the folder to the first free of ``OUTPUT.partial-1`` and on."""
+        """Rename the folder to the first free one of ``OUTPUT.partial-1``, ``-2``, …"""
         described = self._described()
-        aside = next(
-            path
-            for path in (self.folder.with_name(f"{self.folder.name}-{number}") for number in count(1))
-            if not path.exists() and not path.is_symlink()
-        )
+        for number in count(1):
+            aside = self.folder.with_name(f"{self.folder.name}-{number}")
+            if not aside.exists() and not aside.is_symlink():
+                break
         self.folder.rename(aside)
         flush(aside.parent)
         self._on_note(f"{self.folder} held an interrupted encode of {described}; it is kept as {aside.name}")
 
 
-def _is_own(name: str) -> bool:
-    return OWN.fullmatch(name) is not None or OWN_TEMPORARY.fullmatch(name) is not None
+def _is_vinrs(name: str) -> bool:
+    return OUR_FILES.fullmatch(name) is not None or OUR_TEMPORARIES.fullmatch(name) is not None
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_this_users(folder: Path) -> bool:
     """Return whether this user made ``folder``."""
     if os.name == "nt":
         return True
     owner = folder.lstat().st_uid
-    return owner == os.geteuid() or owner == _owner_of_new_files(folder.parent)
-
-
-def _owner_of_new_files(folder: Path) -> int:
-    """Return who owns a file made in ``folder``: on some network file systems, not its maker."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return os.fstat(file.fileno()).st_uid
+    if owner == os.geteuid():
+        return True
+    # Some network file systems give all files to one user: compare with a new file.
+    with tempfile.TemporaryFile(dir=folder.parent) as file:
+        return owner == os.fstat(file.fileno()).st_uid
 
 
 def _fingerprint(content: bytes) -> dict[str, Any]:

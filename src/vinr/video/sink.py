@@ -35,7 +35,7 @@ from PIL import Image
 from torch import Tensor
 
 from vinr.errors import OutputError, UsageError
-from vinr.files import atomic_files, atomic_folder, atomic_path, said_of
+from vinr.files import as_output_error, atomic_files, atomic_folder, atomic_path
 from vinr.video.color import ColorConverter
 from vinr.video.mux import FORMATS, ContainerWriter
 from vinr.video.spec import Timeline, VideoSpec
@@ -280,7 +280,7 @@ def _opened_stream(output: str) -> Iterator[BinaryIO]:
             f"{output}: is not a regular file, which {suffix} needs; "
             f"give a name without a suffix or with {Y4M_SUFFIX} to get y4m"
         )
-    with said_of(Path(output)), open(output, "wb") as file:
+    with as_output_error(Path(output)), open(output, "wb") as file:
         yield file
 
 
