@@ -130,7 +130,7 @@ def test_codec_that_mp4_refuses(tmp_path: Path, codec: str) -> None:
     path = write_clip_with_tone(tmp_path / "tone.mkv", codec, sound_rate=44_100)
     with open_video(path) as reader:
         audio = reader.audio()
-    with pytest.raises(InputError, match=f"cannot hold {codec} sound"):
+    with pytest.raises(InputError, match=f"cannot hold {codec} audio"):
         write_with(audio, tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
     assert sound_packets(str(write_with(audio, tmp_path / "out.mkv")))
@@ -138,12 +138,12 @@ def test_codec_that_mp4_refuses(tmp_path: Path, codec: str) -> None:
 
 def test_codec_that_matroska_refuses(tmp_path: Path) -> None:
     path = write_clip_with_tone(tmp_path / "tone.wmv", "wmav2", sound_rate=44_100)
-    with open_video(path) as reader, pytest.raises(InputError, match=r"sound \(wmav2\) cannot be copied"):
+    with open_video(path) as reader, pytest.raises(InputError, match=r"audio \(wmav2\) cannot be copied"):
         reader.audio()
 
 
 def test_sound_that_is_no_matroska(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no readable Matroska"):
+    with pytest.raises(InputError, match="not readable Matroska"):
         write_with(b"no sound", tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == []
 

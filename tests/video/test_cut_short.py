@@ -213,8 +213,8 @@ def boundaries(name: str, data: bytes) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("mpeg4.avi", "cut short: .* bytes are there"),
-        ("flv1.flv", "header states .* are there; it states 1.20 s but ends at"),
+        ("mpeg4.avi", "cut short: it has .* bytes"),
+        ("flv1.flv", "header states .* bytes, the file has .*; it states 1.20 s but ends at"),
         ("fragments.mp4", "no closing index"),
     ],
 )
@@ -290,7 +290,7 @@ def test_sound_and_pictures_that_end_apart(tmp_path: Path, sound_seconds: int) -
         output.mux(sound.encode(None))
     notes = read(path)[1]
     assert len(notes) == sound_seconds - 1
-    assert all("its pictures end" in note for note in notes)
+    assert all("its video ends" in note for note in notes)
 
 
 def test_encode_says_that_its_input_may_be_cut_short(tmp_path: Path) -> None:

@@ -313,11 +313,13 @@ def _is_this_users(folder: Path) -> bool:
     if os.name == "nt":
         return True
     owner = folder.lstat().st_uid
-    if owner == os.geteuid():
-        return True
-    # Some network file systems give all files to one user: compare with a new file.
-    with tempfile.TemporaryFile(dir=folder.parent) as file:
-        return owner == os.fstat(file.fileno()).st_uid
+    return owner == os.geteuid() or owner == _owner_of_new_files(folder.parent)
+
+
+def _owner_of_new_files(folder: Path) -> int:
+    """Return who owns a file created in ``folder``: on some network file systems, not its creator."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_uid
 
 
 def _fingerprint(content: bytes) -> dict[str, Any]:

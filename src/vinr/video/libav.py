@@ -1,4 +1,4 @@
-"""Opening files with libav (PyAV): quietly, local files only, errors in one line."""
+"""Opening files with libav (PyAV): without its messages, local files only, errors in one line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from av.video.stream import VideoStream
 
 from vinr.errors import InputError
 
-# What goes wrong is raised as an exception; libav's and SVT-AV1's own messages would only break the terminal.
+# Errors are raised as exceptions; libav's and SVT-AV1's own messages would only disturb the terminal.
 av.logging.set_level(None)
 os.environ.setdefault("SVT_LOG", "0")
 
 
 def explain(error: Exception) -> str:
     """Return the cause of a libav error in a few words."""
+    # strerror is the cause alone; the text of the exception repeats the number and the file.
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -33,11 +34,11 @@ def open_input(
     Raises
     ------
     InputError
-        If the file is missing, empty, or of a kind libav does not know.
+        If the file is missing, empty, or of a format that libav does not know.
     """
     if not path.is_file():
-        what = "no regular file" if path.exists() else "no such file"
-        raise InputError(f"{path}: {what}; give a video file or a folder of images")
+        problem = "not a regular file" if path.exists() else "no such file"
+        raise InputError(f"{path}: {problem}; give a video file or a folder of images")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     try:
@@ -51,14 +52,15 @@ def open_input(
         )
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{path}: not a readable video, or cut short: {explain(error)}") from error
+    # The demuxer of ANSI art, to which libav gives any text file.
     if container.format.name == "tty":
         container.close()
-        raise InputError(f"{path}: a text file, not a video")
+        raise InputError(f"{path}: is a text file, not a video")
     return container
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the first stream of moving pictures; the cover picture of a sound file is none.
+    """Return the first video stream; the cover picture of an audio file does not count.
 
     Raises
     ------
@@ -68,4 +70,4 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
-    raise InputError(f"{path}: holds no video stream")
+    raise InputError(f"{path}: has no video stream")
