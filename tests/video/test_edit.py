@@ -72,7 +72,7 @@ def test_frame_range_is_filled_in() -> None:
     [
         ({"crop": (0, 5)}, "crop to 0x5"),
         ({"resize": (5, -1)}, "resize to 5x-1"),
-        ({"first_frame": -1}, "counted from 0"),
+        ({"first_frame": -1}, "numbered from 0"),
         ({"first_frame": 3, "stop_frame": 3}, "3:3"),
     ],
 )
