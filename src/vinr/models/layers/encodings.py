@@ -3,8 +3,8 @@
 A position t is described by sin and cos of ``base^l · π · t`` for l = 0 … levels − 1 (NeRV, NeurIPS 2021).
 With 80 levels of base 1.25 the fastest wave turns 2·10⁷ times from t = 0 to 1, so the order of roundings
 decides its value: float32 and float64 disagree completely. A file must decode alike everywhere, hence the
-default computes in integers up to one last rounding; the float32 modes repeat what published checkpoints were
-trained with.
+default keeps the angle an exact fraction until it lies below a right angle; the float32 modes repeat what
+published checkpoints were trained with.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ EncodingOrder = Literal["interleaved", "blocks"]
 EncodingPrecision = Literal["exact", "float32", "float32_bases"]
 TimeNorm = Literal["i/T", "i/(T-1)", "(i+1)/T"]
 
-# Angles are integers in units of 2^-128. PI is floor(π · 2^128).
-_BITS = 128
-_PI = 0x3_243F6A88_85A308D3_13198A2E_03707344
 # PyTorch's float32 power gives 1.25^45 one unit below the nearest float32, and the nearest at levels 0 … 79
 # otherwise.
 _ROUNDED_DOWN = {(1.25, 45)}
@@ -67,15 +64,16 @@ def encode_position(
     order
         ``interleaved``: sin, cos of level 0, then of level 1, …; ``blocks``: all sines, then all cosines.
     precision
-        ``exact``: no rounding before the result, the same everywhere. ``float32``: the position, the bases
-        and their product rounded to float32 as the references do (interleaved: (t · base^l) · π; blocks:
-        t · (base^l · π)). ``float32_bases``: t · (base^l · π) with rounded bases, but t and the product in
-        float64.
+        ``exact``: no rounding of the angle before it lies below a right angle. ``float32``: the position, the
+        bases and their product rounded to float32 as the references do (interleaved: (t · base^l) · π;
+        blocks: t · (base^l · π)). ``float32_bases``: t · (base^l · π) with rounded bases, but t and the
+        product in float64.
     """
     if precision == "exact":
         pairs = list(_exact_waves(position, Fraction(str(base)), levels))
     else:
-        pairs = [_wave_of_float(angle) for angle in _rounded_angles(position, base, levels, order, precision)]
+        angles = _rounded_angles(position, base, levels, order, precision)
+        pairs = [(math.sin(angle), math.cos(angle)) for angle in angles]
     if order == "interleaved":
         return tuple(value for pair in pairs for value in pair)
     return tuple(sine for sine, _ in pairs) + tuple(cosine for _, cosine in pairs)
@@ -126,8 +124,14 @@ class TimeEncoding:
 def _exact_waves(position: Fraction, base: Fraction, levels: int) -> Iterator[tuple[float, float]]:
     numerator, denominator = position.numerator, position.denominator
     for _ in range(levels):
+        # position · base^l in half turns = (quadrant + rest / denominator) right angles, in whole numbers:
+        # what is rounded is below a right angle, and its sine is good to the last digits of a float64.
         quadrant, rest = divmod(2 * numerator, denominator)
-        yield _turn(quadrant, (_PI >> 1) * rest // denominator)
+        angle = math.pi / 2 * (rest / denominator)
+        sine, cosine = math.sin(angle), math.cos(angle)
+        for _ in range(quadrant % 4):
+            sine, cosine = cosine, -sine
+        yield sine, cosine
         numerator *= base.numerator
         denominator *= base.denominator
 
@@ -143,28 +147,3 @@ def _rounded_angles(
         return [float(time32 * np.float32(step)) for step in float32_bases(base, levels)]
     powers = (np.float32(float(Fraction(base) ** level)) for level in range(levels))
     return [float((time32 * power) * np.float32(math.pi)) for power in powers]
-
-
-def _wave_of_float(angle: float) -> tuple[float, float]:
-    numerator, denominator = angle.as_integer_ratio()
-    quadrant, rest = divmod((numerator << _BITS) // denominator, _PI >> 1)
-    return _turn(quadrant, rest)
-
-
-def _turn(quadrant: int, rest: int) -> tuple[float, float]:
-    """Return sin and cos of ``quadrant`` right angles plus ``rest`` (fixed point, below a right angle)."""
-    sine, cosine = _series(rest, rest, 1), _series(1 << _BITS, rest, 0)
-    for _ in range(quadrant % 4):
-        sine, cosine = cosine, -sine
-    return sine / (1 << _BITS), cosine / (1 << _BITS)
-
-
-def _series(first: int, angle: int, power: int) -> int:
-    """Sum the Taylor series of sin or cos whose first term is ``first``, of the given power of ``angle``."""
-    square = angle * angle >> _BITS
-    total = term = first
-    while term:
-        power += 2
-        term = (term * square >> _BITS) // (power * (power - 1))
-        total += -term if power % 4 >= 2 else term
-    return total
