@@ -23,6 +23,7 @@ from typing import ClassVar, Final
 # Unicode categories: control characters; characters without a shape, such as direction marks; surrogates,
 # which stand for bytes of file names that are not text; ends of lines and paragraphs.
 INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+MAX_QUOTED: Final = 60
 SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -40,6 +41,12 @@ def _escaped(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def quoted(value: object) -> str:
+    """Return a user's text for a message: in quotes, shortened if it is long."""
+    text = str(value)
+    return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…")
 
 
 class VinrError(Exception):

@@ -143,7 +143,7 @@ def followed(target: Path) -> Path:
 
 
 @contextmanager
-def as_output_error(target: Path) -> Iterator[None]:
+def as_output_error(target: Path | str) -> Iterator[None]:
     """Turn an ``OSError`` of the body into an :class:`OutputError` about ``target``."""
     try:
         yield

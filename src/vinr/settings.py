@@ -8,12 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, quoted
 
-# Characters of a user's text that a message repeats.
-MAX_SHOWN = 60
 # Parts of a key between dots. Settings are three deep; more would only nest without end.
 MAX_PARTS = 8
+MAX_KEY = 100
 
 
 class Settings(BaseModel):
@@ -30,7 +29,7 @@ def _parse_value(text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
     except RecursionError:
-        raise UsageError(f"--set {_shown(text)}: a value is nested too deeply") from None
+        raise UsageError(f"--set {quoted(text)}: a value is nested too deeply") from None
     except ValueError:  # not TOML, or a number with more digits than Python reads
         return text
     # A line break in the text would start another key of the table: then it is plain text.
@@ -43,23 +42,25 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         key, equals, text = item.partition("=")
         parts = key.strip().split(".")
         if not equals or not 2 <= len(parts) <= MAX_PARTS or not all(parts):
-            raise UsageError(f"--set {_shown(item)}: write it as section.key=value, such as fit.epochs=100")
+            raise UsageError(f"--set {quoted(item)}: write it as section.key=value, such as fit.epochs=100")
         node = tree
         for part in parts[:-1]:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise UsageError(f"--set {_shown(item)}: {part[:MAX_SHOWN]} has no settings below it")
+                raise UsageError(f"--set {quoted(item)}: {quoted(part)} has no settings below it")
         node[parts[-1]] = _parse_value(text.strip())
     return tree
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first error of a validation in one line, without the value, which may be long or hostile."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    key = ".".join(map(str, first["loc"]))[:MAX_KEY]
+    return f"{key}: {first['msg']}" if key else str(first["msg"])
 
 
 def describe_validation(error: ValidationError) -> str:
     """Return the first error of a validation in one line: key, problem, value."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "settings"
-    return f"{key}: {first['msg']} (got {_shown(first['input'])})"
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
+    key = ".".join(map(str, first["loc"])) or "settings"
+    return f"{key}: {first['msg']} (got {quoted(first['input'])})"

@@ -11,7 +11,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import Event, Lock
-from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
 
@@ -55,9 +54,7 @@ class SharedLock(Shared):
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
 

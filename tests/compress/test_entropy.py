@@ -39,14 +39,14 @@ PINNED = {
 
 def some_symbols(model: SymbolModel, num_symbols: int, seed: int = 0) -> np.ndarray:
     """Return symbols from plain arithmetic, the middle of the range more often than its ends."""
-    state, found = 12345 + seed, []
+    state, symbols = 12345 + seed, []
     for _ in range(num_symbols):
         total = 0
         for _ in range(3):
             state = (1103515245 * state + 12345) % 2**31
             total += (state >> 8) % model.size
-        found.append(model.low + total // 3)
-    return np.array(found, dtype=np.int32)
+        symbols.append(model.low + total // 3)
+    return np.array(symbols, dtype=np.int32)
 
 
 def decode_by_reference(model: SymbolModel, stream: bytes, num_symbols: int) -> list[int]:

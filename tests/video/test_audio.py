@@ -24,8 +24,8 @@ SOURCES = [("aac", "mp4"), ("aac", "mkv"), ("libopus", "mp4"), ("libopus", "mkv"
 def sound_packets(file: object) -> list[tuple[float, bytes]]:
     """Time in seconds and bytes of each packet, and all streams' packets in order."""
     with av.open(file) as container:
-        found = [packet for packet in container.demux(container.streams.audio) if packet.size]
-        return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in found]
+        packets = [packet for packet in container.demux(container.streams.audio) if packet.size]
+        return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in packets]
 
 
 def write_with(audio: bytes | None, path: Path, num_frames: int = 25) -> Path:

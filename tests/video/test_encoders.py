@@ -27,16 +27,16 @@ def has_avx512(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def test_x264_does_without_avx512(has_avx512: bool) -> None:
     expected = {"x264-params": "asm=avx2"} if has_avx512 else {}
     assert safe_options("libx264", {}, width=176) == expected
-    given = {"crf": "10", "x264-params": "no-psy=1"}
+    options = {"crf": "10", "x264-params": "no-psy=1"}
     joined = "no-psy=1:asm=avx2" if has_avx512 else "no-psy=1"
-    assert safe_options("libx264", given, width=32) == {"crf": "10", "x264-params": joined}
-    assert given == {"crf": "10", "x264-params": "no-psy=1"}
+    assert safe_options("libx264", options, width=32) == {"crf": "10", "x264-params": joined}
+    assert options == {"crf": "10", "x264-params": "no-psy=1"}
 
 
 def test_the_processor_is_asked_and_not_pytorchs_kernels() -> None:
     """ATEN_CPU_CAPABILITY chooses kernels of PyTorch; x264 uses what there is all the same."""
     code = "from vinr.video.encoders import _has_avx512; print(_has_avx512())"
-    said = set()
+    answers = set()
     for kernels in ("default", "avx2"):
         run = subprocess.run(
             [sys.executable, "-c", code],
@@ -45,8 +45,8 @@ def test_the_processor_is_asked_and_not_pytorchs_kernels() -> None:
             text=True,
             check=True,
         )
-        said.add(run.stdout.strip())
-    assert said == {str(torch.cpu._is_avx512_supported())}
+        answers.add(run.stdout.strip())
+    assert answers == {str(torch.cpu._is_avx512_supported())}
 
 
 @pytest.mark.usefixtures("has_avx512")

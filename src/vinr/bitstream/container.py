@@ -8,11 +8,10 @@ import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader, FileIO
+from io import BufferedReader, BytesIO, FileIO
 from os import SEEK_END, PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Final, Protocol, Self
+from typing import BinaryIO, Final, Self
 
 from vinr.bitstream.header import Header, pack_header, unpack_header
 from vinr.bitstream.index import (
@@ -109,38 +108,11 @@ class ContainerWriter:
         return Path(path).stat().st_size
 
 
-class _Source(Protocol):
-    """Bytes that can be read from any place by any thread, with no position that reading would move."""
-
-    num_bytes: int
-
-    def read_at(self, start: int, num_bytes: int) -> bytes:
-        """Return ``num_bytes`` bytes from ``start`` on, fewer where the source ends."""
-        ...
-
-    def close(self) -> None:
-        """Close what was opened."""
-        ...
-
-
-class _Memory:
-    """A file in memory."""
-
-    def __init__(self, content: bytes) -> None:
-        self._view, self.num_bytes = memoryview(content), len(content)
-
-    def read_at(self, start: int, num_bytes: int) -> bytes:
-        return bytes(self._view[start : start + num_bytes])
-
-    def close(self) -> None:
-        self._view = memoryview(b"")
-
-
 class _File(Shared):
-    """A binary file; that of the system, or whatever can seek and read.
+    """A binary file: of the operating system, in memory, or any object that can seek and read.
 
     Threads share a file's position, and so do processes after a fork. Files of the system are read without
-    one, where the system can; others under a lock.
+    it, if the system can; others under a lock.
     """
 
     def __init__(self, file: BinaryIO, *, owned: bool) -> None:
@@ -155,6 +127,7 @@ class _File(Shared):
         super().__init__()
 
     def read_at(self, start: int, num_bytes: int) -> bytes:
+        """Return ``num_bytes`` bytes from ``start`` on, fewer if the file ends before."""
         parts = []
         try:
             while num_bytes > 0 and (part := self._read_some(start, num_bytes)):
@@ -190,7 +163,7 @@ class Container(Shared):
     process opens its own).
     """
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: _File) -> None:
         self._source = source
         # Reads under way: a file that is closed meanwhile stays open until the last of them has ended.
         self._closed = False
@@ -221,9 +194,7 @@ class Container(Shared):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -381,9 +352,9 @@ class Container(Shared):
         self._num_readers = 0  # threads that read are not in this process
 
 
-def _open_source(source: str | PathLike[str] | bytes | BinaryIO) -> _Source:
+def _open_source(source: str | PathLike[str] | bytes | BinaryIO) -> _File:
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _Memory(bytes(source))
+        return _File(BytesIO(source), owned=True)
     if not isinstance(source, (str, PathLike)):
         return _File(source, owned=False)
     try:

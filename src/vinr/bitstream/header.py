@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from vinr.bitstream.varint import deflate, inflate
 from vinr.errors import BitstreamError
-from vinr.settings import Settings
+from vinr.settings import Settings, first_problem
 
 # Bytes deflated (the prologue has 16 bits for them) and inflated.
 MAX_STORED_HEADER: Final = 0xFFFF
@@ -246,9 +246,7 @@ def unpack_header(stored: bytes) -> Header:
         _check_plain(json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_repeats))
         return Header.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"])[:100]
-        raise BitstreamError(f"header: {key + ': ' if key else ''}{first['msg']}") from None
+        raise BitstreamError(f"header: {first_problem(error)}") from None
     except RecursionError:
         raise BitstreamError(f"header is nested too deep; at most {MAX_DEPTH} levels are allowed") from None
     except ValueError as error:

@@ -96,7 +96,7 @@ class SymbolModel:
         return bell_table(self.num_entries, self.bell)
 
     def pack(self) -> bytes:
-        """Return the definition as it stands in a record; the levels of a histogram are not part of it."""
+        """Return the definition for a record; the levels of a histogram are not part of it."""
         packed = pack_zigzag(self.low) + pack_varint(self.size)
         if self.is_constant:
             return packed

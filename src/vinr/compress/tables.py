@@ -23,7 +23,7 @@ MAX_LEVEL: Final = 95
 MAX_SCALE: Final = 127
 MAX_SHAPE: Final = 2
 MAX_WEIGHT: Final = 15
-# No entry of a bell lies below 2^-20, 2^-14, 2^-11 or 2^-8 of its top.
+# No entry of a bell is below 2^-20, 2^-14, 2^-11 or 2^-8 of its top.
 TAIL_SHIFTS: Final = (20, 14, 11, 8)
 MAX_TAIL: Final = len(TAIL_SHIFTS) - 1
 # A table is made once per block, and blocks grow with what is known: an eighth of it, within these bounds.

@@ -17,7 +17,7 @@ MAX_TIME_BASE = 2**31 - 1
 STORED, DEFLATED = 0, 1
 MAX_NUMBER_BYTES = 9
 WHAT = "section TIMES"
-# Numbers decoded at once: sums of so many steps of 2^40 stay below 2^63, where int64 would wrap.
+# Numbers decoded at once: sums of this many steps of 2^40 stay below 2^63, where int64 would wrap.
 BLOCK = 2**16
 MAX_TICK = 2**62
 

@@ -29,13 +29,13 @@ from vinr.models import Role, StoredTensor
 
 # A step code is a float of 14 bits:  eeeeeee mmmmmmm  stands for  1.mmmmmmm · 2^(eeeeeee − 93)
 MANTISSA_BITS: Final = 7
-# Of the mantissa as a whole number, 128 … 255: 93 and the 7 bits behind its point.
+# Of the mantissa as a whole number, 128 … 255: 93 and the 7 bits after its point.
 EXPONENT_BIAS: Final = 100
 MAX_STEP_CODE: Final = 2**14 - 1
 # Steps per channel are stored to an eighth of an octave: coarser steps lose quality and bits alike.
 CHANNEL_CODE_UNIT: Final = 16
 STEP_BYTES: Final = 2
-# Elements that a network or chunk may have: so many, and so many more per byte (docs/format.md, section 8).
+# Elements that a network or chunk may have: a base, and more for each byte (docs/format.md, section 8).
 BUDGET: Final = 2**20
 BUDGET_PER_BYTE: Final = 2**13
 WHAT: Final = "section WEIGHTS"
@@ -262,7 +262,7 @@ def read_layout(reader: ByteReader, shapes: Sequence[TensorShape]) -> Layout:
         record = Record(tensor, model, second_model=second)
         step_code = 0
         if record.has_channel_steps:
-            # A tensor has channel steps only where a second model was read.
+            # A tensor has channel steps only if a second model was read.
             assert second is not None
             _check_channel_steps(tensor, models[second])
         else:

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from itertools import count
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from vinr.errors import OutputError
@@ -150,9 +149,7 @@ class StateFolder:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         # An empty folder that cannot be removed does no harm; an exception that is being raised matters more.
         with self._stack, suppress(OSError):
             if self.folder.is_dir() and not self._states():

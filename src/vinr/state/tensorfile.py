@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vinr.errors import InputError
 from vinr.files import atomic_path
+from vinr.settings import first_problem
 
 # Of what such files hold; any other is refused.
 VERSION: Final = 2
@@ -120,9 +121,7 @@ def _validated(path: Path, text: str, schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"])[:100]
-        raise refuse_state(path, f"{key or 'values'}: {first['msg']}") from None
+        raise refuse_state(path, first_problem(error)) from None
 
 
 def _checksum(tensors: Mapping[str, Tensor], values: str) -> str:

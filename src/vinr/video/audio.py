@@ -2,7 +2,7 @@
 
 ::
 
-    input file ── extract_audio ──> Matroska bytes ── SoundCopier ──> output file
+    input file ── extract_audio ──> Matroska bytes ── AudioCopier ──> output file
                   (all audio streams, cut to the frames, shifted to start with them)
 """
 
@@ -70,7 +70,7 @@ def extract_audio(
     return None if is_silent else target.getvalue()
 
 
-class SoundCopier:
+class AudioCopier:
     """Copies the packets of ``audio`` (from :func:`extract_audio`) to an output that is being written.
 
     Raises

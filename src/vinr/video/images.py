@@ -54,7 +54,7 @@ class FolderInput:
     Raises
     ------
     InputError
-        If the folder holds no image, one cannot be read, or two differ in size.
+        If the folder has no images, one cannot be read, or two differ in size.
     """
 
     def __init__(self, path: Path) -> None:

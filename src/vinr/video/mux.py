@@ -5,8 +5,8 @@ Axes: H rows, W columns, C colour channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vinr.errors import InputError, OutputError, UsageError
-from vinr.video.audio import MATROSKA_OPTIONS, SoundCopier
+from vinr.video.audio import MATROSKA_OPTIONS, AudioCopier
 from vinr.video.color import ColorConverter, tag_color
 from vinr.video.encoders import safe_options
 from vinr.video.libav import explain
@@ -98,16 +98,15 @@ class ContainerWriter:
         self._pixel_format = self._settings.even_format if is_even else self._settings.odd_format
         self._converter = ColorConverter(spec.color)
         format_name, options = FORMATS[suffix]
-        try:
+        with self._writing():
             self._container = av.open(str(path), "w", format=format_name, options=options)
-        except av.FFmpegError as error:
-            raise self._cannot_write(error) from error
-        self._sound: SoundCopier | None = None
+        self._audio: AudioCopier | None = None
         try:
             self._stream = self._add_video(spec, codec)
             if audio is not None:
-                self._sound = SoundCopier(audio, self._container)
-            self._start(has_sound=audio is not None)
+                self._audio = AudioCopier(audio, self._container)
+            with self._writing():
+                self._start()
         except BaseException:
             self.close()
             raise
@@ -117,25 +116,21 @@ class ContainerWriter:
         frame = self._converter.from_rgb(rgb_HWC, self._pixel_format)
         frame.time_base = self._time_base
         frame.pts = index if self._timeline.pts is None else self._timeline.pts[index]
-        try:
+        with self._writing():
             self._mux(self._stream.encode(frame))
-        except av.FFmpegError as error:
-            raise self._cannot_write(error) from error
 
     def finish(self) -> None:
         """Write the frames that the encoder still holds and the rest of the audio, then close the file."""
-        try:
+        with self._writing():
             self._mux(self._stream.encode(None))
-            if self._sound is not None:
-                self._sound.copy_until(None)
+            if self._audio is not None:
+                self._audio.copy_until(None)
             self._container.close()
-        except av.FFmpegError as error:
-            raise self._cannot_write(error) from error
 
     def close(self) -> None:
         """Release everything; without :meth:`finish` the file is left incomplete."""
-        if self._sound is not None:
-            self._sound.close()
+        if self._audio is not None:
+            self._audio.close()
         # Closing writes the end of the file, which fails again if writing has failed before.
         with suppress(av.FFmpegError):
             self._container.close()
@@ -157,24 +152,29 @@ class ContainerWriter:
             raise UsageError(f"{problem}; write .y4m, PNG, or ffv1 in .mkv") from error
         return stream
 
-    def _start(self, *, has_sound: bool) -> None:
+    def _start(self) -> None:
         try:
             self._container.start_encoding()
         except av.FFmpegError as error:
-            if not has_sound:
-                raise self._cannot_write(error) from error
+            if self._audio is None:
+                raise
+            # Muxers check the codecs when they write the header.
             names = ", ".join(stream.codec_context.name for stream in self._container.streams.audio)
             raise InputError(f"{self._target}: cannot hold {names} audio: {explain(error)}") from error
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
         for packet in packets:
-            if self._sound is not None and packet.dts is not None:
+            if self._audio is not None and packet.dts is not None:
                 # Interleaved with the video, so that a player finds both close together.
-                self._sound.copy_until(Fraction(packet.dts) * packet.time_base)
+                self._audio.copy_until(Fraction(packet.dts) * packet.time_base)
             self._container.mux(packet)
 
-    def _cannot_write(self, error: av.FFmpegError) -> OutputError:
-        return OutputError(f"{self._target}: cannot be written: {explain(error)}")
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise OutputError(f"{self._target}: cannot be written: {explain(error)}") from error
 
 
 def _codec(name: str, suffix: str) -> _Codec:

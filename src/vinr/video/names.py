@@ -26,6 +26,15 @@ def clip_name(stem: str) -> str:
     return text.strip()[:MAX_NAME].strip() or FALLBACK
 
 
+def _printable(letter: str) -> str:
+    category = unicodedata.category(letter)
+    if category in SPACES or letter in "\t\n\r\v\f\x85":
+        return " "
+    if category in INVISIBLE or FIRST_SELECTOR <= letter <= LAST_SELECTOR:
+        return ""
+    return letter if letter.isprintable() and letter not in "/\\" else "_"
+
+
 def unique_names(names: Sequence[str]) -> list[str]:
     """Return ``names`` with a number appended to each that an earlier clip has: ``a``, ``a-2``, …"""
     taken = set(names)
@@ -39,12 +48,3 @@ def unique_names(names: Sequence[str]) -> list[str]:
         taken.add(free)
         unique.append(free)
     return unique
-
-
-def _printable(letter: str) -> str:
-    category = unicodedata.category(letter)
-    if category in SPACES or letter in "\t\n\r\v\f\x85":
-        return " "
-    if category in INVISIBLE or FIRST_SELECTOR <= letter <= LAST_SELECTOR:
-        return ""
-    return letter if letter.isprintable() and letter not in "/\\" else "_"

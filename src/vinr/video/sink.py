@@ -240,11 +240,9 @@ class _Y4mSink(Sink):
         return f"YUV4MPEG2 {size} {rate_text} Ip A1:1 C444 XCOLORRANGE={color_range}\n".encode()
 
     def _output(self, data: bytes) -> None:
-        try:
+        with as_output_error(self._name):
             self._file.write(data)
             self._file.flush()
-        except OSError as error:
-            raise OutputError(f"{self._name}: cannot be written: {error.strerror or error}") from error
 
 
 class _PngSink(Sink):
@@ -256,11 +254,9 @@ class _PngSink(Sink):
         self._name = name
 
     def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
-        path = self._folder / (self._name % self.timeline.number(index))
-        try:
-            Image.fromarray(rgb_HWC).save(path, format="PNG")
-        except OSError as error:
-            raise OutputError(f"{path.name}: cannot be written: {error.strerror or error}") from error
+        name = self._name % self.timeline.number(index)
+        with as_output_error(name):
+            Image.fromarray(rgb_HWC).save(self._folder / name, format="PNG")
 
     def _finish(self) -> None:
         """Do nothing: each image is complete when it is written."""
@@ -283,7 +279,7 @@ def _opened_stream(output: str) -> Iterator[BinaryIO]:
             f"{output}: is not a regular file, which {suffix} needs; "
             f"use a name without a suffix or with {Y4M_SUFFIX} for y4m"
         )
-    with as_output_error(Path(output)), open(output, "wb") as file:
+    with as_output_error(output), open(output, "wb") as file:
         yield file
 
 

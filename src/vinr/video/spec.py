@@ -70,7 +70,7 @@ class VideoSpec:
 class Ticks(Sequence[int]):
     """Presentation times of many frames, eight bytes each, in units of a time base.
 
-    ``scale`` − 1 frames lie evenly between each two of ``values``, and a tick is as many times shorter.
+    ``scale`` − 1 frames are evenly spaced between each two of ``values``; a tick is ``scale`` times shorter.
     """
 
     def __init__(self, values: Iterable[int] | NDArray[np.int64], scale: int = 1) -> None:

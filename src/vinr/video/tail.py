@@ -38,9 +38,9 @@ INDEXED: Final = frozenset({"mov"})
 SLACK_FRAMES: Final = 2
 # In a whole file both end together. Where a file is cut, they end apart: muxers write them up to 0.7 s apart.
 AUDIO_SLACK_SECONDS: Final = Fraction(1, 4)
-# B-frames: so many frames may be shown after the last stored one.
+# B-frames: this many frames may be shown after the last stored one.
 REORDERED: Final = 16
-# A gap between presentation times is uneven from so many times the median on.
+# A gap between presentation times is uneven from this many times the median on.
 UNEVEN: Final = 1.5
 # Decoders that take the bytes after a truncated picture for a part of it, without an error.
 READING_ON: Final = frozenset({"h264", "hevc", "vvc"})
