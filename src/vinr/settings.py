@@ -1,18 +1,31 @@
-"""The base of all settings classes: frozen, unknown keys refused; and ``key=value`` overrides."""
+"""The base of all settings classes: frozen, unknown keys refused; and ``key=value`` overrides.
+
+Also the check of the arguments of public functions: mistakes in a program are refused as plainly as those on
+a command line.
+"""
 
 from __future__ import annotations
 
+import inspect
 import tomllib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from os import PathLike
+from types import UnionType
+from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, InstanceOf, TypeAdapter, ValidationError
 
 from vinr.errors import UsageError, quoted
 
+MAX_SHOWN = 60
 # Parts of a key between dots. Settings are three deep; more would only nest without end.
 MAX_PARTS = 8
 MAX_KEY = 100
+
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class Settings(BaseModel):
@@ -64,3 +77,61 @@ def describe_validation(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     key = ".".join(map(str, first["loc"])) or "settings"
     return f"{key}: {first['msg']} (got {quoted(first['input'])})"
+
+
+def checked_arguments(
+    *, unchecked: Sequence[str] = ()
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Return a decorator that lets a function refuse arguments of types other than those it declares.
+
+    Values that can be converted are (``"3"`` to a whole number, a list to a tuple). Arguments named in
+    ``unchecked`` are passed as they are.
+
+    Raises
+    ------
+    UsageError
+        From the function: the argument, its value, and the types that it may have.
+    """
+
+    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        signature = inspect.signature(function)
+
+        @cache
+        def adapters() -> dict[str, TypeAdapter[Any]]:
+            # At the first call: by then the module of the function, which its hints name, is complete.
+            hints = get_type_hints(function)
+            names = signature.parameters.keys() & hints.keys() - set(unchecked)
+            config = ConfigDict(arbitrary_types_allowed=True)
+            return {name: TypeAdapter(_texts_as_they_are(hints[name]), config=config) for name in names}
+
+        @wraps(function)
+        def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            bound = signature.bind(*args, **kwargs)
+            for name, adapter in adapters().items():
+                if name not in bound.arguments:
+                    continue
+                try:
+                    bound.arguments[name] = adapter.validate_python(bound.arguments[name])
+                except ValidationError:
+                    shown, allowed = repr(bound.arguments[name]), signature.parameters[name].annotation
+                    shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
+                    raise UsageError(f"{name} {shown}: give a value of type {allowed}") from None
+            return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
+
+
+def _texts_as_they_are(hint: Any) -> Any:
+    """Return a type whose texts are not converted: file names may contain bytes that are not text."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is str:
+        return InstanceOf[str]
+    if origin is PathLike:
+        return InstanceOf[PathLike[Any]]
+    if origin is UnionType:
+        return Union[tuple(map(_texts_as_they_are, parts))]  # noqa: UP007 - as many as there are
+    if origin in (Sequence, tuple):
+        return origin[tuple(map(_texts_as_they_are, parts))]
+    return hint

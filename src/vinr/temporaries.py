@@ -9,22 +9,25 @@
     .NAME.TOKEN.lock       held by the process that writes; the system releases it however the process ends
 
 A killed process leaves such names behind. The next process that writes the same output sees by the lock that
-no process holds them any more.
+no process holds them any more. A child that is forked from the writing process has a copy of all this, and
+leaves it alone.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -35,6 +38,57 @@ DEFAULT_NAME_BYTES: Final = 255
 # Around NAME: two dots, a token of 12 characters, a dot, the longest suffix (9); and 4 to spare.
 MAX_AROUND_NAME: Final = 28
 MAX_TRIES: Final = 10
+
+
+class Closable(Protocol):
+    """Anything that is closed: a file, a container of libav."""
+
+    def close(self) -> object:
+        """Write what is buffered, and end."""
+        ...
+
+
+AnyClosable = TypeVar("AnyClosable", bound=Closable)
+
+
+class Maker:
+    """The process that created something and must remove or close it.
+
+    A child that is forked meanwhile has a copy of the code that does so, and may run it, by an exception or
+    ``sys.exit``, while the thing is still in use.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is that process."""
+        return os.getpid() == self._process
+
+    def close(self, opened: Closable) -> None:
+        """Close ``opened``; a child keeps its copy forever.
+
+        Closing it there, or dropping it, would write what is buffered into the file of the parent, and wait
+        forever for the threads of a codec, which a child lacks.
+        """
+        if self.is_here:
+            opened.close()
+        else:
+            hold(opened)
+
+    @contextmanager
+    def closing(self, opened: AnyClosable) -> Iterator[AnyClosable]:
+        """Yield ``opened``, and :meth:`close` it in the end."""
+        try:
+            yield opened
+        finally:
+            self.close(opened)
+
+
+def hold(value: object) -> None:
+    """Keep ``value`` forever, even when the interpreter ends, so that it is never finalised."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 @dataclass(frozen=True)
@@ -72,8 +126,9 @@ def try_lock(path: Path) -> Iterator[bool]:
 
     The file is created and, at the end, removed while it is still locked. A process that had opened it before
     then locks a file without a name, which the library notices: two processes never hold the lock of one
-    path.
+    path. In a forked child the library releases its copy, and the lock stays with this process.
     """
+    maker = Maker()
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -84,7 +139,7 @@ def try_lock(path: Path) -> Iterator[bool]:
     try:
         yield is_mine
     finally:
-        if is_mine:
+        if is_mine and maker.is_here:
             # Windows cannot remove an open file; there the library does so when it releases the lock.
             with suppress(OSError):
                 path.unlink()
@@ -97,6 +152,7 @@ def temporary_beside(target: Path) -> Iterator[Temporary]:
 
     Whatever has the name of the part at the end is removed; after a successful rename nothing has.
     """
+    maker = Maker()
     for _ in range(MAX_TRIES):
         names = Temporary(target, secrets.token_hex(TOKEN_BYTES))
         with try_lock(names.path("lock")) as is_mine:
@@ -107,9 +163,22 @@ def temporary_beside(target: Path) -> Iterator[Temporary]:
             finally:
                 # The exception of the body is what the user must see, not that this fails on the same disk.
                 with suppress(OSError):
-                    remove(names.part)
+                    if maker.is_here:
+                        remove(names.part)
             return
     raise OSError(errno.EACCES, "no file can be created and locked in its folder")
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Yield a new folder where the system keeps temporary files; it is removed in the end."""
+    maker = Maker()
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        if maker.is_here:
+            remove(folder)
 
 
 def abandoned(target: Path) -> Iterator[Temporary]:

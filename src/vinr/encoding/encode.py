@@ -23,6 +23,7 @@ from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
+from vinr.draws import Draws
 from vinr.encoding.kept import find_kept, fit_path, segment_path
 from vinr.encoding.plan import EncodePlan, Job, Target, describe_threads, plan_encode
 from vinr.encoding.segment import (
@@ -34,13 +35,15 @@ from vinr.encoding.segment import (
     side_bytes,
 )
 from vinr.errors import OutputError, UsageError
-from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
+from vinr.files import check_suffix
+from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, Written, fit, ignore
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
 from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents
 from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
+from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
 from vinr.units import parse_bytes, parse_count, parse_seconds
@@ -80,6 +83,7 @@ class EncodeReport:
     precision: PrecisionName = "fp32"
 
 
+@checked_arguments()
 @gradients_on()
 def encode(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
@@ -148,23 +152,27 @@ def encode(
     if not sources:
         raise UsageError("no input is given; give at least one video")
     path = Path(fspath(output))
-    if path.suffix != ".vinr":
-        raise UsageError(f"output {path}: the last path must end in .vinr")
+    check_suffix(path, ".vinr", "output (the last path)")
     state = StateFolder(
         path,
         EncodeJob.of(sources, frames=frames, crop=crop, resize=resize),
         settings=_in_short(model=model, preset=preset, params=params, epochs=epochs, overrides=[*overrides]),
         resume=resume,
         force=force,
-        on_note=lambda text: on_event(Noted(text)),
+        on_note=lambda text: tell(Noted(text)),
     )
+
+    def tell(event: Event) -> None:
+        on_event(event)
+        state.check_process()  # a child that it forked must not go on with the work of its parent
+
     with state, ExitStack() as opened:
         readers = [
             opened.enter_context(open_video(fspath(source), crop=crop, resize=resize, frames=frames))
             for source in sources
         ]
         for note in (note for reader in readers for note in reader.notes):
-            on_event(Noted(note))
+            tell(Noted(note))
         specs = [reader.spec for reader in readers]
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
@@ -182,8 +190,8 @@ def encode(
         )
         target_device, folder = resolve_device(device), state.prepare()
         precision = _decide_precision(plan, target_device, folder if resume else None)
-        work = _Work(plan, target_device, precision, folder, resume, started, on_event)
-        on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
+        work = _Work(plan, target_device, precision, folder, resume, started, tell)
+        tell(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
         segments = work.run(readers)
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         state.expect(file.to_bytes())
@@ -195,12 +203,13 @@ def encode(
             raise OutputError(
                 f"{error}; what was fitted is kept, with --resume it is not fitted again"
             ) from None
+        report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
+        tell(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
         if refused := refused_by_default(path):
-            on_event(Noted(f"readers refuse this file by default: {refused}"))
-    report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
+            tell(Noted(f"readers refuse this file by default: {refused}"))
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
-        on_event(Noted(_miss(report.psnr_db, psnr)))
+        tell(Noted(_miss(report.psnr_db, psnr)))
     return report
 
 
@@ -331,7 +340,8 @@ class _Work:
         model = build_model(preset, frames.spec, self.device, self.precision).eval()
         if isinstance(model, HybridModel):
             sizes = model.per_frame_shapes()
-            latents = {name: torch.rand(frames.spec.num_frames, *shape) for name, shape in sizes.items()}
+            count, draws = frames.spec.num_frames, Draws(preset.fit.seed)
+            latents = {name: draws.uniform(count, *shape) for name, shape in sizes.items()}
             model.attach_latents(FrozenLatents(Latents(latents)))
             model.drop_encoder()
         if model.keyframes is not None:

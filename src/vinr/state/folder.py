@@ -1,14 +1,17 @@
-"""The folder ``OUTPUT.partial``: what is kept of an encode until its output is complete.
+"""The folder ``OUTPUT.partial``: what is kept of an encode or a comparison until its output is complete.
 
 ::
 
     lock ─> whose state is there? ─┬─ none, or nothing of value ──────> made, or cleared
-            refuse, or continue    ├─ of the same encode, --resume ───> used
-                                   ├─ of the same encode, --force ────> cleared
-                                   └─ of another encode ──────────────> set aside as OUTPUT.partial-1
-    encode ─> output complete ─> cleared, removed, unlocked
+            refuse, or continue    ├─ of the same job, --resume ──────> used
+                                   ├─ of the same job, --force ───────> cleared
+                                   └─ of another job ─────────────────> set aside as OUTPUT.partial-1
+    work ─> output complete ─> cleared, removed, unlocked
 
-Only what vinr wrote is ever removed: files of its own names. A folder that holds anything else stays.
+A comparison resumes by itself: its state says for each point what it belongs to.
+
+Only files with vinr's own names are ever removed. A folder with anything else in it stays. A child that is
+forked from the process of the encode changes nothing.
 """
 
 from __future__ import annotations
@@ -36,11 +39,12 @@ from vinr.files import (
     flush,
     followed,
 )
-from vinr.temporaries import hidden_name, try_lock
+from vinr.temporaries import Maker, hidden_name, try_lock
 
 JOB_NAME: Final = "job.json"
-# What is worth keeping: checkpoints of fits, and segments that are done.
-STATE: Final = re.compile(r"(fit|segment)-\d{5,}\.safetensors")
+# What is worth keeping: checkpoints of training, and finished segments; of a comparison, points and the facts
+# that are known of networks.
+STATE: Final = re.compile(r"((fit|segment)-\d{5,}|(network|point)-[0-9a-f]{32})\.safetensors")
 OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}")
 # Their temporary files, left by a process that was killed: whoever looks holds the folder's lock.
 OUR_TEMPORARIES: Final = re.compile(rf"\.({OUR_FILES.pattern})\.[0-9a-f]+\.(part|lock)")
@@ -49,7 +53,8 @@ MAX_JOB_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """What a state belongs to: the names of the inputs, and which part of their frames.
+    """What a state belongs to: the names of the inputs, and which part of their frames; ``work`` names the
+    job.
 
     The names are without their folders, so that a project can be moved. New content under an old name is not
     noticed here: training compares the frames themselves.
@@ -59,6 +64,7 @@ class EncodeJob:
     frames: tuple[int | None, int | None]
     crop: tuple[int, int] | None
     resize: tuple[int, int] | None
+    work: str = "encode"
 
     @classmethod
     def of(
@@ -68,10 +74,11 @@ class EncodeJob:
         frames: tuple[int | None, int | None] | None = None,
         crop: tuple[int, int] | None = None,
         resize: tuple[int, int] | None = None,
+        work: str = "encode",
     ) -> EncodeJob:
-        """Return the job of an encode with these arguments."""
+        """Return the job of an encode (or other ``work``) with these arguments."""
         names = tuple(os.path.basename(os.path.realpath(path)) for path in inputs)
-        return cls(names, frames or (None, None), crop, resize)
+        return cls(names, frames or (None, None), crop, resize, work)
 
     def document(self) -> dict[str, Any]:
         """Return the job as plain JSON values."""
@@ -84,13 +91,24 @@ class EncodeJob:
 
 
 def partial_folder(output: Path) -> Path:
-    """Return where an encode to ``output`` keeps its state: beside it, or beside what a link points to."""
+    """Return where a job for ``output`` keeps its state: beside it, or beside what a link points to."""
     target = followed(output)
     return target.with_name(target.name + ".partial")
 
 
+def is_expected(output: Path) -> bool:
+    """Return whether ``output`` is complete: just what the state beside it was to become."""
+    expected = _read_job(partial_folder(output)).get("output")
+    return expected is not None and output.is_file() and expected == _fingerprint(output.read_bytes())
+
+
+def holds_state(output: Path) -> bool:
+    """Return whether an interrupted job has left state beside ``output``."""
+    return bool(_states(partial_folder(output)))
+
+
 class StateFolder:
-    """Locks ``output`` for one encode and manages its ``OUTPUT.partial``; a context manager.
+    """Locks ``output`` for one job and manages its ``OUTPUT.partial``; a context manager.
 
     Entering refuses what could not be written in the end, and changes nothing. :meth:`prepare` makes the
     folder, :meth:`finish` removes it. Leaving without :meth:`finish` keeps it if it holds state, so that
@@ -105,16 +123,16 @@ class StateFolder:
     settings
         The settings in short, for whoever opens ``job.json``; they are not compared.
     resume, force
-        As :func:`vinr.encoding.encode.encode` takes them.
+        As in :func:`vinr.encoding.encode.encode`. ``resume`` None: resume if the state belongs to this job.
     on_note
         Called with each line about what was done with an older folder.
 
     Raises
     ------
     OutputError
-        If another process encodes to the same output; the output exists; the folder holds an interrupted
-        encode without ``resume`` or ``force``, or that of another job with ``resume``; or it is a symbolic
-        link, not a folder, or another user's.
+        If another process encodes to the same output; the output exists; the folder holds an interrupted job
+        without ``resume`` or ``force``, or another job with ``resume``; or it is a symbolic link, not a
+        folder, or another user's. From all methods, in a forked child.
     """
 
     def __init__(
@@ -123,42 +141,55 @@ class StateFolder:
         job: EncodeJob,
         *,
         settings: Mapping[str, str] | None = None,
-        resume: bool = False,
+        resume: bool | None = False,
         force: bool = False,
         on_note: Callable[[str], None],
     ) -> None:
         self._target = output
         self._output = followed(output)
         self.folder = partial_folder(output)
-        self._job = job.document()
+        self._job, self._work = job.document(), job.work
         self._about = {"settings": dict(settings or {})}
         self._resume, self._force, self._on_note = resume, force, on_note
-        self._stack = ExitStack()
+        self._stack, self._maker = ExitStack(), Maker()
 
     def __enter__(self) -> Self:
         check_parent(self._output)
         with ExitStack() as stack, as_output_error(self._target):
             lock = self._output.with_name(hidden_name(self._output, "partial.lock"))
+            if lock.is_symlink() or (lock.exists() and not lock.is_file()):
+                use = f"vinr locks that name while it writes {self._target}"
+                raise OutputError(f"{lock}: is not a regular file, and {use}; remove it")
             if not stack.enter_context(try_lock(lock)):
-                raise OutputError(
-                    f"{self._target}: another encode is writing it; wait for that or choose another name"
-                )
+                busy = f"another {self._work} is writing it"
+                raise OutputError(f"{self._target}: {busy}; wait for that or choose another name")
             self._check_folder()
+            if self._resume is None:
+                self._resume = self.folder.is_dir() and not self._is_other()
             self._check_output()
             self._check_state()
-            self._stack = stack.pop_all()
+            self._stack, self._maker = stack.pop_all(), Maker()
         return self
 
     def __exit__(self, *exception: object) -> None:
         # An empty folder that cannot be removed does no harm; an exception that is being raised matters more.
         with self._stack, suppress(OSError):
-            if self.folder.is_dir() and not self._states():
+            if self._maker.is_here and self.folder.is_dir() and not _states(self.folder):
                 self._clear()
+
+    def check_process(self) -> None:
+        """Raise :class:`OutputError` in a child that was forked since this was entered."""
+        if not self._maker.is_here:
+            raise OutputError(
+                f"{self._target}: is encoded by the process that this one was forked from; "
+                "end the child with os._exit"
+            )
 
     def prepare(self) -> Path:
         """Create the folder, or make it ready for this encode, and return it."""
+        self.check_process()
         with as_output_error(self.folder):
-            states = self._states()
+            states = _states(self.folder)
             if states and self._is_other():
                 self._set_aside()
             elif not (states and self._resume):
@@ -171,12 +202,14 @@ class StateFolder:
 
     def expect(self, content: bytes) -> None:
         """Note what the output will hold, so that a later ``--resume`` can tell that it is finished."""
+        self.check_process()
         # Without the note, --resume only codes once more; writing the output itself may still succeed.
         with suppress(OutputError):
             self._write_job({"output": _fingerprint(content)})
 
     def finish(self) -> None:
         """Remove the folder. The output is complete, so that a failure here is only a note."""
+        self.check_process()
         try:
             self._clear()
             others = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
@@ -204,70 +237,52 @@ class StateFolder:
 
     def _check_output(self) -> None:
         if self._resume and not self._force and self._output.is_file():
-            # Killed between the last rename and the removal of the folder: nothing is left to do but to tidy
-            # up.
-            is_finished = self._is_finished()
-            if is_finished or not self._states():
+            # Killed between the last rename and the removal of the folder: only tidying up is left.
+            is_finished = is_expected(self._output)
+            if is_finished or not _states(self.folder):
                 self._clear()
                 clear_abandoned(self._output)
             if is_finished:
                 raise OutputError(f"{self._target}: is already complete; there is nothing to resume")
-            if not self._states():
+            if not _states(self.folder):
                 raise OutputError(
-                    f"{self._target}: exists already, and no interrupted encode of it can be resumed; "
+                    f"{self._target}: exists already, and no interrupted {self._work} of it can be resumed; "
                     "choose another name or overwrite it with --force"
                 )
         check_target(self._target, force=self._force)
 
     def _check_state(self) -> None:
-        if not self._states():
+        if not _states(self.folder):
             return
         if self._is_other():
             if self._resume:
                 raise OutputError(
-                    f"{self.folder}: holds an interrupted encode of {self._described()}; "
+                    f"{self.folder}: holds an interrupted {self._work} of {self._described()}; "
                     "omit --resume to start again, which sets that state aside"
                 )
         elif not self._resume and not self._force:
             raise OutputError(
-                f"{self.folder} holds an interrupted encode; use --resume to continue it, "
+                f"{self.folder} holds an interrupted {self._work}; use --resume to continue it, "
                 "or --force to start again"
             )
 
     # -- whose it is -----------------------------------------------------------------------------------------
 
-    def _states(self) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
-        return [path for path in self.folder.iterdir() if STATE.fullmatch(path.name)]
-
     def _is_other(self) -> bool:
         """Return whether the state in the folder is known to belong to another job."""
-        job = self._read_job()
+        job = _read_job(self.folder)
         # Without a readable job.json nothing is known, and training compares the frames anyway.
         is_known = isinstance(job.get("inputs"), list)
         return is_known and any(job.get(key) != value for key, value in self._job.items())
 
     def _described(self) -> str:
         """Return the inputs of the job in the folder, and those of its edits that differ from this job's."""
-        job = self._read_job()
+        job = _read_job(self.folder)
         text = ", ".join(map(str, job["inputs"]))
         for key in ("frames", "crop", "resize"):
             if job.get(key) != self._job[key]:
                 text += f", {key} {job.get(key)}"
         return text
-
-    def _is_finished(self) -> bool:
-        expected = self._read_job().get("output")
-        return expected is not None and expected == _fingerprint(self._output.read_bytes())
-
-    def _read_job(self) -> dict[str, Any]:
-        try:
-            with open(self.folder / JOB_NAME, "rb") as file:
-                job = json.loads(file.read(MAX_JOB_BYTES))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return job if isinstance(job, dict) else {}
 
     def _write_job(self, more: Mapping[str, Any]) -> None:
         from importlib.metadata import version
@@ -298,7 +313,24 @@ class StateFolder:
                 break
         self.folder.rename(aside)
         flush(aside.parent)
-        self._on_note(f"{self.folder} held an interrupted encode of {described}; it is kept as {aside.name}")
+        self._on_note(
+            f"{self.folder} held an interrupted {self._work} of {described}; it is kept as {aside.name}"
+        )
+
+
+def _states(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if STATE.fullmatch(path.name)]
+
+
+def _read_job(folder: Path) -> dict[str, Any]:
+    try:
+        with open(folder / JOB_NAME, "rb") as file:
+            job = json.loads(file.read(MAX_JOB_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return job if isinstance(job, dict) else {}
 
 
 def _is_vinrs(name: str) -> bool:

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vinr.errors import InputError, OutputError, UsageError
+from vinr.temporaries import Maker
 from vinr.video.audio import MATROSKA_OPTIONS, AudioCopier
 from vinr.video.color import ColorConverter, tag_color
 from vinr.video.encoders import safe_options
@@ -100,6 +101,7 @@ class ContainerWriter:
         format_name, options = FORMATS[suffix]
         with self._writing():
             self._container = av.open(str(path), "w", format=format_name, options=options)
+        self._maker = Maker()
         self._audio: AudioCopier | None = None
         try:
             self._stream = self._add_video(spec, codec)
@@ -133,7 +135,7 @@ class ContainerWriter:
             self._audio.close()
         # Closing writes the end of the file, which fails again if writing has failed before.
         with suppress(av.FFmpegError):
-            self._container.close()
+            self._maker.close(self._container)
 
     def _add_video(self, spec: VideoSpec, codec: str) -> VideoStream:
         stream = self._container.add_stream(
