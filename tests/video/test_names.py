@@ -81,7 +81,8 @@ def test_no_two_clips_have_the_same_name(names: list[str], expected: list[str]) 
 
 @given(st.lists(st.sampled_from(["a", "a-2", "a-3", "a-2-2", "b"]), max_size=8))
 def test_names_of_clips_are_unique(names: list[str]) -> None:
-    assert len(set(unique_names(names))) == len(names)
+    unique = unique_names(names)
+    assert len(set(unique)) == len(names)
 
 
 def test_a_recording_named_by_its_system_is_encoded(tmp_path: Path) -> None:

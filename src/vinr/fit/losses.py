@@ -27,6 +27,22 @@ MS_SSIM_WINDOW = 11
 MS_SSIM_SMALL_WINDOW = 5
 MS_SSIM_HALVINGS = 4
 
+FUSIONS: dict[str, dict[str, float]] = {
+    "Fusion1": {"l2": 0.3, "ssim": 0.7},
+    "Fusion2": {"l1": 0.3, "ssim": 0.7},
+    "Fusion3": {"l2": 0.5, "ssim": 0.5},
+    "Fusion4": {"l1": 0.5, "ssim": 0.5},
+    "Fusion5": {"l2": 0.7, "ssim": 0.3},
+    "Fusion6": {"l1": 0.7, "ssim": 0.3},
+    "Fusion7": {"l2": 0.7, "l1": 0.3},
+    "Fusion8": {"l2": 0.5, "l1": 0.5},
+    "Fusion9": {"l1": 0.9, "ssim": 0.1},
+    "Fusion10": {"l1": 0.7, "ms_ssim": 0.3},
+    "Fusion11": {"l1": 0.9, "ms_ssim": 0.1},
+    "Fusion12": {"l1": 0.8, "ms_ssim": 0.2},
+}
+"""Weights under the names of the NeRV code base, for presets and tables that quote them."""
+
 
 # -- measures ------------------------------------------------------------------------------------------------
 

@@ -36,12 +36,11 @@ def _printable(letter: str) -> str:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Return ``names`` with a number appended to each that an earlier clip has: ``a``, ``a-2``, …"""
+    """Return a name for each clip: the same, or with a number added where an earlier clip has it."""
     taken = set(names)
     unique: list[str] = []
-    for index, name in enumerate(names):
-        # The number tells how many clips of that name there are so far, and skips names that others have.
-        free, count = name, names[:index].count(name) + 1
+    for number, name in enumerate(names):
+        free, count = name, names[:number].count(name) + 1
         while free in taken and count > 1:
             suffix = f"-{count}"
             free, count = name[: MAX_NAME - len(suffix)] + suffix, count + 1

@@ -245,7 +245,7 @@ class FrameBatch:
         if self.rgb_NCHW.dtype != torch.uint8 or self.rgb_NCHW.ndim != 4 or self.rgb_NCHW.shape[1] != 3:
             raise ValueError(f"frames must be uint8 (N, 3, H, W), got {self}")
         if self.index_N.shape != self.rgb_NCHW.shape[:1]:
-            raise ValueError(f"one number per frame is needed, got {self}")
+            raise ValueError(f"one number a frame is needed, got {self}")
 
     def __repr__(self) -> str:
         return f"FrameBatch(index {tuple(self.index_N.shape)}, rgb {tuple(self.rgb_NCHW.shape)})"
