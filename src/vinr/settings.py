@@ -65,18 +65,18 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     return tree
 
 
-def first_problem(error: ValidationError) -> str:
-    """Return the first error of a validation in one line, without the value, which may be long or hostile."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    key = ".".join(map(str, first["loc"]))[:MAX_KEY]
-    return f"{key}: {first['msg']}" if key else str(first["msg"])
-
-
 def describe_validation(error: ValidationError) -> str:
     """Return the first error of a validation in one line: key, problem, value."""
     first = error.errors(include_url=False)[0]
     key = ".".join(map(str, first["loc"])) or "settings"
     return f"{key}: {first['msg']} (got {quoted(first['input'])})"
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first error of a validation in one line, without the value, which may be long or hostile."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    key = ".".join(map(str, first["loc"]))[:MAX_KEY]
+    return f"{key}: {first['msg']}" if key else str(first["msg"])
 
 
 def checked_arguments(
