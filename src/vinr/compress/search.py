@@ -24,8 +24,11 @@ from vinr.compress.tables import (
     MAX_TAIL,
     MAX_WEIGHT,
     TABLE_BITS,
+    TABLE_SUM,
     Bell,
+    Counts,
     bell_table,
+    normalise_rows,
 )
 from vinr.errors import FitError
 
@@ -110,17 +113,43 @@ def _candidates(model: SymbolModel, symbol_S: Symbols, static: bool) -> Iterator
         yield _priced(histogram, _price(histogram.table(), count_H) + low_bits)
     if static:
         return
-    # What an adaptive model takes depends on the order of the symbols: only coding tells, tried on a part of
-    # them.
-    trial_S = symbol_S[:TRIAL_SYMBOLS]
+    # What an adaptive model takes depends on the order of the symbols, here of the first of them.
+    trial = _AdaptiveTrial(high_S[:TRIAL_SYMBOLS], model.num_entries)
     best, best_bits = model, inf
     for _, bell in bells:
         for weight in range(MAX_WEIGHT, 2, -2):
             start = replace(model, bell=bell, weight=weight)
-            trial_bits = StreamWriter().write(start, trial_S)
+            trial_bits = trial.num_bits(start)
             if trial_bits < best_bits:
                 best, best_bits = start, trial_bits
     yield _priced(best, StreamWriter().write(best, symbol_S))
+
+
+class _AdaptiveTrial:
+    """Symbols on which starts of an adaptive model are tried: its blocks are the same for all of them.
+
+    Axes: B blocks.
+    """
+
+    # block          0        1        2 …      before_BH: counts of all blocks before it, on which its table rests
+    # symbols     | 64 …  |  64 … | 64 … |      inside_BH: counts of its own symbols, which that table prices
+    def __init__(self, high_S: Symbols, num_entries: int) -> None:
+        counts = Counts(np.full(num_entries, TABLE_SUM, dtype=np.int64), 0)
+        before, inside, start = [], [], 0
+        while start < high_S.shape[0]:
+            length, _ = counts.block()
+            block_S = high_S[start : start + length]
+            before.append(counts.counted()[0])
+            inside.append(np.bincount(block_S, minlength=num_entries))
+            counts.update(block_S)
+            start += length
+        self._before_BH, self._inside_BH = np.stack(before), np.stack(inside)
+
+    def num_bits(self, start: SymbolModel) -> float:
+        """Return the bits that the tables of all blocks assign to the symbols, without coding them."""
+        _, prior_H = Counts(start.table(), start.weight).counted()
+        table_BH = normalise_rows(self._before_BH + prior_H)
+        return float((self._inside_BH * (TABLE_BITS - np.log2(table_BH))).sum())
 
 
 def _price(table_H: Counted, count_H: Counted) -> float:
@@ -150,7 +179,7 @@ def _fit_bell(count_H: Counted, shape: int) -> tuple[float, Bell]:
         middle = best.scale
         scales = {min(max(middle + side * step, 0), MAX_SCALE) for side in (-2, -1, 1, 2)}
         try_all(replace(best, scale=scale) for scale in sorted(scales))
-    try_all(replace(best, tail=tail) for tail in range(MAX_TAIL + 1))
+    try_all(replace(best, tail=tail) for tail in range(MAX_TAIL + 1) if tail != START_TAIL)
     return best_bits, best
 
 
