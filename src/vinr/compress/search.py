@@ -131,8 +131,8 @@ class _AdaptiveTrial:
     Axes: B blocks.
     """
 
-    # block          0        1        2 …      before_BH: counts of all blocks before it, on which its table rests
-    # symbols     | 64 …  |  64 … | 64 … |      inside_BH: counts of its own symbols, which that table prices
+    # block       0     1     2  …     before_BH: counts of all earlier blocks, on which its table rests
+    # symbols  | 64  | 64  | 64  …     inside_BH: counts of its own symbols, which that table prices
     def __init__(self, high_S: Symbols, num_entries: int) -> None:
         counts = Counts(np.full(num_entries, TABLE_SUM, dtype=np.int64), 0)
         before, inside, start = [], [], 0
