@@ -139,9 +139,8 @@ def _whole(
 def _check_maker(target: Path, maker: Maker) -> None:
     """Raise :class:`OutputError` in a child that was forked in the body and reached its end."""
     if not maker.is_here:
-        raise OutputError(
-            f"{target}: is written by the process that this one was forked from; end the child with os._exit"
-        )
+        owner = "the process that this one was forked from"
+        raise OutputError(f"{target}: is written by {owner}; end the child with os._exit")
 
 
 def check_parent(target: Path) -> None:

@@ -125,7 +125,7 @@ class _File(Shared):
         try:
             self.num_bytes = file.seek(0, SEEK_END)
         except AttributeError:
-            raise InputError(f"{file!r} is no file; give a path, bytes, or a binary file") from None
+            raise InputError(f"{file!r} is not a file; give a path, bytes, or a binary file") from None
         except (OSError, ValueError) as error:
             raise InputError(f"the file is not seekable ({_reason(error)}); save it to disk first") from None
         super().__init__()

@@ -180,10 +180,8 @@ class StateFolder:
     def check_process(self) -> None:
         """Raise :class:`OutputError` in a child that was forked since this was entered."""
         if not self._maker.is_here:
-            raise OutputError(
-                f"{self._target}: is encoded by the process that this one was forked from; "
-                "end the child with os._exit"
-            )
+            owner = "the process that this one was forked from"
+            raise OutputError(f"{self._target}: is encoded by {owner}; end the child with os._exit")
 
     def prepare(self) -> Path:
         """Create the folder, or make it ready for this encode, and return it."""

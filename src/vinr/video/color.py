@@ -99,7 +99,7 @@ class ColorConverter(Shared):
         super().__init__()
 
     def _forked(self, *, interrupted: bool) -> None:
-        """Keep a copy for good: its end would wait without end for swscale's threads, which a child lacks."""
+        """Keep the copy forever: its end would wait forever for swscale's threads, which a child lacks."""
         hold(self._reformatter)
         self._reformatter = VideoReformatter()
 

@@ -20,8 +20,8 @@ av.logging.set_level(None)
 os.environ.setdefault("SVT_LOG", "0")
 
 
-# Demuxers that open what a file, or its name, tells them to: playlists, lists, descriptions of streams,
-# scripts, sets of images, subtitles beside an index. A file that is given is read, and no other.
+# Demuxers that open other files, as a file or its name tells them: playlists, lists, descriptions of streams,
+# scripts, sets of images, subtitles beside an index. Only the file of the user is read.
 PLAYLISTS: Final = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
 STREAMS: Final = frozenset({"rtp", "rtsp", "sap", "sdp"})
 SCRIPTS: Final = frozenset({"avisynth", "lavfi", "vapoursynth"})
@@ -30,8 +30,9 @@ SETS: Final = frozenset({"dvdvideo", "image2", "vobsub"})
 
 @cache
 def _readable_formats() -> str:
-    """Return libav's demuxers that read one file alone, as its option ``format_whitelist`` takes them."""
-    names = {name for known in av.formats_available for name in known.split(",")}
+    """Return libav's demuxers that read only one file, as its option ``format_whitelist`` takes them."""
+    # Several names of one demuxer are one text: "mov,mp4,m4a".
+    names = set(",".join(av.formats_available).split(","))
     return ",".join(sorted(names - PLAYLISTS - STREAMS - SCRIPTS - SETS))
 
 
@@ -46,7 +47,7 @@ def open_input(
 ) -> InputContainer:
     """Open a local media file.
 
-    ``format_name`` and ``options`` are libav's, for files that do not say what they are (raw YUV).
+    ``format_name`` and ``options`` are libav's, for files that do not state their format (raw YUV).
 
     Raises
     ------
@@ -72,10 +73,9 @@ def open_input(
             metadata_errors="replace",
         )
     except av.error.ArgumentError as error:
-        raise InputError(
-            f"{path}: not a readable video; playlists and other files that name files are not followed, give "
-            f"the video itself"
-        ) from error
+        # What libav raises for a demuxer that the whitelist lacks.
+        problem = "not a readable video; playlists and other files that name files are not followed"
+        raise InputError(f"{path}: {problem}; give the video itself") from error
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{path}: not a readable video, or cut short: {explain(error)}") from error
     # The demuxer of ANSI art, to which libav gives any text file.

@@ -65,10 +65,8 @@ class Sink(ABC):
     def check_process(self) -> None:
         """Raise :class:`OutputError` in a child that was forked since the output was opened."""
         if not self._maker.is_here:
-            raise OutputError(
-                "the output is written by the process that this one was forked from; "
-                "end the child with os._exit"
-            )
+            owner = "the process that this one was forked from"
+            raise OutputError(f"the output is written by {owner}; end the child with os._exit")
 
     @final
     def write(self, rgb_NCHW: Tensor) -> None:
@@ -305,7 +303,7 @@ def _is_folder(output: str) -> bool:
 
 
 def _is_named_folder(output: str) -> bool:
-    """Return whether ``output`` can be nothing but a folder."""
+    """Return whether ``output`` can only be a folder."""
     return output.endswith("/") or Path(output).is_dir()
 
 
