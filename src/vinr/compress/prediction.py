@@ -5,8 +5,8 @@
     tensor over time ──┬─> as it is ───────────────────────────────────────┬─> the shorter one
                        └─> first step, differences of each step to the last ┘
 
-Latents start again with each chunk, so the more frames it holds, the better they are predicted; but a frame is
-not decoded without those before it in its chunk.
+Latents start again with each chunk, so the more frames it holds, the better they are predicted; but a frame
+is not decoded without those before it in its chunk.
 
 Axes: T steps of time (frames of latents), S symbols.
 """
