@@ -3,8 +3,8 @@
 A position t is described by sin and cos of ``base^l · π · t`` for l = 0 … levels − 1 (NeRV, NeurIPS 2021).
 With 80 levels of base 1.25 the fastest wave turns 2·10⁷ times from t = 0 to 1, so the order of roundings
 decides its value: float32 and float64 disagree completely. A file must decode alike everywhere, hence the
-default computes in integers up to one last rounding; the float32 modes repeat what published checkpoints were
-trained with.
+default keeps the angle an exact fraction until it lies below a right angle; the float32 modes repeat what
+published checkpoints were trained with.
 
 Axes: N frames of a batch, P cells of a grid in row-major order, F features.
 """
@@ -46,9 +46,6 @@ WaveOrder = Annotated[
 
 # Highest frequency: beyond it angles of a float32 encoding would overflow.
 MAX_FREQUENCY_DIGITS = 30
-# Angles are integers in units of 2^-128. PI is floor(π · 2^128).
-_BITS = 128
-_PI = 0x3_243F6A88_85A308D3_13198A2E_03707344
 # PyTorch's float32 power gives 1.25^45 one unit below the nearest float32, and the nearest at levels 0 … 79
 # otherwise.
 _ROUNDED_DOWN = {(1.25, 45)}
@@ -90,15 +87,16 @@ def encode_position(
     order
         ``interleaved``: sin, cos of level 0, then of level 1, …; ``blocks``: all sines, then all cosines.
     precision
-        ``exact``: no rounding before the result, the same everywhere. ``float32``: the position, the bases
-        and their product rounded to float32 as the references do (interleaved: (t · base^l) · π; blocks:
-        t · (base^l · π)). ``float32_bases``: t · (base^l · π) with rounded bases, but t and the product in
-        float64.
+        ``exact``: no rounding of the angle before it lies below a right angle. ``float32``: the position, the
+        bases and their product rounded to float32 as the references do (interleaved: (t · base^l) · π;
+        blocks: t · (base^l · π)). ``float32_bases``: t · (base^l · π) with rounded bases, but t and the
+        product in float64.
     """
     if precision == "exact":
         pairs = list(_exact_waves(position, Fraction(str(base)), levels))
     else:
-        pairs = list(map(_wave_of_float, _rounded_angles(position, base, levels, order, precision)))
+        angles = _rounded_angles(position, base, levels, order, precision)
+        pairs = [(math.sin(angle), math.cos(angle)) for angle in angles]
     if order == "interleaved":
         return tuple(itertools.chain.from_iterable(pairs))
     sines, cosines = zip(*pairs, strict=True)
@@ -122,9 +120,15 @@ def _rounded_powers(base: float, levels: int) -> list[np.float32]:
 def _exact_waves(position: Fraction, base: Fraction, levels: int) -> Iterator[tuple[float, float]]:
     numerator, denominator = position.numerator, position.denominator
     for _ in range(levels):
-        # The angle is position · base^l · π: a right angle is half of π, so twice the position counts them.
+        # position · base^l in half turns = (quadrant + rest / denominator) right angles, in whole numbers:
+        # what is rounded is below a right angle, and its sine is good to the last digits of a float64.
         quadrant, rest = divmod(2 * numerator, denominator)
-        yield _turn(quadrant, (_PI >> 1) * rest // denominator)
+        angle = math.pi / 2 * (rest / denominator)
+        sine, cosine = math.sin(angle), math.cos(angle)
+        # A right angle more: sin becomes cos, cos becomes −sin.
+        for _ in range(quadrant % 4):
+            sine, cosine = cosine, -sine
+        yield sine, cosine
         numerator *= base.numerator
         denominator *= base.denominator
 
@@ -139,33 +143,6 @@ def _rounded_angles(
     if order == "blocks":
         return [float(time32 * np.float32(step)) for step in float32_bases(base, levels)]
     return [float((time32 * power) * np.float32(math.pi)) for power in _rounded_powers(base, levels)]
-
-
-def _wave_of_float(angle: float) -> tuple[float, float]:
-    numerator, denominator = angle.as_integer_ratio()
-    quadrant, rest = divmod((numerator << _BITS) // denominator, _PI >> 1)
-    return _turn(quadrant, rest)
-
-
-def _turn(quadrant: int, rest: int) -> tuple[float, float]:
-    """Return sin and cos of ``quadrant`` right angles plus ``rest`` (fixed point, below a right angle)."""
-    sine, cosine = _series(rest, rest, 1), _series(1 << _BITS, rest, 0)
-    # A right angle more: sin becomes cos, cos becomes −sin.
-    for _ in range(quadrant % 4):
-        sine, cosine = cosine, -sine
-    return sine / (1 << _BITS), cosine / (1 << _BITS)
-
-
-def _series(first: int, angle: int, power: int) -> int:
-    """Sum the Taylor series of sin or cos whose first term is ``first``, of the given power of ``angle``."""
-    square = angle * angle >> _BITS
-    total = term = first
-    while term:
-        # The next term is −x² / (n · (n − 1)) times this one; signs alternate from term to term.
-        power += 2
-        term = (term * square >> _BITS) // (power * (power - 1))
-        total += -term if power % 4 >= 2 else term
-    return total
 
 
 # -- all frames, all cells -----------------------------------------------------------------------------------
