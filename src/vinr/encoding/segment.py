@@ -159,7 +159,7 @@ def assemble(
     The result depends on the segments alone, not on where or in which order they were fitted.
     """
     clips = []
-    names = _unique_names(readers)
+    names = unique_names(readers)
     sounds = [reader.audio() if audio else None for reader in readers]
     for number, reader in enumerate(readers):
         parts = []
@@ -188,7 +188,7 @@ def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:
     return times + sum(len(sound) for sound in sounds if sound is not None)
 
 
-def _unique_names(readers: Sequence[VideoReader]) -> list[str]:
+def unique_names(readers: Sequence[VideoReader]) -> list[str]:
     """Return a name for each clip: its own, or where an earlier one has it, that with a number."""
     names = [reader.name for reader in readers]
     taken = set(names)
