@@ -73,7 +73,8 @@ def read_published(document: object) -> PublishedNetwork:
         raise InputError(f"'model' is a {type(model).__name__}; {LAYOUT}")
     tensors = {}
     for name, entry in model.items():
-        tensors[_stored_name(name)] = dequantise(entry, name=str(name))
+        stored_name = _stored_name(name)
+        tensors[stored_name] = dequantise(entry, name=str(name))
     if len(tensors) != len(model):
         raise InputError(f"'model' has {len(model)} tensors under {len(tensors)} names; {LAYOUT}")
     embedding_Tdhw = dequantise(embed, name="embed")

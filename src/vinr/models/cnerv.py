@@ -127,6 +127,7 @@ class CNeRV(IndexModel):
         # Times are the same in all cells (N, 1, F), cells the same at all times (1, P, F).
         plane_NPF = time_NF[:, None].expand(-1, len(grid_PF), -1)
         map_NPF = torch.cat([plane_NPF, grid_PF.expand(len(time_NF), -1, -1)], dim=2)
+        # Cells are in row-major order: (N, P, F) becomes (N, F, P), then (N, F, h, w).
         feature_NCHW = self.stem(map_NPF.transpose(1, 2).reshape(len(time_NF), -1, *self.stem_grid))
         raw_NCHW = self.decoder(feature_NCHW, self.time_condition(time_NF))
         return squash(raw_NCHW, self.config.output, self.config.output_offset)

@@ -241,7 +241,9 @@ def _shortcut(func: Any, args: Sequence[Any]) -> Any:
     if func in _OF_ANY_TYPE and len(tensors) <= 2:
         dtype = torch.result_type(first, tensors[-1])
         shape = _broadcast([value.shape for value in tensors])
-        return first.new_empty(shape, dtype=dtype) if _is_kept(dtype, args) else None
+        # Whole numbers become fractions where an argument is one.
+        is_kept = dtype.is_floating_point or float not in map(type, args)
+        return first.new_empty(shape, dtype=dtype) if is_kept else None
     if not first.is_floating_point() or any(value.dtype != first.dtype for value in tensors):
         return None
     if func in _ELEMENTWISE:
@@ -272,11 +274,6 @@ def _broadcast(shapes: Sequence[torch.Size]) -> Sequence[int]:
     for lengths in itertools.zip_longest(*map(reversed, shapes), fillvalue=1):
         sides.insert(0, max(lengths) if min(lengths) else 0)
     return sides
-
-
-def _is_kept(dtype: torch.dtype, args: Sequence[Any]) -> bool:
-    """Return whether the numbers among ``args`` leave the type of a result as it is."""
-    return dtype.is_floating_point or not any(isinstance(value, float) for value in args)
 
 
 # -- what a network costs ------------------------------------------------------------------------------------

@@ -160,6 +160,7 @@ class _Fusion(nn.Module):
             self.candidate_content(content_NCHW) + self.candidate_difference(difference_NCHW)
         )
         gate_NCHW = torch.sigmoid(self.gate_content(content_NCHW) + self.gate_difference(difference_NCHW))
+        # Gate 1 takes the candidate, gate 0 leaves the content as it is.
         return gate_NCHW * candidate_NCHW + (1 - gate_NCHW) * content_NCHW
 
 
@@ -223,6 +224,7 @@ class DNeRV(HybridModel):
         """
         if self.encoder is None:
             raise ValueError("the encoder was dropped; give no source")
+        # One read for all three: the frames before, then the frames, then those after.
         before_NCHW, frame_NCHW, after_NCHW = self.read_frames(source, self._neighbours(index_N)).chunk(3)
         latents: Latents = self.encoder(frame_NCHW, frame_differences(before_NCHW, frame_NCHW, after_NCHW))
         return latents

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -187,6 +188,7 @@ class DNeRVDiverse(IndexModel):
         chosen.setdefault("tile_cols", min(-(-video.width // sides[1]), MAX_TILES_PER_SIDE))
         tile = _tile_size(video, PatchGrid(chosen["tile_rows"], chosen["tile_cols"]))
         if "strides" not in chosen:
+            # As published only the first stride may be 4: later ones become two of 2.
             first, *others = choose_strides(*tile, target_grid=cls.scaling.grid)
             strides = [first]
             for stride in others:
@@ -239,7 +241,7 @@ class DNeRVDiverse(IndexModel):
 
         A time between frames is that of the frame before in its clip, all of whose times are later by the
         fraction. With gradients all clips are one batch. Without, tiles of clips are decoded one by one, so
-        that a frame is the same whatever it is asked for with, and kept for the frames that follow.
+        that a frame is the same whatever it is decoded with, and kept for the frames that follow.
 
         Raises
         ------
@@ -269,7 +271,7 @@ class DNeRVDiverse(IndexModel):
             return torch.stack([self._decode_part(part, state)[place] for part, place in pairs])
         # Each part once: its D frames follow one another, those of the next part after them.
         distinct = list(dict.fromkeys(parts))
-        images = [image for part in distinct for image in self._read_images(part)]
+        images = list(chain.from_iterable(map(self._read_images, distinct)))
         rgb_NCHW = self._decode_parts(distinct, images)
         rows = []
         for part, place in zip(parts, places, strict=True):
@@ -301,6 +303,7 @@ class DNeRVDiverse(IndexModel):
 
         ``time_NF`` are encoded times; for the others see :meth:`ClipDecoder.forward`.
         """
+        # The stem's outputs are (F, h0, w0) of each frame, row by row.
         feature_NCHW = self.stem(time_NF).view(-1, self.config.widths[0], *self.stem_grid)
         raw_NCHW = self.decoder(feature_NCHW, maps, distance_N, shift_B)
         mean_C11, std_C11 = self._statistics(raw_NCHW)

@@ -170,6 +170,7 @@ class _Block(nn.Module):
         self.has_skip = in_channels == out_channels
 
     def forward(self, feature_NCHW: Tensor, inside_N1HW: Tensor | None = None) -> Tensor:
+        # Linear layers want channels last; they are 1×1 convolutions here.
         branch_NHWC = _normalise(self.depthwise_conv(feature_NCHW).permute(0, 2, 3, 1))
         branch_NCHW: Tensor = self.fc2(F.gelu(self.fc1(branch_NHWC))).permute(0, 3, 1, 2)
         if inside_N1HW is not None:
@@ -280,7 +281,9 @@ class HiNeRV(IndexModel):
     def decode(self, query: Query) -> Tensor:
         """See :meth:`IndexModel.decode`; patches are allowed, see :meth:`check_patches`."""
         self.check_patches(query.grid)
-        query = self._on_device(query)
+        device = self.head.weight.device
+        query = Query(query.time_N.to(device), query.row_N.to(device), query.col_N.to(device), query.grid)
+        # A whole frame needs no window: its zero padding is that of the convolutions.
         windows: Sequence[Window | None] = [None] * len(self.stages)
         base_padding = last_padding = 0
         if not query.grid.is_whole_frame:
@@ -295,10 +298,6 @@ class HiNeRV(IndexModel):
         feature_NHWC = crop(feature_NCHW, last_padding).permute(0, 2, 3, 1)
         return torch.sigmoid(self.head(feature_NHWC)).permute(0, 3, 1, 2)
 
-    def _on_device(self, query: Query) -> Query:
-        device = self.head.weight.device
-        return Query(query.time_N.to(device), query.row_N.to(device), query.col_N.to(device), query.grid)
-
     def _read_base(self, query: Query, padding: int) -> tuple[Tensor, Tensor]:
         """Return the base grid's features in the patches' windows, and where these lie in the frame."""
         height, width = self.base_size
@@ -308,6 +307,7 @@ class HiNeRV(IndexModel):
         cell_NHW = row_NH.unsqueeze(2) * width + col_NW.unsqueeze(1)
         # Rows of the grid's tables are cells in row-major order; channels come last.
         base = self.base_grid(query.time_N, cell_NHW.flatten(1))
+        # (N, R, C) becomes (N, H, W, C), then (N, C, H, W).
         base_NCHW = base.unflatten(1, cell_NHW.shape[1:]).permute(0, 3, 1, 2)
         inside_N1HW = (inside_NH.unsqueeze(2) & inside_NW.unsqueeze(1)).unsqueeze(1).to(base.dtype)
         return base_NCHW * inside_N1HW, inside_N1HW

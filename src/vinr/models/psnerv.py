@@ -208,7 +208,9 @@ class PSNeRV(IndexModel):
 
     def _decode_patches(self, query: Query) -> Tensor:
         feature_NF = self._encode(query).to(self.head.weight)
+        # The stem's outputs are (C0, h0, w0) of each patch, row by row.
         feature_NCHW = self.stem(feature_NF).view(len(query), self.config.widths[0], *self.stem_grid)
+        # Features of the time come first: a style of the time alone is made from those.
         style_NF = self.style(feature_NF[:, : self.style_features])
         for block in self.blocks:
             feature_NCHW = block(feature_NCHW, style_NF)
@@ -229,6 +231,7 @@ class PSNeRV(IndexModel):
     def _encode_one(self, place: float, count: int) -> tuple[float, ...]:
         """Encode the middle of interval ``place`` of ``count`` equal ones."""
         config = self.config
+        # Frame 0 of 4 lies at 1/8, frame 1 at 3/8, …: never at an end of the video.
         position = (Fraction(place) + Fraction(1, 2)) / count
         return encode_position(position, base=config.base, levels=config.levels, order=config.encoding_order)
 

@@ -159,6 +159,7 @@ class FittingParts(nn.Module):
         frame_NCHW: Tensor = self.frames(rgb_NCHW)
         if self.mode == "off":
             return frame_NCHW
+        # One linear layer makes all (e, h, w) of an embedding.
         time_NCHW: Tensor = self.last(self.hidden(time_NF)).view(-1, *self.shape)
         if self.mode == "concat":
             mixed_NCHW: Tensor = self.mix(torch.cat([frame_NCHW, time_NCHW], 1))
@@ -256,7 +257,7 @@ class TNeRV(HybridModel):
     def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> TNeRVConfig:
         """See :meth:`VideoModel.configure`; ``width`` is C0 before rounding.
 
-        Embeddings get as many channels (at least one) as keep them within 24 % of the stored numbers, grids
+        Embeddings get as many channels (at least one) as keep them within 24 % of the total, grids
         fill up to 40 % together with them: the split of the published 12.4 M network.
         """
         chosen = cls.scale(video, width, settings)

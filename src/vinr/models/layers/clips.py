@@ -21,6 +21,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -150,11 +151,7 @@ def keep_parts(parts_per_clip: int) -> LruCache[ClipPart, Tensor]:
 
     All ``parts_per_clip`` of one clip are kept, and more while they take no more than 256 MiB.
     """
-    return LruCache(parts_per_clip, max_bytes=CACHED_BYTES, num_bytes=_num_bytes)
-
-
-def _num_bytes(frames_DCHW: Tensor) -> int:
-    return frames_DCHW.nbytes
+    return LruCache(parts_per_clip, max_bytes=CACHED_BYTES, num_bytes=attrgetter("nbytes"))
 
 
 # -- stages --------------------------------------------------------------------------------------------------
@@ -181,6 +178,7 @@ class TemporalMap(nn.Module):
         # e: frame out, d: frame in.
         feature_BDCHW = feature_NCHW.view(-1, depth, *feature_NCHW.shape[1:])
         mixed_BDCHW = torch.einsum("ced,bdchw->bechw", self.weight, feature_BDCHW)
+        # Biases are kept channel by channel, D each: (C·D) becomes (C, D), then (D, C, 1, 1).
         bias_DC11 = self.bias.view(channels, depth).t()[..., None, None]
         out: Tensor = (feature_BDCHW + (mixed_BDCHW + bias_DC11)).flatten(0, 1)
         return out
@@ -230,6 +228,7 @@ class DecoderStage(nn.Module):
             if self.fusion_conv is None:
                 feature_NCHW = torch.cat([feature_NCHW, key_NCHW.to(feature_NCHW.dtype)], 1)
             else:
+                # The first half of the channels are gains, the second half shifts.
                 gain_NCHW, shift_NCHW = self.fusion_conv(key_NCHW).chunk(2, dim=1)
                 feature_NCHW = feature_NCHW * (1 + gain_NCHW) + shift_NCHW
         feature_NCHW = self.upsample(feature_NCHW)
@@ -261,6 +260,7 @@ def stretch_in_time(map_B2CHW: Tensor, clip_length: int, shift_B: Tensor) -> Ten
     """
     place_BD = torch.arange(clip_length, device=shift_B.device) + shift_B.unsqueeze(1)
     share_BD = ((place_BD + 0.5) * 2 / clip_length - 0.5).clamp(0, 1).to(map_B2CHW)
+    # (B, 1, C, H, W) against (B, D, 1, 1, 1) gives (B, D, C, H, W); clips follow one another in N.
     start_B1CHW, end_B1CHW = map_B2CHW.chunk(2, dim=1)
     return torch.lerp(start_B1CHW, end_B1CHW, share_BD[:, :, None, None, None]).flatten(0, 1)
 

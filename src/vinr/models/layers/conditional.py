@@ -166,6 +166,7 @@ def _upsamplers(config: BoostConfig, two_step: bool) -> list[tuple[nn.Module, in
     upsamplers: list[tuple[nn.Module, int]] = []
     for number, (stride, kernel) in enumerate(zip(config.strides, config.kernels, strict=True)):
         before, after = config.widths[number : number + 2]
+        # The first block of a stage enlarges, those after it keep size and channels.
         for place in range(config.stage_depths[number]):
             block: nn.Module
             inputs, step = (before, stride) if place == 0 else (after, 1)

@@ -64,7 +64,7 @@ def flow_stage(strides: Sequence[int]) -> tuple[int, int]:
 class Evaluation:
     """What the network says about N frames.
 
-    ``rgb_NCHW``: independent frames in [0, 1]. ``blend_NCHW``: two logits a pixel, for the independent and
+    ``rgb_NCHW``: independent frames in [0, 1]. ``blend_NCHW``: two logits per pixel, for the independent and
     the aggregated frame. ``flow_NCHW``, at lower resolution: (dx, dy) for each neighbour, then a logit each.
     Both are empty for networks without neighbours.
     """

@@ -126,6 +126,7 @@ class LevelGrid(StoringModule):
         first_N1 = before_N.long().unsqueeze(1) * self.rows_per_step
         second_N1 = (before_N + 1).clamp(max=steps - 1).long().unsqueeze(1) * self.rows_per_step
         first, second = F.embedding(first_N1 + row_NR, grid), F.embedding(second_N1 + row_NR, grid)
+        # A row holds cells_per_row cells side by side, each with all channels of the level.
         count, rows = row_NR.shape
         return torch.lerp(first, second, part_N11).view(count, rows * self.cells_per_row, -1)
 
@@ -152,4 +153,5 @@ class LocalEncoding(nn.Module):
         """Return the tile (N, stride, stride, C) at ``time_N`` in frames."""
         row_N1 = torch.zeros(len(time_N), 1, dtype=torch.int64, device=time_N.device)
         tile: Tensor = self.linear(self.grid(time_N, row_N1))
+        # Cell y · s + x of the row is pixel (y, x) of the tile.
         return tile.view(-1, self.stride, self.stride, tile.shape[-1])

@@ -151,6 +151,7 @@ class LearnedKeyframes(StoringModule):
     ) -> None:
         super().__init__()
         self.size = size
+        # Tiles lie side by side, as they do in the frame.
         rows, cols = tiles.rows * size[0], tiles.cols * size[1]
         latent_KCHW = nn.Parameter(torch.empty(num_keyframes, latent_channels, rows, cols))
         self.register_stored("latent", latent_KCHW, role="keyframe", rows_per_step=1)

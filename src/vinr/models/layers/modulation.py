@@ -54,6 +54,7 @@ class InstanceModulation(nn.Module):
         # Gains stay in at least float32 under automatic mixed precision, as normalisation layers keep them.
         exact = torch.promote_types(feature_NCHW.dtype, torch.float32)
         parts: Tensor = self.activation(self.linear(condition_NF)).to(exact)
+        # The first half of the outputs are gains, the second half shifts.
         gain_NC, shift_NC = parts.chunk(2, dim=1)
         gain_NC = gain_NC + self.offset
         count, channels, height, width = feature_NCHW.shape

@@ -68,6 +68,7 @@ def inside(patch_N: Tensor, length: int, padding: int, size: int) -> tuple[Tenso
 
     ``patch_N`` numbers the patches along one side; they are ``length`` long and reach ``padding`` further.
     """
+    # Patch p covers p · length … (p + 1) · length − 1; its window reaches padding further at both ends.
     offset_1 = torch.arange(-padding, length + padding, device=patch_N.device)
     position = patch_N.unsqueeze(1) * length + offset_1
     return position.clamp(0, size - 1), (position >= 0) & (position < size)
