@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 import _record
-from vinr.bench.speed_decode import PLAIN, WAYS, first_frame, frame_works, random_file, whole_file
-from vinr.bench.speed_turns import Clock, ratios, take_turns
+from benchmarks.speed.decoding import PLAIN, WAYS, first_frame, frame_works, random_file, whole_file
+from benchmarks.speed.turns import Clock, ratios, take_turns
 from vinr.config import load_preset
 from vinr.decoding.settings import DecodeSettings
 from vinr.video.spec import VideoSpec

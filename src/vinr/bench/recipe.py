@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -24,6 +26,11 @@ Scale = Literal["full", "mini", "tiny"]
 SCALES: Final[tuple[Scale, ...]] = get_args(Scale)
 Kind = Literal["fit", "encode", "rate_distortion", "interpolate", "inpaint", "denoise", "decode", "clips"]
 Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+
+# What was run under a name of `vinr bench` before, and measures this machine or draws a page for people.
+MOVED: Final = {"speed": "python -m benchmarks.speed", "gallery": "python -m benchmarks.gallery"}
+# D-NeRV, for diverse videos, is the model dnerv_diverse; the model dnerv is DNeRV.
+RENAMED: Final = re.compile(r"^dnerv-")
 
 # Epochs are counted apart from a phase's settings, since its share follows from all of them.
 ANY_SHARE: Final = 0.5
@@ -201,6 +208,22 @@ class Recipe(Layers):
         return next(row for row in self.rows if row.label == label)
 
 
+@dataclass(frozen=True)
+class RecipeEntry:
+    """A recipe in a line: its name, whose table or figure it is, and what that shows."""
+
+    name: str
+    paper: str
+    table: str
+    title: str
+
+
+def list_recipe_entries() -> list[RecipeEntry]:
+    """Return all recipes in a line each, sorted by name."""
+    recipes = map(load_recipe, list_recipes())
+    return [RecipeEntry(recipe.name, recipe.paper, recipe.table, recipe.title) for recipe in recipes]
+
+
 def list_recipes() -> list[str]:
     """Return the names of all recipes, sorted."""
     folder = resources.files("vinr.bench").joinpath("recipes")
@@ -213,9 +236,15 @@ def load_recipe(name: str) -> Recipe:
     Raises
     ------
     UsageError
-        If there is none of that name, or its file is broken.
+        If there is none of that name, or its file is broken; where a recipe was renamed or became a script,
+        the message says what it is called now.
     """
+    if name in MOVED:
+        raise UsageError(f"{name} is a script of the source now: run `{MOVED[name]}` in its folder")
     names = list_recipes()
+    renamed = RENAMED.sub("dnerv_diverse-", name)
+    if renamed != name and renamed in names:
+        raise UsageError(f"recipe {name!r} is called {renamed!r} now: dnerv is another model")
     if name not in names:
         raise UsageError(f"unknown recipe {name!r}; `vinr bench` lists them: {', '.join(names)}")
     file = resources.files("vinr.bench").joinpath("recipes", f"{name}.toml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vinr.bench.speed_turns import markdown_table
+from vinr.bench.pages import records_table
 
 Document = Mapping[str, Any]
 
@@ -16,9 +16,10 @@ def speed_page(document: Document) -> str:
     device = machine.get("gpu", machine["cpu"]) if document["device"] != "cpu" else machine["cpu"]
     made = f"commit {document['commit']}, " if document["commit"] else ""
     head = (
-        f"# speed\n\n`vinr bench speed`, {document['date']}, {made}{device} ({machine['cpu_capability']}), "
-        f"{machine['threads']} threads, torch {machine['torch']}. Clip: {document['clip']}.\n\n"
-        "What is compared runs in turns; ratios are those of one turn, shown as median (least to greatest). "
+        f"# speed\n\n`python -m benchmarks.speed`, {document['date']}, {made}{device} "
+        f"({machine['cpu_capability']}), {machine['threads']} threads, torch {machine['torch']}. "
+        f"Clip: {document['clip']}.\n\n"
+        "Measurements are interleaved; ratios are those of one turn, shown as median (least to greatest). "
         "Shares of the matrix product count multiply-accumulates as a direct computation takes them: "
         "convolutions after a transform need fewer. A step's are three times those of its forward pass."
     )
@@ -26,14 +27,21 @@ def speed_page(document: Document) -> str:
 
 
 def _network(network: Document) -> str:
-    kind = "processor time" if network["processor_time"] else "time that passes"
+    kind = "CPU time" if network["cpu_time"] else "wall-clock time"
     title = (
         f"## {network['preset']}: {network['num_frames']} frames of "
-        f"{network['height']}×{network['width']}, {network['decode_macs'] / 1e9:.3g} GMAC a decoded frame\n\n"
+        f"{network['height']}×{network['width']}, {network['decode_macs'] / 1e9:.3g} GMAC per decoded "
+        f"frame\n\n"
         f"Seconds are {kind}."
     )
-    parts = [title, *_limits(network["steps"]), *_steps(network["steps"]), *_quality(network["quality"])]
-    return "\n\n".join([*parts, *_decoding(network), *_memory(network["memory"])])
+    parts = [title]
+    if network["steps"] is not None:
+        parts += [*_limits(network["steps"]), *_steps(network["steps"])]
+    if network["quality"] is not None:
+        parts += _quality(network["quality"])
+    if network["decoding"] is not None:
+        parts += _decoding(network)
+    return "\n\n".join([*parts, *_memory(network["memory"])])
 
 
 def _limits(steps: Document) -> list[str]:
@@ -43,8 +51,8 @@ def _limits(steps: Document) -> list[str]:
     ]
     return [
         "### The machine",
-        "10⁹ multiply-accumulates a second; copy: 10⁹ bytes read and written a second.",
-        markdown_table(rows),
+        "10⁹ multiply-accumulates per second; copy: 10⁹ bytes read and written per second.",
+        records_table(rows),
     ]
 
 
@@ -55,17 +63,24 @@ def _steps(steps: Document) -> list[str]:
         rows.append(
             {
                 "recipe": recipe,
-                "ms a step": 1000 * own["step_seconds"]["median"],
+                "ms per step": 1000 * own["step_seconds"]["median"],
                 "least": 1000 * own["step_seconds"]["low"],
                 "greatest": 1000 * own["step_seconds"]["high"],
-                "s an epoch": own["epoch_seconds"],
-                "GMAC a step": own["step_macs"] / 1e9,
+                "s per epoch": own["epoch_seconds"],
+                "GMAC per step": own["step_macs"] / 1e9,
                 "of the matrix product": _percent(own["share_of_matmul"]["median"]),
                 "arithmetic": own["precision"],
             }
         )
-    ratio = f"vinr / paper, seconds of an epoch: {_spread(steps['vinr_over_paper'])}."
-    return ["### A step", markdown_table(rows), ratio]
+    ratio = f"vinr / paper, seconds per epoch: {_spread(steps['vinr_over_paper'])}."
+    variants = []
+    for name, variant in steps["variants"].items():
+        seconds, ratio_to_paper = variant["step_seconds"]["median"], variant["over_paper"]["median"]
+        variants.append(
+            {"variant": name, "ms per step": 1000 * seconds, "epoch over the paper's": ratio_to_paper}
+        )
+    tables = [records_table(rows), ratio]
+    return ["### A step", *tables, *([records_table(variants)] if variants else [])]
 
 
 def _quality(quality: Document) -> list[str]:
@@ -74,7 +89,7 @@ def _quality(quality: Document) -> list[str]:
             "fit": fit["label"],
             "epochs": fit["epochs"][-1],
             "seconds": fit["seconds"],
-            "time that passed": fit["wall_seconds"],
+            "wall-clock s": fit["wall_seconds"],
             "PSNR dB": fit["final_psnr_db"],
         }
         for fit in quality["fits"]
@@ -93,7 +108,7 @@ def _quality(quality: Document) -> list[str]:
         "seconds of an epoch above, since other work may share the machine during a fit. A level is reached "
         "at the end of the first epoch that has it; vinr's time is that of the first of its fits to do so."
     )
-    return ["### Time to quality", said, markdown_table(fits), markdown_table(levels)]
+    return ["### Time to quality", said, records_table(fits), records_table(levels)]
 
 
 def _decoding(network: Document) -> list[str]:
@@ -110,15 +125,15 @@ def _decoding(network: Document) -> list[str]:
     ]
     figures = {**network["whole_file"], **network["first_frame"]}
     others = [{"what": what, "value": value} for what, value in figures.items()]
-    return ["### Decoding", markdown_table(rows), markdown_table(others)]
+    return ["### Decoding", records_table(rows), records_table(others)]
 
 
-def _memory(memory: Document) -> Sequence[str]:
+def _memory(memory: Document | None) -> Sequence[str]:
     if not memory:
-        return ["### Peak memory", "Not measured; `--set speed.memory=true` does."]
+        return ["### Peak memory", "Not measured; `--parts memory` does."]
     rows = [{"what": what, "MB": num_bytes / 1e6} for what, num_bytes in memory.items()]
-    said = "Each in a process of its own; on processors less what interpreter and torch take."
-    return ["### Peak memory", said, markdown_table(rows)]
+    said = "Each in a process of its own; on CPUs less what interpreter and torch take."
+    return ["### Peak memory", said, records_table(rows)]
 
 
 def _spread(spread: Document) -> str:

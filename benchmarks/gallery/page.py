@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
-from vinr.bench.report import conditions, figure_cell, given_options, window_notes
+from vinr.bench.pages import markdown_table, show_value
+from vinr.bench.report import conditions, given_options, window_notes
 
 # The first line of the page. A README.md that begins otherwise is somebody's own and is not replaced.
-MARK: Final = "<!-- written by vinr bench gallery -->"
+MARK: Final = "<!-- written by benchmarks.gallery -->"
 
 Document = Mapping[str, Any]
 
@@ -16,7 +17,7 @@ Document = Mapping[str, Any]
 def gallery_page(document: Document) -> str:
     """Return the page as Markdown; pictures lie beside it."""
     data = " --data FOLDER" if document["has_data"] else ""
-    command = f"vinr bench gallery --scale {document['scale']}{data}"
+    command = f"python -m benchmarks.gallery --scale {document['scale']}{data}"
     parts = [
         f"{MARK}\n\n# {document['title']}",
         document["text"],
@@ -58,16 +59,14 @@ def _clip(network: Document) -> str:
 
 def _table(section: Document) -> str:
     figures: Mapping[str, Any] = section["figures"]
-    lines = [
-        ["network", *(figure["title"] for figure in figures.values())],
-        ["---", *(["---:"] * len(figures))],
-        *([network["label"], *_cells(figures, network["values"])] for network in section["networks"]),
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cells(figures: Mapping[str, Any], values: Document) -> Sequence[str]:
-    return [figure_cell(values[name], figure) for name, figure in figures.items()]
+    head = ["network", *(figure["title"] for figure in figures.values())]
+    rows = []
+    for network in section["networks"]:
+        cells = [network["label"]]
+        for name, figure in figures.items():
+            cells.append(show_value(network["values"][name], figure["digits"]))
+        rows.append(cells)
+    return markdown_table(head, rows)
 
 
 def _picture(section: Document, network: Document) -> str:

@@ -1,4 +1,4 @@
-"""What `vinr bench gallery` fits and shows, read from gallery.toml.
+"""What the gallery fits and shows, read from gallery.toml.
 
 ::
 
@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -16,6 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 from vinr.bench.recipe import Layers, Scale, Setup, parse_toml
 from vinr.errors import UsageError
 from vinr.settings import Settings, describe_validation
+
+SETTINGS: Final = Path(__file__).with_name("gallery.toml")
 
 GalleryKind = Literal["encode", "interpolate", "inpaint"]
 Place = Annotated[float, Field(ge=0, le=1)]
@@ -100,9 +102,8 @@ class GallerySettings(Layers):
 
 
 def load_gallery() -> GallerySettings:
-    """Return the gallery that comes with vinr."""
-    file = resources.files("vinr.bench").joinpath("gallery.toml")
-    return parse_gallery(parse_toml("gallery.toml", file.read_bytes()))
+    """Return the gallery of gallery.toml."""
+    return parse_gallery(parse_toml(SETTINGS.name, SETTINGS.read_bytes()))
 
 
 def parse_gallery(tree: Mapping[str, Any]) -> GallerySettings:

@@ -12,7 +12,7 @@ from typing import Final
 
 from torch import Tensor
 
-from vinr.bench.gallery_settings import DIFFERENCE, Section
+from benchmarks.gallery.settings import DIFFERENCE, Section
 from vinr.bench.work import ShownFrames
 from vinr.comparison.report import Panel, draw_sheet, signed_difference
 from vinr.files import atomic_path

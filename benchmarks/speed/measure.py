@@ -1,16 +1,15 @@
-"""What `vinr bench speed` does: how fast this machine fits and decodes, against its own limits, in one run.
+"""How fast this machine fits and decodes, against its own limits, in one run.
 
 ::
 
-    preset ─┬─ recipe paper ─┬─> steps by turns, with the limits ──> seconds an epoch ─┐
-            └─ recipe vinr ──┘                                                         v
+    preset ─┬─ recipe paper ─┬─> interleaved steps, with the limits ──> seconds per epoch ─┐
+            └─ recipe vinr ──┘                                                             v
                         paper's fit, then vinr's in shares of its time ──> time to each PSNR
-                                                                  └──> a file ──> ways of decoding, by turns
+                                                                  └──> a file ──> interleaved decoding
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,21 +20,22 @@ from typing import Any, Final
 import torch
 from pydantic import ValidationError
 
+from benchmarks.speed.network import NetworkBench, Subject
+from benchmarks.speed.page import speed_page
+from benchmarks.speed.settings import QUICK, SpeedSettings
+from vinr.bench.pages import write_page
 from vinr.bench.record import commit, machine
-from vinr.bench.speed_network import NetworkBench, Subject
-from vinr.bench.speed_report import speed_page
-from vinr.bench.speed_settings import QUICK, SpeedSettings
 from vinr.config import default_model
 from vinr.device import resolve_device
 from vinr.errors import OutputError, UsageError
-from vinr.files import atomic_path, check_parent, check_target
+from vinr.files import check_parent, check_target
 from vinr.fit import Event, ignore
 from vinr.settings import apply_overrides, describe_validation
 
-DEFAULT_OUT: Final = "bench-speed"
+NAME: Final = "speed"
 # Sizes of the default model: Bunny reduced to 160×320, and one for tests.
 DEFAULT_SIZE, QUICK_SIZE = "0.19m-bunny4", "tiny"
-SECTION: Final = "speed"
+PREFIX: Final = "speed."
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run_speed(
     size: tuple[int, int] | None = None,
     epochs: int | None = None,
     device: str = "auto",
-    out: str | Path = DEFAULT_OUT,
+    out: str | Path = NAME,
     force: bool = False,
     threads: int | None = None,
     quick: bool = False,
@@ -74,9 +74,9 @@ def run_speed(
         Rows and columns that the clip is cropped to the shape of and reduced to; otherwise those that a
         preset states, or 160×320.
     epochs
-        Of the paper's recipe; goes before ``speed.epochs``.
+        Of the paper's recipe; takes precedence over ``speed.epochs``.
     threads
-        Of the processor; as torch chooses if None. With one, processor time is measured.
+        Of the CPU; as torch chooses if None. With one, CPU time is measured.
     quick
         Everything once, in seconds: to see whether it works.
     overrides
@@ -87,53 +87,56 @@ def run_speed(
     UsageError, InputError, OutputError
         If something cannot be used, before anything is measured.
     """
-    settings, rest = _split(overrides, quick, epochs)
-    where = resolve_device(device)
+    settings, fit_overrides = _split(overrides, quick, epochs)
+    target = resolve_device(device)
     if threads is not None and threads < 1:
         raise UsageError(f"threads {threads}: give 1 or more")
     folder = Path(out)
-    check_parent(folder)
-    paths = folder / "speed.json", folder / "speed.md"
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: exists and is no folder; choose another name")
-    if folder.exists():
-        for path in paths:
-            check_target(path, force=force)
-    named = list(presets) or (
-        [] if models else [f"{default_model()}-{QUICK_SIZE if quick else DEFAULT_SIZE}"]
-    )
-    subjects = [Subject.of(name, source, size, rest, where) for name in [*named, *models]]
+    _check_folder(folder, force=force)
+    size_name = QUICK_SIZE if quick else DEFAULT_SIZE
+    names = [*presets, *models] or [f"{default_model()}-{size_name}"]
+    subjects = [Subject.of(name, source, size, fit_overrides, target) for name in names]
     with _threads(threads):
-        found = [NetworkBench(subject, where, settings, on_event).run() for subject in subjects]
+        networks = [NetworkBench(subject, target, settings, on_event).run() for subject in subjects]
         document = {
             "date": date.today().isoformat(),
             "commit": commit(),
             "machine": machine(),
-            "device": str(where),
+            "device": str(target),
             "clip": source or "bigbuckbunny",
             "settings": settings.model_dump(mode="json"),
-            "overrides": rest,
-            "networks": found,
+            "overrides": fit_overrides,
+            "networks": networks,
         }
     folder.mkdir(exist_ok=True)
-    for path, text in zip(paths, (json.dumps(document, indent=2), speed_page(document)), strict=True):
-        with atomic_path(path, force=force) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-    return SpeedReport(document, *paths)
+    page_path = write_page(folder / NAME, document, speed_page(document) + "\n", force=force)
+    return SpeedReport(document, folder / f"{NAME}.json", page_path)
+
+
+def _check_folder(folder: Path, *, force: bool) -> None:
+    check_parent(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: exists and is no folder; choose another name")
+    if folder.exists():
+        for suffix in (".json", ".md"):
+            check_target(folder / (NAME + suffix), force=force)
 
 
 def _split(overrides: Sequence[str], quick: bool, epochs: int | None) -> tuple[SpeedSettings, list[str]]:
     """Return the settings of the measurement, and what is left for the fits."""
-    own = [item for item in overrides if item.strip().startswith(f"{SECTION}.")]
-    rest = [item for item in overrides if item not in own]
-    if any(item.partition("=")[0].strip() == "fit.recipe" for item in rest):
+    of_speed, of_fits = [], []
+    for item in overrides:
+        (of_speed if item.strip().startswith(PREFIX) else of_fits).append(item)
+    if any(item.partition("=")[0].strip() == "fit.recipe" for item in of_fits):
         raise UsageError("fit.recipe: both recipes are measured; leave it out")
-    tree = {SECTION: (QUICK if quick else SpeedSettings()).model_dump()}
-    apply_overrides(tree, own if epochs is None else [*own, f"{SECTION}.epochs={epochs}"])
+    if epochs is not None:
+        of_speed.append(f"{PREFIX}epochs={epochs}")
+    tree = {NAME: (QUICK if quick else SpeedSettings()).model_dump()}
+    apply_overrides(tree, of_speed)
     try:
-        return SpeedSettings.model_validate(tree[SECTION]), rest
+        return SpeedSettings.model_validate(tree[NAME]), of_fits
     except ValidationError as error:
-        raise UsageError(f"{SECTION}.{describe_validation(error)}") from None
+        raise UsageError(PREFIX + describe_validation(error)) from None
 
 
 @contextmanager

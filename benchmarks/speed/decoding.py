@@ -20,7 +20,7 @@ from typing import Final, final
 import torch
 
 import vinr
-from vinr.bench.speed_turns import Clock
+from benchmarks.speed.turns import Clock
 from vinr.compress import pack_tensors
 from vinr.config import Preset
 from vinr.decoding.playback import decode_to

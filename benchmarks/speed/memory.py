@@ -1,6 +1,6 @@
 """Peak memory of fitting a step and of decoding a frame, each in a process of its own.
 
-Run as a program it does one of them and prints the bytes: ``python -m vinr.bench.speed_memory``, with a JSON
+Run as a program it does one of them and prints the bytes: ``python -m benchmarks.speed.memory``, with a JSON
 document on its standard input.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 
-from vinr.bench.speed_fit import Stepper
+from benchmarks.speed.steps import Stepper
 from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.settings import DecodeSettings

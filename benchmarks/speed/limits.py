@@ -11,7 +11,7 @@ from typing import Final
 
 import torch
 
-from vinr.bench.speed_turns import Clock
+from benchmarks.speed.turns import Clock
 
 # Names of the limits; the first is filled in with a type.
 MATMUL: Final = "matrix product {}, GMAC/s"

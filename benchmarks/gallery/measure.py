@@ -1,4 +1,4 @@
-"""What `vinr bench gallery` does: fits networks, and shows what becomes of frames on one page.
+"""Fits networks, and shows on one page what becomes of frames.
 
 ::
 
@@ -8,28 +8,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.gallery.page import MARK, gallery_page
+from benchmarks.gallery.pictures import write_picture
+from benchmarks.gallery.settings import GallerySettings, Network, Section, load_gallery
 from vinr.bench.datasets import OBJECT_MASK, find_clip, find_masks
-from vinr.bench.gallery_page import MARK, gallery_page
-from vinr.bench.gallery_pictures import write_picture
-from vinr.bench.gallery_settings import GallerySettings, Network, Section, load_gallery
+from vinr.bench.pages import write_page
 from vinr.bench.recipe import Scale
 from vinr.bench.run import check_jobs, parse_scale, plan_jobs, run_jobs
 from vinr.bench.runner import Runner
 from vinr.bench.work import Job
 from vinr.device import resolve_device
 from vinr.errors import InputError, OutputError
-from vinr.files import atomic_path, check_parent
+from vinr.files import check_parent
 from vinr.fit import Event, Noted, ignore
 
 PAGE: Final = "README.md"
-DOCUMENT: Final = "gallery.json"
+NAME: Final = "gallery"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def run_gallery(
     *,
     scale: str = "mini",
     data: str | PathLike[str] | None = None,
-    out: str | PathLike[str] = "bench",
+    out: str | PathLike[str] = NAME,
     epochs: int | None = None,
     device: str = "auto",
     overrides: Sequence[str] = (),
@@ -80,27 +80,27 @@ def run_gallery(
     FitError
         If a fit collapses again and again.
     """
-    found, chosen = settings or load_gallery(), parse_scale(scale)
+    gallery, chosen = settings or load_gallery(), parse_scale(scale)
     folder, where = Path(fspath(out)), None if data is None else Path(fspath(data))
     name = str(resolve_device(device))
     _check_folders(folder, where)
-    planned = [_plan(found, section, chosen, where, epochs, overrides) for section in found.sections]
+    planned = [_plan(gallery, section, chosen, where, epochs, overrides) for section in gallery.sections]
     jobs = [job for plan in planned for _, job in plan.jobs]
     check_jobs(jobs, where)
     for plan in planned:
         if plan.left_out:
             on_event(Noted(f"gallery: {plan.section.title}: {plan.left_out}"))
-    runner = run_jobs("gallery", jobs, folder, where, name, force=force, on_event=on_event)
+    runner = run_jobs(NAME, jobs, folder, where, name, force=force, on_event=on_event)
     datasets = {job.clip.partition("/")[0] for job in jobs}
     document = {
-        "title": found.title,
-        "text": found.text,
+        "title": gallery.title,
+        "text": gallery.text,
         "scale": chosen,
-        "note": found.notes.get(chosen, ""),
+        "note": gallery.notes.get(chosen, ""),
         "has_data": any(plan.section.optional and plan.jobs for plan in planned),
         "settings": {"epochs": epochs, "overrides": [*overrides], "device": name},
         "sections": [_shown(plan, runner, folder) for plan in planned],
-        "credits": [text for dataset, text in found.credits.items() if dataset in datasets],
+        "credits": [text for dataset, text in gallery.credits.items() if dataset in datasets],
     }
     return _write(document, folder)
 
@@ -124,24 +124,17 @@ def _plan(
     epochs: int | None,
     overrides: Sequence[str],
 ) -> _Planned:
-    jobs = tuple(
-        (network, job)
-        for network in section.networks
-        for job in plan_jobs(
-            section.kind,
-            settings.setup(section, network, scale),
-            scale,
-            epochs,
-            overrides,
-            shown=section.shown,
-        )
-    )
-    missing = [job for _, job in jobs if section.optional and not _is_there(job, data)]
-    if not missing:
-        return _Planned(section, jobs, None)
-    wanted = " and ".join(f"`{missing[0].clip}/{part}`" for part in ("frames", "masks"))
-    left_out = f"Left out: it needs `--data FOLDER` with {wanted} (docs/bench.md)."
-    return _Planned(section, (), left_out)
+    jobs = []
+    for network in section.networks:
+        setup = settings.setup(section, network, scale)
+        for job in plan_jobs(section.kind, setup, scale, epochs, overrides, shown=section.shown):
+            if section.optional and not _is_there(job, data):
+                parts = f"`{job.clip}/frames` and `{job.clip}/masks`"
+                return _Planned(
+                    section, (), f"Left out: it needs `--data FOLDER` with {parts} (docs/bench.md)."
+                )
+            jobs.append((network, job))
+    return _Planned(section, tuple(jobs), None)
 
 
 def _is_there(job: Job, data: Path | None) -> bool:
@@ -195,9 +188,5 @@ def _network(
 
 
 def _write(document: dict[str, Any], folder: Path) -> GalleryReport:
-    paths = folder / DOCUMENT, folder / PAGE
-    texts = json.dumps(document, indent=2, ensure_ascii=False) + "\n", gallery_page(document)
-    for path, text in zip(paths, texts, strict=True):
-        with atomic_path(path, force=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return GalleryReport(document, *paths)
+    page_path = write_page(folder / NAME, document, gallery_page(document), page=PAGE)
+    return GalleryReport(document, folder / f"{NAME}.json", page_path)

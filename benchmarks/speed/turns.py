@@ -1,4 +1,4 @@
-"""Measuring by turns: what is compared runs in turn, so that other work on the machine meets all alike."""
+"""Interleaved measurement: what is compared runs in turns, so that other work slows all of it alike."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Final, final
+from typing import Any, final
 
 import torch
-
-MISSING: Final = "–"
 
 
 @final
 class Clock:
-    """Reads seconds: processor time where one thread works on a processor, else time that passes.
+    """Reads seconds: CPU time where one thread works on a CPU, wall-clock time otherwise.
 
-    Processor time does not count the time that other programs take. On GPUs a reading waits until all
-    work handed to the device is done.
+    CPU time leaves out what other programs take. On GPUs a reading waits until all work handed to the device
+    is done.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.is_processor_time = device.type == "cpu" and torch.get_num_threads() == 1
+        self.is_cpu_time = device.type == "cpu" and torch.get_num_threads() == 1
 
     def __call__(self) -> float:
         """Return seconds since some moment."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return time.process_time() if self.is_processor_time else time.perf_counter()
+        return time.process_time() if self.is_cpu_time else time.perf_counter()
 
     def of(self, work: Callable[[], Any]) -> float:
         """Return the seconds that ``work`` takes."""
@@ -56,32 +54,16 @@ def take_turns(
     works: Mapping[str, Callable[[], float]], *, turns: int, seconds: float = 0.0
 ) -> dict[str, list[float]]:
     """Call every work once a turn, at least ``turns`` turns and ``seconds`` long; return what each gave."""
-    found: dict[str, list[float]] = {name: [] for name in works}
+    readings: dict[str, list[float]] = {name: [] for name in works}
     started = time.perf_counter()
     turn = 0
     while turn < turns or time.perf_counter() - started < seconds:
         for name, work in works.items():
-            found[name].append(work())
+            readings[name].append(work())
         turn += 1
-    return found
+    return readings
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
     """Return the ratios of what was measured in the same turn."""
     return Spread.of([over / under for over, under in zip(numerators, denominators, strict=True)])
-
-
-def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as a Markdown table; all rows have the first one's columns. None is shown as a dash."""
-    names = list(rows[0])
-    lines = [" | ".join(names), " | ".join("---" for _ in names)]
-    lines += [" | ".join(_cell(row[name]) for name in names) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return MISSING
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.4g}" if abs(value) < 10 else f"{value:.2f}"
