@@ -18,6 +18,8 @@ from statistics import median
 from typing import Final, final
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 import vinr
 from benchmarks.speed.turns import Clock
@@ -79,9 +81,26 @@ def random_file(preset: Preset, video: VideoSpec, path: Path) -> Path:
         shapes = model.per_frame_shapes()
         latents = {name: torch.randn(video.num_frames, *shape) for name, shape in shapes.items()}
         model.attach_latents(FrozenLatents(Latents(latents)))
+    if model.keyframes is not None:
+        model.keyframes.code(_Noise(video))
     segment = FittedSegment.coded(preset, model, pack_tensors(model.stored(), preset.compress), video)
     segment.alone("random", video).write(path, force=True)
     return path
+
+
+@final
+class _Noise:
+    """Frames of coarse noise, all the same, which are coded quickly; a :class:`FrameSource`."""
+
+    def __init__(self, spec: VideoSpec) -> None:
+        self.spec = spec
+        coarse_1CHW = torch.randint(255, (1, 3, 8, 8)).float()
+        size = [spec.height, spec.width]
+        self._rgb_1CHW = functional.interpolate(coarse_1CHW, size=size, mode="bilinear").byte()
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW."""
+        return self._rgb_1CHW.expand(len(index_N), -1, -1, -1)
 
 
 def frame_works(

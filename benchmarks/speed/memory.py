@@ -40,21 +40,25 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def step_memory(preset: Preset, spec: VideoSpec, device: torch.device) -> int:
+def step_memory(preset: Preset, spec: VideoSpec, device: torch.device, *, num_steps: int = 2) -> int:
     """Return the bytes that fitting takes at most, frames of the clip included, interpreter and torch not."""
     size = [spec.num_frames, spec.height, spec.width]
-    return _in_a_process({"preset": preset.model_dump(mode="json"), "size": size}, device)
+    work = {"preset": preset.model_dump(mode="json"), "size": size, "steps": num_steps}
+    return _in_a_process(work, device)
 
 
 def decode_memory(path: Path, settings: DecodeSettings, device: torch.device) -> int:
     """Return the bytes that decoding two batches of a file takes at most, interpreter and torch not."""
-    return _in_a_process({"path": str(path), "settings": settings.model_dump(mode="json")}, device)
+    return _in_a_process({"path": str(path.resolve()), "settings": settings.model_dump(mode="json")}, device)
 
 
 def _in_a_process(work: dict[str, Any], device: torch.device) -> int:
     work |= {"device": str(device), "threads": torch.get_num_threads()}
+    command = [sys.executable, "-m", __name__]
+    # The folder that holds benchmarks/, since the module is found from there.
+    folder = Path(__file__).parent.parent.parent
     run = subprocess.run(
-        [sys.executable, "-m", __name__], input=json.dumps(work), capture_output=True, text=True, check=False
+        command, input=json.dumps(work), capture_output=True, text=True, check=False, cwd=folder
     )
     if run.returncode:
         lines = run.stderr.strip().splitlines() or ["no message"]
@@ -66,7 +70,7 @@ def _fit(work: dict[str, Any], device: torch.device) -> None:
     preset = Preset.model_validate(work["preset"])
     num_frames, height, width = work["size"]
     rgb_NCHW = torch.randint(255, (num_frames, 3, height, width), dtype=torch.uint8)
-    Stepper(FrameTensor(rgb_NCHW, VideoSpec(num_frames, height, width)), preset, device).steps(2)
+    Stepper(FrameTensor(rgb_NCHW, VideoSpec(num_frames, height, width)), preset, device).steps(work["steps"])
 
 
 def _decode(work: dict[str, Any], device: torch.device) -> None:

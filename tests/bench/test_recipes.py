@@ -33,6 +33,7 @@ BOUNDS = {
     "bpp": (0.001, 100.0),
     "bytes": (0.0, 1e6),
     "percent": (0.0, 100.0),
+    "bits_per_parameter": (0.1, 1000.0),
     "fps": (0.1, 1e6),
     "seconds": (1e-6, 600.0),
     "parameters": (100.0, 1e6),

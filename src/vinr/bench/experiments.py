@@ -124,7 +124,7 @@ def figures(found: Measured, num_pixels: int) -> Values:
     return {
         "num_bytes": found.num_bytes,
         "bpp": bits_per_pixel(found.num_bytes, num_pixels),
-        "bits_a_number": found.bits_a_number,
+        "bits_per_parameter": found.bits_per_parameter,
         "psnr_db": found.quality.psnr_db,
         "ms_ssim": found.quality.ms_ssim,
         "ms_ssim_window": found.quality.ms_ssim_window,

@@ -29,6 +29,7 @@ BUNNY_NOTE: Final = (
     "own source."
 )
 USUAL_WINDOW: Final = 11
+SIDES: Final = ("paper", "ours", "difference")
 
 
 @dataclass(frozen=True)
@@ -152,13 +153,17 @@ def write_result(result: Result, folder: Path) -> None:
 def page(document: Document) -> str:
     """Return the Markdown page of a result's JSON document."""
     command = f"`vinr bench {document['name']} --scale {document['scale']}`"
+    source = (
+        f"Paper: {document['source']}" if shown_sides(document) == SIDES else f"Source: {document['source']}"
+    )
     parts = [
         f"# {document['paper']}, {document['table']}: {document['title']}",
-        f"{command}{given_options(document['settings'])}. Paper: {document['source']}.",
-        _table(document),
+        f"{command}{given_options(document['settings'])}. {source}.",
+        markdown_table(*result_table(document)),
     ]
     if document["baseline"] is not None and len(document["rows"]) > 1:
-        parts.append(f"Against “{document['baseline']}”:\n\n{_against_baseline(document)}")
+        gains = markdown_table(*result_table(document, document["baseline"]))
+        parts.append(f"Against “{document['baseline']}”:\n\n{gains}")
     parts += ordering(document)
     if document["num_missing"]:
         parts.append(f"{document['num_missing']} jobs have not ended.")
@@ -207,35 +212,32 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
 
 
-def _table(document: Document) -> str:
-    head, rows = ["row"], []
+def shown_sides(document: Document) -> tuple[str, ...]:
+    """Return what a table shows of each metric: ours alone where no row has a printed number."""
+    for row in document["rows"]:
+        if any(value is not None for value in row["paper"].values()):
+            return SIDES
+    return ("ours",)
+
+
+def result_table(document: Document, baseline: str | None = None) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a document's table, or of the differences from row ``baseline``."""
+    sides, head, rows = shown_sides(document), ["row"], []
+    base = next((row for row in document["rows"] if row["label"] == baseline), None)
+    if base is not None:
+        sides = tuple(side for side in sides if side != "difference")
     for metric in document["metrics"].values():
-        head += [f"{metric['title']}: paper", "ours", "difference"]
+        head += [f"{metric['title']}: {sides[0]}" if len(sides) > 1 else metric["title"], *sides[1:]]
     for row in document["rows"]:
         cells = [row["label"]]
         for name, metric in document["metrics"].items():
-            cells.append(show_value(row["paper"][name], metric["digits"]))
-            cells.append(show_value(row["ours"][name], metric["digits"]))
-            cells.append(show_value(row["difference"][name], metric["digits"], sign=True))
-        rows.append(cells)
-    return markdown_table(head, rows)
-
-
-def _against_baseline(document: Document) -> str:
-    base = next(row for row in document["rows"] if row["label"] == document["baseline"])
-    head, rows = ["row"], []
-    for metric in document["metrics"].values():
-        head += [f"{metric['title']}: paper", "ours"]
-    for row in document["rows"]:
-        if row is base:
-            continue
-        cells = [row["label"]]
-        for name, metric in document["metrics"].items():
-            for side in ("paper", "ours"):
-                gain = _minus(row[side][name], base[side][name])
-                cells.append(show_value(gain, metric["digits"], sign=True))
-        rows.append(cells)
-    return markdown_table(head, rows)
+            for side in sides:
+                value = row[side][name] if base is None else _minus(row[side][name], base[side][name])
+                is_difference = side == "difference" or base is not None
+                cells += [show_value(value, metric["digits"], sign=is_difference)]
+        if row is not base:
+            rows.append(cells)
+    return head, rows
 
 
 def _minus(first: float | None, second: float | None) -> float | None:

@@ -65,7 +65,7 @@ class Measured:
 
     num_bytes: int
     num_parameters: int
-    bits_a_number: float
+    bits_per_parameter: float
     coded_bytes: float
     ideal_bytes: float
     side_share: float
@@ -205,7 +205,7 @@ def measure(
     return Measured(
         num_bytes=num_bytes,
         num_parameters=segment.num_parameters,
-        bits_a_number=8 * num_bytes / segment.num_parameters,
+        bits_per_parameter=8 * num_bytes / segment.num_parameters,
         coded_bytes=num_bytes - side,
         ideal_bytes=packed.ideal_bits / 8,
         side_share=side / num_bytes,

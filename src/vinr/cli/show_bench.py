@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -61,28 +61,19 @@ def show_recipes(entries: Sequence[RecipeEntry], *, as_json: bool) -> None:
 
 def show_bench(result: Result, folder: str, *, as_json: bool) -> None:
     """Print paper, ours and the difference by row, and how the rows are ordered."""
-    from vinr.bench.report import ordering
+    from vinr.bench.report import ordering, result_table
 
     document = result.document()
     if as_json:
         print_json(document)
         return
-    table = Table("row", box=None)
-    for metric in document["metrics"].values():
-        for side in (f"{metric['title']}: paper", "ours", "difference"):
-            table.add_column(side, justify="right")
-    for row in document["rows"]:
-        table.add_row(row["label"], *_figures(row, document["metrics"]))
+    head, rows = result_table(document)
+    table = Table(head[0], box=None)
+    for title in head[1:]:
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(*row)
     _print_table(table)
     for line in ordering(document):
         say(line.replace("**", ""))
     say(f"page: {Path(folder) / document['name']}-{document['scale']}.md")
-
-
-def _figures(row: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
-    cells = []
-    for name, metric in metrics.items():
-        for side, sign in (("paper", ""), ("ours", ""), ("difference", "+")):
-            value = row[side][name]
-            cells.append("" if value is None else f"{value:{sign}.{metric['digits']}f}")
-    return cells
