@@ -23,8 +23,7 @@ from vinr.decoding.settings import DecodeSettings
 from vinr.device import exact_float32, resolve_device
 from vinr.encoding.segment import FittedSegment
 from vinr.fit import Event, FitResult, Noise, fit
-from vinr.fit.run import Run
-from vinr.fit.tasks import Reconstruct
+from vinr.fit.trainer import Trainer
 from vinr.models import VideoModel, list_models
 from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.frames import FittedFrames
@@ -58,6 +57,7 @@ REFUSED: Final[dict[str, Callable[[Tensor, Tensor, Tensor], object]]] = {
     "value": lambda on_gpu, on_cpu, index: on_gpu.index_put_((index,), on_cpu[:2]),
     "in place": lambda on_gpu, on_cpu, index: on_cpu.mul_(on_gpu),
     "numpy": lambda on_gpu, on_cpu, index: on_gpu.numpy(),
+    "generator": lambda on_gpu, on_cpu, index: on_gpu.uniform_(generator=torch.Generator()),
     "gradient": lambda on_gpu, on_cpu, index: on_gpu.requires_grad_().sigmoid().backward(on_cpu),  # type: ignore[no-untyped-call]
 }
 
@@ -75,7 +75,7 @@ def test_what_cuda_allows_is_allowed() -> None:
     with pretended_gpu() as gpu:
         layer = torch.nn.Linear(4, 4).to("cuda")
         on_cpu = torch.ones(4, 4)
-        on_gpu = on_cpu.to(layer.weight)
+        on_gpu = on_cpu.to(layer.weight).uniform_(generator=torch.Generator("cuda"))
         out = layer(on_gpu)[torch.tensor([1, 2])] * torch.tensor(2.0) + 1
         out.square().mean().backward()
         on_gpu.copy_(on_cpu)
@@ -256,9 +256,9 @@ def test_encode(tiny_video: Path, tmp_path: Path, budget: dict[str, Any]) -> Non
 
 def test_a_step_waits_for_the_gpu_once() -> None:
     with pretended_gpu() as gpu:
-        run = Run(clip(), load_preset(f"{default_model()}-tiny"), Reconstruct(), GPU, None, 0.0)
-        batches = run.batches.of_epoch(0)
-        run.learner.model.train()
+        trainer = Trainer(clip(), load_preset(f"{default_model()}-tiny"), device=GPU)
+        batches = trainer.batches.of_epoch(0)
+        trainer.model.train()
         gpu.waits.clear()
-        run._step(batches[0])
+        trainer.train_on(batches[0])
     assert sum(gpu.waits.values()) <= 1, gpu.waits

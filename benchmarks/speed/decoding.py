@@ -27,10 +27,11 @@ from vinr.compress import pack_tensors
 from vinr.config import Preset
 from vinr.decoding.playback import decode_to
 from vinr.decoding.settings import DecodeSettings
+from vinr.draws import Draws
 from vinr.encoding.segment import FittedSegment
-from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import HybridModel, Latents, get_model, validate_architecture
 from vinr.models._stored import FrozenLatents
+from vinr.quality.clip import mean_frame_psnr_db
 from vinr.video.spec import FrameSource, VideoSpec
 
 PLAIN: Final = "plain"
@@ -75,14 +76,14 @@ def ways_for(device: torch.device, *, compiled: bool = True, onnx: bool = True) 
 def random_file(preset: Preset, video: VideoSpec, path: Path) -> Path:
     """Write a file of random numbers for the frames of ``video``; return its path."""
     cls = get_model(preset.model)
-    torch.manual_seed(0)
-    model = cls(validate_architecture(cls, preset.architecture), video, with_encoder=False).eval()
-    if isinstance(model, HybridModel):
-        shapes = model.per_frame_shapes()
-        latents = {name: torch.randn(video.num_frames, *shape) for name, shape in shapes.items()}
-        model.attach_latents(FrozenLatents(Latents(latents)))
-    if model.keyframes is not None:
-        model.keyframes.code(_Noise(video))
+    with Draws(0).as_global():
+        model = cls(validate_architecture(cls, preset.architecture), video, with_encoder=False).eval()
+        if isinstance(model, HybridModel):
+            shapes = model.per_frame_shapes()
+            latents = {name: torch.randn(video.num_frames, *shape) for name, shape in shapes.items()}
+            model.attach_latents(FrozenLatents(Latents(latents)))
+        if model.keyframes is not None:
+            model.keyframes.code(_Noise(video))
     segment = FittedSegment.coded(preset, model, pack_tensors(model.stored(), preset.compress), video)
     segment.alone("random", video).write(path, force=True)
     return path
@@ -152,13 +153,14 @@ def psnr_changes_db(
 ) -> dict[str, float]:
     """Return by how many dB each way's mean PSNR of the first frames differs from that of the first way."""
     index_N = torch.arange(min(original.spec.num_frames, FRAMES_SCORED))
-    found = {}
+    original_NCHW = original.frames(index_N).double() / 255
+    psnr_db = {}
     for name, way in ways.items():
         with vinr.open(path, device=str(device), settings=way) as decoder:
             rgb_NCHW = torch.cat(list(decoder.play(index_N.tolist())))
-        error_NCHW = (rgb_NCHW.double() - original.frames(index_N).double()) / 255
-        found[name] = float(psnr_from_mse_db(error_NCHW.square().flatten(1).mean(1)).mean())
-    return {name: psnr_db - found[next(iter(ways))] for name, psnr_db in found.items()}
+        psnr_db[name] = mean_frame_psnr_db(rgb_NCHW.double() / 255, original_NCHW)
+    first_db = psnr_db[next(iter(ways))]
+    return {name: way_db - first_db for name, way_db in psnr_db.items()}
 
 
 def whole_file(path: Path, folder: Path, device: torch.device, *, turns: int = 3) -> dict[str, float]:

@@ -8,18 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Final
 
 import torch
 
-from benchmarks.speed.steps import memory_of, new_run
 from vinr.config import Preset
 from vinr.decoding.networks import to_uint8
-from vinr.fit import Event, FitResult, Noted, RoundDone
+from vinr.fit import Event, FitResult, Noted, RoundDone, Trainer
 from vinr.fit.budget import Budget
-from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import VideoModel
+from vinr.quality.clip import psnr_per_frame_db
 from vinr.video.source import FrameTensor
 from vinr.video.spec import FrameSource, Query
 
@@ -59,19 +57,19 @@ def fit_curve(
 ) -> Curve:
     """Fit ``num_steps`` steps, and measure all frames after each round."""
     on_event(Noted(f"{preset.name}: {label}, {num_steps} steps"))
-    run = new_run(frames, preset, device)
-    run.budget = Budget(num_steps)
+    trainer = Trainer(frames, preset, device=device)
+    trainer.budget = Budget(num_steps)
     epochs, psnr_db, wall = [], [], 0.0
-    with memory_of(run):
+    with trainer.computing():
         started = time.perf_counter()
-        for event in run.rounds():
+        for event in trainer.rounds():
             wall += time.perf_counter() - started
             on_event(event)
             if isinstance(event, RoundDone):
                 epochs.append(event.epochs_done)
-                psnr_db.append(mean_psnr_db(run.learner.model, frames, run.frames, device))
+                psnr_db.append(mean_psnr_db(trainer.model, frames, trainer.frames, device))
             started = time.perf_counter()
-    result = run.finish()
+    result = trainer.finish()
     wall += time.perf_counter() - started
     # Averaged weights are in place now, the encoder gone.
     psnr_db[-1] = mean_psnr_db(result.model, frames, None, device)
@@ -83,15 +81,15 @@ def mean_psnr_db(
 ) -> float:
     """Return the mean PSNR of all frames as 8-bit numbers; ``source`` is what an encoder needs."""
     group_N = model.group_of(torch.arange(frames.spec.num_frames))
-    found = []
+    psnr_db = []
     model.eval()
     with torch.inference_mode():
-        for group in sorted(set(group_N.tolist())):
+        # Frames of a group are computed together, as they are trained.
+        for group in group_N.unique():
             index_N = (group_N == group).nonzero()[:, 0]
             rgb_NCHW = to_uint8(model(Query.of_frames(index_N.to(device)), source)).cpu()
-            error_NCHW = (rgb_NCHW.double() - frames.frames(index_N).double()) / 255
-            found += psnr_from_mse_db(error_NCHW.square().flatten(1).mean(1)).tolist()
-    return fmean(found)
+            psnr_db.append(psnr_per_frame_db(rgb_NCHW.double() / 255, frames.frames(index_N).double() / 255))
+    return float(torch.cat(psnr_db).mean())
 
 
 @dataclass(frozen=True)

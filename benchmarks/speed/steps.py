@@ -6,7 +6,6 @@ Axes: N frames of a batch, C colour channels, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from typing import Final, final
 
@@ -15,10 +14,8 @@ from torch import Tensor
 
 from benchmarks.speed.turns import Clock
 from vinr.config import Preset
-from vinr.device import memory_kept
+from vinr.fit import Trainer
 from vinr.fit.batches import Batches
-from vinr.fit.run import Run
-from vinr.fit.tasks import Reconstruct
 from vinr.models import get_model, validate_architecture
 from vinr.models._meta import MacCounter
 from vinr.video.source import FrameTensor
@@ -27,37 +24,27 @@ from vinr.video.source import FrameTensor
 STEP_OVER_FORWARD: Final = 3
 
 
-def new_run(frames: FrameTensor, preset: Preset, device: torch.device) -> Run:
-    """Return a fit that has not begun."""
-    return Run(frames, preset, Reconstruct(), device, None, 0.0)
-
-
-def memory_of(run: Run) -> AbstractContextManager[None]:
-    """Treat freed memory as a fit does."""
-    return memory_kept(run.device) if run.settings.keep_memory else nullcontext()
-
-
 @final
 class Stepper:
     """Steps of a fit, one after another for as long as asked."""
 
     def __init__(self, frames: FrameTensor, preset: Preset, device: torch.device) -> None:
-        self._run = new_run(frames, preset, device)
-        self._run.learner.model.train()
-        self.steps_per_epoch = self._run.steps_per_epoch
+        self._trainer = Trainer(frames, preset, device=device)
+        self._trainer.model.train()
+        self.steps_per_epoch = self._trainer.steps_per_epoch
         self._batches = self._endless()
 
     def steps(self, number: int) -> None:
         """Do ``number`` steps, optimiser included."""
         for _ in range(number):
-            self._run._step(next(self._batches))
-            self._run.steps_done += 1
+            self._trainer.train_on(next(self._batches))
+            self._trainer.steps_done += 1
 
     def work(self, number: int, clock: Clock) -> Callable[[], float]:
         """Return what does ``number`` steps and returns the seconds of one, after one that is not counted."""
 
         def timed() -> float:
-            with memory_of(self._run):
+            with self._trainer.computing():
                 self.steps(1)  # finds the memory
                 return clock.of(lambda: self.steps(number)) / number
 
@@ -65,7 +52,7 @@ class Stepper:
 
     def _endless(self) -> Iterator[Sequence[Tensor]]:
         for epoch in count():
-            yield from self._run.batches.of_epoch(epoch)
+            yield from self._trainer.batches.of_epoch(epoch)
 
 
 def step_macs(preset: Preset, frames: FrameTensor) -> int:

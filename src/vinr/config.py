@@ -8,13 +8,27 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vinr.errors import UsageError
 from vinr.models import get_model, list_models
-from vinr.settings import Settings, apply_overrides, describe_validation
+from vinr.settings import Settings, apply_overrides, describe_validation, list_plugins
 
 DEFAULT_RECIPE = "vinr"
+OPTIMIZERS = ("adam", "adamw", "adan", "muon")
+OPTIMIZER_GROUP = "vinr.optimizers"
+
+
+def _check_optimizer(name: str) -> str:
+    if name in OPTIMIZERS:
+        return name
+    names = [*OPTIMIZERS, *list_plugins(OPTIMIZER_GROUP)]
+    if name not in names:
+        raise ValueError(f"unknown optimizer; there are {', '.join(names)}")
+    return name
+
+
+OptimizerName = Annotated[str, AfterValidator(_check_optimizer)]
 
 
 class Schedule(Settings):
@@ -41,7 +55,7 @@ class Phase(Settings):
     schedule: Schedule | None = Field(
         None, description="learning rate over the phase; none: the schedule before it spans this phase too"
     )
-    optimizer: Literal["adam", "adamw", "muon"] | None = Field(
+    optimizer: OptimizerName | None = Field(
         None, description="update rule of the phase; none: that of the fit"
     )
     sparsity: float = Field(
@@ -82,6 +96,8 @@ class Phase(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Phase:
+        if self.optimizer == "adan":
+            raise ValueError("adan has three betas, the phase has those of the fit; take another optimizer")
         has_target = self.target_bytes is not None or self.target_psnr_db is not None
         if has_target and self.quantization != "entropy":
             raise ValueError(f"a target needs quantization = entropy, got {self.quantization}")
@@ -112,7 +128,9 @@ class FitSettings(Settings):
         description="rows and columns of patches that training cuts a frame into; [1, 1]: whole frames",
     )
     drop_last: bool = Field(True, description="leave out the last, smaller batch of an epoch")
-    optimizer: Literal["adam", "adamw", "adan", "muon"] = Field("adam", description="update rule")
+    optimizer: OptimizerName = Field(
+        "adam", description="update rule: adam, adamw, adan, muon, or one of an installed package"
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="full rate, reached after the warm-up")
     vector_learning_rate: float | None = Field(
         None, gt=0, le=1, description="rate of biases and all else that is no matrix; none: the learning rate"
@@ -143,7 +161,7 @@ class FitSettings(Settings):
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas {self.betas} must each lie in [0, 1)")
         num_moments = 3 if self.optimizer == "adan" else 2
-        if len(self.betas) != num_moments:
+        if self.optimizer in OPTIMIZERS and len(self.betas) != num_moments:
             raise ValueError(f"{self.optimizer} has {num_moments} betas, got {self.betas}")
         if sum(phase.share for phase in self.phases) > 1:
             raise ValueError(f"shares of the phases add up to more than 1: {[p.share for p in self.phases]}")

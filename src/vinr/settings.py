@@ -1,9 +1,13 @@
-"""The one base of every settings class: frozen, unknown keys refused; and ``key=value`` for any of them."""
+"""The one base of every settings class: frozen, unknown keys refused; and ``key=value`` for any of them.
+
+Names in settings may stand for objects of installed packages: entry points.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -49,6 +53,26 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
                 raise UsageError(f"--set {_shown(item)}: {part[:MAX_SHOWN]} holds no settings of its own")
         node[parts[-1]] = _parse_value(text.strip())
     return tree
+
+
+def list_plugins(group: str) -> list[str]:
+    """Return the names that installed packages offer under the entry point group ``group``, sorted."""
+    return sorted(entry_points(group=group).names)
+
+
+def load_plugin(group: str, name: str) -> Any:
+    """Return the object that an installed package offers as ``name`` under ``group``.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be loaded.
+    """
+    entry = next(iter(entry_points(group=group, name=name)))
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{name!r} of the group {group}: {entry.value} cannot be loaded ({error})") from None
 
 
 def describe_validation(error: ValidationError) -> str:

@@ -18,9 +18,8 @@ import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.config import FitSettings, Preset, load_preset
 from vinr.errors import FitError, InputError, OutputError, UsageError
-from vinr.fit import Collapsed, Event, NotKept, Resumed, RoundDone, fit
+from vinr.fit import Collapsed, Event, FitResult, NotKept, Resumed, RoundDone, Trainer, fit
 from vinr.fit import keeper as keeper_module
-from vinr.fit import run as run_module
 from vinr.fit.checkpoint import FitValues, all_finite, read_fit_state
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.optimizers import build_optimizer, moments_of
@@ -43,7 +42,7 @@ def preset_of(model: str = "hnerv", *overrides: str) -> Preset:
     return load_preset(f"{model}-tiny", ["fit.epochs=8", "fit.batch_size=2", PHASES, *overrides])
 
 
-def weights_of(result: run_module.FitResult) -> dict[str, Tensor]:
+def weights_of(result: FitResult) -> dict[str, Tensor]:
     return {name: item.value.detach() for name, item in result.model.stored().items()}
 
 
@@ -106,7 +105,7 @@ def test_a_collapse_after_a_resume_goes_back_to_the_same_place(clip: MemoryClip,
     """The round that was interrupted collapses: both fits go back to its start."""
     preset = preset_of()
 
-    def run(path: Path | None) -> tuple[run_module.FitResult, list[Event]]:
+    def run(path: Path | None) -> tuple[FitResult, list[Event]]:
         events: list[Event] = []
         # The second fit begins with step 8.
         task = During(2 if path else 9, lambda: poison("model"))
@@ -273,18 +272,18 @@ def poison(part: str) -> None:
     raise AssertionError(f"nothing to poison in {part}")
 
 
-runs: list[run_module.Run] = []
+runs: list[Trainer] = []
 
 
 @pytest.fixture(autouse=True)
 def _runs_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = run_module.Run.__init__
+    original = Trainer.__init__
 
-    def note(self: run_module.Run, *arguments: Any) -> None:
+    def note(self: Trainer, *arguments: Any, **options: Any) -> None:
         runs[:] = [self]
-        original(self, *arguments)
+        original(self, *arguments, **options)
 
-    monkeypatch.setattr(run_module.Run, "__init__", note)
+    monkeypatch.setattr(Trainer, "__init__", note)
 
 
 @pytest.mark.parametrize("part", ["model", "optimizer"])
@@ -292,16 +291,16 @@ def _runs_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_nan_after_any_step_is_one_collapse(
     step: int, part: str, clip: MemoryClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, count = run_module.Run._step, [0]
+    original, count = Trainer.train_on, [0]
 
-    def poisoned(self: run_module.Run, batch: Any) -> Tensor:
+    def poisoned(self: Trainer, batch: Any) -> Tensor:
         mse = original(self, batch)
         count[0] += 1
         if count[0] == step:
             poison(part)
         return mse
 
-    monkeypatch.setattr(run_module.Run, "_step", poisoned)
+    monkeypatch.setattr(Trainer, "train_on", poisoned)
     events: list[Event] = []
     result = fit(clip, preset_of(), on_event=events.append)
     assert result.num_collapses == 1

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from golden_tensors import golden_path
 from vinr.errors import InputError
-from vinr.fit.losses import mse_per_frame, psnr_from_mse_db, ssim_per_frame
 from vinr.quality import (
     ClipQuality,
     ClipQualityMeter,
@@ -32,6 +31,7 @@ from vinr.quality import (
     psnr_per_frame_db,
 )
 from vinr.quality.clip import YuvPsnrMeter, yuv_psnr_611_db
+from vinr.quality.measures import mse_per_frame, psnr_from_mse_db, ssim_per_frame
 from vinr.video.spec import ColorSpec, VideoSpec
 
 FIXTURE = golden_path("losses_metrics")

@@ -23,6 +23,7 @@ from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
+from vinr.draws import Draws
 from vinr.encoding.kept import find_kept, fit_path, segment_path
 from vinr.encoding.plan import EncodePlan, Job, Target, describe_threads, plan_encode
 from vinr.encoding.segment import (
@@ -331,7 +332,8 @@ class _Work:
         model = build_model(preset, frames.spec, self.device, self.precision).eval()
         if isinstance(model, HybridModel):
             sizes = model.per_frame_shapes()
-            latents = {name: torch.rand(frames.spec.num_frames, *shape) for name, shape in sizes.items()}
+            count, draws = frames.spec.num_frames, Draws(preset.fit.seed)
+            latents = {name: draws.uniform(count, *shape) for name, shape in sizes.items()}
             model.attach_latents(FrozenLatents(Latents(latents)))
             model.drop_encoder()
         if model.keyframes is not None:

@@ -6,8 +6,8 @@ from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone
 from vinr.fit.loop import fit
 from vinr.fit.noise import Noise
 from vinr.fit.prepare import build_model
-from vinr.fit.run import FitResult
 from vinr.fit.tasks import Denoise, Inpaint, Interpolate, Reconstruct, Task
+from vinr.fit.trainer import FitResult, Trainer
 
 __all__ = [
     "Collapsed",
@@ -23,6 +23,7 @@ __all__ = [
     "Resumed",
     "RoundDone",
     "Task",
+    "Trainer",
     "build_model",
     "fit",
     "ignore",

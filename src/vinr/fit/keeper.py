@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from vinr.errors import OutputError
-from vinr.fit.checkpoint import FitState, SnapshotValues, write_fit_state
+from vinr.errors import FitError, InputError, OutputError
+from vinr.fit.checkpoint import FitState, SnapshotValues, read_fit_state, write_fit_state
 from vinr.fit.events import Event, NotKept
 from vinr.fit.fingerprint import Fingerprint
+from vinr.fit.trainer import Trainer
 from vinr.state.interruption import held_back
 
 CHECKPOINT_SECONDS: Final = 120.0
@@ -26,9 +28,44 @@ class Keeper:
         self._on_event = on_event
         self._tried_at = time.monotonic()
 
-    def remember(self, state: FitState) -> None:
-        """Take ``state`` for what the file holds."""
-        self._kept, self._is_finished = state.last.values, state.is_finished
+    def read(self) -> FitState | None:
+        """Return the state that the file holds, None if there is no file.
+
+        Raises
+        ------
+        InputError
+            If it is no state of a fit, or damaged.
+        UsageError
+            If it belongs to another fit.
+        """
+        return read_fit_state(self.path, self.fingerprint) if self.path.exists() else None
+
+    def restore(self, trainer: Trainer, state: FitState) -> None:
+        """Let ``trainer`` go on from ``state``, which the file holds.
+
+        Raises
+        ------
+        InputError
+            If it is not one of a fit like this.
+        """
+        try:
+            trainer.load(state)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}; delete it to start anew") from None
+        self._remember(state)
+
+    @contextmanager
+    def watching(self, trainer: Trainer) -> Iterator[None]:
+        """Keep the state of ``trainer`` at the end of the body, whatever ends it but a fit that fails."""
+        try:
+            yield
+        except FitError:
+            raise  # the same steps would come to the same end
+        except BaseException:
+            # Ctrl-C, what the caller's on_event or signal handler raises, memory that another program took.
+            self.keep(trainer.state())
+            raise
+        self.keep(trainer.state())
 
     def keep_sometimes(self, state: Callable[[], FitState]) -> None:
         """Keep the state if the last attempt was two minutes ago."""
@@ -46,5 +83,9 @@ class Keeper:
             except OutputError as error:
                 self._on_event(NotKept(str(error)))
             else:
-                self.remember(state)
+                self._remember(state)
             self._tried_at = time.monotonic()
+
+    def _remember(self, state: FitState) -> None:
+        """Take ``state`` for what the file holds."""
+        self._kept, self._is_finished = state.last.values, state.is_finished

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vinr.compress import pack_tensors
-from vinr.compress.coding_noise import CodingNoise
 from vinr.config import Phase, Preset
 from vinr.device import exact_float32
+from vinr.draws import Draws
 from vinr.errors import InputError, UsageError
 from vinr.fit.checkpoint import SnapshotValues, all_finite, check_tensors, pack_optimizer, unpack_optimizer
+from vinr.fit.coding_noise import CodingNoise
 from vinr.fit.optimizers import build_optimizer, moments_of, set_learning_rate
 from vinr.fit.phases import Moment, schedule_of
 from vinr.fit.precision import Precision
@@ -46,14 +47,20 @@ class Learner:
     """A model in training; ``part`` is −1 in the plain fit and then the number of the phase."""
 
     def __init__(
-        self, preset: Preset, visible: FrameSource, device: torch.device, precision: Precision
+        self,
+        preset: Preset,
+        visible: FrameSource,
+        device: torch.device,
+        precision: Precision,
+        draws: Draws,
+        schedule: Callable[[float], float] | None = None,
     ) -> None:
-        self.preset, self.visible, self.device = preset, visible, device
-        self.settings = preset.fit
-        self.model = build_model(preset, visible.spec, device, precision)
+        self.preset, self.visible, self.device, self.draws = preset, visible, device, draws
+        self.settings, self._schedule = preset.fit, schedule
+        self.model = build_model(preset, visible.spec, device, precision, draws)
         _check_phases(self.model, preset)
         self.outputs = Outputs(self.model)
-        self.part, self.coding = -1, CodingNoise({}, None, preset.compress)
+        self.part, self.coding = -1, CodingNoise({}, None, preset.compress, draws)
         self.control: RateControl | None = None
         self.optimizer = build_optimizer(self.model.named_parameters(), self.settings)
         self._average_update = get_ema_multi_avg_fn(self.settings.ema_decay)  # type: ignore[no-untyped-call]
@@ -64,12 +71,21 @@ class Learner:
         """The phase at hand, None in the plain fit."""
         return None if self.part < 0 else self.settings.phases[self.part]
 
+    def follow(self, preset: Preset) -> None:
+        """Take up settings that differ in the phases to come."""
+        _check_phases(self.model, preset)
+        self.preset, self.settings = preset, preset.fit
+
     # -- a step --------------------------------------------------------------------------------------------
 
     def set_rate(self, moment: Moment, scale: float) -> None:
         """Set the learning rates of the step at ``moment``, all times ``scale``."""
         full = 1.0 if self.phase is None else self.phase.learning_rate
-        multiplier = learning_rate_multiplier(moment.schedule_progress, schedule_of(self.part, self.settings))
+        if self._schedule is None:
+            schedule = schedule_of(self.part, self.settings)
+            multiplier = learning_rate_multiplier(moment.schedule_progress, schedule)
+        else:
+            multiplier = self._schedule(moment.schedule_progress)
         set_learning_rate(self.optimizer, full * scale * multiplier)
 
     def evaluate(self, query: Query) -> TrainingOutputs:
@@ -122,13 +138,14 @@ class Learner:
         self.part = number
         phase = self.settings.phases[number]
         stored = self.model.stored()
-        self.coding = CodingNoise(stored, phase, self.preset.compress, self.coding).to(self.device)
+        coding = CodingNoise(stored, phase, self.preset.compress, self.draws, self.coding)
+        self.coding = coding.to(self.device)
         for item in stored.values():
             item.value.requires_grad_(phase.trains == "all" or item.role == "latent")
-        coding = ((f"coding.{name}", value) for name, value in self.coding.named_parameters())
+        learned = ((f"coding.{name}", value) for name, value in self.coding.named_parameters())
         rule = phase.optimizer or self.settings.optimizer
         settings = self.settings.model_copy(update={"optimizer": rule})
-        self.optimizer = build_optimizer(chain(self.model.named_parameters(), coding), settings)
+        self.optimizer = build_optimizer(chain(self.model.named_parameters(), learned), settings)
         self.average = self._start_average()
         self.control = RateControl(phase)
 

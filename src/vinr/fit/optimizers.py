@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.optimizer import Optimizer
 
-from vinr.config import FitSettings
+from vinr.config import OPTIMIZER_GROUP, FitSettings
 from vinr.errors import UsageError
+from vinr.settings import load_plugin
 
 ADAM_EPSILON = 1e-8
 # Rounds σ ← a·σ + b·σ³ + c·σ⁵, each the one that comes nearest to 1 everywhere in the range that the rounds
@@ -34,53 +35,62 @@ MOMENTS = {
 UPDATE_SCALE = 0.2
 
 
+Named = list[tuple[str, nn.Parameter]]
+
+
 def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settings: FitSettings) -> Optimizer:
     """Return the optimiser that ``settings`` name, for the parameters (of ``named_parameters()``) that learn.
 
     Each group keeps its full rate as ``base_lr`` for :func:`set_learning_rate`. State comes back exactly
-    through ``state_dict`` and ``load_state_dict``.
+    through ``state_dict`` and ``load_state_dict``. A package of its own offers an optimiser under the entry
+    point group ``vinr.optimizers``: a function of the named parameters and the settings that returns it.
 
     Raises
     ------
     UsageError
-        If the settings ask for what the update rule does not do.
+        If the settings ask for what the update rule does not do, or a package's optimiser cannot be used.
     """
     named = [(name, parameter) for name, parameter in model_parameters if parameter.requires_grad]
-    optimizer: Optimizer
-    if settings.optimizer == "muon":
-        optimizer = Muon(
-            [parameter for name, parameter in named if is_matrix(name, parameter)],
-            [parameter for name, parameter in named if not is_matrix(name, parameter)],
-            learning_rate=settings.learning_rate,
-            vector_learning_rate=settings.vector_learning_rate,
-            momentum=settings.momentum,
-            betas=(settings.betas[0], settings.betas[1]),
-            weight_decay=settings.weight_decay,
-        )
-    elif settings.optimizer == "adan":
-        optimizer = _build_adan(named, settings)
-    else:
-        if settings.optimizer == "adam" and settings.weight_decay:
-            raise UsageError(
-                f"adam has no decoupled weight decay, got {settings.weight_decay:g}; use adamw or set it to 0"
-            )
-        rule = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        optimizer = rule(
-            _groups_by_rate(named, settings),
-            lr=settings.learning_rate,
-            betas=(settings.betas[0], settings.betas[1]),
-            eps=ADAM_EPSILON,
-            weight_decay=settings.weight_decay,
-            fused=_can_fuse([parameter for _, parameter in named]),
-        )
-        optimizer.register_load_state_dict_post_hook(_match_layout)
+    build = _BUILDERS.get(settings.optimizer, _build_plugin)
+    optimizer = build(named, settings)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
         group.setdefault("kind", "adan" if settings.optimizer == "adan" else "vector")
     return optimizer
 
 
-def _build_adan(named: list[tuple[str, nn.Parameter]], settings: FitSettings) -> Optimizer:
+def _build_muon(named: Named, settings: FitSettings) -> Optimizer:
+    matrices, vectors = _split(named)
+    return Muon(
+        matrices,
+        vectors,
+        learning_rate=settings.learning_rate,
+        vector_learning_rate=settings.vector_learning_rate,
+        momentum=settings.momentum,
+        betas=(settings.betas[0], settings.betas[1]),
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _build_adam(named: Named, settings: FitSettings) -> Optimizer:
+    if settings.optimizer == "adam" and settings.weight_decay:
+        raise UsageError(
+            f"adam has no decoupled weight decay, got {settings.weight_decay:g}; use adamw or set it to 0"
+        )
+    rule = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    optimizer = rule(
+        _groups_by_rate(named, settings),
+        lr=settings.learning_rate,
+        betas=(settings.betas[0], settings.betas[1]),
+        eps=ADAM_EPSILON,
+        weight_decay=settings.weight_decay,
+        fused=_can_fuse([parameter for _, parameter in named]),
+    )
+    optimizer.register_load_state_dict_post_hook(_match_layout)
+    return optimizer
+
+
+def _build_adan(named: Named, settings: FitSettings) -> Optimizer:
     """Return Adan (Xie et al., TPAMI 2024): Adam with a moment for the difference of gradients."""
     from pytorch_optimizer import Adan  # takes seconds to load, and few recipes need it
 
@@ -94,14 +104,49 @@ def _build_adan(named: list[tuple[str, nn.Parameter]], settings: FitSettings) ->
     return optimizer
 
 
-def _groups_by_rate(
-    named: list[tuple[str, nn.Parameter]], settings: FitSettings
-) -> list[dict[str, list[nn.Parameter] | float]]:
+_BUILDERS = {"adam": _build_adam, "adamw": _build_adam, "adan": _build_adan, "muon": _build_muon}
+
+
+def _build_plugin(named: Named, settings: FitSettings) -> Optimizer:
+    """Return the optimiser of an installed package, in each group what is ``kept`` of its parameters."""
+    name = settings.optimizer
+    build = load_plugin(OPTIMIZER_GROUP, name)
+    optimizer = build(named, settings)
+    if not isinstance(optimizer, Optimizer):
+        raise UsageError(f"optimizer {name!r} is {type(optimizer).__name__}, not a torch.optim.Optimizer")
+    # What the rule keeps shows once it has moved something: copies, which nobody needs afterwards.
+    copies = [(key, nn.Parameter(torch.zeros_like(parameter))) for key, parameter in named]
+    trial: Optimizer = build(copies, settings)
+    for _, parameter in copies:
+        parameter.grad = torch.zeros_like(parameter)
+    trial.step()
+    for group, tried in zip(optimizer.param_groups, trial.param_groups, strict=True):
+        group["kept"] = [_kept_of(name, trial.state[parameter]) for parameter in tried["params"]]
+    optimizer.register_load_state_dict_post_hook(_match_layout)
+    return optimizer
+
+
+def _kept_of(name: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise UsageError(f"optimizer {name!r} keeps {key} as {type(value).__name__}; keep it as a tensor")
+    return {key: value.to("meta") for key, value in state.items()}
+
+
+def _split(named: Named) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the matrices and the vectors; see :func:`is_matrix`."""
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for name, parameter in named:
+        (matrices if is_matrix(name, parameter) else vectors).append(parameter)
+    return matrices, vectors
+
+
+def _groups_by_rate(named: Named, settings: FitSettings) -> list[dict[str, list[nn.Parameter] | float]]:
     """Return one group, or two where vectors have a rate of their own."""
     if settings.vector_learning_rate is None:
         return [{"params": [parameter for _, parameter in named]}]
-    matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
-    vectors = [parameter for name, parameter in named if not is_matrix(name, parameter)]
+    matrices, vectors = _split(named)
     return [{"params": matrices}, {"params": vectors, "lr": settings.vector_learning_rate}]
 
 
@@ -116,12 +161,16 @@ def moments_of(optimizer: Optimizer) -> dict[int, dict[str, Tensor]]:
 
     Parameters are numbered as in ``state_dict``; the tensors show type and shape alone.
     """
-    parameters = [(p, group["kind"]) for group in optimizer.param_groups for p in group["params"]]
     count = torch.zeros((), dtype=torch.float32)
-    return {
-        number: {name: count if name == "step" else parameter.detach() for name in MOMENTS[kind]}
-        for number, (parameter, kind) in enumerate(parameters)
-    }
+    moments: list[dict[str, Tensor]] = []
+    for group in optimizer.param_groups:
+        if "kept" in group:
+            moments += group["kept"]
+            continue
+        names = MOMENTS[group["kind"]]
+        for parameter in group["params"]:
+            moments.append({name: count if name == "step" else parameter.detach() for name in names})
+    return dict(enumerate(moments))
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vinr.errors import InputError
-from vinr.fit.losses import ms_ssim_per_frame as ms_ssim_with_window
-from vinr.fit.losses import mse_per_frame, psnr_from_mse_db
+from vinr.quality.measures import ms_ssim_per_frame as ms_ssim_with_window
+from vinr.quality.measures import mse_per_frame, psnr_from_mse_db
 from vinr.video.color import ColorConverter, planes_of
 from vinr.video.spec import ColorSpec, FrameSource
 

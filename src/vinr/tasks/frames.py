@@ -11,8 +11,8 @@ from torch import Tensor
 from vinr.config import Preset
 from vinr.decoding.networks import to_uint8
 from vinr.device import exact_float32
-from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import VideoModel
+from vinr.quality.measures import psnr_from_mse_db
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 

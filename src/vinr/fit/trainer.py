@@ -17,14 +17,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any, final
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from vinr.config import Preset
-from vinr.errors import FitError, InputError
+from vinr.config import Phase, Preset
+from vinr.device import exact_float32, memory_kept
+from vinr.draws import Draws
+from vinr.errors import FitError, InputError, UsageError
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget, StepClock
 from vinr.fit.checkpoint import (
@@ -32,22 +36,25 @@ from vinr.fit.checkpoint import (
     Snapshot,
     SnapshotValues,
     check_tensors,
-    random_state,
-    restore_random_state,
+    restore_draws,
 )
 from vinr.fit.events import Collapsed, Event, RoundDone
 from vinr.fit.learner import Learner
-from vinr.fit.losses import build_loss, psnr_from_mse_db
+from vinr.fit.losses import LossFunction, build_loss, loss_of
 from vinr.fit.phases import Moment, moment_at
 from vinr.fit.precision import Precision, PrecisionName, resolve_precision
 from vinr.fit.prepare import DeviceFrames
-from vinr.fit.tasks import Task
-from vinr.models import VideoModel
+from vinr.fit.tasks import Reconstruct, Task
+from vinr.models import HybridModel, VideoModel
+from vinr.quality.measures import psnr_from_mse_db
+from vinr.settings import describe_validation
 from vinr.state.interruption import held_back
 from vinr.video.spec import FrameSource, PatchGrid
 
 ROUND_STEPS = 250
 MAX_COLLAPSES = 6
+# More than rounding can take from a share, so that a phase begins at the first step after the part before it.
+SHARE_SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -78,63 +85,171 @@ class _Part:
     num_bits: Tensor | None
 
 
-class Run:
-    """One fit: its state, and the steps that change it."""
+@final
+class Trainer:
+    """One fit that its caller steps: state, order of frames, phases, collapses.
+
+    :func:`vinr.fit.fit` is a short loop over it that also writes the state to a file. Gradients must be on
+    (they are, outside ``torch.no_grad()``).
+
+    Parameters
+    ----------
+    source
+        The frames. All of them are held on ``device`` as 8-bit numbers.
+    preset
+        Model, complete architecture and fit settings.
+    task
+        What is seen and scored; :class:`Reconstruct` if None.
+    device
+        Where the fit runs.
+    seconds
+        Wall-clock time to spend in place of ``preset.fit.epochs``, less that of ``reserve_epochs`` epochs.
+    precision
+        The arithmetic; what ``preset.fit.precision`` means on ``device`` if None.
+    loss
+        A loss in place of that of the preset: from float prediction_NCHW and target_NCHW in [0, 1], masked
+        pixels black in both, to one value per frame, Tensor[N].
+    schedule
+        A learning-rate schedule in place of those of the preset: from the progress of the part of the fit
+        that a schedule spans, 0 to 1, to a multiplier of the full rate, at least 0.
+    keep_encoder
+        Hold on to the encoder of a hybrid model, which is dropped otherwise when the model is frozen.
+
+    Raises
+    ------
+    UsageError
+        If preset, frames and task do not fit together, such as a loss that needs larger frames.
+    """
 
     def __init__(
         self,
         source: FrameSource,
         preset: Preset,
-        task: Task,
-        device: torch.device,
-        seconds: float | None,
-        reserve_epochs: float,
+        task: Task | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        seconds: float | None = None,
+        reserve_epochs: float = 0.0,
         precision: Precision | None = None,
+        loss: LossFunction | None = None,
+        schedule: Callable[[float], float] | None = None,
+        keep_encoder: bool = False,
     ) -> None:
         settings = preset.fit
-        self.preset, self.settings, self.task, self.device = preset, settings, task, device
-        self.precision = precision or resolve_precision(settings.precision, device)
-        self.frames = DeviceFrames(task.target(source), device)
-        visible = task.visible(self.frames)
-        self.learner = Learner(preset, visible, device, self.precision)
-        model = self.learner.model
+        self.preset, self.settings, self.task = preset, settings, task or Reconstruct()
+        self.device = torch.device(device)
+        self.precision = precision or resolve_precision(settings.precision, self.device)
+        self.frames = DeviceFrames(self.task.target(source), self.device)
+        visible = self.task.visible(self.frames)
+        self.draws = Draws(settings.seed, self.device)
+        self.learner = Learner(preset, visible, self.device, self.precision, self.draws, schedule)
+        model = self.model
         model.check_patches(PatchGrid(*settings.patches))
         if model.keyframes is not None:
             model.keyframes.code(visible)
-        frame_N = task.training_frames(source.spec)
+        frame_N = self.task.training_frames(source.spec)
         self.batches = Batches(frame_N, model.group_of(frame_N), settings, model.coded_size())
-        self.loss = build_loss(settings.loss)
+        self.loss = build_loss(settings.loss) if loss is None else loss_of(loss)
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve_epochs)
         self.clock = StepClock()
         self.steps_done, self.round_steps = 0, 0
-        self.round_mse = torch.zeros((), device=device)
+        self.round_mse = torch.zeros((), device=self.device)
         self.best_psnr_db, self.rate_scale, self.num_collapses = -math.inf, 1.0, 0
-        self.is_finished, self._is_at_rest = False, True
-        self.after_step: Callable[[], None] = _nothing
-        self.good = self._copy()
+        self._is_finished, self._is_at_rest = False, True
+        self._keeps_encoder, self._encoder = keep_encoder, self._held_encoder(keep_encoder)
+        self._round_start, self._round_batches = -1, list[tuple[Tensor, ...]]()
+        self._good = self._copy()
+
+    @property
+    def model(self) -> VideoModel:
+        """The model in training."""
+        return self.learner.model
+
+    def _held_encoder(self, is_kept: bool) -> nn.Module | None:
+        return self.model.encoder if is_kept and isinstance(self.model, HybridModel) else None
 
     # -- stepping ------------------------------------------------------------------------------------------
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the budget is used up and the last round has ended."""
+        return self.progress() >= 1 and not self.round_steps
+
     def rounds(self) -> Iterator[Event]:
-        """Run to the end of the budget; yield what happened after each round."""
-        while self.progress() < 1 or self.round_steps:
-            self._round()
+        """Step to the end of the budget; yield what happened after each round.
+
+        Raises
+        ------
+        FitError
+            If the fit collapses again and again.
+        """
+        while not self.is_done:
+            event = self.step()
+            if event is not None:
+                yield event
+
+    def step(self) -> RoundDone | Collapsed | None:
+        """Do the next step; return what the round came to if it ended, else None.
+
+        Raises
+        ------
+        FitError
+            If the fit collapses again and again.
+        """
+        batches = self._batches_of_round()
+        if self.round_steps:
+            self.clock.skip()  # what the caller did since the last step is no work of the fit
+        else:
             with self._at_work():
-                event = self._end_round()
-            yield event
+                self._enter()
+            self.clock.start()
+        # A fit that was interrupted between the last step of a round and its end has only the end left to do.
+        if not self._is_round_over():
+            if not self.model.training:
+                self.model.train()
+            with self._at_work():
+                self.round_mse += self.train_on(batches[self.round_steps])
+                self.round_steps += 1
+                self.steps_done += 1
+                self.clock.tick(self.steps_done)
+        if not self._is_round_over():
+            return None
+        with self._at_work():
+            event = self._end_round()
+            self._is_finished = self.progress() >= 1
+        return event
+
+    def train_on(self, batch: Sequence[Tensor]) -> Tensor:
+        """Update the network once, on ``batch`` (parts of one, as :class:`Batches` gives them).
+
+        Nothing is counted: :meth:`step` is the door for a fit, this one for measuring a step alone.
+
+        Returns
+        -------
+        Tensor
+            The mean squared error before the update, on the device, without gradient.
+        """
+        self.learner.set_rate(self.moment(), self.rate_scale)
+        count = sum(len(sample_N) for sample_N in batch)
+        parts = [self._add_gradients(sample_N, len(sample_N) / count) for sample_N in batch]
+        self.learner.update(self.steps_done)
+        mse = torch.stack([part.mse for part in parts]).sum()
+        self.learner.observe(parts[0].num_bits, psnr_from_mse_db(mse), self.moment())
+        return mse
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Change the state: signals wait, and what another interruption leaves behind is not kept."""
-        with held_back():
-            self._is_at_rest = False
+    def computing(self) -> Iterator[None]:
+        """Compute as :func:`vinr.fit.fit` does: float32 kept exact on a GPU, freed memory kept if so set."""
+        with ExitStack() as settings:
+            if self.settings.keep_memory:
+                settings.enter_context(memory_kept(self.device))
+            settings.enter_context(exact_float32(self.device))
             yield
-            self._is_at_rest = True
 
     def progress(self) -> float:
         """Return how much of the budget is used, 0 to 1."""
-        if self.is_finished:
+        if self._is_finished:
             return 1.0
         return self.budget.progress(
             self.steps_done, self.clock.seconds, self.clock.step_seconds * self.steps_per_epoch
@@ -144,25 +259,35 @@ class Run:
         """Return in which part of the fit the next step is, and where in it."""
         return moment_at(self.progress(), self.settings.phases)
 
-    def _round(self) -> None:
-        """Do the steps of a round; those that are left of it where an interrupted fit goes on."""
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Change the state: signals wait, and what another interruption leaves behind is not kept."""
+        with held_back():
+            self._is_at_rest = False
+            yield
+            self._is_at_rest = True
+
+    def _batches_of_round(self) -> list[tuple[Tensor, ...]]:
+        """Return the batches of the round at hand, those included that are done.
+
+        ::
+
+            epoch   0 ──────────────────────┐ 1 ──────────────────────┐
+            rounds  ├ 250 ─┼ 250 ─┼ 250 ─┼ 4┤ ├ 250 ─┼ …              an epoch begins a round
+        """
+        start = self.steps_done - self.round_steps
+        if start != self._round_start:
+            epoch, first = divmod(start, self.steps_per_epoch)
+            self._round_start = start
+            self._round_batches = self.batches.of_epoch(epoch)[first : first + ROUND_STEPS]
+        return self._round_batches
+
+    def _is_round_over(self) -> bool:
+        """Return whether the round at hand has had its steps, or the budget or its part of the fit ended."""
         if not self.round_steps:
-            with self._at_work():
-                self._enter()
-        self.learner.model.train()
-        epoch, first = divmod(self.steps_done - self.round_steps, self.steps_per_epoch)
-        batches = self.batches.of_epoch(epoch)[first : first + ROUND_STEPS]
-        self.clock.start()
-        for batch in batches[self.round_steps :]:
-            if self.round_steps and (self.progress() >= 1 or self.moment().number > self.learner.part):
-                break
-            with self._at_work():
-                self.round_mse += self._step(batch)
-                self.round_steps += 1
-                self.steps_done += 1
-                self.clock.tick(self.steps_done)
-            self.after_step()
-            self.clock.skip()
+            return False
+        is_full = self.round_steps >= len(self._batches_of_round())
+        return is_full or self.progress() >= 1 or self.moment().number > self.learner.part
 
     def _enter(self) -> None:
         """Begin the next part of the fit where it is time to."""
@@ -170,9 +295,9 @@ class Run:
         if number > self.learner.part:
             self.learner.enter(number)
             self.best_psnr_db = -math.inf  # rounding costs quality, which is no collapse
-            self.good = self._copy()
+            self._good = self._copy()
 
-    def _end_round(self) -> Event:
+    def _end_round(self) -> RoundDone | Collapsed:
         psnr_db = float(psnr_from_mse_db(self.round_mse / self.round_steps))
         self.clock.wait(self.steps_done)
         # The PSNR is that of before each update: what the last one did is seen in the numbers alone.
@@ -184,17 +309,8 @@ class Run:
         self.learner.calibrate()
         self.clock.wait(self.steps_done)
         self.round_mse, self.round_steps = torch.zeros_like(self.round_mse), 0
-        self.good = self._copy()
+        self._good = self._copy()
         return self._report(psnr_db)
-
-    def _step(self, batch: Sequence[Tensor]) -> Tensor:
-        self.learner.set_rate(self.moment(), self.rate_scale)
-        count = sum(len(sample_N) for sample_N in batch)
-        parts = [self._add_gradients(sample_N, len(sample_N) / count) for sample_N in batch]
-        self.learner.update(self.steps_done)
-        mse = torch.stack([part.mse for part in parts]).sum()
-        self.learner.observe(parts[0].num_bits, psnr_from_mse_db(mse), self.moment())
-        return mse
 
     def _add_gradients(self, sample_N: Tensor, share: float) -> _Part:
         """Add the gradients of a part of a batch, which is ``share`` of it."""
@@ -226,11 +342,11 @@ class Run:
                 f"the fit collapsed {count} times, last from {self.best_psnr_db:.1f} dB to {psnr_db:.1f} dB; "
                 f"lower fit.learning_rate ({self.settings.learning_rate:g}) or choose another seed"
             )
-        self._go_on_from(self.good)
+        self._restore(self._good)
         self.rate_scale, self.num_collapses = scale, count
         if self.budget.seconds is not None:
             self.clock.seconds = seconds  # the clock does not go back
-        self.good = self._copy()
+        self._good = self._copy()
         epochs_lost = (steps_lost - self.steps_done) / self.steps_per_epoch
         return Collapsed(psnr_db, self.best_psnr_db, epochs_lost, scale)
 
@@ -242,12 +358,12 @@ class Run:
         is_sound = bool(self.round_mse.isfinite()) and self.learner.is_sound
         is_inside = self.round_steps > 0 and self._is_at_rest and is_sound
         return FitState(
-            good=self.good,
+            good=self._good,
             now=self._snapshot() if is_inside else None,
             precision=self.precision.name,
-            epochs_done=(self.steps_done if is_inside else self.good.values.steps_done)
+            epochs_done=(self.steps_done if is_inside else self._good.values.steps_done)
             / self.steps_per_epoch,
-            is_finished=self.is_finished,
+            is_finished=self._is_finished,
         )
 
     def load(self, state: FitState) -> None:
@@ -270,11 +386,46 @@ class Run:
             or last.steps_done - last.round_steps != good.steps_done
         ):
             raise InputError("the rounds of the kept state do not follow one another")
-        self._go_on_from(state.good)
-        self.good = state.good
+        self._restore(state.good)
+        self._good = state.good
         if state.now is not None:
-            self._go_on_from(state.now)
-        self.is_finished = state.is_finished
+            self._restore(state.now)
+        self._is_finished = state.is_finished
+        self._encoder = self._held_encoder(self._keeps_encoder)
+        self.clock.start()
+
+    def continue_with(self, phases: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+        """Append phases to the fit, and the epochs that they last to its budget.
+
+        Parameters
+        ----------
+        phases
+            For each the epochs it lasts, at least 1, and the settings of a :class:`vinr.config.Phase` but
+            its share.
+
+        Raises
+        ------
+        UsageError
+            If a setting is unknown or not allowed, or the fit follows the clock.
+        """
+        if self.budget.seconds is not None:
+            raise UsageError("a fit by time cannot be continued with phases; give it epochs")
+        epochs = self.settings.epochs + sum(length for length, _ in phases)
+        # Parts that the fit has keep their lengths in epochs:  share · old epochs = new share · new epochs.
+        scale = self.settings.epochs / epochs
+        continued = [
+            phase.model_copy(update={"share": phase.share * scale}) for phase in self.settings.phases
+        ]
+        for length, settings in phases:
+            try:
+                continued.append(Phase.model_validate({**settings, "share": length / epochs + SHARE_SLACK}))
+            except ValidationError as error:
+                raise UsageError(f"phase {len(continued)}: {describe_validation(error)}") from None
+        fit = self.settings.model_copy(update={"epochs": epochs, "phases": tuple(continued)})
+        self.preset, self.settings = self.preset.model_copy(update={"fit": fit}), fit
+        self.learner.follow(self.preset)
+        self.budget = replace(self.budget, num_steps=epochs * self.steps_per_epoch)
+        self._is_finished = False
 
     def _copy(self) -> Snapshot:
         snapshot = self._snapshot()
@@ -283,7 +434,7 @@ class Run:
 
     def _snapshot(self) -> Snapshot:
         tensors = {**self.learner.tensors(), "round.mse": self.round_mse}
-        tensors |= {f"random.{name}": value for name, value in random_state(self.device).items()}
+        tensors |= {f"random.{name}": value for name, value in self.draws.state().items()}
         control = self.learner.control
         values = SnapshotValues(
             part=self.learner.part,
@@ -299,7 +450,7 @@ class Run:
         )
         return Snapshot(tensors, values)
 
-    def _go_on_from(self, snapshot: Snapshot) -> None:
+    def _restore(self, snapshot: Snapshot) -> None:
         tensors, values = snapshot.tensors, snapshot.values
         self.learner.load(tensors, values)
         mse = {name: value for name, value in tensors.items() if name == "round.mse"}
@@ -309,7 +460,7 @@ class Run:
             for name, value in tensors.items()
             if name.startswith("random.")
         }
-        restore_random_state(randoms, self.device)
+        restore_draws(self.draws, randoms)
         self.round_mse = tensors["round.mse"].to(self.device, copy=True)
         self.steps_done, self.round_steps = values.steps_done, values.round_steps
         self.clock.seconds, self.clock.step_seconds = values.seconds_done, values.step_seconds
@@ -328,20 +479,20 @@ class Run:
         return RoundDone(epochs_done, progress, psnr_db, seconds, left)
 
     def finish(self) -> FitResult:
-        """Take the averaged weights where there are any, freeze, and return the model."""
+        """Freeze the model, averaged weights in place where there are any, and return it.
+
+        Nothing can be trained afterwards; a fit whose budget is not used up may be finished too.
+        """
         steps = self.learner.close_part()
-        self.task.complete(self.learner.model)
+        self.task.complete(self.model)
         return FitResult(
-            model=self.learner.model.eval(),
+            model=self.model.eval(),
             train_psnr_db=self.best_psnr_db,
             num_epochs=self.steps_done / self.steps_per_epoch,
             num_steps=self.steps_done,
             num_collapses=self.num_collapses,
             seconds=self.clock.seconds,
             steps=steps,
+            encoder=self._encoder,
             precision=self.precision.name,
         )
-
-
-def _nothing() -> None:
-    """Do nothing after a step."""
