@@ -83,7 +83,7 @@ def run_gallery(
     gallery, chosen = settings or load_gallery(), parse_scale(scale)
     folder, where = Path(fspath(out)), None if data is None else Path(fspath(data))
     name = str(resolve_device(device))
-    _check_folders(folder, where)
+    _check_folder(folder)
     planned = [_plan(gallery, section, chosen, where, epochs, overrides) for section in gallery.sections]
     jobs = [job for plan in planned for _, job in plan.jobs]
     check_jobs(jobs, where)
@@ -105,15 +105,13 @@ def run_gallery(
     return _write(document, folder)
 
 
-def _check_folders(out: Path, data: Path | None) -> None:
+def _check_folder(out: Path) -> None:
     check_parent(out)
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: exists and is no folder; choose another name")
     page = out / PAGE
     if page.exists() and not page.read_bytes().startswith(MARK.encode()):
         raise OutputError(f"{page}: exists and is no gallery's page; choose another folder with --out")
-    if data is not None and not data.is_dir():
-        raise InputError(f"data folder {data}: is no folder; give one as docs/bench.md lays it out")
 
 
 def _plan(

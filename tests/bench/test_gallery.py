@@ -30,6 +30,7 @@ from vinr.config import load_preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.errors import InputError, OutputError, UsageError, VinrError
 from vinr.fit.masks import box_mask
+from vinr.temporaries import try_lock
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video
 
@@ -311,8 +312,8 @@ def test_what_another_process_is_at_is_missing_on_the_page(calls: list[str], tmp
     run_gallery(scale="tiny", out=tmp_path, device="cpu")
     path = next((tmp_path / "jobs").glob("inpaint*.json"))
     path.unlink()
-    path.with_suffix(".lock").write_text("another-host 1", encoding="utf-8")
-    report = run_gallery(scale="tiny", out=tmp_path, device="cpu")
+    with try_lock(path.with_suffix(".lock")):  # as another process would hold it
+        report = run_gallery(scale="tiny", out=tmp_path, device="cpu")
     assert section(report, "inpainted")["num_missing"] == 1
     assert "1 jobs have not ended" in report.page_path.read_text(encoding="utf-8")
 

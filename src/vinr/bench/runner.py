@@ -17,12 +17,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from vinr.bench.claims import claimed
-from vinr.bench.recipe import Kind
+from vinr.bench.experiments import experiment_of
+from vinr.bench.pages import write_json
 from vinr.bench.record import commit, machine
-from vinr.bench.work import SHOWN_SUFFIX, Job, ShownFrames, Values, Work
-from vinr.files import atomic_path
+from vinr.bench.work import SHOWN_SUFFIX, Job, ShownFrames, Work
 from vinr.fit import Event, Noted
+from vinr.temporaries import try_lock
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Runner:
         path = self._path(job)
         if self._has_ended(job):
             return
-        with claimed(path.with_suffix(".lock")) as mine:
-            if not mine:
+        with try_lock(path.with_suffix(".lock")) as is_mine:
+            if not is_mine:
                 self.on_event(Noted(f"{job.key}: another process is at it"))
             elif not self._has_ended(job):
                 self._measure(job, path)
@@ -60,15 +60,14 @@ class Runner:
             "commit": commit(),
             "machine": machine(),
         }
-        with atomic_path(path, force=True) as temporary:
-            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_json(path, document)
 
     def read(self, job: Job) -> dict[str, Any] | None:
         """Return what a job measured and under which conditions, None if it has not ended."""
         if not self._has_ended(job):
             return None
-        found: dict[str, Any] = json.loads(self._path(job).read_text(encoding="utf-8"))
-        return found
+        document: dict[str, Any] = json.loads(self._path(job).read_text(encoding="utf-8"))
+        return document
 
     def forget(self, jobs: Sequence[Job]) -> None:
         """Remove results of ``jobs`` and all that they were made from."""
@@ -93,25 +92,3 @@ class Runner:
 
     def _path(self, job: Job, suffix: str = ".json") -> Path:
         return self.folder / (job.result_name(self.device) + suffix)
-
-
-def experiment_of(kind: Kind) -> Callable[[Work], Values]:
-    """Return the function that runs jobs of ``kind``; imported when needed, since each needs much."""
-    match kind:
-        case "fit":
-            from vinr.bench.experiments import fit_experiment as run
-        case "encode":
-            from vinr.bench.experiments import encode_experiment as run
-        case "interpolate":
-            from vinr.bench.experiments_tasks import interpolate_experiment as run
-        case "inpaint":
-            from vinr.bench.experiments_tasks import inpaint_experiment as run
-        case "denoise":
-            from vinr.bench.experiments_tasks import denoise_experiment as run
-        case "rate_distortion":
-            from vinr.bench.experiments_rates import rate_distortion_experiment as run
-        case "decode":
-            from vinr.bench.experiments_rates import decode_experiment as run
-        case "clips":
-            from vinr.bench.experiments_clips import clips_experiment as run
-    return run

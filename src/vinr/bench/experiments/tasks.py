@@ -5,7 +5,8 @@ Axes: T frames of the video, H rows, W columns.
 
 from __future__ import annotations
 
-from typing import get_args
+from contextlib import suppress
+from typing import cast, get_args
 
 from torch import Tensor
 
@@ -34,18 +35,19 @@ def interpolate_experiment(work: Work) -> Values:
     score = fitted.score()
     shown = {"original": work.frames, "interpolated": fitted.predicted, "nearest": fitted.nearest}
     work.keep_shown(shown, fitted.held_out_N)
-    ways = {way.way: way.psnr_db for way in score.held_out}
-    encoder = {"encoder_psnr_db": ways["encoder"]} if "encoder" in ways else {}
-    return {
-        "held_out_psnr_db": ways[fitted.way],
+    values: Values = {
         "way": fitted.way,
-        **encoder,
         "seen_psnr_db": score.seen_psnr_db,
         "nearest_psnr_db": score.nearest_psnr_db,
         "mean_psnr_db": score.mean_psnr_db,
         "num_parameters": fitted.result.model.num_stored(),
         "num_epochs": score.num_epochs,
     }
+    names = {fitted.way: "held_out_psnr_db", "encoder": "encoder_psnr_db"}
+    for way in score.held_out:
+        if way.way in names:
+            values[names[way.way]] = way.psnr_db
+    return values
 
 
 def inpaint_experiment(work: Work) -> Values:
@@ -104,11 +106,8 @@ def parse_noise(text: str) -> Noise:
     UsageError
         If it stands for none.
     """
-    wanted, _, amount = text.partition(":")
-    for kind in get_args(NoiseKind):
-        if kind == wanted:
-            try:
-                return Noise(kind, float(amount))
-            except ValueError:
-                break
+    kind, _, amount = text.partition(":")
+    if kind in get_args(NoiseKind):
+        with suppress(ValueError):
+            return Noise(cast(NoiseKind, kind), float(amount))
     raise UsageError(f"noise {text!r}: write KIND:AMOUNT, with one of {', '.join(get_args(NoiseKind))}")

@@ -1,4 +1,4 @@
-"""Many clips in one network, beside a network for each and beside a codec for each.
+"""Many clips in one network, compared with a network for each and with a codec for each.
 
 Axes: K clips, N frames, C channels, H rows, W columns.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from statistics import fmean
 
 import torch
 
-from vinr.bench.experiments_rates import anchor_points
-from vinr.bench.stages import Measured, measure
+from vinr.bench.experiments.curves import anchor_points
 from vinr.bench.work import Values, Work
+from vinr.bench.written import WrittenNetwork, write_network
+from vinr.encoding.segment import SpanQuality
 from vinr.errors import UsageError
 from vinr.fit import fit
 from vinr.quality.clip import bits_per_pixel
@@ -28,20 +30,28 @@ def clips_experiment(work: Work) -> Values:
     A codec has a point for each setting, the same for all clips; its bytes are those of all its streams.
     """
     setup = work.setup
-    clips = [clip for frames in work.all_frames() for clip in cut_clips(frames, setup.tiles, setup.length)]
+    clips: list[FrameTensor] = []
+    for frames in work.all_frames():
+        clips += cut_clips(frames, setup.tiles, setup.length)
     if setup.anchor is not None:
         return _coded_one_by_one(setup.anchor, clips)
     started = time.perf_counter()
     if setup.joint is False:
         share = None if setup.params is None else max(setup.params // len(clips), 1)
-        found = [_fitted(work, clip, share) for clip in clips]
+        networks = [_fitted(work, clip, share) for clip in clips]
     else:
-        found = [_fitted(work, join(clips), setup.params)]
-    return {**_together(found, clips), "seconds": time.perf_counter() - started}
+        networks = [_fitted(work, join(clips), setup.params)]
+    return {**_values(networks, clips), "seconds": time.perf_counter() - started}
 
 
 def cut_clips(frames: FrameTensor, tiles: tuple[int, int] | None, length: int | None) -> list[FrameTensor]:
     """Cut a clip into tiles (rows × columns of equal size) and parts of ``length`` frames; rests are dropped.
+
+    ::
+
+        tiles (1, 2), length 22 of 132 frames:      part 0   ┌───┬───┐   clips 0, 1
+                                                    part 1   ├───┼───┤   clips 2, 3
+                                                    …        └───┴───┘
 
     Raises
     ------
@@ -56,21 +66,13 @@ def cut_clips(frames: FrameTensor, tiles: tuple[int, int] | None, length: int | 
             f"clips of {spec.num_frames} frames of {spec.height}×{spec.width} cannot be cut into "
             f"{rows}×{columns} tiles and parts of {count} frames"
         )
-    own = replace(spec, num_frames=count, height=height, width=width, span_lengths=())
-    return [
-        FrameTensor(
-            frames.rgb_NCHW[
-                first : first + count,
-                :,
-                row * height : (row + 1) * height,
-                column * width : (column + 1) * width,
-            ].contiguous(),
-            own,
-        )
-        for first in range(0, spec.num_frames - count + 1, count)
-        for row in range(rows)
-        for column in range(columns)
-    ]
+    clip_spec = replace(spec, num_frames=count, height=height, width=width, span_lengths=())
+    clips = []
+    for first, row, column in product(range(spec.num_frames // count), range(rows), range(columns)):
+        part_NCHW = frames.rgb_NCHW[first * count : (first + 1) * count]
+        tile_NCHW = part_NCHW[..., row * height : (row + 1) * height, column * width : (column + 1) * width]
+        clips.append(FrameTensor(tile_NCHW.contiguous(), clip_spec))
+    return clips
 
 
 def join(clips: Sequence[FrameTensor]) -> FrameTensor:
@@ -89,34 +91,45 @@ def join(clips: Sequence[FrameTensor]) -> FrameTensor:
     return FrameTensor(torch.cat([clip.rgb_NCHW for clip in clips]), spec)
 
 
-def _fitted(work: Work, frames: FrameTensor, params: int | None) -> Measured:
+def _fitted(work: Work, frames: FrameTensor, params: int | None) -> WrittenNetwork:
     preset = work.preset(frames.spec, params=params)
     result = fit(frames, preset, device=work.device, on_event=work.on_event)
-    return measure(frames, preset, result, device=work.device)
+    return write_network(frames, preset, result, device=work.device)
 
 
-def _together(found: Sequence[Measured], clips: Sequence[FrameTensor]) -> Values:
-    spans = [span for measured in found for span in measured.spans]
-    num_bytes = sum(measured.num_bytes for measured in found)
+def _values(networks: Sequence[WrittenNetwork], clips: Sequence[FrameTensor]) -> Values:
+    spans: list[SpanQuality] = []
+    for network in networks:
+        spans += network.spans
+    num_bytes = sum(network.num_bytes for network in networks)
+    num_pixels = sum(clip.spec.num_pixels for clip in clips)
     weights = [clip.spec.num_frames for clip in clips]
+    clip_psnr_db = [span.psnr_db for span in spans]
     values: Values = {
-        "psnr_db": fmean([span.psnr_db for span in spans], weights),
+        "psnr_db": fmean(clip_psnr_db, weights),
         "num_bytes": num_bytes,
-        "bpp": bits_per_pixel(num_bytes, sum(clip.spec.num_pixels for clip in clips)),
-        "keyframes_percent": 100 * sum(measured.keyframe_bytes for measured in found) / num_bytes,
-        "num_parameters": sum(measured.num_parameters for measured in found),
+        "bpp": bits_per_pixel(num_bytes, num_pixels),
+        "keyframes_percent": 100 * sum(network.keyframe_bytes for network in networks) / num_bytes,
+        "num_parameters": sum(network.num_parameters for network in networks),
         "num_clips": len(clips),
-        "clip_psnr_db": [span.psnr_db for span in spans],
+        "clip_psnr_db": clip_psnr_db,
     }
     similarities = [span.ms_ssim for span in spans if span.ms_ssim is not None]
-    return {**values, "ms_ssim": fmean(similarities, weights)} if len(similarities) == len(spans) else values
+    if len(similarities) == len(spans):
+        values["ms_ssim"] = fmean(similarities, weights)
+    return values
 
 
 def _coded_one_by_one(anchor: str, clips: Sequence[FrameTensor]) -> Values:
     curves = [anchor_points(anchor, clip) for clip in clips]
     weights = [clip.spec.num_pixels for clip in clips]
     points = []
-    for settings in zip(*curves, strict=True):
-        names = [name for name in ("bpp", "psnr_db", "ms_ssim") if all(name in point for point in settings)]
-        points.append({name: fmean([point[name] for point in settings], weights) for name in names})
+    # Of each setting the mean over clips, by pixels: their streams together.
+    for clip_points in zip(*curves, strict=True):
+        point = {}
+        for name in ("bpp", "psnr_db", "ms_ssim"):
+            known = [clip_point[name] for clip_point in clip_points if name in clip_point]
+            if len(known) == len(clips):
+                point[name] = fmean(known, weights)
+        points.append(point)
     return {"points": points, "num_clips": len(clips)}
