@@ -17,12 +17,13 @@ from typing import Any, Final
 from benchmarks.gallery.page import MARK, gallery_page
 from benchmarks.gallery.pictures import write_picture
 from benchmarks.gallery.settings import GallerySettings, Network, Section, load_gallery
+from benchmarks.gallery.shown import ShownFrames, keep_frames
 from vinr.bench.datasets import OBJECT_MASK, find_clip, find_masks
 from vinr.bench.pages import write_page
 from vinr.bench.recipe import Scale
 from vinr.bench.run import check_jobs, parse_scale, plan_jobs, run_jobs
 from vinr.bench.runner import Runner
-from vinr.bench.work import Job
+from vinr.bench.work import SHOWN_SUFFIX, Job
 from vinr.device import resolve_device
 from vinr.errors import InputError, OutputError
 from vinr.files import check_parent
@@ -90,7 +91,7 @@ def run_gallery(
     for plan in planned:
         if plan.left_out:
             on_event(Noted(f"gallery: {plan.section.title}: {plan.left_out}"))
-    runner = run_jobs(NAME, jobs, folder, where, name, force=force, on_event=on_event)
+    runner = run_jobs(NAME, jobs, folder, where, name, force=force, on_event=on_event, on_panels=keep_frames)
     datasets = {job.clip.partition("/")[0] for job in jobs}
     document = {
         "title": gallery.title,
@@ -164,7 +165,7 @@ def _shown(plan: _Planned, runner: Runner, folder: Path) -> dict[str, Any]:
 def _network(
     section: Section, network: Network, job: Job, found: Mapping[str, Any], runner: Runner, folder: Path
 ) -> dict[str, Any]:
-    kept, clip = runner.shown(job), job.clip.rpartition("/")[2]
+    kept, clip = ShownFrames.read(runner.path(job, SHOWN_SUFFIX)), job.clip.rpartition("/")[2]
     slug = "".join(letter if letter.isalnum() else "-" for letter in f"{clip}-{network.label}".lower())
     picture = write_picture(section, f"{section.name}-{slug}", kept, folder)
     height, width = kept.rgb_NCHW["original"].shape[2:]

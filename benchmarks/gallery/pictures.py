@@ -13,7 +13,7 @@ from typing import Final
 from torch import Tensor
 
 from benchmarks.gallery.settings import DIFFERENCE, Section
-from vinr.bench.work import ShownFrames
+from benchmarks.gallery.shown import ShownFrames
 from vinr.comparison.report import Panel, draw_sheet, signed_difference
 from vinr.files import atomic_path
 from vinr.quality.clip import psnr_per_frame_db

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from vinr.bench.recipe import Layers, Scale, Setup, parse_toml
+from vinr.bench.recipe import Layers, Scale, Setup, laid_over, parse_toml
 from vinr.errors import UsageError
 from vinr.settings import Settings, describe_validation
 
@@ -95,10 +95,7 @@ class GallerySettings(Layers):
 
     def setup(self, section: Section, network: Network, scale: Scale) -> Setup:
         """Return what is run for ``network`` at ``scale``."""
-        found = Setup()
-        for layer in (*self.of(scale), *section.of(scale), *network.of(scale)):
-            found = layer.over(found)
-        return found
+        return laid_over(*self.of(scale), *section.of(scale), *network.of(scale))
 
 
 def load_gallery() -> GallerySettings:

@@ -17,6 +17,7 @@ from benchmarks.gallery.__main__ import main
 from benchmarks.gallery.measure import GalleryReport, run_gallery
 from benchmarks.gallery.page import MARK, gallery_page
 from benchmarks.gallery.settings import KEPT, load_gallery, parse_gallery
+from benchmarks.gallery.shown import ShownFrames
 from PIL import Image
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from clips import MemoryClip, moving_shapes
 from vinr.bench import runner
 from vinr.bench.recipe import SCALES
 from vinr.bench.run import plan_jobs
-from vinr.bench.work import ShownFrames, Values, Work
+from vinr.bench.work import Values, Work
 from vinr.comparison.report import CAPTION_ROWS, GAP_COLUMNS, signed_difference
 from vinr.config import load_preset
 from vinr.decoding.decoder import VideoDecoder

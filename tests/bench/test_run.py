@@ -85,7 +85,7 @@ def test_rows_that_finished_before_an_error_are_kept(
 def test_epochs_and_settings_of_the_caller_hold_for_all_rows(tmp_path: Path, calls: list[int | None]) -> None:
     result = run_recipe(a_recipe(), scale="tiny", out=tmp_path, epochs=7, overrides=["fit.batch_size=2"])
     assert calls == [7]  # both rows are the same job now
-    (document,) = result.rows[1].documents.values()
+    (document,) = result.rows["two"].documents.values()
     assert document["setup"]["overrides"] == ["fit.batch_size=2"]
 
 

@@ -36,24 +36,23 @@ SIDES: Final = ("paper", "ours", "difference")
 class RowResult:
     """What the jobs of a row measured, by clip; ``missing`` of them have not ended."""
 
-    label: str
     documents: Mapping[str, Document]
     missing: int = 0
 
 
 @dataclass(frozen=True)
 class Result:
-    """The rows of a recipe that were run, and the settings they share."""
+    """The rows of a recipe that were run, by label, and the settings they share."""
 
     recipe: Recipe
     scale: Scale
-    rows: tuple[RowResult, ...]
+    rows: Mapping[str, RowResult]
     settings: Document
 
     @property
     def num_missing(self) -> int:
         """Jobs that have not ended; other processes may be at them."""
-        return sum(row.missing for row in self.rows)
+        return sum(row.missing for row in self.rows.values())
 
     def value(self, label: str, metric_name: str) -> float | None:
         """Return what the row came to in the metric's unit, the mean over clips; None if it is not known."""
@@ -93,7 +92,8 @@ class Result:
 
     def _documents(self, label: str) -> Mapping[str, Document]:
         """Return what a row measured, by clip; nothing as long as jobs are missing."""
-        return next((row.documents for row in self.rows if row.label == label and not row.missing), {})
+        row = self.rows.get(label)
+        return {} if row is None or row.missing else row.documents
 
     def document(self) -> dict[str, Any]:
         """Return the result as JSON: what the page needs, and all that the jobs measured."""
@@ -123,19 +123,9 @@ class Result:
             paper[name] = paper_mean(row.paper.get(name))
             ours[name] = self.value(row.label, name)
             difference[name] = _minus(ours[name], paper[name])
-        clips: dict[str, Any] = {}
-        for result in self.rows:
-            if result.label == row.label:
-                clips = {clip: dict(document) for clip, document in result.documents.items()}
-        source = row.source or self.recipe.source
-        return {
-            "label": row.label,
-            "source": source,
-            "paper": paper,
-            "ours": ours,
-            "difference": difference,
-            "clips": clips,
-        }
+        documents = self.rows[row.label].documents if row.label in self.rows else {}
+        values = {"paper": paper, "ours": ours, "difference": difference, "clips": dict(documents)}
+        return {"label": row.label, "source": row.source or self.recipe.source, **values}
 
 
 def _mean_if_all_known(values: Sequence[Any]) -> float | None:

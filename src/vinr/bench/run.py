@@ -18,7 +18,7 @@ from vinr.bench.points import published_points
 from vinr.bench.recipe import SCALES, Kind, Recipe, Row, Scale, Setup, Tuning, load_recipe
 from vinr.bench.report import Result, RowResult, write_result
 from vinr.bench.runner import Runner
-from vinr.bench.work import DEFAULTS, Job, Work
+from vinr.bench.work import DEFAULTS, Job, OnPanels, Work
 from vinr.comparison.anchors import parse_anchor
 from vinr.config import load_preset
 from vinr.device import resolve_device
@@ -84,19 +84,19 @@ def run_recipe(
         recipe.name, list(distinct.values()), folder, data_folder, device, force=force, on_event=on_event
     )
     settings = {"epochs": epochs, "overrides": [*overrides], "device": device}
-    rows = [_row_result(label, row_jobs, runner) for label, row_jobs in jobs.items()]
-    result = Result(recipe, chosen, tuple(rows), settings)
+    rows = {label: _row_result(row_jobs, runner) for label, row_jobs in jobs.items()}
+    result = Result(recipe, chosen, rows, settings)
     write_result(result, folder)
     return result
 
 
-def _row_result(label: str, jobs: Sequence[Job], runner: Runner) -> RowResult:
+def _row_result(jobs: Sequence[Job], runner: Runner) -> RowResult:
     documents = {}
     for job in jobs:
         document = runner.read(job)
         if document is not None:
             documents[job.clip] = document
-    return RowResult(label, documents, missing=len(jobs) - len(documents))
+    return RowResult(documents, missing=len(jobs) - len(documents))
 
 
 def run_jobs(
@@ -108,10 +108,11 @@ def run_jobs(
     *,
     force: bool,
     on_event: Callable[[Event], None],
+    on_panels: OnPanels | None = None,
 ) -> Runner:
     """Run the jobs that ``folder`` does not hold yet; return what reads their results."""
     (folder / JOBS).mkdir(parents=True, exist_ok=True)
-    runner = Runner(folder / JOBS, data, device, on_event)
+    runner = Runner(folder / JOBS, data, device, on_event, on_panels)
     if force:
         runner.forget(jobs)
     for number, job in enumerate(jobs):
@@ -179,12 +180,17 @@ def check_jobs(jobs: Iterable[Job], data: Path | None) -> None:
     UsageError, InputError
         If a job cannot be run.
     """
+    from vinr.bench.experiments.tasks import job_mask, parse_noise
+
     if data is not None and not data.is_dir():
         raise InputError(f"data folder {data}: is no folder; give one as docs/bench.md lays it out")
     for job in jobs:
         setup = job.setup
         find_clips(job.clip, data)
-        _check_task(job, data)
+        if job.kind == "inpaint":
+            job_mask(Work(job, data, Path(), "cpu", ignore))
+        if job.kind == "denoise":
+            parse_noise(setup.noise or "")
         for name in setup.presets or (setup.preset or setup.model,):
             if name is not None:
                 load_preset(name, setup.overrides)
@@ -192,12 +198,3 @@ def check_jobs(jobs: Iterable[Job], data: Path | None) -> None:
             parse_anchor(setup.anchor)
         if setup.published is not None:
             published_points(setup.published, data)
-
-
-def _check_task(job: Job, data: Path | None) -> None:
-    from vinr.bench.experiments.tasks import job_mask, parse_noise
-
-    if job.kind == "inpaint":
-        job_mask(Work(job, data, Path(), "cpu", ignore))
-    if job.kind == "denoise":
-        parse_noise(job.setup.noise or "")

@@ -20,7 +20,7 @@ from typing import Any
 from vinr.bench.experiments import experiment_of
 from vinr.bench.pages import write_json
 from vinr.bench.record import commit, machine
-from vinr.bench.work import SHOWN_SUFFIX, Job, ShownFrames, Work
+from vinr.bench.work import SHOWN_SUFFIX, Job, OnPanels, Work
 from vinr.fit import Event, Noted
 from vinr.temporaries import try_lock
 
@@ -33,10 +33,11 @@ class Runner:
     data: Path | None
     device: str
     on_event: Callable[[Event], None]
+    on_panels: OnPanels | None = None
 
     def run(self, job: Job) -> None:
         """Run ``job`` unless its result is there or another process is at it."""
-        path = self._path(job)
+        path = self.path(job)
         if self._has_ended(job):
             return
         with try_lock(path.with_suffix(".lock")) as is_mine:
@@ -47,7 +48,7 @@ class Runner:
 
     def _measure(self, job: Job, path: Path) -> None:
         started = time.perf_counter()
-        work = Work(job, self.data, self.folder, self.device, self.on_event)
+        work = Work(job, self.data, self.folder, self.device, self.on_event, self.on_panels)
         values = experiment_of(job.kind)(work)
         document = {
             "kind": job.kind,
@@ -66,7 +67,7 @@ class Runner:
         """Return what a job measured and under which conditions, None if it has not ended."""
         if not self._has_ended(job):
             return None
-        document: dict[str, Any] = json.loads(self._path(job).read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(self.path(job).read_text(encoding="utf-8"))
         return document
 
     def forget(self, jobs: Sequence[Job]) -> None:
@@ -77,18 +78,9 @@ class Runner:
         for path in self.folder.glob("base-*"):
             path.unlink()
 
-    def shown(self, job: Job) -> ShownFrames:
-        """Return the frames that an ended job kept for pictures.
-
-        Raises
-        ------
-        InputError
-            If they cannot be read.
-        """
-        return ShownFrames.read(self._path(job, SHOWN_SUFFIX))
-
     def _has_ended(self, job: Job) -> bool:
-        return self._path(job).exists() and (not job.shown or self._path(job, SHOWN_SUFFIX).exists())
+        return self.path(job).exists() and (not job.shown or self.path(job, SHOWN_SUFFIX).exists())
 
-    def _path(self, job: Job, suffix: str = ".json") -> Path:
+    def path(self, job: Job, suffix: str = ".json") -> Path:
+        """Return where the result of a job lies, or what is kept beside it."""
         return self.folder / (job.result_name(self.device) + suffix)

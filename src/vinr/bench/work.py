@@ -9,12 +9,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
 from vinr.bench.base_fits import BaseFit, base_fit
@@ -24,7 +23,6 @@ from vinr.config import Preset, default_model
 from vinr.encoding.plan import choose_preset
 from vinr.errors import UsageError
 from vinr.fit import Event
-from vinr.state.tensorfile import read_tensors, write_tensors
 from vinr.tasks.frames import plain_fit
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec
@@ -41,7 +39,6 @@ DEFAULTS: Final[dict[Scale, Setup]] = {
 }
 KEY_LENGTH: Final = 10
 SHOWN_SUFFIX: Final = ".shown"
-INDEX: Final = "index_N"
 
 
 # Rows share the small clips that were read last; reading a large one anew costs little beside its fit.
@@ -90,33 +87,8 @@ class Job:
         return self.key if device == "cpu" else f"{self.key}-{device.partition(':')[0]}"
 
 
-@dataclass(frozen=True, eq=False)
-class ShownFrames:
-    """Frames that a job keeps for pictures: ``rgb_NCHW``, uint8, by name.
-
-    ``index_N``: their numbers in the video that the job's frames are taken from; ``num_frames``: how many
-    are taken.
-    """
-
-    num_frames: int
-    index_N: Tensor
-    rgb_NCHW: Mapping[str, Tensor]
-
-    def write(self, path: Path) -> None:
-        """Write them to ``path``, whole or not at all."""
-        write_tensors(path, {INDEX: self.index_N, **self.rgb_NCHW}, {"num_frames": self.num_frames})
-
-    @classmethod
-    def read(cls, path: Path) -> ShownFrames:
-        """Return what :meth:`write` wrote.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read.
-        """
-        tensors, values = read_tensors(path)
-        return cls(values["num_frames"], tensors.pop(INDEX), tensors)
+OnPanels = Callable[["Work", Mapping[str, FrameSource], Tensor | None], None]
+"""Takes frame sources of a finished experiment, by name, and which frames they have; all if None."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +100,7 @@ class Work:
     folder: Path
     device: str
     on_event: Callable[[Event], None]
+    on_panels: OnPanels | None = None
 
     @property
     def setup(self) -> Setup:
@@ -162,16 +135,19 @@ class Work:
                 return reader.read()
         return _small_clip(path, path.stat().st_mtime_ns, setup.crop, setup.resize, setup.frames)
 
-    def preset(self, spec: VideoSpec | None = None, *, params: int | None = None) -> Preset:
-        """Return the job's preset, complete for ``spec`` (that of the clip); ``params`` replace its own."""
+    def preset(
+        self, spec: VideoSpec | None = None, *, name: str | None = None, params: int | None = None
+    ) -> Preset:
+        """Return the job's preset (or ``name``, or of ``params``), complete for ``spec`` (the clip's)."""
         setup = self.setup
+        name = name or setup.preset
         epochs = [] if setup.epochs is None else [f"fit.epochs={setup.epochs}"]
-        if setup.preset is None and setup.model is None and setup.params is None:
+        if name is None and setup.model is None and setup.params is None:
             raise UsageError(f"a row of kind {self.job.kind} names no model, preset or params")
         return choose_preset(
             spec or self.frames.spec,
-            model=None if setup.preset else setup.model or default_model(),
-            preset=setup.preset,
+            model=None if name else setup.model or default_model(),
+            preset=name,
             num_parameters=params or setup.params,
             overrides=[*setup.overrides, *epochs],
         )
@@ -197,26 +173,10 @@ class Work:
         """Return where this job writes its .vinr file."""
         return self.folder / f"{self.job.key}{suffix}.vinr"
 
-    def keep_shown(self, panels: Mapping[str, FrameSource], among_N: Tensor | None = None) -> None:
-        """Keep the frames that the job shows, of each source, in a file beside its result; often none.
-
-        ``among_N``: the frame numbers that positions in the clip are of; all if None.
-        """
-        if not self.job.shown:
-            return
-        num_frames = self.frames.spec.num_frames
-        if among_N is None:
-            among_N = torch.arange(num_frames)
-        index_N = among_N[[round(place * (len(among_N) - 1)) for place in self.job.shown]]
-        kept = {name: source.frames(index_N) for name, source in panels.items()}
-        path = self.folder / (self.job.result_name(self.device) + SHOWN_SUFFIX)
-        first, _ = self.setup.frames or (0, None)
-        ShownFrames(num_frames, first + index_N, kept).write(path)
-
-    def alone(self, **changes: object) -> Work:
-        """Return the same work with settings changed."""
-        setup = Setup.model_validate({**self.setup.model_dump(exclude_unset=True), **changes})
-        return replace(self, job=replace(self.job, setup=setup))
+    def keep_shown(self, panels: Mapping[str, FrameSource], index_N: Tensor | None = None) -> None:
+        """Offer frames to who draws pictures of jobs, if anyone does; ``index_N``: those there are."""
+        if self.on_panels is not None:
+            self.on_panels(self, panels, index_N)
 
 
 def _digest(text: str) -> str:

@@ -12,7 +12,6 @@ from typing import Final
 import torch
 
 from vinr.bench.work import Values
-from vinr.bitstream import ContainerWriter
 from vinr.compress import ComponentSize, pack_tensors
 from vinr.config import CompressSettings, Preset
 from vinr.decoding.decoder import VideoDecoder
@@ -84,8 +83,10 @@ def write_network(
     """Write the fitted network (to ``path``, else in memory), decode it, and score it."""
     packed = pack_tensors(result.model.stored(), preset.compress, steps=result.steps)
     segment = FittedSegment.of(preset, result, packed, frames.spec)
-    file = _written(segment.alone("segment", frames.spec), path)
-    with VideoDecoder(file, device=device) as decoder:
+    writer = segment.alone("segment", frames.spec)
+    if path is not None:
+        writer.write(path, force=True)
+    with VideoDecoder(path or writer.to_bytes(), device=device) as decoder:
         quality = compare_sources(decoder, frames)
         num_bytes = decoder.num_bytes
     return WrittenNetwork(
@@ -96,13 +97,6 @@ def write_network(
         components=packed.components,
         keyframe_bytes=sum(map(len, segment.keyframes)),
     )
-
-
-def _written(writer: ContainerWriter, path: Path | None) -> bytes | Path:
-    if path is None:
-        return writer.to_bytes()
-    writer.write(path, force=True)
-    return path
 
 
 def float_psnr_db(model: VideoModel, frames: FrameSource) -> float:

@@ -86,13 +86,13 @@ def bench(
     from vinr.cli import show_bench as shown
 
     if recipe is None:
-        from vinr.bench.recipe import list_recipe_entries
+        from vinr.bench.recipe import list_recipes, load_recipe
         from vinr.bench.run import parse_scale
 
         parse_scale(scale)
         if data is not None or epochs is not None or settings:
             raise UsageError("--data, --epochs and --set belong to a recipe; `vinr bench` lists them")
-        shown.show_recipes(list_recipe_entries(), as_json=as_json)
+        shown.show_recipes(list(map(load_recipe, list_recipes())), as_json=as_json)
         return
     options = shown.BenchOptions(
         scale=scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from vinr.cli.console import _print_table, fit_progress, print_json, say
 
 if TYPE_CHECKING:
-    from vinr.bench.recipe import RecipeEntry
+    from vinr.bench.recipe import Recipe
     from vinr.bench.report import Result
 
 
@@ -48,14 +48,14 @@ def run_and_show(name: str, options: BenchOptions, *, as_json: bool) -> None:
     show_bench(result, options.out, as_json=as_json)
 
 
-def show_recipes(entries: Sequence[RecipeEntry], *, as_json: bool) -> None:
+def show_recipes(recipes: Sequence[Recipe], *, as_json: bool) -> None:
     """Print a line for each recipe."""
     if as_json:
-        print_json([asdict(entry) for entry in entries])
+        print_json([recipe.model_dump(include={"name", "paper", "table", "title"}) for recipe in recipes])
         return
     table = Table("name", "paper", "table", "what it shows", box=None)
-    for entry in entries:
-        table.add_row(entry.name, entry.paper, entry.table, entry.title)
+    for recipe in recipes:
+        table.add_row(recipe.name, recipe.paper, recipe.table, recipe.title)
     _print_table(table)
 
 

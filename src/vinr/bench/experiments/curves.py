@@ -42,7 +42,7 @@ def anchor_points(text: str, frames: FrameTensor) -> list[dict[str, float]]:
 def _presets(work: Work) -> list[Preset]:
     setup = work.setup
     if setup.presets is not None:
-        return [work.alone(preset=name, presets=None).preset() for name in setup.presets]
+        return [work.preset(name=name) for name in setup.presets]
     presets = []
     for size in setup.sizes or (None,):
         preset = work.preset(params=size)
