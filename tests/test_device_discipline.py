@@ -22,9 +22,10 @@ from vinr.decoding import onnx_graph
 from vinr.decoding.settings import DecodeSettings
 from vinr.device import exact_float32, resolve_device
 from vinr.encoding.segment import FittedSegment
-from vinr.fit import Event, FitResult, Noise, fit
+from vinr.fit import Event, FitResult, fit
 from vinr.fit.trainer import Trainer
 from vinr.models import VideoModel, list_models
+from vinr.tasks import Noise
 from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.frames import FittedFrames
 from vinr.tasks.inpainting import measure_inpainting

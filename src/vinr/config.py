@@ -147,12 +147,19 @@ class FitSettings(Settings):
     channels_last: bool = Field(False, description="store feature maps pixel by pixel")
     convolution: Literal["auto", "direct"] = Field("direct", description="auto: by transforms where faster")
     keep_memory: bool = Field(False, description="keep freed memory for the next step (processors, Linux)")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights a step; 0: off")
     seed: int = Field(1, ge=0, lt=2**63, description="seed of initial weights and frame order")
     phases: tuple[Phase, ...] = Field((), max_length=16, description="what follows the plain fit, in order")
     collapse_db: float = Field(
         4.0, gt=0, description="fall of the training PSNR that counts as a collapse, dB"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_keys(cls, values: Any) -> Any:
+        # Presets of earlier versions say that weights are not averaged over steps; they never are any more.
+        if isinstance(values, dict) and values.get("ema_decay") == 0:
+            return {key: value for key, value in values.items() if key != "ema_decay"}
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> FitSettings:

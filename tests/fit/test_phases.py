@@ -163,7 +163,7 @@ def test_quality_lost_to_rounding_is_no_collapse(clip: MemoryClip) -> None:
 @pytest.mark.parametrize("rounds", [2, 5, 7, 9])
 @pytest.mark.parametrize("model", ["hnerv", "ffnerv"])
 def test_a_fit_resumes_in_any_phase(model: str, rounds: int, clip: MemoryClip, tmp_path: Path) -> None:
-    preset = tiny(model, clip, EVERYTHING, "fit.ema_decay=0.8", epochs=10)
+    preset = tiny(model, clip, EVERYTHING, epochs=10)
     whole = fit(clip, preset)
     checkpoint = tmp_path / "fit.safetensors"
     with pytest.raises(KeyboardInterrupt):

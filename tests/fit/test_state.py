@@ -23,7 +23,7 @@ from vinr.fit import keeper as keeper_module
 from vinr.fit.checkpoint import FitValues, all_finite, read_fit_state
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.optimizers import build_optimizer, moments_of
-from vinr.fit.tasks import Reconstruct
+from vinr.fit.task import Reconstruct
 from vinr.state.interruption import raised
 from vinr.state.tensorfile import read_state, read_tensors, write_tensors
 from vinr.video.spec import VideoSpec
@@ -74,7 +74,7 @@ def interrupted_at(step: int, clip: MemoryClip, preset: Preset, path: Path) -> N
 
 @pytest.mark.parametrize("model", ["hnerv", "ffnerv"])
 def test_a_fit_goes_on_from_any_step_bit_for_bit(model: str, clip: MemoryClip, tmp_path: Path) -> None:
-    preset = preset_of(model, "fit.ema_decay=0.8")
+    preset = preset_of(model)
     whole = fit(clip, preset)
     assert whole.num_steps == STEPS
     for step in (1, 3, 8, 15, 17, 24):
@@ -343,13 +343,13 @@ def test_finite_is_told_from_not_finite() -> None:
 def kept(clip: MemoryClip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state inside the second round of the last phase of a fit."""
     path = tmp_path_factory.mktemp("kept") / "fit.safetensors"
-    interrupted_at(20, clip, preset_of("hnerv", "fit.ema_decay=0.8"), path)
+    interrupted_at(20, clip, preset_of("hnerv"), path)
     assert read_fit_state(path).now is not None
     return path
 
 
 def resume(path: Path, clip: MemoryClip) -> None:
-    fit(clip, preset_of("hnerv", "fit.ema_decay=0.8"), checkpoint=path, resume=True)
+    fit(clip, preset_of("hnerv"), checkpoint=path, resume=True)
 
 
 def test_every_damaged_byte_is_noticed(kept: Path, clip: MemoryClip, tmp_path: Path) -> None:
@@ -414,13 +414,12 @@ FORGERIES = {
     "moment missing": tensor("now.optimizer.5.exp_avg", lambda value: None),
     "moment of other shape": tensor("now.optimizer.", lambda value: torch.zeros(3)),
     "coding missing": tensor("now.coding.", lambda value: None),
-    "average missing": tensor("now.average.", lambda value: None),
     "random state missing": tensor("now.random.cpu", lambda value: None),
     "random state short": tensor("now.random.cpu", lambda value: value[:9].clone()),
     "random state of zeros": tensor("now.random.cpu", torch.zeros_like),
     "error missing": tensor("now.round.mse", lambda value: None),
     "not a number": tensor("now.model.", lambda value: value * math.nan),
-    "infinite": tensor("good.average.", lambda value: value + math.inf),
+    "infinite": tensor("good.coding.", lambda value: value + math.inf),
 }
 
 
@@ -466,7 +465,7 @@ def test_files_of_other_kinds_and_versions_are_refused(kept: Path, tmp_path: Pat
 )
 def test_the_setting_that_differs_is_named(override: str, words: str, kept: Path, clip: MemoryClip) -> None:
     with pytest.raises(UsageError, match=words):
-        fit(clip, preset_of("hnerv", "fit.ema_decay=0.8", override), checkpoint=kept, resume=True)
+        fit(clip, preset_of("hnerv", override), checkpoint=kept, resume=True)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "adan", "muon"])

@@ -16,10 +16,11 @@ from vinr.compress import ComponentSize, pack_tensors
 from vinr.config import CompressSettings, Preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.device import exact_float32
-from vinr.encoding.segment import FittedSegment, SpanQuality
+from vinr.encoding.segment import FittedSegment
 from vinr.fit import FitResult
 from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality, bits_per_pixel, compare_sources, psnr_per_frame_db
+from vinr.quality.record import Quality
 from vinr.video.spec import FrameSource, Query
 
 # Parts of a file in the terms of T-NeRV's study of bytes: what role belongs to which.
@@ -43,7 +44,7 @@ class WrittenNetwork:
     num_bytes: int
     num_parameters: int
     quality: ClipQuality
-    spans: tuple[SpanQuality, ...]
+    spans: tuple[Quality, ...]
     components: tuple[ComponentSize, ...]
     keyframe_bytes: int
 

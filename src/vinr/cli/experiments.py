@@ -39,10 +39,10 @@ def compare(
     """Compare networks with x264, x265, AV1 and VP9 on the same frames, in one HTML page."""
     from vinr.cli.console import note
     from vinr.cli.show_compare import compare_progress, show_comparison
-    from vinr.comparison import DEFAULT_ANCHORS
+    from vinr.comparison import DEFAULT_ANCHORS, page_path, what_is_left
     from vinr.comparison import compare as run
 
-    with compare_progress() as on_progress:
+    with compare_progress(lambda: what_is_left(page_path(source, page))) as on_progress:
         report = run(
             source,
             page,

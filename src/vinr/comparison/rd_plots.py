@@ -26,7 +26,7 @@ FEW_TICKS: Final = (1, 2, 5)
 
 
 def draw_rd(curves: Sequence[RDCurve], measure: Measure, *, title: str) -> Figure:
-    """Draw quality over bits a pixel (logarithmic), a line for each curve that has this quality."""
+    """Draw quality over bits per pixel (logarithmic), a line for each curve that has this quality."""
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     figure, axes = _figure(title)
@@ -35,8 +35,7 @@ def draw_rd(curves: Sequence[RDCurve], measure: Measure, *, title: str) -> Figur
         if samples:
             style, width = LINES[curve.kind]
             axes.plot(
-                [bpp for bpp, _ in samples],
-                [value for _, value in samples],
+                *zip(*samples, strict=True),
                 color=PALETTE[number % len(PALETTE)],
                 marker=MARKERS[number % len(MARKERS)],
                 markerfacecolor="white" if curve.kind == "published" else None,
@@ -49,7 +48,7 @@ def draw_rd(curves: Sequence[RDCurve], measure: Measure, *, title: str) -> Figur
     axes.xaxis.set_major_locator(LogLocator(subs=FEW_TICKS))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("bits a pixel (size of the file)")
+    axes.set_xlabel("bits per pixel (size of the file)")
     axes.set_ylabel(MEASURES[measure])
     _legend(axes)
     return figure

@@ -323,6 +323,8 @@ class VideoDecoder:
         from vinr.decoding.settings import DecodeSettings  # few programs need them
 
         settings = DecodeSettings() if self._settings is None else self._settings
+        if not isinstance(settings, DecodeSettings):
+            raise UsageError(f"settings {settings!r}: give a value of type DecodeSettings")
         open_networks = partial(NetworkLoader, self._container, max_memory=self._max_memory)
         return Engine(open_networks, self._device, settings, self._notes.append)
 
@@ -413,7 +415,7 @@ def _split_clip(file: FileLike, clip: str | None) -> tuple[FileLike, str | None]
 
 def split_clip(text: str) -> tuple[str, str | None]:
     """Return path and clip of ``FILE.vinr#name``; a name may hold ``#``, and so may the folders of a file."""
-    marks = [match.end() - 1 for match in re.finditer(r"\.vinr#", text)]
+    marks = [match.end() - 1 for match in re.finditer(r"\.vinr#", text, re.IGNORECASE)]
     mark = next((place for place in marks if isfile(text[:place])), marks[0] if marks else None)
     if mark is None or (isfile(text) and not isfile(text[:mark])):
         return text, None

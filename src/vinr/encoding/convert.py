@@ -31,10 +31,10 @@ from vinr.decoding.integrity import refused_by_default
 from vinr.draws import Draws
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import FitError, InputError, UsageError
-from vinr.files import check_target
+from vinr.files import check_suffix, check_target
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.models._hnerv_checkpoint import PublishedNetwork, read_published
-from vinr.settings import describe_validation
+from vinr.settings import checked_arguments, describe_validation
 from vinr.units import parse_rate
 from vinr.video.spec import Query, VideoSpec
 
@@ -70,6 +70,7 @@ class ConvertReport:
     refused: str = ""
 
 
+@checked_arguments()
 def convert(
     checkpoint: str | PathLike[str],
     output: str | PathLike[str],
@@ -103,8 +104,7 @@ def convert(
         If an option is not allowed, or the output cannot be written.
     """
     source, target = Path(fspath(checkpoint)), Path(fspath(output))
-    if target.suffix != ".vinr":
-        raise UsageError(f"output {target}: the name must end in .vinr")
+    check_suffix(target, ".vinr", "output")
     check_target(target, force=force)
     rate = parse_rate(fps)
     try:

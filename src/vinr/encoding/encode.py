@@ -30,18 +30,20 @@ from vinr.encoding.segment import (
     FittedSegment,
     assemble,
     load_segment,
-    mean_quality,
     save_segment,
     side_bytes,
 )
 from vinr.errors import OutputError, UsageError
-from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
+from vinr.files import check_suffix
+from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, Written, fit, ignore
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
 from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents
 from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
+from vinr.quality.record import Quality
+from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
 from vinr.units import parse_bytes, parse_count, parse_seconds
@@ -81,6 +83,7 @@ class EncodeReport:
     precision: PrecisionName = "fp32"
 
 
+@checked_arguments()
 @gradients_on()
 def encode(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
@@ -149,8 +152,7 @@ def encode(
     if not sources:
         raise UsageError("no input is given; give at least one video")
     path = Path(fspath(output))
-    if path.suffix != ".vinr":
-        raise UsageError(f"output {path}: the last path must end in .vinr")
+    check_suffix(path, ".vinr", "output (the last path)")
     state = StateFolder(
         path,
         EncodeJob.of(sources, frames=frames, crop=crop, resize=resize),
@@ -196,10 +198,11 @@ def encode(
             raise OutputError(
                 f"{error}; what was fitted is kept, with --resume it is not fitted again"
             ) from None
+        report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
+        on_event(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
         if refused := refused_by_default(path):
             on_event(Noted(f"readers refuse this file by default: {refused}"))
-    report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
         on_event(Noted(_miss(report.psnr_db, psnr)))
     return report
@@ -370,7 +373,7 @@ def _report(
     def mean(values: Sequence[float]) -> float:
         return sum(v * s.num_frames for v, s in zip(values, segments, strict=True)) / num_frames
 
-    quality = mean_quality([quality for segment in segments for quality in segment.qualities])
+    quality = Quality.of_all([quality for segment in segments for quality in segment.qualities])
     return EncodeReport(
         path=str(path),
         num_bytes=num_bytes,

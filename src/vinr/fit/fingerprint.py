@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 from vinr.config import Preset
 from vinr.errors import UsageError
-from vinr.fit.tasks import Task
+from vinr.fit.task import Task
 from vinr.settings import Settings
 from vinr.video.spec import FrameSource
 
@@ -82,11 +82,12 @@ def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: flo
         width=spec.width,
         frame_rate=str(spec.frame_rate),
         span_lengths=spec.span_lengths,
-        frames=_hash(target),
+        frames=hash_frames(target),
     )
 
 
-def _hash(source: FrameSource) -> str:
+def hash_frames(source: FrameSource) -> str:
+    """Return a hash of all frames of ``source``, asked for in order."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     count = source.spec.num_frames
     for first in range(0, count, FRAMES_AT_A_TIME):
@@ -97,7 +98,8 @@ def _hash(source: FrameSource) -> str:
 
 def _difference(now: Fingerprint, kept: Fingerprint) -> str:
     """Return in words the first part in which two fingerprints differ."""
-    current, before = (dict(_leaves(item.model_dump(mode="json"))) for item in (now, kept))
+    current = dict(_leaves(now.model_dump(mode="json")))
+    before = dict(_leaves(kept.model_dump(mode="json")))
     if now.program != kept.program:
         return f"{kept.program} wrote it, this is {now.program}"
     if (now.height, now.width) != (kept.height, kept.width):
@@ -113,15 +115,13 @@ def _difference(now: Fingerprint, kept: Fingerprint) -> str:
 
 def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
     """Give path and value of everything in a tree of JSON values that holds nothing itself."""
-    if isinstance(tree, dict):
-        pairs = [(str(key), value) for key, value in tree.items()]
-    elif isinstance(tree, (list, tuple)):
-        pairs = [(str(number), value) for number, value in enumerate(tree)]
-    else:
+    if isinstance(tree, (list, tuple)):
+        tree = dict(enumerate(tree))
+    if not isinstance(tree, dict):
         yield path, tree
         return
-    for key, value in pairs:
-        yield from _leaves(value, f"{path}.{key}" if path else key)
+    for key, value in tree.items():
+        yield from _leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def _shown(value: object) -> str:

@@ -63,14 +63,14 @@ class Keeper:
             raise  # the same steps would come to the same end
         except BaseException:
             # Ctrl-C, what the caller's on_event or signal handler raises, memory that another program took.
-            self.keep(trainer.state())
+            self.keep(trainer.state(copied=False))
             raise
-        self.keep(trainer.state())
+        self.keep(trainer.state(copied=False))
 
-    def keep_sometimes(self, state: Callable[[], FitState]) -> None:
+    def keep_sometimes(self, trainer: Trainer) -> None:
         """Keep the state if the last attempt was two minutes ago."""
         if time.monotonic() - self._tried_at >= CHECKPOINT_SECONDS:
-            self.keep(state())
+            self.keep(trainer.state(copied=False))
 
     def keep(self, state: FitState) -> None:
         """Keep ``state``, unless it is there already, or nothing was done yet; signals wait meanwhile."""

@@ -24,7 +24,7 @@ from vinr.fit.events import Event, Resumed, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
 from vinr.fit.keeper import Keeper
 from vinr.fit.precision import Precision, keep_precision, resolve_precision
-from vinr.fit.tasks import Reconstruct, Task
+from vinr.fit.task import Reconstruct, Task
 from vinr.fit.trainer import FitResult, Trainer
 from vinr.video.spec import FrameSource
 
@@ -108,5 +108,5 @@ def fit(
             if event is not None:
                 on_event(event)
             if keeper is not None:
-                keeper.keep_sometimes(trainer.state)
+                keeper.keep_sometimes(trainer)
     return trainer.finish()

@@ -117,6 +117,11 @@ class Loss:
 
     terms: tuple[tuple[float, Term], ...]
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss by name."""
+        return {term.name: weight for weight, term in self.terms}
+
     def check_size(self, height: int, width: int) -> None:
         """Refuse frames (or patches) that a term cannot measure.
 

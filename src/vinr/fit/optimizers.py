@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settin
     UsageError
         If the settings ask for what the update rule does not do, or a package's optimiser cannot be used.
     """
-    named = [(name, parameter) for name, parameter in model_parameters if parameter.requires_grad]
+    named: Named = [item for item in model_parameters if item[1].requires_grad]
     build = _BUILDERS.get(settings.optimizer, _build_plugin)
     optimizer = build(named, settings)
     for group in optimizer.param_groups:
@@ -84,7 +85,7 @@ def _build_adam(named: Named, settings: FitSettings) -> Optimizer:
         betas=(settings.betas[0], settings.betas[1]),
         eps=ADAM_EPSILON,
         weight_decay=settings.weight_decay,
-        fused=_can_fuse([parameter for _, parameter in named]),
+        fused=_can_fuse(list(map(itemgetter(1), named))),
     )
     optimizer.register_load_state_dict_post_hook(_match_layout)
     return optimizer
@@ -115,22 +116,26 @@ def _build_plugin(named: Named, settings: FitSettings) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise UsageError(f"optimizer {name!r} is {type(optimizer).__name__}, not a torch.optim.Optimizer")
     # What the rule keeps shows once it has moved something: copies, which nobody needs afterwards.
-    copies = [(key, nn.Parameter(torch.zeros_like(parameter))) for key, parameter in named]
+    copies: Named = []
+    for key, parameter in named:
+        copies.append((key, nn.Parameter(torch.zeros_like(parameter))))
+        copies[-1][1].grad = torch.zeros_like(parameter)
     trial: Optimizer = build(copies, settings)
-    for _, parameter in copies:
-        parameter.grad = torch.zeros_like(parameter)
     trial.step()
     for group, tried in zip(optimizer.param_groups, trial.param_groups, strict=True):
-        group["kept"] = [_kept_of(name, trial.state[parameter]) for parameter in tried["params"]]
+        group["kept"] = [_kept_of(name, trial.state[copy]) for copy in tried["params"]]
     optimizer.register_load_state_dict_post_hook(_match_layout)
     return optimizer
 
 
 def _kept_of(name: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return type and shape of what is kept of a parameter, by name, without values."""
+    kept = {}
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise UsageError(f"optimizer {name!r} keeps {key} as {type(value).__name__}; keep it as a tensor")
-    return {key: value.to("meta") for key, value in state.items()}
+        kept[key] = value.to("meta")
+    return kept
 
 
 def _split(named: Named) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -145,8 +150,9 @@ def _split(named: Named) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 def _groups_by_rate(named: Named, settings: FitSettings) -> list[dict[str, list[nn.Parameter] | float]]:
     """Return one group, or two where vectors have a rate of their own."""
     if settings.vector_learning_rate is None:
-        return [{"params": [parameter for _, parameter in named]}]
+        return [{"params": list(map(itemgetter(1), named))}]
     matrices, vectors = _split(named)
+    # Groups in this order: a kept state numbers parameters as they stand here.
     return [{"params": matrices}, {"params": vectors, "lr": settings.vector_learning_rate}]
 
 
@@ -167,9 +173,11 @@ def moments_of(optimizer: Optimizer) -> dict[int, dict[str, Tensor]]:
         if "kept" in group:
             moments += group["kept"]
             continue
-        names = MOMENTS[group["kind"]]
         for parameter in group["params"]:
-            moments.append({name: count if name == "step" else parameter.detach() for name in names})
+            kept = dict.fromkeys(MOMENTS[group["kind"]], parameter.detach())
+            if "step" in kept:
+                kept["step"] = count
+            moments.append(kept)
     return dict(enumerate(moments))
 
 
@@ -206,19 +214,30 @@ def _orthogonalize_together(matrices: Sequence[Tensor]) -> list[Tensor]:
 
     Only products with the matrices themselves need their longer sides; the polynomials do not.
     """
-    wide = []
+    # Each matrix lying, M ≤ N, of norm 1: (B, M, N) or (M, N).
+    wide, grams, gram_counts = [], [], []
     for matrix_BMN in matrices:
-        wide_BMN = matrix_BMN.mT if matrix_BMN.shape[-2] > matrix_BMN.shape[-1] else matrix_BMN
+        wide_BMN = _lying(matrix_BMN)
         norm_B11 = torch.linalg.matrix_norm(wide_BMN, keepdim=True)
-        wide.append(wide_BMN / norm_B11.clamp_min(NORM_EPSILON))
-    grams = [wide_BMN @ wide_BMN.mT for wide_BMN in wide]
-    products_BMM = _newton_schulz(torch.cat([gram.reshape(-1, *gram.shape[-2:]) for gram in grams]))
-    parts = torch.split(products_BMM, [gram.shape[:-2].numel() for gram in grams])
-    results = [part.view(gram.shape) @ own for part, gram, own in zip(parts, grams, wide, strict=True)]
-    return [
-        result.mT if matrix.shape[-2] > matrix.shape[-1] else result
-        for result, matrix in zip(results, matrices, strict=True)
-    ]
+        wide_BMN = wide_BMN / norm_B11.clamp_min(NORM_EPSILON)
+        gram_BMM = wide_BMN @ wide_BMN.mT
+        wide.append(wide_BMN)
+        grams.append(gram_BMM.reshape(-1, *gram_BMM.shape[-2:]))
+        gram_counts.append(len(grams[-1]))
+    #   X₁ (M, N₁)   X₂ (M, N₂)   X₃ (B, M, N₃)
+    #       │            │            │
+    #   XXᵀ (1, M, M) ┊ (1, M, M) ┊ (B, M, M)    one batch, whatever N₁, N₂ and N₃ are
+    products = torch.split(_newton_schulz(torch.cat(grams)), gram_counts)
+    results = []
+    for product_BMM, wide_BMN, matrix_BMN in zip(products, wide, matrices, strict=True):
+        result_BMN = product_BMM.view(*wide_BMN.shape[:-1], -1) @ wide_BMN
+        results.append(result_BMN if wide_BMN.shape == matrix_BMN.shape else result_BMN.mT)
+    return results
+
+
+def _lying(matrix_BMN: Tensor) -> Tensor:
+    rows, columns = matrix_BMN.shape[-2:]
+    return matrix_BMN.mT if rows > columns else matrix_BMN
 
 
 def _newton_schulz(gram_BMM: Tensor) -> Tensor:
@@ -300,7 +319,8 @@ class Muon(Optimizer):
         return value
 
     def _step_matrices(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        # Matrices of one smaller side go through the iteration together.
+        # Matrices of one smaller side go through the iteration together: a small network has many of them,
+        # and each product alone is too little work for a core.
         same_side: dict[tuple[int, torch.device, torch.dtype], list[nn.Parameter]] = {}
         for parameter in parameters:
             key = min(parameter.flatten(1).shape), parameter.device, _full_type(parameter.dtype)
@@ -331,13 +351,14 @@ class Muon(Optimizer):
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
         beta1, beta2 = group["betas"]
+        states = [self.state[parameter] for parameter in parameters]
         adam(
             parameters,  # type: ignore[arg-type]
-            [parameter.grad for parameter in parameters],  # type: ignore[misc]
-            [self.state[parameter]["exp_avg"] for parameter in parameters],
-            [self.state[parameter]["exp_avg_sq"] for parameter in parameters],
-            [],
-            [self.state[parameter]["step"] for parameter in parameters],
+            list(map(attrgetter("grad"), parameters)),
+            list(map(itemgetter("exp_avg"), states)),
+            list(map(itemgetter("exp_avg_sq"), states)),
+            [],  # of AMSGrad
+            list(map(itemgetter("step"), states)),
             fused=group["fused"],
             decoupled_weight_decay=True,
             amsgrad=False,

@@ -3,7 +3,7 @@
 ::
 
     frames (uint8, on the device) ─┐
-    order of an epoch ─> batch ────┼─> model ─> loss ─> gradients ─> optimiser ─> average
+    order of an epoch ─> batch ────┼─> model ─> loss ─> gradients ─> optimiser
                                    └─────────────> end of a round: PSNR, collapse?, state
 
 A round is an epoch, or 250 steps where an epoch is longer. A collapsed fit goes back to the end of its last
@@ -22,10 +22,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from vinr.config import Phase, Preset
+from vinr.config import Preset
 from vinr.device import exact_float32, memory_kept
 from vinr.draws import Draws
 from vinr.errors import FitError, InputError, UsageError
@@ -37,24 +36,23 @@ from vinr.fit.checkpoint import (
     SnapshotValues,
     check_tensors,
     restore_draws,
+    under_prefix,
+    with_prefix,
 )
 from vinr.fit.events import Collapsed, Event, RoundDone
 from vinr.fit.learner import Learner
 from vinr.fit.losses import LossFunction, build_loss, loss_of
-from vinr.fit.phases import Moment, moment_at
+from vinr.fit.phases import Moment, append_phases, moment_at
 from vinr.fit.precision import Precision, PrecisionName, resolve_precision
 from vinr.fit.prepare import DeviceFrames
-from vinr.fit.tasks import Reconstruct, Task
+from vinr.fit.task import Reconstruct, Task
 from vinr.models import HybridModel, VideoModel
 from vinr.quality.measures import psnr_from_mse_db
-from vinr.settings import describe_validation
 from vinr.state.interruption import held_back
 from vinr.video.spec import FrameSource, PatchGrid
 
 ROUND_STEPS = 250
 MAX_COLLAPSES = 6
-# More than rounding can take from a share, so that a phase begins at the first step after the part before it.
-SHARE_SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class FitResult:
     """A fitted model, frozen (no source needed) and in evaluation mode, with how the fit went.
 
     ``steps``: learned quantisation steps by stored name, as :func:`vinr.compress.pack_tensors` takes them;
-    the model's numbers are not rounded to them yet. ``encoder``: where it was to be kept, and had not been
+    the model's values are not rounded to them yet. ``encoder``: where it was to be kept, and had not been
     dropped before the fit was resumed. ``precision``: the arithmetic of the fit.
     """
 
@@ -79,7 +77,7 @@ class FitResult:
 
 @dataclass(frozen=True)
 class _Part:
-    """What a part of a batch came to: its part of the mean squared error, and the bits of all numbers."""
+    """What a part of a batch came to: its part of the mean squared error, and the bits of all parameters."""
 
     mse: Tensor
     num_bits: Tensor | None
@@ -233,7 +231,7 @@ class Trainer:
         self.learner.set_rate(self.moment(), self.rate_scale)
         count = sum(len(sample_N) for sample_N in batch)
         parts = [self._add_gradients(sample_N, len(sample_N) / count) for sample_N in batch]
-        self.learner.update(self.steps_done)
+        self.learner.update()
         mse = torch.stack([part.mse for part in parts]).sum()
         self.learner.observe(parts[0].num_bits, psnr_from_mse_db(mse), self.moment())
         return mse
@@ -300,7 +298,7 @@ class Trainer:
     def _end_round(self) -> RoundDone | Collapsed:
         psnr_db = float(psnr_from_mse_db(self.round_mse / self.round_steps))
         self.clock.wait(self.steps_done)
-        # The PSNR is that of before each update: what the last one did is seen in the numbers alone.
+        # The PSNR is that of before each update: what the last one did is seen in the values alone.
         if not self.learner.is_sound:
             psnr_db = math.nan
         if self._collapsed(psnr_db):
@@ -320,14 +318,19 @@ class Trainer:
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             outputs = self.learner.evaluate(query)
         weight_N1HW = self.batches.weight(self.task.weight(query.time_N.long()), query)
-        values = [self.loss(rgb_NCHW.float(), target_NCHW, weight_N1HW) for _, rgb_NCHW in outputs.frames]
-        losses = [weight * value.total for (weight, _), value in zip(outputs.frames, values, strict=True)]
+        losses, errors = [], []
+        for weight, rgb_NCHW in outputs.frames:
+            value = self.loss(rgb_NCHW.float(), target_NCHW, weight_N1HW)
+            losses.append(weight * value.total)
+            errors.append(value.mse)
         total = torch.stack(losses).sum()
         if outputs.num_bits is not None:
             total = total + self.learner.price(outputs.num_bits, total.detach())
+        # Losses are means over their part; gradients add up to those of the mean over the whole batch.
         (share * total).backward()  # type: ignore[no-untyped-call]
         num_bits = None if outputs.num_bits is None else outputs.num_bits.detach()
-        return _Part(share * values[0].mse.detach(), num_bits)
+        # The first are the frames themselves; others are what a model's paper adds to its loss.
+        return _Part(share * errors[0].detach(), num_bits)
 
     # -- collapse ------------------------------------------------------------------------------------------
 
@@ -352,19 +355,19 @@ class Trainer:
 
     # -- state ---------------------------------------------------------------------------------------------
 
-    def state(self) -> FitState:
-        """Return everything that decides how the fit goes on, as it is: it changes with the next step."""
-        # Numbers that are not finite come to nothing at the end of the round, and so they do again.
+    def state(self, *, copied: bool = True) -> FitState:
+        """Return everything that decides how the fit goes on.
+
+        Where it is not ``copied``, for writing it at once, its tensors change with the next step.
+        """
+        # Values that are not finite come to nothing at the end of the round, and so they do again.
         is_sound = bool(self.round_mse.isfinite()) and self.learner.is_sound
-        is_inside = self.round_steps > 0 and self._is_at_rest and is_sound
-        return FitState(
-            good=self._good,
-            now=self._snapshot() if is_inside else None,
-            precision=self.precision.name,
-            epochs_done=(self.steps_done if is_inside else self._good.values.steps_done)
-            / self.steps_per_epoch,
-            is_finished=self._is_finished,
-        )
+        now = None
+        if self.round_steps and self._is_at_rest and is_sound:
+            now = self._copy() if copied else self._snapshot()
+        last = self._good if now is None else now
+        epochs_done = last.values.steps_done / self.steps_per_epoch
+        return FitState(self._good, now, self.precision.name, epochs_done, self._is_finished)
 
     def load(self, state: FitState) -> None:
         """Go on from ``state``.
@@ -379,12 +382,11 @@ class Trainer:
                 raise InputError(
                     f"the kept state has {values.steps_done} steps, the fit only {self.budget.num_steps}"
                 )
+        # steps    0 ────────── good ──────── last        good ends a round, last lies in the next one
+        #                        └ round_steps ┘
         good, last = state.good.values, state.last.values
-        if (
-            good.round_steps
-            or last.part != good.part
-            or last.steps_done - last.round_steps != good.steps_done
-        ):
+        is_next_round = last.part == good.part and last.steps_done - last.round_steps == good.steps_done
+        if good.round_steps or not is_next_round:
             raise InputError("the rounds of the kept state do not follow one another")
         self._restore(state.good)
         self._good = state.good
@@ -410,21 +412,10 @@ class Trainer:
         """
         if self.budget.seconds is not None:
             raise UsageError("a fit by time cannot be continued with phases; give it epochs")
-        epochs = self.settings.epochs + sum(length for length, _ in phases)
-        # Parts that the fit has keep their lengths in epochs:  share · old epochs = new share · new epochs.
-        scale = self.settings.epochs / epochs
-        continued = [
-            phase.model_copy(update={"share": phase.share * scale}) for phase in self.settings.phases
-        ]
-        for length, settings in phases:
-            try:
-                continued.append(Phase.model_validate({**settings, "share": length / epochs + SHARE_SLACK}))
-            except ValidationError as error:
-                raise UsageError(f"phase {len(continued)}: {describe_validation(error)}") from None
-        fit = self.settings.model_copy(update={"epochs": epochs, "phases": tuple(continued)})
-        self.preset, self.settings = self.preset.model_copy(update={"fit": fit}), fit
+        self.settings = append_phases(self.settings, phases)
+        self.preset = self.preset.model_copy(update={"fit": self.settings})
         self.learner.follow(self.preset)
-        self.budget = replace(self.budget, num_steps=epochs * self.steps_per_epoch)
+        self.budget = replace(self.budget, num_steps=self.settings.epochs * self.steps_per_epoch)
         self._is_finished = False
 
     def _copy(self) -> Snapshot:
@@ -434,7 +425,7 @@ class Trainer:
 
     def _snapshot(self) -> Snapshot:
         tensors = {**self.learner.tensors(), "round.mse": self.round_mse}
-        tensors |= {f"random.{name}": value for name, value in self.draws.state().items()}
+        tensors |= with_prefix("random.", self.draws.state())
         control = self.learner.control
         values = SnapshotValues(
             part=self.learner.part,
@@ -453,14 +444,8 @@ class Trainer:
     def _restore(self, snapshot: Snapshot) -> None:
         tensors, values = snapshot.tensors, snapshot.values
         self.learner.load(tensors, values)
-        mse = {name: value for name, value in tensors.items() if name == "round.mse"}
-        check_tensors({"round.mse": self.round_mse}, mse, "tensor")
-        randoms = {
-            name.removeprefix("random."): value
-            for name, value in tensors.items()
-            if name.startswith("random.")
-        }
-        restore_draws(self.draws, randoms)
+        check_tensors({"mse": self.round_mse}, under_prefix("round.", tensors), "tensor")
+        restore_draws(self.draws, under_prefix("random.", tensors))
         self.round_mse = tensors["round.mse"].to(self.device, copy=True)
         self.steps_done, self.round_steps = values.steps_done, values.round_steps
         self.clock.seconds, self.clock.step_seconds = values.seconds_done, values.step_seconds
@@ -479,7 +464,7 @@ class Trainer:
         return RoundDone(epochs_done, progress, psnr_db, seconds, left)
 
     def finish(self) -> FitResult:
-        """Freeze the model, averaged weights in place where there are any, and return it.
+        """Freeze the model and return it.
 
         Nothing can be trained afterwards; a fit whose budget is not used up may be finished too.
         """

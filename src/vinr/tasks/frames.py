@@ -52,6 +52,20 @@ class FilledFrames:
         return torch.where(self._mask_T1HW[index_N], inside_NCHW, outside_NCHW)
 
 
+class MaskedFrames:
+    """Frames with masked pixels black."""
+
+    def __init__(self, source: FrameSource, mask_T1HW: Tensor) -> None:
+        self._source, self._mask_T1HW = source, mask_T1HW
+        self.spec = source.spec
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW."""
+        rgb_NCHW = self._source.frames(index_N)
+        mask_N1HW = self._mask_T1HW[index_N.to(self._mask_T1HW.device)]
+        return rgb_NCHW.masked_fill(mask_N1HW.to(rgb_NCHW.device), 0)
+
+
 def psnr_of_frames_db(
     decoded: FrameSource, reference: FrameSource, index_N: Tensor, mask_T1HW: Tensor | None = None
 ) -> tuple[float, ...]:

@@ -35,7 +35,7 @@ from PIL import Image
 from torch import Tensor
 
 from vinr.errors import OutputError, UsageError
-from vinr.files import atomic_files, atomic_folder, atomic_path, said_of
+from vinr.files import atomic_files, atomic_folder, atomic_path, check_suffix, said_of
 from vinr.video.color import ColorConverter
 from vinr.video.mux import FORMATS, ContainerWriter
 from vinr.video.spec import Timeline, VideoSpec
@@ -134,6 +134,9 @@ def open_sink(
     OutputError
         If the output exists, its folder is missing, or the system refuses to write.
     """
+    name = Path(output).name.lower()
+    if name in (*FORMATS, Y4M_SUFFIX, ".png") and not _is_named_folder(output):
+        check_suffix(Path(output), name, "output")
     with ExitStack() as stack:
         if output == STDOUT and sys.stdout is None:
             raise OutputError("standard output is closed; name a file")
@@ -285,7 +288,12 @@ def _opened_stream(output: str) -> Iterator[BinaryIO]:
 
 
 def _is_folder(output: str) -> bool:
-    return output.endswith("/") or not Path(output).suffix or Path(output).is_dir()
+    return _is_named_folder(output) or not Path(output).suffix
+
+
+def _is_named_folder(output: str) -> bool:
+    """Return whether ``output`` can be nothing but a folder."""
+    return output.endswith("/") or Path(output).is_dir()
 
 
 def _checked_file(output: str) -> Path:
@@ -301,7 +309,7 @@ def _checked_file(output: str) -> Path:
 def _is_pattern(output: str) -> bool:
     """Return whether ``output`` was meant as a pattern; videos and folders may have a per cent sign too."""
     path = Path(output)
-    if output.endswith("/") or path.is_dir() or path.suffix.lower() in (*FORMATS, Y4M_SUFFIX):
+    if _is_named_folder(output) or path.suffix.lower() in (*FORMATS, Y4M_SUFFIX):
         return False
     return "%" in (output if path.suffix.lower() == ".png" else path.name)
 

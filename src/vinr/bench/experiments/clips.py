@@ -16,10 +16,10 @@ import torch
 from vinr.bench.experiments.curves import anchor_points
 from vinr.bench.work import Values, Work
 from vinr.bench.written import WrittenNetwork, write_network
-from vinr.encoding.segment import SpanQuality
 from vinr.errors import UsageError
 from vinr.fit import fit
 from vinr.quality.clip import bits_per_pixel
+from vinr.quality.record import Quality
 from vinr.video.source import FrameTensor
 
 
@@ -98,26 +98,22 @@ def _fitted(work: Work, frames: FrameTensor, params: int | None) -> WrittenNetwo
 
 
 def _values(networks: Sequence[WrittenNetwork], clips: Sequence[FrameTensor]) -> Values:
-    spans: list[SpanQuality] = []
+    spans: list[Quality] = []
     for network in networks:
         spans += network.spans
     num_bytes = sum(network.num_bytes for network in networks)
     num_pixels = sum(clip.spec.num_pixels for clip in clips)
-    weights = [clip.spec.num_frames for clip in clips]
-    clip_psnr_db = [span.psnr_db for span in spans]
+    quality = Quality.of_all(spans)
     values: Values = {
-        "psnr_db": fmean(clip_psnr_db, weights),
+        "psnr_db": quality.psnr_db,
         "num_bytes": num_bytes,
         "bpp": bits_per_pixel(num_bytes, num_pixels),
         "keyframes_percent": 100 * sum(network.keyframe_bytes for network in networks) / num_bytes,
         "num_parameters": sum(network.num_parameters for network in networks),
         "num_clips": len(clips),
-        "clip_psnr_db": clip_psnr_db,
+        "clip_psnr_db": [span.psnr_db for span in spans],
     }
-    similarities = [span.ms_ssim for span in spans if span.ms_ssim is not None]
-    if len(similarities) == len(spans):
-        values["ms_ssim"] = fmean(similarities, weights)
-    return values
+    return values if quality.ms_ssim is None else {**values, "ms_ssim": quality.ms_ssim}
 
 
 def _coded_one_by_one(anchor: str, clips: Sequence[FrameTensor]) -> Values:
