@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -163,13 +164,13 @@ def _shown(plan: _Planned, runner: Runner, folder: Path) -> dict[str, Any]:
 
 
 def _network(
-    section: Section, network: Network, job: Job, found: Mapping[str, Any], runner: Runner, folder: Path
+    section: Section, network: Network, job: Job, document: Mapping[str, Any], runner: Runner, folder: Path
 ) -> dict[str, Any]:
     kept, clip = ShownFrames.read(runner.path(job, SHOWN_SUFFIX)), job.clip.rpartition("/")[2]
-    slug = "".join(letter if letter.isalnum() else "-" for letter in f"{clip}-{network.label}".lower())
+    slug = re.sub(r"[^a-z0-9]", "-", f"{clip}-{network.label}".lower())
     picture = write_picture(section, f"{section.name}-{slug}", kept, folder)
     height, width = kept.rgb_NCHW["original"].shape[2:]
-    measured = found["values"]
+    measured = document["values"]
     values = {name: measured.get(name) for name in section.figures}
     return {
         "label": network.label,
@@ -181,7 +182,7 @@ def _network(
         "shown_psnr_db": {panel: [*values_db] for panel, values_db in picture.psnr_db.items()},
         "ms_ssim_window": measured.get("ms_ssim_window"),
         # Figures of the section alone: behind an object there is no truth, and no PSNR.
-        **found,
+        **document,
         "values": values,
     }
 

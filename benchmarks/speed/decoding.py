@@ -1,7 +1,7 @@
 """How fast files are decoded: what runs the network, writing y4m, the first frame, a part of the frames.
 
 Speed does not depend on what a network learned: a file of random numbers will do. Plain is float32, one frame
-a call, maps stored channel by channel, direct convolutions.
+per call, maps stored channel by channel, direct convolutions.
 
 Axes: none are handled here.
 """
@@ -126,7 +126,7 @@ def frame_works(
 
 @final
 class _FrameWork:
-    """Decodes a few frames a call."""
+    """Decodes a few frames per call."""
 
     def __init__(
         self, decoder: vinr.VideoDecoder, one_by_one: bool, batch: int, frames: int, clock: Clock
@@ -135,17 +135,18 @@ class _FrameWork:
         self._frames, self._clock, self._next = frames, clock, 0
 
     def __call__(self) -> float:
-        """Return seconds a frame, after a batch that finds the memory; plain ones as random access does."""
+        """Return seconds per frame, after a batch that finds the memory; plain ones as random access does."""
         decoder, count = self._decoder, len(self._decoder)
-        wanted = [(self._next + number) % count for number in range(self._batch + self._frames)]
+        # The clip is played round and round:  next … next + batch │ … + frames
+        #                                      not counted         │ counted
+        indices = [(self._next + offset) % count for offset in range(self._batch + self._frames)]
         self._next = (self._next + self._frames) % count
-        one_by_one = (decoder[index : index + 1] for index in wanted)
-        batches = one_by_one if self._one_by_one else decoder.play(wanted)
-        before = len(next(batches))
-        left = len(wanted) - before
+        one_by_one = (decoder[index : index + 1] for index in indices)
+        batches = one_by_one if self._one_by_one else decoder.play(indices)
+        left = len(indices) - len(next(batches))
         if not left:  # a device that takes all of them at once
-            return self._clock.of(lambda: list(decoder.play(wanted))) / len(wanted)
-        return self._clock.of(lambda: [None for _ in batches]) / left
+            return self._clock.of(lambda: list(decoder.play(indices))) / len(indices)
+        return self._clock.of(lambda: list(batches)) / left
 
 
 def psnr_changes_db(
@@ -181,8 +182,8 @@ def whole_file(path: Path, folder: Path, device: torch.device, *, turns: int = 3
         rows.append((alone, quarter, written))
     return {
         "a quarter of the frames / all": median(quarter[0] / alone[0] for alone, quarter, _ in rows),
-        "y4m rate / network rate, time that passes": median(a[1] / w[1] for a, _, w in rows),
-        "processor time of network / of all for y4m": median(a[0] / w[0] for a, _, w in rows),
+        "y4m rate / network rate, wall-clock time": median(a[1] / w[1] for a, _, w in rows),
+        "CPU time of network / of all for y4m": median(a[0] / w[0] for a, _, w in rows),
     }
 
 
@@ -196,7 +197,7 @@ def first_frame(path: Path, device: torch.device) -> dict[str, float]:
 
 
 def _both(device: torch.device, work: Callable[[], object]) -> tuple[float, float]:
-    """Return processor time (on a GPU the time that passes) and the time that passes, of ``work``."""
+    """Return CPU time (on a GPU wall-clock time) and wall-clock time of ``work``, in seconds."""
     if device.type == "cuda":
         taken = Clock(device).of(work)
         return taken, taken

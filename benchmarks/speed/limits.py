@@ -1,4 +1,4 @@
-"""What the machine can do at most: multiply-accumulates a second, and bytes copied a second.
+"""What the machine can do at most: multiply-accumulates per second, and bytes copied per second.
 
 A multiply-accumulate (MAC) is two floating-point operations.
 """
@@ -53,7 +53,7 @@ def _grown(
 
 
 def _rate(work: Work, amount: float, clock: Clock, seconds: float) -> float:
-    """Return ``amount`` a second, in what is the fastest of all calls: a limit is asked for."""
+    """Return ``amount`` per second of the fastest of all calls, since it is a limit."""
     best, total = float("inf"), 0.0
     while total < seconds:
         taken = clock.of(work)

@@ -35,8 +35,8 @@ def peak_bytes() -> int:
     Linux's ru_maxrss of a new program begins with that of the one that started it, so the kernel's own
     figure for the program is taken where there is one.
     """
-    if STATUS.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))):
-        return int(found[1]) * KIB
+    if STATUS.exists() and (match := re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))):
+        return int(match[1]) * KIB
     unit = 1 if sys.platform == "darwin" else KIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

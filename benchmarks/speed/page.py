@@ -59,17 +59,17 @@ def _limits(steps: Document) -> list[str]:
 def _steps(steps: Document) -> list[str]:
     rows = []
     for recipe in ("paper", "vinr"):
-        own = steps[recipe]
+        figures = steps[recipe]
         rows.append(
             {
                 "recipe": recipe,
-                "ms per step": 1000 * own["step_seconds"]["median"],
-                "least": 1000 * own["step_seconds"]["low"],
-                "greatest": 1000 * own["step_seconds"]["high"],
-                "s per epoch": own["epoch_seconds"],
-                "GMAC per step": own["step_macs"] / 1e9,
-                "of the matrix product": _percent(own["share_of_matmul"]["median"]),
-                "arithmetic": own["precision"],
+                "ms per step": 1000 * figures["step_seconds"]["median"],
+                "least": 1000 * figures["step_seconds"]["low"],
+                "greatest": 1000 * figures["step_seconds"]["high"],
+                "s per epoch": figures["epoch_seconds"],
+                "GMAC per step": figures["step_macs"] / 1e9,
+                "of the matrix product": _percent(figures["share_of_matmul"]["median"]),
+                "arithmetic": figures["precision"],
             }
         )
     ratio = f"vinr / paper, seconds per epoch: {_spread(steps['vinr_over_paper'])}."
@@ -103,12 +103,12 @@ def _quality(quality: Document) -> list[str]:
         }
         for level in quality["levels"]
     ]
-    said = (
+    text = (
         "PSNR is the mean of the frames as 8-bit numbers, unquantised network. Seconds are epochs × the "
-        "seconds of an epoch above, since other work may share the machine during a fit. A level is reached "
+        "seconds per epoch above, since other work may share the machine during a fit. A level is reached "
         "at the end of the first epoch that has it; vinr's time is that of the first of its fits to do so."
     )
-    return ["### Time to quality", said, records_table(fits), records_table(levels)]
+    return ["### Time to quality", text, records_table(fits), records_table(levels)]
 
 
 def _decoding(network: Document) -> list[str]:
@@ -132,8 +132,8 @@ def _memory(memory: Document | None) -> Sequence[str]:
     if not memory:
         return ["### Peak memory", "Not measured; `--parts memory` does."]
     rows = [{"what": what, "MB": num_bytes / 1e6} for what, num_bytes in memory.items()]
-    said = "Each in a process of its own; on CPUs less what interpreter and torch take."
-    return ["### Peak memory", said, records_table(rows)]
+    text = "Each in a process of its own; on CPUs less what interpreter and torch take."
+    return ["### Peak memory", text, records_table(rows)]
 
 
 def _spread(spread: Document) -> str:

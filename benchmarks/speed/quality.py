@@ -42,8 +42,10 @@ class Curve:
 
     def epochs_to(self, level_db: float) -> float | None:
         """Return after how many epochs a round first ended with ``level_db``, None if none did."""
-        reached = (e for e, psnr in zip(self.epochs, self.psnr_db, strict=True) if psnr >= level_db)
-        return next(reached, None)
+        for epochs, psnr_db in zip(self.epochs, self.psnr_db, strict=True):
+            if psnr_db >= level_db:
+                return epochs
+        return None
 
 
 def fit_curve(
@@ -114,12 +116,13 @@ def level_rows(
     """Return times to levels around the paper's last; vinr's is that of its fit that gets there first."""
     rows = []
     for level_db in (paper.psnr_db[-1] + offset for offset in LEVELS_DB):
-        own = paper.epochs_to(level_db)
-        reached = [found for curve in others if (found := curve.epochs_to(level_db)) is not None]
+        paper_epochs = paper.epochs_to(level_db)
+        all_epochs = [curve.epochs_to(level_db) for curve in others]
+        reached = [epochs for epochs in all_epochs if epochs is not None]
         rows.append(
             LevelRow(
                 level_db=level_db,
-                paper_seconds=None if own is None else own * paper_epoch_seconds,
+                paper_seconds=None if paper_epochs is None else paper_epochs * paper_epoch_seconds,
                 vinr_seconds=min(reached) * vinr_epoch_seconds if reached else None,
             )
         )

@@ -1,4 +1,4 @@
-"""Plain fits that rows share: the state at the end is kept, so that every row goes on from the same numbers.
+"""Plain fits that rows share: the state at the end is kept, so that every row goes on from the same weights.
 
 ::
 

@@ -22,7 +22,7 @@ Document = Mapping[str, Any]
 
 MINI_NOTE: Final = (
     "Reduced clips, small networks and few epochs: compare differences between rows and their order with "
-    "the paper's, not the numbers themselves."
+    "the paper's, not absolute values."
 )
 BUNNY_NOTE: Final = (
     "Bunny's frames are decoded from an H.264 stream of 0.0523 bpp: every rate above that is larger than its "
