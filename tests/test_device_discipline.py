@@ -100,6 +100,14 @@ def tiny(model: str, *overrides: str) -> Preset:
     return load_preset(f"{model}-tiny", [*QUICK, *blocks, *overrides])
 
 
+def some_or_slow() -> list[Any]:
+    """The default model, and the others with -m slow: for what hardly depends on the model."""
+    return [
+        name if name == default_model() else pytest.param(name, marks=pytest.mark.slow)
+        for name in list_models()
+    ]
+
+
 def fit_interrupted(frames: FrameTensor, preset: Preset, checkpoint: Path, *, after: int) -> FitResult:
     """Fit on the GPU, interrupted at the end of round ``after`` and then resumed."""
     events: list[Event] = []
@@ -137,9 +145,7 @@ def test_models_are_fitted_resumed_written_and_decoded(model: str, tmp_path: Pat
     with pretended_gpu(bf16=True):
         result = fit_interrupted(frames, preset, tmp_path / "fit", after=2)
         file = written(preset, result, frames)
-        check_decoding(
-            file, DecodeSettings(precision="fp32", batch=3), DecodeSettings(precision="bf16", batch=3)
-        )
+        check_decoding(file, DecodeSettings(precision="fp32", batch=3))
 
 
 @pytest.mark.parametrize("model", list_models())
@@ -149,7 +155,20 @@ def test_tasks(model: str) -> None:
     with pretended_gpu():
         measure_inpainting(frames, mask, tiny(model), device="cuda")
         measure_interpolation(frames, tiny(model), device="cuda")
-        measure_denoising(frames, tiny(model), Noise("gaussian", 0.1), device="cuda")
+
+
+@pytest.mark.parametrize("model", some_or_slow())
+def test_denoising(model: str) -> None:
+    with pretended_gpu():
+        measure_denoising(clip(), tiny(model), Noise("gaussian", 0.1), device="cuda")
+
+
+@pytest.mark.parametrize("model", some_or_slow())
+def test_decoding_in_half_precision(model: str) -> None:
+    frames, preset = clip(2, 2), tiny(model)
+    with pretended_gpu(bf16=True):
+        file = written(preset, fit(frames, preset, device="cuda"), frames)
+        check_decoding(file, DecodeSettings(precision="bf16", batch=3))
 
 
 @pytest.mark.slow  # about two minutes

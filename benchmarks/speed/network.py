@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from vinr.fit.precision import resolve_precision
 from vinr.models import get_model, validate_architecture
 from vinr.models._sizing import count_macs
 from vinr.tasks.frames import plain_fit
+from vinr.temporaries import temporary_folder
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
 from vinr.video.spec import VideoSpec
@@ -142,8 +142,7 @@ class NetworkBench:
         if "quality" in parts:
             curves = self._curves(document["steps"])
             document["quality"] = self._quality(curves, document["steps"])
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+        with temporary_folder("vinr-bench-") as folder:
             if "decoding" in parts or "memory" in parts:
                 path = self._file(curves, folder)
             if "decoding" in parts:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from vinr.errors import OutputError, UsageError
-from vinr.temporaries import Temporary, abandoned, remove, temporary_beside
+from vinr.temporaries import Maker, Temporary, abandoned, remove, temporary_beside
 
 # Of renameat2(2).
 AT_FDCWD: Final = -100
@@ -125,12 +125,22 @@ def _whole(
         repair()
         check()
         with temporary_beside(place) as names:
+            maker = Maker()
             yield names.part
+            _check_maker(target, maker)
             _flush_all(names.part)
             check()
             put(names)
             flush(place.parent)
             clear_abandoned(place)
+
+
+def _check_maker(target: Path, maker: Maker) -> None:
+    """Raise :class:`OutputError` in a child that was forked in the body, and went on with it to its end."""
+    if not maker.is_here:
+        raise OutputError(
+            f"{target}: is written by the process that this one was forked from; end the child with os._exit"
+        )
 
 
 def check_parent(target: Path) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Final, Self, final
 
@@ -28,6 +27,7 @@ from vinr.comparison.rd import RDPoint
 from vinr.decoding.sources import TimedSource
 from vinr.errors import InputError
 from vinr.quality.clip import Planes, compare_sources
+from vinr.temporaries import Maker, temporary_folder
 from vinr.video.color import ColorConverter, Upsampling, planes_of
 from vinr.video.libav import explain, open_input, video_stream
 from vinr.video.spec import FrameSource, VideoSpec
@@ -118,6 +118,7 @@ class AnchorVideo:
         self._upsampling = upsampling
         self._converter = ColorConverter(spec.color)
         self._container: InputContainer | None = None
+        self._maker = Maker()
         self._decoder: Iterator[VideoFrame] = iter(())
         self._held: dict[int, VideoFrame] = {}
 
@@ -139,7 +140,7 @@ class AnchorVideo:
     def _advance(self, indices: list[int]) -> None:
         if indices[0] == 0:
             self.close()
-            self._container = open_input(self._path)
+            self._container, self._maker = open_input(self._path), Maker()
             stream = video_stream(self._container, self._path)
             # As many threads as the networks have.
             stream.thread_type = "AUTO"
@@ -156,7 +157,7 @@ class AnchorVideo:
     def close(self) -> None:
         """Close the file."""
         if self._container is not None:
-            self._container.close()
+            self._maker.close(self._container)
             self._container = None
 
     def __enter__(self) -> Self:
@@ -212,8 +213,8 @@ def measure_anchor(
         As :func:`encode_anchor`.
     """
     spec = reference.spec
-    with TemporaryDirectory(prefix="vinr-anchor-") as folder:
-        path = Path(folder) / f"anchor{anchor.suffix}"
+    with temporary_folder("vinr-anchor-") as folder:
+        path = folder / f"anchor{anchor.suffix}"
         encoded = encode_anchor(anchor, reference, path, quality=quality, on_frame=on_frame)
         with AnchorVideo(path, spec) as played:
             timed = TimedSource(played)

@@ -20,7 +20,6 @@ from torch import Tensor
 from vinr.bitstream import Container, Header, SectionKind
 from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.device import arrange_layers
-from vinr.draws import Draws
 from vinr.errors import BitstreamError, LimitError, OutOfMemoryError, UsageError
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.models._meta import measure_first_frame
@@ -151,8 +150,7 @@ class NetworkLoader:
     ) -> VideoModel:
         """Return the network with its values, on the device."""
         try:
-            with Draws(0).as_global():  # what layers begin with; all of it is replaced
-                model = type(skeleton)(config, skeleton.video, with_encoder=False)
+            model = type(skeleton).to_restore(config, skeleton.video)
             model.restore(stored)
         except (ValueError, RuntimeError) as error:
             if is_out_of_memory(error):

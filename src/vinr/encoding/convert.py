@@ -28,7 +28,6 @@ from pydantic import ValidationError
 from vinr.compress import pack_tensors, quantized
 from vinr.config import Preset, load_preset
 from vinr.decoding.integrity import refused_by_default
-from vinr.draws import Draws
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import FitError, InputError, UsageError
 from vinr.files import check_suffix, check_target
@@ -182,8 +181,7 @@ def _settings(published: PublishedNetwork, overrides: Sequence[str]) -> Preset:
 def _build(preset: Preset, published: PublishedNetwork, spec: VideoSpec) -> VideoModel:
     """Return the network with the values of the checkpoint."""
     cls = get_model(preset.model)
-    with Draws(0).as_global():  # what layers begin with; all of it is replaced
-        model = cls(validate_architecture(cls, preset.architecture), spec, with_encoder=False)
+    model = cls.to_restore(validate_architecture(cls, preset.architecture), spec)
     try:
         model.restore(published.stored)
     except ValueError as error:

@@ -159,15 +159,20 @@ def encode(
         settings=_in_short(model=model, preset=preset, params=params, epochs=epochs, overrides=[*overrides]),
         resume=resume,
         force=force,
-        on_note=lambda text: on_event(Noted(text)),
+        on_note=lambda text: tell(Noted(text)),
     )
+
+    def tell(event: Event) -> None:
+        on_event(event)
+        state.check_process()  # a child that it forked must not go on with the work of its parent
+
     with state, ExitStack() as opened:
         readers = [
             opened.enter_context(open_video(fspath(source), crop=crop, resize=resize, frames=frames))
             for source in sources
         ]
         for note in (note for reader in readers for note in reader.notes):
-            on_event(Noted(note))
+            tell(Noted(note))
         specs = [reader.spec for reader in readers]
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
@@ -185,8 +190,8 @@ def encode(
         )
         target_device, folder = resolve_device(device), state.prepare()
         precision = _decide_precision(plan, target_device, folder if resume else None)
-        work = _Work(plan, target_device, precision, folder, resume, started, on_event)
-        on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
+        work = _Work(plan, target_device, precision, folder, resume, started, tell)
+        tell(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
         segments = work.run(readers)
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         state.expect(file.to_bytes())
@@ -199,12 +204,12 @@ def encode(
                 f"{error}; what was fitted is kept, with --resume it is not fitted again"
             ) from None
         report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
-        on_event(Written(report.num_parameters, report.num_epochs, report.seconds))
+        tell(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
         if refused := refused_by_default(path):
-            on_event(Noted(f"readers refuse this file by default: {refused}"))
+            tell(Noted(f"readers refuse this file by default: {refused}"))
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
-        on_event(Noted(_miss(report.psnr_db, psnr)))
+        tell(Noted(_miss(report.psnr_db, psnr)))
     return report
 
 

@@ -10,7 +10,8 @@
 
 A comparison resumes by itself: what it keeps says for each point what that is of.
 
-Only what vinr wrote is ever removed: files of its own names. A folder that holds anything else stays.
+Only what vinr wrote is ever removed: files of its own names. A folder that holds anything else stays. A child
+that is forked from the process of the encode touches nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any, Final, Self
 
 from vinr.errors import OutputError
 from vinr.files import atomic_path, check_parent, check_target, clear_abandoned, flush, followed, said_of
-from vinr.temporaries import hidden_name, try_lock
+from vinr.temporaries import Maker, hidden_name, try_lock
 
 JOB_NAME: Final = "job.json"
 # What is worth keeping: checkpoints of fits, and segments that are done; of a comparison, points and what is
@@ -123,7 +124,7 @@ class StateFolder:
     OutputError
         If another process encodes to the same output; the output exists; the folder holds an interrupted
         encode and neither ``resume`` nor ``force`` is given, or that of another job and ``resume`` is given;
-        or it is a symbolic link, no folder, or another user's.
+        or it is a symbolic link, no folder, or another user's. From all methods, in a forked child.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class StateFolder:
         self._job, self._work = job.document(), job.work
         self._about = {"settings": dict(settings or {})}
         self._resume, self._force, self._on_note = resume, force, on_note
-        self._stack = ExitStack()
+        self._stack, self._maker = ExitStack(), Maker()
 
     def __enter__(self) -> Self:
         check_parent(self._output)
@@ -162,7 +163,7 @@ class StateFolder:
                 self._resume = self.folder.is_dir() and not self._is_other()
             self._check_output()
             self._check_state()
-            self._stack = stack.pop_all()
+            self._stack, self._maker = stack.pop_all(), Maker()
         return self
 
     def __exit__(
@@ -170,11 +171,20 @@ class StateFolder:
     ) -> None:
         # An empty folder that cannot be removed now is in nobody's way; what raised is what matters.
         with self._stack, suppress(OSError):
-            if self.folder.is_dir() and not _states(self.folder):
+            if self._maker.is_here and self.folder.is_dir() and not _states(self.folder):
                 self._clear()
+
+    def check_process(self) -> None:
+        """Raise :class:`OutputError` in a child that was forked since this was entered."""
+        if not self._maker.is_here:
+            raise OutputError(
+                f"{self._given}: is encoded by the process that this one was forked from; "
+                "end the child with os._exit"
+            )
 
     def prepare(self) -> Path:
         """Make the folder, or make it fit for this encode, and return it."""
+        self.check_process()
         with said_of(self.folder):
             states = _states(self.folder)
             if states and self._is_other():
@@ -189,12 +199,14 @@ class StateFolder:
 
     def expect(self, content: bytes) -> None:
         """Note what the output will hold, so that a later ``--resume`` can tell that it is finished."""
+        self.check_process()
         # Without the note, --resume does the coding once more. The output itself may still find its place.
         with suppress(OutputError):
             self._write_job({"output": _fingerprint(content)})
 
     def finish(self) -> None:
         """Remove the folder: the output is whole, whatever comes of this."""
+        self.check_process()
         try:
             self._clear()
             left = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
