@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         UsageError,
         VinrError,
     )
+    from vinr.fit.trainer import Trainer
     from vinr.tasks.inpainting import InpaintReport, inpaint
     from vinr.tasks.interpolation import interpolate
 
@@ -36,6 +37,7 @@ __all__ = [
     "LimitError",
     "OutOfMemoryError",
     "OutputError",
+    "Trainer",
     "UsageError",
     "VideoDecoder",
     "VinrError",
@@ -51,7 +53,7 @@ _HOME |= dict.fromkeys(("FrameDataset", "VideoDecoder", "open"), "decoding.decod
 _HOME |= {"ComparisonReport": "comparison", "compare": "comparison"}
 _HOME |= dict.fromkeys(("EncodeReport", "encode"), "encoding.encode")
 _HOME |= dict.fromkeys(("InpaintReport", "inpaint"), "tasks.inpainting")
-_HOME |= {"interpolate": "tasks.interpolation"}
+_HOME |= {"Trainer": "fit.trainer", "interpolate": "tasks.interpolation"}
 
 
 def __getattr__(name: str) -> Any:

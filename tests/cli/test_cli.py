@@ -160,18 +160,18 @@ def test_interrupted_encode_resumes_to_the_same_file(
     whole = tmp_path / "whole.vinr"
     assert run("encode", tiny_video, whole, *options)[0] == 0
 
-    from vinr.fit import run as run_module
+    from vinr.fit import Trainer
 
     steps = []
-    original = run_module.Run._step
+    original = Trainer.train_on
 
-    def stop_in_the_second_segment(self: run_module.Run, index_N: torch.Tensor) -> torch.Tensor:
+    def stop_in_the_second_segment(self: Trainer, index_N: torch.Tensor) -> torch.Tensor:
         steps.append(1)
         if len(steps) == 9:  # 2 steps an epoch, 3 epochs in the first segment
             raise KeyboardInterrupt
         return original(self, index_N)
 
-    monkeypatch.setattr(run_module.Run, "_step", stop_in_the_second_segment)
+    monkeypatch.setattr(Trainer, "train_on", stop_in_the_second_segment)
     parts = tmp_path / "parts.vinr"
     status, _, err = run("encode", tiny_video, parts, *options)
     assert status == 130

@@ -70,7 +70,7 @@ def test_state_comes_back() -> None:
     ("settings", "complaint"),
     [
         ({"target_bytes": 9, "quantization": "qat"}, "a target needs quantization = entropy, got qat"),
-        ({"target_bytes": 9, "target_psnr_db": 30}, "both a size and a quality"),
+        ({"target_bytes": 9, "target_psnr_db": 30}, "target_bytes and target_psnr_db are both set"),
     ],
 )
 def test_targets_that_are_refused(settings: dict[str, object], complaint: str) -> None:

@@ -30,7 +30,6 @@ from vinr.encoding.segment import (
     FittedSegment,
     assemble,
     load_segment,
-    mean_quality,
     save_segment,
     side_bytes,
 )
@@ -43,6 +42,7 @@ from vinr.fit.prepare import build_model
 from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents
 from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
+from vinr.quality.record import Quality
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
@@ -378,7 +378,7 @@ def _report(
     def mean(values: Sequence[float]) -> float:
         return sum(v * s.num_frames for v, s in zip(values, segments, strict=True)) / num_frames
 
-    quality = mean_quality([quality for segment in segments for quality in segment.qualities])
+    quality = Quality.of_all([quality for segment in segments for quality in segment.qualities])
     return EncodeReport(
         path=str(path),
         num_bytes=num_bytes,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -21,10 +19,10 @@ from vinr.bitstream import (
     EditRecord,
     Header,
     Network,
-    Quality,
     SectionKind,
     Span,
 )
+from vinr.bitstream import Quality as ClipHeaderQuality
 from vinr.compress import ComponentSize, PackedTensors, encode_times
 from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
@@ -36,60 +34,12 @@ from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
 from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality
+from vinr.quality.record import Quality
 from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors
 from vinr.video.names import unique_names
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
-
-
-@dataclass(frozen=True)
-class SpanQuality:
-    """Quality of the decoded frames of a span, or of several: means of the frames, and of their errors."""
-
-    num_frames: int
-    psnr_db: float
-    pooled_psnr_db: float
-    ms_ssim: float | None
-    ms_ssim_window: int | None
-
-
-def mean_quality(parts: Sequence[SpanQuality]) -> SpanQuality:
-    """Return the quality of the frames of all ``parts`` together; MS-SSIM only where all have it."""
-    num_frames = sum(part.num_frames for part in parts)
-
-    def mean(values: Sequence[float]) -> float:
-        return sum(v * part.num_frames for v, part in zip(values, parts, strict=True)) / num_frames
-
-    similarities = [part.ms_ssim for part in parts if part.ms_ssim is not None]
-    whole = len(similarities) == len(parts)
-    mse = mean([10 ** (-part.pooled_psnr_db / 10) for part in parts])
-    return SpanQuality(
-        num_frames=num_frames,
-        psnr_db=mean([part.psnr_db for part in parts]),
-        pooled_psnr_db=float(-10 * np.log10(mse)),
-        ms_ssim=mean(similarities) if whole else None,
-        ms_ssim_window=parts[0].ms_ssim_window if whole else None,
-    )
-
-
-def _split_quality(quality: ClipQuality, lengths: Sequence[int]) -> tuple[SpanQuality, ...]:
-    """Return the quality of each span of the clip that ``quality`` was measured on."""
-    parts = []
-    for stop, count in zip(accumulate(lengths), lengths, strict=True):
-        own = slice(stop - count, stop)
-        psnr_db = np.array(quality.per_frame_psnr_db[own])
-        similarity = None if quality.per_frame_ms_ssim is None else quality.per_frame_ms_ssim[own]
-        parts.append(
-            SpanQuality(
-                num_frames=count,
-                psnr_db=float(psnr_db.mean()),
-                pooled_psnr_db=float(-10 * np.log10(np.mean(10 ** (-psnr_db / 10)))),
-                ms_ssim=None if similarity is None else fmean(similarity),
-                ms_ssim_window=quality.ms_ssim_window,
-            )
-        )
-    return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -108,7 +58,7 @@ class FittedSegment:
     num_epochs: float
     train_psnr_db: float
     num_collapses: int
-    qualities: tuple[SpanQuality, ...] = ()
+    qualities: tuple[Quality, ...] = ()
     precision: PrecisionName = "fp32"
 
     @property
@@ -139,7 +89,7 @@ class FittedSegment:
     @property
     def psnr_db(self) -> float:
         """Mean of the frames' PSNR, once measured."""
-        return mean_quality(self.qualities).psnr_db
+        return Quality.of_all(self.qualities).psnr_db
 
     @classmethod
     def of(cls, preset: Preset, result: FitResult, packed: PackedTensors, spec: VideoSpec) -> FittedSegment:
@@ -154,7 +104,11 @@ class FittedSegment:
 
     def measured(self, quality: ClipQuality) -> FittedSegment:
         """Return the segment with its quality, measured on all its frames in order."""
-        return replace(self, qualities=_split_quality(quality, self.span_lengths))
+        # span_lengths    3    2    4
+        # bounds        0    3    5    9
+        bounds = accumulate(self.span_lengths, initial=0)
+        qualities = tuple(quality.part(first, stop) for first, stop in pairwise(bounds))
+        return replace(self, qualities=qualities)
 
     def network(self, spans: Sequence[Span]) -> Network:
         """Return the header entry of the network when it holds ``spans``."""
@@ -208,13 +162,13 @@ def assemble(
     names = unique_names([reader.name for reader in readers])
     sounds = [reader.audio() if audio else None for reader in readers]
     for number, reader in enumerate(readers):
-        own = [
-            quality
-            for job, segment in zip(jobs, segments, strict=True)
-            for span, quality in zip(job.spans, segment.qualities, strict=True)
-            if span.clip == number
-        ]
-        clips.append(_clip_of(reader, names[number], mean_quality(own), has_audio=sounds[number] is not None))
+        parts = []
+        for job, segment in zip(jobs, segments, strict=True):
+            for span, part in zip(job.spans, segment.qualities, strict=True):
+                if span.clip == number:
+                    parts.append(part)
+        quality, has_audio = Quality.of_all(parts), sounds[number] is not None
+        clips.append(_clip_of(reader, names[number], quality, has_audio=has_audio))
     networks = tuple(segment.network(job.spans) for job, segment in zip(jobs, segments, strict=True))
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
     for number, segment in enumerate(segments):
@@ -248,7 +202,7 @@ def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
     )
 
 
-def _clip_of(reader: VideoReader, name: str, quality: SpanQuality, *, has_audio: bool) -> Clip:
+def _clip_of(reader: VideoReader, name: str, quality: Quality, *, has_audio: bool) -> Clip:
     similarity = quality.ms_ssim
     return _clip(
         name,
@@ -256,7 +210,7 @@ def _clip_of(reader: VideoReader, name: str, quality: SpanQuality, *, has_audio:
         edit=_edit_record(reader),
         has_audio=has_audio,
         has_times=reader.timeline.pts is not None,
-        quality=Quality(
+        quality=ClipHeaderQuality(
             psnr_db=round(quality.psnr_db, 4),
             pooled_psnr_db=round(quality.pooled_psnr_db, 4),
             ms_ssim=None if similarity is None else round(similarity, 6),
@@ -289,7 +243,7 @@ class SegmentValues(Settings):
     num_epochs: float = Field(ge=0, description="passes over all frames")
     train_psnr_db: float = Field(description="best round of the fit, dB")
     num_collapses: int = Field(ge=0, description="collapses of the fit")
-    qualities: tuple[SpanQuality, ...] = Field(description="quality of the frames of each span")
+    qualities: tuple[Quality, ...] = Field(description="quality of the frames of each span")
     empty: tuple[str, ...] = Field(description="parts that are no bytes long")
 
 
