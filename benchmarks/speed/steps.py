@@ -17,7 +17,7 @@ from vinr.config import Preset
 from vinr.fit import Trainer
 from vinr.fit.batches import Batches
 from vinr.models import get_model, validate_architecture
-from vinr.models._meta import MacCounter
+from vinr.models.cost import MacCounter
 from vinr.video.source import FrameTensor
 
 # Gradients of a layer's input and of its weights take as many products as the layer itself.

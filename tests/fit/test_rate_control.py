@@ -70,7 +70,7 @@ def test_state_comes_back() -> None:
     ("settings", "complaint"),
     [
         ({"target_bytes": 9, "quantization": "qat"}, "a target needs quantization = entropy, got qat"),
-        ({"target_bytes": 9, "target_psnr_db": 30}, "both a size and a quality"),
+        ({"target_bytes": 9, "target_psnr_db": 30}, "target_bytes and target_psnr_db are both set"),
     ],
 )
 def test_targets_that_are_refused(settings: dict[str, object], complaint: str) -> None:
@@ -146,6 +146,6 @@ def test_wishes_that_are_refused(
 
 
 def test_a_network_that_is_too_large_for_the_size(video: Path, tmp_path: Path) -> None:
-    with pytest.raises(FitError, match=r"takes .* bytes at the least, .* are asked for"):
+    with pytest.raises(FitError, match=r"takes at least .* bytes, more than the .* of the target"):
         encoded(video, tmp_path / "a.vinr", size=520, params=40_000, epochs=1)
     assert not (tmp_path / "a.vinr").exists()

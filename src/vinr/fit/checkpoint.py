@@ -41,7 +41,7 @@ class ControlValues(Values):
 
     weight: float = Field(ge=0, description="weight of the rate")
     ratio: float = Field(gt=0, description="bytes of the coded network to those the prior expects")
-    mean_bits: float | None = Field(description="running mean of the bits of all numbers")
+    mean_bits: float | None = Field(description="running mean of the bits of all parameters")
     mean_psnr_db: float | None = Field(description="running mean of the PSNR, dB")
     progress: float = Field(ge=0, le=1, description="progress of the phase at the last step")
 
@@ -53,7 +53,7 @@ class SnapshotValues(Values):
     steps_done: Count = Field(description="steps since the start")
     round_steps: Count = Field(description="steps of them in the round at hand")
     seconds_done: Seconds = Field(description="seconds of work")
-    step_seconds: Seconds = Field(description="seconds a step takes")
+    step_seconds: Seconds = Field(description="seconds per step")
     best_psnr_db: float | None = Field(description="best round of the part, dB; none: no round yet")
     rate_scale: float = Field(gt=0, le=1, description="factor of the learning rate")
     num_collapses: int = Field(ge=0, le=100, description="collapses so far")

@@ -22,7 +22,7 @@ from vinr.video.spec import FrameSource
 
 DIGEST_BYTES: Final = 32
 MAX_SHOWN: Final = 40
-# Hashed at a time: frames may be made when they are asked for.
+# Frames that are hashed at a time: a source may make them when they are read.
 FRAMES_AT_A_TIME: Final = 16
 
 
@@ -37,10 +37,10 @@ class Fingerprint(Settings):
     fit: dict[str, Any] = Field(description="settings of the fit, all of them")
     compress: dict[str, Any] = Field(description="settings of the coding, all of them")
     task: str = Field(description="what the fit is for, the content of a mask included")
-    seconds: float | None = Field(description="time asked for; none: epochs are counted")
+    seconds: float | None = Field(description="seconds to spend; none: epochs are counted")
     height: int = Field(ge=1, description="rows of the frames")
     width: int = Field(ge=1, description="columns of the frames")
-    frame_rate: str = Field(description="frames a second, a fraction")
+    frame_rate: str = Field(description="frames per second, a fraction")
     span_lengths: tuple[int, ...] = Field(description="frames of each clip")
     frames: str = Field(description="hash of all frames as they are fitted, in order")
 
@@ -65,7 +65,7 @@ def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: flo
     Parameters
     ----------
     seconds
-        The time that was asked for, the same each time the fit is gone on with; None where epochs count.
+        The time to spend, the same each time the fit is resumed; None where epochs count.
     """
     target = task.target(source)
     spec = target.spec

@@ -42,7 +42,7 @@ from vinr.video.spec import FrameSource, Query
 
 @dataclass(frozen=True)
 class TrainingOutputs:
-    """(weight, float rgb_NCHW) pairs, and the bits of all numbers where the phase asks for them."""
+    """(weight, float rgb_NCHW) pairs, and the bits of all parameters where the phase asks for them."""
 
     frames: tuple[tuple[float, Tensor], ...]
     num_bits: Tensor | None
@@ -172,7 +172,7 @@ class Learner:
 
     @property
     def is_sound(self) -> bool:
-        """Whether all its numbers are finite."""
+        """Whether all its values are finite."""
         return all_finite(self.tensors()) and (self.control is None or self.control.is_sound)
 
     def optimizer_steps(self) -> tuple[int | None, ...]:

@@ -50,7 +50,7 @@ def fit(
     Parameters
     ----------
     source
-        The frames. All of them are kept on ``device`` as 8-bit numbers.
+        The frames. All of them are held on ``device`` as uint8.
     preset
         Model, complete architecture and fit settings.
     task

@@ -273,7 +273,7 @@ class Muon(Optimizer):
     betas
         Decay of Adam's two moments.
     weight_decay
-        Shrinks all parameters by rate · weight_decay a step.
+        Shrinks all parameters by rate · weight_decay per step.
     """
 
     def __init__(

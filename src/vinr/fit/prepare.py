@@ -1,4 +1,4 @@
-"""What a fit starts from: the frames on the device, a new model, and its outputs as a function of numbers."""
+"""What a fit starts from: the frames on the device, a new model, and its outputs by its values."""
 
 from __future__ import annotations
 

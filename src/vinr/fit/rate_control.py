@@ -2,8 +2,8 @@
 
 ::
 
-    bits a step ──> × what the coder really takes of them ──> above the target? ──> the rate weighs more
-    PSNR a step ────────────────────────────────────────────> above the target? ──> the rate weighs more
+    bits per step ─> × what the coder really takes of them ─> above the target? ──> the rate weighs more
+    PSNR per step ──────────────────────────────────────────> above the target? ──> the rate weighs more
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIZE_GAIN, QUALITY_GAIN = 40.0, 15.0
 SIZE_LIMIT, QUALITY_LIMIT_DB = 0.5, 3.0
 WEIGHT_LIMITS = (1e-4, 30.0)
 MEMORY = 0.9
-# A file may not be larger than asked, and 1 % is what the last steps still move.
+# A file may not exceed its target, and the last steps still move its size by 1 %.
 AIM = 0.987
 
 
@@ -41,7 +41,7 @@ class RateControl:
 
     @property
     def is_sound(self) -> bool:
-        """Whether no step has led it astray: numbers that are not finite have."""
+        """Whether no step has led it astray, as values that are not finite do."""
         is_far = math.isinf(self.mean_bits) or math.isinf(self.mean_psnr_db)  # NaN: there was no step yet
         return math.isfinite(self.weight * self.ratio) and not is_far
 

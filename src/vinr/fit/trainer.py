@@ -93,7 +93,7 @@ class Trainer:
     Parameters
     ----------
     source
-        The frames. All of them are held on ``device`` as 8-bit numbers.
+        The frames. All of them are held on ``device`` as uint8.
     preset
         Model, complete architecture and fit settings.
     task

@@ -51,6 +51,7 @@ class Quality:
     def of_all(cls, parts: Sequence[Quality]) -> Quality:
         """Return the quality of the frames of all ``parts`` together; MS-SSIM only where all have it."""
         counts = [part.num_frames for part in parts]
+        # Parts of several sizes may have MS-SSIM in part alone: a mean of those is not that of the frames.
         ms_ssim = [part.ms_ssim for part in parts if part.ms_ssim is not None]
         is_whole = len(ms_ssim) == len(parts)
         return cls(
