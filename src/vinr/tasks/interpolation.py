@@ -288,7 +288,9 @@ def measure_interpolation(
 
 
 @contextmanager
-def encoded_frames(model: VideoModel, encoder: nn.Module, source: FrameSource, index_N: Tensor) -> Iterator[None]:
+def encoded_frames(
+    model: VideoModel, encoder: nn.Module, source: FrameSource, index_N: Tensor
+) -> Iterator[None]:
     """Give frames ``index_N`` the latents that the encoder makes of them, for as long as the body runs."""
     assert isinstance(model, HybridModel)
     assert model.latents is not None
