@@ -13,7 +13,7 @@ from vinr.compress import pack_tensors
 from vinr.config import default_model, load_preset
 from vinr.encoding.segment import FittedSegment
 from vinr.models import HybridModel, Latents, VideoModel, get_model, validate_architecture
-from vinr.models._stored import FrozenLatents
+from vinr.models.base import FrozenLatents
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
 

@@ -32,9 +32,9 @@ from vinr.config import load_preset
 from vinr.decoding.describe import describe_file
 from vinr.decoding.playback import verify_file
 from vinr.encoding.convert import convert
+from vinr.encoding.hnerv_checkpoint import dequantise, read_published
 from vinr.fit import fit
 from vinr.models import validate_architecture
-from vinr.models._hnerv_checkpoint import dequantise, read_published
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 
 

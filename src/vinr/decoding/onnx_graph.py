@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, Latents, VideoModel
-from vinr.models._stored import FrozenLatents
+from vinr.models.base import FrozenLatents
 from vinr.sharing import SharedLock
 from vinr.video.spec import Query
 

@@ -37,7 +37,7 @@ from vinr.quality.clip import ClipQuality
 from vinr.quality.record import Quality
 from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors
-from vinr.video.names import MAX_NAME
+from vinr.video.names import unique_names
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 
@@ -159,7 +159,7 @@ def assemble(
     The result depends on the segments alone, not on where or in which order they were fitted.
     """
     clips = []
-    names = unique_names(readers)
+    names = unique_names([reader.name for reader in readers])
     sounds = [reader.audio() if audio else None for reader in readers]
     for number, reader in enumerate(readers):
         parts = []
@@ -186,21 +186,6 @@ def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:
     times = sum(len(encode_times(reader.timeline)) for reader in readers if reader.timeline.pts is not None)
     sounds = [reader.audio() for reader in readers] if audio else []
     return times + sum(len(sound) for sound in sounds if sound is not None)
-
-
-def unique_names(readers: Sequence[VideoReader]) -> list[str]:
-    """Return a name for each clip: its own, or where an earlier one has it, that with a number."""
-    names = [reader.name for reader in readers]
-    taken = set(names)
-    unique: list[str] = []
-    for number, name in enumerate(names):
-        free, count = name, names[:number].count(name) + 1
-        while free in taken and count > 1:
-            suffix = f"-{count}"
-            free, count = name[: MAX_NAME - len(suffix)] + suffix, count + 1
-        taken.add(free)
-        unique.append(free)
-    return unique
 
 
 def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
