@@ -25,7 +25,7 @@ from vinr.encoding.plan import choose_preset
 from vinr.encoding.segment import FittedSegment
 from vinr.fit import fit
 from vinr.models import VideoModel, list_models
-from vinr.quality.clip import compare_sources
+from vinr.quality.clip import compare
 from vinr.video.source import FrameTensor
 from vinr.video.spec import Query
 
@@ -96,9 +96,9 @@ def run(frames: FrameTensor, model: str, recipe: str, size: int, epochs: int) ->
     with segment.open(frames.spec, "cpu") as decoder:
         decoder[0]
         started = time.perf_counter()
-        quality = compare_sources(decoder, frames)
+        quality = compare(decoder, frames)
         decode_seconds = time.perf_counter() - started
-        num_bytes = decoder.num_bytes
+        num_bytes = decoder.file.num_bytes
     return {
         "model": model,
         "recipe": recipe,

@@ -105,9 +105,7 @@ def test_fitted_files_are_kept_and_are_what_was_measured(
     points = curve_of(report, f"vinr {default_model()}").points
     assert sorted(point.num_bytes or 0 for point in points) == sorted(file.stat().st_size for file in files)
     assert sorted(path.name for path in folder.iterdir()) == ["page-files", "page.html"]
-    evaluation = vinr.decoding.playback.evaluate_file(
-        points[0].options["file"], str(tiny_video), device="cpu"
-    )
+    evaluation = vinr.evaluate(points[0].options["file"], str(tiny_video), device="cpu")
     assert points[0].psnr_db == pytest.approx(evaluation.psnr_db)
     assert points[0].per_frame_psnr_db == pytest.approx(evaluation.per_frame_psnr_db)
 

@@ -18,7 +18,7 @@ from vinr.cli.app import app
 from vinr.compress import pack_tensors
 from vinr.compress.accounting import network_sizes
 from vinr.config import CompressSettings, default_model, load_preset
-from vinr.decoding.describe import FileInfo, describe_file, layer_bars
+from vinr.decoding.describe import FileInfo, layer_bars
 from vinr.decoding.networks import NetworkLoader
 from vinr.errors import BitstreamError, OutputError, UsageError
 from vinr.models import StoredTensor, get_model, list_models, validate_architecture
@@ -40,7 +40,7 @@ def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def info(file: Path) -> FileInfo:
-    return describe_file(str(file))
+    return vinr.info(str(file))
 
 
 def test_layers_are_the_stored_tensors(file: Path, info: FileInfo) -> None:
@@ -100,7 +100,7 @@ def test_bars_join_weights_and_biases_of_all_networks(info: FileInfo) -> None:
 
 
 def test_command_line(tiny_file: Path, tmp_path: Path) -> None:
-    info = describe_file(str(tiny_file))
+    info = vinr.info(str(tiny_file))
     ran = CliRunner().invoke(app, ["info", str(tiny_file), "--json"])
     document = json.loads(ran.stdout)
     assert document == json.loads(json.dumps(asdict(info)))
@@ -158,24 +158,24 @@ def test_clips_are_all_described(tmp_path: Path) -> None:
     ]
     vinr.encode(paths, tmp_path / "both.vinr", preset="nerv-tiny", epochs=1, device="cpu")
     for name in ("both.vinr", "both.vinr#b"):
-        info = describe_file(str(tmp_path / name))
+        info = vinr.info(str(tmp_path / name))
         assert [clip.name for clip in info.clips] == ["a", "b"]
         assert len(info.networks) == 2
 
 
 def test_figures_are_protected(tiny_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "bytes.png"
-    describe_file(str(tiny_file), plot=str(path))
+    vinr.info(str(tiny_file), plot=str(path))
     drawn = path.read_bytes()
     with pytest.raises(OutputError, match="--force"):
-        describe_file(str(tiny_file), plot=str(path))
+        vinr.info(str(tiny_file), plot=str(path))
     path.write_bytes(b"old")
-    describe_file(str(tiny_file), plot=str(path), force=True)
+    vinr.info(str(tiny_file), plot=str(path), force=True)
     assert path.read_bytes() == drawn
     with pytest.raises(UsageError, match=r"must end in \.png"):
-        describe_file(str(tiny_file), plot=str(tmp_path / "bytes.svg"))
+        vinr.info(str(tiny_file), plot=str(tmp_path / "bytes.svg"))
     with pytest.raises(OutputError, match="does not exist"):
-        describe_file(str(tiny_file), plot=str(tmp_path / "no" / "bytes.png"))
+        vinr.info(str(tiny_file), plot=str(tmp_path / "no" / "bytes.png"))
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -18,7 +18,7 @@ from vinr.bitstream import Container
 from vinr.config import default_model
 from vinr.decoding import engine
 from vinr.decoding.engine import Engine
-from vinr.decoding.networks import NetworkLoader, to_uint8
+from vinr.decoding.networks import Layout, NetworkLoader, to_uint8
 from vinr.decoding.settings import DecodeSettings, load_decode_settings
 from vinr.device import use_transforms
 from vinr.models import VideoModel, get_model, list_models
@@ -184,14 +184,6 @@ def test_every_model_plays_the_frames_of_random_access(
             alone = torch.stack([video[index] for index in range(len(video))])
             assert torch.equal(video[1:4], alone[1:4]), kernels
             assert torch.equal(torch.cat(list(video.play())), alone), kernels
-            own, playing = video._networks.model(0), video._make_engine()._networks.model(0)
-        assert arrangement(own) == arrangement(playing), kernels
-
-
-def arrangement(model: VideoModel) -> tuple[list[type[nn.Module]], list[tuple[int, ...]]]:
-    """Return the layers, and how their values lie in memory."""
-    kinds = [type(module) for module in model.modules()]
-    return kinds, [value.stride() for value in model.parameters()]
 
 
 def test_times_may_be_chosen_repeated_and_between_frames(large_file: Path) -> None:
@@ -225,8 +217,8 @@ def test_direct_convolution_is_the_plain_network(large_file: Path, transforms: l
     found = played(large_file, convolution="direct")
     assert transforms == []
     with Container.open(large_file) as container:
-        plain = NetworkLoader(container, torch.device("cpu"), prepare=lambda _: None)
-        frames = [plain_frame(plain.model(network), index) for network, index in PLACES]
+        networks, plain = NetworkLoader(container, torch.device("cpu")), Layout(torch.device("cpu"))
+        frames = [plain_frame(networks.model(network, plain), index) for network, index in PLACES]
     assert torch.equal(found, to_uint8(torch.cat(frames)))
 
 
@@ -351,7 +343,7 @@ def test_an_error_of_the_network_is_none_of_the_compiler(
 def engine_on(device: str, notes: list[str] | None = None, **settings: Any) -> Engine:
     """Return an engine that never opens a network."""
     on_note = [].append if notes is None else notes.append
-    return Engine(lambda *_: None, torch.device(device), DecodeSettings(**settings), on_note)  # type: ignore[arg-type, return-value]
+    return Engine(None, torch.device(device), DecodeSettings(**settings), on_note)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("error", "chosen"), [(0.02, torch.float16), (0.3, None), (float("nan"), None)])

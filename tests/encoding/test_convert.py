@@ -29,8 +29,6 @@ from published_checkpoints import (
 )
 from vinr.cli.app import app
 from vinr.config import load_preset
-from vinr.decoding.describe import describe_file
-from vinr.decoding.playback import verify_file
 from vinr.encoding.convert import convert
 from vinr.fit import fit
 from vinr.models import validate_architecture
@@ -131,12 +129,12 @@ def test_report_says_what_was_written(fitted: Published, tmp_path: Path) -> None
     assert report.bits_per_number == pytest.approx(8 * report.num_bytes / sum(symbols))
     assert 0 < report.largest_difference < NEAR
     assert report.num_compared == 3
-    info = describe_file(str(path))
+    info = vinr.info(str(path))
     (clip,) = info.clips
     assert (clip.name, clip.num_frames, clip.psnr_db) == ("bunny", LEAST_AXIS, None)
     assert clip.fps == pytest.approx(24000 / 1001)
     assert info.networks[0].model == "hnerv"
-    assert verify_file(str(path)).is_whole
+    assert vinr.verify(str(path)).is_whole
 
 
 def test_fewer_bits_make_a_smaller_file_further_off(fitted: Published, tmp_path: Path) -> None:

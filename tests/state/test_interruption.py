@@ -137,7 +137,7 @@ def test_any_command_ends_with_the_status_of_its_signal(name: str) -> None:
     code = (
         "import signal, sys, vinr.cli.app as cli, vinr.decoding.playback as playback\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"playback.verify_file = lambda *a, **k: signal.raise_signal(signal.{name})\n"
+        f"playback.verify = lambda *a, **k: signal.raise_signal(signal.{name})\n"
         "sys.argv = ['vinr', 'verify', 'x.vinr']\n"
         "cli.main()"
     )

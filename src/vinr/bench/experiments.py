@@ -13,10 +13,10 @@ from vinr.bench.stages import Measured, at_bits, drop_pruned, float_psnr_db, go_
 from vinr.bench.work import Values, Work
 from vinr.compress import ComponentSize
 from vinr.config import Preset
-from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.fit import FitResult, fit
 from vinr.fit.run import Run
-from vinr.quality.clip import bits_per_pixel, compare_sources
+from vinr.quality.clip import bits_per_pixel, compare
 from vinr.tasks.frames import FittedFrames, plain_fit
 
 # Parts of a file in the terms of T-NeRV's study of bytes: what role belongs to which.
@@ -42,7 +42,7 @@ def fit_experiment(work: Work) -> Values:
     else:
         result, after = _tuned_and_pruned(work)
     seconds = time.perf_counter() - started
-    quality = compare_sources(FittedFrames(result.model, frames.spec), frames)
+    quality = compare(FittedFrames(result.model, frames.spec), frames)
     return {
         "psnr_db": quality.psnr_db,
         "ms_ssim": quality.ms_ssim,
@@ -67,7 +67,7 @@ def _tuned_and_pruned(work: Work) -> tuple[FitResult, Values]:
 
     def note(number: int, run: Run) -> None:
         model = drop_pruned(run)
-        quality = compare_sources(FittedFrames(model, work.frames.spec), work.frames)
+        quality = compare(FittedFrames(model, work.frames.spec), work.frames)
         after[f"psnr_db_{number + 1}"] = quality.psnr_db
         model.train()
 
@@ -92,7 +92,7 @@ def encode_experiment(work: Work) -> Values:
             facts = _facts(result, 0.0)
         if bits is not None:
             values |= {f"{name}_{bits}bit": value for name, value in own.items()}
-    with VideoDecoder(_file(work), device=work.device) as decoder:
+    with open_clip(_file(work), device=work.device) as decoder:
         work.keep_shown({"original": work.frames, "decoded": decoder})
     return {**values, **facts, "seconds": time.perf_counter() - started}
 

@@ -17,8 +17,8 @@ from vinr.bench.work import Values, Work
 from vinr.comparison.anchor_runs import choose_upsampling, measure_anchor
 from vinr.comparison.anchors import parse_anchor
 from vinr.config import Preset
-from vinr.decoding.decoder import VideoDecoder
-from vinr.decoding.sources import PlayedSource, TimedSource
+from vinr.decoding.file import open_clip
+from vinr.decoding.streams import StreamClock
 from vinr.fit import fit
 from vinr.models import VideoModel
 from vinr.quality.clip import bits_per_pixel
@@ -117,13 +117,13 @@ STEPS = {"all": 1, "half": 2, "quarter": 4}
 
 def _play_seconds(path: Path, device: str, step: int) -> float:
     """Return the seconds that every ``step``-th frame of a file takes, weights read and the network warm."""
-    with VideoDecoder(path, device=device) as decoder:
+    with open_clip(path, device=device) as decoder:
         next(decoder.play([0]))
         if step == 1:
-            timed = TimedSource(PlayedSource(decoder))
-            for index in range(decoder.spec.num_frames):
-                timed.frames(torch.tensor([index]))
-            return timed.seconds
+            clock = StreamClock()
+            for _ in clock.watch(decoder.stream()):
+                pass
+            return clock.seconds
         started = time.perf_counter()
         for _ in decoder.play(range(0, decoder.spec.num_frames, step)):
             pass

@@ -19,7 +19,7 @@ from vinr.bench.claims import claimed
 from vinr.bitstream import ContainerWriter
 from vinr.compress import ComponentSize, pack_tensors
 from vinr.config import CompressSettings, Phase, Preset
-from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.device import exact_float32
 from vinr.encoding.segment import FittedSegment, SpanQuality
 from vinr.errors import UsageError
@@ -31,7 +31,7 @@ from vinr.fit.precision import keep_precision, resolve_precision
 from vinr.fit.run import Run
 from vinr.fit.tasks import Reconstruct
 from vinr.models import VideoModel
-from vinr.quality.clip import ClipQuality, compare_sources, psnr_per_frame_db
+from vinr.quality.clip import ClipQuality, compare, psnr_per_frame_db
 from vinr.video.spec import FrameSource, Query
 
 # More than rounding can take from a share, so that a phase begins at the first step after the plain fit.
@@ -197,10 +197,10 @@ def measure(
     """Write the fitted network (to ``path``, else in memory), decode it, and score it."""
     packed = pack_tensors(result.model.stored(), settings or preset.compress, steps=result.steps)
     segment = FittedSegment.of(preset, result, packed, frames.spec)
-    with VideoDecoder(_written(segment.alone("segment", frames.spec), path), device=device) as decoder:
-        quality = compare_sources(decoder, frames)
-        num_bytes = decoder.num_bytes if path is None else path.stat().st_size
-        front = sum(decoder.front_bytes)
+    with open_clip(_written(segment.alone("segment", frames.spec), path), device=device) as decoder:
+        quality = compare(decoder, frames)
+        num_bytes = decoder.file.num_bytes if path is None else path.stat().st_size
+        front = decoder.file.header_bytes + decoder.file.index_bytes
     side = front + sum(component.side_bytes for component in packed.components)
     return Measured(
         num_bytes=num_bytes,

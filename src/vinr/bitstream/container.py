@@ -16,6 +16,7 @@ from typing import BinaryIO, Final, Protocol, Self
 
 from vinr.bitstream.header import Header, pack_header, unpack_header
 from vinr.bitstream.index import (
+    KNOWN,
     MAX_INDEX,
     Entry,
     SectionKind,
@@ -299,17 +300,18 @@ class Container(Shared):
             for part in range(len(entry.sizes)):
                 self._read_part(entry, part)
 
-    def damaged_parts(self) -> list[DamagedPart]:
-        """Read every section, check every checksum, and return the parts that do not fit, in order."""
-        found = []
-        kinds = {int(kind): kind for kind in SectionKind}
+    def unknown_damage(self) -> list[DamagedPart]:
+        """Read the optional sections of unknown kinds, and return the parts whose checksum does not fit."""
+        damaged = []
         for entry in self._entries:
+            if entry.kind in KNOWN:
+                continue
             for part in range(len(entry.sizes)):
                 try:
                     self._read_part(entry, part)
                 except BitstreamError as error:
-                    found.append(DamagedPart(kinds.get(entry.kind), entry.owner, part, str(error)))
-        return found
+                    damaged.append(DamagedPart(None, entry.owner, part, str(error)))
+        return damaged
 
     def _read_front(self) -> tuple[Header, list[Entry], tuple[int, int]]:
         prologue = self._read_at(0, min(PROLOGUE_BYTES, self._source.num_bytes))

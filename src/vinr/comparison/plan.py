@@ -13,6 +13,7 @@ from vinr.comparison.published import published_curves
 from vinr.comparison.rd import RDCurve
 from vinr.config import default_model
 from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.decoding.playback import edit_of
 from vinr.encoding.plan import Target, default_parameters, plan_encode
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError
@@ -164,7 +165,7 @@ def open_file(file: str, device: str) -> VideoDecoder:
         If it cannot be read, or holds several clips and none is chosen.
     """
     try:
-        return VideoDecoder(file, device=device)
+        return open_clip(file, device=device)
     except BitstreamError as error:
         text = str(error)
         raise BitstreamError(text if file in text else f"{file}: {text}") from error
@@ -184,8 +185,9 @@ def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], asked: E
         raise UsageError("crop, resize and frame range are those of the .vinr files; leave them out")
     first = edit_of(decoders[0].clip)
     for file, decoder in zip(files, decoders, strict=True):
-        if len(decoder.header.clips) > 1:
-            raise UsageError(f"{file}: holds {len(decoder.header.clips)} clips; compare files of one clip")
+        num_clips = len(decoder.file.header.clips)
+        if num_clips > 1:
+            raise UsageError(f"{file}: holds {num_clips} clips; compare files of one clip")
         if edit_of(decoder.clip) != first:
             raise UsageError(
                 f"{file}: was cropped, resized or cut otherwise than {files[0]}; compare them apart"

@@ -18,15 +18,15 @@ from vinr.comparison.anchor_streams import library_versions
 from vinr.comparison.page import busiest_window
 from vinr.comparison.plan import Budget, FitJob, Sweep
 from vinr.comparison.rd import RDCurve, RDPoint
-from vinr.decoding.decoder import VideoDecoder
-from vinr.decoding.sources import CropKeeper, PlayedSource, StreamedSource, TimedSource
+from vinr.decoding.file import open_clip
+from vinr.decoding.streams import CropKeeper, StreamClock
 from vinr.device import resolve_device
 from vinr.encoding.encode import encode
 from vinr.encoding.plan import describe_threads
 from vinr.fit import Event, RoundDone
-from vinr.quality.clip import compare_sources
+from vinr.quality.clip import compare
 from vinr.video.source import VideoReader
-from vinr.video.spec import FrameSource
+from vinr.video.spec import FrameBatch, FrameStream
 
 Progress = Callable[[str, float], None]
 """Takes what is being done, and the share of all that is done, 0 to 1."""
@@ -46,18 +46,18 @@ class Runner:
         self, source: str, reader: VideoReader, *, device: str, num_points: int, on_progress: Progress
     ) -> None:
         self._source, self._reader, self._device = source, reader, device
-        self._reference = StreamedSource(reader)
         self._num_points, self._num_done, self._on_progress = num_points, 0, on_progress
         on_progress("reading", 0.0)
         count = reader.spec.num_frames
         self._shown = sorted({int(count * part) for part in CROP_TIMES})
-        originals = {index: self._reference.frames(torch.tensor([index]))[0] for index in self._shown}
-        self._window = busiest_window(originals[self._shown[0]], CROP_SIDE)
-        self.upsampling = choose_upsampling(self._reference)
+        originals_NCHW = reader.frames(torch.tensor(self._shown))
+        self._window = busiest_window(originals_NCHW[0], CROP_SIDE)
+        self.upsampling = choose_upsampling(reader)
         self.crops: dict[tuple[str, str], Crops] = {}
-        keeper = self._keeper(self._reference)
-        for index in self._shown:
-            keeper.frames(torch.tensor([index]))
+        keeper = self._keeper()
+        originals = FrameBatch(torch.tensor(self._shown), originals_NCHW)
+        for _ in keeper.watch(FrameStream(reader.spec, [originals])):
+            pass
         self.original_crops = keeper.crops
 
     def anchors(self, sweeps: Sequence[Sweep]) -> list[RDCurve]:
@@ -72,24 +72,19 @@ class Runner:
         for anchor, qualities in sweeps:
             points = []
             for quality in qualities:
-                setting = anchor.setting(quality, width=self._reference.spec.width)
-                kept: list[CropKeeper] = []
-
-                def watch(decoded: FrameSource, kept: list[CropKeeper] = kept) -> FrameSource:
-                    kept.append(self._keeper(decoded))
-                    return kept[0]
-
+                setting = anchor.setting(quality, width=self._reader.spec.width)
+                keeper = self._keeper()
                 points.append(
                     measure_anchor(
                         anchor,
                         quality,
-                        self._reference,
+                        self._reader,
                         upsampling=self.upsampling,
-                        watch=watch,
+                        watch=keeper.watch,
                         on_frame=self._frames_of(f"{anchor.name}, {setting}"),
                     )
                 )
-                self.crops[anchor.name, setting] = kept[0].crops
+                self.crops[anchor.name, setting] = keeper.crops
                 self._num_done += 1
             curves.append(RDCurve(anchor.name, "anchor", tuple(points), library_versions(anchor)))
         return curves
@@ -139,23 +134,23 @@ class Runner:
         self, file: str, setting: str, encode_seconds: float | None, options: dict[str, str]
     ) -> tuple[str, RDPoint]:
         """Return the curve's name and the point of a file; its sound is not counted."""
-        with VideoDecoder(file, device=self._device) as decoder:
-            name = _curve_name(decoder.header.networks[0].model)
+        with open_clip(file, device=self._device) as decoder:
+            name = _curve_name(decoder.file.header.networks[0].model)
             next(decoder.play([0]))  # the weights are read before the clock starts
-            timed = TimedSource(PlayedSource(decoder))
-            keeper = self._keeper(timed)
+            clock, keeper = StreamClock(), self._keeper()
+            stream = keeper.watch(clock.watch(decoder.stream()))
             show = self._frames_of(f"{name}, {setting}")
-            quality = compare_sources(keeper, self._reference, yuv=True, on_frame=show)
+            quality = compare(stream, self._reader, yuv=True, on_frame=show)
             extra = {"decoding": "; ".join(decoder.notes)} if decoder.notes else {}
-            sound = sum(s.num_bytes for s in decoder.section_sizes() if s.kind is SectionKind.AUDIO)
+            sound = sum(s.num_bytes for s in decoder.file.sections if s.kind is SectionKind.AUDIO)
             if sound:
                 extra["sound left out"] = f"{sound} bytes"
             point = RDPoint.measured(
                 setting,
                 quality,
-                num_bytes=decoder.num_bytes - sound,
+                num_bytes=decoder.file.num_bytes - sound,
                 num_pixels=decoder.spec.num_pixels,
-                decode_fps=decoder.spec.num_frames / timed.seconds,
+                decode_fps=decoder.spec.num_frames / clock.seconds,
                 encode_seconds=encode_seconds,
                 options={**options, "file": file, **extra},
             )
@@ -163,8 +158,8 @@ class Runner:
         self._num_done += 1
         return name, point
 
-    def _keeper(self, source: FrameSource) -> CropKeeper:
-        return CropKeeper(source, self._shown, self._window)
+    def _keeper(self) -> CropKeeper:
+        return CropKeeper(self._shown, self._window)
 
     def _frames_of(self, text: str) -> Callable[[int, int], None]:
         def on_frame(done: int, total: int) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from math import ceil, prod
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
-from vinr.bitstream import Container, Header, SectionKind
+from vinr.bitstream import Header, SectionKind, SectionSize
 from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.device import arrange_layers
 from vinr.errors import BitstreamError, LimitError, OutOfMemoryError, UsageError
@@ -30,6 +30,8 @@ LATENT_PREFIX = "latents."
 NETWORK_SECTIONS = (SectionKind.WEIGHTS, SectionKind.CHUNKS, SectionKind.KEYFRAMES)
 CACHED_CHUNKS = 8
 CACHED_NETWORKS = 2
+# For single frames, for playing, and for settings of a clip's own.
+CACHED_LAYOUTS = 4
 # Networks of one architecture for videos of one size cost the same: those of a video cut into segments do.
 CACHED_COSTS = 64
 
@@ -74,28 +76,77 @@ class NetworkCost:
     operations: int
 
 
-class NetworkLoader:
-    """Gives the networks of ``container`` as models ready to decode, and keeps the last two.
+class Sections(Protocol):
+    """What networks are read from: an open file, or a view of it."""
 
-    Threads may share it: each network is loaded by one of them, and all run it at once.
-    ``prepare`` is called with each network that was loaded; None: its layers compute as is fastest.
-    ``max_memory``: bytes that a network may take; None: what a file of its size may (docs/format.md, 8).
+    @property
+    def header(self) -> Header:
+        """What the file says about itself."""
+        ...
+
+    def check_open(self) -> None:
+        """Raise InputError if the file was closed."""
+        ...
+
+    def section_sizes(self) -> Sequence[SectionSize]:
+        """Return kind, owner and size of each section."""
+        ...
+
+    def read(self, kind: SectionKind, owner: int) -> bytes:
+        """Return the content of a plain section."""
+        ...
+
+    def read_part(self, kind: SectionKind, owner: int, index: int) -> bytes:
+        """Return part ``index`` of an array section."""
+        ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a network lies and how its layers compute: networks of one layout can be shared.
+
+    ``transforms`` and ``channels_last`` are those of :func:`vinr.device.arrange_layers`.
     """
 
-    def __init__(
-        self,
-        container: Container,
-        device: torch.device,
-        prepare: Callable[[VideoModel], None] | None = None,
-        max_memory: int | None = None,
-    ) -> None:
-        self._container, self._device, self._prepare = container, device, prepare
-        self._max_memory = max_memory
-        self._models: LruCache[int, VideoModel] = LruCache(CACHED_NETWORKS)
+    device: torch.device
+    transforms: bool = False
+    channels_last: bool | None = False
+    # A compiled network is changed in place: nobody else may compute with it.
+    compiled: bool = False
+
+    @classmethod
+    def fastest(cls, device: torch.device) -> Layout:
+        """Return the layout for single frames in float32: on a GPU layers stay as they are."""
+        return cls(device, transforms=True, channels_last=None) if device.type == "cpu" else cls(device)
+
+
+class NetworkLoader:
+    """Loads the networks of a file when they are needed, and keeps the last two of each layout.
+
+    Threads may share it: one of them loads a network, and all compute with it at once.
+
+    Parameters
+    ----------
+    sections
+        The open file.
+    device
+        Where networks go unless a layout says otherwise.
+    max_memory
+        Bytes that a network may take; None: what a file of its size may (docs/format.md, 8).
+    """
+
+    def __init__(self, sections: Sections, device: torch.device, max_memory: int | None = None) -> None:
+        self._sections, self.device, self.max_memory = sections, device, max_memory
+        self._layouts: LruCache[Layout, LruCache[int, VideoModel]] = LruCache(CACHED_LAYOUTS)
         self._costs: LruCache[object, NetworkCost] = LruCache(CACHED_COSTS)
 
-    def model(self, network: int) -> VideoModel:
+    def model(self, network: int, layout: Layout | None = None) -> VideoModel:
         """Return network number ``network`` in evaluation mode.
+
+        Parameters
+        ----------
+        layout
+            :meth:`Layout.fastest` of the loader's device where it is None.
 
         Raises
         ------
@@ -106,47 +157,50 @@ class NetworkLoader:
         OutOfMemoryError
             If the memory of the device does not suffice.
         """
-        self._container.check_open()
-        return self._models.get(network, lambda: self._load(network))
+        self._sections.check_open()
+        layout = layout or Layout.fastest(self.device)
+        models = self._layouts.get(layout, lambda: LruCache(CACHED_NETWORKS))
+        return models.get(network, lambda: self._load(network, layout))
 
     def parts(self, network: int) -> NetworkParts:
         """Return a network as it lies in the file, for reports."""
         skeleton = self.skeleton(network)
-        payload = self._container.read(SectionKind.WEIGHTS, network)
-        entry = self._container.header.networks[network]
+        payload = self._sections.read(SectionKind.WEIGHTS, network)
+        entry = self._sections.header.networks[network]
         chunks = tuple(
             (
                 _frames_of_chunk(number, entry.frames_per_chunk, entry.num_frames),
-                self._container.read_part(SectionKind.CHUNKS, network, number),
+                self._sections.read_part(SectionKind.CHUNKS, network, number),
             )
             for number in range(entry.num_chunks)
         )
         return NetworkParts(skeleton, _expected(skeleton), payload, chunks)
 
-    def _load(self, network: int) -> VideoModel:
+    def _load(self, network: int, layout: Layout) -> VideoModel:
         _compute_alone_when_forked()
-        entry = self._container.header.networks[network]
+        entry = self._sections.header.networks[network]
         # Shapes are checked without memory first: a hostile header may ask for anything.
         config, skeleton = self._skeleton(network)
         self._check(network, skeleton)
-        payload = self._container.read(SectionKind.WEIGHTS, network)
+        payload = self._sections.read(SectionKind.WEIGHTS, network)
         with memory_told(f"network {network}"):
             stored, chunks = unpack_fixed(payload, _expected(skeleton), entry.frames_per_chunk)
-            model = self._built(network, config, skeleton, stored)
+            model = self._built(network, config, skeleton, stored, layout.device)
         if model.keyframes is not None:
-            container = self._container
-            model.keyframes.attach(lambda number: container.read_part(SectionKind.KEYFRAMES, network, number))
+            model.keyframes.attach(partial(self._sections.read_part, SectionKind.KEYFRAMES, network))
         if skeleton.per_frame_shapes():
-            store = _FileLatents(self._container, network, chunks, skeleton.video.num_frames, self._device)
+            store = _FileLatents(self._sections, network, chunks, skeleton.video.num_frames, layout.device)
             model.attach_latents(store)
-        if self._prepare is not None:
-            self._prepare(model)
-        elif self._device.type == "cpu":
-            arrange_layers(model)
+        arrange_layers(model, transforms=layout.transforms, channels_last=layout.channels_last)
         return model.eval()
 
     def _built(
-        self, network: int, config: ModelConfig, skeleton: VideoModel, stored: dict[str, StoredTensor]
+        self,
+        network: int,
+        config: ModelConfig,
+        skeleton: VideoModel,
+        stored: dict[str, StoredTensor],
+        device: torch.device,
     ) -> VideoModel:
         """Return the network with its values, on the device."""
         try:
@@ -157,12 +211,12 @@ class NetworkLoader:
                 raise
             raise _unbuildable(network, error) from None
         try:
-            return model.to(self._device)
+            return model.to(device)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             reason = str(error).partition("\n")[0]
-            raise UsageError(f"device {self._device} cannot be used: {reason}; give another one") from None
+            raise UsageError(f"device {device} cannot be used: {reason}; give another one") from None
 
     def cost(self, network: int) -> NetworkCost:
         """Return what network number ``network`` takes, found without memory for it.
@@ -175,10 +229,10 @@ class NetworkLoader:
         return self._check(network, self.skeleton(network))
 
     def _check(self, network: int, skeleton: VideoModel) -> NetworkCost:
-        entry = self._container.header.networks[network]
+        entry = self._sections.header.networks[network]
         num_bytes = sum(
             section.num_bytes
-            for section in self._container.section_sizes()
+            for section in self._sections.section_sizes()
             if section.owner == network and section.kind in NETWORK_SECTIONS
         )
         key = entry.model, repr(sorted(entry.architecture.items())), skeleton.video, entry.frames_per_chunk
@@ -186,15 +240,15 @@ class NetworkLoader:
         allowed_cost = allowed_for(num_bytes)
         limit, work_limit = allowed_cost.num_bytes, allowed_cost.operations
         share = max(cost.num_bytes / limit, cost.operations / work_limit)
-        permitted = 1.0 if self._max_memory is None else self._max_memory / limit
+        permitted = 1.0 if self.max_memory is None else self.max_memory / limit
         if share <= permitted:
             return cost
-        clip = self._container.header.clips[entry.spans[0].clip]
+        clip = self._sections.header.clips[entry.spans[0].clip]
         what, allowed = _memory_text(cost.num_bytes), _memory_text(permitted * limit)
         if cost.operations / work_limit > cost.num_bytes / limit:
             what = f"{cost.operations / 1e9:,.3g} billion operations"
             allowed = f"{permitted * work_limit / 1e9:,.3g} billion"
-        who = f"files of {num_bytes:,} bytes" if self._max_memory is None else "with this --max-memory it"
+        who = f"files of {num_bytes:,} bytes" if self.max_memory is None else "with this --max-memory it"
         raise LimitError(
             f"network {network} needs about {what} for a frame of {clip.height}×{clip.width}; {who} "
             f"may ask for {allowed}; allow more with --max-memory "
@@ -203,7 +257,7 @@ class NetworkLoader:
 
     def name(self, network: int) -> str:
         """Return the name of the model that network number ``network`` is."""
-        return self._container.header.networks[network].model
+        return self._sections.header.networks[network].model
 
     def skeleton(self, network: int) -> VideoModel:
         """Return network number ``network`` without memory for its values."""
@@ -211,11 +265,11 @@ class NetworkLoader:
 
     def _skeleton(self, network: int) -> tuple[ModelConfig, VideoModel]:
         """Return a network's configuration, and the network without memory for its values."""
-        entry = self._container.header.networks[network]
+        entry = self._sections.header.networks[network]
         try:
             cls = get_model(entry.model)
             config = validate_architecture(cls, entry.architecture)
-            skeleton = cls.on_meta(config, _network_spec(self._container.header, network))
+            skeleton = cls.on_meta(config, _network_spec(self._sections.header, network))
         except (UsageError, ValueError, RuntimeError, OverflowError) as error:
             raise _unbuildable(network, error) from None
         needed = 0 if skeleton.keyframes is None else len(skeleton.keyframes)
@@ -228,9 +282,9 @@ class _FileLatents:
     """A latent store that reads and decodes the chunks of the frames asked for, and keeps the last few."""
 
     def __init__(
-        self, container: Container, network: int, decoder: ChunkDecoder, num_frames: int, device: torch.device
+        self, sections: Sections, network: int, decoder: ChunkDecoder, num_frames: int, device: torch.device
     ) -> None:
-        self._container, self._network, self._decoder = container, network, decoder
+        self._sections, self._network, self._decoder = sections, network, decoder
         self._num_frames, self._device = num_frames, device
         self._cache: LruCache[int, dict[str, Tensor]] = LruCache(CACHED_CHUNKS)
 
@@ -247,7 +301,7 @@ class _FileLatents:
 
     def _chunk(self, number: int) -> dict[str, Tensor]:
         count = _frames_of_chunk(number, self._decoder.frames_per_chunk, self._num_frames)
-        payload = self._container.read_part(SectionKind.CHUNKS, self._network, number)
+        payload = self._sections.read_part(SectionKind.CHUNKS, self._network, number)
         return self._decoder.decode(payload, count)
 
 

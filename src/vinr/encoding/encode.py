@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -40,7 +41,7 @@ from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve
 from vinr.fit.prepare import build_model
 from vinr.models import HybridModel, Latents
 from vinr.models._stored import FrozenLatents
-from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
+from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare, kilobits_per_second
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
 from vinr.units import parse_bytes, parse_count, parse_seconds
@@ -80,6 +81,19 @@ class EncodeReport:
     precision: PrecisionName = "fp32"
 
 
+_STARTED: ContextVar[float | None] = ContextVar("started", default=None)
+
+
+@contextmanager
+def time_counted_from(started: float) -> Iterator[None]:
+    """Let ``time`` of the encodes in the body count from an earlier reading of ``time.monotonic()``."""
+    token = _STARTED.set(started)
+    try:
+        yield
+    finally:
+        _STARTED.reset(token)
+
+
 @gradients_on()
 def encode(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
@@ -102,7 +116,6 @@ def encode(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
-    started: float | None = None,
     on_event: Callable[[Event], None] = ignore,
 ) -> EncodeReport:
     """Fit networks to videos and write them as one file.
@@ -131,8 +144,10 @@ def encode(
         Go on with an interrupted encode of the same output, inputs and settings, in its arithmetic.
     overrides
         ``section.key=value`` settings, such as ``fit.recipe=paper``.
-    started
-        Reading of ``time.monotonic()`` from which ``time`` counts; that of the call if None.
+    force
+        Replace an existing output.
+    on_event
+        Called with each event of the fits (:mod:`vinr.fit.events`).
 
     Raises
     ------
@@ -143,10 +158,12 @@ def encode(
     KeyboardInterrupt
         On Ctrl-C, once the state is kept in a folder beside ``output``.
     """
+    started = _STARTED.get()
     started = clock.monotonic() if started is None else started
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     if not sources:
         raise UsageError("no input is given; give at least one video")
+    params = None if params is None else parse_count(params)
     path = Path(fspath(output))
     if path.suffix != ".vinr":
         raise UsageError(f"output {path}: the last path must end in .vinr")
@@ -172,7 +189,7 @@ def encode(
             specs,
             model=model,
             preset=preset,
-            num_parameters=None if params is None else parse_count(params),
+            num_parameters=params,
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
             segment_seconds=None if segment is None else parse_seconds(segment),
@@ -295,7 +312,7 @@ class _Work:
         def measured(packed: PackedTensors) -> FittedSegment:
             segment = FittedSegment.of(preset, result, packed, frames.spec)
             with segment.open(frames.spec, str(self.device)) as decoder:
-                return segment.measured(compare_sources(decoder, frames))
+                return segment.measured(compare(decoder, frames))
 
         stored, settings, steps = result.model.stored(), preset.compress, result.steps
         if self.plan.network_bytes is not None:

@@ -28,6 +28,7 @@ from vinr.bitstream import (
 from vinr.compress import ComponentSize, PackedTensors, encode_times
 from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.decoding.networks import UNLIMITED
 from vinr.encoding.plan import Job
 from vinr.errors import BitstreamError
@@ -178,8 +179,8 @@ class FittedSegment:
 
     def open(self, spec: VideoSpec, device: str) -> VideoDecoder:
         """Return a decoder of a file that holds this segment alone: what a reader of the file will see."""
-        file = self.alone("segment", spec).to_bytes()
-        return VideoDecoder(file, device=device, max_memory=UNLIMITED)  # one's own file is trusted
+        content = self.alone("segment", spec).to_bytes()
+        return open_clip(content, device=device, max_memory=UNLIMITED)  # one's own file is trusted
 
     def add_to(self, writer: ContainerWriter, network: int) -> None:
         """Add the sections of this segment as those of ``network``."""
@@ -376,7 +377,9 @@ def load_segment(path: Path, fingerprint: Fingerprint, spec: VideoSpec) -> Fitte
         raise refuse_state(path, "qualities of other frames")
     try:
         with segment.open(spec, "cpu") as decoder:
-            decoder.verify()
+            damaged = decoder.file.verify().damaged
     except (BitstreamError, ValidationError, ValueError) as error:
         raise refuse_state(path, str(error).splitlines()[0]) from None
+    if damaged:
+        raise refuse_state(path, damaged[0].splitlines()[0])
     return segment

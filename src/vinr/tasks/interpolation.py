@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from statistics import fmean
 from typing import Literal
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
-from vinr.decoding.playback import decode_to, quiet
+from vinr.decoding.playback import DecodeReport, decode
 from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.fit import Event, FitResult, Interpolate, fit, ignore
@@ -44,21 +44,19 @@ def interpolate(
     device: str = "auto",
     force: bool = False,
     max_memory: int | str | None = None,
-    on_frame: Callable[[int, int], None] = quiet,
-) -> int:
-    """Write a .vinr file with ``factor`` − 1 new frames between each two; return how many frames.
+    on_frame: Callable[[int, int], None] | None = None,
+) -> DecodeReport:
+    """Write a .vinr file as a video with ``factor`` − 1 new frames between each two.
 
     Models of time alone are asked for times between frames, models with latents mix those of both neighbours.
     Frames of the file stay what they are, the rate is multiplied, the last frame is the last frame.
 
     Parameters
     ----------
-    file, output
-        The file (``FILE.vinr#name`` chooses a clip); .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``.
+    file, output, codec, device, force, max_memory, on_frame
+        As for :func:`vinr.decode`.
     factor
         2 to 16.
-    max_memory
-        See :class:`vinr.decoding.decoder.VideoDecoder`.
 
     Raises
     ------
@@ -67,9 +65,9 @@ def interpolate(
     """
     if factor not in FACTORS:
         raise UsageError(f"factor {factor}: give a whole number from {FACTORS[0]} to {FACTORS[-1]}")
-    return decode_to(
-        fspath(file),
-        fspath(output),
+    return decode(
+        file,
+        output,
         fps_scale=factor,
         codec=codec,
         device=device,
