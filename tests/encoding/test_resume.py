@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.cli.app import main
 from vinr.encoding import encode as encoding
@@ -211,7 +212,6 @@ def test_an_encode_goes_on_in_the_arithmetic_it_was_begun_in(
     out, err = capfd.readouterr()
     assert "bf16 (as when the fit began; this machine would choose fp32)" in err.splitlines()[0]
     assert "epochs in bf16" in out
-
     assert [network.precision for network in vinr.info(str(output)).networks] == ["bf16", "bf16"]
 
 

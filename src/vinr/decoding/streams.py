@@ -15,7 +15,7 @@ from vinr.video.spec import FrameBatch, FrameStream
 
 @final
 class StreamClock:
-    """Adds up the ``seconds`` that watched streams take for their frames: the clock of all decoding speeds."""
+    """Adds up the ``seconds`` that watched streams take for their frames: the one clock of decoding speed."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
