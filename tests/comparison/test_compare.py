@@ -233,7 +233,7 @@ def test_small_networks_are_fitted_first() -> None:
         (None, 0.05),
         (None, 0.5),
     ]
-    assert [job.setting for job in jobs][::2] == ["100.00 k numbers", "0.05 bpp asked for"]
+    assert [job.setting for job in jobs][::2] == ["100.00 k parameters", "at most 0.05 bpp"]
     assert len({job.file_name for job in jobs}) == 4
 
 
@@ -340,7 +340,7 @@ def test_sound_is_not_counted(tmp_path: Path) -> None:
     with vinr.open(tmp_path / "a.vinr", device="cpu") as video:
         sound = video.audio()
     assert sound
-    assert point.options["sound left out"] == f"{len(sound)} bytes"
+    assert point.options["audio left out"] == f"{len(sound)} bytes"
     assert point.num_bytes == (tmp_path / "a.vinr").stat().st_size - len(sound)
 
 

@@ -41,8 +41,8 @@ from vinr.video.edit import Edit
 from vinr.video.source import VideoReader, open_video
 
 PAGE_SUFFIX: Final = ".html"
-# Sound is no part of what is compared.
-NO_SOUND: Final = "compress.audio=false"
+# Audio is no part of what is compared.
+NO_AUDIO: Final = "compress.audio=false"
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,6 @@ class ComparisonReport:
     bd: tuple[BDResult, ...]
 
 
-def ignore(text: str, share: float) -> None:
-    """Watch nothing."""
-
-
-def unsaid(text: str) -> None:
-    """Tell nobody."""
-
-
 def compare(
     source: str | PathLike[str],
     page: str | PathLike[str] | None = None,
@@ -82,7 +74,7 @@ def compare(
     epochs: int | None = None,
     time: float | str | None = None,
     files: Sequence[str | PathLike[str]] = (),
-    anchors: Sequence[str] = DEFAULT_ANCHORS,
+    anchors: Sequence[str] | None = None,
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
@@ -90,8 +82,8 @@ def compare(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
-    on_progress: Progress = ignore,
-    on_note: Callable[[str], None] = unsaid,
+    on_progress: Progress | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> ComparisonReport:
     """Compare networks with real codecs on the frames of one video, and write a page of it.
 
@@ -100,22 +92,26 @@ def compare(
     source
         The video.
     page
-        The HTML file; ``NAME-compare.html`` in the current folder otherwise. It appears whole or not at all.
+        The HTML file; ``NAME-compare.html`` in the current folder if None. It appears whole or not at all.
         Networks that are fitted are kept beside it, in a folder ``NAME-compare-files``.
     models, presets
         What to fit; the default model if neither these nor ``files`` are given.
     params, bpp
-        Sizes to fit each of them at, numbers stored or bits a pixel; four sizes that suit the video otherwise
-        (presets that have a size are fitted at that).
+        Sizes of each network: parameters, or bits per pixel of the file; four sizes that suit the video if
+        both are empty (presets that have a size are fitted at that).
     epochs, time
-        How long to fit each: passes over the frames, or seconds (or ``"10m"``).
+        How long to fit each network: passes over the frames, or wall-clock seconds (or ``"10m"``).
     files
         .vinr files of the same video; crop, resize and frame range are then theirs.
     anchors
         Codecs as :func:`vinr.comparison.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
-        points.
+        points; None: those of ``DEFAULT_ANCHORS``.
     frames, crop, resize
-        Half-open frame range, centred crop, and resize, as for an encode.
+        Half-open frame range, centred crop, and resize, as for :func:`vinr.encode`.
+    device, seed, overrides
+        As for :func:`vinr.encode`.
+    force
+        Replace the page and networks of earlier comparisons.
     on_progress
         Called with what is being done and the share of all that is done, 0 to 1.
     on_note
@@ -129,7 +125,7 @@ def compare(
         If a fit collapses again and again.
     """
     path = _page_path(source, page, force=force)
-    sweeps, published = read_anchors(anchors)
+    sweeps, published = read_anchors(DEFAULT_ANCHORS if anchors is None else anchors)
     resolve_device(device)
     names = [fspath(file) for file in files]
     first, stop = frames or (None, None)
@@ -138,16 +134,20 @@ def compare(
         decoders = [opened.enter_context(open_file(name, device)) for name in names]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
         reader = opened.enter_context(open_video(fspath(source), edit=edit))
-        for note in reader.notes:
-            on_note(note)
+        if on_note is not None:
+            for note in reader.notes:
+                on_note(note)
         check_sizes(decoders, names, reader.spec)
-        budget = Budget(epochs, seconds, seed, (*overrides, NO_SOUND))
-        wants_fits = bool(models or presets or params or bpp) or not names
-        counts = [parse_count(count) for count in params]
-        jobs = plan_fits(models, presets, counts, bpp, reader.spec, budget) if wants_fits else []
+        budget = Budget(epochs, seconds, seed, (*overrides, NO_AUDIO))
+        jobs = []
+        if models or presets or params or bpp or not names:
+            counts = [parse_count(count) for count in params]
+            jobs = plan_fits(models, presets, counts, bpp, reader.spec, budget)
         folder = path.with_name(f"{path.stem}-files")
         check_folder(folder, jobs, force=force)
-        num_points = sum(len(qualities) for _, qualities in sweeps) + len(names) + len(jobs)
+        num_points = len(names) + len(jobs)
+        for _, qualities in sweeps:
+            num_points += len(qualities)
         runner = Runner(fspath(source), reader, device=device, num_points=num_points, on_progress=on_progress)
         # Codecs come first: they are quick to refuse a frame size.
         measured = runner.anchors(sweeps)
@@ -189,13 +189,9 @@ def _report(
 def _page(report: ComparisonReport, reader: VideoReader, runner: Runner) -> ComparisonPage:
     chosen = _at_equal_rate(report.curves)
     crops = [CropSet("original", runner.original_crops)]
-    crops += [
-        CropSet(
-            f"{curve.name}: {point.bpp:.4f} bpp, {point.psnr_db:.2f} dB",
-            runner.crops[curve.name, point.setting],
-        )
-        for curve, point in chosen
-    ]
+    for curve, point in chosen:
+        title = f"{curve.name}: {point.bpp:.4f} bpp, {point.psnr_db:.2f} dB"
+        crops.append(CropSet(title, runner.crops[curve.name, point.setting]))
     return ComparisonPage(
         title=f"{reader.name}: networks and codecs",
         facts=_facts(report, reader),
@@ -209,11 +205,11 @@ def _page(report: ComparisonReport, reader: VideoReader, runner: Runner) -> Comp
 def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str]]:
     edit, original = reader.edit, reader.original
     changes = [f"frames {edit.first_frame} to {edit.stop_frame}", f"of {original[0]}×{original[1]}"]
-    changes += [
-        f"{name} {size[0]}×{size[1]}" for name, size in (("crop", edit.crop), ("resize", edit.resize)) if size
-    ]
+    if edit.crop:
+        changes.append(f"crop {edit.crop[0]}×{edit.crop[1]}")
+    if edit.resize:
+        changes.append(f"resize {edit.resize[0]}×{edit.resize[1]}")
     color = reader.spec.color
-    notes = [("note", note) for note in reader.notes]
     return [
         ("video", report.input),
         ("compared", f"{report.num_frames} frames of {report.height}×{report.width} at {report.fps:.3f} fps"),
@@ -223,15 +219,17 @@ def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str
             f"{color.matrix}, {color.range} range; codecs code 8-bit 4:2:0 unless their name says more",
         ),
         ("chroma of codecs", f"{report.upsampling} to full size: what gives these frames back best uncoded"),
-        *notes,
+        *(("note", note) for note in reader.notes),
     ]
 
 
 def _at_equal_rate(curves: Sequence[RDCurve]) -> list[tuple[RDCurve, RDPoint]]:
     """Return of each measured curve the point nearest to the networks' middle rate."""
     measured = [curve for curve in curves if curve.kind != "published"]
-    own = [curve for curve in measured if curve.kind == "vinr"] or measured
-    if not own:
+    if not measured:
         return []
-    middle = median(point.bpp for curve in own for point in curve.points)
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    for curve in measured:
+        rates[curve.kind == "vinr"] += [point.bpp for point in curve.points]
+    middle = median(rates[True] or rates[False])
     return [(curve, curve.nearest(middle)) for curve in measured]

@@ -43,11 +43,11 @@ class Runner:
     """Measures files and codecs against the frames of ``reader``; ``crops`` are kept by curve and setting."""
 
     def __init__(
-        self, source: str, reader: VideoReader, *, device: str, num_points: int, on_progress: Progress
+        self, source: str, reader: VideoReader, *, device: str, num_points: int, on_progress: Progress | None
     ) -> None:
         self._source, self._reader, self._device = source, reader, device
         self._num_points, self._num_done, self._on_progress = num_points, 0, on_progress
-        on_progress("reading", 0.0)
+        self._show("reading", 0.0)
         count = reader.spec.num_frames
         self._shown = sorted({int(count * part) for part in CROP_TIMES})
         originals_NCHW = reader.frames(torch.tensor(self._shown))
@@ -100,7 +100,7 @@ class Runner:
         for job in jobs:
             points.setdefault(_curve_name(job.curve), []).append(self._fit(job, folder, budget, force=force))
         where = f"vinr on {describe_threads(resolve_device(self._device))}"
-        return [RDCurve(name, "vinr", tuple(own), where) for name, own in points.items()]
+        return [RDCurve(name, "vinr", tuple(measured), where) for name, measured in points.items()]
 
     def _fit(self, job: FitJob, folder: Path, budget: Budget, *, force: bool) -> RDPoint:
         folder.mkdir(exist_ok=True)
@@ -124,7 +124,7 @@ class Runner:
             on_event=self._events_of(f"{_curve_name(job.curve)}, {job.setting}"),
         )
         options = {
-            "numbers stored": str(report.num_parameters),
+            "parameters": str(report.num_parameters),
             "epochs": f"{report.num_epochs:.1f}",
             **dict(item.split("=", 1) for item in budget.overrides if "=" in item),
         }
@@ -133,7 +133,7 @@ class Runner:
     def _file(
         self, file: str, setting: str, encode_seconds: float | None, options: dict[str, str]
     ) -> tuple[str, RDPoint]:
-        """Return the curve's name and the point of a file; its sound is not counted."""
+        """Return the curve's name and the point of a file; its audio is not counted."""
         with open_clip(file, device=self._device) as decoder:
             name = _curve_name(decoder.file.header.networks[0].model)
             next(decoder.play([0]))  # the weights are read before the clock starts
@@ -142,13 +142,16 @@ class Runner:
             show = self._frames_of(f"{name}, {setting}")
             quality = compare(stream, self._reader, yuv=True, on_frame=show)
             extra = {"decoding": "; ".join(decoder.notes)} if decoder.notes else {}
-            sound = sum(s.num_bytes for s in decoder.file.sections if s.kind is SectionKind.AUDIO)
-            if sound:
-                extra["sound left out"] = f"{sound} bytes"
+            audio = 0
+            for section in decoder.file.sections:
+                if section.kind is SectionKind.AUDIO:
+                    audio += section.num_bytes
+            if audio:
+                extra["audio left out"] = f"{audio} bytes"
             point = RDPoint.measured(
                 setting,
                 quality,
-                num_bytes=decoder.file.num_bytes - sound,
+                num_bytes=decoder.file.num_bytes - audio,
                 num_pixels=decoder.spec.num_pixels,
                 decode_fps=decoder.spec.num_frames / clock.seconds,
                 encode_seconds=encode_seconds,
@@ -177,7 +180,8 @@ class Runner:
 
     def _show(self, text: str, share: float) -> None:
         """Pass on what share of all is done; each point counts the same."""
-        self._on_progress(text, (self._num_done + min(share, 1.0)) / max(self._num_points, 1))
+        if self._on_progress is not None:
+            self._on_progress(text, (self._num_done + min(share, 1.0)) / max(self._num_points, 1))
 
 
 def _curve_name(model: str) -> str:

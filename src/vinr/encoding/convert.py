@@ -87,9 +87,11 @@ def convert(
     output
         The .vinr file. It appears whole or not at all.
     fps
-        Frames a second, which checkpoints do not state.
+        Frames per second, which checkpoints do not state.
     name
-        Name of the clip; the checkpoint's file name without its suffix otherwise.
+        Name of the clip; the checkpoint's file name without its suffix if None.
+    force
+        Replace an existing output.
     overrides
         ``architecture.key=value`` for what shapes do not tell, such as ``architecture.activation=relu``, and
         ``compress.key=value``.

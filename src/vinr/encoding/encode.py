@@ -127,21 +127,27 @@ def encode(
     output
         The .vinr file. It appears whole or not at all.
     model, preset
-        Model by name, or model and size by name; a default model and a size that suits the video otherwise.
+        Name of a model, or of a model and size; a default model, and a size that suits the video, if both are
+        None.
     params
-        Numbers to store in the whole file, latents and head included, such as ``"1.5M"``.
+        Parameters that the whole file stores, latents and head included, such as ``"1.5M"``.
     size, bpp, psnr
-        What the file shall come to: bytes (or ``"500kB"``) or bits a pixel, never exceeded and met to 3 %; or
-        the PSNR that no more bytes than needed are spent on. At most one of them.
+        A target, at most one: bytes (or ``"500kB"``) or bits per pixel of the file, never exceeded and met to
+        3 %; or a PSNR in dB, in as few bytes as possible.
     epochs, time
-        How long to fit: passes over the frames, or seconds (or ``"10m"``) for everything together.
+        How long to fit: passes over the frames, or wall-clock seconds (or ``"10m"``) for everything together;
+        a time that suits the video if both are None.
     frames, crop, resize
         Half-open frame range, centred crop, and resize of every input, as (rows, columns).
     segment
-        Length of segments with a network each, in seconds (or ``"10s"``); by default one segment, unless the
-        frames fill 2 GiB.
+        Length of segments in seconds (or ``"10s"``), each with a network of its own; one segment if None,
+        unless the frames fill 2 GiB.
+    device
+        ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     resume
-        Go on with an interrupted encode of the same output, inputs and settings, in its arithmetic.
+        Continue an interrupted encode of the same output, inputs and settings, in its arithmetic.
+    seed
+        Random seed of the fit; that of the preset if None.
     overrides
         ``section.key=value`` settings, such as ``fit.recipe=paper``.
     force

@@ -83,12 +83,12 @@ def inpaint(
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``. It appears whole or not at all.
     mask
         What is filled; see :func:`vinr.fit.masks.open_mask`.
-    model, preset, params, epochs, time, frames, crop, resize, seed, overrides
+    model, preset, params, epochs, time, frames, crop, resize, device, seed, overrides, on_event
         As for :func:`vinr.encode`.
     all_pixels
-        Write the network's frames; else pixels that are not masked stay what they were.
-    codec
-        As for ``vinr decode``.
+        Write the network's whole frames; else pixels that are not masked stay what they were.
+    codec, force
+        As for :func:`vinr.decode`.
 
     Raises
     ------
