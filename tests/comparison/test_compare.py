@@ -264,7 +264,7 @@ def test_default_anchors_are_all_four_codecs() -> None:
         (["--params", "20k,20k"], ["twice"]),
         (["--bpp", "0.1,no"], ["0.02,0.05"]),
         (["--bpp", "0.1,30"], ["at most 24"]),
-        (["--bpp", "0.0001"], ["ask for more"]),
+        (["--bpp", "0.0001"], ["give a larger size"]),
         (["--epochs", "3", "--time", "10m"], ["give one of them"]),
         (["--time", "soon"], ["10m"]),
         (["--device", "tpu"], ["auto, cpu, cuda"]),

@@ -64,7 +64,7 @@ def test_bytes_add_up_to_the_sections_and_to_the_file(file: Path, info: FileInfo
     for number, network in enumerate(info.networks):
         assert network.num_bytes == sum(s.num_bytes for s in sections if s.kind in own and s.owner == number)
         assert network.num_bytes == sum(layer.num_bytes for layer in network.layers)
-        assert network.bits_per_number == pytest.approx(8 * network.num_bytes / network.num_parameters)
+        assert network.bits_per_parameter == pytest.approx(8 * network.num_bytes / network.num_parameters)
     assert sum(info.bytes_by_component.values()) == info.num_bytes == file.stat().st_size
     outside = {"header", "index", "keyframes", "audio", "times"}
     inside = sum(size for name, size in info.bytes_by_component.items() if name not in outside)
@@ -76,7 +76,7 @@ def test_ideal_bits_are_close_below_the_bytes(info: FileInfo) -> None:
     for network in info.networks:
         for layer in network.layers:
             assert 0 < layer.side_bytes <= layer.num_bytes
-            assert layer.bits_per_number == pytest.approx(8 * layer.num_bytes / layer.num_elements)
+            assert layer.bits_per_parameter == pytest.approx(8 * layer.num_bytes / layer.num_elements)
             assert layer.num_bytes >= layer.ideal_bits / 8 - 1
         side = sum(layer.side_bytes for layer in network.layers)
         # Each stream ends within four bytes of its content.
@@ -105,7 +105,7 @@ def test_command_line(tiny_file: Path, tmp_path: Path) -> None:
     document = json.loads(ran.stdout)
     assert document == json.loads(json.dumps(asdict(info)))
     layer = document["networks"][0]["layers"][0]
-    assert {"name", "role", "num_elements", "num_bytes", "bits_per_number", "ideal_bits"} <= layer.keys()
+    assert {"name", "role", "num_elements", "num_bytes", "bits_per_parameter", "ideal_bits"} <= layer.keys()
     shown = CliRunner().invoke(app, ["info", str(tiny_file)]).stdout
     for bar in layer_bars(info):
         line = next(line for line in shown.splitlines() if line.split()[:1] == [bar.label])

@@ -163,7 +163,7 @@ def test_an_encode_and_a_conversion_say_that_readers_refuse_a_file(
 ) -> None:
     events: list[object] = []
     monkeypatch.setattr(networks, "MEMORY", 1)
-    monkeypatch.setattr(networks, "MEMORY_A_BYTE", 0)
+    monkeypatch.setattr(networks, "MEMORY_PER_BYTE", 0)
     output = tmp_path / "a.vinr"
     vinr.encode(tiny_video, output, preset=TINY_PRESET, epochs=1, device="cpu", on_event=events.append)
     notes = [event.text for event in events if isinstance(event, Noted)]

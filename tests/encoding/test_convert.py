@@ -126,7 +126,7 @@ def test_report_says_what_was_written(fitted: Published, tmp_path: Path) -> None
         entry["quant"].numel() for entry in (fitted.document["embed"], *fitted.document["model"].values())
     ]
     assert report.num_parameters == sum(symbols)
-    assert report.bits_per_number == pytest.approx(8 * report.num_bytes / sum(symbols))
+    assert report.bits_per_parameter == pytest.approx(8 * report.num_bytes / sum(symbols))
     assert 0 < report.largest_difference < NEAR
     assert report.num_compared == 3
     info = vinr.info(str(path))
@@ -161,7 +161,7 @@ def test_command_line(fitted: Published, tmp_path: Path) -> None:
     with vinr.open(path, device="cpu") as video:
         assert video.clip.name == "quant_vid"
     again = CliRunner().invoke(app, ["convert", str(fitted.path), str(path), "--force"])
-    assert "numbers stored" in again.stdout
+    assert "bits per parameter" in again.stdout
     shown = CliRunner().invoke(app, ["decode", str(path), str(tmp_path / "frames"), "--frames", "0,50"])
     assert shown.exit_code == 0
     assert len(list((tmp_path / "frames").iterdir())) == 2

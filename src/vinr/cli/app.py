@@ -344,7 +344,7 @@ def main() -> None:
             console.complain(f"{error.filename or 'file system'}: {error.strerror or error}")
             sys.exit(2)
         except KeyboardInterrupt as error:
-            sys.exit(interruption.exit_status(error))  # outside of any command: it is still being found
+            sys.exit(interruption.exit_status(error))  # before any command has begun
         except SystemExit as error:
             # Typer ends a command that a signal ended with the status of Ctrl-C, whichever it was.
             cause: BaseException | None = error

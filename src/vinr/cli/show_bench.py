@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
-from vinr.cli.console import _print_table, fit_progress, print_json, say
+from vinr.cli.console import fit_progress, print_json, print_table, say
 from vinr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run_and_show(name: str, options: BenchOptions, *, as_json: bool) -> None:
     Raises
     ------
     UsageError
-        If ``presets`` are given to what names its networks itself; otherwise as the functions that are run.
+        If there are ``presets`` for what names its networks itself; otherwise as the functions that are run.
     """
     if options.presets and name != SPEED:
         raise UsageError(f"--preset belongs to speed, {name} names its networks; leave it out")
@@ -116,7 +116,7 @@ def show_recipes(entries: Sequence[RecipeEntry], *, as_json: bool) -> None:
     table = Table("name", "paper", "table", "what it shows", box=None)
     for entry in entries:
         table.add_row(entry.name, entry.paper, entry.table, entry.title)
-    _print_table(table)
+    print_table(table)
 
 
 def show_bench(result: Result, folder: str, *, as_json: bool) -> None:
@@ -133,7 +133,7 @@ def show_bench(result: Result, folder: str, *, as_json: bool) -> None:
             table.add_column(side, justify="right")
     for row in document["rows"]:
         table.add_row(row["label"], *_figures(row, document["metrics"]))
-    _print_table(table)
+    print_table(table)
     for line in ordering(document):
         say(line.replace("**", ""))
     say(f"page: {Path(folder) / document['name']}-{document['scale']}.md")
@@ -170,9 +170,11 @@ def show_gallery(report: GalleryReport, *, as_json: bool) -> None:
         if not section["networks"]:
             continue
         figures = section["figures"]
-        table = Table("network", *(figure["title"] for figure in figures.values()), box=None)
+        table = Table("network", box=None)
+        for figure in figures.values():
+            table.add_column(figure["title"])
         for network in section["networks"]:
             cells = [figure_cell(network["values"][name], figure) for name, figure in figures.items()]
             table.add_row(network["label"], *cells)
-        _print_table(table)
+        print_table(table)
     say(f"page: {report.page_path}")

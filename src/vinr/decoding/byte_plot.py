@@ -46,7 +46,7 @@ INCHES_ROUND: Final = 2.9
 
 @dataclass(frozen=True)
 class ByteBar:
-    """A layer: its bytes by component, the numbers they stand for, and the ideal bits of those numbers."""
+    """A layer: its bytes by component, its number of parameters, and the ideal bits of those."""
 
     label: str
     parts: Mapping[str, int]
@@ -59,8 +59,8 @@ class ByteBar:
         return sum(self.parts.values())
 
     @property
-    def bits_per_number(self) -> float:
-        """Bits that a number of the layer takes, steps and tables included."""
+    def bits_per_parameter(self) -> float:
+        """Bits per parameter of the layer, steps and tables included."""
         return 8 * self.num_bytes / self.num_elements if self.num_elements else 0.0
 
 
@@ -149,8 +149,10 @@ def _draw_layers(axes: Axes, bars: Sequence[ByteBar]) -> None:
             start += bar.parts[name]
         ideal_bytes = bar.ideal_bits / 8
         axes.plot([ideal_bytes, ideal_bytes], [row - 0.36, row + 0.36], color="black", linewidth=1.0)
-        _write_columns(axes, row, [f"{bar.num_bytes:,}", f"{bar.bits_per_number:.2f}", f"{ideal_bytes:,.0f}"])
-    _write_columns(axes, -1, ["bytes", "bits a number", "ideal bytes"])
+        _write_columns(
+            axes, row, [f"{bar.num_bytes:,}", f"{bar.bits_per_parameter:.2f}", f"{ideal_bytes:,.0f}"]
+        )
+    _write_columns(axes, -1, ["bytes", "bits per parameter", "ideal bytes"])
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize=8)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, 1.02 * max((bar.num_bytes for bar in bars), default=1))

@@ -54,7 +54,7 @@ class LayerInfo:
     """One stored tensor of a network; a per-frame tensor with its slices of all frames.
 
     ``num_bytes`` is its share of the sections, ``side_bytes`` of them are steps, models and tables.
-    ``ideal_bits`` is what its numbers cost at least under the tables that code them.
+    ``ideal_bits`` is what its parameters cost at least under the tables that code them.
     """
 
     name: str
@@ -62,22 +62,22 @@ class LayerInfo:
     num_elements: int
     num_bytes: int
     side_bytes: int
-    bits_per_number: float
+    bits_per_parameter: float
     ideal_bits: float
 
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """One network of a file. ``num_bytes``, and bits: of its tensors, without keyframe images.
+    """One network of a file; its bytes and bits are those of its tensors, without keyframe images.
 
-    ``precision``: the arithmetic it was fitted in, fp32 or bf16.
+    ``precision`` is the arithmetic it was fitted in, fp32 or bf16.
     """
 
     model: str
     num_parameters: int
     num_frames: int
     num_bytes: int
-    bits_per_number: float
+    bits_per_parameter: float
     ideal_bits: float
     precision: str
     layers: tuple[LayerInfo, ...] = field(repr=False)
@@ -87,8 +87,8 @@ class NetworkInfo:
 class FileInfo:
     """What a file holds. ``bytes_by_component`` adds up to ``num_bytes``, the size of the file.
 
-    ``networks`` are the first of ``num_networks``, as many as the budget of work for such a file allows; the
-    bytes of the others are those of the component ``networks not read``.
+    ``networks`` are the first of ``num_networks``: as many as the budget of work for a file of this size
+    allows. The component ``networks not read`` has the bytes of the others.
     """
 
     num_bytes: int
@@ -205,7 +205,7 @@ def _describe_network(file: VinrFile, number: int) -> NetworkInfo:
         num_parameters=num_parameters,
         num_frames=parts.skeleton.video.num_frames,
         num_bytes=num_bytes,
-        bits_per_number=8 * num_bytes / num_parameters,
+        bits_per_parameter=8 * num_bytes / num_parameters,
         ideal_bits=sum(layer.ideal_bits for layer in layers),
         precision=file.header.networks[number].precision,
         layers=layers,
@@ -219,7 +219,7 @@ def _describe_layer(size: ComponentSize) -> LayerInfo:
         num_elements=size.num_elements,
         num_bytes=size.num_bytes,
         side_bytes=size.side_bytes,
-        bits_per_number=8 * size.num_bytes / max(size.num_elements, 1),
+        bits_per_parameter=8 * size.num_bytes / max(size.num_elements, 1),
         ideal_bits=size.ideal_bits,
     )
 

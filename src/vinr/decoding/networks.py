@@ -37,12 +37,14 @@ CACHED_COSTS = 64
 
 # What a network may ask for (docs/format.md, section 8).
 MEMORY: Final = 96 * 2**20
-MEMORY_A_BYTE: Final = 60 * 2**10
+MEMORY_PER_BYTE: Final = 60 * 2**10
 WORK: Final = 8 * 10**9
-WORK_A_BYTE: Final = 5 * 10**6
+WORK_PER_BYTE: Final = 5 * 10**6
 BYTES_WITHOUT_WORK: Final = 9_000
-# Bytes that a number of a network takes while it is decoded, at most.
-BYTES_A_NUMBER: Final = 16
+# Bytes that a parameter takes while it is decoded, at most.
+BYTES_PER_PARAMETER: Final = 16
+# Operations that decoding and copying a parameter counts as.
+OPERATIONS_PER_PARAMETER: Final = 16
 UNLIMITED: Final = 2**63
 _MEMORY_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -69,7 +71,7 @@ class NetworkParts:
 class NetworkCost:
     """What a network takes until its first frame is there: bytes at the peak, and operations.
 
-    An operation is a multiply-accumulate; each number that is written counts as 16 of them.
+    An operation is a multiply-accumulate; each parameter that is decoded counts as 16 of them.
     """
 
     num_bytes: int
@@ -167,14 +169,11 @@ class NetworkLoader:
         skeleton = self.skeleton(network)
         payload = self._sections.read(SectionKind.WEIGHTS, network)
         entry = self._sections.header.networks[network]
-        chunks = tuple(
-            (
-                _frames_of_chunk(number, entry.frames_per_chunk, entry.num_frames),
-                self._sections.read_part(SectionKind.CHUNKS, network, number),
-            )
-            for number in range(entry.num_chunks)
-        )
-        return NetworkParts(skeleton, _expected(skeleton), payload, chunks)
+        chunks = []
+        for number in range(entry.num_chunks):
+            count = _frames_of_chunk(number, entry.frames_per_chunk, entry.num_frames)
+            chunks.append((count, self._sections.read_part(SectionKind.CHUNKS, network, number)))
+        return NetworkParts(skeleton, _expected(skeleton), payload, tuple(chunks))
 
     def _load(self, network: int, layout: Layout) -> VideoModel:
         _compute_alone_when_forked()
@@ -230,29 +229,31 @@ class NetworkLoader:
 
     def _check(self, network: int, skeleton: VideoModel) -> NetworkCost:
         entry = self._sections.header.networks[network]
-        num_bytes = sum(
-            section.num_bytes
-            for section in self._sections.section_sizes()
-            if section.owner == network and section.kind in NETWORK_SECTIONS
-        )
+        num_bytes = 0
+        for section in self._sections.section_sizes():
+            if section.owner == network and section.kind in NETWORK_SECTIONS:
+                num_bytes += section.num_bytes
         key = entry.model, repr(sorted(entry.architecture.items())), skeleton.video, entry.frames_per_chunk
         cost = self._costs.get(key, lambda: _cost_of(network, skeleton, entry.frames_per_chunk))
-        allowed_cost = allowed_for(num_bytes)
-        limit, work_limit = allowed_cost.num_bytes, allowed_cost.operations
-        share = max(cost.num_bytes / limit, cost.operations / work_limit)
-        permitted = 1.0 if self.max_memory is None else self.max_memory / limit
-        if share <= permitted:
+        default = allowed_for(num_bytes)
+        memory_share = cost.num_bytes / default.num_bytes
+        work_share = cost.operations / default.operations
+        # --max-memory scales both limits: a user allows a network as such, not its parts.
+        scale = 1.0 if self.max_memory is None else self.max_memory / default.num_bytes
+        share = max(memory_share, work_share)
+        if share <= scale:
             return cost
         clip = self._sections.header.clips[entry.spans[0].clip]
-        what, allowed = _memory_text(cost.num_bytes), _memory_text(permitted * limit)
-        if cost.operations / work_limit > cost.num_bytes / limit:
+        if work_share > memory_share:
             what = f"{cost.operations / 1e9:,.3g} billion operations"
-            allowed = f"{permitted * work_limit / 1e9:,.3g} billion"
+            allowed = f"{scale * default.operations / 1e9:,.3g} billion"
+        else:
+            what, allowed = _memory_text(cost.num_bytes), _memory_text(scale * default.num_bytes)
         who = f"files of {num_bytes:,} bytes" if self.max_memory is None else "with this --max-memory it"
         raise LimitError(
             f"network {network} needs about {what} for a frame of {clip.height}×{clip.width}; {who} "
             f"may ask for {allowed}; allow more with --max-memory "
-            f"{ceil(share * limit / 1e9)}GB if you trust the file"
+            f"{ceil(share * default.num_bytes / 1e9)}GB if you trust the file"
         )
 
     def name(self, network: int) -> str:
@@ -290,14 +291,15 @@ class _FileLatents:
 
     def read(self, index_N: Tensor) -> Latents:
         """See :class:`vinr.models.LatentStore`."""
+        # chunk       0          1          2            frame i lies in chunk i // size, row i % size
+        # frames  0 … s-1    s … 2s-1    2s …
         size = self._decoder.frames_per_chunk
-        rows = []
+        rows: dict[str, list[Tensor]] = {}
         for index in index_N.tolist():
             chunk = self._cache.get(index // size, partial(self._chunk, index // size))
-            rows.append({name: value[index % size] for name, value in chunk.items()})
-        names = rows[0].keys()
-        stacked = {name: torch.stack([row[name] for row in rows]).to(self._device) for name in names}
-        return Latents({name.removeprefix(LATENT_PREFIX): value for name, value in stacked.items()})
+            for name, value in chunk.items():
+                rows.setdefault(name.removeprefix(LATENT_PREFIX), []).append(value[index % size])
+        return Latents({name: torch.stack(values).to(self._device) for name, values in rows.items()})
 
     def _chunk(self, number: int) -> dict[str, Tensor]:
         count = _frames_of_chunk(number, self._decoder.frames_per_chunk, self._num_frames)
@@ -340,16 +342,23 @@ def _unbuildable(network: int, error: Exception) -> BitstreamError:
 def allowed_for(num_bytes: int) -> NetworkCost:
     """Return what a network whose sections are ``num_bytes`` long may take by default."""
     more_bytes = max(num_bytes - BYTES_WITHOUT_WORK, 0)
-    return NetworkCost(MEMORY + MEMORY_A_BYTE * num_bytes, WORK + WORK_A_BYTE * more_bytes)
+    return NetworkCost(MEMORY + MEMORY_PER_BYTE * num_bytes, WORK + WORK_PER_BYTE * more_bytes)
 
 
 def network_cost(skeleton: VideoModel, frames_per_chunk: int) -> NetworkCost:
     """Return what ``skeleton``, a network without values, takes until its first frame is there."""
-    fixed = sum(item.value.numel() for item in skeleton.stored().values() if not item.per_frame)
-    slice_numbers = sum(prod(shape) for shape in skeleton.per_frame_shapes().values())
-    numbers = fixed + slice_numbers * min(frames_per_chunk * CACHED_CHUNKS, skeleton.video.num_frames)
+    num_parameters = 0
+    for item in skeleton.stored().values():
+        if not item.per_frame:
+            num_parameters += item.value.numel()
+    # Of latents there are at most as many frames in memory as the cached chunks hold.
+    num_frames = min(frames_per_chunk * CACHED_CHUNKS, skeleton.video.num_frames)
+    num_parameters += num_frames * sum(map(prod, skeleton.per_frame_shapes().values()))
     frame = measure_first_frame(skeleton, to_uint8)
-    return NetworkCost(BYTES_A_NUMBER * numbers + frame.num_bytes, 16 * numbers + frame.operations)
+    return NetworkCost(
+        BYTES_PER_PARAMETER * num_parameters + frame.num_bytes,
+        OPERATIONS_PER_PARAMETER * num_parameters + frame.operations,
+    )
 
 
 def _cost_of(network: int, skeleton: VideoModel, frames_per_chunk: int) -> NetworkCost:

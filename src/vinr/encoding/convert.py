@@ -59,7 +59,7 @@ class ConvertReport:
     checkpoint_bytes: int
     model: str
     num_parameters: int
-    bits_per_number: float
+    bits_per_parameter: float
     num_frames: int
     height: int
     width: int
@@ -128,7 +128,7 @@ def convert(
         checkpoint_bytes=source.stat().st_size,
         model=preset.model,
         num_parameters=segment.num_parameters,
-        bits_per_number=8 * num_bytes / segment.num_parameters,
+        bits_per_parameter=8 * num_bytes / segment.num_parameters,
         num_frames=spec.num_frames,
         height=spec.height,
         width=spec.width,

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -28,6 +29,7 @@ from vinr.encoding.kept import find_kept, fit_path, segment_path
 from vinr.encoding.plan import EncodePlan, Job, Target, describe_threads, plan_encode
 from vinr.encoding.segment import (
     FittedSegment,
+    SpanQuality,
     assemble,
     load_segment,
     mean_quality,
@@ -39,8 +41,7 @@ from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
-from vinr.models import HybridModel, Latents
-from vinr.models._stored import FrozenLatents
+from vinr.models import FrozenLatents, HybridModel, Latents
 from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare, kilobits_per_second
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
@@ -48,12 +49,12 @@ from vinr.units import parse_bytes, parse_count, parse_seconds
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
-# What follows a fit, freezing aside, is tried before it on so many frames, and takes this part of the time at
-# most: a busy machine may be slow beyond measure when it is tried.
-TRIED_FRAMES = 4
-MOST_RESERVED = 0.5
+# Coding and scoring are timed beforehand on this many frames; their share of the budget is capped, since a
+# busy machine may be slow beyond measure while they are timed.
+TIMED_FRAMES = 4
+MAX_RESERVED_SHARE = 0.5
 PSNR_TOLERANCE_DB = 0.2
-# How finely the coding is searched of a network that is better than asked for; each trial decodes the video.
+# Trials of coarser steps for a network that is better than its target; each trial decodes the video.
 COARSER_TRIALS = 8
 
 
@@ -61,7 +62,7 @@ COARSER_TRIALS = 8
 class EncodeReport:
     """What an encode wrote. Quality is that of the decoded file against the frames that were fitted.
 
-    ``precision``: the arithmetic of the fit.
+    ``psnr_db`` and ``ms_ssim`` are means over frames; ``precision`` is the arithmetic of the fit.
     """
 
     path: str
@@ -182,12 +183,12 @@ def encode(
         on_note=lambda text: on_event(Noted(text)),
     )
     with state, ExitStack() as opened:
-        readers = [
-            opened.enter_context(open_video(fspath(source), crop=crop, resize=resize, frames=frames))
-            for source in sources
-        ]
-        for note in (note for reader in readers for note in reader.notes):
-            on_event(Noted(note))
+        readers = []
+        for source in sources:
+            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames)
+            readers.append(opened.enter_context(reader))
+            for note in reader.notes:
+                on_event(Noted(note))
         specs = [reader.spec for reader in readers]
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
@@ -230,12 +231,13 @@ def encode(
 def _target(
     specs: Sequence[VideoSpec], size: int | str | None, bpp: float | None, psnr: float | None, others: int
 ) -> Target:
-    """Return what is asked of the file."""
-    given = [name for name, value in (("size", size), ("bpp", bpp), ("psnr", psnr)) if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} are both asked for; give one of size, bpp and psnr")
+    """Return the target of the file; ``others`` are its bytes of times and audio."""
+    targets = {"size": size, "bpp": bpp, "psnr": psnr}
+    names = [name for name, value in targets.items() if value is not None]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} are both targets; give one of size, bpp and psnr")
     if bpp is not None and not 0 < bpp <= 24:
-        raise UsageError(f"bpp {bpp:g}: give bits a pixel above 0, at most 24, such as 0.05")
+        raise UsageError(f"bpp {bpp:g}: give bits per pixel above 0, at most 24, such as 0.05")
     if psnr is not None and not 10 <= psnr <= 60:
         raise UsageError(f"psnr {psnr:g}: give decibels between 10 and 60, such as 34")
     num_bytes = None if size is None else parse_bytes(size)
@@ -244,16 +246,11 @@ def _target(
     return Target(num_bytes, psnr, others)
 
 
-def _miss(reached_db: float, asked_db: float) -> str:
-    if reached_db < asked_db:
-        return (
-            f"{asked_db:.2f} dB were asked for, {reached_db:.2f} dB reached: the budget did not suffice; "
-            f"give more --time or --epochs, or larger --params"
-        )
-    return (
-        f"{asked_db:.2f} dB were asked for, {reached_db:.2f} dB reached: the network is larger than needed; "
-        f"give smaller --params"
-    )
+def _miss(psnr_db: float, target_db: float) -> str:
+    reached = f"PSNR {psnr_db:.2f} dB, target {target_db:.2f} dB"
+    if psnr_db < target_db:
+        return f"{reached}: the budget was too small; give more --time or --epochs, or larger --params"
+    return f"{reached}: the network is larger than needed; give smaller --params"
 
 
 def _in_short(**settings: object) -> dict[str, str]:
@@ -326,35 +323,34 @@ class _Work:
             left = self.plan.network_bytes[number] - (0 if keyframes is None else keyframes.num_bytes)
             return measured(pack_to_size(stored, settings, left, steps=steps))
         segment = measured(pack_tensors(stored, settings, steps=steps))
-        wanted_db = preset.fit.phases[-1].target_psnr_db if preset.fit.phases else None
-        if wanted_db is None:
+        target_db = preset.fit.phases[-1].target_psnr_db if preset.fit.phases else None
+        if target_db is None or segment.psnr_db < target_db + PSNR_TOLERANCE_DB / 2:
             return segment
-        if segment.psnr_db < wanted_db + PSNR_TOLERANCE_DB / 2:
-            return segment
-        found = {0.0: segment}
+        segments = {0.0: segment}
 
         def is_good(amount: float) -> bool:
-            found[amount] = measured(pack_at(stored, settings, amount, steps=steps))
-            return found[amount].psnr_db >= wanted_db
+            segments[amount] = measured(pack_at(stored, settings, amount, steps=steps))
+            return segments[amount].psnr_db >= target_db
 
-        return found[coarsest_within(is_good, low=0.0, num_trials=COARSER_TRIALS)]
+        return segments[coarsest_within(is_good, low=0.0, num_trials=COARSER_TRIALS)]
 
     def _seconds(self, began: float, job: Job, preset: Preset, frames: FrameTensor) -> float | None:
         """Return the time for a fit: its share from ``began`` on, less what went before and what follows."""
         if self.plan.seconds is None:
             return None
-        import torch._dynamo  # noqa: F401 - optimisers load it at their first use, seconds that nobody counts
+        import torch._dynamo  # noqa: F401 - optimisers load it at their first use, which takes seconds
 
         follows = self._seconds_after(preset, frames)
         left = self.plan.seconds * job.share - (clock.monotonic() - began)
-        return max(left - min(follows, MOST_RESERVED * left), 1.0)
+        return max(left - min(follows, MAX_RESERVED_SHARE * left), 1.0)
 
     def _seconds_after(self, preset: Preset, frames: FrameTensor) -> float:
         """Return how long coding, decoding and measuring take, tried with the network before it is fitted."""
         model = build_model(preset, frames.spec, self.device, self.precision).eval()
         if isinstance(model, HybridModel):
-            sizes = model.per_frame_shapes()
-            latents = {name: torch.rand(frames.spec.num_frames, *shape) for name, shape in sizes.items()}
+            latents = {}
+            for name, shape in model.per_frame_shapes().items():
+                latents[name] = torch.rand(frames.spec.num_frames, *shape)
             model.attach_latents(FrozenLatents(Latents(latents)))
             model.drop_encoder()
         if model.keyframes is not None:
@@ -362,7 +358,7 @@ class _Work:
         started = clock.monotonic()
         packed = pack_tensors(model.stored(), preset.compress)
         segment = FittedSegment.coded(preset, model, packed, frames.spec)
-        meter, index_N = ClipQualityMeter(), torch.arange(min(TRIED_FRAMES, frames.spec.num_frames))
+        meter, index_N = ClipQualityMeter(), torch.arange(min(TIMED_FRAMES, frames.spec.num_frames))
         with segment.open(frames.spec, str(self.device)) as decoder:
             decoder.frames(index_N[:1])
             once = clock.monotonic() - started
@@ -385,26 +381,28 @@ def _read_spans(job: Job, readers: Sequence[VideoReader]) -> FrameTensor:
 def _report(
     path: Path, num_bytes: int, specs: Sequence[VideoSpec], segments: Sequence[FittedSegment], seconds: float
 ) -> EncodeReport:
-    num_frames = sum(segment.num_frames for segment in segments)
-    duration = float(sum(spec.num_frames / spec.frame_rate for spec in specs))
-
-    def mean(values: Sequence[float]) -> float:
-        return sum(v * s.num_frames for v, s in zip(values, segments, strict=True)) / num_frames
-
-    quality = mean_quality([quality for segment in segments for quality in segment.qualities])
+    counts = [segment.num_frames for segment in segments]
+    duration, num_pixels = 0.0, 0
+    qualities: list[SpanQuality] = []
+    for spec in specs:
+        duration += float(spec.num_frames / spec.frame_rate)
+        num_pixels += spec.num_pixels
+    for segment in segments:
+        qualities += segment.qualities
+    quality = mean_quality(qualities)
     return EncodeReport(
         path=str(path),
         num_bytes=num_bytes,
-        bpp=bits_per_pixel(num_bytes, sum(spec.num_pixels for spec in specs)),
+        bpp=bits_per_pixel(num_bytes, num_pixels),
         kbit_per_s=kilobits_per_second(num_bytes, duration),
         psnr_db=quality.psnr_db,
         ms_ssim=quality.ms_ssim,
         ms_ssim_window=quality.ms_ssim_window,
         model=segments[0].model,
         num_parameters=sum(segment.num_parameters for segment in segments),
-        num_frames=num_frames,
-        num_epochs=mean([segment.num_epochs for segment in segments]),
-        train_psnr_db=mean([segment.train_psnr_db for segment in segments]),
+        num_frames=sum(counts),
+        num_epochs=fmean([segment.num_epochs for segment in segments], counts),
+        train_psnr_db=fmean([segment.train_psnr_db for segment in segments], counts),
         num_collapses=sum(segment.num_collapses for segment in segments),
         seconds=seconds,
         precision=segments[0].precision,

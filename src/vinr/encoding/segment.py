@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal
@@ -39,7 +40,7 @@ from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality
 from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors
-from vinr.video.names import MAX_NAME
+from vinr.video.names import unique_names
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 
@@ -57,13 +58,15 @@ class SpanQuality:
 
 def mean_quality(parts: Sequence[SpanQuality]) -> SpanQuality:
     """Return the quality of the frames of all ``parts`` together; MS-SSIM only where all have it."""
-    num_frames = sum(part.num_frames for part in parts)
+    counts = [part.num_frames for part in parts]
+    num_frames = sum(counts)
 
     def mean(values: Sequence[float]) -> float:
-        return sum(v * part.num_frames for v, part in zip(values, parts, strict=True)) / num_frames
+        return float(sum(map(mul, values, counts))) / num_frames
 
     similarities = [part.ms_ssim for part in parts if part.ms_ssim is not None]
     whole = len(similarities) == len(parts)
+    # PSNR = -10 log10(MSE): errors can be averaged over all frames, their decibels cannot.
     mse = mean([10 ** (-part.pooled_psnr_db / 10) for part in parts])
     return SpanQuality(
         num_frames=num_frames,
@@ -76,11 +79,12 @@ def mean_quality(parts: Sequence[SpanQuality]) -> SpanQuality:
 
 def _split_quality(quality: ClipQuality, lengths: Sequence[int]) -> tuple[SpanQuality, ...]:
     """Return the quality of each span of the clip that ``quality`` was measured on."""
+    # frames   0 … a-1 | a … a+b-1 | …        lengths a, b, …; each span ends where the sum up to it does
     parts = []
     for stop, count in zip(accumulate(lengths), lengths, strict=True):
-        own = slice(stop - count, stop)
-        psnr_db = np.array(quality.per_frame_psnr_db[own])
-        similarity = None if quality.per_frame_ms_ssim is None else quality.per_frame_ms_ssim[own]
+        rows = slice(stop - count, stop)
+        psnr_db = np.array(quality.per_frame_psnr_db[rows])
+        similarity = None if quality.per_frame_ms_ssim is None else quality.per_frame_ms_ssim[rows]
         parts.append(
             SpanQuality(
                 num_frames=count,
@@ -201,21 +205,20 @@ def created_by() -> str:
 def assemble(
     readers: Sequence[VideoReader], jobs: Sequence[Job], segments: Sequence[FittedSegment], *, audio: bool
 ) -> ContainerWriter:
-    """Return the file that holds all clips: networks, timestamps and, where ``audio`` is set, sound.
+    """Return the file that holds all clips: networks, timestamps and, with ``audio``, audio.
 
     The result depends on the segments alone, not on where or in which order they were fitted.
     """
     clips = []
-    names = _unique_names(readers)
+    names = unique_names([reader.name for reader in readers])
     sounds = [reader.audio() if audio else None for reader in readers]
-    for number, reader in enumerate(readers):
-        own = [
-            quality
-            for job, segment in zip(jobs, segments, strict=True)
-            for span, quality in zip(job.spans, segment.qualities, strict=True)
-            if span.clip == number
-        ]
-        clips.append(_clip_of(reader, names[number], mean_quality(own), has_audio=sounds[number] is not None))
+    qualities: dict[int, list[SpanQuality]] = {}
+    for job, segment in zip(jobs, segments, strict=True):
+        for span, quality in zip(job.spans, segment.qualities, strict=True):
+            qualities.setdefault(span.clip, []).append(quality)
+    for number, (reader, name, sound) in enumerate(zip(readers, names, sounds, strict=True)):
+        quality = mean_quality(qualities[number])
+        clips.append(_clip_of(reader, name, quality, has_audio=sound is not None))
     networks = tuple(segment.network(job.spans) for job, segment in zip(jobs, segments, strict=True))
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
     for number, segment in enumerate(segments):
@@ -229,25 +232,14 @@ def assemble(
 
 
 def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:
-    """Return the bytes of a file of ``readers`` that belong to no network: times, and sound if wanted."""
-    times = sum(len(encode_times(reader.timeline)) for reader in readers if reader.timeline.pts is not None)
-    sounds = [reader.audio() for reader in readers] if audio else []
-    return times + sum(len(sound) for sound in sounds if sound is not None)
-
-
-def _unique_names(readers: Sequence[VideoReader]) -> list[str]:
-    """Return a name for each clip: its own, or where an earlier one has it, that with a number."""
-    names = [reader.name for reader in readers]
-    taken = set(names)
-    unique: list[str] = []
-    for number, name in enumerate(names):
-        free, count = name, names[:number].count(name) + 1
-        while free in taken and count > 1:
-            suffix = f"-{count}"
-            free, count = name[: MAX_NAME - len(suffix)] + suffix, count + 1
-        taken.add(free)
-        unique.append(free)
-    return unique
+    """Return the bytes of a file that belong to no network: times and, where ``audio`` is set, audio."""
+    num_bytes = 0
+    for reader in readers:
+        if reader.timeline.pts is not None:
+            num_bytes += len(encode_times(reader.timeline))
+        if audio:
+            num_bytes += len(reader.audio() or b"")
+    return num_bytes
 
 
 def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
@@ -299,8 +291,8 @@ class SegmentValues(Settings):
     kind: Literal["segment"] = Field(description="what the file holds")
     fingerprint: Fingerprint = Field(description="what it belongs to")
     precision: PrecisionName = Field(description="arithmetic of the fit")
-    num_parameters: Annotated[int, Field(ge=1)] = Field(description="numbers stored")
-    frames_per_chunk: int = Field(ge=0, description="frames a chunk of latents; 0: none")
+    num_parameters: Annotated[int, Field(ge=1)] = Field(description="parameters stored")
+    frames_per_chunk: int = Field(ge=0, description="frames per chunk of latents; 0: none")
     components: tuple[ComponentSize, ...] = Field(description="bytes of each tensor")
     num_epochs: float = Field(ge=0, description="passes over all frames")
     train_psnr_db: float = Field(description="best round of the fit, dB")
@@ -318,11 +310,13 @@ def save_segment(segment: FittedSegment, path: Path, fingerprint: Fingerprint) -
         If the system refuses to write.
     """
     parts = {"fixed": segment.fixed}
-    parts |= {f"chunk.{number:07d}": chunk for number, chunk in enumerate(segment.chunks)}
-    parts |= {f"keyframe.{number:07d}": image for number, image in enumerate(segment.keyframes)}
-    tensors = {
-        name: torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8) for name, part in parts.items()
-    }
+    for kind, members in (("chunk", segment.chunks), ("keyframe", segment.keyframes)):
+        for number, member in enumerate(members):
+            parts[f"{kind}.{number:07d}"] = member
+    tensors = {}
+    for name, part in parts.items():
+        # A tensor of no bytes cannot be made of a buffer: it gets one byte, and ``empty`` names it.
+        tensors[name] = torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8)
     values = SegmentValues(
         kind="segment",
         fingerprint=fingerprint,
@@ -353,18 +347,19 @@ def load_segment(path: Path, fingerprint: Fingerprint, spec: VideoSpec) -> Fitte
     fingerprint.check(values.fingerprint)
     parts = {name: value.numpy().tobytes() for name, value in tensors.items()}
     parts |= dict.fromkeys(values.empty, b"")
-    chunks, keyframes = (
-        tuple(parts[name] for name in sorted(parts) if name.startswith(kind))
-        for kind in ("chunk.", "keyframe.")
-    )
+    members: dict[str, list[bytes]] = {"chunk": [], "keyframe": []}
+    for name in sorted(parts):  # numbers have leading zeros
+        kind = name.partition(".")[0]
+        if kind in members:
+            members[kind].append(parts[name])
     segment = FittedSegment(
         model=fingerprint.model,
         architecture=fingerprint.architecture,
         num_parameters=values.num_parameters,
         span_lengths=spec.span_lengths,
         fixed=parts.get("fixed", b""),
-        chunks=chunks,
-        keyframes=keyframes,
+        chunks=tuple(members["chunk"]),
+        keyframes=tuple(members["keyframe"]),
         frames_per_chunk=values.frames_per_chunk,
         components=values.components,
         num_epochs=values.num_epochs,

@@ -37,7 +37,7 @@ from vinr.video.spec import FrameSource
 class InpaintReport:
     """What an inpainting wrote. ``visible_psnr_db`` is the network's PSNR where nothing was masked.
 
-    How good the filled pixels are nobody can say: they are not known. ``masked_share`` is of all pixels.
+    The quality of the filled pixels cannot be measured: nobody knows them. ``masked_share`` is of all pixels.
     """
 
     path: str
@@ -114,21 +114,25 @@ def inpaint(
         )
         work = _Work(plan, mask_T1HW, resolve_device(device), all_pixels, started, on_event)
         target = fspath(output)
+        results: list[FitResult] = []
+        psnr_db: list[float] = []
         with open_sink(
             target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
         ) as sink:
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}"))
-            parts = [work.segment(number, reader, sink) for number in range(len(plan.jobs))]
-    results = [result for result, _ in parts]
-    weights = [job.share for job in plan.jobs]
+            for number in range(len(plan.jobs)):
+                result, per_frame_db = work.segment(number, reader, sink)
+                results.append(result)
+                psnr_db += per_frame_db
+    shares = [job.share for job in plan.jobs]
     return InpaintReport(
         path=target,
         num_frames=len(mask_T1HW),
         masked_share=float(mask_T1HW.double().mean()),
-        visible_psnr_db=fmean([value for _, per_frame in parts for value in per_frame]),
+        visible_psnr_db=fmean(psnr_db),
         model=plan.presets[0].model,
         num_parameters=sum(result.model.num_stored() for result in results),
-        num_epochs=fmean([result.num_epochs for result in results], weights),
+        num_epochs=fmean([result.num_epochs for result in results], shares),
         num_collapses=sum(result.num_collapses for result in results),
         seconds=clock.monotonic() - started,
     )
@@ -148,7 +152,7 @@ class _Work:
     def segment(self, number: int, reader: VideoReader, sink: Sink) -> tuple[FitResult, tuple[float, ...]]:
         """Fit and write a segment; return the fit, and each frame's PSNR where it is not masked."""
         job = self.plan.jobs[number]
-        (span,) = job.spans  # a single clip is cut, never joined
+        (span,) = job.spans  # one clip is cut into segments, never joined
         stop = span.first_frame + span.num_frames
         frames = reader.read(span.first_frame, stop)
         mask_T1HW = self.mask_T1HW[span.first_frame : stop]
@@ -181,7 +185,7 @@ class InpaintingScore:
     """How close filled frames are to the clean ones, of a clip whose masked pixels are known.
 
     ``masked_psnr_db``: the network's, of masked pixels alone, in frames that have such. ``filled_psnr_db``:
-    of whole frames, masked pixels filled by the network, the others given (HNeRV's table).
+    of whole frames, masked pixels filled by the network, the others those of the video (HNeRV's table).
     ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``visible_psnr_db``: of
     its pixels that are not masked. ``input_…``: the first two of the masked frames, black where masked. All
     are means over frames of 8-bit colours.

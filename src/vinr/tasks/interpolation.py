@@ -112,7 +112,10 @@ class InterpolationScore:
         KeyError
             If the model has no such way.
         """
-        return {score.way: score for score in self.held_out}[way]
+        for score in self.held_out:
+            if score.way == way:
+                return score
+        raise KeyError(way)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +177,7 @@ class HeldOutFit:
 
         yield score(self.way)
         if self.way == "embeddings" and self.result.encoder is not None:
-            with _encoded(self.result.model, self.result.encoder, self.source, held_out_N):
+            with encoded_latents(self.result.model, self.result.encoder, self.source, held_out_N):
                 yield score("encoder")
 
 
@@ -217,13 +220,16 @@ def measure_interpolation(
 
 
 @contextmanager
-def _encoded(model: VideoModel, encoder: nn.Module, source: FrameSource, index_N: Tensor) -> Iterator[None]:
+def encoded_latents(
+    model: VideoModel, encoder: nn.Module, source: FrameSource, index_N: Tensor
+) -> Iterator[None]:
     """Give frames ``index_N`` the latents that the encoder makes of them, for as long as the body runs."""
     assert isinstance(model, HybridModel)
     assert model.latents is not None
     model.encoder = encoder.eval()
     with torch.no_grad(), exact_float32(next(encoder.parameters()).device):
-        encoded = [model.encode(source, index_N[row : row + 1]).per_frame for row in range(len(index_N))]
+        # One frame at a time: batches may round differently.
+        encoded = [model.encode(source, index_1).per_frame for index_1 in torch.split(index_N, 1)]
     model.drop_encoder()
     kept = {name: value.detach().clone() for name, value in model.latents.per_frame.items()}
     with torch.no_grad():

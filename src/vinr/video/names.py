@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 # Characters, as the header of a .vinr file allows.
@@ -31,3 +32,17 @@ def _printable(letter: str) -> str:
     if category in INVISIBLE or FIRST_SELECTOR <= letter <= LAST_SELECTOR:
         return ""
     return letter if letter.isprintable() and letter not in "/\\" else "_"
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return a name for each clip: the same, or with a number added where an earlier clip has it."""
+    taken = set(names)
+    unique: list[str] = []
+    for number, name in enumerate(names):
+        free, count = name, names[:number].count(name) + 1
+        while free in taken and count > 1:
+            suffix = f"-{count}"
+            free, count = name[: MAX_NAME - len(suffix)] + suffix, count + 1
+        taken.add(free)
+        unique.append(free)
+    return unique
