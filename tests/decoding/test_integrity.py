@@ -67,8 +67,9 @@ def damaged(path: Path, kind: SectionKind, owner: int, part: int = 0) -> Path:
     """Return a copy of a file with one bit of a section flipped."""
     content = bytearray(path.read_bytes())
     with Container.open(path) as container:
-        entry = container._entry(kind, owner)
-        content[entry.starts[part]] ^= 1
+        payload = container.read_part(kind, owner, part)
+    assert content.count(payload) == 1
+    content[content.index(payload)] ^= 1
     broken = path.with_name("broken.vinr")
     broken.write_bytes(content)
     return broken
