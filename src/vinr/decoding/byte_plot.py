@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,17 @@ class ByteBar:
     parts: Mapping[str, int]
     num_elements: int
     ideal_bits: float
+
+    @classmethod
+    def joined(cls, label: str, bars: Sequence[ByteBar]) -> ByteBar:
+        """Return several bars as one."""
+        parts: Counter[str] = Counter()
+        num_elements, ideal_bits = 0, 0.0
+        for bar in bars:
+            parts.update(bar.parts)
+            num_elements += bar.num_elements
+            ideal_bits += bar.ideal_bits
+        return cls(label, dict(parts), num_elements, ideal_bits)
 
     @property
     def num_bytes(self) -> int:
@@ -110,14 +122,8 @@ def _largest(layers: Sequence[ByteBar]) -> list[ByteBar]:
         return list(layers)
     ranked = sorted(layers, key=lambda layer: -layer.num_bytes)
     kept, rest = ranked[: MAX_BARS - 1], ranked[MAX_BARS - 1 :]
-    names = list(dict.fromkeys(name for layer in rest for name in layer.parts))
-    others = ByteBar(
-        f"{len(rest)} smaller layers",
-        {name: sum(layer.parts.get(name, 0) for layer in rest) for name in names},
-        sum(layer.num_elements for layer in rest),
-        sum(layer.ideal_bits for layer in rest),
-    )
-    return [*(layer for layer in layers if layer in kept), others]
+    in_order = [layer for layer in layers if layer in kept]
+    return [*in_order, ByteBar.joined(f"{len(rest)} smaller layers", rest)]
 
 
 def _draw_whole(axes: Axes, components: Mapping[str, int], title: str) -> None:

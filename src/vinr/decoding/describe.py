@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -132,9 +132,11 @@ def info(
     with VinrFile.open(file, device="cpu", max_memory=max_memory) as opened:
         report = _describe_file(opened)
     if plot is not None:
-        models = ", ".join(dict.fromkeys(network.model for network in report.networks))
-        parameters = format_count(sum(network.num_parameters for network in report.networks))
-        title = f"{Path(file).name} ({models}, {parameters} parameters)"
+        models: Counter[str] = Counter()
+        for network in report.networks:
+            models[network.model] += network.num_parameters
+        count = format_count(models.total())
+        title = f"{Path(file).name} ({', '.join(models)}, {count} parameters)"
         plot_bytes(report.bytes_by_component, layer_bars(report), Path(plot), title=title, force=force)
     return report
 
@@ -177,36 +179,32 @@ def _affordable(file: VinrFile) -> Iterator[int]:
 
 def layer_bars(info: FileInfo) -> list[ByteBar]:
     """Return the layers of a file in order: weight and bias of a layer together, over all networks."""
-    members: dict[str, list[LayerInfo]] = {}
+    members: dict[str, list[ByteBar]] = {}
     for network in info.networks:
         for layer in network.layers:
             parent, _, kind = layer.name.rpartition(".")
             name = parent if parent and kind in ("weight", "bias") else layer.name
-            members.setdefault(name, []).append(layer)
-    return [_bar(name, layers) for name, layers in members.items()]
-
-
-def _bar(name: str, layers: Sequence[LayerInfo]) -> ByteBar:
-    parts: Counter[str] = Counter()
-    for layer in layers:
-        parts[layer.role] += layer.num_bytes - layer.side_bytes
-        parts[SIDE] += layer.side_bytes
-    num_elements = sum(layer.num_elements for layer in layers)
-    return ByteBar(name, dict(parts), num_elements, sum(layer.ideal_bits for layer in layers))
+            parts = {layer.role: layer.num_bytes - layer.side_bytes, SIDE: layer.side_bytes}
+            bar = ByteBar(name, parts, layer.num_elements, layer.ideal_bits)
+            members.setdefault(name, []).append(bar)
+    return [ByteBar.joined(name, bars) for name, bars in members.items()]
 
 
 def _describe_network(file: VinrFile, number: int) -> NetworkInfo:
     parts = file.networks.parts(number)
     layers = tuple(map(_describe_layer, network_sizes(parts.payload, parts.expected, parts.chunks)))
     num_parameters = parts.skeleton.num_stored()
-    num_bytes = sum(layer.num_bytes for layer in layers)
+    num_bytes, ideal_bits = 0, 0.0
+    for layer in layers:
+        num_bytes += layer.num_bytes
+        ideal_bits += layer.ideal_bits
     return NetworkInfo(
         model=file.header.networks[number].model,
         num_parameters=num_parameters,
         num_frames=parts.skeleton.video.num_frames,
         num_bytes=num_bytes,
         bits_per_parameter=8 * num_bytes / num_parameters,
-        ideal_bits=sum(layer.ideal_bits for layer in layers),
+        ideal_bits=ideal_bits,
         precision=file.header.networks[number].precision,
         layers=layers,
     )

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -88,9 +89,10 @@ class VerifyReport:
         lines += self.damaged[:SHOWN]
         if len(self.damaged) > SHOWN:
             lines.append(f"{len(self.damaged) - SHOWN} more damaged sections")
-        lines += [_clip_line(clip) for clip in self.clips if not clip.is_whole][:SHOWN]
-        unaffected = sum(clip.is_whole for clip in self.clips)
+        affected = [clip for clip in self.clips if not clip.is_whole]
+        lines += map(_clip_line, affected[:SHOWN])
         if len(self.clips) > 1:
+            unaffected = len(self.clips) - len(affected)
             lines.append(f"{unaffected} of {len(self.clips)} clips unaffected")
         return lines
 
@@ -137,18 +139,18 @@ def inspect_file(file: VinrFile, name: str = "") -> VerifyReport:
     header, sections = file.header, _HeldSections(file.container)
     loader = NetworkLoader(sections, file.networks.device, file.networks.max_memory)
     clips = range(len(header.clips)) if file.clip_name is None else [file.clip_number()]
-    networks: dict[int, list[Piece]] = {}
+    pieces = defaultdict[int, list[Piece]](list)
+    networks = set()
     for piece in list_pieces(header):
-        networks.setdefault(piece.network, []).append(piece)
-    if file.clip_name is not None:
-        chosen = {piece.network for piece in file.pieces(clips[0])}
-        networks = {network: networks[network] for network in sorted(chosen)}
+        pieces[piece.network].append(piece)
+        if piece.span.clip in clips:
+            networks.add(piece.network)
     trials = _Trials(loader, header, file.num_bytes)
-    lost: dict[int, list[tuple[int, int]]] = {clip: [] for clip in range(len(header.clips))}
-    for network, pieces in networks.items():
+    lost = defaultdict[int, list[tuple[int, int]]](list)
+    for network in sorted(networks):
         parts = sections.check_network(network)
         ranges = trials.lost_frames(network, parts)
-        for clip, first, stop in _in_clips(pieces, ranges):
+        for clip, first, stop in _in_clips(pieces[network], ranges):
             lost[clip].append((first, stop))
     reports = [_inspect_clip(sections, clip, lost[clip]) for clip in clips]
     if file.clip_name is None:
@@ -166,9 +168,9 @@ class _HeldSections:
 
     def __init__(self, container: Container) -> None:
         self._container = container
-        self._num_parts = {
-            (section.kind, section.owner): section.num_parts for section in self.section_sizes()
-        }
+        self._num_parts: dict[tuple[SectionKind | None, int], int] = {}
+        for section in container.section_sizes():
+            self._num_parts[section.kind, section.owner] = section.num_parts
         self._held: dict[tuple[SectionKind, int, int], bytes] = {}
         self.messages: list[str] = []
 

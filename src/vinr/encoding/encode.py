@@ -16,7 +16,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from statistics import fmean
 
 import torch
 
@@ -369,10 +368,10 @@ class _Work:
 
 def _read_spans(job: Job, readers: Sequence[VideoReader]) -> FrameTensor:
     """Return the frames of a network, those of its spans one after another."""
-    parts = [
-        readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames).rgb_NCHW
-        for span in job.spans
-    ]
+    parts = []
+    for span in job.spans:
+        frames = readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames)
+        parts.append(frames.rgb_NCHW)
     # A single span, the usual case, is not copied.
     rgb_NCHW = parts[0] if len(parts) == 1 else torch.cat(parts)
     return FrameTensor(rgb_NCHW, job.spec([reader.spec for reader in readers]))
@@ -381,14 +380,20 @@ def _read_spans(job: Job, readers: Sequence[VideoReader]) -> FrameTensor:
 def _report(
     path: Path, num_bytes: int, specs: Sequence[VideoSpec], segments: Sequence[FittedSegment], seconds: float
 ) -> EncodeReport:
-    counts = [segment.num_frames for segment in segments]
-    duration, num_pixels = 0.0, 0
+    duration, num_pixels, num_frames, num_parameters, num_collapses = 0.0, 0, 0, 0, 0
+    epochs, train_psnr_db = 0.0, 0.0
     qualities: list[SpanQuality] = []
     for spec in specs:
         duration += float(spec.num_frames / spec.frame_rate)
         num_pixels += spec.num_pixels
     for segment in segments:
         qualities += segment.qualities
+        num_frames += segment.num_frames
+        num_parameters += segment.num_parameters
+        num_collapses += segment.num_collapses
+        # Means over frames: a longer segment counts more.
+        epochs += segment.num_epochs * segment.num_frames
+        train_psnr_db += segment.train_psnr_db * segment.num_frames
     quality = mean_quality(qualities)
     return EncodeReport(
         path=str(path),
@@ -399,11 +404,11 @@ def _report(
         ms_ssim=quality.ms_ssim,
         ms_ssim_window=quality.ms_ssim_window,
         model=segments[0].model,
-        num_parameters=sum(segment.num_parameters for segment in segments),
-        num_frames=sum(counts),
-        num_epochs=fmean([segment.num_epochs for segment in segments], counts),
-        train_psnr_db=fmean([segment.train_psnr_db for segment in segments], counts),
-        num_collapses=sum(segment.num_collapses for segment in segments),
+        num_parameters=num_parameters,
+        num_frames=num_frames,
+        num_epochs=epochs / num_frames,
+        train_psnr_db=train_psnr_db / num_frames,
+        num_collapses=num_collapses,
         seconds=seconds,
         precision=segments[0].precision,
     )
