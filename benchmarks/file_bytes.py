@@ -63,7 +63,7 @@ def main() -> None:
                         [reader], split_segments([frames.spec], None), [segment], audio=False
                     ).write(path)
                     with open_clip(path) as written:
-                        front = written.file.header_bytes + written.file.index_bytes
+                        front = written.file.container.header_bytes + written.file.container.index_bytes
                 ideal_bytes = packed.ideal_bits / 8
                 side_bytes = sum(component.side_bytes for component in packed.components)
                 rows.append(

@@ -31,9 +31,9 @@ def test_a_file_tells_what_it_holds(joint: Path) -> None:
         assert file.num_bytes == joint.stat().st_size
         assert file.format_version == 1
         sections = sum(section.num_bytes for section in file.sections)
-        assert file.header_bytes + file.index_bytes + sections == file.num_bytes
+        assert file.container.header_bytes + file.container.index_bytes + sections == file.num_bytes
         assert [section.kind for section in file.sections] == [SectionKind.WEIGHTS]
-        assert file.bytes_read == file.header_bytes + file.index_bytes
+        assert file.bytes_read == file.container.header_bytes + file.container.index_bytes
 
 
 def test_a_network_is_read_once_for_random_access_and_playing(tmp_path: Path) -> None:

@@ -67,9 +67,14 @@ def damaged(path: Path, kind: SectionKind, owner: int, part: int = 0) -> Path:
     """Return a copy of a file with one bit of a section flipped."""
     content = bytearray(path.read_bytes())
     with Container.open(path) as container:
-        payload = container.read_part(kind, owner, part)
-    assert content.count(payload) == 1
-    content[content.index(payload)] ^= 1
+        start = container.header_bytes + container.index_bytes
+        for section in container.section_sizes():
+            if (section.kind, section.owner) == (kind, owner):
+                break
+            start += section.num_bytes
+        for earlier in range(part):
+            start += len(container.read_part(kind, owner, earlier))
+    content[start] ^= 1
     broken = path.with_name("broken.vinr")
     broken.write_bytes(content)
     return broken

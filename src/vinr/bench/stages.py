@@ -200,7 +200,7 @@ def measure(
     with open_clip(_written(segment.alone("segment", frames.spec), path), device=device) as decoder:
         quality = compare(decoder, frames)
         num_bytes = decoder.file.num_bytes if path is None else path.stat().st_size
-        front = decoder.file.header_bytes + decoder.file.index_bytes
+        front = decoder.file.container.header_bytes + decoder.file.container.index_bytes
     side = front + sum(component.side_bytes for component in packed.components)
     return Measured(
         num_bytes=num_bytes,

@@ -143,7 +143,7 @@ def info(
 
 def _describe_file(file: VinrFile) -> FileInfo:
     networks = [_describe_network(file, number) for number in _affordable(file)]
-    sizes = Counter({"header": file.header_bytes, "index": file.index_bytes})
+    sizes = Counter({"header": file.container.header_bytes, "index": file.container.index_bytes})
     for section in file.sections:
         if section.kind not in (SectionKind.WEIGHTS, SectionKind.CHUNKS):
             sizes[section.kind.name.lower() if section.kind else "other"] += section.num_bytes

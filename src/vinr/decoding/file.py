@@ -57,7 +57,7 @@ class VinrFile:
     header
         Clips and networks as the file describes them (docs/format.md, 2).
     container
-        Reads single sections and checks their checksums.
+        Reads single sections and checks their checksums; it knows the bytes of header and index.
     networks
         Loads networks when frames need them and keeps the last two, for all clips together.
     clip_name
@@ -148,16 +148,6 @@ class VinrFile:
     def bytes_read(self) -> int:
         """Bytes read so far."""
         return self.container.bytes_read
-
-    @property
-    def header_bytes(self) -> int:
-        """Bytes of the header with its prologue."""
-        return self.container.header_bytes
-
-    @property
-    def index_bytes(self) -> int:
-        """Bytes of the index of sections."""
-        return self.container.index_bytes
 
     @property
     def sections(self) -> tuple[SectionSize, ...]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from os import PathLike, fspath
-from typing import Any
 
 from vinr.bitstream import Clip, SectionKind
 from vinr.decoding.file import VinrFile
@@ -94,16 +93,18 @@ def decode(
     with VinrFile.open(fspath(file), device=device, max_memory=max_memory) as opened:
         clip = _inspect_chosen(opened, fspath(file)) if keep_going else None
         decoder = opened.clip(settings=settings, constant_rate=clip is not None and not clip.times_ok)
-        timeline, times = decoder.timeline, _choose_frames(frames, len(decoder))
-        if fps_scale > 1:
-            times, timeline = _Times(len(decoder), fps_scale), timeline.scaled(fps_scale)
-        elif clip is not None and clip.lost:
-            times = _keep_whole(clip, times)
-            timeline = timeline.without_others(times) if frames is None else _select(timeline, times)
+        numbers, timeline = _choose_frames(frames, len(decoder)), decoder.timeline
+        if clip is not None and clip.lost:
+            numbers = _keep_whole(clip, numbers)
+            timeline = timeline.without_others(numbers) if frames is None else _select(timeline, numbers)
         elif frames is not None:
-            timeline = _select(timeline, times)
-        spec = decoder.spec
-        out = VideoSpec(len(times), spec.height, spec.width, timeline.frame_rate, spec.color)
+            timeline = _select(timeline, numbers)
+        times: Iterable[float | Fraction] = numbers
+        if fps_scale > 1:
+            timeline = timeline.scaled(fps_scale)
+            times = (Fraction(number, fps_scale) for number in range(timeline.num_frames))
+        spec, num_frames = decoder.spec, timeline.num_frames
+        out = VideoSpec(num_frames, spec.height, spec.width, timeline.frame_rate, spec.color)
         # Audio belongs to the whole clip: a choice of frames has none.
         has_audio = frames is None and (clip is None or clip.sound_ok is not False)
         with (
@@ -123,12 +124,12 @@ def decode(
                 write(rgb_NCHW)
                 num_done += len(rgb_NCHW)
                 if on_frame is not None:
-                    on_frame(num_done, len(times))
+                    on_frame(num_done, num_frames)
         notes = (*decoder.notes, *(() if clip is None else _list_left_out(clip)))
-        return DecodeReport(fspath(output), len(times), () if clip is None else clip.lost, notes)
+        return DecodeReport(fspath(output), num_frames, () if clip is None else clip.lost, notes)
 
 
-def _choose_frames(frames: str | Sequence[int] | None, num_frames: int) -> Sequence[Any]:
+def _choose_frames(frames: str | Sequence[int] | None, num_frames: int) -> Sequence[int]:
     """Return the numbers of the frames to write, 0 to ``num_frames`` − 1."""
     if frames is None:
         return range(num_frames)
@@ -163,19 +164,6 @@ def _list_left_out(clip: ClipReport) -> list[str]:
     if not clip.times_ok:
         notes.append("the presentation times are damaged; the frame rate is constant")
     return notes
-
-
-class _Times(Sequence[Fraction]):
-    """Times of frames, ``scale`` for each step from a frame to the next; computed when they are asked for."""
-
-    def __init__(self, num_frames: int, scale: int) -> None:
-        self._count, self._scale = (num_frames - 1) * scale + 1, scale
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        return Fraction(range(self._count)[index], self._scale)
 
 
 def _inspect_chosen(file: VinrFile, name: str) -> ClipReport:
