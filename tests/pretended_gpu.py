@@ -168,6 +168,7 @@ class _Calls(TorchFunctionMode):
         wanted = None if kwargs.get("device") is None else torch.device(kwargs["device"]).type
         if func is Tensor.new_tensor and wanted is None and on_gpu:
             wanted = "cuda"
+        self._check_generator(func, kwargs.get("generator"), wanted or ("cuda" if on_gpu else "cpu"))
         if wanted == "cuda":
             kwargs["device"] = "cpu"
             if func in MAKERS_FROM_NUMBERS:
@@ -176,6 +177,10 @@ class _Calls(TorchFunctionMode):
         if wanted in ("cpu", "cuda"):
             _label(_tensors(result), wanted)
         return result
+
+    def _check_generator(self, func: Any, generator: torch.Generator | None, where: str) -> None:
+        if generator is not None and getattr(generator, "place", "cpu") != where:
+            raise MixedDevicesError(f"{func} on {where}: the generator is not, {_line()}")
 
     def _call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         before = self.with_gpu_tensors
@@ -216,6 +221,15 @@ def _no_inference_mode(mode: bool = True) -> AbstractContextManager[None]:
     return torch.no_grad() if mode else nullcontext()
 
 
+class _Generator(torch.Generator):
+    place: str
+
+    def __new__(cls, device: torch.device | str = "cpu") -> _Generator:
+        generator = super().__new__(cls)
+        generator.place = torch.device(device).type
+        return generator
+
+
 class _Event:
     def record(self, stream: object) -> None:
         pass
@@ -234,8 +248,6 @@ def pretended_gpu(*, bf16: bool = False) -> Iterator[_Operations]:
         "device_count": lambda: 1,
         "is_bf16_supported": lambda including_emulation=True: bf16,
         "get_device_name": lambda device=None: "pretended",
-        "get_rng_state": lambda device=None: torch.get_rng_state(),
-        "set_rng_state": lambda state, device=None: None,
         "mem_get_info": lambda device=None: (2**33, 2**34),
         "memory_allocated": lambda device=None: 0,
         "max_memory_allocated": lambda device=None: 2**20,
@@ -249,6 +261,7 @@ def pretended_gpu(*, bf16: bool = False) -> Iterator[_Operations]:
             stack.enter_context(patch.object(torch.cuda, name, function))
         stack.enter_context(patch.object(torch, "autocast", _Autocast))
         stack.enter_context(patch.object(torch, "inference_mode", _no_inference_mode))
+        stack.enter_context(patch.object(torch, "Generator", _Generator))
         operations = stack.enter_context(_Operations(calls))
         stack.enter_context(calls)
         yield operations

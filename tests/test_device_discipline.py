@@ -58,6 +58,7 @@ REFUSED: Final[dict[str, Callable[[Tensor, Tensor, Tensor], object]]] = {
     "value": lambda on_gpu, on_cpu, index: on_gpu.index_put_((index,), on_cpu[:2]),
     "in place": lambda on_gpu, on_cpu, index: on_cpu.mul_(on_gpu),
     "numpy": lambda on_gpu, on_cpu, index: on_gpu.numpy(),
+    "generator": lambda on_gpu, on_cpu, index: on_gpu.uniform_(generator=torch.Generator()),
     "gradient": lambda on_gpu, on_cpu, index: on_gpu.requires_grad_().sigmoid().backward(on_cpu),  # type: ignore[no-untyped-call]
 }
 
@@ -75,7 +76,7 @@ def test_what_cuda_allows_is_allowed() -> None:
     with pretended_gpu() as gpu:
         layer = torch.nn.Linear(4, 4).to("cuda")
         on_cpu = torch.ones(4, 4)
-        on_gpu = on_cpu.to(layer.weight)
+        on_gpu = on_cpu.to(layer.weight).uniform_(generator=torch.Generator("cuda"))
         out = layer(on_gpu)[torch.tensor([1, 2])] * torch.tensor(2.0) + 1
         out.square().mean().backward()
         on_gpu.copy_(on_cpu)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vinr
 from vinr.config import load_preset
-from vinr.errors import UsageError
+from vinr.errors import InputError, UsageError
 from vinr.models import list_models
-from vinr.settings import apply_overrides
+from vinr.settings import apply_overrides, checked_arguments
 
 
 @pytest.mark.parametrize("value", ["[" * 3000, "{a=" * 3000, "[" * 3000 + "]" * 3000])
@@ -70,3 +74,138 @@ def test_preset_file_that_names_no_model(tmp_path: Path) -> None:
     path.write_text("model = 3\n", encoding="utf-8")
     with pytest.raises(UsageError, match="unknown model '3'"):
         load_preset(path)
+
+
+# -- arguments of functions ----------------------------------------------------------------------------------
+
+
+@checked_arguments(unchecked=["file"])
+def example(
+    file: Any,
+    inputs: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
+    *,
+    size: int | str | None = None,
+    rate: float | None = None,
+    crop: tuple[int, int] | None = None,
+    names: Sequence[str] = (),
+    on_event: Callable[[int], None] = print,
+) -> dict[str, Any]:
+    """Return its arguments."""
+    return {"file": file, "inputs": inputs, "size": size, "rate": rate, "crop": crop, "names": names}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rate", "x"),
+        ("rate", [1]),
+        ("size", 1.5),
+        ("size", {}),
+        ("crop", 5),
+        ("crop", (1, 2, 3)),
+        ("crop", ("a", "b")),
+        ("names", "one"),
+        ("names", [3]),
+        ("inputs", 3),
+        ("inputs", ["a", 3]),
+        ("on_event", "x"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(name: str, value: object) -> None:
+    with pytest.raises(UsageError) as caught:
+        example(0, **{name: value})
+    assert str(caught.value).startswith(f"{name} {value!r}: give a value of type ")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_stands_for_a_value_is_taken_as_that() -> None:
+    found = example(0, rate="0.5", crop=[3, 4])
+    assert (found["rate"], found["crop"]) == (0.5, (3, 4))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "caf\udce9.mp4", "Bildschirm\u202ffoto.mp4", " 5 "])
+def test_texts_and_paths_pass_as_they_are(name: str) -> None:
+    """Bytes of a name that are no text stand as halves of characters."""
+    for value in (name, Path(name), [name, Path(name)]):
+        assert example(0, value)["inputs"] == value
+    assert example(0, size=name, names=[name]) == example(0) | {"size": name, "names": [name]}
+    unchecked = object()
+    assert example(unchecked)["file"] is unchecked
+
+
+def test_wrong_names_of_arguments_are_python_s_own_error() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sice'"):
+        example(0, sice=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="missing a required argument: 'file'"):
+        example()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("encode", {"inputs": 3}),
+        ("encode", {"inputs": ["a.mp4", None]}),
+        ("encode", {"output": 3}),
+        ("encode", {"bpp": "x"}),
+        ("encode", {"psnr": "x"}),
+        ("encode", {"params": []}),
+        ("encode", {"size": {}}),
+        ("encode", {"epochs": 1.5}),
+        ("encode", {"time": ["10m"]}),
+        ("encode", {"segment": object()}),
+        ("encode", {"frames": "0:5"}),
+        ("encode", {"crop": 5}),
+        ("encode", {"resize": "8x8"}),
+        ("encode", {"seed": "x"}),
+        ("encode", {"overrides": "fit.seed=3"}),
+        ("encode", {"device": 3}),
+        ("encode", {"on_event": 3}),
+        ("inpaint", {"mask": 3}),
+        ("inpaint", {"epochs": "x"}),
+        ("interpolate", {"factor": "x"}),
+        ("interpolate", {"file": 3}),
+        ("compare", {"params": "12k"}),
+        ("compare", {"bpp": 0.1}),
+        ("compare", {"bpp": ["x"]}),
+        ("compare", {"anchors": "x264"}),
+        ("compare", {"page": 3}),
+    ],
+    ids=str,
+)
+def test_public_functions_refuse_arguments_of_other_types(
+    function: str, arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    needed: dict[str, dict[str, Any]] = {
+        "encode": {"inputs": "a.mp4", "output": "o.vinr"},
+        "inpaint": {"source": "a.mp4", "output": "o.mp4", "mask": "center"},
+        "interpolate": {"file": "a.vinr", "output": "o.mp4"},
+        "compare": {"source": "a.mp4"},
+    }
+    (name,) = arguments
+    with pytest.raises(UsageError, match=f"^{name} .*: give a value of type "):
+        getattr(vinr, function)(**needed[function] | arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"device": 3}, {"device": None}, {"clip": 3}, {"max_memory": []}, {"settings": "x"}],
+    ids=str,
+)
+def test_a_file_is_not_opened_with_arguments_of_other_types(
+    tiny_file: Path, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError):
+        vinr.open(tiny_file, **arguments)
+
+
+@pytest.mark.parametrize("file", [3, None, ["a.vinr"]])
+def test_what_is_no_file_is_called_so(file: Any) -> None:
+    with pytest.raises(InputError, match="is no file; give a path, bytes, or a binary file"):
+        vinr.open(file)
+
+
+def test_a_file_that_is_open_as_text_is_refused(tiny_file: Path) -> None:
+    with tiny_file.open(encoding="latin-1") as file, pytest.raises(InputError, match="open it in mode 'rb'"):
+        vinr.open(file)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ ORDER = [
     ["state"],
     ["video"],
     ["models"],
-    ["config", "device"],
+    ["config", "device", "draws"],
     ["bitstream"],
     ["compress"],
     ["fit"],

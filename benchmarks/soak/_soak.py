@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,11 +44,15 @@ __all__ = [
     "quote",
     "read_rows",
     "report",
+    "report_findings",
+    "rows_to_report",
     "table_of",
     "wait_for",
 ]
 
 POLL_SECONDS = 0.002
+# Kinds of findings in a report.
+MOST_SHOWN, LONGEST_FINDING = 40, 300
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,49 @@ def report(
     (_record.RESULTS / "soak").mkdir(parents=True, exist_ok=True)
     _record.write(f"soak/{name}", command, settings, rows, text)
     print(text)
+
+
+def report_findings(
+    name: str,
+    settings: Mapping[str, Any],
+    table: Sequence[Mapping[str, Any]],
+    findings: Sequence[tuple[str, str]],
+    *,
+    about: str,
+    facts: str,
+    title: str,
+) -> None:
+    """Write the results of a script: what it does, a table with its sums, what was found and how often.
+
+    Parameters
+    ----------
+    table
+        Rows of texts and counts; the first column names what is counted.
+    findings
+        What was found, and where: of those that are alike the first is the example.
+    about, facts, title
+        What the script does; a line on this run; what findings are called.
+    """
+    first, *others = table[0]
+    counted = [key for key in others if not isinstance(table[0][key], str)]
+    sums = {key: sum(row[key] for row in table) for key in counted}
+    rows = [*table, {first: "all"} | dict.fromkeys(others, "") | sums]
+    examples = dict(reversed(findings))
+    lines = [
+        f"- {count} ×, {quote(what, LONGEST_FINDING)} (such as {examples[what]})"
+        for what, count in Counter(what for what, _ in findings).most_common(MOST_SHOWN)
+    ]
+    verdict = f"{title}: " + ("" if lines else "none.")
+    text = "\n\n".join([about, facts, table_of(rows), verdict, "\n".join(lines)])
+    report(name, f"python benchmarks/soak/{name.replace('-', '_')}.py", settings, rows, text)
+
+
+def rows_to_report(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of JSON lines; end the script if there are none."""
+    rows = read_rows(path)
+    if not rows:
+        raise SystemExit(f"{path}: no rows yet")
+    return rows
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

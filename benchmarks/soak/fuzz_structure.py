@@ -23,7 +23,6 @@ import signal
 import sys
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,10 +38,9 @@ from _soak import (
     in_parallel,
     kept,
     loaded,
-    quote,
     read_rows,
-    report,
-    table_of,
+    report_findings,
+    rows_to_report,
     wait_for,
 )
 
@@ -337,40 +335,33 @@ def repeat(given: argparse.Namespace, corpus: Corpus) -> None:
 
 def write_report(given: argparse.Namespace) -> None:
     """Write docs/results/soak/fuzz-structure.*."""
-    rows = read_rows(given.rows / "blocks.jsonl")
-    if not rows:
-        raise SystemExit(f"{given.rows}: no rows yet")
+    rows = rows_to_report(given.rows / "blocks.jsonl")
     table = []
     for kind in rows[0]["counts"]:
         counted = {name: sum(row["counts"][kind][name] for row in rows) for name in OUTCOMES}
         table.append({"changed": kind, "executions": sum(counted.values())} | counted)
-    table.append({"changed": "all"} | {name: sum(row[name] for row in table) for name in list(table[0])[1:]})
-    findings = read_rows(given.rows / "findings.jsonl")
-    kinds = Counter((row["step"], _sort_of(row), row["place"]) for row in findings)
-    example = {(row["step"], _sort_of(row), row["place"]): row for row in reversed(findings)}
-    lines = [
-        f"- {count} ×, {sort[0]}: {quote(sort[1])} {sort[2]} (such as seed {example[sort]['seed']}, number "
-        f"{example[sort]['number']}: {example[sort]['kind']} of {example[sort]['origin']}, "
-        f"{example[sort]['bytes']} bytes)"
-        for sort, count in kinds.most_common(40)
-    ]
     seconds = sum(row["cpu seconds"] for row in rows)
-    total = table[-1]["executions"]
-    text = "\n\n".join(
-        [
-            __doc__ or "",
-            f"{total} executions, {seconds:.0f} CPU seconds: {total / max(seconds, 1e-9):.0f} a second.",
-            table_of(table),
-            "Findings: " + ("none." if not lines else ""),
-            "\n".join(lines),
-        ]
+    total = sum(row["executions"] for row in table)
+    report_findings(
+        "fuzz-structure",
+        {
+            "CPU seconds": (CPU_SECONDS, CPU_SECONDS_A_BYTE),
+            "MB": (MEMORY_MB, MEMORY_MB_A_BYTE),
+            "seeds": sorted({row["seed"] for row in rows}),
+        },
+        table,
+        [_finding_of(row) for row in read_rows(given.rows / "findings.jsonl")],
+        about=__doc__ or "",
+        facts=f"{total} executions, {seconds:.0f} CPU seconds: {total / max(seconds, 1e-9):.0f} a second.",
+        title="Findings",
     )
-    settings = {
-        "CPU seconds": (CPU_SECONDS, CPU_SECONDS_A_BYTE),
-        "MB": (MEMORY_MB, MEMORY_MB_A_BYTE),
-        "seeds": sorted({row["seed"] for row in rows}),
-    }
-    report("fuzz-structure", "python benchmarks/soak/fuzz_structure.py", settings, table, text)
+
+
+def _finding_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a finding is, and where one like it is met."""
+    case = f"{row['kind']} of {row['origin']}, {row['bytes']} bytes"
+    what = f"{row['step']}: {_sort_of(row)} {row['place']}"
+    return what, f"seed {row['seed']}, number {row['number']}: {case}"
 
 
 def _sort_of(row: Mapping[str, Any]) -> str:

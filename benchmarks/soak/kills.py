@@ -40,7 +40,17 @@ from _commands import (
     state_of,
 )
 from _operations import count_operations
-from _soak import append_row, in_parallel, keep_state_often, kept, loaded, quote, read_rows, report, table_of
+from _soak import (
+    append_row,
+    in_parallel,
+    keep_state_often,
+    kept,
+    loaded,
+    quote,
+    read_rows,
+    report_findings,
+    rows_to_report,
+)
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # Moments lie within so many times the processor time of a run that was left alone.
@@ -399,30 +409,18 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def write_report(given: argparse.Namespace) -> None:
     """Write docs/results/soak/kills.*."""
-    rows = read_rows(given.rows)
-    if not rows:
-        raise SystemExit(f"{given.rows}: no rows yet")
-    table = summary(rows)
-    total = {name: sum(row[name] for row in table) for name in list(table[0])[2:]}
-    table.append({"command": "all", "how": "", **total})
-    kinds: Counter[str] = Counter(problem for row in rows for problem in row["problems"])
-    example = {problem: row["name"] for row in reversed(rows) for problem in row["problems"]}
-    lines = [
-        f"- {count} ×, such as `{example[what]}`: {quote(what)}" for what, count in kinds.most_common(40)
-    ]
+    rows = rows_to_report(given.rows)
     signals = Counter(row["signal"] for row in rows if row["killed"])
     ended_by = ", ".join(f"{count} {name}" for name, count in signals.items())
-    text = "\n\n".join(
-        [
-            __doc__ or "",
-            f"Signals that ended a command: {ended_by}. Seed {given.seed}.",
-            table_of(table),
-            "Problems: " + ("none." if not lines else ""),
-            "\n".join(lines),
-        ]
+    report_findings(
+        "kills",
+        {"seed": given.seed, "commands": {c.name: " ".join(c.arguments) for c in COMMANDS}},
+        summary(rows),
+        [(problem, f"`{row['name']}`") for row in rows for problem in row["problems"]],
+        about=__doc__ or "",
+        facts=f"Signals that ended a command: {ended_by}. Seed {given.seed}.",
+        title="Problems",
     )
-    settings = {"seed": given.seed, "commands": {c.name: " ".join(c.arguments) for c in COMMANDS}}
-    report("kills", "python benchmarks/soak/kills.py", settings, table, text)
 
 
 def main() -> None:

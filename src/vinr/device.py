@@ -61,7 +61,7 @@ def resolve_device(name: str) -> torch.device:
         )
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
+    kind, _, number = str(name).partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
         raise UsageError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:N")
     if kind == "cuda":

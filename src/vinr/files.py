@@ -12,13 +12,13 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
-from vinr.errors import OutputError
-from vinr.temporaries import Temporary, abandoned, remove, temporary_beside
+from vinr.errors import OutputError, UsageError
+from vinr.temporaries import Maker, Temporary, abandoned, remove, temporary_beside
 
 # Of renameat2(2).
 AT_FDCWD: Final = -100
@@ -41,15 +41,15 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
         missing, or the system refuses to write (disk full, no permission).
     """
     target = Path(target)
-    check_target(target, force=force)
+    check_parent(target)
     place = followed(target)
-    with said_of(target), temporary_beside(place) as names:
-        yield names.part
-        flush(names.part)
-        check_target(target, force=force)
-        names.part.replace(place)
-        flush(place.parent)
-        clear_abandoned(place)
+    with _whole(
+        target,
+        place,
+        check=lambda: check_target(target, force=force),
+        put=lambda names: _put_file(names, place),
+    ) as part:
+        yield part
 
 
 @contextmanager
@@ -69,17 +69,15 @@ def atomic_folder(target: str | Path, *, replaceable: str, force: bool = False) 
     target = Path(target)
     check_parent(target)
     place = followed(target)
-    with said_of(target):
-        _bring_back(place)
-        _check_folder(target, replaceable, force=force)
-        with temporary_beside(place) as names:
-            names.part.mkdir()
-            yield names.part
-            _flush_all(names.part)
-            _check_folder(target, replaceable, force=force)
-            _put_folder(names, place)
-            flush(place.parent)
-            clear_abandoned(place)
+    with _whole(
+        target,
+        place,
+        repair=lambda: _bring_back(place),
+        check=lambda: _check_folder(target, replaceable, force=force),
+        put=lambda names: _put_folder(names, place),
+    ) as part:
+        part.mkdir()
+        yield part
 
 
 @contextmanager
@@ -98,19 +96,51 @@ def atomic_files(pattern: Path, numbers: Collection[int], *, force: bool = False
         ``force``.
     """
     check_parent(pattern)
-    with said_of(pattern):
-        _finish_sets(pattern)
-        _check_files(pattern, numbers, force=force)
-        with temporary_beside(pattern) as names:
-            names.part.mkdir()
+    with _whole(
+        pattern,
+        pattern,
+        repair=lambda: _finish_sets(pattern),
+        check=lambda: _check_files(pattern, numbers, force=force),
+        put=lambda names: _put_set(names, force=force),
+    ) as part:
+        part.mkdir()
+        yield part
+
+
+@contextmanager
+def _whole(
+    target: Path,
+    place: Path,
+    *,
+    check: Callable[[], None],
+    put: Callable[[Temporary], None],
+    repair: Callable[[], None] = lambda: None,
+) -> Iterator[Path]:
+    """Give a temporary path beside ``place``, and ``put`` what the body wrote there where it belongs.
+
+    ``repair`` completes what a killed process was about to do; ``check`` refuses what must not be replaced,
+    before the work and after it. Errors of the system are said of ``target``.
+    """
+    with said_of(target):
+        repair()
+        check()
+        with temporary_beside(place) as names:
+            maker = Maker()
             yield names.part
+            _check_maker(target, maker)
             _flush_all(names.part)
-            _check_files(pattern, numbers, force=force)
-            ready = names.path("replacing" if force else "ready")
-            names.part.rename(ready)
-            flush(ready.parent)
-            _put_files(ready, force=force)
-            clear_abandoned(pattern)
+            check()
+            put(names)
+            flush(place.parent)
+            clear_abandoned(place)
+
+
+def _check_maker(target: Path, maker: Maker) -> None:
+    """Raise :class:`OutputError` in a child that was forked in the body, and went on with it to its end."""
+    if not maker.is_here:
+        raise OutputError(
+            f"{target}: is written by the process that this one was forked from; end the child with os._exit"
+        )
 
 
 def check_parent(target: Path) -> None:
@@ -122,6 +152,14 @@ def check_parent(target: Path) -> None:
             f"{target}: is a symbolic link to {target.readlink()}, which does not exist; "
             "remove the link or choose another name"
         )
+
+
+def check_suffix(target: Path, suffix: str, what: str) -> None:
+    """Raise :class:`UsageError` if ``target``, which is called ``what``, is not a name and ``suffix``."""
+    if target.name.lower() == suffix:
+        raise UsageError(f"{what} {target}: a name is missing before {suffix}; give one such as out{suffix}")
+    if target.suffix.lower() != suffix:
+        raise UsageError(f"{what} {target}: the name must end in {suffix}")
 
 
 def check_target(target: Path, *, force: bool) -> None:
@@ -173,10 +211,15 @@ def clear_abandoned(place: Path) -> None:
             remove(names.path("old"))
 
 
-def _flush_all(folder: Path) -> None:
-    for path in folder.iterdir():
-        flush(path)
-    flush(folder)
+def _flush_all(path: Path) -> None:
+    """Force a file, or a folder with its files, to the disk."""
+    for file in path.iterdir() if path.is_dir() else ():
+        flush(file)
+    flush(path)
+
+
+def _put_file(names: Temporary, place: Path) -> None:
+    names.part.replace(place)
 
 
 # -- folders -------------------------------------------------------------------------------------------------
@@ -275,6 +318,14 @@ def _finish_sets(pattern: Path) -> None:
             ready = names.path(suffix)
             if ready.is_dir():
                 _put_files(ready, force=force)
+
+
+def _put_set(names: Temporary, *, force: bool) -> None:
+    """Give the files of the part their names: from the first rename on, the next write would finish it."""
+    ready = names.path("replacing" if force else "ready")
+    names.part.rename(ready)
+    flush(ready.parent)
+    _put_files(ready, force=force)
 
 
 def _put_files(ready: Path, *, force: bool) -> None:

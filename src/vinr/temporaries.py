@@ -9,22 +9,25 @@
     .NAME.TOKEN.lock       held by the process that writes; the system lets go of it however that ends
 
 A process that is killed leaves such names behind. Whoever writes the same output next sees by the lock that
-nobody holds them any more.
+nobody holds them any more. A child that is forked from the process that writes has a copy of all this, and
+leaves it alone.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -35,6 +38,57 @@ USUAL_NAME_BYTES: Final = 255
 # Two dots, a token, a dot, the longest suffix; and some to spare.
 LONGEST_END: Final = 28
 MAX_TRIES: Final = 10
+
+
+class Closable(Protocol):
+    """What is closed: a file, a container of libav."""
+
+    def close(self) -> object:
+        """Write what is held back, and end."""
+        ...
+
+
+AnyClosable = TypeVar("AnyClosable", bound=Closable)
+
+
+class Maker:
+    """The process that made something and is to remove or close it.
+
+    A child that is forked meanwhile has a copy of whatever looks after the thing, and may run its end: by an
+    exception, by ``sys.exit``. The thing is still in use then.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is that process."""
+        return os.getpid() == self._process
+
+    def close(self, opened: Closable) -> None:
+        """Close ``opened``; a child holds its copy for good.
+
+        Closing it there, or forgetting it, would write what is held back into the file of its parent, and
+        wait without end for the threads of a codec, which a child lacks.
+        """
+        if self.is_here:
+            opened.close()
+        else:
+            hold(opened)
+
+    @contextmanager
+    def closing(self, opened: AnyClosable) -> Iterator[AnyClosable]:
+        """Give ``opened`` to the body, and :meth:`close` it in the end."""
+        try:
+            yield opened
+        finally:
+            self.close(opened)
+
+
+def hold(value: object) -> None:
+    """Keep ``value`` for good, also when the interpreter ends: what is done at its end is never done."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 @dataclass(frozen=True)
@@ -74,8 +128,10 @@ def try_lock(path: Path) -> Iterator[bool]:
     """Lock the file ``path`` while the body runs; tell the body whether that worked, without waiting.
 
     The file is made and, at the end, removed while it is still locked. Who had opened it before then locks a
-    file without a name, which the library notices, so two processes never hold the lock of one path.
+    file without a name, which the library notices, so two processes never hold the lock of one path. In a
+    forked child the library lets go of its copy, and the lock stays that of this process.
     """
+    maker = Maker()
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -86,7 +142,7 @@ def try_lock(path: Path) -> Iterator[bool]:
     try:
         yield is_mine
     finally:
-        if is_mine:
+        if is_mine and maker.is_here:
             # Windows removes no open file; there the library does so when it lets go.
             with suppress(OSError):
                 path.unlink()
@@ -99,6 +155,7 @@ def temporary_beside(target: Path) -> Iterator[Temporary]:
 
     What lies under the name of the part is removed in the end; after a successful rename nothing does.
     """
+    maker = Maker()
     for _ in range(MAX_TRIES):
         names = Temporary(target, secrets.token_hex(TOKEN_BYTES))
         with try_lock(names.path("lock")) as is_mine:
@@ -109,9 +166,22 @@ def temporary_beside(target: Path) -> Iterator[Temporary]:
             finally:
                 # What stopped the body is what the user must hear of, not that the disk also refuses this.
                 with suppress(OSError):
-                    remove(names.part)
+                    if maker.is_here:
+                        remove(names.part)
             return
     raise OSError(errno.EACCES, "no file can be made and locked in its folder")
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Give a new folder where the system keeps temporary files; it is removed in the end."""
+    maker = Maker()
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        if maker.is_here:
+            remove(folder)
 
 
 def abandoned(target: Path) -> Iterator[Temporary]:

@@ -76,6 +76,21 @@ def test_y4m_on_stdout_can_be_piped(tiny_file: Path) -> None:
     assert piped.stdout.count(b"FRAME\n") == 8
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the system has no such pipes")
+@pytest.mark.parametrize("command", [["decode", "FILE", "-"], ["info", "FILE", "--json"]], ids=" ".join)
+def test_output_that_nobody_reads_ends_the_program_without_a_word(
+    tiny_file: Path, command: list[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [str(tiny_file) if word == "FILE" else word for word in command]
+    ended = subprocess.run(
+        [sys.executable, "-m", "vinr", *words], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (ended.stderr, ended.returncode) == (b"", 141)  # as SIGPIPE would end it
+
+
 def test_several_clips_in_one_file(run: Run, tmp_path: Path) -> None:
     first = write_clip(tmp_path / "a.mkv", moving_shapes(num_frames=3, height=32, width=48))
     (tmp_path / "more").mkdir()
@@ -216,6 +231,10 @@ def test_bad_options_are_refused(
 def test_outputs_are_protected(run: Run, tiny_video: Path, tiny_file: Path, tmp_path: Path) -> None:
     refused(run("encode", tiny_video, tmp_path / "no" / "out.vinr"), "does not exist")
     refused(run("encode", tiny_video, tmp_path / "out.mp4"), ".vinr")
+    refused(run("encode", tiny_video, tmp_path / ".vinr"), "a name is missing", "out.vinr")
+    refused(run("decode", tiny_file, tmp_path / ".mp4"), "a name is missing", "out.mp4")
+    refused(run("compare", tiny_video, tmp_path / ".html"), "a name is missing", "out.html")
+    refused(run("info", tiny_file, "--plot", tmp_path / ".png"), "a name is missing", "out.png")
     refused(run("encode", tiny_video), "INPUT")
     kept = tmp_path / "kept.vinr"
     kept.write_bytes(b"precious")

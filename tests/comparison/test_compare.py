@@ -325,6 +325,7 @@ def test_fitted_files_are_not_overwritten(run: Run, tiny_video: Path, tmp_path: 
     assert kept.read_bytes() == b"precious"
     kept.unlink()
     kept.with_name(f"{kept.name}.partial").mkdir()
+    (kept.with_name(f"{kept.name}.partial") / "fit-00000.safetensors").write_bytes(b"precious")
     refused(run(tiny_video, tmp_path / "p.html", *options), "was interrupted", "--force")
     assert run(tiny_video, tmp_path / "p.html", *options, "--force")[0] == 0
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]

@@ -15,6 +15,7 @@ from vinr.compress.coding_noise import CodingNoise, snap_steps
 from vinr.compress.quantize import step_code
 from vinr.compress.unpack import CHANNEL_CODE_UNIT, MAX_STEP_CODE, step_of
 from vinr.config import CompressSettings, Phase
+from vinr.draws import Draws
 from vinr.models import StoredTensor
 
 
@@ -36,7 +37,7 @@ def network(seed: int = 0) -> dict[str, StoredTensor]:
 def coding(
     stored: dict[str, StoredTensor], settings: CompressSettings | None = None, **phase: Any
 ) -> CodingNoise:
-    return CodingNoise(stored, Phase(share=0.5, **phase), settings or CompressSettings())
+    return CodingNoise(stored, Phase(share=0.5, **phase), settings or CompressSettings(), Draws(3))
 
 
 def values_of(stored: dict[str, StoredTensor]) -> dict[str, Tensor]:
@@ -160,7 +161,7 @@ def test_pruned_weights_are_zero_for_the_network_and_in_the_end() -> None:
 def test_nothing_is_done_where_nothing_is_asked() -> None:
     stored = network()
     values = values_of(stored)
-    seen, num_bits = CodingNoise({}, None, CompressSettings())(values)
+    seen, num_bits = CodingNoise({}, None, CompressSettings(), Draws(3))(values)
     assert num_bits is None
     assert all(seen[name] is value for name, value in values.items())
 
@@ -209,7 +210,6 @@ def test_prices_are_exact_under_mixed_precision(prior: str) -> None:
     stored = network()
     found = []
     for enabled in (False, True):
-        torch.manual_seed(3)
         noise = coding(stored, quantization="entropy", prior=prior, initial_bits=7)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             seen, num_bits = noise(values_of(stored))
@@ -237,7 +237,7 @@ def test_every_number_is_divided_by_its_own_step(scales: str) -> None:
 def test_gradients_of_steps_keep_their_digits(monkeypatch: pytest.MonkeyPatch, prior: str) -> None:
     """A step gathers the gradients of all its numbers; added one after another they would lose digits."""
     weight, noise_E = torch.randn(64, 5000), torch.rand(320_000)
-    monkeypatch.setattr(torch, "rand_like", lambda value: noise_E.to(value))
+    monkeypatch.setattr(Draws, "uniform_like", lambda self, value: noise_E.to(value))
     found = []
     for dtype in (torch.float32, torch.float64):
         stored = {"body.weight": StoredTensor(weight.to(dtype), "weight")}

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from vinr.compress.priors import PriorName, make_prior
+from vinr.draws import Draws
 
 MOMENTS: list[PriorName] = ["laplace", "gaussian"]
 
 
 def bits_of(name: PriorName, code: Tensor, noisy: Tensor) -> Tensor:
-    return make_prior(name, [code.numel()])(code, noisy)
+    return make_prior(name, [code.numel()], Draws(3))(code, noisy)
 
 
 @pytest.mark.parametrize("name", MOMENTS)
@@ -56,7 +57,7 @@ def test_gradients_are_finite_where_numbers_are_extreme(name: PriorName) -> None
 @pytest.mark.parametrize("name", MOMENTS)
 def test_tensors_have_their_own_moments(name: PriorName) -> None:
     narrow, wide = torch.randn(500), 30 * torch.randn(700) + 4
-    together = make_prior(name, [500, 700])
+    together = make_prior(name, [500, 700], Draws(3))
     code = torch.cat([narrow, wide])
     expected = torch.cat([bits_of(name, narrow, narrow), bits_of(name, wide, wide)])
     torch.testing.assert_close(together(code, code), expected, atol=2e-3, rtol=1e-4)
@@ -67,7 +68,7 @@ def test_a_learned_density_learns_what_no_bell_fits() -> None:
     generator = torch.Generator().manual_seed(2)
     side = torch.randint(2, (4000,), generator=generator) * 2 - 1
     code = 6.0 * side + 0.4 * torch.randn(4000, generator=generator)
-    prior = make_prior("factorized", [4000])
+    prior = make_prior("factorized", [4000], Draws(3))
     optimizer = torch.optim.Adam(prior.parameters(), lr=0.03)
     for _ in range(250):
         noisy = code + torch.rand(4000, generator=generator) - 0.5

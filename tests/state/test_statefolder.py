@@ -38,7 +38,7 @@ def notes() -> list[str]:
 
 @pytest.fixture
 def make(output: Path, notes: list[str]) -> Make:
-    def call(job: EncodeJob = JOB, **options: bool) -> StateFolder:
+    def call(job: EncodeJob = JOB, **options: bool | None) -> StateFolder:
         return StateFolder(output, job, on_note=notes.append, **options)
 
     return call
@@ -117,6 +117,18 @@ def test_nothing_is_left_when_inputs_turn_out_bad(make: Make, output: Path) -> N
     assert names(output.parent) == []
 
 
+def test_state_of_the_same_job_is_gone_on_with_where_that_is_asked_for(
+    make: Make, output: Path, notes: list[str]
+) -> None:
+    folder = interrupt(make(resume=None), "point-" + 32 * "0" + ".safetensors")
+    with make(resume=None) as state:
+        assert names(state.prepare()) == ["job.json", "point-" + 32 * "0" + ".safetensors"]
+    with make(OTHER, resume=None) as state:
+        assert names(state.prepare()) == ["job.json"]
+    assert names(output.parent) == [folder.name + "-1"]
+    assert len(notes) == 1
+
+
 # -- locks ---------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +141,32 @@ def test_second_encode_of_an_output_is_refused_and_touches_nothing(make: Make, o
             refuse(make(OTHER, **options), "another encode is writing it")
         assert (folder / "fit-00000.safetensors").read_bytes() == b"precious"
     assert names(output.parent) == ["o.vinr.partial"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_lock_of_another_kind_is_said(make: Make, output: Path, kind: str) -> None:
+    lock = output.with_name(".o.vinr.partial.lock")
+    victim = output.with_name("victim")
+    victim.write_bytes(b"precious")
+    if kind == "folder":
+        lock.mkdir()
+    elif kind == "link":
+        lock.symlink_to(victim)
+    elif hasattr(os, "mkfifo"):
+        os.mkfifo(lock)
+    else:
+        pytest.skip("the system has no named pipes")
+    for options in ({}, {"force": True}, {"resume": True}):
+        refuse(make(**options), r"\.o\.vinr\.partial\.lock: is not a regular file, .*o\.vinr; remove it")
+    assert names(output.parent) == [lock.name, "victim"]
+    assert victim.read_bytes() == b"precious"
+
+
+def test_lock_that_was_left_is_taken(make: Make, output: Path) -> None:
+    output.with_name(".o.vinr.partial.lock").touch()
+    with make() as state:
+        state.prepare()
+    assert names(output.parent) == []
 
 
 def test_lock_holds_between_processes_and_ends_with_them(make: Make, output: Path) -> None:
@@ -385,7 +423,7 @@ def test_what_was_fitted_is_kept_where_the_output_cannot_be_written(output: Path
     assert output.read_bytes() == b"theirs"
     events: list[object] = []
     vinr.encode(tiny_video, output, resume=True, force=True, on_event=events.append, **settings)
-    assert [type(event).__name__ for event in events] == ["Noted"]  # nothing is fitted
+    assert [type(event).__name__ for event in events] == ["Noted", "Written"]  # nothing is fitted
     assert names(output.parent) == ["o.vinr"]
 
 

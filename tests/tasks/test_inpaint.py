@@ -19,6 +19,7 @@ from command_line import TINY, Run, refused
 from vinr.cli.app import main
 from vinr.encoding import plan
 from vinr.errors import InputError
+from vinr.fit import Event, Noted
 from vinr.fit.masks import box_mask, center_mask, grow_mask, open_mask
 from vinr.tasks import inpainting
 from vinr.tasks.inpainting import measure_inpainting
@@ -178,6 +179,23 @@ def test_masked_pixels_are_filled_and_the_others_stay(run: Run, tiny_video: Path
     assert (own[inside].int() - after[inside].int()).abs().max() <= 3  # limited-range 4:4:4 rounds
     assert not torch.equal(own[~inside], before[~inside])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["filled", "masks", "own.mkv"]
+
+
+def test_the_plan_says_in_which_arithmetic(tiny_video: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    report = vinr.inpaint(
+        tiny_video,
+        tmp_path / "o.mkv",
+        mask="center",
+        preset=TINY,
+        epochs=1,
+        device="cpu",
+        overrides=["fit.precision=bf16"],
+        on_event=events.append,
+    )
+    (note,) = [event.text for event in events if isinstance(event, Noted)]
+    assert note.endswith(" CPU thread, bf16 (as set)")
+    assert report.precision == "bf16"
 
 
 def test_what_is_hidden_does_not_change_the_filling(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vinr.temporaries import Maker
+
 
 def claim(path: Path) -> bool:
     """Create ``path``; return whether this process did, so that what it stands for is its to do."""
@@ -27,11 +29,11 @@ def claimed(path: Path) -> Iterator[bool]:
     """
     if _is_left_behind(path):
         path.unlink(missing_ok=True)
-    mine = claim(path)
+    mine, maker = claim(path), Maker()
     try:
         yield mine
     finally:
-        if mine:
+        if mine and maker.is_here:
             path.unlink(missing_ok=True)
 
 

@@ -25,6 +25,7 @@ from vinr.compress import pack_tensors
 from vinr.config import Preset
 from vinr.decoding.playback import decode
 from vinr.decoding.settings import DecodeSettings
+from vinr.draws import Draws
 from vinr.encoding.segment import FittedSegment
 from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import HybridModel, Latents, get_model, validate_architecture
@@ -73,12 +74,12 @@ def ways_for(device: torch.device, *, compiled: bool = True, onnx: bool = True) 
 def random_file(preset: Preset, video: VideoSpec, path: Path) -> Path:
     """Write a file of random numbers for the frames of ``video``; return its path."""
     cls = get_model(preset.model)
-    torch.manual_seed(0)
-    model = cls(validate_architecture(cls, preset.architecture), video, with_encoder=False).eval()
-    if isinstance(model, HybridModel):
-        shapes = model.per_frame_shapes()
-        latents = {name: torch.randn(video.num_frames, *shape) for name, shape in shapes.items()}
-        model.attach_latents(FrozenLatents(Latents(latents)))
+    with Draws(0).as_global():
+        model = cls(validate_architecture(cls, preset.architecture), video, with_encoder=False).eval()
+        if isinstance(model, HybridModel):
+            shapes = model.per_frame_shapes()
+            latents = {name: torch.randn(video.num_frames, *shape) for name, shape in shapes.items()}
+            model.attach_latents(FrozenLatents(Latents(latents)))
     segment = FittedSegment.coded(preset, model, pack_tensors(model.stored(), preset.compress), video)
     segment.alone("random", video).write(path, force=True)
     return path

@@ -20,6 +20,7 @@ from vinr.bench.speed_fit import Stepper
 from vinr.config import Preset
 from vinr.decoding.file import open_clip
 from vinr.decoding.settings import DecodeSettings
+from vinr.draws import Draws
 from vinr.errors import VinrError
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
@@ -65,7 +66,8 @@ def _in_a_process(work: dict[str, Any], device: torch.device) -> int:
 def _fit(work: dict[str, Any], device: torch.device) -> None:
     preset = Preset.model_validate(work["preset"])
     num_frames, height, width = work["size"]
-    rgb_NCHW = torch.randint(255, (num_frames, 3, height, width), dtype=torch.uint8)
+    with Draws(0).as_global():
+        rgb_NCHW = torch.randint(255, (num_frames, 3, height, width), dtype=torch.uint8)
     Stepper(FrameTensor(rgb_NCHW, VideoSpec(num_frames, height, width)), preset, device).steps(2)
 
 

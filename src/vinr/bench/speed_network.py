@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from vinr.fit.precision import resolve_precision
 from vinr.models import get_model, validate_architecture
 from vinr.models._sizing import count_macs
 from vinr.tasks.frames import plain_fit
+from vinr.temporaries import temporary_folder
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
 from vinr.video.spec import VideoSpec
@@ -113,11 +113,11 @@ class NetworkBench:
         epoch_seconds = {recipe: steps[recipe]["epoch_seconds"] for recipe in RECIPES}
         curves = self._curves(epoch_seconds, {r: steps[r]["steps_per_epoch"] for r in RECIPES})
         found["quality"] = self._quality(curves, epoch_seconds)
-        with tempfile.TemporaryDirectory() as name:
-            path = self._file(curves[-1], Path(name))
+        with temporary_folder("vinr-bench-") as folder:
+            path = self._file(curves[-1], folder)
             self._note("decoding by turns")
             found["decoding"] = self._decoding(path)
-            found["whole_file"] = whole_file(path, Path(name), self._device, turns=1)
+            found["whole_file"] = whole_file(path, folder, self._device, turns=1)
             found["first_frame"] = first_frame(path, self._device)
             found["memory"] = self._memory(path) if self._settings.memory else {}
         return found

@@ -8,7 +8,7 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BufferedReader, FileIO
+from io import BufferedReader, FileIO, TextIOBase
 from os import SEEK_END, PathLike
 from pathlib import Path
 from types import TracebackType
@@ -147,8 +147,12 @@ class _File(Shared):
         self._has_descriptor = isinstance(file, FileIO) or (
             type(file) is BufferedReader and isinstance(file.raw, FileIO)
         )
+        if isinstance(file, TextIOBase):
+            raise InputError("the file is open as text; open it in mode 'rb'")
         try:
             self.num_bytes = file.seek(0, SEEK_END)
+        except AttributeError:
+            raise InputError(f"{file!r} is no file; give a path, bytes, or a binary file") from None
         except (OSError, ValueError) as error:
             raise InputError(f"the file is not seekable ({_reason(error)}); save it to disk first") from None
         super().__init__()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import Annotated
+from typing import Annotated, Final, NoReturn, TypeVar
 
 import typer
 
@@ -36,6 +38,9 @@ from vinr.cli.options import (
 from vinr.errors import UsageError, VinrError
 from vinr.state import interruption
 from vinr.units import parse_frames, parse_size
+
+# 128 and the number of SIGPIPE, which Windows has not.
+UNREAD_STATUS: Final = 141
 
 app = typer.Typer(
     name="vinr",
@@ -331,28 +336,54 @@ def _describe_saved(output: str) -> str:
 def main() -> None:
     """Run the command line; errors end in one line and their exit status, never in a traceback.
 
-    Signals that ask it to stop do what Ctrl-C does, with 128 and their number as exit status.
+    Signals that ask it to stop do what Ctrl-C does, with 128 and their number as exit status. Where nobody
+    reads the output any more (``vinr decode in.vinr - | head -c 100``), it ends without a word, as programs
+    do that SIGPIPE ends, and with the same exit status.
     """
     screen.write_any_character()
     with interruption.raised():
         try:
             app()
         except VinrError as error:
+            if _cause(error, BrokenPipeError) is not None:
+                _end_unread()
             console.complain(str(error))
             sys.exit(error.exit_status)
+        except BrokenPipeError:
+            _end_unread()
         except OSError as error:
             console.complain(f"{error.filename or 'file system'}: {error.strerror or error}")
             sys.exit(2)
         except KeyboardInterrupt as error:
             sys.exit(interruption.exit_status(error))  # before any command has begun
         except SystemExit as error:
-            # Typer ends a command that a signal ended with the status of Ctrl-C, whichever it was.
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, KeyboardInterrupt):
-                cause = cause.__cause__ or cause.__context__
+            # Typer ends a command that a signal ended with the status of Ctrl-C, whichever it was, and one
+            # whose output nobody reads as if it had failed.
+            cause = _cause(error, KeyboardInterrupt)
             if cause is not None:
                 sys.exit(interruption.exit_status(cause))
+            if _cause(error, BrokenPipeError) is not None:
+                _end_unread()
             raise
+
+
+Kind = TypeVar("Kind", bound=BaseException)
+
+
+def _cause(error: BaseException, kind: type[Kind]) -> Kind | None:
+    """Return the first of ``error`` and what it comes from that is of ``kind``."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, kind):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def _end_unread() -> NoReturn:
+    """End the program: whoever read its output has gone."""
+    # Python writes what is held back once more when it ends, and would make an error of that.
+    with suppress(OSError, AttributeError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    sys.exit(UNREAD_STATUS)
 
 
 if __name__ == "__main__":

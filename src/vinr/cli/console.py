@@ -181,7 +181,7 @@ def show_inpaint(report: InpaintReport, *, as_json: bool) -> None:
             ("filled", f"{report.masked_share:.2%} of all pixels"),
             ("PSNR", f"{report.visible_psnr_db:.2f} dB of the network where nothing was masked"),
             ("model", f"{report.model}, {format_count(report.num_parameters)} parameters"),
-            ("fit", f"{report.num_epochs:.1f} epochs, {report.seconds:.0f} s in all"),
+            ("fit", f"{report.num_epochs:.1f} epochs in {report.precision}, {report.seconds:.0f} s in all"),
         ]
     )
 

@@ -38,8 +38,9 @@ def compare(
 ) -> None:
     """Compare networks with x264, x265, AV1 and VP9 on the same frames, in one HTML page."""
     from vinr.cli.show_compare import compare_progress, show_comparison
+    from vinr.comparison import describe_saved, page_path
 
-    with compare_progress() as on_progress:
+    with compare_progress(lambda: describe_saved(page_path(source, page))) as on_progress:
         report = vinr.compare(
             source,
             page,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def compare_progress() -> Iterator[Callable[[str, float], None]]:
-    """Show a bar over all points of a comparison; on Ctrl-C say what is kept."""
+def compare_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[str, float], None]]:
+    """Show a bar over all points of a comparison; after an interruption, a line on what was saved."""
     columns = [SafeColumn("{task.description}"), BarColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True) as bar:
         task = bar.add_task("comparing", total=1.0)
@@ -27,8 +27,7 @@ def compare_progress() -> Iterator[Callable[[str, float], None]]:
         def on_progress(text: str, share: float) -> None:
             bar.update(task, completed=share, description=text)
 
-        left = "interrupted; finished networks are beside the page; compare them with --vinr"
-        with ended_by_signals(bar, lambda: left):
+        with ended_by_signals(bar, lambda: f"interrupted; {describe_saved()}"):
             yield on_progress
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import av
@@ -24,6 +23,7 @@ from vinr.comparison.rd import RDPoint
 from vinr.decoding.streams import StreamClock
 from vinr.errors import InputError
 from vinr.quality.clip import compare
+from vinr.temporaries import Maker, temporary_folder
 from vinr.video.color import ColorConverter, Upsampling, planes_of
 from vinr.video.libav import explain, open_input, video_stream
 from vinr.video.spec import FrameBatch, FrameSource, FrameStream, VideoSpec
@@ -124,7 +124,9 @@ def _decoded_batches(
     def cut(padded_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return padded_HW[: spec.height, : spec.width]
 
-    with open_input(path) as container:
+    # A process that is forked while frames are read leaves the file of its parent alone.
+    container, maker = open_input(path), Maker()
+    try:
         stream = video_stream(container, path)
         # As many threads as the networks have.
         stream.thread_type = "AUTO"
@@ -143,6 +145,8 @@ def _decoded_batches(
             # Chroma of odd sizes is rounded up: only luma was padded beyond the frame.
             of_frame = ((cut(luma), *chroma),) if planes else None
             yield FrameBatch(torch.tensor([number]), rgb_1CHW, of_frame)
+    finally:
+        maker.close(container)
 
 
 def choose_upsampling(source: FrameSource) -> Upsampling:
@@ -189,8 +193,8 @@ def measure_anchor(
         As :func:`encode_anchor`.
     """
     spec = reference.spec
-    with TemporaryDirectory(prefix="vinr-anchor-") as folder:
-        path = Path(folder) / f"anchor{anchor.suffix}"
+    with temporary_folder("vinr-anchor-") as folder:
+        path = folder / f"anchor{anchor.suffix}"
         encoded = encode_anchor(anchor, reference, path, quality=quality, on_frame=on_frame)
         clock = StreamClock()
         for _ in clock.watch(decode_anchor(path, spec)):

@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from vinr.comparison.anchors import Anchor
 from vinr.errors import OutputError, UsageError
+from vinr.temporaries import Maker
 from vinr.video.color import tag_color
 from vinr.video.libav import explain
 from vinr.video.spec import ColorSpec
@@ -47,7 +48,7 @@ def write_stream(
         If the file cannot be written.
     """
     try:
-        with av.open(str(path), "w", format=anchor.muxer) as container:
+        with Maker().closing(av.open(str(path), "w", format=anchor.muxer)) as container:
             options = anchor.options(quality, width=size[1])
             stream = container.add_stream(anchor.encoder, rate=frame_rate, options=options)
             assert isinstance(stream, VideoStream)

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from vinr.comparison.kept import KeptWork, describe_video, kept_in_words
 from vinr.comparison.page import SHOWN_MEASURES, ComparisonPage, CropSet
 from vinr.comparison.plan import (
     DEFAULT_ANCHORS,
@@ -33,8 +34,9 @@ from vinr.comparison.plan import (
 from vinr.comparison.rd import BDResult, RDCurve, RDPoint, bd_table
 from vinr.comparison.runs import Progress, Runner
 from vinr.device import resolve_device
-from vinr.errors import UsageError
-from vinr.files import atomic_path, check_target
+from vinr.files import atomic_path, check_suffix
+from vinr.settings import checked_arguments
+from vinr.state.folder import EncodeJob, StateFolder, partial_folder
 from vinr.units import parse_count, parse_seconds
 from vinr.video.color import Upsampling
 from vinr.video.edit import Edit
@@ -63,6 +65,7 @@ class ComparisonReport:
     bd: tuple[BDResult, ...]
 
 
+@checked_arguments()
 def compare(
     source: str | PathLike[str],
     page: str | PathLike[str] | None = None,
@@ -93,7 +96,9 @@ def compare(
         The video.
     page
         The HTML file; ``NAME-compare.html`` in the current folder if None. It appears whole or not at all.
-        Networks that are fitted are kept beside it, in a folder ``NAME-compare-files``.
+        Networks that are fitted are kept beside it, in a folder ``NAME-compare-files``. Until it is whole,
+        finished points lie in a folder ``NAME-compare.html.partial``: after an interruption, the same call
+        continues with them.
     models, presets
         What to fit; the default model if neither these nor ``files`` are given.
     params, bpp
@@ -110,12 +115,12 @@ def compare(
         Half-open frame range, centred crop, and resize, as for :func:`vinr.encode`.
     device, seed, overrides
         As for :func:`vinr.encode`.
-    force
-        Replace the page and networks of earlier comparisons.
     on_progress
         Called with what is being done and the share of all that is done, 0 to 1.
+    force
+        Overwrite the page and the files of networks. Points of an interrupted comparison are used even then.
     on_note
-        Called with each line on the video itself: that it may be cut short.
+        Called with each line on the video itself, such as that it may be cut short, and on what is kept.
 
     Raises
     ------
@@ -124,19 +129,30 @@ def compare(
     FitError
         If a fit collapses again and again.
     """
-    path = _page_path(source, page, force=force)
+    path = page_path(source, page)
     sweeps, published = read_anchors(DEFAULT_ANCHORS if anchors is None else anchors)
     resolve_device(device)
+
+    def note(text: str) -> None:
+        if on_note is not None:
+            on_note(text)
+
     names = [fspath(file) for file in files]
     first, stop = frames or (None, None)
     seconds = None if time is None else parse_seconds(time)
-    with ExitStack() as opened:
+    state = StateFolder(
+        path,
+        EncodeJob.of([source], frames=frames, crop=crop, resize=resize, work="comparison"),
+        resume=None,
+        force=force,
+        on_note=note,
+    )
+    with state, ExitStack() as opened:
         decoders = [opened.enter_context(open_file(name, device)) for name in names]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
         reader = opened.enter_context(open_video(fspath(source), edit=edit))
-        if on_note is not None:
-            for note in reader.notes:
-                on_note(note)
+        for text in reader.notes:
+            note(text)
         check_sizes(decoders, names, reader.spec)
         budget = Budget(epochs, seconds, seed, (*overrides, NO_AUDIO))
         jobs = []
@@ -144,29 +160,46 @@ def compare(
             counts = [parse_count(count) for count in params]
             jobs = plan_fits(models, presets, counts, bpp, reader.spec, budget)
         folder = path.with_name(f"{path.stem}-files")
-        check_folder(folder, jobs, force=force)
+        kept = KeptWork(state.folder, lambda: describe_video(reader), note)
         num_points = len(names) + len(jobs)
         for _, qualities in sweeps:
             num_points += len(qualities)
-        runner = Runner(fspath(source), reader, device=device, num_points=num_points, on_progress=on_progress)
+        runner = Runner(
+            fspath(source), reader, kept, device=device, num_points=num_points, on_progress=on_progress
+        )
+        check_folder(folder, jobs, lambda job: force or runner.may_use(job, folder, budget))
+        state.prepare()
         # Codecs come first: they are quick to refuse a frame size.
         measured = runner.anchors(sweeps)
         networks = runner.networks(names, jobs, folder, budget, force=force)
         report = _report(path, fspath(source), reader, runner, [*networks, *measured, *published])
-        text = _page(report, reader, runner).render()
-    with atomic_path(path, force=force) as temporary:
         # A path may hold bytes that are no text.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        content = _page(report, reader, runner).render().encode("utf-8", errors="backslashreplace")
+        state.expect(content)
+        with atomic_path(path, force=force) as temporary:
+            temporary.write_bytes(content)
+        state.finish()
     return report
 
 
-def _page_path(source: str | PathLike[str], page: str | PathLike[str] | None, *, force: bool) -> Path:
+def page_path(source: str | PathLike[str], page: str | PathLike[str] | None = None) -> Path:
+    """Return the file that a comparison writes.
+
+    Raises
+    ------
+    UsageError
+        If its name does not end in .html.
+    """
     stem = Path(os.path.realpath(source)).stem
     path = Path(f"{stem}-compare{PAGE_SUFFIX}") if page is None else Path(fspath(page))
-    if path.suffix.lower() != PAGE_SUFFIX:
-        raise UsageError(f"page {path}: the name must end in {PAGE_SUFFIX}")
-    check_target(path, force=force)
+    check_suffix(path, PAGE_SUFFIX, "page")
     return path
+
+
+def describe_saved(page: Path) -> str:
+    """Return in words what an interrupted comparison has saved, and how to continue it."""
+    kept = kept_in_words(partial_folder(page))
+    return f"saved: {kept}. Repeat the command to continue" if kept else "nothing was saved"
 
 
 def _report(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +16,9 @@ from vinr.config import default_model
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.file import open_clip
 from vinr.decoding.playback import edit_of
-from vinr.encoding.plan import Target, default_parameters, plan_encode
+from vinr.encoding.plan import EncodePlan, Target, default_parameters, plan_encode
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError
+from vinr.state.folder import holds_state
 from vinr.units import format_count
 from vinr.video.edit import Edit
 from vinr.video.spec import VideoSpec
@@ -44,13 +45,21 @@ class Budget:
 
 @dataclass(frozen=True)
 class FitJob:
-    """A network to fit: a model with a size, or a preset, which may have its own. ``curve`` is its model."""
+    """A network to fit: a model with a size, or a preset, which may have its own.
+
+    ``plan`` is how the encode will go about it; ``curve`` is its model.
+    """
 
     model: str | None
     preset: str | None
     params: int | None = None
     bpp: float | None = None
-    curve: str = ""
+    plan: EncodePlan | None = field(default=None, repr=False)
+
+    @property
+    def curve(self) -> str:
+        """The model."""
+        return "" if self.plan is None else self.plan.presets[0].model
 
     @property
     def setting(self) -> str:
@@ -153,7 +162,7 @@ def _ladder(model: str, spec: VideoSpec, budget: Budget) -> list[FitJob]:
 
 
 def _checked(job: FitJob, spec: VideoSpec, budget: Budget) -> FitJob:
-    """Return ``job`` with the name of its model, having planned it as an encode will."""
+    """Return ``job`` with its plan, as an encode will make it."""
     plan = plan_encode(
         [spec],
         model=job.model,
@@ -165,7 +174,7 @@ def _checked(job: FitJob, spec: VideoSpec, budget: Budget) -> FitJob:
         seed=budget.seed,
         overrides=budget.overrides,
     )
-    return replace(job, curve=plan.presets[0].model)
+    return replace(job, plan=plan)
 
 
 def open_file(file: str, device: str) -> VideoDecoder:
@@ -218,17 +227,19 @@ def check_sizes(decoders: Sequence[VideoDecoder], files: Sequence[str], spec: Vi
             )
 
 
-def check_folder(folder: Path, jobs: Sequence[FitJob], *, force: bool) -> None:
-    """Raise :class:`OutputError` if files that shall be fitted are there already, without ``force``."""
+def check_folder(folder: Path, jobs: Sequence[FitJob], may_use: Callable[[FitJob], bool]) -> None:
+    """Raise :class:`OutputError` if a file that shall be fitted, or its state, is there already.
+
+    ``may_use`` tells of which jobs it may be: of those that an interrupted comparison has begun.
+    """
     if folder.exists() and not folder.is_dir():
         raise OutputError(
             f"{folder}: exists and is no folder; the fitted files go there, choose another page"
         )
-    if force:
-        return
     for job in jobs:
         path = folder / job.file_name
+        if not (path.exists() or holds_state(path)) or may_use(job):
+            continue
         if path.exists():
             raise OutputError(f"{path}: exists already; compare it with --vinr, or overwrite it with --force")
-        if path.with_name(f"{path.name}.partial").exists():
-            raise OutputError(f"{path}: was interrupted while it was fitted; start anew with --force")
+        raise OutputError(f"{path}: was interrupted while it was fitted; start anew with --force")

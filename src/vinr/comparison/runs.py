@@ -5,34 +5,48 @@ Axes: N frames of a batch, C colour channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Final, final
 
 import torch
-from torch import Tensor
 
 from vinr.bitstream import SectionKind
 from vinr.comparison.anchor_runs import choose_upsampling, measure_anchor
 from vinr.comparison.anchor_streams import library_versions
+from vinr.comparison.anchors import Anchor
+from vinr.comparison.kept import (
+    Crops,
+    KeptNetwork,
+    KeptWork,
+    Work,
+    hash_file,
+    work_of_codec,
+    work_of_file,
+    work_of_fit,
+)
 from vinr.comparison.page import busiest_window
 from vinr.comparison.plan import Budget, FitJob, Sweep
 from vinr.comparison.rd import RDCurve, RDPoint
-from vinr.decoding.file import open_clip
+from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip, split_clip
 from vinr.decoding.streams import CropKeeper, StreamClock
 from vinr.device import resolve_device
 from vinr.encoding.encode import encode
+from vinr.encoding.kept import find_kept
 from vinr.encoding.plan import describe_threads
-from vinr.fit import Event, RoundDone
+from vinr.files import clear_abandoned
+from vinr.fit import Event, RoundDone, Written
 from vinr.quality.clip import compare
+from vinr.state.folder import EncodeJob, StateFolder, partial_folder
+from vinr.state.interruption import held_back
 from vinr.video.source import VideoReader
 from vinr.video.spec import FrameBatch, FrameStream
 
 Progress = Callable[[str, float], None]
 """Takes what is being done, and the share of all that is done, 0 to 1."""
-
-Crops = dict[int, Tensor]
-"""uint8 rgb_CHW by frame number."""
 
 CROP_SIDE: Final = 160
 CROP_TIMES: Final = (0.25, 0.75)
@@ -40,12 +54,23 @@ CROP_TIMES: Final = (0.25, 0.75)
 
 @final
 class Runner:
-    """Measures files and codecs against the frames of ``reader``; ``crops`` are kept by curve and setting."""
+    """Measures files and codecs against the frames of ``reader``; ``crops`` are kept by curve and setting.
+
+    What ``kept`` holds is not measured or fitted again, and each new result goes there.
+    """
 
     def __init__(
-        self, source: str, reader: VideoReader, *, device: str, num_points: int, on_progress: Progress | None
+        self,
+        source: str,
+        reader: VideoReader,
+        kept: KeptWork,
+        *,
+        device: str,
+        num_points: int,
+        on_progress: Progress | None,
     ) -> None:
         self._source, self._reader, self._device = source, reader, device
+        self._kept = kept
         self._num_points, self._num_done, self._on_progress = num_points, 0, on_progress
         self._show("reading", 0.0)
         count = reader.spec.num_frames
@@ -70,24 +95,29 @@ class Runner:
         """
         curves = []
         for anchor, qualities in sweeps:
-            points = []
-            for quality in qualities:
-                setting = anchor.setting(quality, width=self._reader.spec.width)
-                keeper = self._keeper()
-                points.append(
-                    measure_anchor(
-                        anchor,
-                        quality,
-                        self._reader,
-                        upsampling=self.upsampling,
-                        watch=keeper.watch,
-                        on_frame=self._frames_of(f"{anchor.name}, {setting}"),
-                    )
-                )
-                self.crops[anchor.name, setting] = keeper.crops
-                self._num_done += 1
-            curves.append(RDCurve(anchor.name, "anchor", tuple(points), library_versions(anchor)))
+            points = tuple(self._anchor(anchor, quality) for quality in qualities)
+            curves.append(RDCurve(anchor.name, "anchor", points, library_versions(anchor)))
         return curves
+
+    def _anchor(self, anchor: Anchor, quality: int) -> RDPoint:
+        width = self._reader.spec.width
+        setting = anchor.setting(quality, width=width)
+        show = self._frames_of(f"{anchor.name}, {setting}")
+
+        def measure() -> tuple[RDPoint, Crops]:
+            keeper = self._keeper()
+            point = measure_anchor(
+                anchor,
+                quality,
+                self._reader,
+                upsampling=self.upsampling,
+                watch=keeper.watch,
+                on_frame=show,
+            )
+            return point, keeper.crops
+
+        work = work_of_codec(anchor, quality, width=width, upsampling=self.upsampling)
+        return self._point(anchor.name, setting, work, measure)
 
     def networks(
         self, files: Sequence[str], jobs: Sequence[FitJob], folder: Path, budget: Budget, *, force: bool
@@ -102,64 +132,163 @@ class Runner:
         where = f"vinr on {describe_threads(resolve_device(self._device))}"
         return [RDCurve(name, "vinr", tuple(measured), where) for name, measured in points.items()]
 
+    # -- networks that are fitted ----------------------------------------------------------------------------
+
+    def may_use(self, job: FitJob, folder: Path, budget: Budget) -> bool:
+        """Return whether an interrupted comparison has begun to fit ``job``, and nobody wrote its file."""
+        network = self._kept.find_network(self._work_of(job, budget))
+        return network is not None and network.allows(folder / job.file_name)
+
     def _fit(self, job: FitJob, folder: Path, budget: Budget, *, force: bool) -> RDPoint:
         folder.mkdir(exist_ok=True)
-        edit = self._reader.edit
-        report = encode(
-            self._source,
-            folder / job.file_name,
-            model=job.model,
-            preset=job.preset,
-            params=job.params,
-            bpp=job.bpp,
-            epochs=budget.epochs,
-            time=budget.seconds,
-            frames=(edit.first_frame, edit.stop_frame),
-            crop=edit.crop,
-            resize=edit.resize,
-            device=self._device,
-            seed=budget.seed,
-            overrides=budget.overrides,
-            force=force,
-            on_event=self._events_of(f"{_curve_name(job.curve)}, {job.setting}"),
-        )
+        path = folder / job.file_name
+        network = self._network(job, path, budget, force=force)
         options = {
-            "parameters": str(report.num_parameters),
-            "epochs": f"{report.num_epochs:.1f}",
+            "parameters": str(network.num_parameters),
+            "epochs": f"{network.num_epochs:.1f}",
             **dict(item.split("=", 1) for item in budget.overrides if "=" in item),
         }
-        return self._file(report.path, job.setting, report.seconds, options)[1]
+        return self._file(str(path), job.setting, network.seconds, options)[1]
+
+    def _network(self, job: FitJob, path: Path, budget: Budget, *, force: bool) -> KeptNetwork:
+        """Return what is known of the fitted file ``path``: of a network fitted before, or now."""
+        work = self._work_of(job, budget)
+        network = self._kept.find_network(work)
+        if network is None or not network.allows(path):
+            with StateFolder(path, self._encode_job(), force=force, on_note=self._kept.note) as state:
+                state.prepare()  # what others have left there is cleared or set aside
+            network = self._kept.keep_network(work, replaces=hash_file(path) if path.exists() else None)
+        elif path.exists() and network.file == hash_file(path):
+            # The process may have been killed when the file was whole and not all else removed.
+            with StateFolder(path, self._encode_job(), force=True, on_note=self._kept.note) as state:
+                state.finish()
+            clear_abandoned(path)
+            return network
+        return self._continue_fit(job, path, budget, work, network, force=force)
+
+    def _continue_fit(
+        self, job: FitJob, path: Path, budget: Budget, work: Work, network: KeptNetwork, *, force: bool
+    ) -> KeptNetwork:
+        """Fit a network that was begun, from where its encode was interrupted."""
+        before = network.seconds if find_kept(partial_folder(path)) else 0.0
+        show = self._events_of(f"{_curve_name(job.curve)}, {job.setting}")
+        written: list[KeptNetwork] = []
+
+        def spent(seconds: float) -> float | None:
+            return None if before is None else before + seconds
+
+        def on_event(event: Event) -> None:
+            show(event)
+            if isinstance(event, Written):
+                known = {
+                    "seconds": spent(event.seconds),
+                    "file": hash_file(path),
+                    "num_parameters": event.num_parameters,
+                    "num_epochs": event.num_epochs,
+                }
+                written.append(self._kept.keep_network(work, replaces=network.replaces, **known))
+
+        # Until the fit ends, nobody can say how long it took: the process may be killed.
+        self._kept.keep_network(work, replaces=network.replaces)
+        edit, started = self._reader.edit, monotonic()
+        try:
+            encode(
+                self._source,
+                path,
+                model=job.model,
+                preset=job.preset,
+                params=job.params,
+                bpp=job.bpp,
+                epochs=budget.epochs,
+                time=budget.seconds,
+                frames=(edit.first_frame, edit.stop_frame),
+                crop=edit.crop,
+                resize=edit.resize,
+                device=self._device,
+                resume=True,
+                seed=budget.seed,
+                overrides=budget.overrides,
+                force=force or path.exists(),
+                on_event=on_event,
+            )
+        except BaseException:
+            if not written:
+                with held_back():
+                    seconds = spent(monotonic() - started)
+                    self._kept.keep_network(work, replaces=network.replaces, seconds=seconds)
+            raise
+        return written[-1]
+
+    def _work_of(self, job: FitJob, budget: Budget) -> Work:
+        device = str(resolve_device(self._device))
+        return work_of_fit(job, overrides=budget.overrides, device=device)
+
+    def _encode_job(self) -> EncodeJob:
+        edit = self._reader.edit
+        frames = (edit.first_frame, edit.stop_frame)
+        return EncodeJob.of([self._source], frames=frames, crop=edit.crop, resize=edit.resize)
+
+    # -- points ----------------------------------------------------------------------------------------------
 
     def _file(
-        self, file: str, setting: str, encode_seconds: float | None, options: dict[str, str]
+        self, file: str, setting: str, encode_seconds: float | None, options: Mapping[str, str]
     ) -> tuple[str, RDPoint]:
         """Return the curve's name and the point of a file; its audio is not counted."""
         with open_clip(file, device=self._device) as decoder:
             name = _curve_name(decoder.file.header.networks[0].model)
-            next(decoder.play([0]))  # the weights are read before the clock starts
-            clock, keeper = StreamClock(), self._keeper()
-            stream = keeper.watch(clock.watch(decoder.stream()))
-            show = self._frames_of(f"{name}, {setting}")
-            quality = compare(stream, self._reader, yuv=True, on_frame=show)
-            extra = {"decoding": "; ".join(decoder.notes)} if decoder.notes else {}
-            audio = 0
-            for section in decoder.file.sections:
-                if section.kind is SectionKind.AUDIO:
-                    audio += section.num_bytes
-            if audio:
-                extra["audio left out"] = f"{audio} bytes"
-            point = RDPoint.measured(
-                setting,
-                quality,
-                num_bytes=decoder.file.num_bytes - audio,
-                num_pixels=decoder.spec.num_pixels,
-                decode_fps=decoder.spec.num_frames / clock.seconds,
-                encode_seconds=encode_seconds,
-                options={**options, "file": file, **extra},
-            )
-        self.crops[name, setting] = keeper.crops
+
+            def measure() -> tuple[RDPoint, Crops]:
+                show = self._frames_of(f"{name}, {setting}")
+                return self._measure_file(decoder, setting, encode_seconds, show)
+
+            device = describe_threads(resolve_device(self._device))
+            digest = hash_file(Path(split_clip(file)[0]))
+            work = work_of_file(digest, encode_seconds, device=device)
+            point = self._point(name, setting, work, measure)
+        # Where the file lies is no part of the work: the folder may have been moved.
+        return name, replace(point, options={**options, "file": file, **point.options})
+
+    def _measure_file(
+        self,
+        decoder: VideoDecoder,
+        setting: str,
+        encode_seconds: float | None,
+        show: Callable[[int, int], None],
+    ) -> tuple[RDPoint, Crops]:
+        next(decoder.play([0]))  # the weights are read before the clock starts
+        clock, keeper = StreamClock(), self._keeper()
+        stream = keeper.watch(clock.watch(decoder.stream()))
+        quality = compare(stream, self._reader, yuv=True, on_frame=show)
+        options = {"decoding": "; ".join(decoder.notes)} if decoder.notes else {}
+        audio = 0
+        for section in decoder.file.sections:
+            if section.kind is SectionKind.AUDIO:
+                audio += section.num_bytes
+        if audio:
+            options["audio left out"] = f"{audio} bytes"
+        point = RDPoint.measured(
+            setting,
+            quality,
+            num_bytes=decoder.file.num_bytes - audio,
+            num_pixels=decoder.spec.num_pixels,
+            decode_fps=decoder.spec.num_frames / clock.seconds,
+            encode_seconds=encode_seconds,
+            options=options,
+        )
+        return point, keeper.crops
+
+    def _point(
+        self, curve: str, setting: str, work: Work, measure: Callable[[], tuple[RDPoint, Crops]]
+    ) -> RDPoint:
+        """Return the kept point of ``work``, or measure and keep it."""
+        kept = self._kept.find_point(work)
+        point, crops = kept or measure()
+        if kept is None:
+            with held_back():
+                self._kept.keep_point(work, point, crops)
+        self.crops[curve, setting] = crops
         self._num_done += 1
-        return name, point
+        return replace(point, setting=setting)
 
     def _keeper(self) -> CropKeeper:
         return CropKeeper(self._shown, self._window)

@@ -26,6 +26,7 @@ from vinr.compress.prune import prune_masks
 from vinr.compress.roles import bits_of, is_channelwise
 from vinr.compress.unpack import CHANNEL_CODE_UNIT, MANTISSA_BITS, MAX_STEP_CODE, step_of
 from vinr.config import CompressSettings, Phase
+from vinr.draws import Draws
 from vinr.models import StoredTensor
 
 NOISE_SHARE = 0.9
@@ -83,7 +84,8 @@ class CodingNoise(nn.Module):
         The network's tensors (all, latents among them) at the start of the phase.
     phase, settings
         What the phase does (None: nothing), and how the result will be written.
-
+    draws
+        Where all noise comes from, and what a learned prior begins with.
     before
         What the phase before did: what it pruned stays pruned.
 
@@ -95,9 +97,11 @@ class CodingNoise(nn.Module):
         stored: Mapping[str, StoredTensor],
         phase: Phase | None,
         settings: CompressSettings,
+        draws: Draws,
         before: CodingNoise | None = None,
     ) -> None:
         super().__init__()
+        self.draws = draws
         self.quantization = "none" if phase is None else phase.quantization
         masks = {} if before is None else before.masks_by_name()
         if phase is not None and phase.sparsity:
@@ -129,7 +133,7 @@ class CodingNoise(nn.Module):
             starts.append(torch.log(deviation_R) + math.log(2) * (BELL_BITS - phase.initial_bits))
         self.num_steps = [len(start) for start in starts]
         self.log_step = nn.Parameter(torch.cat(starts) / STEP_SPEED)
-        self.prior = make_prior(phase.prior, self.sizes).to(self.log_step.device)
+        self.prior = make_prior(phase.prior, self.sizes, self.draws).to(self.log_step.device)
 
     def forward(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         """Return the numbers to train with, by name, and what they cost in bits (None: not asked).
@@ -155,7 +159,7 @@ class CodingNoise(nn.Module):
         decoded = {name: part.view(values[name].shape) for name, part in zip(self.names, parts, strict=True)}
         assert self.prior is not None
         priced_E = code_E if self.rate_moves_numbers else value_E.detach() / step_E
-        bits_E = self.prior(priced_E, priced_E + torch.rand_like(priced_E) - 0.5)
+        bits_E = self.prior(priced_E, priced_E + self.draws.uniform_like(priced_E) - 0.5)
         return {**masked, **decoded}, bits_E.sum()
 
     def masks_by_name(self) -> dict[str, Tensor]:
@@ -183,7 +187,7 @@ class CodingNoise(nn.Module):
         decoded = (symbol * step_R1).view(value.shape)
         if self.quantization == "qat":
             return decoded
-        return torch.where(torch.rand_like(value) < NOISE_SHARE, decoded, value)
+        return torch.where(self.draws.uniform_like(value) < NOISE_SHARE, decoded, value)
 
     # -- the end of a phase --------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vinr.draws import Draws
+
 PriorName = Literal["laplace", "gaussian", "factorized"]
 
 LEAST_PROBABILITY = 1e-9
@@ -77,7 +79,7 @@ class FactorizedPrior(nn.Module):
     F(x) = σ(f₄∘…∘f₁(x)), f(x) = g(softplus(H) x + b), g(y) = y + tanh(a) tanh(y), widths 1-3-3-3-1.
     """
 
-    def __init__(self, sizes: list[int]) -> None:
+    def __init__(self, sizes: list[int], draws: Draws) -> None:
         super().__init__()
         self.sizes = sizes
         layers = list(pairwise(WIDTHS))
@@ -87,7 +89,7 @@ class FactorizedPrior(nn.Module):
             torch.full((count, after, before), math.log(math.expm1(1 / scale / after)))
             for before, after in layers
         )
-        self.offsets = nn.ParameterList(torch.rand(count, after, 1) - 0.5 for _, after in layers)
+        self.offsets = nn.ParameterList(draws.uniform(count, after, 1) - 0.5 for _, after in layers)
         self.bends = nn.ParameterList(torch.zeros(count, after, 1) for _, after in layers[:-1])
 
     def forward(self, code_E: Tensor, noisy_E: Tensor) -> Tensor:
@@ -111,6 +113,6 @@ class FactorizedPrior(nn.Module):
         return value_WE[0]
 
 
-def make_prior(name: PriorName, sizes: list[int]) -> MomentPrior | FactorizedPrior:
-    """Return the prior ``name`` for tensors of ``sizes`` elements."""
-    return FactorizedPrior(sizes) if name == "factorized" else MomentPrior(sizes, name)
+def make_prior(name: PriorName, sizes: list[int], draws: Draws) -> MomentPrior | FactorizedPrior:
+    """Return the prior ``name`` for tensors of ``sizes`` elements; what it begins with is from ``draws``."""
+    return FactorizedPrior(sizes, draws) if name == "factorized" else MomentPrior(sizes, name)

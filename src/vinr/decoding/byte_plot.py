@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vinr.errors import UsageError, visible
-from vinr.files import atomic_path
+from vinr.errors import visible
+from vinr.files import atomic_path, check_suffix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,8 +88,7 @@ def plot_bytes(
     OutputError
         If the file exists (without ``force``) or cannot be written.
     """
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"plot {path}: the name must end in .png")
+    check_suffix(path, ".png", "plot")
     with atomic_path(path, force=force) as temporary, warnings.catch_warnings():
         # No font has the characters of all names; a box stands for those that it lacks.
         warnings.filterwarnings("ignore", "Glyph", UserWarning)

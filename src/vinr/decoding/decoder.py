@@ -23,6 +23,7 @@ from torch import Tensor
 from vinr.bitstream import Clip, SectionKind
 from vinr.decoding.networks import memory_told, to_uint8
 from vinr.device import exact_float32
+from vinr.errors import UsageError
 from vinr.sharing import LruCache
 from vinr.video.spec import ColorSpec, FrameBatch, FrameStream, Query, Timeline, VideoSpec
 
@@ -231,6 +232,8 @@ class VideoDecoder:
         from vinr.decoding.settings import DecodeSettings  # few programs need them
 
         settings = DecodeSettings() if self._settings is None else self._settings
+        if not isinstance(settings, DecodeSettings):
+            raise UsageError(f"settings {settings!r}: give a value of type DecodeSettings")
         return Engine(self.file.networks, self.file.networks.device, settings, self._notes.append)
 
     def _read_timeline(self) -> Timeline:

@@ -21,6 +21,7 @@ from vinr.compress import ComponentSize, network_sizes
 from vinr.decoding.byte_plot import ByteBar, plot_bytes
 from vinr.decoding.file import VinrFile
 from vinr.files import check_target
+from vinr.settings import checked_arguments
 from vinr.units import format_count
 
 SIDE: Final = "steps and tables"
@@ -100,6 +101,7 @@ class FileInfo:
     num_networks: int = 0
 
 
+@checked_arguments()
 def info(
     file: str | PathLike[str],
     *,

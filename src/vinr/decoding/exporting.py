@@ -14,6 +14,7 @@ from vinr.decoding.file import VinrFile
 from vinr.decoding.networks import Layout
 from vinr.errors import UsageError
 from vinr.files import atomic_files, atomic_path
+from vinr.settings import checked_arguments
 
 # One number, as in part_%02d.onnx, and no other per cent sign.
 PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*")
@@ -33,6 +34,7 @@ class ExportedGraph:
     first_input: int
 
 
+@checked_arguments()
 def export(
     file: str | PathLike[str],
     onnx: str | PathLike[str],

@@ -203,7 +203,7 @@ class NetworkLoader:
     ) -> VideoModel:
         """Return the network with its values, on the device."""
         try:
-            model = type(skeleton)(config, skeleton.video, with_encoder=False)
+            model = type(skeleton).to_restore(config, skeleton.video)
             model.restore(stored)
         except (ValueError, RuntimeError) as error:
             if is_out_of_memory(error):

@@ -17,6 +17,7 @@ from vinr.decoding.settings import DecodeSettings
 from vinr.decoding.streams import StreamClock
 from vinr.errors import BitstreamError, UsageError
 from vinr.quality.clip import bits_per_pixel, compare, kilobits_per_second
+from vinr.settings import checked_arguments
 from vinr.units import parse_indices
 from vinr.video.edit import Edit
 from vinr.video.sink import open_sink, written_behind
@@ -38,6 +39,7 @@ class DecodeReport:
     notes: tuple[str, ...] = ()
 
 
+@checked_arguments()
 def decode(
     file: str | PathLike[str],
     output: str | PathLike[str],
@@ -173,6 +175,7 @@ def _inspect_chosen(file: VinrFile, name: str) -> ClipReport:
     return reports[number] if file.clip_name is None else reports[0]
 
 
+@checked_arguments()
 def verify(
     file: str | PathLike[str], *, device: str = "auto", max_memory: int | str | None = None
 ) -> VerifyReport:
@@ -232,6 +235,7 @@ def edit_of(clip: Clip) -> Edit:
     return Edit(record.crop, record.resize, record.first_frame, record.stop_frame)
 
 
+@checked_arguments()
 def evaluate(
     file: str | PathLike[str],
     reference: str | PathLike[str],

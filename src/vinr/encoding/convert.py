@@ -30,10 +30,10 @@ from vinr.config import Preset, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import FitError, InputError, UsageError
-from vinr.files import check_target
+from vinr.files import check_suffix, check_target
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.models._hnerv_checkpoint import PublishedNetwork, read_published
-from vinr.settings import describe_validation
+from vinr.settings import checked_arguments, describe_validation
 from vinr.units import parse_rate
 from vinr.video.spec import Query, VideoSpec
 
@@ -69,6 +69,7 @@ class ConvertReport:
     refused: str = ""
 
 
+@checked_arguments()
 def convert(
     checkpoint: str | PathLike[str],
     output: str | PathLike[str],
@@ -104,8 +105,7 @@ def convert(
         If an option is not allowed, or the output cannot be written.
     """
     source, target = Path(fspath(checkpoint)), Path(fspath(output))
-    if target.suffix != ".vinr":
-        raise UsageError(f"output {target}: the name must end in .vinr")
+    check_suffix(target, ".vinr", "output")
     check_target(target, force=force)
     rate = parse_rate(fps)
     try:
@@ -183,7 +183,7 @@ def _settings(published: PublishedNetwork, overrides: Sequence[str]) -> Preset:
 def _build(preset: Preset, published: PublishedNetwork, spec: VideoSpec) -> VideoModel:
     """Return the network with the values of the checkpoint."""
     cls = get_model(preset.model)
-    model = cls(validate_architecture(cls, preset.architecture), spec, with_encoder=False)
+    model = cls.to_restore(validate_architecture(cls, preset.architecture), spec)
     try:
         model.restore(published.stored)
     except ValueError as error:

@@ -24,6 +24,7 @@ from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
+from vinr.draws import Draws
 from vinr.encoding.kept import find_kept, fit_path, segment_path
 from vinr.encoding.plan import EncodePlan, Job, Target, describe_threads, plan_encode
 from vinr.encoding.segment import (
@@ -36,12 +37,14 @@ from vinr.encoding.segment import (
     side_bytes,
 )
 from vinr.errors import OutputError, UsageError
-from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, fit, ignore
+from vinr.files import check_suffix
+from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, Written, fit, ignore
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
 from vinr.models import FrozenLatents, HybridModel, Latents
 from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare, kilobits_per_second
+from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
 from vinr.units import parse_bytes, parse_count, parse_seconds
@@ -94,6 +97,7 @@ def time_counted_from(started: float) -> Iterator[None]:
         _STARTED.reset(token)
 
 
+@checked_arguments()
 @gradients_on()
 def encode(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
@@ -171,23 +175,27 @@ def encode(
         raise UsageError("no input is given; give at least one video")
     params = None if params is None else parse_count(params)
     path = Path(fspath(output))
-    if path.suffix != ".vinr":
-        raise UsageError(f"output {path}: the last path must end in .vinr")
+    check_suffix(path, ".vinr", "output (the last path)")
     state = StateFolder(
         path,
         EncodeJob.of(sources, frames=frames, crop=crop, resize=resize),
         settings=_in_short(model=model, preset=preset, params=params, epochs=epochs, overrides=[*overrides]),
         resume=resume,
         force=force,
-        on_note=lambda text: on_event(Noted(text)),
+        on_note=lambda text: tell(Noted(text)),
     )
+
+    def tell(event: Event) -> None:
+        on_event(event)
+        state.check_process()  # a child that it forked must not go on with the work of its parent
+
     with state, ExitStack() as opened:
         readers = []
         for source in sources:
             reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames)
             readers.append(opened.enter_context(reader))
             for note in reader.notes:
-                on_event(Noted(note))
+                tell(Noted(note))
         specs = [reader.spec for reader in readers]
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
@@ -205,8 +213,8 @@ def encode(
         )
         target_device, folder = resolve_device(device), state.prepare()
         precision = _decide_precision(plan, target_device, folder if resume else None)
-        work = _Work(plan, target_device, precision, folder, resume, started, on_event)
-        on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
+        work = _Work(plan, target_device, precision, folder, resume, started, tell)
+        tell(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
         segments = work.run(readers)
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         state.expect(file.to_bytes())
@@ -218,12 +226,13 @@ def encode(
             raise OutputError(
                 f"{error}; what was fitted is kept, with --resume it is not fitted again"
             ) from None
+        report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
+        tell(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
         if refused := refused_by_default(path):
-            on_event(Noted(f"readers refuse this file by default: {refused}"))
-    report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
+            tell(Noted(f"readers refuse this file by default: {refused}"))
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
-        on_event(Noted(_miss(report.psnr_db, psnr)))
+        tell(Noted(_miss(report.psnr_db, psnr)))
     return report
 
 
@@ -347,9 +356,9 @@ class _Work:
         """Return how long coding, decoding and measuring take, tried with the network before it is fitted."""
         model = build_model(preset, frames.spec, self.device, self.precision).eval()
         if isinstance(model, HybridModel):
-            latents = {}
+            latents, draws = {}, Draws(preset.fit.seed)
             for name, shape in model.per_frame_shapes().items():
-                latents[name] = torch.rand(frames.spec.num_frames, *shape)
+                latents[name] = draws.uniform(frames.spec.num_frames, *shape)
             model.attach_latents(FrozenLatents(Latents(latents)))
             model.drop_encoder()
         if model.keyframes is not None:

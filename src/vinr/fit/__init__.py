@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone, ignore
+from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone, Written, ignore
 from vinr.fit.loop import fit
 from vinr.fit.noise import Noise
 from vinr.fit.prepare import build_model
@@ -23,6 +23,7 @@ __all__ = [
     "Resumed",
     "RoundDone",
     "Task",
+    "Written",
     "build_model",
     "fit",
     "ignore",

@@ -17,6 +17,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
+from vinr.draws import Draws
 from vinr.errors import InputError
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
@@ -218,27 +219,17 @@ def unpack_optimizer(
     return {"state": kept, "param_groups": groups}
 
 
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Return the random state of the processor and of ``device``."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def restore_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Reverse :func:`random_state`.
+def restore_draws(draws: Draws, states: Mapping[str, Tensor]) -> None:
+    """Let ``draws`` go on from ``states``.
 
     Raises
     ------
     InputError
         If ``states`` are none.
     """
-    own = {name: value for name, value in random_state(device).items() if name == "cpu" or name in states}
+    own = {name: value for name, value in draws.state().items() if name == "cpu" or name in states}
     check_tensors(own, {name: value for name, value in states.items() if name in own}, "random state")
     try:
-        torch.set_rng_state(states["cpu"])
-        if "cuda" in own:
-            torch.cuda.set_rng_state(states["cuda"], device)
+        draws.load(states)
     except RuntimeError as error:
         raise InputError(f"the kept state has an unusable random state ({error})") from None

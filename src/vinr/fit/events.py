@@ -47,7 +47,19 @@ class NotKept:
     reason: str
 
 
-Event = RoundDone | Collapsed | Resumed | Noted | NotKept
+@dataclass(frozen=True)
+class Written:
+    """The output is whole and has its name; what was kept of the work is removed next.
+
+    ``seconds`` are those of this run, without those of runs that were interrupted.
+    """
+
+    num_parameters: int
+    num_epochs: float
+    seconds: float
+
+
+Event = RoundDone | Collapsed | Resumed | Noted | NotKept | Written
 
 
 def ignore(event: Event) -> None:

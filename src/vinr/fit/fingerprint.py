@@ -82,11 +82,12 @@ def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: flo
         width=spec.width,
         frame_rate=str(spec.frame_rate),
         span_lengths=spec.span_lengths,
-        frames=_hash(target),
+        frames=hash_frames(target),
     )
 
 
-def _hash(source: FrameSource) -> str:
+def hash_frames(source: FrameSource) -> str:
+    """Return a hash of all frames of ``source``, asked for in order."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     count = source.spec.num_frames
     for first in range(0, count, FRAMES_AT_A_TIME):

@@ -12,18 +12,22 @@ from vinr.fit.checkpoint import FitState, SnapshotValues, write_fit_state
 from vinr.fit.events import Event, NotKept
 from vinr.fit.fingerprint import Fingerprint
 from vinr.state.interruption import held_back
+from vinr.temporaries import Maker
 
 CHECKPOINT_SECONDS: Final = 120.0
 
 
 class Keeper:
-    """Writes the state of one fit to ``path``. What cannot be written costs a warning, not the fit."""
+    """Writes the state of one fit to ``path``. What cannot be written costs a warning, not the fit.
+
+    Only the process that made it writes: a child that was forked from it may end a copy of the fit.
+    """
 
     def __init__(self, path: Path, fingerprint: Fingerprint, on_event: Callable[[Event], None]) -> None:
         self.path, self.fingerprint = path, fingerprint
         self._kept: SnapshotValues | None = None
         self._is_finished = False
-        self._on_event = on_event
+        self._on_event, self._maker = on_event, Maker()
         self._tried_at = time.monotonic()
 
     def remember(self, state: FitState) -> None:
@@ -38,7 +42,7 @@ class Keeper:
     def keep(self, state: FitState) -> None:
         """Keep ``state``, unless it is there already, or nothing was done yet; signals wait meanwhile."""
         is_known = state.last.values == self._kept and state.is_finished == self._is_finished
-        if is_known or not state.last.values.steps_done:
+        if is_known or not state.last.values.steps_done or not self._maker.is_here:
             return
         with held_back():
             try:

@@ -20,6 +20,7 @@ from vinr.compress import pack_tensors
 from vinr.compress.coding_noise import CodingNoise
 from vinr.config import Phase, Preset
 from vinr.device import exact_float32
+from vinr.draws import Draws
 from vinr.errors import InputError, UsageError
 from vinr.fit.checkpoint import SnapshotValues, all_finite, check_tensors, pack_optimizer, unpack_optimizer
 from vinr.fit.optimizers import build_optimizer, moments_of, set_learning_rate
@@ -46,14 +47,14 @@ class Learner:
     """A model in training; ``part`` is −1 in the plain fit and then the number of the phase."""
 
     def __init__(
-        self, preset: Preset, visible: FrameSource, device: torch.device, precision: Precision
+        self, preset: Preset, visible: FrameSource, device: torch.device, precision: Precision, draws: Draws
     ) -> None:
-        self.preset, self.visible, self.device = preset, visible, device
+        self.preset, self.visible, self.device, self.draws = preset, visible, device, draws
         self.settings = preset.fit
-        self.model = build_model(preset, visible.spec, device, precision)
+        self.model = build_model(preset, visible.spec, device, precision, draws)
         _check_phases(self.model, preset)
         self.outputs = Outputs(self.model)
-        self.part, self.coding = -1, CodingNoise({}, None, preset.compress)
+        self.part, self.coding = -1, CodingNoise({}, None, preset.compress, draws)
         self.control: RateControl | None = None
         self.optimizer = build_optimizer(self.model.named_parameters(), self.settings)
         self._average_update = get_ema_multi_avg_fn(self.settings.ema_decay)  # type: ignore[no-untyped-call]
@@ -122,13 +123,14 @@ class Learner:
         self.part = number
         phase = self.settings.phases[number]
         stored = self.model.stored()
-        self.coding = CodingNoise(stored, phase, self.preset.compress, self.coding).to(self.device)
+        coding = CodingNoise(stored, phase, self.preset.compress, self.draws, self.coding)
+        self.coding = coding.to(self.device)
         for item in stored.values():
             item.value.requires_grad_(phase.trains == "all" or item.role == "latent")
-        coding = ((f"coding.{name}", value) for name, value in self.coding.named_parameters())
+        learned = ((f"coding.{name}", value) for name, value in self.coding.named_parameters())
         rule = phase.optimizer or self.settings.optimizer
         settings = self.settings.model_copy(update={"optimizer": rule})
-        self.optimizer = build_optimizer(chain(self.model.named_parameters(), coding), settings)
+        self.optimizer = build_optimizer(chain(self.model.named_parameters(), learned), settings)
         self.average = self._start_average()
         self.control = RateControl(phase)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vinr.config import FitSettings, Preset
+from vinr.draws import Draws
 from vinr.fit.convolution import use_trained_transforms
 from vinr.fit.precision import Precision
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
@@ -27,11 +28,17 @@ class DeviceFrames:
         return self.rgb_NCHW[index_N]
 
 
-def build_model(preset: Preset, video: VideoSpec, device: torch.device, precision: Precision) -> VideoModel:
-    """Return a new model, to fit in ``precision``; its initial weights are drawn from the preset's seed."""
+def build_model(
+    preset: Preset, video: VideoSpec, device: torch.device, precision: Precision, draws: Draws | None = None
+) -> VideoModel:
+    """Return a new model, to fit in ``precision``.
+
+    Its initial weights come from ``draws``; from new ones with the preset's seed if None.
+    """
     cls = get_model(preset.model)
-    torch.manual_seed(preset.fit.seed)
-    model = cls(validate_architecture(cls, preset.architecture), video).to(device)
+    with (draws or Draws(preset.fit.seed)).as_global():
+        model = cls(validate_architecture(cls, preset.architecture), video)
+    model.to(device)
     _set_layout(model, preset.fit, device, precision)
     return model
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
+from vinr.draws import Draws
 from vinr.errors import FitError, InputError
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget, StepClock
@@ -32,8 +33,7 @@ from vinr.fit.checkpoint import (
     Snapshot,
     SnapshotValues,
     check_tensors,
-    random_state,
-    restore_random_state,
+    restore_draws,
 )
 from vinr.fit.events import Collapsed, Event, RoundDone
 from vinr.fit.learner import Learner
@@ -96,7 +96,8 @@ class Run:
         self.precision = precision or resolve_precision(settings.precision, device)
         self.frames = DeviceFrames(task.target(source), device)
         visible = task.visible(self.frames)
-        self.learner = Learner(preset, visible, device, self.precision)
+        self.draws = Draws(settings.seed, device)
+        self.learner = Learner(preset, visible, device, self.precision, self.draws)
         model = self.learner.model
         model.check_patches(PatchGrid(*settings.patches))
         if model.keyframes is not None:
@@ -283,7 +284,7 @@ class Run:
 
     def _snapshot(self) -> Snapshot:
         tensors = {**self.learner.tensors(), "round.mse": self.round_mse}
-        tensors |= {f"random.{name}": value for name, value in random_state(self.device).items()}
+        tensors |= {f"random.{name}": value for name, value in self.draws.state().items()}
         control = self.learner.control
         values = SnapshotValues(
             part=self.learner.part,
@@ -309,7 +310,7 @@ class Run:
             for name, value in tensors.items()
             if name.startswith("random.")
         }
-        restore_random_state(randoms, self.device)
+        restore_draws(self.draws, randoms)
         self.round_mse = tensors["round.mse"].to(self.device, copy=True)
         self.steps_done, self.round_steps = values.steps_done, values.round_steps
         self.clock.seconds, self.clock.step_seconds = values.seconds_done, values.step_seconds

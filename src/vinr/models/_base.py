@@ -39,28 +39,24 @@ SPECIAL_ROLES: tuple[Role, ...] = ("grid", "keyframe")
 
 # What only writes values into a tensor and returns it. Functions of nn.init that are not named here are made
 # of these, or run as they are.
-_FILLING: frozenset[Any] = frozenset(
-    {
-        nn.init.uniform_,
-        nn.init.normal_,
-        nn.init.constant_,
-        nn.init.kaiming_uniform_,
-        Tensor.uniform_,
-        Tensor.normal_,
-        Tensor.fill_,
-        Tensor.zero_,
-    }
+_DRAWING: frozenset[Any] = frozenset(
+    {nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, Tensor.uniform_, Tensor.normal_}
 )
+_FILLING = _DRAWING | {nn.init.constant_, Tensor.fill_, Tensor.zero_}
 
 
-class _SkipFilling(TorchFunctionMode):
-    """Leaves tensors as they are where they would be filled with values, as initialisation does."""
+class _Skip(TorchFunctionMode):
+    """Leaves tensors as they are where one of ``functions`` would fill them, as initialisation does."""
+
+    def __init__(self, functions: frozenset[Any]) -> None:
+        super().__init__()
+        self._functions = functions
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Return the tensor given, or what ``func`` returns."""
-        if func in _FILLING:
+        if func in self._functions:
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
@@ -224,8 +220,15 @@ class VideoModel(nn.Module, ABC):
     @classmethod
     def on_meta(cls, config: ModelConfig, video: VideoSpec, *, with_encoder: bool = False) -> Self:
         """Build the model without memory for its values: to count, to check shapes, to solve for a size."""
-        with torch.device("meta"), _SkipFilling():
+        with torch.device("meta"), _Skip(_FILLING):
             return cls(config, video, with_encoder=with_encoder)
+
+    @final
+    @classmethod
+    def to_restore(cls, config: ModelConfig, video: VideoSpec) -> Self:
+        """Build the model without encoder for :meth:`restore`: no initial values are drawn."""
+        with _Skip(_DRAWING):
+            return cls(config, video, with_encoder=False)
 
     @final
     def num_stored(self) -> int:

@@ -26,6 +26,8 @@ from vinr.errors import InputError
 from vinr.fit import Event, FitResult, Inpaint, Noted, fit, ignore
 from vinr.fit.budget import RESERVE_EPOCHS
 from vinr.fit.masks import open_mask
+from vinr.fit.precision import Precision, PrecisionName, resolve_precision
+from vinr.settings import checked_arguments
 from vinr.tasks.frames import FilledFrames, FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.units import parse_count, parse_seconds
 from vinr.video.sink import Sink, open_sink
@@ -37,7 +39,8 @@ from vinr.video.spec import FrameSource
 class InpaintReport:
     """What an inpainting wrote. ``visible_psnr_db`` is the network's PSNR where nothing was masked.
 
-    The quality of the filled pixels cannot be measured: nobody knows them. ``masked_share`` is of all pixels.
+    The quality of the filled pixels cannot be measured: nobody knows them. ``masked_share`` is of all pixels,
+    ``precision`` is the arithmetic of the fit.
     """
 
     path: str
@@ -49,8 +52,10 @@ class InpaintReport:
     num_epochs: float
     num_collapses: int
     seconds: float
+    precision: PrecisionName = "fp32"
 
 
+@checked_arguments()
 @gradients_on()
 def inpaint(
     source: str | PathLike[str],
@@ -112,14 +117,16 @@ def inpaint(
             seed=seed,
             overrides=overrides,
         )
-        work = _Work(plan, mask_T1HW, resolve_device(device), all_pixels, started, on_event)
+        target_device = resolve_device(device)
+        precision = resolve_precision(plan.presets[0].fit.precision, target_device)
+        work = _Work(plan, mask_T1HW, target_device, precision, all_pixels, started, on_event)
         target = fspath(output)
         results: list[FitResult] = []
         psnr_db: list[float] = []
         with open_sink(
             target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
         ) as sink:
-            on_event(Noted(f"{plan}, on {describe_threads(work.device)}"))
+            on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
             for number in range(len(plan.jobs)):
                 result, per_frame_db = work.segment(number, reader, sink)
                 results.append(result)
@@ -135,6 +142,7 @@ def inpaint(
         num_epochs=fmean([result.num_epochs for result in results], shares),
         num_collapses=sum(result.num_collapses for result in results),
         seconds=clock.monotonic() - started,
+        precision=precision.name,
     )
 
 
@@ -145,6 +153,7 @@ class _Work:
     plan: EncodePlan
     mask_T1HW: Tensor
     device: torch.device
+    precision: Precision
     all_pixels: bool
     started: float
     on_event: Callable[[Event], None]
@@ -164,6 +173,7 @@ class _Work:
             on_event=self.on_event,
             seconds=self._seconds(number),
             reserve_epochs=RESERVE_EPOCHS,
+            precision=self.precision,
         )
         fitted = FittedFrames(result.model, frames.spec)
         written = fitted if self.all_pixels else FilledFrames(frames, fitted, mask_T1HW)

@@ -28,6 +28,7 @@ from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.fit import Event, FitResult, Interpolate, fit, ignore
 from vinr.models import HybridModel, VideoModel
+from vinr.settings import checked_arguments
 from vinr.tasks.frames import FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.video.spec import FrameSource
 
@@ -35,6 +36,7 @@ Way = Literal["time", "embeddings", "encoder"]
 FACTORS = range(2, 17)
 
 
+@checked_arguments()
 def interpolate(
     file: str | PathLike[str],
     output: str | PathLike[str],

@@ -24,6 +24,8 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from numpy.typing import NDArray
 
 from vinr.errors import InputError
+from vinr.sharing import Shared
+from vinr.temporaries import hold
 from vinr.video.spec import ColorMatrix, ColorSpec
 
 # Numbers of ISO/IEC 23091-2 (H.273), MatrixCoefficients, as libav's AVColorSpace uses them.
@@ -83,11 +85,17 @@ def planes_of(frame: VideoFrame) -> tuple[NDArray[np.uint8], ...]:
     return tuple(planes)
 
 
-class ColorConverter:
+class ColorConverter(Shared):
     """Converts the frames of one video, all of one size and colour."""
 
     def __init__(self, color: ColorSpec) -> None:
         self.color = color
+        self._reformatter = VideoReformatter()
+        super().__init__()
+
+    def _forked(self, *, interrupted: bool) -> None:
+        """Keep a copy for good: its end would wait without end for swscale's threads, which a child lacks."""
+        hold(self._reformatter)
         self._reformatter = VideoReformatter()
 
     def to_rgb(self, frame: VideoFrame, *, upsampling: Upsampling | None = None) -> NDArray[np.uint8]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 import av
 import av.logging
@@ -16,6 +18,21 @@ from vinr.errors import InputError
 # What goes wrong is raised as an exception; libav's and SVT-AV1's own messages would only break the terminal.
 av.logging.set_level(None)
 os.environ.setdefault("SVT_LOG", "0")
+
+
+# Demuxers that open what a file, or its name, tells them to: playlists, lists, descriptions of streams,
+# scripts, sets of images, subtitles beside an index. A file that is given is read, and no other.
+PLAYLISTS: Final = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
+STREAMS: Final = frozenset({"rtp", "rtsp", "sap", "sdp"})
+SCRIPTS: Final = frozenset({"avisynth", "lavfi", "vapoursynth"})
+SETS: Final = frozenset({"dvdvideo", "image2", "vobsub"})
+
+
+@cache
+def _readable_formats() -> str:
+    """Return libav's demuxers that read one file alone, as its option ``format_whitelist`` takes them."""
+    names = {name for known in av.formats_available for name in known.split(",")}
+    return ",".join(sorted(names - PLAYLISTS - STREAMS - SCRIPTS - SETS))
 
 
 def explain(error: Exception) -> str:
@@ -46,9 +63,18 @@ def open_input(
             f"file:{path}",
             mode="r",
             format=format_name,
-            options={**(options or {}), "protocol_whitelist": "file"},
+            options={
+                **(options or {}),
+                "protocol_whitelist": "file",
+                "format_whitelist": _readable_formats(),
+            },
             metadata_errors="replace",
         )
+    except av.error.ArgumentError as error:
+        raise InputError(
+            f"{path}: not a readable video; playlists and other files that name files are not followed, give "
+            f"the video itself"
+        ) from error
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{path}: not a readable video, or cut short: {explain(error)}") from error
     if container.format.name == "tty":

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vinr.errors import InputError, OutputError, UsageError
+from vinr.temporaries import Maker
 from vinr.video.audio import MATROSKA_OPTIONS, SoundCopier
 from vinr.video.color import ColorConverter, tag_color
 from vinr.video.encoders import safe_options
@@ -102,6 +103,7 @@ class ContainerWriter:
             self._container = av.open(str(path), "w", format=format_name, options=options)
         except av.FFmpegError as error:
             raise self._cannot_write(error) from error
+        self._maker = Maker()
         self._sound: SoundCopier | None = None
         try:
             self._stream = self._add_video(spec, codec)
@@ -138,7 +140,7 @@ class ContainerWriter:
             self._sound.close()
         # Closing writes the end of the file, which fails again where writing has failed before.
         with suppress(av.FFmpegError):
-            self._container.close()
+            self._maker.close(self._container)
 
     def _add_video(self, spec: VideoSpec, codec: str) -> VideoStream:
         stream = self._container.add_stream(

@@ -35,7 +35,8 @@ from PIL import Image
 from torch import Tensor
 
 from vinr.errors import OutputError, UsageError
-from vinr.files import atomic_files, atomic_folder, atomic_path, said_of
+from vinr.files import atomic_files, atomic_folder, atomic_path, check_suffix, said_of
+from vinr.temporaries import Maker
 from vinr.video.color import ColorConverter
 from vinr.video.mux import FORMATS, ContainerWriter
 from vinr.video.spec import Timeline, VideoSpec
@@ -58,6 +59,16 @@ class Sink(ABC):
         self.spec = spec
         self.timeline = timeline
         self._num_written = 0
+        self._maker = Maker()
+
+    @final
+    def check_process(self) -> None:
+        """Raise :class:`OutputError` in a child that was forked since the output was opened."""
+        if not self._maker.is_here:
+            raise OutputError(
+                "the output is written by the process that this one was forked from; "
+                "end the child with os._exit"
+            )
 
     @final
     def write(self, rgb_NCHW: Tensor) -> None:
@@ -66,8 +77,9 @@ class Sink(ABC):
         Raises
         ------
         OutputError
-            If the system refuses to write.
+            If the system refuses to write, and in a forked child.
         """
+        self.check_process()
         expected = (3, self.spec.height, self.spec.width)
         if rgb_NCHW.dtype != torch.uint8 or rgb_NCHW.ndim != 4 or tuple(rgb_NCHW.shape[1:]) != expected:
             raise ValueError(
@@ -82,6 +94,7 @@ class Sink(ABC):
     @final
     def finish(self) -> None:
         """Complete the output; called by :func:`open_sink` when its body ends well."""
+        self.check_process()
         if self._num_written != self.timeline.num_frames:
             raise ValueError(f"{self._num_written} of {self.timeline.num_frames} frames were written")
         self._finish()
@@ -134,6 +147,9 @@ def open_sink(
     OutputError
         If the output exists, its folder is missing, or the system refuses to write.
     """
+    name = Path(output).name.lower()
+    if name in (*FORMATS, Y4M_SUFFIX, ".png") and not _is_named_folder(output):
+        check_suffix(Path(output), name, "output")
     with ExitStack() as stack:
         if output == STDOUT and sys.stdout is None:
             raise OutputError("standard output is closed; name a file")
@@ -154,7 +170,7 @@ def open_sink(
             target = _checked_file(output)
             temporary = stack.enter_context(atomic_path(target, force=force))
             if target.suffix.lower() == Y4M_SUFFIX:
-                file = stack.enter_context(temporary.open("xb"))
+                file = stack.enter_context(Maker().closing(temporary.open("xb")))
                 sink = _Y4mSink(spec, timeline, file, str(target))
             else:
                 writer = ContainerWriter(temporary, spec, timeline, target=target, audio=audio, codec=codec)
@@ -187,6 +203,7 @@ def written_behind(sink: Sink) -> Iterator[Callable[[Tensor], None]]:
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="vinr-writer") as thread:
 
         def write(rgb_NCHW: Tensor) -> None:
+            sink.check_process()  # the thread is not in a forked child
             while waiting and (waiting[0].done() or len(waiting) >= QUEUE_LENGTH):
                 waiting.popleft().result()
             waiting.append(thread.submit(write_next, rgb_NCHW))
@@ -280,12 +297,17 @@ def _opened_stream(output: str) -> Iterator[BinaryIO]:
             f"{output}: is not a regular file, which {suffix} needs; "
             f"give a name without a suffix or with {Y4M_SUFFIX} to get y4m"
         )
-    with said_of(Path(output)), open(output, "wb") as file:
+    with said_of(Path(output)), Maker().closing(open(output, "wb")) as file:
         yield file
 
 
 def _is_folder(output: str) -> bool:
-    return output.endswith("/") or not Path(output).suffix or Path(output).is_dir()
+    return _is_named_folder(output) or not Path(output).suffix
+
+
+def _is_named_folder(output: str) -> bool:
+    """Return whether ``output`` can be nothing but a folder."""
+    return output.endswith("/") or Path(output).is_dir()
 
 
 def _checked_file(output: str) -> Path:
@@ -301,7 +323,7 @@ def _checked_file(output: str) -> Path:
 def _is_pattern(output: str) -> bool:
     """Return whether ``output`` was meant as a pattern; videos and folders may have a per cent sign too."""
     path = Path(output)
-    if output.endswith("/") or path.is_dir() or path.suffix.lower() in (*FORMATS, Y4M_SUFFIX):
+    if _is_named_folder(output) or path.suffix.lower() in (*FORMATS, Y4M_SUFFIX):
         return False
     return "%" in (output if path.suffix.lower() == ".png" else path.name)
 

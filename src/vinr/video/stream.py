@@ -27,6 +27,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from vinr.errors import InputError
+from vinr.temporaries import Maker
 from vinr.video.audio import extract_audio
 from vinr.video.color import ColorConverter, color_of
 from vinr.video.images import exif_orientation
@@ -79,10 +80,10 @@ class StreamInput:
         self.path = path
         self._format_name = format_name
         self._options = options
-        with self._open() as container:
+        with Maker().closing(self._open()) as container:
             self._index = _read_index(container, path, self._open)
         self.num_frames = self._index.num_frames
-        with self._open() as container:
+        with Maker().closing(self._open()) as container:
             frame = self._first_shown(container)
         try:
             self.color = color_of(frame)
@@ -123,7 +124,7 @@ class StreamInput:
             If a frame is damaged, missing, or of another size.
         """
         for decoded_from in (self._after_seek, self._from_start):
-            with self._open() as container:
+            with Maker().closing(self._open()) as container:
                 frames = decoded_from(container, first)
                 head = next(frames, None)
                 if head is None:
@@ -170,7 +171,7 @@ class StreamInput:
             return _orientation(frame, self.path)
         except ValueError:
             # PyAV has no name for some that comes with a frame (EXIF, stereo views), and then lists none.
-            with self._open() as container:
+            with Maker().closing(self._open()) as container:
                 stream = video_stream(container, self.path)
                 coded = next(bytes(packet) for packet in container.demux(stream) if packet.size)
             exif = exif_orientation(coded)
