@@ -309,7 +309,7 @@ def test_a_failing_compiler_is_noted_and_done_without(
     with vinr.open(large_file, device="cpu", settings=DecodeSettings(compile=True)) as video:
         found = torch.cat(list(video.play()))
         assert video.notes == (
-            "torch.compile failed, decoding goes on without: RuntimeError: no compiler found",
+            "torch.compile failed, decoding continues without it: RuntimeError: no compiler found",
         )
     assert torch.equal(found, played(large_file, channels_last=True))
 

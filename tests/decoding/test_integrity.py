@@ -178,7 +178,7 @@ def test_damaged_sound_leaves_all_frames(tmp_path: Path) -> None:
     clip_report = vinr.verify(str(broken), device="cpu").clips[0]
     assert (clip_report.lost, clip_report.sound_ok) == ((), False)
     report = vinr.decode(broken, tmp_path / "a.mkv", device="cpu", keep_going=True)
-    assert report.notes == ("the sound is damaged and left out",)
+    assert report.notes == ("the audio is damaged and left out",)
 
 
 def test_status_and_output_of_the_commands(tmp_path: Path) -> None:

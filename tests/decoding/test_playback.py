@@ -58,7 +58,7 @@ def test_what_was_chosen_instead_is_told(file: str, tmp_path: Path, monkeypatch:
     settings, path = DecodeSettings(compile=True), tmp_path / "a.mkv"
     decoded = vinr.decode(file, path, codec="ffv1", device="cpu", settings=settings)
     report = vinr.evaluate(file, path, device="cpu", settings=settings)
-    note = "torch.compile failed, decoding goes on without: RuntimeError: no compiler found"
+    note = "torch.compile failed, decoding continues without it: RuntimeError: no compiler found"
     assert decoded.notes == report.notes == (note,)
     assert report.psnr_db > 60
     assert vinr.evaluate(file, path, device="cpu").notes == ()

@@ -94,7 +94,9 @@ def fit_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[Event]
                     ERR.print(event.text, markup=False)
                 case NotKept():
                     lost.append(event.reason)
-                    ERR.print(f"the state could not be saved: {event.reason}; the fit goes on", markup=False)
+                    ERR.print(
+                        f"the state could not be saved: {event.reason}; the fit continues", markup=False
+                    )
 
         with ended_by_signals(bar, lambda: _interrupted(describe_saved(), lost)), announced(_say_stopping):
             yield on_event

@@ -1,4 +1,4 @@
-"""What a comparison has finished, kept until its page is whole, so that the same command goes on with it.
+"""What a comparison has finished, kept until its page is whole, so that the same command continues it.
 
 ::
 
@@ -71,7 +71,7 @@ class KeptNetwork(_Values):
         default=None, ge=0, description="time spent so far; none: unknown, for the process was killed"
     )
     file: str | None = Field(default=None, description="hash of the fitted file; none: not whole yet")
-    num_parameters: Annotated[int, Field(ge=0)] = Field(default=0, description="numbers stored")
+    num_parameters: Annotated[int, Field(ge=0)] = Field(default=0, description="parameters stored")
     num_epochs: float = Field(default=0.0, ge=0, description="passes over all frames")
 
     def allows(self, path: Path) -> bool:
@@ -141,7 +141,7 @@ class KeptWork:
         try:
             write_tensors(path, tensors, values.model_dump(mode="json"))
         except OutputError as error:
-            self.note(f"the state could not be saved: {error}; the comparison goes on")
+            self.note(f"the state could not be saved: {error}; the comparison continues")
 
     def _fingerprint(self, work: Work) -> str:
         if not self._video:

@@ -21,7 +21,7 @@ class FrameDataset(Dataset[Tensor]):
     The file is kept in memory as it is; each worker process decodes it by itself, forked or spawned, before
     and after the first frame was decoded here. Threads may share a dataset.
 
-    A GPU is not touched before the first frame is asked for. Once a process has used one, processes forked
+    A GPU is not touched before the first frame is decoded. Once a process has used one, processes forked
     from it cannot: give the ``DataLoader`` ``multiprocessing_context="spawn"`` where ``device`` is a GPU.
 
     Parameters

@@ -36,10 +36,9 @@ if TYPE_CHECKING:
 class VideoDecoder:
     """The frames of one clip, a :class:`vinr.FrameSource`. Get one from ``vinr.open`` or ``VinrFile.clip``.
 
-    Without ``settings`` frames that are asked for by number or time are decoded one at a time, in float32, so
-    that a frame is the same, bit for bit, whether it is asked for alone or with others (with the same CPU and
-    number of threads; others may round differently). :meth:`play` decodes many in order as fast as the device
-    can; on CPUs its frames are those same ones.
+    Without ``settings``, frames by number or time are decoded one at a time in float32: a frame is the same,
+    bit for bit, alone or with others (on one CPU with one number of threads; others may round differently).
+    :meth:`play` decodes frames in order as fast as the device can; on CPUs they are the same frames.
 
     Threads may share a decoder: each network is loaded once, all run it at the same time, and each gets the
     frames that it would get alone. So may processes that are forked after the file was opened by its path or
@@ -104,7 +103,7 @@ class VideoDecoder:
     def __getitem__(self, key: slice | list[int]) -> Tensor: ...
 
     def __getitem__(self, key: SupportsIndex | slice | list[int]) -> Tensor:
-        """Return a frame, uint8 rgb_CHW, or for a slice or a list of numbers frames, uint8 rgb_NCHW.
+        """Return one frame, uint8 rgb_CHW, or the frames of a slice or list of numbers, uint8 rgb_NCHW.
 
         Numbers are as in Python: −1 is the last frame.
 

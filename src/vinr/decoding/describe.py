@@ -167,7 +167,7 @@ def _describe_file(file: VinrFile) -> FileInfo:
 
 
 def _affordable(file: VinrFile) -> Iterator[int]:
-    """Yield the numbers of networks, in order, until reading them takes more than such a file may ask for."""
+    """Yield networks by number, in order, until reading them would take more than a file of its size may."""
     is_trusted = file.networks.max_memory is not None
     budget = PARAMETERS + PARAMETERS_PER_BYTE * file.num_bytes
     for number, network in enumerate(file.header.networks):

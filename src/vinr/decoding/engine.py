@@ -2,7 +2,7 @@
 
 ::
 
-    times ──> batches of one network ──> runner ──> 8-bit frames ──> processor      (GPU: copied while the
+    times ──> batches of one network ──> runner ──> 8-bit frames ──> CPU            (GPU: copied while the
                                    torch (precision, layout, kernels)               next batch is computed)
                                    or ONNX Runtime
 
@@ -33,7 +33,7 @@ HALF_TYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Half precision shows no loss where it moves the first frame by no more than a tenth of an 8-bit level (root
 # of the mean square): a third of what rounding to 8 bits does, 0.01 dB of a frame of 45 dB.
 MAX_HALF_ERROR: Final = 0.1 / 255
-# Of the memory that is free, and frames a call beyond which nothing is gained.
+# Share of the free memory, and frames per batch beyond which nothing is gained.
 MEMORY_SHARE: Final = 0.5
 MAX_BATCH: Final = 16
 
@@ -49,7 +49,7 @@ class Engine:
         Where frames are computed. With ONNX Runtime networks stay on the CPU: it has a copy of its own, on a
         GPU where it finds one.
     on_note
-        Called with a line of text where something else was chosen than asked for, or chosen by measuring.
+        Called with a line of text for each choice made by measuring, or in place of what the settings say.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Engine:
             return to_uint8(self._runner(network, model, query)(query))
 
     def play(self, places: Iterable[tuple[int, float]]) -> Generator[Tensor, None, None]:
-        """Yield uint8 rgb_NCHW, on the processor, of the frames at ``places`` (network, time), in order.
+        """Yield uint8 rgb_NCHW, on the CPU, of the frames at ``places`` (network, time), in order.
 
-        While frames are asked for, memory that is freed on the processor is kept for the next ones.
+        While frames are played, memory that is freed on the CPU is kept for the next ones.
         """
         with memory_kept(self._device):
             yield from _copied_behind(self._batches(places))
@@ -172,7 +172,7 @@ class Engine:
             except Exception as error:  # whatever a compiler or its kernels raise
                 model.decode, state = plain, "failed"  # type: ignore[method-assign]
                 rgb_NCHW = runner(query)  # an error of the network itself comes again here
-                self._note(f"torch.compile failed, decoding goes on without: {_first_line(error)}")
+                self._note(f"torch.compile failed, decoding continues without it: {_first_line(error)}")
                 return rgb_NCHW
 
         return run
@@ -195,7 +195,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _copied_behind(batches: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Yield batches on the processor; those of a GPU are copied while it computes the one that follows."""
+    """Yield batches on the CPU; those of a GPU are copied while it computes the next one."""
     waiting: tuple[Tensor, torch.cuda.Event] | None = None
     for rgb_NCHW in batches:
         if rgb_NCHW.device.type == "cpu":

@@ -1,11 +1,11 @@
-"""What is whole in a file, and what damage touches: clips, frames, times, sound.
+"""What is whole in a file, and what damage touches: clips, frames, times, audio.
 
 ::
 
     damaged section   CHUNKS part ──> frames whose latents it holds, and those that need these as neighbours
                       KEYFRAMES part ──> frames that are made from it
                       WEIGHTS, or a network that does not decode ──> all frames of the network
-                      TIMES ──> times of the clip;   AUDIO ──> its sound;   header, index ──> everything
+                      TIMES ──> times of the clip;   AUDIO ──> its audio;   header, index ──> everything
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ClipReport:
     """What is whole of one clip.
 
     ``whole`` and ``lost`` are half-open ranges of frames; together all frames of the clip. ``sound_ok`` is
-    None where the clip has no sound. ``times_ok`` is true for a constant rate too.
+    None where the clip has no audio. ``times_ok`` is true for a constant rate too.
     """
 
     name: str
@@ -107,7 +107,7 @@ def _clip_line(clip: ClipReport) -> str:
     if not clip.times_ok:
         parts.append("times lost")
     if clip.sound_ok is False:
-        parts.append("sound lost")
+        parts.append("audio lost")
     return f"clip {clip.name}: {'; '.join(parts)}"
 
 
@@ -299,7 +299,7 @@ def _in_clips(pieces: Iterable[Piece], ranges: Ranges) -> Iterator[tuple[int, in
 
 
 def _inspect_clip(sections: _HeldSections, number: int, lost: Iterable[tuple[int, int]]) -> ClipReport:
-    """Check times and sound of a clip, and report them with its ``lost`` frames."""
+    """Check times and audio of a clip, and report them with its ``lost`` frames."""
     clip = sections.header.clips[number]
     times_ok = not sections.check(SectionKind.TIMES, number, hold=True)
     if times_ok and clip.has_times:

@@ -280,7 +280,7 @@ class NetworkLoader:
 
 
 class _FileLatents:
-    """A latent store that reads and decodes the chunks of the frames asked for, and keeps the last few."""
+    """A latent store that reads and decodes chunks when their frames are decoded, and keeps the last few."""
 
     def __init__(
         self, sections: Sections, network: int, decoder: ChunkDecoder, num_frames: int, device: torch.device

@@ -162,7 +162,7 @@ def _keep_whole(clip: ClipReport, numbers: Sequence[int]) -> list[int]:
 def _list_left_out(clip: ClipReport) -> list[str]:
     notes = [f"frames lost to damage: {format_ranges(clip.lost)}"] if clip.lost else []
     if clip.sound_ok is False:
-        notes.append("the sound is damaged and left out")
+        notes.append("the audio is damaged and left out")
     if not clip.times_ok:
         notes.append("the presentation times are damaged; the frame rate is constant")
     return notes

@@ -207,5 +207,5 @@ def _largest_difference(model: VideoModel, coded: dict[str, StoredTensor]) -> tu
         model.restore(coded)
         largest = float((torch.cat(before) - torch.cat(frames())).abs().max())
     if not math.isfinite(largest):
-        raise InputError("the checkpoint decodes to numbers that are not finite")
+        raise InputError("the checkpoint decodes to values that are not finite")
     return 255 * largest, len(chosen)

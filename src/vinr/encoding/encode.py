@@ -187,7 +187,7 @@ def encode(
 
     def tell(event: Event) -> None:
         on_event(event)
-        state.check_process()  # a child that it forked must not go on with the work of its parent
+        state.check_process()  # a child that it forked must not continue the work of its parent
 
     with state, ExitStack() as opened:
         readers = []

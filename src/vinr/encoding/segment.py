@@ -211,23 +211,23 @@ def assemble(
     """
     clips = []
     names = unique_names([reader.name for reader in readers])
-    sounds = [reader.audio() if audio else None for reader in readers]
+    audios = [reader.audio() if audio else None for reader in readers]
     qualities: dict[int, list[SpanQuality]] = {}
     for job, segment in zip(jobs, segments, strict=True):
         for span, quality in zip(job.spans, segment.qualities, strict=True):
             qualities.setdefault(span.clip, []).append(quality)
-    for number, (reader, name, sound) in enumerate(zip(readers, names, sounds, strict=True)):
+    for number, (reader, name, content) in enumerate(zip(readers, names, audios, strict=True)):
         quality = mean_quality(qualities[number])
-        clips.append(_clip_of(reader, name, quality, has_audio=sound is not None))
+        clips.append(_clip_of(reader, name, quality, has_audio=content is not None))
     networks = tuple(segment.network(job.spans) for job, segment in zip(jobs, segments, strict=True))
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
     for number, segment in enumerate(segments):
         segment.add_to(writer, number)
-    for number, (reader, sound) in enumerate(zip(readers, sounds, strict=True)):
+    for number, (reader, content) in enumerate(zip(readers, audios, strict=True)):
         if reader.timeline.pts is not None:
             writer.add(SectionKind.TIMES, number, encode_times(reader.timeline))
-        if sound is not None:
-            writer.add(SectionKind.AUDIO, number, sound)
+        if content is not None:
+            writer.add(SectionKind.AUDIO, number, content)
     return writer
 
 

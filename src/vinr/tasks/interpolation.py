@@ -50,8 +50,8 @@ def interpolate(
 ) -> DecodeReport:
     """Write a .vinr file as a video with ``factor`` − 1 new frames between each two.
 
-    Models of time alone are asked for times between frames, models with latents mix those of both neighbours.
-    Frames of the file stay what they are, the rate is multiplied, the last frame is the last frame.
+    Models of time alone are evaluated at times between frames, models with latents mix those of both
+    neighbours. Frames of the file stay the same and the rate is multiplied; the last frame stays the last.
 
     Parameters
     ----------
