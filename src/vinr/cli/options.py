@@ -23,7 +23,7 @@ Model = Annotated[str | None, typer.Option(help="model; `vinr models` lists them
 Preset = Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="passes over all frames")]
 Time = Annotated[str | None, typer.Option(help="wall-clock time for everything, such as 10m")]
-Frames = Annotated[str | None, typer.Option(help="frames A to B-1, as A:B")]
+Frames = Annotated[str | None, typer.Option(help="half-open frame range A:B, such as 0:48")]
 Crop = Annotated[str | None, typer.Option(help="HxW, cut from the centre")]
 Resize = Annotated[str | None, typer.Option(help="HxW, after the crop")]
 Seed = Annotated[int | None, typer.Option(min=0, help="random seed of the training")]
