@@ -74,8 +74,7 @@ def decode_one(name: str) -> dict[str, Any]:
 
 def fit_step(micro_batch: int) -> dict[str, Any]:
     """Fit one step with the paper's recipe, ``micro_batch`` patches at a time (0: all)."""
-    from vinr.fit.run import Run
-    from vinr.fit.tasks import Reconstruct
+    from vinr.fit import Trainer
 
     overrides = ["fit.recipe=paper", "fit.precision=fp32", f"fit.micro_batch={micro_batch}"]
     preset = load_preset(FIT_PRESET, overrides)
@@ -84,14 +83,14 @@ def fit_step(micro_batch: int) -> dict[str, Any]:
     frames = FrameTensor(rgb_NCHW, VideoSpec(FIT_FRAMES, HEIGHT, WIDTH))
     cls = get_model(preset.model)
     validate_architecture(cls, preset.architecture)
-    run = Run(frames, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
+    trainer = Trainer(frames, preset)
     started = time.perf_counter()
-    run._step(run.batches.of_epoch(0)[0])
+    trainer.train_on(trainer.batches.of_epoch(0)[0])
     seconds = time.perf_counter() - started
     return {
         "preset": FIT_PRESET,
         "patches at a time": micro_batch or preset.fit.patches[0] * preset.fit.patches[1],
-        "numbers": run.learner.model.num_stored(),
+        "numbers": trainer.model.num_stored(),
         "peak GB": (peak_bytes() - before) / 1e9,
         "s/step": seconds,
     }

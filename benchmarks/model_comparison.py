@@ -127,8 +127,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 def measure_speed(frames: FrameTensor, rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Time training steps and decoding of every row's network, in turns; return medians by row."""
-    from vinr.fit.run import Run
-    from vinr.fit.tasks import Reconstruct
+    from vinr.fit import Trainer
 
     step_seconds: dict[str, list[float]] = {}
     frame_seconds: dict[str, list[float]] = {}
@@ -136,17 +135,17 @@ def measure_speed(frames: FrameTensor, rows: list[dict[str, Any]]) -> dict[str, 
         for row in rows:
             preset = load_preset(row["model"], overrides_of(row["model"], row["recipe"], row["epochs"]))
             preset = preset.model_copy(update={"architecture": row["architecture"]})
-            fitting = Run(frames, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
-            batches = fitting.batches.of_epoch(0)
-            fitting._step(batches[0])
+            trainer = Trainer(frames, preset)
+            batches = trainer.batches.of_epoch(0)
+            trainer.train_on(batches[0])
             started = time.perf_counter()
             for batch in batches[1 : 1 + STEPS]:
-                fitting._step(batch)
+                trainer.train_on(batch)
             key = key_of(row)
             step_seconds.setdefault(key, []).append(
-                (time.perf_counter() - started) / STEPS * fitting.steps_per_epoch
+                (time.perf_counter() - started) / STEPS * trainer.steps_per_epoch
             )
-            model = fitting.learner.model
+            model = trainer.model
             model.freeze(frames)
             frame_seconds.setdefault(key, []).append(decode_seconds(model.eval()))
     return {

@@ -15,7 +15,6 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from statistics import median
 from typing import Any
 
@@ -23,9 +22,7 @@ import torch
 
 import _record
 from vinr.config import load_preset
-from vinr.device import memory_kept
-from vinr.fit.run import Run
-from vinr.fit.tasks import Reconstruct
+from vinr.fit import Trainer
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
 
@@ -52,18 +49,18 @@ LARGE_WAYS = (PAPER, VINR, CODING)
 STEPS, LARGE_STEPS = 4, 1
 
 
-def new_run(preset_name: str, way: str) -> Run:
+def new_trainer(preset_name: str, way: str) -> Trainer:
     """Return a fit that has not begun."""
     height, width = SIZES[preset_name]
     generator = torch.Generator().manual_seed(0)
     rgb_NCHW = torch.randint(255, (NUM_FRAMES, 3, height, width), dtype=torch.uint8, generator=generator)
     preset = load_preset(preset_name, COMMON + WAYS[way])
     source = FrameTensor(rgb_NCHW, VideoSpec(NUM_FRAMES, height, width))
-    run = Run(source, preset, Reconstruct(), torch.device("cpu"), None, 0.0)
+    trainer = Trainer(source, preset)
     if way == CODING:
-        run.learner.enter(0)
-    run.learner.model.train()
-    return run
+        trainer.learner.enter(0)
+    trainer.model.train()
+    return trainer
 
 
 def clock() -> float:
@@ -71,15 +68,15 @@ def clock() -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def seconds_a_step(run: Run, num_steps: int) -> float:
+def seconds_per_step(trainer: Trainer, num_steps: int) -> float:
     """Do a step that is not counted, then ``num_steps`` that are."""
-    batches = run.batches.of_epoch(0)
-    with memory_kept(run.device) if run.settings.keep_memory else nullcontext():
-        run._step(batches[0])
+    batches = trainer.batches.of_epoch(0)
+    with trainer.computing():
+        trainer.train_on(batches[0])
         started = clock()
         for number in range(num_steps):
-            run._step(batches[number % len(batches)])
-            run.steps_done += 1
+            trainer.train_on(batches[number % len(batches)])
+            trainer.steps_done += 1
         return (clock() - started) / num_steps
 
 
@@ -88,12 +85,12 @@ def measure(preset_name: str, threads: int, turns: int) -> list[dict[str, Any]]:
     torch.set_num_threads(threads)
     is_large = SIZES[preset_name][0] > 160
     ways, num_steps = (LARGE_WAYS, LARGE_STEPS) if is_large else (tuple(WAYS), STEPS)
-    runs = {way: new_run(preset_name, way) for way in ways}
+    trainers = {way: new_trainer(preset_name, way) for way in ways}
     taken: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(turns):
-        for way, run in runs.items():
-            taken[way].append(seconds_a_step(run, num_steps))
-    coding_share = sum(phase.share for phase in runs[VINR].settings.phases)
+        for way, trainer in trainers.items():
+            taken[way].append(seconds_per_step(trainer, num_steps))
+    coding_share = sum(phase.share for phase in trainers[VINR].settings.phases)
     taken[WHOLE] = [
         (1 - coding_share) * plain + coding_share * coding
         for plain, coding in zip(taken[VINR], taken[CODING], strict=True)

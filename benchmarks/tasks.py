@@ -24,9 +24,9 @@ from _stages import claim
 from time_to_quality import Row, read
 from vinr.config import Preset
 from vinr.encoding.plan import choose_preset
-from vinr.fit.masks import open_mask
 from vinr.tasks.inpainting import measure_inpainting
 from vinr.tasks.interpolation import measure_interpolation
+from vinr.tasks.masks import open_mask
 from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 

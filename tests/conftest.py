@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,20 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_video: Path) -> Pat
     path = tmp_path_factory.mktemp("file") / "shapes.vinr"
     vinr.encode(tiny_video, path, preset=f"{default_model()}-tiny", epochs=3, device="cpu")
     return path
+
+
+@pytest.fixture(scope="session")
+def fitted_file(tmp_path_factory: pytest.TempPathFactory, tiny_video: Path) -> Callable[[str], Path]:
+    """That video as a .vinr file of any model, fitted for an epoch when first asked for; to be read only."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def fitted(model: str) -> Path:
+        path = folder / f"{model}.vinr"
+        if not path.exists():
+            vinr.encode(tiny_video, path, preset=f"{model}-tiny", epochs=1, device="cpu")
+        return path
+
+    return fitted
 
 
 @pytest.fixture

@@ -22,7 +22,12 @@ TWO_STAGES = {"strides": (2, 2), "widths": (4, 4, 4)}
 # From 90×51 to 1080p, with what about the smallest and the largest published networks store.
 ANY_SIZES = pytest.mark.parametrize(
     ("height", "width", "num_parameters"),
-    [(640, 1280, 30_000), (1080, 1920, 3_000_000), (406, 720, 12_500_000), (90, 51, 5_000)],
+    [
+        (640, 1280, 30_000),
+        (406, 720, 12_500_000),
+        pytest.param(1080, 1920, 3_000_000, marks=pytest.mark.slow),
+        pytest.param(90, 51, 5_000, marks=pytest.mark.slow),
+    ],
 )
 
 

@@ -22,10 +22,10 @@ from vinr.decoding import onnx_graph
 from vinr.decoding.settings import DecodeSettings
 from vinr.device import exact_float32, resolve_device
 from vinr.encoding.segment import FittedSegment
-from vinr.fit import Event, FitResult, Noise, fit
-from vinr.fit.run import Run
-from vinr.fit.tasks import Reconstruct
+from vinr.fit import Event, FitResult, fit
+from vinr.fit.trainer import Trainer
 from vinr.models import VideoModel, list_models
+from vinr.tasks import Noise
 from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.frames import FittedFrames
 from vinr.tasks.inpainting import measure_inpainting
@@ -100,6 +100,14 @@ def tiny(model: str, *overrides: str) -> Preset:
     return load_preset(f"{model}-tiny", [*QUICK, *blocks, *overrides])
 
 
+def some_or_slow() -> list[Any]:
+    """The default model, and the others with -m slow: for what hardly depends on the model."""
+    return [
+        name if name == default_model() else pytest.param(name, marks=pytest.mark.slow)
+        for name in list_models()
+    ]
+
+
 def fit_interrupted(frames: FrameTensor, preset: Preset, checkpoint: Path, *, after: int) -> FitResult:
     """Fit on the GPU, interrupted at the end of round ``after`` and then resumed."""
     events: list[Event] = []
@@ -137,9 +145,7 @@ def test_models_are_fitted_resumed_written_and_decoded(model: str, tmp_path: Pat
     with pretended_gpu(bf16=True):
         result = fit_interrupted(frames, preset, tmp_path / "fit", after=2)
         file = written(preset, result, frames)
-        check_decoding(
-            file, DecodeSettings(precision="fp32", batch=3), DecodeSettings(precision="bf16", batch=3)
-        )
+        check_decoding(file, DecodeSettings(precision="fp32", batch=3))
 
 
 @pytest.mark.parametrize("model", list_models())
@@ -149,7 +155,20 @@ def test_tasks(model: str) -> None:
     with pretended_gpu():
         measure_inpainting(frames, mask, tiny(model), device="cuda")
         measure_interpolation(frames, tiny(model), device="cuda")
-        measure_denoising(frames, tiny(model), Noise("gaussian", 0.1), device="cuda")
+
+
+@pytest.mark.parametrize("model", some_or_slow())
+def test_denoising(model: str) -> None:
+    with pretended_gpu():
+        measure_denoising(clip(), tiny(model), Noise("gaussian", 0.1), device="cuda")
+
+
+@pytest.mark.parametrize("model", some_or_slow())
+def test_decoding_in_half_precision(model: str) -> None:
+    frames, preset = clip(2, 2), tiny(model)
+    with pretended_gpu(bf16=True):
+        file = written(preset, fit(frames, preset, device="cuda"), frames)
+        check_decoding(file, DecodeSettings(precision="bf16", batch=3))
 
 
 @pytest.mark.slow  # about two minutes
@@ -257,9 +276,9 @@ def test_encode(tiny_video: Path, tmp_path: Path, budget: dict[str, Any]) -> Non
 
 def test_a_step_waits_for_the_gpu_once() -> None:
     with pretended_gpu() as gpu:
-        run = Run(clip(), load_preset(f"{default_model()}-tiny"), Reconstruct(), GPU, None, 0.0)
-        batches = run.batches.of_epoch(0)
-        run.learner.model.train()
+        trainer = Trainer(clip(), load_preset(f"{default_model()}-tiny"), device=GPU)
+        batches = trainer.batches.of_epoch(0)
+        trainer.model.train()
         gpu.waits.clear()
-        run._step(batches[0])
+        trainer.train_on(batches[0])
     assert sum(gpu.waits.values()) <= 1, gpu.waits

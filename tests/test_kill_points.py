@@ -30,13 +30,13 @@ def test_files_and_states_of_encodes() -> None:
     kill("file over another", "encode")
 
 
-def test_folders_and_sets_of_images() -> None:
-    kill("folder over another", "pattern over another")
+def test_folders_of_images() -> None:
+    kill("folder over another")
 
 
 @pytest.mark.slow
 def test_other_outputs() -> None:
-    kill("file", "mkv", "folder", "pattern")
+    kill("file", "mkv", "folder", "pattern", "pattern over another")
 
 
 def test_every_scenario_is_run() -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import pickle
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 import torch
 
 import vinr
+from fresh import run_fresh
 from random_files import random_file, random_network
 from vinr import device
 from vinr.bitstream import Container, SectionKind
@@ -74,18 +75,25 @@ def read_frames(video: vinr.VideoDecoder, right: torch.Tensor, seed: int, count:
 # -- decoding ------------------------------------------------------------------------------------------------
 
 
+def some_or_slow() -> list[Any]:
+    """How many frames each reader asks for: few of each kind of model, and many of all with -m slow."""
+    kinds = ["nerv", "hnerv", "ffnerv", "hinerv", "tnerv", "dnerv_diverse", "six networks"]
+    many = [pytest.param(name, 30, marks=pytest.mark.slow) for name in [*list_models(), "six networks"]]
+    return [*((name, 7) for name in kinds), *many]
+
+
 @needs_fork
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-@pytest.mark.parametrize("name", [*list_models(), "six networks"])
-def test_a_shared_decoder_gives_the_right_frames(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "count"), some_or_slow())
+def test_a_shared_decoder_gives_the_right_frames(name: str, count: int, tmp_path: Path) -> None:
     lengths, model = ((2,) * 6, None) if name == "six networks" else ((), name)
     path = random_file(tmp_path / "a.vinr", VIDEO, name=model, lengths=lengths)
     with vinr.open(path, device="cpu") as alone:
         right = torch.stack(list(alone))
     with vinr.open(path, device="cpu") as video:
         wrong: list[str] = []
-        in_threads(*(lambda s=seed: wrong.extend(read_frames(video, right, s, 30)) for seed in range(4)))
-        forks = [in_a_fork(lambda s=seed: not read_frames(video, right, s, 20)) for seed in (7, 8)]
+        in_threads(*(lambda s=seed: wrong.extend(read_frames(video, right, s, count)) for seed in range(4)))
+        forks = [in_a_fork(lambda s=seed: not read_frames(video, right, s, count)) for seed in (7, 8)]
         ends = [os.waitpid(process, 0)[1] for process in forks]
         wrong += [] if torch.equal(torch.stack(list(video)), right) else ["afterwards"]
     assert (wrong, ends) == ([], [0, 0])
@@ -110,10 +118,8 @@ def test_forks_decode_after_many_threads_have_computed(tmp_path: Path) -> None:
         "        os._exit(not (torch.equal(video[0], frame) and (matrix @ matrix).isfinite().all()))\n"
         "    assert os.waitpid(process, 0)[1] == 0\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=240
-    )
-    assert (run.returncode, run.stderr) == (0, "")
+    run = run_fresh("import warnings; warnings.simplefilter('ignore')\n" + code)
+    assert (run.returncode, run.stderr) == (0, b"")
 
 
 def test_a_network_is_loaded_once(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # about ten seconds: a process forks for each kill
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "benchmarks" / "soak"
 # One process: each would load PyTorch anew. Results stay in the test's folder.

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import vinr
+from fresh import run_fresh
 from vinr.models import list_models
 
 SOURCE = Path(vinr.__file__).parent
@@ -28,8 +29,8 @@ ORDER = [
     ["config", "device", "draws"],
     ["bitstream"],
     ["compress"],
-    ["fit"],
     ["quality"],
+    ["fit"],
     ["decoding"],
     ["encoding"],
     ["comparison", "tasks"],
@@ -101,8 +102,7 @@ def test_decoding_loads_few_modules_and_none_of_fitting(tiny_file: Path) -> None
         f"with vinr.open({str(tiny_file)!r}, device='cpu') as video: video[0]\n"
         "print(json.dumps([m for m in sys.modules if m.split('.')[0] == 'vinr']))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = json.loads(run.stdout)
+    loaded = json.loads(run_fresh(code).stdout)
     assert len(loaded) <= 25, loaded
     forbidden = {"bench", "cli", "comparison", "encoding", "fit", "quality", "tasks"}
     assert not [name for name in loaded if len(name.split(".")) > 1 and name.split(".")[1] in forbidden]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         UsageError,
         VinrError,
     )
+    from vinr.fit.trainer import Trainer
     from vinr.tasks.inpainting import InpaintReport, inpaint
     from vinr.tasks.interpolation import interpolate
     from vinr.video.spec import FrameBatch, FrameSource, FrameStream, VideoSpec
@@ -56,6 +57,7 @@ __all__ = [
     "LimitError",
     "OutOfMemoryError",
     "OutputError",
+    "Trainer",
     "UsageError",
     "VerifyReport",
     "VideoDecoder",
@@ -87,6 +89,7 @@ _MODULES = {
     "decoding.settings": ("DecodeSettings",),
     "encoding.convert": ("ConvertReport", "convert"),
     "encoding.encode": ("EncodeReport", "encode"),
+    "fit.trainer": ("Trainer",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "tasks.inpainting": ("InpaintReport", "inpaint"),
     "tasks.interpolation": ("interpolate",),

@@ -1,7 +1,7 @@
 """The one base of every settings class: frozen, unknown keys refused; and ``key=value`` for any of them.
 
-Also the check of arguments of public functions: what comes from a program is refused as plainly as what comes
-from a command line.
+Names in settings may stand for objects of installed packages: entry points. Also the check of arguments of
+public functions: what comes from a program is refused as plainly as what comes from a command line.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import inspect
 import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
+from importlib.metadata import entry_points
 from os import PathLike
 from types import UnionType
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -61,6 +62,26 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
                 raise UsageError(f"--set {_shown(item)}: {part[:MAX_SHOWN]} holds no settings of its own")
         node[parts[-1]] = _parse_value(text.strip())
     return tree
+
+
+def list_plugins(group: str) -> list[str]:
+    """Return the names that installed packages offer under the entry point group ``group``, sorted."""
+    return sorted(entry_points(group=group).names)
+
+
+def load_plugin(group: str, name: str) -> Any:
+    """Return the object that an installed package offers as ``name`` under ``group``.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be loaded.
+    """
+    entry = next(iter(entry_points(group=group, name=name)))
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{name!r} of the group {group}: {entry.value} cannot be loaded ({error})") from None
 
 
 def describe_validation(error: ValidationError) -> str:

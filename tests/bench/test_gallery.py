@@ -28,7 +28,7 @@ from vinr.comparison.report import CAPTION_ROWS, GAP_COLUMNS, signed_difference
 from vinr.config import default_model, load_preset
 from vinr.decoding.file import open_clip
 from vinr.errors import InputError, OutputError, UsageError, VinrError
-from vinr.fit.masks import box_mask
+from vinr.tasks.masks import box_mask
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video
 

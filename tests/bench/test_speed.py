@@ -213,6 +213,7 @@ def test_peak_memory_counts_what_is_touched() -> None:
     assert peak_bytes() >= held.numel()
 
 
+@pytest.mark.slow
 def test_memory_of_a_fit_is_measured_in_a_process_of_its_own() -> None:
     preset = plain_fit(load_preset("hnerv-tiny"))
     held = 16 * 32 * 64 * 3  # the frames alone

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -21,8 +20,9 @@ from typer.main import get_command
 import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from command_line import TINY, Run, refused
+from fresh import COMMAND, run_fresh
 from vinr.cli.app import app
-from vinr.config import list_presets
+from vinr.config import default_model, list_presets
 from vinr.models import list_models
 from vinr.video.source import open_video
 
@@ -69,9 +69,8 @@ def test_decoded_frames_as_images_and_y4m(run: Run, tiny_file: Path, tmp_path: P
 
 
 def test_y4m_on_stdout_can_be_piped(tiny_file: Path) -> None:
-    command = [sys.executable, "-m", "vinr", "decode", str(tiny_file), "-", "--device", "cpu"]
-    piped = subprocess.run(command, capture_output=True, check=True)
-    assert piped.stderr == b""
+    piped = run_fresh(COMMAND, "decode", str(tiny_file), "-", "--device", "cpu")
+    assert (piped.returncode, piped.stderr) == (0, b"")
     assert piped.stdout.startswith(b"YUV4MPEG2 ")
     assert piped.stdout.count(b"FRAME\n") == 8
 
@@ -114,13 +113,18 @@ def test_segments_play_as_one_clip(run: Run, tiny_video: Path, tmp_path: Path) -
         assert torch.equal(video[2:6], torch.stack(list(video))[2:6])
 
 
-def test_size_is_solved_for(run: Run, tiny_video: Path, tmp_path: Path) -> None:
-    for model in list_models():
-        file = tmp_path / f"{model}.vinr"
-        options = ("--model", model, "--params", "30k", "--epochs", 1, "--json")
-        status, out, err = run("encode", tiny_video, file, *options)
-        assert status == 0, err
-        assert abs(json.loads(out)["num_parameters"] - 30_000) <= 600
+def some_or_slow() -> list[Any]:
+    """The default model, and the others with -m slow: all are solved for in tests/models/test_sizing.py."""
+    models = [default_model(), *(model for model in list_models() if model != default_model())]
+    return [models[0], *(pytest.param(model, marks=pytest.mark.slow) for model in models[1:])]
+
+
+@pytest.mark.parametrize("model", some_or_slow())
+def test_size_is_solved_for(run: Run, tiny_video: Path, tmp_path: Path, model: str) -> None:
+    options = ("--model", model, "--params", "30k", "--epochs", 1, "--json")
+    status, out, err = run("encode", tiny_video, tmp_path / "a.vinr", *options)
+    assert status == 0, err
+    assert abs(json.loads(out)["num_parameters"] - 30_000) <= 600
 
 
 def test_info_adds_up_to_the_file(run: Run, tiny_file: Path) -> None:
@@ -135,9 +139,18 @@ def test_models_and_presets_are_listed(run: Run) -> None:
     models = json.loads(run("models", "--json")[1])
     assert [entry["name"] for entry in models] == list_models()
     assert all(entry.keys() >= {"name", "paper", "sizes"} and "tiny" in entry["sizes"] for entry in models)
+    model = default_model()
+    presets = json.loads(run("presets", "--model", model, "--json")[1])
+    of_the_model = [name for name in list_presets() if name.startswith(f"{model}-")]
+    assert [entry["name"] for entry in presets] == of_the_model
+    assert run("models")[0] == run("presets", "--model", model)[0] == 0
+
+
+@pytest.mark.slow  # 171 networks are built without values
+def test_presets_of_all_models_are_listed(run: Run) -> None:
     presets = json.loads(run("presets", "--json")[1])
     assert [entry["name"] for entry in presets] == list_presets()
-    assert run("models")[0] == run("presets")[0] == 0
+    assert run("presets")[0] == 0
 
 
 def test_interrupted_encode_resumes_to_the_same_file(
@@ -147,18 +160,18 @@ def test_interrupted_encode_resumes_to_the_same_file(
     whole = tmp_path / "whole.vinr"
     assert run("encode", tiny_video, whole, *options)[0] == 0
 
-    from vinr.fit import run as run_module
+    from vinr.fit import Trainer
 
     steps = []
-    original = run_module.Run._step
+    original = Trainer.train_on
 
-    def stop_in_the_second_segment(self: run_module.Run, index_N: torch.Tensor) -> torch.Tensor:
+    def stop_in_the_second_segment(self: Trainer, index_N: torch.Tensor) -> torch.Tensor:
         steps.append(1)
         if len(steps) == 9:  # 2 steps an epoch, 3 epochs in the first segment
             raise KeyboardInterrupt
         return original(self, index_N)
 
-    monkeypatch.setattr(run_module.Run, "_step", stop_in_the_second_segment)
+    monkeypatch.setattr(Trainer, "train_on", stop_in_the_second_segment)
     parts = tmp_path / "parts.vinr"
     status, _, err = run("encode", tiny_video, parts, *options)
     assert status == 130
@@ -253,27 +266,18 @@ def test_outputs_are_protected(run: Run, tiny_video: Path, tiny_file: Path, tmp_
 
 def test_full_disk_leaves_nothing(tiny_video: Path, tmp_path: Path) -> None:
     # A limit on the size of files fails in the same place as a full disk: in the middle of writing.
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-
+    limited = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+    )
     output = tmp_path / "out.vinr"
-    command = [
-        sys.executable,
-        "-m",
-        "vinr",
-        "encode",
-        str(tiny_video),
-        str(output),
-        "--preset",
-        TINY,
-        "--epochs",
-        "1",
-    ]
-    failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
-    assert failed.returncode == 2, failed.stderr
-    assert failed.stderr.strip().splitlines()[-1].startswith("vinr: ")
-    assert "Traceback" not in failed.stderr
+    options = ("--preset", TINY, "--epochs", "1")
+    failed = run_fresh(limited + COMMAND, "encode", str(tiny_video), str(output), *options)
+    said = failed.stderr.decode()
+    assert failed.returncode == 2, said
+    assert said.strip().splitlines()[-1].startswith("vinr: ")
+    assert "Traceback" not in said
     assert not output.exists()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

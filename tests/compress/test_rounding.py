@@ -13,13 +13,13 @@ from torch import Tensor
 
 from compress.tensors import network
 from vinr.compress import pack_tensors, quantized, unpack_fixed
-from vinr.compress.coding_noise import snap_steps
 from vinr.compress.entropy import StreamWriter, Symbols
 from vinr.compress.pipeline import quantized_symbols
 from vinr.compress.quantize import nearest
 from vinr.compress.rounding import round_for_rate
 from vinr.compress.search import choose_model
 from vinr.config import CompressSettings
+from vinr.fit.coding_noise import snap_steps
 from vinr.models import StoredTensor
 
 RIGHT_WEIGHT = float(np.log(2) / 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from multiprocessing import get_all_start_methods
 from pathlib import Path
 
@@ -22,12 +23,10 @@ from vinr.models import list_models
 TINY = [name for name in list_presets() if name.endswith("-tiny")]
 
 
-@pytest.fixture(scope="module", params=TINY)
-def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_video: Path) -> Path:
+@pytest.fixture(scope="module", params=list_models())
+def file(request: pytest.FixtureRequest, fitted_file: Callable[[str], Path]) -> Path:
     """The tiny video in a file of each model."""
-    path = tmp_path_factory.mktemp("models") / "clip.vinr"
-    vinr.encode(tiny_video, path, preset=request.param, epochs=2, device="cpu")
-    return path
+    return fitted_file(request.param)
 
 
 def test_frames_have_the_size_of_the_video(file: Path) -> None:
@@ -182,22 +181,19 @@ def test_any_name_behind_a_file_is_a_clip(tmp_path: Path) -> None:
     assert split_clip("nothing.vinr#a#b") == ("nothing.vinr", "a#b")
 
 
-def test_one_frame_reads_only_its_latents(tmp_path: Path, tiny_video: Path) -> None:
-    for name in TINY:
-        path = tmp_path / f"{name}.vinr"
-        vinr.encode(tiny_video, path, preset=name, epochs=1, device="cpu")
-        with vinr.open(path, device="cpu") as video:
-            video[2]
-            one = video.file.bytes_read
-            list(video)
-            everything = video.file.bytes_read
-            chunks = video.file.header.networks[0].num_chunks
-        if chunks > 1:
-            latents = (everything - one) / (chunks - 1)
-            assert one < everything - latents * (chunks - 2)
-        else:
-            assert one == everything
-        assert everything == path.stat().st_size
+def test_one_frame_reads_only_its_latents(file: Path) -> None:
+    with vinr.open(file, device="cpu") as video:
+        video[2]
+        one = video.file.bytes_read
+        list(video)
+        everything = video.file.bytes_read
+        chunks = video.file.header.networks[0].num_chunks
+    if chunks > 1:
+        latents = (everything - one) / (chunks - 1)
+        assert one < everything - latents * (chunks - 2)
+    else:
+        assert one == everything
+    assert everything == file.stat().st_size
 
 
 def test_frames_between_frames_are_interpolated(file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,18 +24,21 @@ from vinr.decoding.networks import NetworkLoader
 from vinr.errors import BitstreamError, OutputError, UsageError
 from vinr.models import StoredTensor, get_model, list_models, validate_architecture
 
-FRAMES = 7
+FRAMES = 8
 
 
 @pytest.fixture(scope="module", params=[*list_models(), "segments"])
-def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small video in a file of each model, and in segments of four frames and three."""
-    folder = tmp_path_factory.mktemp("described")
-    video = write_clip(folder / "clip.mkv", moving_shapes(num_frames=FRAMES, height=32, width=64))
-    path = folder / "clip.vinr"
-    in_segments = request.param == "segments"
-    preset = f"{default_model() if in_segments else request.param}-tiny"
-    vinr.encode(video, path, preset=preset, epochs=1, segment=4 / 25 if in_segments else None, device="cpu")
+def file(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    fitted_file: Callable[[str], Path],
+    tiny_video: Path,
+) -> Path:
+    """The tiny video in a file of each model, and in segments of three, two and three frames."""
+    if request.param != "segments":
+        return fitted_file(request.param)
+    path = tmp_path_factory.mktemp("described") / "clip.vinr"
+    vinr.encode(tiny_video, path, preset=f"{default_model()}-tiny", epochs=1, segment=3 / 25, device="cpu")
     return path
 
 
@@ -44,7 +48,7 @@ def info(file: Path) -> FileInfo:
 
 
 def test_layers_are_the_stored_tensors(file: Path, info: FileInfo) -> None:
-    assert [network.num_frames for network in info.networks] in ([FRAMES], [4, 3])
+    assert [network.num_frames for network in info.networks] in ([FRAMES], [3, 2, 3])
     with Container.open(file) as container:
         loader = NetworkLoader(container, torch.device("cpu"))
         for number, network in enumerate(info.networks):

@@ -177,12 +177,12 @@ def test_every_model_plays_the_frames_of_random_access(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a CPU's kernels let layers be, they are the same for one frame and for many."""
-    path = random_file(tmp_path / "clip.vinr", VIDEO, name=name)
-    for kernels in (torch.backends.cpu.get_cpu_capability(), "DEFAULT", "AVX2", "AVX512"):
+    path = random_file(tmp_path / "clip.vinr", VideoSpec(3, VIDEO.height, VIDEO.width), name=name)
+    for kernels in {torch.backends.cpu.get_cpu_capability(), "DEFAULT", "AVX2", "AVX512"}:
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda kernels=kernels: kernels)
         with vinr.open(path, device="cpu") as video:
             alone = torch.stack([video[index] for index in range(len(video))])
-            assert torch.equal(video[1:4], alone[1:4]), kernels
+            assert torch.equal(video[1:3], alone[1:3]), kernels
             assert torch.equal(torch.cat(list(video.play())), alone), kernels
 
 

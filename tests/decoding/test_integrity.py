@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -93,18 +94,38 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A file of each model in a folder of its own, with its frames beside it; made when first asked for."""
+    made: dict[str, Path] = {}
+
+    def original(name: str) -> Path:
+        if name not in made:
+            made[name] = write_file(tmp_path_factory.mktemp(name) / "a.vinr", name)
+            assert vinr.verify(str(made[name]), device="cpu").is_whole
+            vinr.decode(str(made[name]), str(made[name].with_name("whole")), device="cpu")
+        return made[name]
+
+    return original
+
+
 @pytest.mark.parametrize(("name", "kind", "owner", "part", "lost"), CASES)
 def test_damage_touches_what_it_must(
-    name: str, kind: SectionKind, owner: int, part: int, lost: tuple[tuple[int, int], ...], tmp_path: Path
+    name: str,
+    kind: SectionKind,
+    owner: int,
+    part: int,
+    lost: tuple[tuple[int, int], ...],
+    originals: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
-    path = write_file(tmp_path / "a.vinr", name)
-    assert vinr.verify(str(path), device="cpu").is_whole
+    path = tmp_path / "a.vinr"
+    path.write_bytes(originals(name).read_bytes())
     broken = damaged(path, kind, owner, part)
     report = vinr.verify(str(broken), device="cpu")
     assert not report.is_whole
     assert [kind.name in text for text in report.damaged] == [True]
     assert report.clips[0].lost == lost
-    vinr.decode(str(path), str(tmp_path / "whole"), device="cpu")
     decoded = vinr.decode(
         str(broken),
         str(tmp_path / "rest"),
@@ -113,7 +134,7 @@ def test_damage_touches_what_it_must(
     )
     assert decoded.lost == lost
     assert "frames lost to damage" in decoded.notes[-1]
-    whole, rest = pngs(tmp_path / "whole"), pngs(tmp_path / "rest")
+    whole, rest = pngs(originals(name).with_name("whole")), pngs(tmp_path / "rest")
     gone = {number for first, stop in lost for number in range(first, stop)}
     assert rest.keys() == set(range(NUM_FRAMES)) - gone
     assert all(np.array_equal(rest[number], whole[number]) for number in rest)

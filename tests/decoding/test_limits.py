@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +13,7 @@ from typer.testing import CliRunner
 
 import vinr
 from bombs import bombs, clip, file_of, network, single
+from fresh import run_fresh
 from published_checkpoints import SMALL, published_document, random_model
 from random_files import random_file
 from vinr.bitstream import Container, Span
@@ -82,7 +81,7 @@ def test_more_is_allowed_on_demand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list_models())
 def test_each_model_is_measured_without_memory(name: str, tmp_path: Path) -> None:
-    path = random_file(tmp_path / "a.vinr", VideoSpec(6, 48, 64), name=name)
+    path = random_file(tmp_path / "a.vinr", VideoSpec(2, 48, 64), name=name)
     with vinr.open(path, device="cpu") as video:
         cost = video.file.networks.cost(0)
         assert 0 < cost.num_bytes < MEMORY
@@ -155,7 +154,8 @@ for name in list_models():
     measure_first_frame(model.on_meta(config, VideoSpec(16, 32, 64)), to_uint8)
     assert not {"torch._dynamo", "sympy"} & sys.modules.keys(), name
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    found = run_fresh(code)
+    assert found.returncode == 0, found.stderr.decode()
 
 
 def test_an_encode_and_a_conversion_say_that_readers_refuse_a_file(

@@ -17,9 +17,9 @@ from clips import MemoryClip, moving_shapes, write_clip
 from vinr.cli.app import main
 from vinr.encoding import encode as encoding
 from vinr.errors import OutputError
+from vinr.fit import Trainer
 from vinr.fit import keeper as keeper_module
 from vinr.fit import precision as precision_module
-from vinr.fit import run as run_module
 from vinr.state import interruption
 from vinr.state.tensorfile import read_tensors, write_tensors
 
@@ -72,8 +72,8 @@ class Stop:
 
 
 def stop_in_step(patch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
-    stop = Stop(number, step - 1, run_module.Run._step)
-    patch.setattr(run_module.Run, "_step", lambda *arguments: stop(*arguments))
+    stop = Stop(number, step - 1, Trainer.train_on)
+    patch.setattr(Trainer, "train_on", lambda *arguments: stop(*arguments))
 
 
 def stop_in(patch: pytest.MonkeyPatch, name: str, after: int = 0, number: int = signal.SIGTERM) -> None:
@@ -82,13 +82,13 @@ def stop_in(patch: pytest.MonkeyPatch, name: str, after: int = 0, number: int = 
 
 def count_steps(patch: pytest.MonkeyPatch) -> list[int]:
     steps: list[int] = []
-    original = run_module.Run._step
+    original = Trainer.train_on
 
-    def counted(self: run_module.Run, batch: Any) -> torch.Tensor:
+    def counted(self: Trainer, batch: Any) -> torch.Tensor:
         steps.append(1)
         return original(self, batch)
 
-    patch.setattr(run_module.Run, "_step", counted)
+    patch.setattr(Trainer, "train_on", counted)
     return steps
 
 

@@ -117,7 +117,7 @@ def test_a_stronger_rate_gives_a_smaller_file(clip: MemoryClip) -> None:
     sizes = []
     for weight in (0.0, 0.3, 3.0):
         phase = f'{{share = 0.8, quantization = "entropy", rate_weight = {weight}}}'
-        preset = tiny("nerv", clip, f"fit.phases=[{phase}]", epochs=40)
+        preset = tiny("nerv", clip, f"fit.phases=[{phase}]", epochs=20)
         result = fit(clip, preset)
         packed = pack_tensors(result.model.stored(), preset.compress, steps=result.steps)
         sizes.append(len(packed.fixed))
@@ -160,20 +160,21 @@ def test_quality_lost_to_rounding_is_no_collapse(clip: MemoryClip) -> None:
     assert psnr_db[40] < psnr_db[39] - 4
 
 
-@pytest.mark.parametrize("rounds", [2, 5, 7, 9])
 @pytest.mark.parametrize("model", ["hnerv", "ffnerv"])
-def test_a_fit_resumes_in_any_phase(model: str, rounds: int, clip: MemoryClip, tmp_path: Path) -> None:
-    preset = tiny(model, clip, EVERYTHING, "fit.ema_decay=0.8", epochs=10)
+def test_a_fit_resumes_in_any_phase(model: str, clip: MemoryClip, tmp_path: Path) -> None:
+    preset = tiny(model, clip, EVERYTHING, epochs=10)
     whole = fit(clip, preset)
-    checkpoint = tmp_path / "fit.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        fit(clip, preset, on_event=interrupt_after(rounds), checkpoint=checkpoint)
-    resumed = fit(clip, preset, checkpoint=checkpoint, resume=True)
     expected = weights_of(whole)
-    for name, value in weights_of(resumed).items():
-        assert torch.equal(value, expected[name]), name
-    for name, step in resumed.steps.items():
-        assert torch.equal(step, whole.steps[name]), name
+    # Models differ in what they store, not in when.
+    for rounds in (2, 5, 7, 9) if model == "hnerv" else (7,):
+        checkpoint = tmp_path / f"{rounds}.safetensors"
+        with pytest.raises(KeyboardInterrupt):
+            fit(clip, preset, on_event=interrupt_after(rounds), checkpoint=checkpoint)
+        resumed = fit(clip, preset, checkpoint=checkpoint, resume=True)
+        for name, value in weights_of(resumed).items():
+            assert torch.equal(value, expected[name]), (rounds, name)
+        for name, step in resumed.steps.items():
+            assert torch.equal(step, whole.steps[name]), (rounds, name)
 
 
 @pytest.mark.parametrize(

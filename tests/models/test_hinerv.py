@@ -349,7 +349,7 @@ def test_layers_of_the_smallest_bunny_size() -> None:
 # -- any video -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.integers(1, 700), st.integers(16, 1200), st.integers(16, 2000), st.floats(1.05, 60), st.booleans())
 def test_any_size_of_any_video_is_met(
     num_frames: int, height: int, width: int, times: float, fixed_blocks: bool

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
-from vinr.cli.catalogue import PresetEntry, list_preset_entries
+from vinr.cli.catalogue import list_preset_entries
 from vinr.config import list_presets, load_preset
 from vinr.models import (
     FrozenLatents,
@@ -157,6 +157,7 @@ def check_gradients(model: VideoModel) -> None:
     assert without == []
 
 
+@pytest.mark.slow  # tests/fit/test_loop.py fits every model a little
 @EVERY_MODEL
 def test_a_few_steps_lower_the_error(name: str) -> None:
     clip = moving_shapes(num_frames=3, height=32, width=64)
@@ -194,7 +195,15 @@ def model_config(name: str) -> ModelConfig:
 
 
 @EVERY_MODEL
-@EVERY_CLIP
+@pytest.mark.parametrize(
+    ("num_frames", "height", "width"),
+    [
+        (1, 33, 47),
+        pytest.param(3, 64, 30, marks=pytest.mark.slow),
+        pytest.param(3, 47, 33, marks=pytest.mark.slow),
+        pytest.param(5, 32, 64, marks=pytest.mark.slow),
+    ],
+)
 def test_solved_architectures_run(name: str, num_frames: int, height: int, width: int) -> None:
     clip = moving_shapes(num_frames=num_frames, height=height, width=width)
     model_class = get_model(name)
@@ -239,23 +248,24 @@ def test_every_recipe_of_a_model_loads(name: str) -> None:
         assert load_preset(f"{name}-tiny", [f"fit.recipe={recipe}"]).fit.recipe == recipe
 
 
-@pytest.mark.parametrize("entry", list_preset_entries(), ids=lambda entry: entry.name)
-def test_presets_have_the_size_their_source_states(entry: PresetEntry) -> None:
-    assert entry.stored_parameters == entry.paper_parameters
-    if entry.paper_gmacs is not None:
-        gmacs = entry.macs_per_pixel * entry.height * entry.width / 1e9
-        assert gmacs == pytest.approx(entry.paper_gmacs, rel=4e-3)
+@EVERY_MODEL
+def test_presets_have_the_size_their_source_states(name: str) -> None:
+    for entry in list_preset_entries(name):
+        assert entry.stored_parameters == entry.paper_parameters, entry.name
+        if entry.paper_gmacs is not None:
+            gmacs = entry.macs_per_pixel * entry.height * entry.width / 1e9
+            assert gmacs == pytest.approx(entry.paper_gmacs, rel=4e-3), entry.name
 
 
 @EVERY_MODEL
 def test_a_thousand_frames(name: str) -> None:
     """Latents, grids over time, clips and encodings reach the last frame, and tell it from the others."""
-    clip = moving_shapes(num_frames=1000, height=16, width=32)
+    clip = moving_shapes(num_frames=1000, height=8, width=16)
     model = build(name, clip)
     model.freeze(clip)
     model.eval()
     with torch.inference_mode():
         frames = [model(Query.of_frames(torch.tensor([index])))[0] for index in (0, 500, 999)]
-    assert all(frame.shape == (3, 16, 32) for frame in frames)
+    assert all(frame.shape == (3, 8, 16) for frame in frames)
     assert not torch.equal(frames[0], frames[1])
     assert not torch.equal(frames[1], frames[2])

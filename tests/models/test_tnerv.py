@@ -259,7 +259,7 @@ def test_every_switch_fits_freezes_and_decodes(settings: dict[str, Any], clip: M
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     target_NCHW = clip.rgb_NCHW / 255
     errors = []
-    for _ in range(8):
+    for _ in range(4):
         outputs = model.training_outputs(Query.of_frames(torch.arange(7)), clip)
         loss = sum(share * F.mse_loss(rgb_NCHW, target_NCHW) for share, rgb_NCHW in outputs)
         optimizer.zero_grad()

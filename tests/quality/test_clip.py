@@ -16,10 +16,10 @@ from torch import Tensor
 
 from golden_tensors import golden_path
 from vinr.errors import InputError
-from vinr.fit.losses import mse_per_frame, psnr_from_mse_db, ssim_per_frame
 from vinr.quality import (
     ClipQuality,
     ClipQualityMeter,
+    Quality,
     bits_per_pixel,
     compare,
     kilobits_per_second,
@@ -30,6 +30,7 @@ from vinr.quality import (
     psnr_per_frame_db,
 )
 from vinr.quality.clip import YuvPsnrMeter, yuv_psnr_611_db
+from vinr.quality.measures import mse_per_frame, psnr_from_mse_db, ssim_per_frame
 from vinr.video.spec import ColorSpec, FrameBatch, FrameStream, VideoSpec
 
 FIXTURE = golden_path("losses_metrics")
@@ -225,10 +226,25 @@ def test_meter_refuses_what_it_cannot_compare() -> None:
 
 
 def test_clip_quality_checks_itself() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        ClipQuality((), None, None)
     with pytest.raises(ValueError, match="2 frames"):
-        ClipQuality(30.0, 30.0, None, None, 2, (30.0,), None)
+        ClipQuality((1e-3, 1e-3), (0.9,), 11)
     with pytest.raises(ValueError, match="window"):
-        ClipQuality(30.0, 30.0, 0.9, None, 1, (30.0,), (0.9,))
+        ClipQuality((1e-3,), (0.9,), None)
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    """Means weigh parts by their frames, and errors are averaged, not decibels."""
+    quality = ClipQuality((1e-2, 1e-3, 1e-4, 1e-3, 5e-4), (0.5, 0.6, 0.7, 0.8, 0.9), 11)
+    whole = Quality.of_all([quality.part(0, 3), quality.part(3, 5)])
+    assert whole.num_frames == 5
+    assert whole.mse == pytest.approx(2.52e-3)
+    assert whole.pooled_psnr_db == pytest.approx(-10 * math.log10(2.52e-3), abs=1e-5)
+    assert whole.psnr_db == pytest.approx(quality.psnr_db)
+    assert whole.ms_ssim == pytest.approx(0.7)
+    mixed = Quality.of_all([quality.part(0, 3), ClipQuality((1e-3,), None, None).whole])
+    assert (mixed.ms_ssim, mixed.ms_ssim_window) == (None, None)
 
 
 @settings(max_examples=40, deadline=None)

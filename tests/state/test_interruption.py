@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fresh import run_fresh
 from vinr.state import interruption
 from vinr.state.interruption import Interrupted, announced, exit_status, held_back, raised
 
@@ -135,12 +136,11 @@ def test_a_signal_before_any_command_runs_is_no_traceback(name: str) -> None:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_any_command_ends_with_the_status_of_its_signal(name: str) -> None:
     code = (
-        "import signal, sys, vinr.cli.app as cli, vinr.decoding.playback as playback\n"
+        "import signal, vinr.cli.app as cli, vinr.decoding.playback as playback\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"playback.verify = lambda *a, **k: signal.raise_signal(signal.{name})\n"
-        "sys.argv = ['vinr', 'verify', 'x.vinr']\n"
         "cli.main()"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    ended = run_fresh(code, "verify", "x.vinr")
     assert ended.returncode == 128 + signal.Signals[name]
-    assert "Traceback" not in ended.stderr
+    assert b"Traceback" not in ended.stderr

@@ -16,8 +16,9 @@ from vinr.config import Preset
 from vinr.decoding.networks import to_uint8
 from vinr.encoding.plan import choose_preset
 from vinr.errors import UsageError
-from vinr.fit import Interpolate, Noise, fit
+from vinr.fit import fit
 from vinr.models import HybridModel, get_model, list_models
+from vinr.tasks import Interpolate, Noise
 from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.frames import FittedFrames
 from vinr.tasks.interpolation import encoded_latents, measure_interpolation

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from video.video_clips import picture, write_clip, write_clip_with_tone
 from vinr.errors import InputError, UsageError, VinrError
-from vinr.fit.masks import open_mask
+from vinr.tasks.masks import open_mask
 from vinr.video.source import open_video
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fresh import run_fresh
 from video.video_clips import decoded, picture, pictures, psnr_db, write_clip
 from vinr.errors import InputError, UsageError
 from vinr.video.edit import Edit
@@ -236,5 +235,4 @@ def test_ten_bit_input_is_eight_bit_frames(tmp_path: Path) -> None:
 
 def test_spec_alone_needs_no_media_libraries() -> None:
     code = "import sys, vinr.video.spec; print(sorted({'av', 'PIL'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert run_fresh(code).stdout.strip() == b"[]"

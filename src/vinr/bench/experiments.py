@@ -14,8 +14,7 @@ from vinr.bench.work import Values, Work
 from vinr.compress import ComponentSize
 from vinr.config import Preset
 from vinr.decoding.file import open_clip
-from vinr.fit import FitResult, fit
-from vinr.fit.run import Run
+from vinr.fit import FitResult, Trainer, fit
 from vinr.quality.clip import bits_per_pixel, compare
 from vinr.tasks.frames import FittedFrames, plain_fit
 
@@ -65,8 +64,8 @@ def _fitted(work: Work, preset: Preset) -> FitResult:
 def _tuned_and_pruned(work: Work) -> tuple[FitResult, Values]:
     after: Values = {}
 
-    def note(number: int, run: Run) -> None:
-        model = drop_pruned(run)
+    def note(number: int, trainer: Trainer) -> None:
+        model = drop_pruned(trainer)
         quality = compare(FittedFrames(model, work.frames.spec), work.frames)
         after[f"psnr_db_{number + 1}"] = quality.psnr_db
         model.train()

@@ -12,12 +12,12 @@ from torch import Tensor
 from vinr.bench.datasets import OBJECT_MASK, find_masks
 from vinr.bench.work import Values, Work
 from vinr.errors import UsageError
-from vinr.fit import Noise
-from vinr.fit.masks import grow_mask, open_mask
-from vinr.fit.noise import NoiseKind
+from vinr.tasks import Noise
 from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.inpainting import fit_inpainting
 from vinr.tasks.interpolation import fit_held_out
+from vinr.tasks.masks import grow_mask, open_mask
+from vinr.tasks.noise import NoiseKind
 
 DEFAULT_EVERY = 2
 
@@ -74,7 +74,7 @@ def job_mask(work: Work) -> Tensor:
     Raises
     ------
     InputError, UsageError
-        As :func:`vinr.fit.masks.open_mask`.
+        As :func:`vinr.tasks.masks.open_mask`.
     """
     mask = work.setup.mask or "boxes"
     if mask == OBJECT_MASK:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from statistics import fmean
@@ -19,15 +18,12 @@ from torch import Tensor
 from vinr.bench.speed_turns import Clock
 from vinr.config import Preset
 from vinr.decoding.networks import to_uint8
-from vinr.device import memory_kept
-from vinr.fit import Event, FitResult, Noted, RoundDone
+from vinr.fit import Event, FitResult, Noted, RoundDone, Trainer
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget
-from vinr.fit.losses import psnr_from_mse_db
-from vinr.fit.run import Run
-from vinr.fit.tasks import Reconstruct
 from vinr.models import VideoModel, get_model, validate_architecture
 from vinr.models._meta import MacCounter
+from vinr.quality.measures import psnr_from_mse_db
 from vinr.video.source import FrameTensor
 from vinr.video.spec import FrameSource, Query
 
@@ -37,37 +33,27 @@ STEP_OVER_FORWARD: Final = 3
 LEVELS_DB: Final = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 
 
-def new_run(frames: FrameTensor, preset: Preset, device: torch.device) -> Run:
-    """Return a fit that has not begun."""
-    return Run(frames, preset, Reconstruct(), device, None, 0.0)
-
-
-def _memory(run: Run) -> AbstractContextManager[None]:
-    """Treat freed memory as a fit does."""
-    return memory_kept(run.device) if run.settings.keep_memory else nullcontext()
-
-
 @final
 class Stepper:
     """Steps of a fit, one after another for as long as asked."""
 
     def __init__(self, frames: FrameTensor, preset: Preset, device: torch.device) -> None:
-        self._run = new_run(frames, preset, device)
-        self._run.learner.model.train()
-        self.steps_per_epoch = self._run.steps_per_epoch
+        self._trainer = Trainer(frames, preset, device=device)
+        self._trainer.model.train()
+        self.steps_per_epoch = self._trainer.steps_per_epoch
         self._batches = self._endless()
 
     def steps(self, number: int) -> None:
         """Do ``number`` steps, optimiser included."""
         for _ in range(number):
-            self._run._step(next(self._batches))
-            self._run.steps_done += 1
+            self._trainer.train_on(next(self._batches))
+            self._trainer.steps_done += 1
 
     def work(self, number: int, clock: Clock) -> Callable[[], float]:
         """Return what does ``number`` steps and returns the seconds of one, after one that is not counted."""
 
         def timed() -> float:
-            with _memory(self._run):
+            with self._trainer.computing():
                 self.steps(1)  # finds the memory
                 return clock.of(lambda: self.steps(number)) / number
 
@@ -75,7 +61,7 @@ class Stepper:
 
     def _endless(self) -> Iterator[Sequence[Tensor]]:
         for epoch in count():
-            yield from self._run.batches.of_epoch(epoch)
+            yield from self._trainer.batches.of_epoch(epoch)
 
 
 def step_macs(preset: Preset, frames: FrameTensor) -> int:
@@ -144,19 +130,19 @@ def fit_curve(
 ) -> Curve:
     """Fit ``num_steps`` steps, and measure all frames after each round."""
     on_event(Noted(f"{preset.name}: {label}, {num_steps} steps"))
-    run = new_run(frames, preset, device)
-    run.budget = Budget(num_steps)
+    trainer = Trainer(frames, preset, device=device)
+    trainer.budget = Budget(num_steps)
     epochs, psnr_db, wall = [], [], 0.0
-    with _memory(run):
+    with trainer.computing():
         started = time.perf_counter()
-        for event in run.rounds():
+        for event in trainer.rounds():
             wall += time.perf_counter() - started
             on_event(event)
             if isinstance(event, RoundDone):
                 epochs.append(event.epochs_done)
-                psnr_db.append(mean_psnr_db(run.learner.model, frames, run.frames, device))
+                psnr_db.append(mean_psnr_db(trainer.model, frames, trainer.frames, device))
             started = time.perf_counter()
-    result = run.finish()
+    result = trainer.finish()
     wall += time.perf_counter() - started
     # Averaged weights are in place now, the encoder gone.
     psnr_db[-1] = mean_psnr_db(result.model, frames, None, device)

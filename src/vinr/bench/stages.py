@@ -18,24 +18,20 @@ import torch
 from vinr.bench.claims import claimed
 from vinr.bitstream import ContainerWriter
 from vinr.compress import ComponentSize, pack_tensors
-from vinr.config import CompressSettings, Phase, Preset
+from vinr.config import CompressSettings, Preset
 from vinr.decoding.file import open_clip
 from vinr.device import exact_float32
-from vinr.encoding.segment import FittedSegment, SpanQuality
-from vinr.errors import UsageError
-from vinr.fit import Event, FitResult, ignore
-from vinr.fit.checkpoint import FitState, read_fit_state, write_fit_state
-from vinr.fit.fingerprint import fingerprint_of
-from vinr.fit.keeper import CHECKPOINT_SECONDS
+from vinr.encoding.segment import FittedSegment
+from vinr.errors import OutputError, UsageError
+from vinr.fit import Event, FitResult, Trainer, fit, ignore
+from vinr.fit.checkpoint import FitState, read_fit_state
 from vinr.fit.precision import keep_precision, resolve_precision
-from vinr.fit.run import Run
-from vinr.fit.tasks import Reconstruct
 from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality, compare, psnr_per_frame_db
+from vinr.quality.record import Quality
+from vinr.tasks.frames import plain_fit
 from vinr.video.spec import FrameSource, Query
 
-# More than rounding can take from a share, so that a phase begins at the first step after the plain fit.
-SHARE_SLACK = 1e-9
 WAIT_SECONDS = 2.0
 SILENT_SECONDS = 1800.0
 
@@ -70,7 +66,7 @@ class Measured:
     ideal_bytes: float
     side_share: float
     quality: ClipQuality
-    spans: tuple[SpanQuality, ...] = ()
+    spans: tuple[Quality, ...] = ()
     components: tuple[ComponentSize, ...] = ()
     keyframe_bytes: int = 0
 
@@ -134,19 +130,12 @@ def _wait(path: Path) -> None:
 def _fit_plain(
     frames: FrameSource, preset: Preset, path: Path, device: str, on_event: Callable[[Event], None]
 ) -> None:
-    fingerprint = fingerprint_of(frames, preset, Reconstruct(), None)
-    partial, saved_at = path.with_suffix(".checkpoint"), time.monotonic()
-    state = read_fit_state(partial, fingerprint) if partial.exists() else None
-    run = _run(frames, preset, preset.fit.epochs, [], device, state)
-    if state is not None:
-        run.load(state)
-    for event in run.rounds():
-        on_event(event)
-        if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            write_fit_state(partial, run.state(), fingerprint)
-            saved_at = time.monotonic()
-    write_fit_state(path, run.state(), fingerprint)
-    partial.unlink(missing_ok=True)
+    # The state that a fit leaves at its end is what the variants go on from.
+    partial = path.with_suffix(".checkpoint")
+    fit(frames, plain_fit(preset), device=device, on_event=on_event, checkpoint=partial, resume=True)
+    if not partial.exists():
+        raise OutputError(f"{partial}: the state of the fit could not be written; see the warning above")
+    partial.replace(path)
 
 
 def go_on(
@@ -154,33 +143,33 @@ def go_on(
     base: Base,
     phases: Sequence[tuple[int, Mapping[str, Any]]],
     *,
-    at_end: Callable[[int, Run], None] | None = None,
+    at_end: Callable[[int, Trainer], None] | None = None,
     on_event: Callable[[Event], None] = ignore,
 ) -> FitResult:
     """Go on from ``base`` with ``phases``: (epochs, settings) each; ``at_end`` sees the end of each."""
-    total = base.epochs + sum(epochs for epochs, _ in phases)
-    settings = [
-        Phase.model_validate({**given, "share": epochs / total + SHARE_SLACK}) for epochs, given in phases
-    ]
-    run = _run(frames, base.preset, total, settings, base.device, base.state)
-    run.load(base.state)
+    plain = plain_fit(base.preset)
+    precision = resolve_precision(plain.fit.precision, base.device)
+    precision = keep_precision(base.state.precision, precision, base.device)
+    trainer = Trainer(frames, plain, device=base.device, precision=precision)
+    trainer.load(base.state)
+    trainer.continue_with(phases)
     ends, passed = [base.epochs], 0
     for epochs, _ in phases:
         ends.append(ends[-1] + epochs)
-    for event in run.rounds():
+    for event in trainer.rounds():
         on_event(event)
-        while passed < len(phases) and run.steps_done >= ends[passed + 1] * run.steps_per_epoch:
+        while passed < len(phases) and trainer.steps_done >= ends[passed + 1] * trainer.steps_per_epoch:
             if at_end is not None:
-                at_end(passed, run)
+                at_end(passed, trainer)
             passed += 1
-    return run.finish()
+    return trainer.finish()
 
 
 @torch.no_grad()
-def drop_pruned(run: Run) -> VideoModel:
-    """Set the numbers of a run's model to 0 that its phase prunes; return the model, in evaluation mode."""
-    model = run.learner.model
-    for name, item in run.learner.coding.pruned(model.stored()).items():
+def drop_pruned(trainer: Trainer) -> VideoModel:
+    """Set what the phase prunes of a model in training to 0; return the model, in evaluation mode."""
+    model = trainer.model
+    for name, item in trainer.learner.coding.pruned(model.stored()).items():
         model.stored()[name].value.copy_(item.value)
     return model.eval()
 
@@ -221,20 +210,3 @@ def _written(writer: ContainerWriter, path: Path | None) -> bytes | Path:
         return writer.to_bytes()
     writer.write(path, force=True)
     return path
-
-
-def _run(
-    frames: FrameSource,
-    preset: Preset,
-    epochs: int,
-    phases: Sequence[Phase],
-    device: str,
-    state: FitState | None,
-) -> Run:
-    """Return a fit that has not begun, in the arithmetic of ``state``, from which it will go on."""
-    fit = preset.fit.model_copy(update={"epochs": epochs, "phases": tuple(phases)})
-    preset = preset.model_copy(update={"fit": fit})
-    precision = resolve_precision(fit.precision, device)
-    if state is not None:
-        precision = keep_precision(state.precision, precision, device)
-    return Run(frames, preset, Reconstruct(), torch.device(device), None, 0.0, precision)

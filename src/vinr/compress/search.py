@@ -25,8 +25,11 @@ from vinr.compress.tables import (
     MAX_TAIL,
     MAX_WEIGHT,
     TABLE_BITS,
+    TABLE_SUM,
     Bell,
+    Counts,
     bell_table,
+    normalise_rows,
 )
 
 Counted = NDArray[np.int64]
@@ -103,13 +106,38 @@ def _candidates(model: SymbolModel, symbol_S: Symbols, static: bool) -> Iterator
         yield _priced(histogram, _price(histogram.table(), count_H) + low_bits)
     if static:
         return
-    trial_S = symbol_S[:TRIAL_SYMBOLS]
     starts = (
         replace(model, bell=bell, weight=weight)
         for (_, bell), weight in product(bells, range(MAX_WEIGHT, 2, -2))
     )
-    best = min(starts, key=lambda start: StreamWriter().write(start, trial_S))
+    trial = _AdaptiveTrial(high_S[:TRIAL_SYMBOLS], model.num_entries)
+    best = min(starts, key=trial.num_bits)
     yield _priced(best, StreamWriter().write(best, symbol_S))
+
+
+class _AdaptiveTrial:
+    """Symbols on which starts of an adaptive model are tried: its blocks are the same for all of them.
+
+    Axes: B blocks.
+    """
+
+    def __init__(self, high_S: Symbols, num_entries: int) -> None:
+        counts = Counts(np.full(num_entries, TABLE_SUM, dtype=np.int64), 0)
+        before, inside, start = [], [], 0
+        while start < high_S.shape[0]:
+            length, _ = counts.block()
+            block_S = high_S[start : start + length]
+            before.append(counts.counted()[0])
+            inside.append(np.bincount(block_S, minlength=num_entries))
+            counts.update(block_S)
+            start += length
+        self._before_BH, self._inside_BH = np.stack(before), np.stack(inside)
+
+    def num_bits(self, start: SymbolModel) -> float:
+        """Return the bits that the tables of all blocks assign to the symbols; nothing is coded."""
+        _, prior_H = Counts(start.table(), start.weight).counted()
+        table_BH = normalise_rows(self._before_BH + prior_H)
+        return float((self._inside_BH * (TABLE_BITS - np.log2(table_BH))).sum())
 
 
 def _price(table_H: Counted, count_H: Counted) -> float:

@@ -66,6 +66,14 @@ def normalise(weight_H: Integers) -> Integers:
     return table_H
 
 
+def normalise_rows(weight_BH: Integers) -> Integers:
+    """Return the table of :func:`normalise` for each row."""
+    free = TABLE_SUM - weight_BH.shape[1]
+    table_BH: Integers = 1 + weight_BH * free // weight_BH.sum(axis=1, keepdims=True)
+    table_BH[np.arange(len(table_BH)), weight_BH.argmax(axis=1)] += TABLE_SUM - table_BH.sum(axis=1)
+    return table_BH
+
+
 def bell_table(num_entries: int, bell: Bell) -> Integers:
     """Return the table of ``num_entries`` entries for ``bell``."""
     distance_H = np.abs(np.arange(num_entries, dtype=np.int64) - bell.centre)
@@ -99,6 +107,10 @@ class Counts:
         """Return the length of the next block at most, and its table."""
         num_symbols = min(LARGEST_BLOCK, max(LEAST_BLOCK, self._num_coded >> 3))
         return num_symbols, normalise((self._count_H << 16) + self._prior_H)
+
+    def counted(self) -> tuple[Integers, Integers]:
+        """Return what was counted so far and what the bell counts, as :meth:`block` adds them up."""
+        return self._count_H << 16, self._prior_H
 
     def update(self, symbol_S: NDArray[np.int32]) -> None:
         """Count the symbols of a block that has been coded."""

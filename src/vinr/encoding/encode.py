@@ -29,10 +29,8 @@ from vinr.encoding.kept import find_kept, fit_path, segment_path
 from vinr.encoding.plan import EncodePlan, Job, Target, describe_threads, plan_encode
 from vinr.encoding.segment import (
     FittedSegment,
-    SpanQuality,
     assemble,
     load_segment,
-    mean_quality,
     save_segment,
     side_bytes,
 )
@@ -44,6 +42,7 @@ from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve
 from vinr.fit.prepare import build_model
 from vinr.models import FrozenLatents, HybridModel, Latents
 from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare, kilobits_per_second
+from vinr.quality.record import Quality
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
@@ -391,7 +390,7 @@ def _report(
 ) -> EncodeReport:
     duration, num_pixels, num_frames, num_parameters, num_collapses = 0.0, 0, 0, 0, 0
     epochs, train_psnr_db = 0.0, 0.0
-    qualities: list[SpanQuality] = []
+    qualities: list[Quality] = []
     for spec in specs:
         duration += float(spec.num_frames / spec.frame_rate)
         num_pixels += spec.num_pixels
@@ -403,7 +402,7 @@ def _report(
         # Means over frames: a longer segment counts more.
         epochs += segment.num_epochs * segment.num_frames
         train_psnr_db += segment.train_psnr_db * segment.num_frames
-    quality = mean_quality(qualities)
+    quality = Quality.of_all(qualities)
     return EncodeReport(
         path=str(path),
         num_bytes=num_bytes,

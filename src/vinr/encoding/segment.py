@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from operator import mul
+from itertools import accumulate, pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -22,10 +19,10 @@ from vinr.bitstream import (
     EditRecord,
     Header,
     Network,
-    Quality,
     SectionKind,
     Span,
 )
+from vinr.bitstream import Quality as ClipHeaderQuality
 from vinr.compress import ComponentSize, PackedTensors, encode_times
 from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
@@ -38,63 +35,12 @@ from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
 from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality
+from vinr.quality.record import Quality
 from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors
 from vinr.video.names import unique_names
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
-
-
-@dataclass(frozen=True)
-class SpanQuality:
-    """Quality of the decoded frames of a span, or of several: means of the frames, and of their errors."""
-
-    num_frames: int
-    psnr_db: float
-    pooled_psnr_db: float
-    ms_ssim: float | None
-    ms_ssim_window: int | None
-
-
-def mean_quality(parts: Sequence[SpanQuality]) -> SpanQuality:
-    """Return the quality of the frames of all ``parts`` together; MS-SSIM only where all have it."""
-    counts = [part.num_frames for part in parts]
-    num_frames = sum(counts)
-
-    def mean(values: Sequence[float]) -> float:
-        return float(sum(map(mul, values, counts))) / num_frames
-
-    similarities = [part.ms_ssim for part in parts if part.ms_ssim is not None]
-    whole = len(similarities) == len(parts)
-    # PSNR = -10 log10(MSE): errors can be averaged over all frames, their decibels cannot.
-    mse = mean([10 ** (-part.pooled_psnr_db / 10) for part in parts])
-    return SpanQuality(
-        num_frames=num_frames,
-        psnr_db=mean([part.psnr_db for part in parts]),
-        pooled_psnr_db=float(-10 * np.log10(mse)),
-        ms_ssim=mean(similarities) if whole else None,
-        ms_ssim_window=parts[0].ms_ssim_window if whole else None,
-    )
-
-
-def _split_quality(quality: ClipQuality, lengths: Sequence[int]) -> tuple[SpanQuality, ...]:
-    """Return the quality of each span of the clip that ``quality`` was measured on."""
-    # frames   0 … a-1 | a … a+b-1 | …        lengths a, b, …; each span ends where the sum up to it does
-    parts = []
-    for stop, count in zip(accumulate(lengths), lengths, strict=True):
-        rows = slice(stop - count, stop)
-        psnr_db = np.array(quality.per_frame_psnr_db[rows])
-        similarity = None if quality.per_frame_ms_ssim is None else quality.per_frame_ms_ssim[rows]
-        parts.append(
-            SpanQuality(
-                num_frames=count,
-                psnr_db=float(psnr_db.mean()),
-                pooled_psnr_db=float(-10 * np.log10(np.mean(10 ** (-psnr_db / 10)))),
-                ms_ssim=None if similarity is None else fmean(similarity),
-                ms_ssim_window=quality.ms_ssim_window,
-            )
-        )
-    return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -113,7 +59,7 @@ class FittedSegment:
     num_epochs: float
     train_psnr_db: float
     num_collapses: int
-    qualities: tuple[SpanQuality, ...] = ()
+    qualities: tuple[Quality, ...] = ()
     precision: PrecisionName = "fp32"
 
     @property
@@ -144,7 +90,7 @@ class FittedSegment:
     @property
     def psnr_db(self) -> float:
         """Mean of the frames' PSNR, once measured."""
-        return mean_quality(self.qualities).psnr_db
+        return Quality.of_all(self.qualities).psnr_db
 
     @classmethod
     def of(cls, preset: Preset, result: FitResult, packed: PackedTensors, spec: VideoSpec) -> FittedSegment:
@@ -159,7 +105,11 @@ class FittedSegment:
 
     def measured(self, quality: ClipQuality) -> FittedSegment:
         """Return the segment with its quality, measured on all its frames in order."""
-        return replace(self, qualities=_split_quality(quality, self.span_lengths))
+        # span_lengths    3    2    4
+        # bounds        0    3    5    9
+        bounds = accumulate(self.span_lengths, initial=0)
+        qualities = tuple(quality.part(first, stop) for first, stop in pairwise(bounds))
+        return replace(self, qualities=qualities)
 
     def network(self, spans: Sequence[Span]) -> Network:
         """Return the header entry of the network when it holds ``spans``."""
@@ -212,12 +162,12 @@ def assemble(
     clips = []
     names = unique_names([reader.name for reader in readers])
     audios = [reader.audio() if audio else None for reader in readers]
-    qualities: dict[int, list[SpanQuality]] = {}
+    qualities: dict[int, list[Quality]] = {}
     for job, segment in zip(jobs, segments, strict=True):
         for span, quality in zip(job.spans, segment.qualities, strict=True):
             qualities.setdefault(span.clip, []).append(quality)
     for number, (reader, name, content) in enumerate(zip(readers, names, audios, strict=True)):
-        quality = mean_quality(qualities[number])
+        quality = Quality.of_all(qualities[number])
         clips.append(_clip_of(reader, name, quality, has_audio=content is not None))
     networks = tuple(segment.network(job.spans) for job, segment in zip(jobs, segments, strict=True))
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
@@ -256,7 +206,7 @@ def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
     )
 
 
-def _clip_of(reader: VideoReader, name: str, quality: SpanQuality, *, has_audio: bool) -> Clip:
+def _clip_of(reader: VideoReader, name: str, quality: Quality, *, has_audio: bool) -> Clip:
     similarity = quality.ms_ssim
     return _clip(
         name,
@@ -264,7 +214,7 @@ def _clip_of(reader: VideoReader, name: str, quality: SpanQuality, *, has_audio:
         edit=_edit_record(reader),
         has_audio=has_audio,
         has_times=reader.timeline.pts is not None,
-        quality=Quality(
+        quality=ClipHeaderQuality(
             psnr_db=round(quality.psnr_db, 4),
             pooled_psnr_db=round(quality.pooled_psnr_db, 4),
             ms_ssim=None if similarity is None else round(similarity, 6),
@@ -297,7 +247,7 @@ class SegmentValues(Settings):
     num_epochs: float = Field(ge=0, description="passes over all frames")
     train_psnr_db: float = Field(description="best round of the fit, dB")
     num_collapses: int = Field(ge=0, description="collapses of the fit")
-    qualities: tuple[SpanQuality, ...] = Field(description="quality of the frames of each span")
+    qualities: tuple[Quality, ...] = Field(description="quality of the frames of each span")
     empty: tuple[str, ...] = Field(description="parts that are no bytes long")
 
 

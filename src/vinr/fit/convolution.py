@@ -1,4 +1,4 @@
-"""Convolutions of a fit on a processor: all three of a step by transforms (see :mod:`vinr.device`).
+"""Convolutions of a fit on a CPU: all three of a step by transforms (see :mod:`vinr.device`).
 
 A step convolves three times in each layer, and all three are convolutions that NNPACK can do::
 

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 
+@cache  # what is installed does not change while a process runs; looking for it reads a file of each package
 def _plugins() -> dict[str, str]:
     return {entry.name: entry.value for entry in entry_points(group="vinr.models")}
 

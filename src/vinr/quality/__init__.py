@@ -18,10 +18,12 @@ from vinr.quality.clip import (
     pooled_psnr_db,
     psnr_per_frame_db,
 )
+from vinr.quality.record import Quality
 
 __all__ = [
     "ClipQuality",
     "ClipQualityMeter",
+    "Quality",
     "bits_per_pixel",
     "compare",
     "kilobits_per_second",

@@ -6,16 +6,33 @@ return the scores of the papers' experiments, for clips whose hidden pixels or f
 
 from __future__ import annotations
 
-from vinr.tasks.denoising import DenoisingScore, measure_denoising
-from vinr.tasks.inpainting import InpaintedFit, InpaintingScore, fit_inpainting, measure_inpainting
-from vinr.tasks.interpolation import HeldOutFit, InterpolationScore, fit_held_out, measure_interpolation
+from vinr.tasks.denoising import Denoise, DenoisingScore, measure_denoising
+from vinr.tasks.inpainting import (
+    Inpaint,
+    InpaintedFit,
+    InpaintingScore,
+    fit_inpainting,
+    measure_inpainting,
+)
+from vinr.tasks.interpolation import (
+    HeldOutFit,
+    Interpolate,
+    InterpolationScore,
+    fit_held_out,
+    measure_interpolation,
+)
+from vinr.tasks.noise import Noise
 
 __all__ = [
+    "Denoise",
     "DenoisingScore",
     "HeldOutFit",
+    "Inpaint",
     "InpaintedFit",
     "InpaintingScore",
+    "Interpolate",
     "InterpolationScore",
+    "Noise",
     "fit_held_out",
     "fit_inpainting",
     "measure_denoising",

@@ -11,8 +11,8 @@ from torch import Tensor
 from vinr.config import Preset
 from vinr.decoding.networks import to_uint8
 from vinr.device import exact_float32
-from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import VideoModel
+from vinr.quality.measures import psnr_from_mse_db
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 
@@ -50,6 +50,20 @@ class FilledFrames:
         """Return uint8 rgb_NCHW."""
         outside_NCHW, inside_NCHW = self._outside.frames(index_N), self._inside.frames(index_N)
         return torch.where(self._mask_T1HW[index_N], inside_NCHW, outside_NCHW)
+
+
+class MaskedFrames:
+    """Frames with masked pixels black."""
+
+    def __init__(self, source: FrameSource, mask_T1HW: Tensor) -> None:
+        self._source, self._mask_T1HW = source, mask_T1HW
+        self.spec = source.spec
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW."""
+        rgb_NCHW = self._source.frames(index_N)
+        mask_N1HW = self._mask_T1HW[index_N.to(self._mask_T1HW.device)]
+        return rgb_NCHW.masked_fill(mask_N1HW.to(rgb_NCHW.device), 0)
 
 
 def psnr_of_frames_db(

@@ -10,12 +10,14 @@ Axes: N frames of a batch, T frames of the video, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import hashlib
 import time as clock
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from statistics import fmean
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,16 +25,84 @@ from vinr.config import Preset
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.plan import EncodePlan, describe_threads, plan_encode
 from vinr.errors import InputError
-from vinr.fit import Event, FitResult, Inpaint, Noted, fit, ignore
+from vinr.fit import Event, FitResult, Noted, Task, fit, ignore
 from vinr.fit.budget import RESERVE_EPOCHS
-from vinr.fit.masks import open_mask
 from vinr.fit.precision import Precision, PrecisionName, resolve_precision
+from vinr.models import VideoModel
 from vinr.settings import checked_arguments
-from vinr.tasks.frames import FilledFrames, FittedFrames, plain_fit, psnr_of_frames_db
+from vinr.tasks.frames import FilledFrames, FittedFrames, MaskedFrames, plain_fit, psnr_of_frames_db
+from vinr.tasks.masks import open_mask
+from vinr.tasks.neighbours import find_neighbours, mix_latents
 from vinr.units import parse_count, parse_seconds
 from vinr.video.sink import Sink, open_sink
 from vinr.video.source import VideoReader, open_video
-from vinr.video.spec import FrameSource
+from vinr.video.spec import FrameSource, VideoSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Inpaint(Task):
+    """Leave masked pixels out: weight 0 in the loss, black to encoders (HNeRV).
+
+    Every term of the loss compares both images with masked pixels black, so that windows of SSIM and waves of
+    the Fourier transform that reach across a mask see the same there. A frame masked altogether is not
+    trained on; its latents are mixed from those of its neighbours in time.
+
+    Parameters
+    ----------
+    mask_T1HW
+        Bool, True where a pixel is masked.
+
+    Raises
+    ------
+    InputError
+        If every pixel is masked; later, if the frames differ from the mask in number or size.
+    """
+
+    mask_T1HW: Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.mask_T1HW.dtype != torch.bool or self.mask_T1HW.ndim != 4 or self.mask_T1HW.shape[1] != 1:
+            raise ValueError(f"a mask is bool (T, 1, H, W), got {self.mask_T1HW.dtype} {self._size}")
+        if bool(self.mask_T1HW.all()):
+            raise InputError("the mask covers every pixel of every frame: nothing is left to fit")
+
+    @property
+    def _size(self) -> tuple[int, ...]:
+        return tuple(self.mask_T1HW.shape)
+
+    def describe(self) -> str:
+        """See :meth:`Task.describe`."""
+        bits = np.packbits(self.mask_T1HW.cpu().numpy()).tobytes()
+        return f"inpaint {self._size} {hashlib.sha256(bits).hexdigest()}"
+
+    def training_frames(self, spec: VideoSpec) -> Tensor:
+        """Frames that have a pixel left."""
+        return (~self.mask_T1HW).flatten(1).any(1).nonzero().flatten()
+
+    def target(self, source: FrameSource) -> FrameSource:
+        """The frames as they are; masked pixels weigh nothing."""
+        spec = source.spec
+        if self._size != (spec.num_frames, 1, spec.height, spec.width):
+            count, _, height, width = self._size
+            raise InputError(
+                f"the mask has {count} frames of {height}×{width}, the video {spec.num_frames} of "
+                f"{spec.height}×{spec.width}; give a mask of the same size"
+            )
+        return source
+
+    def visible(self, source: FrameSource) -> FrameSource:
+        """The frames, masked pixels black."""
+        return MaskedFrames(source, self.mask_T1HW)
+
+    def weight(self, index_N: Tensor) -> Tensor | None:
+        """0 where masked, else 1."""
+        mask_N1HW = self.mask_T1HW[index_N.to(self.mask_T1HW.device)]
+        return (~mask_N1HW).to(index_N.device, torch.float32)
+
+    def complete(self, model: VideoModel) -> None:
+        """Mix latents for frames that are masked altogether."""
+        trained_N = self.training_frames(model.video)
+        mix_latents(model, find_neighbours(model.video.span_lengths, trained_N))
 
 
 @dataclass(frozen=True)
@@ -87,7 +157,7 @@ def inpaint(
     output
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``. It appears whole or not at all.
     mask
-        What is filled; see :func:`vinr.fit.masks.open_mask`.
+        What is filled; see :func:`vinr.tasks.masks.open_mask`.
     model, preset, params, epochs, time, frames, crop, resize, device, seed, overrides, on_event
         As for :func:`vinr.encode`.
     all_pixels
@@ -268,7 +338,7 @@ def fit_inpainting(
     Parameters
     ----------
     mask_T1HW
-        Bool, True where masked (:mod:`vinr.fit.masks`).
+        Bool, True where masked (:mod:`vinr.tasks.masks`).
     preset
         A preset with a complete architecture (:func:`vinr.encoding.plan.choose_preset`).
 

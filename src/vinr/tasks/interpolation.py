@@ -26,11 +26,12 @@ from vinr.config import Preset
 from vinr.decoding.playback import DecodeReport, decode
 from vinr.device import exact_float32
 from vinr.errors import UsageError
-from vinr.fit import Event, FitResult, Interpolate, fit, ignore
+from vinr.fit import Event, FitResult, Task, fit, ignore
 from vinr.models import HybridModel, VideoModel
 from vinr.settings import checked_arguments
 from vinr.tasks.frames import FittedFrames, plain_fit, psnr_of_frames_db
-from vinr.video.spec import FrameSource
+from vinr.tasks.neighbours import MixedFrames, Neighbours, find_neighbours, mix_latents
+from vinr.video.spec import FrameSource, VideoSpec
 
 Way = Literal["time", "embeddings", "encoder"]
 FACTORS = range(2, 17)
@@ -77,6 +78,72 @@ def interpolate(
         max_memory=max_memory,
         on_frame=on_frame,
     )
+
+
+@dataclass(frozen=True)
+class Interpolate(Task):
+    """Fit every ``every``-th frame of each clip, the first among them; hold the others out.
+
+    Encoders find in the place of a held-out frame the mix of the trained frames around it, weighted by time,
+    and after the fit its latents are that mix of theirs (Boosting-NeRV: the mean of both neighbours'). Frames
+    behind the last trained one get what that has.
+
+    Raises
+    ------
+    UsageError
+        If ``every`` is below 2.
+    """
+
+    every: int = 2
+
+    def __post_init__(self) -> None:
+        if self.every < 2:
+            raise UsageError(f"every {self.every}: fit every 2nd frame or fewer, so that some are held out")
+
+    def describe(self) -> str:
+        """See :meth:`Task.describe`."""
+        return f"interpolate {self.every}"
+
+    def training_frames(self, spec: VideoSpec) -> Tensor:
+        """Every ``every``-th frame of each clip."""
+        return self._is_trained(spec).nonzero().flatten()
+
+    def held_out_frames(self, spec: VideoSpec) -> Tensor:
+        """Return the frames (int64, rising) that are not trained on.
+
+        Raises
+        ------
+        UsageError
+            If there are none: every clip has one frame.
+        """
+        held_out_N = (~self._is_trained(spec)).nonzero().flatten()
+        if not len(held_out_N):
+            raise UsageError("clips of one frame have none to hold out; give clips of two frames or more")
+        return held_out_N
+
+    def neighbours(self, spec: VideoSpec) -> Neighbours:
+        """Return the trained frames around each frame."""
+        return find_neighbours(spec.span_lengths, self.training_frames(spec))
+
+    def target(self, source: FrameSource) -> FrameSource:
+        """The frames as they are; held-out ones are in no batch."""
+        return source
+
+    def visible(self, source: FrameSource) -> FrameSource:
+        """Trained frames, and mixes of them."""
+        return MixedFrames(source, self.neighbours(source.spec))
+
+    def weight(self, index_N: Tensor) -> Tensor | None:
+        """Every pixel of a trained frame counts fully."""
+        return None
+
+    def complete(self, model: VideoModel) -> None:
+        """Mix the latents of the trained frames."""
+        mix_latents(model, self.neighbours(model.video))
+
+    def _is_trained(self, spec: VideoSpec) -> Tensor:
+        place_T = torch.cat([torch.arange(length) for length in spec.span_lengths])
+        return place_T % self.every == 0
 
 
 @dataclass(frozen=True)

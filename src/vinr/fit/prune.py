@@ -29,32 +29,37 @@ def prunable(stored: Mapping[str, StoredTensor], rule: PruningRule) -> list[str]
 
     Biases, norms, grids and latents stay whole; so does the head under ``head_excluded``.
     """
-    return [
-        name
-        for name, item in stored.items()
-        if item.role == "weight" and not (rule == "head_excluded" and HEADS & set(name.split(".")))
-    ]
+    names = []
+    for name, item in stored.items():
+        is_spared = rule == "head_excluded" and not HEADS.isdisjoint(name.split("."))
+        if item.role == "weight" and not is_spared:
+            names.append(name)
+    return names
 
 
 def prune_masks(stored: Mapping[str, StoredTensor], sparsity: float, rule: PruningRule) -> dict[str, Tensor]:
     """Return masks (bool, True: kept) of the prunable tensors.
 
-    ``sparsity`` (0 ≤ · < 1) is the part of *all* numbers that is zero afterwards; weights that are zero
+    ``sparsity`` (0 ≤ · < 1) is the part of *all* parameters that is zero afterwards; weights that are zero
     already are among them, so that a second call with a greater sparsity goes on where the first stopped.
     At most all prunable weights are taken.
     """
     names = prunable(stored, rule) if sparsity else []
     if not names:
         return {}
-    scores = torch.cat([_score(stored[name].value, rule).flatten() for name in names])
+    weights = [stored[name].value for name in names]
+    scores = torch.cat([_score(weight, rule).flatten() for weight in weights])
     total = sum(item.value.numel() for item in stored.values())
     count = min(int(sparsity * total), scores.numel())
-    if count == 0:
-        return {name: torch.ones_like(stored[name].value, dtype=torch.bool) for name in names}
     keep = torch.ones_like(scores, dtype=torch.bool)
+    # Stable, so that among equal scores (all those that are zero already) the first are taken again.
     keep[torch.argsort(scores, stable=True)[:count]] = False
-    parts = torch.split(keep, [stored[name].value.numel() for name in names])
-    return {name: part.view(stored[name].value.shape) for name, part in zip(names, parts, strict=True)}
+    masks, first = {}, 0
+    for name, weight in zip(names, weights, strict=True):
+        # keep   name 0 ····│ name 1 ······│ name 2 …       as the scores lie
+        masks[name] = keep[first : first + weight.numel()].view(weight.shape)
+        first += weight.numel()
+    return masks
 
 
 def _score(weight: Tensor, rule: PruningRule) -> Tensor:

@@ -1,8 +1,8 @@
-"""What coding will do to the numbers of a network, put into its training.
+"""What coding will do to the parameters of a network, put into its training.
 
 ::
 
-    numbers ── × mask ──┬─> as they are                                     ──> network
+    values ── × mask ───┬─> as they are                                     ──> network
                         ├─> rounded, all or nine in ten (QAT, Quant-Noise)  ──> network
                         └─> rounded to learned steps ──> network;  + noise ──> prior ──> bits ──> loss
 
@@ -21,12 +21,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from vinr.compress.priors import make_prior
-from vinr.compress.prune import prune_masks
 from vinr.compress.roles import bits_of, is_channelwise
 from vinr.compress.unpack import CHANNEL_CODE_UNIT, MANTISSA_BITS, MAX_STEP_CODE, step_of
 from vinr.config import CompressSettings, Phase
 from vinr.draws import Draws
+from vinr.fit.priors import make_prior
+from vinr.fit.prune import prune_masks
 from vinr.models import StoredTensor
 
 NOISE_SHARE = 0.9
@@ -76,7 +76,7 @@ def _passing(value: Tensor, rounded: Tensor) -> Tensor:
 
 
 class CodingNoise(nn.Module):
-    """Turns the numbers of a network into those that one phase of a fit trains with.
+    """Turns the values of a network into those that one phase of a fit trains with.
 
     Parameters
     ----------
@@ -110,14 +110,19 @@ class CodingNoise(nn.Module):
         self.mask_places = {name: str(number) for number, name in enumerate(masks)}
         for name, mask in masks.items():
             self.masks[self.mask_places[name]] = nn.Parameter(mask, requires_grad=False)
-        self.num_elements = sum(item.value.numel() for item in stored.values())
-        coded = {
-            name: item for name, item in stored.items() if self.quantization != "none" and item.role != "bias"
-        }
+        self.num_elements = 0
+        coded: dict[str, StoredTensor] = {}
+        self.sizes: list[int] = []
+        self.bits: dict[str, int] = {}
+        self.by_channel: dict[str, bool] = {}
+        for name, item in stored.items():
+            self.num_elements += item.value.numel()
+            if self.quantization != "none" and item.role != "bias":
+                coded[name] = item
+                self.sizes.append(item.value.numel())
+                self.bits[name] = bits_of(item.role, settings)
+                self.by_channel[name] = is_channelwise(item, settings)
         self.names = list(coded)
-        self.sizes = [item.value.numel() for item in coded.values()]
-        self.bits = {name: bits_of(item.role, settings) for name, item in coded.items()}
-        self.by_channel = {name: is_channelwise(item, settings) for name, item in coded.items()}
         self.log_step: nn.Parameter | None = None
         self.prior: nn.Module | None = None
         self.rate_moves_numbers = phase is None or phase.rate_moves == "all"
@@ -130,13 +135,14 @@ class CodingNoise(nn.Module):
             masked = self._masked(name, item.value.detach())
             rows = masked.flatten(1) if self.by_channel[name] else masked.reshape(1, -1)
             deviation_R = rows.square().mean(1).sqrt().clamp_min(1e-8)
+            # A bell of deviation σ takes log2(σ / s) + BELL_BITS bits in steps s; here initial_bits.
             starts.append(torch.log(deviation_R) + math.log(2) * (BELL_BITS - phase.initial_bits))
         self.num_steps = [len(start) for start in starts]
         self.log_step = nn.Parameter(torch.cat(starts) / STEP_SPEED)
         self.prior = make_prior(phase.prior, self.sizes, self.draws).to(self.log_step.device)
 
     def forward(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Return the numbers to train with, by name, and what they cost in bits (None: not asked).
+        """Return the values to train with, by name, and what they cost in bits (None: not asked).
 
         In float32 whatever the automatic mixed precision around: steps and prices need all digits.
         """
@@ -148,19 +154,24 @@ class CodingNoise(nn.Module):
         if not self.names:
             return masked, None
         if self.log_step is None:
-            rounded = {name: self._rounded(name, masked[name]) for name in self.names}
-            return {**masked, **rounded}, None
+            for name in self.names:
+                masked[name] = self._rounded(name, masked[name])
+            return masked, None
+        # One row of elements for all tensors, so that a step has few operations:
+        #   value_E   tensor 0 ······│ tensor 1 ···│ tensor 2 ·········
+        #   step_E    s s s s s s s s│ t t t u u u │ v v v v v v v v v v     tensor 1: a step per channel
         value_E = torch.cat([masked[name].flatten() for name in self.names])
         step_T = torch.split(self._step(), self.num_steps)
-        step_E = torch.cat([_spread(step_R, size) for step_R, size in zip(step_T, self.sizes, strict=True)])
+        step_E = torch.cat(list(map(_spread, step_T, self.sizes)))
         code_E = value_E / step_E
         decoded_E = _passing(code_E, code_E.round()) * step_E
-        parts = torch.split(decoded_E, self.sizes)
-        decoded = {name: part.view(values[name].shape) for name, part in zip(self.names, parts, strict=True)}
+        for name, part in zip(self.names, torch.split(decoded_E, self.sizes), strict=True):
+            masked[name] = part.view(values[name].shape)
         assert self.prior is not None
         priced_E = code_E if self.rate_moves_numbers else value_E.detach() / step_E
+        # Uniform noise of one step stands for rounding: it has the same spread, and a gradient.
         bits_E = self.prior(priced_E, priced_E + self.draws.uniform_like(priced_E) - 0.5)
-        return {**masked, **decoded}, bits_E.sum()
+        return masked, bits_E.sum()
 
     def masks_by_name(self) -> dict[str, Tensor]:
         """Return name → what is kept (bool) of each pruned tensor."""
@@ -180,6 +191,7 @@ class CodingNoise(nn.Module):
         rows = value.flatten(1) if self.by_channel[name] else value.reshape(1, -1)
         levels = 2 ** self.bits[name] - 1
         step_R1 = ((rows.amax(1) - rows.amin(1)) / levels).clamp_min(1e-12).unsqueeze(1)
+        # Upwards, or the greatest value would need one level more than the bits have.
         step_R1 = _passing(step_R1, snap_steps(step_R1.detach(), by_channel=len(rows) > 1, up=True))
         code = rows / step_R1
         detached = self.quantization == "noise"
@@ -200,9 +212,9 @@ class CodingNoise(nn.Module):
 
     @torch.no_grad()
     def pruned(self, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-        """Return ``stored`` with pruned numbers zero.
+        """Return ``stored`` with pruned values zero.
 
-        Numbers with learned steps stay as they are: rounded to those steps, as the file will hold them, they
+        Values with learned steps stay as they are: rounded to those steps, as the file will hold them, they
         are what the network was trained with.
         """
         return {name: replace(item, value=self._masked(name, item.value)) for name, item in stored.items()}

@@ -1,4 +1,4 @@
-"""What a symbol costs: distributions that price the numbers of a network while it is fitted.
+"""What a symbol costs: distributions that price the values of a network while it is fitted.
 
 Only training sees them. The file's own tables are made afterwards, from the symbols there are.
 
@@ -27,9 +27,9 @@ INITIAL_SCALE = 10.0
 
 
 class MomentPrior(nn.Module):
-    """A Laplace or normal distribution a tensor, centre and spread those of its own numbers.
+    """A Laplace or normal distribution per tensor, centre and spread those of its values.
 
-    There is nothing to learn: the price depends on the numbers directly and through their moments
+    There is nothing to learn: the price depends on the values directly and through their moments
     ("consistent entropy", Zhang et al., Boosting Neural Representations for Videos, CVPR 2024).
     """
 
@@ -50,12 +50,11 @@ class MomentPrior(nn.Module):
         return -torch.log2(mass(far_E, spread_E).clamp_min(LEAST_PROBABILITY))
 
     def _mean(self, value_E: Tensor) -> Tensor:
-        return torch.stack([part_E.mean() for part_E in torch.split(value_E, self.sizes)])
+        return torch.stack(list(map(torch.mean, torch.split(value_E, self.sizes))))
 
     def _per_element(self, value_T: Tensor) -> Tensor:
         # Not by an index: its gradient on a GPU adds element after element, and in no fixed order.
-        parts = zip(value_T.unbind(), self.sizes, strict=True)
-        return torch.cat([value.expand(size) for value, size in parts])
+        return torch.cat(list(map(Tensor.expand, value_T.unbind(), self.sizes)))
 
 
 def _laplace_mass(distance: Tensor, spread: Tensor) -> Tensor:
@@ -74,7 +73,7 @@ def _normal_mass(distance: Tensor, spread: Tensor) -> Tensor:
 
 
 class FactorizedPrior(nn.Module):
-    """A learned density a tensor (Ballé et al., "… with a scale hyperprior", ICLR 2018, appendix 6.1).
+    """A learned density per tensor (Ballé et al., "… with a scale hyperprior", ICLR 2018, appendix 6.1).
 
     F(x) = σ(f₄∘…∘f₁(x)), f(x) = g(softplus(H) x + b), g(y) = y + tanh(a) tanh(y), widths 1-3-3-3-1.
     """
@@ -85,20 +84,21 @@ class FactorizedPrior(nn.Module):
         layers = list(pairwise(WIDTHS))
         scale = INITIAL_SCALE ** (1 / len(layers))
         count = len(sizes)
-        self.matrices = nn.ParameterList(
-            torch.full((count, after, before), math.log(math.expm1(1 / scale / after)))
-            for before, after in layers
-        )
-        self.offsets = nn.ParameterList(draws.uniform(count, after, 1) - 0.5 for _, after in layers)
-        self.bends = nn.ParameterList(torch.zeros(count, after, 1) for _, after in layers[:-1])
+        self.matrices, self.offsets, self.bends = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        for before, after in layers:
+            # Its softplus is 1 / (scale · after): the slope of all layers is 1 / INITIAL_SCALE at first.
+            start = math.log(math.expm1(1 / scale / after))
+            self.matrices.append(torch.full((count, after, before), start))
+            self.offsets.append(draws.uniform(count, after, 1) - 0.5)
+            if after != WIDTHS[-1]:
+                self.bends.append(torch.zeros(count, after, 1))
 
     def forward(self, code_E: Tensor, noisy_E: Tensor) -> Tensor:
         """Return the bits of each element of ``noisy_E``; ``code_E`` (in steps) is not needed."""
-        parts = [self._bits(number, part_E) for number, part_E in enumerate(torch.split(noisy_E, self.sizes))]
-        return torch.cat(parts)
+        return torch.cat(list(map(self._bits, range(len(self.sizes)), torch.split(noisy_E, self.sizes))))
 
     def _bits(self, number: int, part_E: Tensor) -> Tensor:
-        upper_E, lower_E = (self._logit(number, part_E + side) for side in (0.5, -0.5))
+        upper_E, lower_E = self._logit(number, part_E + 0.5), self._logit(number, part_E - 0.5)
         # On the side of the smaller tail, where differences keep their digits.
         sign_E = -torch.sign(upper_E + lower_E).detach()
         mass_E = (torch.sigmoid(sign_E * upper_E) - torch.sigmoid(sign_E * lower_E)).abs()

@@ -1,6 +1,6 @@
-"""Which trained frames lie around each frame of a video, and how they mix there.
+"""Which trained frames lie around each frame of a video, and how they and their latents mix there.
 
-Axes: T frames of the video, N some of them.
+Axes: T frames of the video, N some of them, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from vinr.models import HybridModel, VideoModel
+from vinr.video.spec import FrameSource
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,28 @@ def _around(frame_T: Tensor, trained_N: Tensor) -> tuple[Tensor, Tensor, Tensor]
     distance_T = (frame_T - before_T).clamp(min=0).to(torch.float64)
     share_T = distance_T / (after_T - before_T).clamp(min=1)
     return before_T, after_T, share_T.clamp(max=1) * (after_T > before_T)
+
+
+class MixedFrames:
+    """Each frame a mix of the trained frames around it; trained frames as they are."""
+
+    def __init__(self, source: FrameSource, neighbours: Neighbours) -> None:
+        self._source, self._neighbours = source, neighbours
+        self.spec = source.spec
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW."""
+        near = self._neighbours.of(index_N)
+        before_NCHW = self._source.frames(near.before_T).float()
+        after_NCHW = self._source.frames(near.after_T).float()
+        return near.lerp(before_NCHW, after_NCHW).round().to(torch.uint8)
+
+
+@torch.no_grad()
+def mix_latents(model: VideoModel, neighbours: Neighbours) -> None:
+    """Replace the latents of frames that are no neighbours of themselves by mixes of those that are."""
+    if not isinstance(model, HybridModel) or model.latents is None:
+        return
+    for value in model.latents.per_frame.values():
+        before, after = value[neighbours.before_T], value[neighbours.after_T]
+        value.copy_(neighbours.lerp(before, after))

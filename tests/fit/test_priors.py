@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vinr.compress.priors import PriorName, make_prior
 from vinr.draws import Draws
+from vinr.fit.priors import PriorName, make_prior
 
 MOMENTS: list[PriorName] = ["laplace", "gaussian"]
 

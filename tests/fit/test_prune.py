@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden_tensors import Golden
-from vinr.compress.prune import prunable, prune_masks
+from vinr.fit.prune import prunable, prune_masks
 from vinr.models import StoredTensor
 
 MASKS = Golden("hinerv_compression")
