@@ -99,5 +99,7 @@ def test_the_program_runs(tmp_path: Path) -> None:
     path = random_set(tmp_path / "set.vinr", {"a": 4, "b": 2})
     assert user_program.play(path.read_bytes()).shape == (10, 3, 16, 24)
     assert [line for line in user_program.describe(str(path)) if line.startswith("b: 2 frames")]
+    with vinr.open(path, clip="a", device="cpu") as video:
+        assert user_program.train(video) > 0
     frames = user_program.dataset(path)
     assert torch.equal(frames[3], vinr.FrameDataset(path, clip="a")[3])

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 import vinr
+from vinr.config import load_preset
+from vinr.fit import RoundDone
 
 
 def encode_and_score(video: Path, mask: Path, folder: Path) -> tuple[float, int]:
@@ -73,6 +75,17 @@ def play(file: bytes) -> torch.Tensor:
     except (vinr.UsageError, vinr.OutputError, vinr.FitError) as error:
         wrong: vinr.VinrError = error
         raise SystemExit(str(wrong)) from None
+
+
+def absolute(prediction_NCHW: torch.Tensor, target_NCHW: torch.Tensor) -> torch.Tensor:
+    return (prediction_NCHW - target_NCHW).abs().mean((1, 2, 3))
+
+
+def train(frames: vinr.FrameSource) -> float:
+    preset = load_preset("nerv-tiny", ["fit.epochs=2", "fit.phases=[]"])
+    trainer = vinr.Trainer(frames, preset, loss=absolute)
+    seconds = [event.seconds_left for event in trainer.rounds() if isinstance(event, RoundDone)]
+    return trainer.finish().seconds + sum(seconds)
 
 
 def dataset(file: Path) -> vinr.FrameDataset:
