@@ -353,9 +353,9 @@ def test_half_precision_is_chosen_where_it_shows_no_loss(
     notes: list[str] = []
     run = engine_on("cuda", notes)
     half = lambda query: torch.full((1, 3, 4, 4), 0.5 + error / 255)  # noqa: E731
-    monkeypatch.setattr(engine, "_in_half", lambda model, dtype: half)
+    monkeypatch.setattr(engine, "in_half", lambda model, dtype: half)
     query = Query.of_frames(torch.tensor([0]))
-    assert run._choose_type(lambda query: torch.full((1, 3, 4, 4), 0.5), query) == chosen  # type: ignore[arg-type]
+    assert run.choose_type(lambda query: torch.full((1, 3, 4, 4), 0.5), query) == chosen  # type: ignore[arg-type]
     assert notes[0].startswith("precision fp16" if chosen else "precision fp32")
 
 
@@ -365,11 +365,11 @@ def test_batches_on_gpus_take_half_of_the_free_memory(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
     run = engine_on("cuda")
-    assert run._batch_size() == 1  # the first frame is measured
-    run._bytes_a_frame = 1000
-    assert run._batch_size() == size
-    assert engine_on("cuda", batch=3)._batch_size() == 3
-    assert engine_on("cpu")._batch_size() == 1
+    assert run.batch_size() == 1  # the first frame is measured
+    run.bytes_per_frame = 1000
+    assert run.batch_size() == size
+    assert engine_on("cuda", batch=3).batch_size() == 3
+    assert engine_on("cpu").batch_size() == 1
 
 
 # -- GPUs ----------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class Engine:
         self._settings, self._note = settings, on_note
         self._networks, self._layout = networks, self._choose_layout()
         self._runners: LruCache[VideoModel, Runner] = LruCache(CACHED_NETWORKS)
-        self._bytes_a_frame = 0
+        self.bytes_per_frame = 0
 
     def run(self, network: int, times: Sequence[float]) -> Tensor:
         """Return uint8 rgb_NCHW, on the device, of the frames at ``times`` of ``network``, as one batch."""
@@ -86,28 +86,29 @@ class Engine:
     def _batches(self, places: Iterable[tuple[int, float]]) -> Iterator[Tensor]:
         for network, group in groupby(places, key=lambda place: place[0]):
             times = (time for _, time in group)
-            while batch := list(islice(times, self._batch_size())):
+            while batch := list(islice(times, self.batch_size())):
                 yield self._measured(network, batch)
 
     # -- what a batch takes --------------------------------------------------------------------------------
 
-    def _batch_size(self) -> int:
+    def batch_size(self) -> int:
+        """Return how many frames a batch has; on a GPU 1 until ``bytes_per_frame`` is measured."""
         if self._settings.batch:
             return self._settings.batch
-        if self._device.type != "cuda" or not self._bytes_a_frame:
+        if self._device.type != "cuda" or not self.bytes_per_frame:
             return 1
         free, _ = torch.cuda.mem_get_info(self._device)
-        return min(max(int(MEMORY_SHARE * free / self._bytes_a_frame), 1), MAX_BATCH)
+        return min(max(int(MEMORY_SHARE * free / self.bytes_per_frame), 1), MAX_BATCH)
 
     def _measured(self, network: int, times: Sequence[float]) -> Tensor:
         """Run a batch; the first one tells how much memory a frame takes on a GPU."""
-        if self._device.type != "cuda" or self._bytes_a_frame:
+        if self._device.type != "cuda" or self.bytes_per_frame:
             return self.run(network, times)
         self._networks.model(network, self._layout)  # its weights are no part of it
         torch.cuda.reset_peak_memory_stats(self._device)
         before = torch.cuda.memory_allocated(self._device)
         rgb_NCHW = self.run(network, times)
-        self._bytes_a_frame = max((torch.cuda.max_memory_allocated(self._device) - before) // len(times), 1)
+        self.bytes_per_frame = max((torch.cuda.max_memory_allocated(self._device) - before) // len(times), 1)
         return rgb_NCHW
 
     # -- preparing a network -------------------------------------------------------------------------------
@@ -133,18 +134,19 @@ class Engine:
 
             networks = self._networks
             return OnnxRunner(model, export_graph(model, networks.skeleton(network), networks.name(network)))
-        dtype = self._choose_type(model, query)
-        runner = _in_half(model, dtype) if dtype else model
+        dtype = self.choose_type(model, query)
+        runner = in_half(model, dtype) if dtype else model
         return self._compiled(model, runner) if self._settings.compile else runner
 
-    def _choose_type(self, model: VideoModel, query: Query) -> torch.dtype | None:
+    def choose_type(self, model: VideoModel, query: Query) -> torch.dtype | None:
+        """Return the half type that ``model`` runs in, None for float32; ``auto`` tries it on ``query``."""
         precision = self._settings.precision
         if precision != "auto":
             return HALF_TYPES.get(precision)
         if self._device.type == "cpu":
             return None
         exact_NCHW = model(query)
-        error = float((_in_half(model, torch.float16)(query) - exact_NCHW).square().mean().sqrt())
+        error = float((in_half(model, torch.float16)(query) - exact_NCHW).square().mean().sqrt())
         lossless = error <= MAX_HALF_ERROR  # false where it overflowed to NaN
         chosen = "fp16" if lossless else "fp32"
         self._note(f"precision {chosen}: fp16 moves the first frame by {error * 255:.3f} levels of 255")
@@ -178,7 +180,7 @@ class Engine:
         return run
 
 
-def _in_half(model: VideoModel, dtype: torch.dtype) -> Runner:
+def in_half(model: VideoModel, dtype: torch.dtype) -> Runner:
     """Return a runner of ``model`` in ``dtype``, as far as each operation allows."""
 
     def run(query: Query) -> Tensor:

@@ -27,8 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
-from vinr.models import HybridModel, IndexModel, Latents, VideoModel
-from vinr.models._stored import FrozenLatents
+from vinr.models import FrozenLatents, HybridModel, IndexModel, Latents, VideoModel
 from vinr.sharing import SharedLock
 from vinr.video.spec import Query
 
