@@ -26,8 +26,7 @@ from vinr.decoding.networks import allowed_for, network_cost
 from vinr.encoding.plan import default_parameters
 from vinr.errors import UsageError
 from vinr.models import ModelConfig, VideoModel, get_model, list_models, validate_architecture
-from vinr.models._size_search import DIAL_LIMITS
-from vinr.models._sizing import solve_size
+from vinr.sizing.solve import DIAL_LIMITS, solve_size
 from vinr.video.spec import VideoSpec
 
 NUM_FRAMES: Final = 132

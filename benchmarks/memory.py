@@ -22,7 +22,7 @@ import _record
 from vinr.config import load_preset
 from vinr.decoding.networks import to_uint8
 from vinr.models import HybridModel, Latents, get_model, list_models, validate_architecture
-from vinr.models._sizing import solve_size
+from vinr.sizing.solve import solve_size
 from vinr.video.source import FrameTensor
 from vinr.video.spec import Query, VideoSpec
 from vinr.video.stills import encode_still

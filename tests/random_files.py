@@ -12,7 +12,8 @@ from vinr.bitstream import Clip, ContainerWriter, Header, SectionKind, Span
 from vinr.compress import pack_tensors
 from vinr.config import default_model, load_preset
 from vinr.encoding.segment import FittedSegment
-from vinr.models import FrozenLatents, HybridModel, Latents, VideoModel, get_model, validate_architecture
+from vinr.models import HybridModel, Latents, VideoModel, get_model, validate_architecture
+from vinr.models.base import FrozenLatents
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
 

@@ -234,7 +234,7 @@ def test_a_killed_comparison_goes_on(killed: dict[str, Any], place: str) -> None
     assert (found["left"], undisturbed["left"]) == (LEFT, LEFT)
     assert pictures(found["page"]) == pictures(undisturbed["page"])
     if place == "state of the comparison is removed":
-        assert found["report"] == {"refused": "page.html: is already finished; there is nothing to resume"}
+        assert found["report"] == {"refused": "page.html: is already complete; there is nothing to resume"}
         assert found["fits"] == 0
         return
     assert found["report"] == undisturbed["report"]

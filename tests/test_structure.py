@@ -25,6 +25,7 @@ ORDER = [
     ["files"],
     ["state"],
     ["video"],
+    ["sizing"],
     ["models"],
     ["config", "device", "draws"],
     ["bitstream"],

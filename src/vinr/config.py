@@ -204,15 +204,6 @@ class CompressSettings(Settings):
     weight_scales: Literal["tensor", "channel"] = Field(
         "tensor", description="one step per tensor, or one per output channel"
     )
-    steps: Literal["range", "mse"] = Field(
-        "range", description="how fixed steps are chosen: min–max range, or minimum MSE (clips outliers)"
-    )
-    rounding: Literal["nearest", "rdo"] = Field(
-        "nearest", description="to the nearest level, or by rate and distortion to a cheaper neighbour"
-    )
-    rdo_weight: float = Field(
-        0.05, ge=0, le=100, description="price of a bit under rounding = rdo, in squared steps"
-    )
 
 
 class PaperSize(Settings):

@@ -29,7 +29,7 @@ from vinr.cli.app import app
 from vinr.compress import pack_tensors
 from vinr.config import load_preset
 from vinr.encoding.segment import FittedSegment
-from vinr.models.layers.dnerv_diverse_clips import ClipLayout
+from vinr.models.layers.clips import ClipLayout
 from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 
@@ -178,7 +178,7 @@ def test_frames_of_a_pattern_are_replaced_by_those_of_the_same_numbers(tmp_path:
     again = vinr.decode(broken, pattern, device="cpu", keep_going=True, force=True)
     assert again.num_frames == count
     (tmp_path / "f_0.png").write_bytes(b"of another set")
-    with pytest.raises(vinr.OutputError, match=r"f_0\.png: 1 file of another set would stay"):
+    with pytest.raises(vinr.OutputError, match=r"f_0\.png: 1 file of another set would remain"):
         vinr.decode(str(broken), pattern, device="cpu", keep_going=True, force=True)
     assert (tmp_path / "f_0.png").read_bytes() == b"of another set"
 

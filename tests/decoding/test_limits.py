@@ -23,8 +23,8 @@ from vinr.decoding import networks
 from vinr.decoding.networks import MEMORY, allowed_for, memory_told, parse_memory, to_uint8
 from vinr.errors import LimitError, OutOfMemoryError, UsageError, visible
 from vinr.fit import Noted
-from vinr.models import VideoModel, _meta, get_model, list_models, validate_architecture
-from vinr.models._meta import FrameCost, MacCounter, measure_first_frame
+from vinr.models import VideoModel, cost, get_model, list_models, validate_architecture
+from vinr.models.cost import FrameCost, MacCounter, measure_first_frame
 from vinr.video.spec import VideoSpec
 
 LARGEST = 10_000
@@ -110,7 +110,7 @@ def test_shapes_are_those_that_torch_finds(name: str, monkeypatch: pytest.Monkey
 
     ours = measured()
     for finder in ("_shortcut", "_create"):
-        monkeypatch.setattr(_meta, finder, lambda *_: None)
+        monkeypatch.setattr(cost, finder, lambda *_: None)
     assert ours == measured()
 
 
@@ -145,7 +145,7 @@ from vinr.config import load_preset
 from vinr.models import validate_architecture
 from vinr.models import get_model
 from vinr.models import list_models
-from vinr.models._meta import measure_first_frame
+from vinr.models.cost import measure_first_frame
 from vinr.decoding.networks import to_uint8
 from vinr.video.spec import VideoSpec
 for name in list_models():

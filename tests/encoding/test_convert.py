@@ -30,9 +30,9 @@ from published_checkpoints import (
 from vinr.cli.app import app
 from vinr.config import load_preset
 from vinr.encoding.convert import convert
+from vinr.encoding.hnerv_checkpoint import dequantise, read_published
 from vinr.fit import fit
 from vinr.models import validate_architecture
-from vinr.models._hnerv_checkpoint import dequantise, read_published
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 
 

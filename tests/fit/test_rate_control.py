@@ -146,6 +146,6 @@ def test_wishes_that_are_refused(
 
 
 def test_a_network_that_is_too_large_for_the_size(video: Path, tmp_path: Path) -> None:
-    with pytest.raises(FitError, match=r"takes .* bytes at the least, .* are asked for"):
+    with pytest.raises(FitError, match=r"takes at least .* bytes, more than the .* of the target"):
         encoded(video, tmp_path / "a.vinr", size=520, params=40_000, epochs=1)
     assert not (tmp_path / "a.vinr").exists()

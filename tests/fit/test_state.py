@@ -462,7 +462,7 @@ def test_files_of_other_kinds_and_versions_are_refused(kept: Path, tmp_path: Pat
     with pytest.raises(InputError, match="another kind of file"):
         read_state(path, FitValues)
     safetensors.torch.save_file({"a": torch.ones(2)}, path, metadata={"vinr": json.dumps({})})
-    with pytest.raises(InputError, match="version '1', this vinr reads 2"):
+    with pytest.raises(InputError, match="version '1'; this vinr reads 2"):
         read_state(path, FitValues)
     write_tensors(path, {}, {"kind": "fit"})
     with pytest.raises(InputError, match="fingerprint: Field required"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
+from vinr import models
 from vinr.cli.catalogue import list_preset_entries
 from vinr.config import list_presets, load_preset
 from vinr.models import (
@@ -20,7 +24,7 @@ from vinr.models import (
     list_models,
     validate_architecture,
 )
-from vinr.models._sizing import solve_size
+from vinr.sizing.solve import solve_size
 from vinr.video.spec import Query
 
 EVERY_MODEL = pytest.mark.parametrize("name", list_models())
@@ -234,6 +238,27 @@ def test_configurations_survive_a_file(name: str) -> None:
     assert type(config).model_validate_json(brief) == config
     undescribed = [key for key, field in type(config).model_fields.items() if not field.description]
     assert undescribed == []
+
+
+def helpers_of(name: str) -> set[str]:
+    """Return what the file of a model imports of models and sizes, but for the protocol itself."""
+    source = Path(models.__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    imported = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            ("vinr.models", "vinr.sizing")
+        ):
+            imported.add(node.module or "")
+    return imported - {"vinr.models.base"}
+
+
+@EVERY_MODEL
+def test_a_model_file_needs_no_other_model(name: str) -> None:
+    assert not {f"vinr.models.{other}" for other in list_models()} & helpers_of(name)
+
+
+def test_the_file_of_nerv_reads_alone() -> None:
+    assert len(helpers_of("nerv")) <= 2
 
 
 @EVERY_MODEL

@@ -21,7 +21,7 @@ from vinr.models import HybridModel, get_model, list_models
 from vinr.tasks import Interpolate, Noise
 from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.frames import FittedFrames
-from vinr.tasks.interpolation import encoded_latents, measure_interpolation
+from vinr.tasks.interpolation import encoded_frames, measure_interpolation
 from vinr.video.source import open_video
 from vinr.video.spec import Query
 
@@ -124,7 +124,7 @@ def test_embeddings_and_encoder_are_what_they_are_called(model: str, clip: Memor
         encoded = network.encode(clip, held_out_N).per_frame
     network.drop_encoder()
     before = FittedFrames(network, clip.spec).frames(held_out_N)
-    with encoded_latents(network, result.encoder, clip, held_out_N):
+    with encoded_frames(network, result.encoder, clip, held_out_N):
         inside = {name: value.detach().clone() for name, value in network.latents.per_frame.items()}
     for name, value in encoded.items():
         assert torch.allclose(inside[name][held_out_N], value, atol=1e-6)

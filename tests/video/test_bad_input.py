@@ -28,7 +28,7 @@ def refuse(path: Path, match: str, kind: type[VinrError] = InputError, **edit: o
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="the system has no such device")
 def test_a_device_is_not_called_missing() -> None:
-    with pytest.raises(InputError, match=r"^/dev/null: no regular file; "):
+    with pytest.raises(InputError, match=r"^/dev/null: not a regular file; "):
         open_video("/dev/null")
 
 

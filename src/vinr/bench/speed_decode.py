@@ -28,7 +28,7 @@ from vinr.decoding.settings import DecodeSettings
 from vinr.draws import Draws
 from vinr.encoding.segment import FittedSegment
 from vinr.models import HybridModel, Latents, get_model, validate_architecture
-from vinr.models._stored import FrozenLatents
+from vinr.models.base import FrozenLatents
 from vinr.quality.measures import psnr_from_mse_db
 from vinr.video.spec import FrameSource, VideoSpec
 

@@ -22,7 +22,7 @@ from vinr.fit import Event, FitResult, Noted, RoundDone, Trainer
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget
 from vinr.models import VideoModel, get_model, validate_architecture
-from vinr.models._meta import MacCounter
+from vinr.models.cost import MacCounter
 from vinr.quality.measures import psnr_from_mse_db
 from vinr.video.source import FrameTensor
 from vinr.video.spec import FrameSource, Query

@@ -15,6 +15,7 @@ from vinr.errors import BitstreamError
 
 MAX_INDEX: Final = 2**27
 MAX_ENTRIES: Final = 2**17
+# Kind byte  o a n n n n n n:  optional (readers that do not know it skip it), array (several parts), number
 ARRAY_FLAG: Final = 0x40
 OPTIONAL_FLAG: Final = 0x80
 CRC_BYTES: Final = 4
@@ -38,36 +39,6 @@ class SectionKind(IntEnum):
 KNOWN: Final = frozenset(int(kind) for kind in SectionKind)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of the index: part *i* of the section has ``sizes[i]`` bytes and checksum ``crcs[i]``.
-
-    A plain section has one part; an array section has one a chunk or keyframe. ``kind`` is the kind byte.
-    """
-
-    kind: int
-    owner: int
-    sizes: array[int]
-    crcs: array[int]
-    starts: array[int] = field(default_factory=lambda: array("Q", [0]), repr=False)
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all parts."""
-        return self.starts[-1] - self.starts[0]
-
-    @property
-    def name(self) -> str:
-        """Kind and owner for messages, such as ``section CHUNKS 0``."""
-        kind = SectionKind(self.kind).name if self.kind in KNOWN else f"{self.kind:#04x}"
-        return f"section {kind} {self.owner}"
-
-    def placed(self, start: int) -> Entry:
-        """Return the entry with its place in the file: ``starts`` has the start of each part and the end."""
-        starts = array("Q", accumulate(self.sizes, initial=start))
-        return Entry(self.kind, self.owner, self.sizes, self.crcs, starts)
-
-
 @dataclass(frozen=True)
 class SectionSize:
     """Bytes that one section takes; ``kind`` is None for an optional section of an unknown kind."""
@@ -78,6 +49,47 @@ class SectionSize:
     num_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the index: part *i* of the section has ``sizes[i]`` bytes and checksum ``crcs[i]``.
+
+    A plain section has one part; an array section has one per chunk or keyframe. ``kind`` is the kind byte.
+    """
+
+    # A file may have millions of parts: arrays of 8 and 4 bytes per number, not lists of Python objects.
+    kind: int
+    owner: int
+    sizes: array[int]
+    crcs: array[int]
+    starts: array[int] = field(default_factory=lambda: array("Q", [0]), repr=False)
+
+    @property
+    def known_kind(self) -> SectionKind | None:
+        """Kind of the section; None for an optional one of unknown kind."""
+        return SectionKind(self.kind) if self.kind in KNOWN else None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all parts."""
+        return self.starts[-1] - self.starts[0]
+
+    @property
+    def name(self) -> str:
+        """Kind and owner for messages, such as ``section CHUNKS 0``."""
+        kind = f"{self.kind:#04x}" if self.known_kind is None else self.known_kind.name
+        return f"section {kind} {self.owner}"
+
+    @property
+    def section_size(self) -> SectionSize:
+        """What the section takes in the file."""
+        return SectionSize(self.known_kind, self.owner, len(self.sizes), self.num_bytes)
+
+    def placed(self, start: int) -> Entry:
+        """Return the entry with its place in the file: ``starts`` has the start of each part and the end."""
+        starts = array("Q", accumulate(self.sizes, initial=start))
+        return Entry(self.kind, self.owner, self.sizes, self.crcs, starts)
+
+
 def _little_endian(values: array[int]) -> array[int]:
     if byteorder == "big":
         values.byteswap()
@@ -86,6 +98,8 @@ def _little_endian(values: array[int]) -> array[int]:
 
 def pack_index(entries: list[Entry]) -> bytes:
     """Return the bytes of the index."""
+    # plain  kind | owner | size | CRC
+    # array  kind | owner | count | size 0, size 1, … | CRC 0, CRC 1, …
     packed = bytearray(pack_varint(len(entries)))
     for entry in entries:
         packed.append(entry.kind)
@@ -115,7 +129,7 @@ def unpack_index(packed: bytes, start: int, file_size: int) -> list[Entry]:
         entries.append(entry)
     reader.finish()
     if start != file_size:
-        raise BitstreamError(f"the last section ends at byte {start}, the file has {file_size}")
+        raise BitstreamError(f"the last section ends at byte {start}, but the file has {file_size} bytes")
     return entries
 
 
@@ -123,45 +137,52 @@ def _unpack_entry(reader: ByteReader, start: int, file_size: int) -> Entry:
     kind = reader.fixed(1)
     owner = reader.varint()
     if kind not in KNOWN and not kind & OPTIONAL_FLAG:
-        raise BitstreamError(f"section of unknown kind {kind:#04x}; a newer vinr can read this file")
+        raise BitstreamError(f"section of unknown kind {kind:#04x}; reading it takes a newer vinr")
     num_parts = reader.varint() if kind & ARRAY_FLAG else 1
+    # Each part takes at least a byte of size and a checksum, so that a count cannot ask for memory out of
+    # nothing.
     if num_parts > reader.num_left // (1 + CRC_BYTES):
         raise BitstreamError(f"index announces {num_parts} parts in its last {reader.num_left} bytes")
     sizes = array("Q")
+    # Checked part by part: sums of sizes near 2^63 would overflow the array of starts.
     num_left = file_size - start
     for _ in range(num_parts):
         sizes.append(reader.varint())
         num_left -= sizes[-1]
         if num_left < 0:
-            raise BitstreamError(
-                f"section {kind:#04x} {owner} ends {-num_left} bytes past the end of the file; "
-                "was it cut short?"
-            )
+            excess = f"ends {-num_left} bytes past the end of the file"
+            raise BitstreamError(f"section {kind:#04x} {owner} {excess}; the file may be cut short")
     crcs = _little_endian(array("I", reader.take(CRC_BYTES * num_parts)))
     return Entry(kind, owner, sizes, crcs).placed(start)
 
 
-def complaint_about(header: Header, entries: list[Entry]) -> str | None:
-    """Return what is wrong between a header and the sections of its file, or None if they fit."""
-    known = [entry for entry in entries if entry.kind in KNOWN]
-    there = {(entry.kind, entry.owner): len(entry.sizes) for entry in known}
-    needed = {(int(SectionKind.WEIGHTS), owner): 1 for owner in range(len(header.networks))}
+def find_mismatch(header: Header, entries: list[Entry]) -> str | None:
+    """Return how the sections of a file differ from what its header announces, or None if they agree."""
+    announced: dict[tuple[int, int], int] = {}
     for owner, network in enumerate(header.networks):
+        announced[SectionKind.WEIGHTS, owner] = 1
         if network.frames_per_chunk:
-            needed[SectionKind.CHUNKS, owner] = network.num_chunks
+            announced[SectionKind.CHUNKS, owner] = network.num_chunks
         if network.num_keyframes:
-            needed[SectionKind.KEYFRAMES, owner] = network.num_keyframes
+            announced[SectionKind.KEYFRAMES, owner] = network.num_keyframes
     for owner, clip in enumerate(header.clips):
         if clip.has_audio:
-            needed[SectionKind.AUDIO, owner] = 1
+            announced[SectionKind.AUDIO, owner] = 1
         if clip.has_times:
-            needed[SectionKind.TIMES, owner] = 1
-    if len({(entry.kind, entry.owner) for entry in entries}) != len(entries):
-        return "a section stands in the index twice"
-    for kind, owner in needed.keys() ^ there.keys():
-        state = "is missing" if (kind, owner) in needed else "is not announced by the header"
-        return f"section {SectionKind(kind).name} {owner} {state}"
-    for (kind, owner), num_parts in needed.items():
-        if there[kind, owner] != num_parts:
-            return f"section {SectionKind(kind).name} {owner} has {there[kind, owner]} parts, not {num_parts}"
+            announced[SectionKind.TIMES, owner] = 1
+    seen: set[tuple[int, int]] = set()
+    for entry in entries:
+        key = (entry.kind, entry.owner)
+        if key in seen:
+            return f"duplicate {entry.name}"
+        seen.add(key)
+        if entry.kind not in KNOWN:
+            continue  # optional: the header of this version says nothing about it
+        num_parts = announced.pop(key, None)
+        if num_parts is None:
+            return f"{entry.name} is not announced by the header"
+        if num_parts != len(entry.sizes):
+            return f"{entry.name} has {len(entry.sizes)} parts, not {num_parts}"
+    for kind, owner in announced:
+        return f"section {SectionKind(kind).name} {owner} is missing"
     return None

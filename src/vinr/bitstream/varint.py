@@ -6,8 +6,10 @@ import zlib
 
 from vinr.errors import BitstreamError
 
+# Nine groups of seven bits, so that every number fits a signed integer of 64 bits.
 VARINT_LIMIT = 2**63
 MAX_VARINT_BYTES = 9
+# Negative: without the header and checksum of zlib.
 RAW_DEFLATE = -zlib.MAX_WBITS
 
 
@@ -15,6 +17,7 @@ def pack_varint(value: int) -> bytes:
     """Return ``value`` (0 … 2⁶³ − 1) as unsigned LEB128, shortest form."""
     if not 0 <= value < VARINT_LIMIT:
         raise ValueError(f"a varint holds 0 … 2^63 - 1, got {value}")
+    # 300 = 10 0101100  ->  1 0101100 | 0 0000010     lowest seven bits first, bit 7: more follow
     packed = bytearray()
     while value > 0x7F:
         packed.append(value & 0x7F | 0x80)
@@ -25,6 +28,7 @@ def pack_varint(value: int) -> bytes:
 
 def pack_zigzag(value: int) -> bytes:
     """Return the signed ``value`` (−2⁶² … 2⁶² − 1) as a varint in which small magnitudes are short."""
+    # 0 −1 1 −2 2 …  ->  0 1 2 3 4 …
     return pack_varint(2 * value if value >= 0 else -2 * value - 1)
 
 
@@ -63,15 +67,18 @@ class ByteReader:
         for place, byte in enumerate(payload[start : start + MAX_VARINT_BYTES]):
             value |= (byte & 0x7F) << 7 * place
             if byte < 0x80:
+                # A last group of zeros would let one number be written in many ways.
                 if byte == 0 and place:
-                    raise BitstreamError(f"{self._what} has a padded number at byte {start}")
+                    raise BitstreamError(f"{self._what} has a padded varint at byte {start}")
                 if value > limit:
                     raise BitstreamError(f"{self._what} has {value} at byte {start}, above {limit}")
                 self.position = start + place + 1
                 return value
         if self.num_left >= MAX_VARINT_BYTES:
-            raise BitstreamError(f"{self._what} has an endless number at byte {start}")
-        raise BitstreamError(f"{self._what} is cut short inside a number at byte {start}")
+            raise BitstreamError(
+                f"{self._what} has a varint of over {MAX_VARINT_BYTES} bytes at byte {start}"
+            )
+        raise BitstreamError(f"{self._what} is cut short inside a varint at byte {start}")
 
     def zigzag(self, limit: int) -> int:
         """Return the next signed number, −``limit`` … ``limit``."""
@@ -79,9 +86,9 @@ class ByteReader:
         return -(coded + 1) // 2 if coded & 1 else coded // 2
 
     def finish(self) -> None:
-        """Refuse bytes that were not read."""
+        """Raise :class:`BitstreamError` if bytes are left."""
         if self.num_left:
-            raise BitstreamError(f"{self._what} has {self.num_left} bytes too many")
+            raise BitstreamError(f"{self._what} has {self.num_left} extra bytes at its end")
 
 
 def deflate(payload: bytes) -> bytes:
@@ -100,11 +107,13 @@ def inflate(payload: bytes, limit: int, what: str) -> bytes:
     """
     unpacker = zlib.decompressobj(RAW_DEFLATE)
     try:
+        # One byte more than allowed tells that there are more, without inflating them.
         unpacked = unpacker.decompress(payload, limit + 1)
     except zlib.error as error:
         raise BitstreamError(f"{what} cannot be inflated ({error})") from None
     if len(unpacked) > limit:
         raise BitstreamError(f"{what} inflates to more than {limit} bytes")
+    # eof: the stream's end mark was reached; unused_data: bytes after it.
     if not unpacker.eof or unpacker.unused_data:
         raise BitstreamError(f"{what} does not end with its deflate stream")
     return unpacked

@@ -9,7 +9,7 @@ from functools import cache
 from vinr.config import list_presets, load_preset
 from vinr.errors import UsageError
 from vinr.models import describe_model, get_model, list_models, validate_architecture
-from vinr.models._sizing import describe_size
+from vinr.models.cost import describe_size
 from vinr.video.spec import VideoSpec
 
 

@@ -22,7 +22,7 @@ from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.device import arrange_layers
 from vinr.errors import BitstreamError, LimitError, OutOfMemoryError, UsageError
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model, validate_architecture
-from vinr.models._meta import measure_first_frame
+from vinr.models.cost import measure_first_frame
 from vinr.sharing import LruCache
 from vinr.video.spec import VideoSpec
 

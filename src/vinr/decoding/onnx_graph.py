@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
-from vinr.models import FrozenLatents, HybridModel, IndexModel, Latents, VideoModel
+from vinr.models import HybridModel, IndexModel, Latents, VideoModel
+from vinr.models.base import FrozenLatents
 from vinr.sharing import SharedLock
 from vinr.video.spec import Query
 

@@ -28,11 +28,11 @@ from pydantic import ValidationError
 from vinr.compress import pack_tensors, quantized
 from vinr.config import Preset, load_preset
 from vinr.decoding.integrity import refused_by_default
+from vinr.encoding.hnerv_checkpoint import PublishedNetwork, read_published
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import FitError, InputError, UsageError
 from vinr.files import check_suffix, check_target
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
-from vinr.models._hnerv_checkpoint import PublishedNetwork, read_published
 from vinr.settings import checked_arguments, describe_validation
 from vinr.units import parse_rate
 from vinr.video.spec import Query, VideoSpec

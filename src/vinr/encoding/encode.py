@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from vinr.compress import PackedTensors, pack_tensors
-from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
+from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
@@ -40,7 +40,8 @@ from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, Written, fit
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
-from vinr.models import FrozenLatents, HybridModel, Latents
+from vinr.models import HybridModel, Latents
+from vinr.models.base import FrozenLatents
 from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare, kilobits_per_second
 from vinr.quality.record import Quality
 from vinr.settings import checked_arguments
@@ -339,7 +340,7 @@ class _Work:
             segments[amount] = measured(pack_at(stored, settings, amount, steps=steps))
             return segments[amount].psnr_db >= target_db
 
-        return segments[coarsest_within(is_good, low=0.0, num_trials=COARSER_TRIALS)]
+        return segments[bisect_largest(is_good, low=0.0, num_trials=COARSER_TRIALS)]
 
     def _seconds(self, began: float, job: Job, preset: Preset, frames: FrameTensor) -> float | None:
         """Return the time for a fit: its share from ``began`` on, less what went before and what follows."""

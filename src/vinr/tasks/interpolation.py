@@ -246,7 +246,7 @@ class HeldOutFit:
 
         yield score(self.way)
         if self.way == "embeddings" and self.result.encoder is not None:
-            with encoded_latents(self.result.model, self.result.encoder, self.source, held_out_N):
+            with encoded_frames(self.result.model, self.result.encoder, self.source, held_out_N):
                 yield score("encoder")
 
 
@@ -289,7 +289,7 @@ def measure_interpolation(
 
 
 @contextmanager
-def encoded_latents(
+def encoded_frames(
     model: VideoModel, encoder: nn.Module, source: FrameSource, index_N: Tensor
 ) -> Iterator[None]:
     """Give frames ``index_N`` the latents that the encoder makes of them, for as long as the body runs."""

@@ -1,4 +1,4 @@
-"""What is asked for, and in which units.
+"""What a video is, when its frames are shown, and which of its pixels a model is asked for.
 
 Axes in names: N frames (or patches) of a batch, C colour channels (red, green, blue), H rows, W columns.
 """
@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
 from typing import Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
@@ -71,7 +70,7 @@ class VideoSpec:
 class Ticks(Sequence[int]):
     """Presentation times of many frames, eight bytes each, in units of a time base.
 
-    ``scale`` − 1 frames lie evenly between each two of ``values``, and a tick is as many times shorter.
+    ``scale`` − 1 frames are evenly spaced between each two of ``values``; a tick is ``scale`` times shorter.
     """
 
     def __init__(self, values: Iterable[int] | NDArray[np.int64], scale: int = 1) -> None:
@@ -88,19 +87,21 @@ class Ticks(Sequence[int]):
     def __getitem__(self, index: slice) -> Ticks: ...
 
     def __getitem__(self, index: int | slice) -> int | Ticks:
-        """Return a time, or some of them; numbers as in Python."""
+        """Return a time, or several; indices and slices as in Python."""
         if isinstance(index, slice):
             if self.scale == 1:
                 return Ticks(self.values[index])
             return Ticks([self[number] for number in range(len(self))[index]])
         if not -len(self) <= index < len(self):
             raise IndexError(f"time {index} of {len(self)}")
+        # values    0        40             scale 4: three frames between each two, in ticks of a quarter
+        # index     0 1 2 3  4 5 6 7  8     9 = 4 · 2 + 1: values[2] · 4 + 1 · (values[3] − values[2])
         whole, part = divmod(index % len(self), self.scale)
         tick = int(self.values[whole]) * self.scale
         return tick + part * (int(self.values[whole + 1]) - int(self.values[whole])) if part else tick
 
     def rise(self) -> bool:
-        """Return whether each time lies behind the one before."""
+        """Return whether each time is greater than the one before."""
         return bool((self.values[1:] > self.values[:-1]).all())
 
     def __eq__(self, other: object) -> bool:
@@ -122,8 +123,8 @@ class Timeline:
     """When each frame is shown.
 
     ``pts`` are presentation times in units of ``time_base`` seconds, strictly rising, the first one 0;
-    ``None`` stands for a constant rate of one frame every ``1 / frame_rate`` seconds. Where frames of a video
-    are missing, ``numbers`` are those of the others, and the first time may be later.
+    ``None`` stands for a constant rate of one frame every ``1 / frame_rate`` seconds. If frames of a video
+    are missing, ``numbers`` are those of the other frames, and the first time may be later.
     """
 
     num_frames: int
@@ -153,7 +154,7 @@ class Timeline:
     def index_at(self, seconds: float | Fraction) -> int:
         """Return the frame on screen at ``seconds`` ≥ 0; times past the end show the last frame."""
         if seconds < 0:
-            raise IndexError(f"time {seconds} s lies before the first frame")
+            raise IndexError(f"time {seconds} s is before the first frame")
         exact = Fraction(seconds)
         if self.pts is None:
             return min(int(exact * self.frame_rate), self.num_frames - 1)
@@ -162,15 +163,18 @@ class Timeline:
     def selected(self, indices: Sequence[int]) -> Timeline:
         """Return the timeline of some frames (rising indices), shifted so that the first appears at 0."""
         if isinstance(indices, range) and (self.pts is None or indices == range(self.num_frames)):
+            # Not listed: there may be millions.
             return Timeline(len(indices), self.frame_rate / indices.step) if self.pts is None else self
         if self.pts is None:
-            steps = {later - earlier for earlier, later in pairwise(indices)}
+            # A tick is a frame; evenly spaced frames have a constant rate again.
+            number_N = np.array(indices, dtype=np.int64)
+            steps = np.unique(np.diff(number_N))
             if len(steps) <= 1:
-                step = steps.pop() if steps else 1
+                step = int(steps[0]) if len(steps) else 1
                 return Timeline(len(indices), self.frame_rate / step)
-            ticks = tuple(index - indices[0] for index in indices)
-            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks)
-        pts = tuple(self.pts[index] - self.pts[indices[0]] for index in indices)
+            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, Ticks(number_N - number_N[0]))
+        start = self.pts[indices[0]]
+        pts = Ticks([self.pts[index] - start for index in indices])
         return Timeline(len(indices), self.frame_rate, self.time_base, pts)
 
     def without_others(self, numbers: Sequence[int]) -> Timeline:
@@ -186,7 +190,7 @@ class Timeline:
         return index if self.numbers is None else self.numbers[index]
 
     def scaled(self, scale: int) -> Timeline:
-        """Return the timeline with ``scale`` − 1 frames put between each two."""
+        """Return the timeline with ``scale`` − 1 frames inserted between each two."""
         count, rate = (self.num_frames - 1) * scale + 1, self.frame_rate * scale
         if self.pts is None:
             return Timeline(count, rate)

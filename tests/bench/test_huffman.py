@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compress.tensors import SMALL, network
 from golden_tensors import Golden
-from vinr.compress.huffman import code_lengths, huffman_size, joint_code_bits
+from vinr.bench.huffman import code_lengths, huffman_size, joint_code_bits
 from vinr.compress.pipeline import quantized_symbols
 from vinr.config import CompressSettings
 

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from vinr.errors import InputError
-from vinr.models._stored import StoredTensor
+from vinr.models.base import StoredTensor, plain_stored
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 from vinr.video.spec import VideoSpec
 
-MODEL: Final = "hnerv"
+MODEL: Final = HNeRV.__module__.rpartition(".")[2]
 EMBEDDING: Final = "latents.embedding"
 # Theirs to ours; group 1 is the number of the block, where there is one, group "kind" weight or bias.
 NAMES: Final = (
@@ -71,7 +71,10 @@ def read_published(document: object) -> PublishedNetwork:
     embed, model = _parts(document, ("embed", "model"), "the checkpoint")
     if not isinstance(model, Mapping):
         raise InputError(f"'model' is a {type(model).__name__}; {LAYOUT}")
-    tensors = {_own_name(name): dequantise(entry, name=str(name)) for name, entry in model.items()}
+    tensors = {}
+    for name, entry in model.items():
+        stored_name = _stored_name(name)
+        tensors[stored_name] = dequantise(entry, name=str(name))
     if len(tensors) != len(model):
         raise InputError(f"'model' has {len(model)} tensors under {len(tensors)} names; {LAYOUT}")
     embedding_Tdhw = dequantise(embed, name="embed")
@@ -86,9 +89,7 @@ def read_published(document: object) -> PublishedNetwork:
             f"embed has {channels} channels, the first layer takes {architecture['embedding_channels']}"
         )
     scale = math.prod(architecture["strides"])
-    stored = {
-        name: StoredTensor(value, "bias" if value.ndim == 1 else "weight") for name, value in tensors.items()
-    }
+    stored = {name: plain_stored(value) for name, value in tensors.items()}
     stored[EMBEDDING] = StoredTensor(embedding_Tdhw, "latent", per_frame=True)
     return PublishedNetwork(
         model=MODEL,
@@ -128,8 +129,8 @@ def dequantise(entry: object, *, name: str) -> Tensor:
 
 def _parts(value: object, names: Sequence[str], what: str) -> list[Any]:
     if not isinstance(value, Mapping) or set(value) != set(names):
-        found = sorted(map(str, value))[:5] if isinstance(value, Mapping) else type(value).__name__
-        raise InputError(f"{what} holds {found}, not {list(names)}; {LAYOUT}")
+        content = sorted(map(str, value))[:5] if isinstance(value, Mapping) else type(value).__name__
+        raise InputError(f"{what} holds {content}, not {list(names)}; {LAYOUT}")
     return [value[name] for name in names]
 
 
@@ -147,34 +148,40 @@ def _spreads(part: Tensor, quant: Tensor) -> bool:
     """Return whether ``part`` is one number, or one for each fibre of ``quant`` along some axes."""
     if part.ndim == 0:
         return True
-    sizes = zip(part.shape, quant.shape, strict=False)
-    return part.ndim == quant.ndim and all(own in (1, whole) for own, whole in sizes)
+    if part.ndim != quant.ndim:
+        return False
+    return all(side in (1, whole) for side, whole in zip(part.shape, quant.shape, strict=True))
 
 
-def _own_name(name: object) -> str:
+def _stored_name(name: object) -> str:
+    """Return our name of a tensor of theirs."""
     plain = str(name).removeprefix(PREFIX).replace(INFIX, "")
-    for pattern, own in NAMES:
-        if found := pattern.fullmatch(plain):
-            number = found[1] if pattern.groups > 1 else "1"
-            return f"{own.format(int(number) - 1)}.{found['kind']}"
+    for pattern, stored_name in NAMES:
+        if match := pattern.fullmatch(plain):
+            # They count blocks from 1.
+            number = match[1] if pattern.groups > 1 else "1"
+            return f"{stored_name.format(int(number) - 1)}.{match['kind']}"
     raise InputError(f"tensor {str(name)[:80]!r} belongs to no published decoder: {LAYOUT}")
 
 
 def _architecture(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the architecture whose tensors have exactly these names and shapes."""
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    weights = {name.removesuffix(".weight"): s for name, s in shapes.items() if name.endswith(".weight")}
+    weights = {}
+    for name, shape in shapes.items():
+        if name.endswith(".weight"):
+            weights[name.removesuffix(".weight")] = shape
     num_blocks = len(weights) - 2
-    layers = ["stem.conv", *(f"blocks.{number}.conv" for number in range(num_blocks)), "head"]
+    layers = ["stem.conv", *map("blocks.{}.conv".format, range(num_blocks)), "head"]
     if num_blocks < 1 or set(layers) != weights.keys():
         raise InputError(f"a layer is missing; there are {', '.join(sorted(weights)[:12])}")
-    if any(len(shape) != 4 for shape in weights.values()):
+    if set(map(len, weights.values())) != {4}:
         raise InputError("weights must be those of convolutions, (out, in, k, k)")
-    for candidate in _candidates([weights[layer] for layer in layers]):
+    convs = [weights[layer] for layer in layers]
+    for candidate in _candidates(convs):
         if _shapes_of(candidate) == shapes:
             return candidate
-    found = ", ".join(str(weights[layer]) for layer in layers[:10])
-    raise InputError(f"no decoder has weights of these shapes together: {found}")
+    raise InputError(f"no decoder has weights of these shapes together: {', '.join(map(str, convs[:10]))}")
 
 
 def _candidates(convs: Sequence[tuple[int, ...]]) -> Iterator[dict[str, Any]]:
@@ -184,11 +191,12 @@ def _candidates(convs: Sequence[tuple[int, ...]]) -> Iterator[dict[str, Any]]:
     blocks, all but its first have s = 1.
     """
     widths = [conv[1] for conv in convs[1:]]
-    strides = [
-        math.isqrt(conv[0] // max(after, 1)) for conv, after in zip(convs[1:-1], widths[1:], strict=True)
-    ]
-    kernels = [conv[2] for conv in convs[1:-1]]
+    strides, kernels = [], []
+    for conv, after in zip(convs[1:-1], widths[1:], strict=True):
+        strides.append(math.isqrt(conv[0] // max(after, 1)))
+        kernels.append(conv[2])
     for blocks in range(1, len(strides) + 1):
+        # Every ``blocks``-th convolution begins a stage: it upsamples, and has the stage's width.
         if len(strides) % blocks == 0:
             yield {
                 "strides": strides[::blocks],

@@ -1,4 +1,4 @@
-"""What a network's symbols would take in one Huffman code: how HNeRV and NeRV count bits.
+"""What a network's symbols would take in one Huffman code: how the tables of HNeRV and NeRV count bits.
 
 No file is written this way. The figure is there to stand beside published ones, which leave out the code
 itself and the headers; the size of a vinr file has everything in it.
@@ -7,7 +7,7 @@ Source: HNeRV (Chen et al., CVPR 2023), supplement and public code: one code for
 and embeddings together, with an end symbol that occurs once and is not counted, and 16 bits for each minimum
 and each scale. Symbols here are multiples of a step, so that there are steps alone.
 
-Axes: A symbols of the alphabet from the least to the greatest, S symbols of a tensor.
+Axes: A symbols of the alphabet from the smallest to the largest, S symbols of all tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from vinr.compress.entropy import Symbols
 from vinr.compress.unpack import QuantizedTensor
 
 SCALAR_BITS: Final = 16
@@ -36,7 +35,7 @@ class HuffmanSize:
 
     @property
     def num_bits(self) -> int:
-        """Bits of symbols and steps, as HNeRV's figures have them."""
+        """Bits of symbols and steps, as HNeRV's tables have them."""
         return self.code_bits + self.scalar_bits
 
 
@@ -49,33 +48,29 @@ def code_lengths(count_A: NDArray[np.int64]) -> NDArray[np.int64]:
     used = np.flatnonzero(count_A)
     if used.shape[0] > 1:
         tree = constriction.symbol.huffman.EncoderHuffmanTree(count_A[used].astype(np.float64))
-        length_A[used] = [_length(tree, number) for number in range(used.shape[0])]
+        for number, symbol in enumerate(used):
+            # constriction tells lengths only by coding a symbol.
+            coder = constriction.symbol.QueueEncoder()
+            coder.encode_symbol(number, tree)
+            length_A[symbol] = coder.get_compressed_and_bitrate()[1]
     return length_A
 
 
-def _length(tree: object, number: int) -> int:
-    coder = constriction.symbol.QueueEncoder()
-    coder.encode_symbol(number, tree)
-    return int(coder.get_compressed_and_bitrate()[1])
-
-
-def joint_code_bits(symbols: Mapping[str, Symbols]) -> dict[str, int]:
-    """Return the bits that each tensor's symbols (whole numbers, any shape) take in one code for all of them.
+def joint_code_bits(symbols: Mapping[str, NDArray[np.int32]]) -> dict[str, int]:
+    """Return the bits that each tensor's symbols (any shape) take in one code for all of them.
 
     The code has an end symbol, which is not counted.
     """
-    sizes = {name: part.size for name, part in symbols.items()}
-    if not any(sizes.values()):
+    if not any(part.size for part in symbols.values()):
         return dict.fromkeys(symbols, 0)
     symbol_S = np.concatenate([part.ravel() for part in symbols.values()])
-    offset_S = symbol_S.astype(np.int64) - int(symbol_S.min())
-    length_A = code_lengths(np.append(np.bincount(offset_S), 1))
-    parts = np.split(length_A[offset_S], np.cumsum(list(sizes.values()))[:-1])
-    return {name: int(part.sum()) for name, part in zip(sizes, parts, strict=True)}
+    low = int(symbol_S.min())
+    length_A = code_lengths(np.append(np.bincount(symbol_S.astype(np.int64) - low), 1))
+    return {name: int(length_A[part.astype(np.int64) - low].sum()) for name, part in symbols.items()}
 
 
 def huffman_size(coded: Mapping[str, QuantizedTensor]) -> HuffmanSize:
-    """Return what quantised tensors take in one Huffman code, with 16 bits a step.
+    """Return what quantised tensors take in one Huffman code, with 16 bits per step.
 
     :func:`~vinr.compress.pipeline.quantized_symbols` gives ``coded`` as it is written.
     """

@@ -27,18 +27,16 @@ from vinr.models.layers.blocks import (
     Activation,
     ConvStagesConfig,
     HeadKernel,
+    TwoStepBlock,
     UpsampleBlock,
     Width,
     make_mlp,
     squash,
 )
-from vinr.models.layers.encodings import EncodingPrecision, TimeEncoding
-from vinr.models.layers.modulation import TwoStepBlock, check_frequencies, shrunk
+from vinr.models.layers.encodings import EncodingPrecision, TimeEncoding, check_frequencies
 
-# The condition keeps its published 32 numbers, and the encoding its 80 frequencies, from C0 = 32 on.
-FULL_CONDITION_WIDTH = 32
-MIN_CONDITION = 4
-MIN_LEVELS = 16
+# From C0 = 32 on the condition keeps its published length, and the encoding its frequencies (see Scaling).
+CONDITION_SHRINKS = {"condition_channels": (32, 4), "levels": (32, 16)}
 
 Depths = Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], Field(min_length=1, max_length=8)]
 
@@ -70,28 +68,11 @@ class BoostConfig(ConvStagesConfig):
     @property
     def stage_depths(self) -> tuple[int, ...]:
         """Blocks of each stage."""
-        return self.depths or default_depths(len(self.strides))
+        return self.depths or (1, 1, *[2] * len(self.strides))[: len(self.strides)]
 
     def encoding(self, num_frames: int) -> TimeEncoding:
         """Return the encoding of time: frame i of T has t = (i + 1) / T; sines, then cosines."""
         return TimeEncoding(num_frames, self.base, self.levels, "blocks", "(i+1)/T", self.encoding_precision)
-
-
-def default_depths(num_stages: int) -> tuple[int, ...]:
-    """Return the published blocks of each stage: 1, 1, 2, 2, 2, …"""
-    return tuple(1 if stage < 2 else 2 for stage in range(num_stages))
-
-
-def condition_for_width(width: float) -> int:
-    """Return the length of the condition for a decoder of C0 = ``width``: 32, fewer below C0 = 32."""
-    full = int(BoostConfig.model_fields["condition_channels"].default)
-    return shrunk(full, width, full_width=FULL_CONDITION_WIDTH, lowest=MIN_CONDITION)
-
-
-def levels_for_width(width: float) -> int:
-    """Return the frequencies of the encoding for C0 = ``width``: 80, fewer (at least 16) below C0 = 32."""
-    full = int(BoostConfig.model_fields["levels"].default)
-    return shrunk(full, width, full_width=FULL_CONDITION_WIDTH, lowest=MIN_LEVELS)
 
 
 class _SFTLayer(nn.Module):
@@ -99,18 +80,17 @@ class _SFTLayer(nn.Module):
 
     def __init__(self, condition_features: int, channels: int) -> None:
         super().__init__()
-        self.scale, self.shift = (
-            nn.Sequential(
-                nn.Linear(condition_features, condition_features),
-                nn.ReLU(),
-                nn.Linear(condition_features, channels),
-            )
-            for _ in range(2)
-        )
+        self.scale = _two_layers(condition_features, channels)
+        self.shift = _two_layers(condition_features, channels)
 
     def forward(self, feature_NCHW: Tensor, condition_NF: Tensor) -> Tensor:
+        # One value per channel: (N, C) becomes (N, C, 1, 1).
         gain_NC11 = 1 + self.scale(condition_NF)[:, :, None, None]
         return torch.addcmul(self.shift(condition_NF)[:, :, None, None], feature_NCHW, gain_NC11)
+
+
+def _two_layers(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, outputs))
 
 
 class SFTBlock(nn.Module):
@@ -163,15 +143,14 @@ class BoostedDecoder(nn.Module):
         self.output, self.output_offset = config.output, config.output_offset
         length = config.condition_channels
         self.condition = make_mlp([2 * config.levels, 2 * length, length], config.activation)
-        blocks = [
-            _BoostedBlock(upsample, length, channels) for upsample, channels in _upsamplers(config, two_step)
-        ]
+        self.blocks = nn.ModuleList()
+        for upsample, channels in _upsamplers(config, two_step):
+            self.blocks.append(_BoostedBlock(upsample, length, channels))
         if embedding_channels is not None:
             stem = UpsampleBlock(
                 embedding_channels, config.widths[0], stride=1, kernel=1, activation=config.activation
             )
-            blocks.insert(0, _BoostedBlock(stem, length, config.widths[0]))
-        self.blocks = nn.ModuleList(blocks)
+            self.blocks.insert(0, _BoostedBlock(stem, length, config.widths[0]))
         self.head = config.make_head()
 
     def forward(self, feature_NCHW: Tensor, time_NF: Tensor) -> Tensor:
@@ -184,9 +163,10 @@ class BoostedDecoder(nn.Module):
 
 def _upsamplers(config: BoostConfig, two_step: bool) -> list[tuple[nn.Module, int]]:
     """Return the upsampling part of each block and its channels; the first block of a stage upsamples."""
-    found: list[tuple[nn.Module, int]] = []
+    upsamplers: list[tuple[nn.Module, int]] = []
     for number, (stride, kernel) in enumerate(zip(config.strides, config.kernels, strict=True)):
         before, after = config.widths[number : number + 2]
+        # The first block of a stage enlarges, those after it keep size and channels.
         for place in range(config.stage_depths[number]):
             block: nn.Module
             inputs, step = (before, stride) if place == 0 else (after, 1)
@@ -194,5 +174,5 @@ def _upsamplers(config: BoostConfig, two_step: bool) -> list[tuple[nn.Module, in
                 block = TwoStepBlock(inputs, after, stride=step, activation=config.activation)
             else:
                 block = UpsampleBlock(inputs, after, stride=step, kernel=kernel, activation=config.activation)
-            found.append((block, after))
-    return found
+            upsamplers.append((block, after))
+    return upsamplers

@@ -1,15 +1,17 @@
-"""Networks without values, run on the meta device to learn what they cost.
+"""What networks cost: parameters, operations and memory, learned without values on the meta device.
 
 There torch finds many shapes in Python code, which takes longer than all else, and loads its compiler first.
-That is passed over here, to the same shapes and the same sums.
+:class:`MacCounter` passes that over, to the same shapes and the same sums.
 
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,8 +20,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vinr.models._base import HybridModel, VideoModel
-from vinr.models._stored import Latents
+from vinr.models.base import ENCODER_PREFIX, HybridModel, Latents, ModelConfig, VideoModel
+from vinr.video.spec import Query, VideoSpec
+
+# No model decodes more frames together.
+MAX_GROUP = 32
 
 _aten = torch.ops.aten
 # Results have the type of their arguments, and the shape that these broadcast to.
@@ -79,16 +84,16 @@ def _convolve(feature_NCHW: Tensor, weight: Tensor, _: Any, *geometry: Any) -> T
     stride, padding, dilation, transposed = geometry[:4]
     if transposed:
         return None
-    sides = [
-        (size + 2 * pad - spread * (kernel - 1) - 1) // step + 1
-        for size, kernel, step, pad, spread in zip(
-            feature_NCHW.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
-        )
-    ]
+    sides = []
+    for axis, kernel in enumerate(weight.shape[2:]):
+        # A dilated kernel spans d · (k − 1) + 1 pixels; it moves while it lies within the padded side.
+        room = feature_NCHW.shape[axis + 2] + 2 * padding[axis] - dilation[axis] * (kernel - 1) - 1
+        sides.append(room // stride[axis] + 1)
     return feature_NCHW.new_empty(feature_NCHW.shape[0], weight.shape[0], *sides)
 
 
 def _shuffle(feature_NCHW: Tensor, scale: int) -> Tensor:
+    # (C·s², H, W) becomes (C, H·s, W·s).
     count, channels, height, width = feature_NCHW.shape
     return feature_NCHW.new_empty(count, channels // scale**2, height * scale, width * scale)
 
@@ -112,18 +117,19 @@ def _choose(condition: Tensor, value: Tensor, other: Tensor) -> Tensor | None:
 
 def _join(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     first = parts[0]
-    sides = [list(part.shape) for part in parts]
-    total = sum(own.pop(dim) for own in sides if len(own) == first.ndim)
-    if any(own != sides[0] for own in sides):
-        return None  # torch says what does not fit
     axis = dim % first.ndim
-    return first.new_empty(*sides[0][:axis], total, *sides[0][axis:])
+    total = 0
+    for part in parts:
+        if part.shape[:axis] != first.shape[:axis] or part.shape[axis + 1 :] != first.shape[axis + 1 :]:
+            return None  # torch says what does not fit
+        total += part.shape[axis]
+    return first.new_empty(*first.shape[:axis], total, *first.shape[axis + 1 :])
 
 
 def _stack(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     first = parts[0]
-    if any(part.shape != first.shape for part in parts):
-        return None
+    if len({part.shape for part in parts}) > 1:
+        return None  # torch says what does not fit
     axis = dim % (first.ndim + 1)
     return first.new_empty(*first.shape[:axis], len(parts), *first.shape[axis:])
 
@@ -136,8 +142,13 @@ def _multiply(left: Tensor, right: Tensor) -> Tensor | None:
 
 def _sum(value: Tensor, dims: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     summed = {dim % value.ndim for dim in dims or range(value.ndim)}
-    sides = [1 if axis in summed else side for axis, side in enumerate(value.shape)]
-    return value.new_empty([side for axis, side in enumerate(sides) if keepdim or axis not in summed])
+    sides = []
+    for axis, side in enumerate(value.shape):
+        if axis not in summed:
+            sides.append(side)
+        elif keepdim:
+            sides.append(1)
+    return value.new_empty(sides)
 
 
 def _same(value: Tensor, *_: Any) -> Tensor:
@@ -173,7 +184,7 @@ _MIXED_RULES: dict[Any, Callable[..., Any]] = {
 class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
     """Adds up the multiply-accumulates of all that runs under it, on tensors without values.
 
-    Counted are convolutions and matrix products, by the formulas of torch's FlopCounterMode (2 a
+    Counted are convolutions and matrix products, by the formulas of torch's FlopCounterMode (2 per
     multiply-accumulate). Use it under ``no_grad``, where torch takes compound operations apart.
     """
 
@@ -210,13 +221,16 @@ def _flops(formula: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result:
     plain = getattr(formula, "__wrapped__", None)
     if plain is None or kwargs or not isinstance(result, Tensor):
         return int(formula(*args, **kwargs, out_val=result))
-    shapes = (value.shape if isinstance(value, Tensor) else value for value in args)
+    shapes = [value.shape if isinstance(value, Tensor) else value for value in args]
     return int(plain(*shapes, out_shape=result.shape))
 
 
 def _shortcut(func: Any, args: Sequence[Any]) -> Any:
     """Return what ``func`` returns for tensors without values, or None where that takes torch's own rules."""
-    tensors = [*_tensors(args), *(value for own in args for value in _tensors_of_list(own))]
+    tensors = _tensors(args)
+    for argument in args:
+        if isinstance(argument, (tuple, list)):
+            tensors += _tensors(argument)
     if func in _MIXED_RULES and tensors[0].device.type == "meta":
         return _MIXED_RULES[func](*args)  # places in a tensor without values may have some
     if not tensors or any(value.device.type != "meta" for value in tensors):
@@ -227,7 +241,9 @@ def _shortcut(func: Any, args: Sequence[Any]) -> Any:
     if func in _OF_ANY_TYPE and len(tensors) <= 2:
         dtype = torch.result_type(first, tensors[-1])
         shape = _broadcast([value.shape for value in tensors])
-        return first.new_empty(shape, dtype=dtype) if _is_kept(dtype, args) else None
+        # Whole numbers become fractions where an argument is one.
+        is_kept = dtype.is_floating_point or float not in map(type, args)
+        return first.new_empty(shape, dtype=dtype) if is_kept else None
     if not first.is_floating_point() or any(value.dtype != first.dtype for value in tensors):
         return None
     if func in _ELEMENTWISE:
@@ -253,21 +269,18 @@ def _broadcast(shapes: Sequence[torch.Size]) -> Sequence[int]:
     """Return the shape that ``shapes`` broadcast to; torch's own function loads a library first."""
     if all(shape == shapes[0] for shape in shapes):
         return shapes[0]
-    num_axes = max(map(len, shapes))
-    padded = [(1,) * (num_axes - len(shape)) + tuple(shape) for shape in shapes]
-    return [max(sides) if min(sides) else 0 for sides in zip(*padded, strict=True)]
+    # Shapes are aligned at their last axes; sides of 1 stretch, and a side of 0 leaves nothing.
+    sides: list[int] = []
+    for lengths in itertools.zip_longest(*map(reversed, shapes), fillvalue=1):
+        sides.insert(0, max(lengths) if min(lengths) else 0)
+    return sides
 
 
-def _is_kept(dtype: torch.dtype, args: Sequence[Any]) -> bool:
-    """Return whether the numbers among ``args`` leave the type of a result as it is."""
-    return dtype.is_floating_point or not any(isinstance(value, float) for value in args)
-
-
-# -- what a frame costs --------------------------------------------------------------------------------------
+# -- what a network costs ------------------------------------------------------------------------------------
 
 # Writing a number takes as long as so many multiply-accumulates (docs/format.md, section 8).
-OPERATIONS_A_NUMBER: Final = 16
-# Bytes a pixel and operations a pixel that decoding a keyframe takes besides its colours.
+OPERATIONS_PER_NUMBER: Final = 16
+# Bytes per pixel and operations per pixel that decoding a keyframe takes besides its colours.
 KEYFRAME_BYTES: Final = 12
 KEYFRAME_OPERATIONS: Final = 1000
 KEYFRAMES_KEPT: Final = 4
@@ -286,17 +299,18 @@ class FrameCost:
     operations: int
 
 
-class MetaLatents:
-    """Latents without values, of the right shapes."""
+class EmptyLatents:
+    """Latents without values, of the shapes that ``model`` takes."""
 
     def __init__(self, model: VideoModel) -> None:
-        self.shapes = model.per_frame_shapes()
+        self._shapes = model.per_frame_shapes()
 
     def read(self, index_N: Tensor) -> Latents:
-        """Return empty latents for as many frames."""
-        return Latents(
-            {name: torch.empty(len(index_N), *shape, device="meta") for name, shape in self.shapes.items()}
-        )
+        """Return tensors on the meta device for as many frames."""
+        latents = Latents()
+        for name, shape in self._shapes.items():
+            latents.per_frame[name] = torch.empty(len(index_N), *shape, device="meta")
+        return latents
 
 
 class CostCounter(MacCounter):  # type: ignore[no-untyped-call]
@@ -340,16 +354,13 @@ class CostCounter(MacCounter):  # type: ignore[no-untyped-call]
         self._live_bytes -= num_bytes
 
 
-def _tensors_of_list(value: Any) -> Iterable[Tensor]:
-    return _tensors(value) if isinstance(value, (tuple, list)) else ()
-
-
-def _tensors(result: Any) -> Iterable[Tensor]:
-    if isinstance(result, Tensor):
-        return (result,)
-    if isinstance(result, (tuple, list)):
-        return [value for value in result if isinstance(value, Tensor)]
-    return ()
+def _tensors(values: Any) -> list[Tensor]:
+    """Return ``values`` if it is a tensor, or the tensors directly in it if it is a list or tuple."""
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, (tuple, list)):
+        return [value for value in values if isinstance(value, Tensor)]
+    return []
 
 
 def measure_first_frame(model: VideoModel, finish: Callable[[Tensor], Tensor]) -> FrameCost:
@@ -358,12 +369,12 @@ def measure_first_frame(model: VideoModel, finish: Callable[[Tensor], Tensor]) -
     The latents of ``model`` are replaced by ones without values.
     """
     if isinstance(model, HybridModel) and model.per_frame_shapes():
-        model.attach_latents(MetaLatents(model))
+        model.attach_latents(EmptyLatents(model))
     first = model.first_frame()
     counter = CostCounter()
     with torch.no_grad(), counter:
         finish(model(first.query))
-    operations = counter.macs + OPERATIONS_A_NUMBER * counter.numbers_written
+    operations = counter.macs + OPERATIONS_PER_NUMBER * counter.numbers_written
     num_bytes = int(SPARE * counter.peak_bytes) + first.kept_bytes
     operations *= first.repeats
     if model.keyframes is not None:
@@ -371,3 +382,47 @@ def measure_first_frame(model: VideoModel, finish: Callable[[Tensor], Tensor]) -
         num_bytes += num_pixels * (3 * min(len(model.keyframes), KEYFRAMES_KEPT) + KEYFRAME_BYTES)
         operations += num_pixels * KEYFRAME_OPERATIONS
     return FrameCost(num_bytes, operations)
+
+
+def count_macs(model_class: type[VideoModel], config: ModelConfig, video: VideoSpec) -> int:
+    """Return the multiply-accumulates of decoding one frame, padding included; nothing is computed."""
+    return _count_macs(model_class.on_meta(config, video))
+
+
+def _count_macs(model: VideoModel) -> int:
+    if isinstance(model, HybridModel):
+        model.attach_latents(EmptyLatents(model))
+    # Frames that are decoded together share the cost: it is that of a frame when all come in order.
+    group_N = model.group_of(torch.arange(min(model.video.num_frames, MAX_GROUP)))
+    together_N = (group_N == group_N[0]).nonzero()[:, 0]
+    counter = MacCounter()
+    with torch.no_grad(), counter:
+        model(Query.of_frames(together_N))
+    return counter.macs // len(together_N)
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Size and cost of a model, in parameters and multiply-accumulates.
+
+    ``stored``: all that a file holds, ``latents`` of them per-frame; ``encoder``: used while fitting only;
+    ``macs``: for one decoded frame, ``macs_per_pixel``: the same divided by the frame's pixels.
+    """
+
+    stored: int
+    latents: int
+    encoder: int
+    macs: int
+    macs_per_pixel: float
+
+
+def describe_size(model_class: type[VideoModel], config: ModelConfig, video: VideoSpec) -> ModelSize:
+    """Return size and cost of a model for ``video``, found without memory for its values."""
+    model = model_class.on_meta(config, video, with_encoder=True)
+    latents = encoder = 0
+    for shape in model.per_frame_shapes().values():
+        latents += math.prod(shape) * video.num_frames
+    for name, value in model.named_parameters():
+        encoder += value.numel() if name.startswith(ENCODER_PREFIX) else 0
+    stored, macs = model.num_stored(), _count_macs(model)
+    return ModelSize(stored, latents, encoder, macs, macs / (video.height * video.width))

@@ -1,6 +1,9 @@
-"""Layers of D-NeRV: features of keyframes, and the stages that warp and use them.
+"""Clips of D-NeRV: which frames are decoded together, which are keyframes, and the stages that decode them.
 
 ::
+
+    video of 19 frames, clips of 8:   0 … 7 │ 8 … 15 │ 16 17 18 (18 18 18 18 18)
+    keyframes:                        0       8        16    18
 
     start keyframe ──> maps at every scale ──> warp by flow 1 ──┐
     end keyframe   ──> maps at every scale ──> warp by flow 2 ──┴─> mix by distance ──> gain, shift ─┐
@@ -14,7 +17,11 @@ rows, W columns; 2 in a name: the keyframe at a clip's start and the one at its 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -22,131 +29,132 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vinr.models.layers.blocks import UpsampleBlock
-from vinr.models.layers.flow import warp
-from vinr.video.spec import PatchGrid
+from vinr.models.layers.warp import WarpFusion, narrowing_head
+from vinr.sharing import LruCache
 
 FusionName = Literal["affine", "concat"]
 
-_INITIAL_LATENT_STD = 0.1
+# Decoded clips that are kept: one, and more while they take no more than this.
+CACHED_BYTES = 256 << 20
 
 
-# -- features of keyframes -----------------------------------------------------------------------------------
+# -- which frames --------------------------------------------------------------------------------------------
 
 
-class KeyframeEncoder(nn.Module):
-    """Keyframes to features at every scale of the decoder; part of what is stored.
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one video that are decoded together.
 
-    3×3 convolution at full size, then one convolution a scale whose kernel is its stride, GELU after each.
+    ``first`` is its first frame, counted in its video of ``num_frames``; ``length`` frames from there, those
+    beyond the video's end standing for its last frame. ``keyframes`` are the numbers, in the network, of the
+    keyframes at its start and at its end: the next clip's first frame, or the video's last.
     """
 
-    def __init__(self, strides: Sequence[int], channels: int) -> None:
-        super().__init__()
-        self.input_conv = nn.Conv2d(3, channels, 3, padding=1)
-        self.stages = nn.ModuleList(
-            nn.Conv2d(channels, channels, stride, stride) for stride in reversed(strides)
-        )
+    num_frames: int
+    first: int
+    length: int
+    keyframes: tuple[int, int]
 
-    def forward(self, rgb_KCHW: Tensor) -> list[Tensor]:
-        """Return the maps, coarse to fine; the last one is the keyframe itself."""
-        maps = [rgb_KCHW]
-        feature_KCHW = F.gelu(self.input_conv(rgb_KCHW))
-        for stage in self.stages:
-            feature_KCHW = F.gelu(stage(feature_KCHW))
-            maps.insert(0, feature_KCHW)
-        return maps
+    def times(self, shift: float = 0.0) -> list[float]:
+        """Return the time of each frame in its video, ``shift`` (0 to 1, in frames) later."""
+        return [min(self.first + place + shift, self.num_frames - 1) for place in range(self.length)]
+
+    def distances(self, shift: float = 0.0) -> list[float]:
+        """Return how far each frame lies from the start keyframe (0) to the end keyframe (1)."""
+        end = min(self.first + self.length, self.num_frames - 1)
+        return [(time - self.first) / max(end - self.first, 1) for time in self.times(shift)]
 
 
-class LearnedKeyframes(nn.Module):
-    """A small latent a keyframe instead of an image, and what enlarges it to the maps of every scale.
+class ClipLayout:
+    """How the videos of a network are cut into clips, and which of their frames are keyframes.
+
+    Frames, clips and keyframes are each numbered through the whole network.
 
     Parameters
     ----------
-    num_keyframes, latent_channels, tiles, size
-        Shape of the latents: a frame has ``tiles``, each of ``size`` (rows, columns).
-    channels, kernel, with_rgb
-        Channels of the maps, kernel of the convolutions between them, and whether there is one of colours.
+    span_lengths
+        Frames of each video.
+    clip_length
+        Frames of a clip, D.
     """
 
-    keyframe_names, rows_per_step = ("latent",), 1
+    def __init__(self, span_lengths: Sequence[int], clip_length: int) -> None:
+        self._lengths, self._clip_length = tuple(span_lengths), clip_length
+        self._frame_starts = _starts(self._lengths)
+        self._clip_starts = _starts([-(-length // clip_length) for length in self._lengths])
+        # The first frame of each clip of a video, and its last frame where that is none of them.
+        self._keyframe_starts = _starts([-(-(length - 1) // clip_length) + 1 for length in self._lengths])
 
-    def __init__(
-        self,
-        num_keyframes: int,
-        latent_channels: int,
-        *,
-        tiles: PatchGrid,
-        size: tuple[int, int],
-        strides: Sequence[int],
-        channels: int,
-        kernel: int,
-        with_rgb: bool,
-    ) -> None:
-        super().__init__()
-        self.size = size
-        rows, cols = tiles.rows * size[0], tiles.cols * size[1]
-        self.latent = nn.Parameter(torch.empty(num_keyframes, latent_channels, rows, cols))
-        # Nothing but its keyframes tells one video from another, so they start out different.
-        nn.init.normal_(self.latent, std=_INITIAL_LATENT_STD)
-        self.stem = nn.Conv2d(latent_channels, channels, 1)
-        self.blocks = nn.ModuleList(
-            UpsampleBlock(channels, channels, stride=stride, kernel=kernel, activation="gelu")
-            for stride in strides[:-1]
-        )
-        self.rgb = None
-        if with_rgb:
-            wide_conv = nn.Conv2d(channels, 3 * strides[-1] ** 2, kernel, padding=kernel // 2)
-            self.rgb = nn.Sequential(wide_conv, nn.PixelShuffle(strides[-1]))
+    @property
+    def keyframes(self) -> Iterator[int]:
+        """The frames that are keyframes, rising."""
+        for start, length in zip(self._frame_starts, self._lengths, strict=False):
+            yield from range(start, start + length - 1, self._clip_length)
+            yield start + length - 1
 
-    def forward(self, wanted: Sequence[tuple[int, int, int]]) -> list[Tensor]:
-        """Return the maps of tiles (keyframe, row, column), coarse to fine; colours last ``with_rgb``."""
-        height, width = self.size
-        tiles = [
-            self.latent[number, :, row * height : (row + 1) * height, col * width : (col + 1) * width]
-            for number, row, col in wanted
-        ]
-        maps: list[Tensor] = [F.gelu(self.stem(torch.stack(tiles)))]
-        for block in self.blocks:
-            maps.append(block(maps[-1]))
-        return maps if self.rgb is None else [*maps, self.rgb(maps[-1])]
+    @property
+    def num_keyframes(self) -> int:
+        """How many frames are keyframes."""
+        return self._keyframe_starts[-1]
+
+    def group_of(self, index_N: Tensor) -> Tensor:
+        """Return the number of the clip of each frame ``index_N``."""
+        frame_starts = torch.tensor(self._frame_starts, device=index_N.device)
+        clip_starts = torch.tensor(self._clip_starts, device=index_N.device)
+        span_N = torch.bucketize(index_N, frame_starts[1:-1], right=True)
+        return clip_starts[span_N] + (index_N - frame_starts[span_N]) // self._clip_length
+
+    def locate(self, time: float) -> tuple[int, int, float]:
+        """Return clip, place in the clip, and how much later (0 to 1) ``time``, in frames, lies.
+
+        Times after the last frame of a video are its last frame, times before the first frame that one.
+        """
+        span = min(max(bisect_right(self._frame_starts, time) - 1, 0), len(self._lengths) - 1)
+        inside = min(max(time - self._frame_starts[span], 0), self._lengths[span] - 1)
+        number, place = divmod(int(inside), self._clip_length)
+        return self._clip_starts[span] + number, place, inside - int(inside)
+
+    def clip(self, number: int) -> Clip:
+        """Return clip ``number``."""
+        span = bisect_right(self._clip_starts, number) - 1
+        inside = number - self._clip_starts[span]
+        start = self._keyframe_starts[span] + inside
+        end = min(start + 1, self._keyframe_starts[span + 1] - 1)
+        return Clip(self._lengths[span], inside * self._clip_length, self._clip_length, (start, end))
+
+    def frames_using(self, keyframe: int) -> range:
+        """Return the frames of the clips that keyframe number ``keyframe`` starts or ends."""
+        span = bisect_right(self._keyframe_starts, keyframe) - 1
+        inside = keyframe - self._keyframe_starts[span]
+        start, length = self._frame_starts[span], self._lengths[span]
+        first = max(inside - 1, 0) * self._clip_length
+        return range(start + min(first, length), start + min((inside + 1) * self._clip_length, length))
+
+
+def _starts(counts: Sequence[int]) -> tuple[int, ...]:
+    """Return where each of ``counts`` neighbouring ranges begins, and where the last one ends."""
+    return (0, *accumulate(counts))
+
+
+@dataclass(frozen=True)
+class ClipPart:
+    """What is decoded at once: a tile of clip ``number``, ``shift`` (0 to 1) frames later than its frames."""
+
+    number: int
+    shift: float
+    row: int
+    col: int
+
+
+def keep_parts(parts_per_clip: int) -> LruCache[ClipPart, Tensor]:
+    """Return a cache of the frames (D, 3, H, W) of the parts decoded last.
+
+    All ``parts_per_clip`` of one clip are kept, and more while they take no more than 256 MiB.
+    """
+    return LruCache(parts_per_clip, max_bytes=CACHED_BYTES, num_bytes=attrgetter("nbytes"))
 
 
 # -- stages --------------------------------------------------------------------------------------------------
-
-
-class WarpFusion(nn.Module):
-    """What both keyframes show at a frame: each warped by a flow, mixed by the frame's distance to them.
-
-    The flows, to the start and to the end keyframe, are made from the frame's own features and have no loss
-    of their own. Without ``flow`` maps are mixed as they are.
-    """
-
-    def __init__(self, in_channels: int, *, flow: bool) -> None:
-        super().__init__()
-        self.flow_head = _narrowing_head(in_channels, 4) if flow else None
-
-    def forward(self, feature_NCHW: Tensor, map_B2CHW: Tensor, distance_N: Tensor) -> Tensor:
-        """Return the mix (N, C, H, W) of maps as large as ``feature_NCHW``; flows count their pixels."""
-        start_NCHW, end_NCHW = _repeated(map_B2CHW, len(feature_NCHW) // len(map_B2CHW))
-        if self.flow_head is not None:
-            flow_NCHW = self.flow_head(feature_NCHW)
-            # Displacements of pixels need more than the 8 bits of bfloat16.
-            flow_NCHW = flow_NCHW.to(torch.promote_types(flow_NCHW.dtype, torch.float32))
-            start_NCHW, end_NCHW = warp(start_NCHW, flow_NCHW[:, :2]), warp(end_NCHW, flow_NCHW[:, 2:])
-        return torch.lerp(start_NCHW, end_NCHW, distance_N.to(start_NCHW).view(-1, 1, 1, 1))
-
-
-def _repeated(map_B2CHW: Tensor, times: int) -> Iterator[Tensor]:
-    """Return start and end maps, each as often as its clip has frames: (N, C, H, W)."""
-    for map_BCHW in map_B2CHW.unbind(1):
-        yield map_BCHW.unsqueeze(1).expand(-1, times, -1, -1, -1).flatten(0, 1)
-
-
-def _narrowing_head(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Return 1×1 convolution to a quarter of the channels → GELU → 3×3 convolution."""
-    middle = max(in_channels // 4, 1)
-    return nn.Sequential(
-        nn.Conv2d(in_channels, middle, 1), nn.GELU(), nn.Conv2d(middle, out_channels, 3, padding=1)
-    )
 
 
 class TemporalMap(nn.Module):
@@ -167,8 +175,10 @@ class TemporalMap(nn.Module):
     def forward(self, feature_NCHW: Tensor) -> Tensor:
         """Return features of the same shape."""
         channels, depth = self.weight.shape[:2]
+        # e: frame out, d: frame in.
         feature_BDCHW = feature_NCHW.view(-1, depth, *feature_NCHW.shape[1:])
         mixed_BDCHW = torch.einsum("ced,bdchw->bechw", self.weight, feature_BDCHW)
+        # Biases are kept channel by channel, D each: (C·D) becomes (C, D), then (D, C, 1, 1).
         bias_DC11 = self.bias.view(channels, depth).t()[..., None, None]
         out: Tensor = (feature_BDCHW + (mixed_BDCHW + bias_DC11)).flatten(0, 1)
         return out
@@ -218,6 +228,7 @@ class DecoderStage(nn.Module):
             if self.fusion_conv is None:
                 feature_NCHW = torch.cat([feature_NCHW, key_NCHW.to(feature_NCHW.dtype)], 1)
             else:
+                # The first half of the channels are gains, the second half shifts.
                 gain_NCHW, shift_NCHW = self.fusion_conv(key_NCHW).chunk(2, dim=1)
                 feature_NCHW = feature_NCHW * (1 + gain_NCHW) + shift_NCHW
         feature_NCHW = self.upsample(feature_NCHW)
@@ -230,7 +241,7 @@ class _RGBHead(nn.Module):
     def __init__(self, in_channels: int, *, skip: bool, flow: bool) -> None:
         super().__init__()
         self.keys = WarpFusion(in_channels, flow=flow) if skip else None
-        self.convs = _narrowing_head(in_channels + 3 if skip else in_channels, 3)
+        self.convs = narrowing_head(in_channels + 3 if skip else in_channels, 3)
 
     def forward(self, feature_NCHW: Tensor, rgb_B2CHW: Tensor | None, distance_N: Tensor) -> Tensor:
         """Return three channels, not yet scaled to colours."""
@@ -242,9 +253,6 @@ class _RGBHead(nn.Module):
         return out
 
 
-# -- the network ---------------------------------------------------------------------------------------------
-
-
 def stretch_in_time(map_B2CHW: Tensor, clip_length: int, shift_B: Tensor) -> Tensor:
     """Return maps (N, C, H, W) of all frames, linear in time between both keyframes'.
 
@@ -252,6 +260,7 @@ def stretch_in_time(map_B2CHW: Tensor, clip_length: int, shift_B: Tensor) -> Ten
     """
     place_BD = torch.arange(clip_length, device=shift_B.device) + shift_B.unsqueeze(1)
     share_BD = ((place_BD + 0.5) * 2 / clip_length - 0.5).clamp(0, 1).to(map_B2CHW)
+    # (B, 1, C, H, W) against (B, D, 1, 1, 1) gives (B, D, C, H, W); clips follow one another in N.
     start_B1CHW, end_B1CHW = map_B2CHW.chunk(2, dim=1)
     return torch.lerp(start_B1CHW, end_B1CHW, share_BD[:, :, None, None, None]).flatten(0, 1)
 
@@ -259,6 +268,7 @@ def stretch_in_time(map_B2CHW: Tensor, clip_length: int, shift_B: Tensor) -> Ten
 def _normalise_clips(feature_NCHW: Tensor, clip_length: int) -> Tensor:
     """Return features whose channels each have mean 0 and variance 1 over all frames of a clip."""
     exact_NCHW = feature_NCHW.to(torch.promote_types(feature_NCHW.dtype, torch.float32))
+    # instance_norm takes all axes after the channels together: frames, rows and columns of a clip.
     feature_BCDHW = exact_NCHW.view(-1, clip_length, *feature_NCHW.shape[1:]).transpose(1, 2)
     return F.instance_norm(feature_BCDHW).transpose(1, 2).flatten(0, 1).to(feature_NCHW.dtype)
 
@@ -296,8 +306,9 @@ class ClipDecoder(nn.Module):
         super().__init__()
         self.clip_length = clip_length
         inputs = (widths[0] + key_channels, *widths[1:-1])
-        self.stages = nn.ModuleList(
-            DecoderStage(
+        self.stages = nn.ModuleList()
+        for number, (before, after, stride) in enumerate(zip(inputs, widths[1:], strides, strict=True)):
+            stage = DecoderStage(
                 before,
                 after,
                 stride,
@@ -306,8 +317,7 @@ class ClipDecoder(nn.Module):
                 fusion=fusion,
                 clip_length=clip_length if temporal_map else 0,
             )
-            for number, (before, after, stride) in enumerate(zip(inputs, widths[1:], strides, strict=True))
-        )
+            self.stages.append(stage)
         self.head = _RGBHead(widths[-1], skip=rgb_skip and key_channels > 0, flow=flow)
 
     def forward(
@@ -319,6 +329,7 @@ class ClipDecoder(nn.Module):
         fine, colours last; empty without keyframes. ``distance_N`` tells how far each frame lies from its
         start (0) to its end keyframe (1), ``shift_B`` how much later, 0 to 1, clips are than their frames.
         """
+        # Keyframes come as start, end, start, end, …: (2·B, C, H, W) becomes (B, 2, C, H, W).
         pairs = [map_KCHW.view(-1, 2, *map_KCHW.shape[1:]) for map_KCHW in maps]
         if pairs:
             coarse_NCHW = stretch_in_time(pairs[0], self.clip_length, shift_B)
