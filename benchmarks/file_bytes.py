@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import _record
-from vinr.bench.stages import float_psnr_db
+from vinr.bench.written import float_psnr_db
 from vinr.compress import pack_tensors
 from vinr.config import load_preset
 from vinr.decoding.file import open_clip

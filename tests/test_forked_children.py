@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from vinr.bench.claims import claimed
 
 import vinr
 from clips import moving_shapes
-from vinr.bench.claims import claimed
 from vinr.comparison.anchor_runs import measure_anchor
 from vinr.comparison.anchors import parse_anchor
 from vinr.comparison.rd import RDPoint

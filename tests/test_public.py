@@ -42,8 +42,6 @@ RENAMED = {
     "eval": {"backend": "settings"},
     "inpaint": {"settings": "overrides"},
 }
-# ``vinr bench speed`` alone takes presets; a recipe names its own.
-NOT_OF_TWIN = {"bench": {"preset"}}
 
 
 @pytest.mark.parametrize("command", sorted(TWINS))
@@ -52,7 +50,7 @@ def test_each_command_has_a_function_with_the_same_defaults(command: str) -> Non
     options = inspect.signature(callback).parameters
     arguments = inspect.signature(TWINS[command]).parameters
     for name, option in options.items():
-        if name in PRINTING | NOT_OF_TWIN.get(command, set()):
+        if name in PRINTING:
             continue
         argument = arguments[RENAMED.get(command, {}).get(name, name)]
         assert is_same(option.default, argument.default), f"{command} {name}"

@@ -351,7 +351,7 @@ OPTIONS = {
     "compare": "anchors bpp crop device epochs force frames json model params preset resize set time vinr",
     "convert": "force fps json name set",
     "export": "force max-memory onnx",
-    "bench": "data device epochs force json out preset scale set",
+    "bench": "data device epochs force json out scale set",
     "inpaint": "all-pixels codec crop device epochs force frames json mask model params preset resize seed "
     "set time",
     "interpolate": "codec device factor force max-memory",

@@ -9,6 +9,7 @@ import typer
 import vinr
 from vinr.cli import console
 from vinr.cli.options import Crop, Device, Force, Frames, Json, Resize, Settings
+from vinr.errors import UsageError
 from vinr.units import parse_frames, parse_list, parse_numbers, parse_size
 
 
@@ -66,7 +67,8 @@ def compare(
 
 def bench(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="a table or figure of a paper, speed, or gallery")
+        str | None,
+        typer.Argument(metavar="[RECIPE]", help="a table or figure of a paper; none: list them"),
     ] = None,
     scale: Annotated[
         str, typer.Option(help="full: as in the paper; mini: Bunny reduced, minutes; tiny: a few steps")
@@ -75,7 +77,6 @@ def bench(
         str | None, typer.Option(metavar="FOLDER", help="folder of the papers' clips, for full")
     ] = None,
     out: Annotated[str, typer.Option(metavar="FOLDER", help="folder of the results")] = "bench",
-    preset: Annotated[str | None, typer.Option(help="speed: presets to measure, separated by commas")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, per network")] = None,
     device: Device = "auto",
     settings: Settings = [],  # noqa: B006
@@ -86,15 +87,18 @@ def bench(
     from vinr.cli import show_bench as shown
 
     if recipe is None:
-        from vinr.bench.listing import list_recipe_entries
+        from vinr.bench.recipe import list_recipes, load_recipe
+        from vinr.bench.run import parse_scale
 
-        shown.show_recipes(list_recipe_entries(), as_json=as_json)
+        parse_scale(scale)
+        if data is not None or epochs is not None or settings:
+            raise UsageError("--data, --epochs and --set belong to a recipe; `vinr bench` lists them")
+        shown.show_recipes(list(map(load_recipe, list_recipes())), as_json=as_json)
         return
     options = shown.BenchOptions(
         scale=scale,
         data=data,
         out=out,
-        presets=parse_list(preset),
         epochs=epochs,
         device=device,
         overrides=settings,

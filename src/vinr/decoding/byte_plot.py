@@ -16,16 +16,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that the colour-blind can tell apart (Okabe and Ito); greys for what is no content.
+# Colours that the colour-blind can tell apart (Okabe and Ito, 2008), for all figures of vinr.
+OKABE_ITO: Final = {
+    "vermilion": "#d55e00",
+    "blue": "#0072b2",
+    "green": "#009e73",
+    "purple": "#cc79a7",
+    "orange": "#e69f00",
+    "sky": "#56b4e9",
+    "yellow": "#f0e442",
+}
+# Greys for what is no content.
 COLORS: Final = {
-    "weight": "#0072b2",
-    "grid": "#009e73",
-    "latent": "#e69f00",
-    "keyframe": "#cc79a7",
+    "weight": OKABE_ITO["blue"],
+    "grid": OKABE_ITO["green"],
+    "latent": OKABE_ITO["orange"],
+    "keyframe": OKABE_ITO["purple"],
     "keyframes": "#b3548a",
-    "bias": "#56b4e9",
-    "steps and tables": "#d55e00",
-    "audio": "#f0e442",
+    "bias": OKABE_ITO["sky"],
+    "steps and tables": OKABE_ITO["vermilion"],
+    "audio": OKABE_ITO["yellow"],
     "times": "#8c8c8c",
     "index": "#b0b0b0",
     "header": "#d0d0d0",
