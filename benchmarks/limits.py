@@ -130,9 +130,9 @@ def report(rows: Sequence[dict[str, Any]]) -> None:
         "num_frames": NUM_FRAMES,
         "bits_per_parameter": BITS_PER_PARAMETER,
         "memory": networks.MEMORY,
-        "memory_per_byte": networks.MEMORY_A_BYTE,
+        "memory_per_byte": networks.MEMORY_PER_BYTE,
         "operations": networks.WORK,
-        "operations_per_byte": networks.WORK_A_BYTE,
+        "operations_per_byte": networks.WORK_PER_BYTE,
         "bytes_without_operations": networks.BYTES_WITHOUT_WORK,
     }
     table = _record.table([shown(row) for row in rows])

@@ -262,7 +262,8 @@ def test_the_command_line_says_what_is_kept(
             main()
     assert ended.value.code == 128 + signal.SIGTERM
     assert (
-        "interrupted; saved: 2 points and 2 networks. Repeat the command to go on" in capfd.readouterr().err
+        "interrupted; saved: 2 points and 2 networks. Repeat the command to continue"
+        in capfd.readouterr().err
     )
     with pytest.raises(SystemExit) as ended:
         main()

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from random_files import random_set
+
 DOCS = Path(__file__).parent.parent / "docs"
-INPUTS = {"in.mp4", "in.vinr"}
+INPUTS = {"in.mp4", "in.vinr", "set.vinr"}
 
 
 def blocks(page: Path) -> list[str]:
@@ -26,6 +28,7 @@ def test_python_blocks_run(
 ) -> None:
     shutil.copy(tiny_video, tmp_path / "in.mp4")
     shutil.copy(tiny_file, tmp_path / "in.vinr")
+    random_set(tmp_path / "set.vinr", {"a": 3, "b": 2})
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     for block in blocks(page):

@@ -19,7 +19,7 @@ from vinr.comparison.anchor_runs import measure_anchor
 from vinr.comparison.anchors import parse_anchor
 from vinr.comparison.rd import RDPoint
 from vinr.config import default_model
-from vinr.decoding.playback import decode_to
+from vinr.decoding.settings import DecodeSettings
 from vinr.errors import OutputError
 from vinr.files import atomic_files, atomic_folder, atomic_path
 from vinr.fit import Event, RoundDone
@@ -313,7 +313,8 @@ def test_decoding_outlives_a_child_of_its_callback(
                 at_frame()
 
         output = f"{folder}/{name}"
-        decode_to(str(tiny_file), output, device="cpu", overrides=["decode.batch=1"], on_frame=on_frame)
+        settings = DecodeSettings(batch=1)
+        vinr.decode(tiny_file, output, device="cpu", settings=settings, on_frame=on_frame)
         return tree(folder)
 
     right = decode(tmp_path / "right")

@@ -25,7 +25,7 @@ import vinr
 from benchmarks.speed.turns import Clock
 from vinr.compress import pack_tensors
 from vinr.config import Preset
-from vinr.decoding.playback import decode_to
+from vinr.decoding.playback import decode
 from vinr.decoding.settings import DecodeSettings
 from vinr.encoding.segment import FittedSegment
 from vinr.fit.draws import Draws
@@ -173,7 +173,7 @@ def whole_file(path: Path, folder: Path, device: torch.device, *, turns: int = 3
                 pass
 
     def write() -> None:
-        decode_to(str(path), str(folder / "decoded.y4m"), device=str(device), force=True)
+        decode(str(path), str(folder / "decoded.y4m"), device=str(device), force=True)
 
     rows = []
     for _ in range(turns):

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.speed.steps import Stepper
 from vinr.config import Preset
-from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.decoding.settings import DecodeSettings
 from vinr.errors import VinrError
 from vinr.fit.draws import Draws
@@ -77,7 +77,7 @@ def _fit(work: dict[str, Any], device: torch.device) -> None:
 
 def _decode(work: dict[str, Any], device: torch.device) -> None:
     settings = DecodeSettings.model_validate(work["settings"])
-    with VideoDecoder(work["path"], device=str(device), settings=settings) as decoder:
+    with open_clip(work["path"], device=str(device), settings=settings) as decoder:
         for _ in decoder.play(range(min(len(decoder), 2 * max(settings.batch, 1)))):
             pass
 

@@ -28,7 +28,7 @@ from vinr.bench.run import plan_jobs
 from vinr.bench.work import Values, Work
 from vinr.comparison.report import CAPTION_ROWS, GAP_COLUMNS, signed_difference
 from vinr.config import load_preset
-from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.errors import InputError, OutputError, UsageError, VinrError
 from vinr.tasks.masks import box_mask
 from vinr.temporaries import try_lock
@@ -178,7 +178,7 @@ def test_decoded_frames_and_figures_are_those_of_the_file(made: GalleryReport, b
         assert values["num_bytes"] == file.stat().st_size
         assert values["bpp"] == pytest.approx(8 * file.stat().st_size / (FRAMES * HEIGHT * WIDTH))
         assert values["ms_ssim"] is None  # frames of 32×64 have no room for five scales
-        with VideoDecoder(file, device="cpu") as decoder:
+        with open_clip(file, device="cpu") as decoder:
             decoded_NCHW = torch.stack(list(decoder))
         per_frame = [psnr_db(*pair) for pair in zip(decoded_NCHW, bunny_NCHW, strict=True)]
         assert values["psnr_db"] == pytest.approx(sum(per_frame) / FRAMES, abs=1e-6)

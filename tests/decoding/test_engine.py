@@ -18,7 +18,7 @@ from vinr.bitstream import Container
 from vinr.config import default_model
 from vinr.decoding import engine
 from vinr.decoding.engine import Engine
-from vinr.decoding.networks import NetworkLoader, to_uint8
+from vinr.decoding.networks import Layout, NetworkLoader, to_uint8
 from vinr.decoding.settings import DecodeSettings, load_decode_settings
 from vinr.device import use_transforms
 from vinr.models import VideoModel, get_model, list_models
@@ -184,14 +184,6 @@ def test_every_model_plays_the_frames_of_random_access(
             alone = torch.stack([video[index] for index in range(len(video))])
             assert torch.equal(video[1:3], alone[1:3]), kernels
             assert torch.equal(torch.cat(list(video.play())), alone), kernels
-            own, playing = video._networks.model(0), video._make_engine()._networks.model(0)
-        assert arrangement(own) == arrangement(playing), kernels
-
-
-def arrangement(model: VideoModel) -> tuple[list[type[nn.Module]], list[tuple[int, ...]]]:
-    """Return the layers, and how their values lie in memory."""
-    kinds = [type(module) for module in model.modules()]
-    return kinds, [value.stride() for value in model.parameters()]
 
 
 def test_times_may_be_chosen_repeated_and_between_frames(large_file: Path) -> None:
@@ -225,8 +217,8 @@ def test_direct_convolution_is_the_plain_network(large_file: Path, transforms: l
     found = played(large_file, convolution="direct")
     assert transforms == []
     with Container.open(large_file) as container:
-        plain = NetworkLoader(container, torch.device("cpu"), prepare=lambda _: None)
-        frames = [plain_frame(plain.model(network), index) for network, index in PLACES]
+        networks, plain = NetworkLoader(container, torch.device("cpu")), Layout(torch.device("cpu"))
+        frames = [plain_frame(networks.model(network, plain), index) for network, index in PLACES]
     assert torch.equal(found, to_uint8(torch.cat(frames)))
 
 
@@ -317,7 +309,7 @@ def test_a_failing_compiler_is_noted_and_done_without(
     with vinr.open(large_file, device="cpu", settings=DecodeSettings(compile=True)) as video:
         found = torch.cat(list(video.play()))
         assert video.notes == (
-            "torch.compile failed, decoding goes on without: RuntimeError: no compiler found",
+            "torch.compile failed, decoding continues without it: RuntimeError: no compiler found",
         )
     assert torch.equal(found, played(large_file, channels_last=True))
 
@@ -351,7 +343,7 @@ def test_an_error_of_the_network_is_none_of_the_compiler(
 def engine_on(device: str, notes: list[str] | None = None, **settings: Any) -> Engine:
     """Return an engine that never opens a network."""
     on_note = [].append if notes is None else notes.append
-    return Engine(lambda *_: None, torch.device(device), DecodeSettings(**settings), on_note)  # type: ignore[arg-type, return-value]
+    return Engine(None, torch.device(device), DecodeSettings(**settings), on_note)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("error", "chosen"), [(0.02, torch.float16), (0.3, None), (float("nan"), None)])
@@ -361,9 +353,9 @@ def test_half_precision_is_chosen_where_it_shows_no_loss(
     notes: list[str] = []
     run = engine_on("cuda", notes)
     half = lambda query: torch.full((1, 3, 4, 4), 0.5 + error / 255)  # noqa: E731
-    monkeypatch.setattr(engine, "_in_half", lambda model, dtype: half)
+    monkeypatch.setattr(engine, "in_half", lambda model, dtype: half)
     query = Query.of_frames(torch.tensor([0]))
-    assert run._choose_type(lambda query: torch.full((1, 3, 4, 4), 0.5), query) == chosen  # type: ignore[arg-type]
+    assert run.choose_type(lambda query: torch.full((1, 3, 4, 4), 0.5), query) == chosen  # type: ignore[arg-type]
     assert notes[0].startswith("precision fp16" if chosen else "precision fp32")
 
 
@@ -373,11 +365,11 @@ def test_batches_on_gpus_take_half_of_the_free_memory(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
     run = engine_on("cuda")
-    assert run._batch_size() == 1  # the first frame is measured
-    run._bytes_a_frame = 1000
-    assert run._batch_size() == size
-    assert engine_on("cuda", batch=3)._batch_size() == 3
-    assert engine_on("cpu")._batch_size() == 1
+    assert run.batch_size() == 1  # the first frame is measured
+    run.bytes_per_frame = 1000
+    assert run.batch_size() == size
+    assert engine_on("cuda", batch=3).batch_size() == 3
+    assert engine_on("cpu").batch_size() == 1
 
 
 # -- GPUs ----------------------------------------------------------------------------------------------------

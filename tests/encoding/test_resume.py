@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.cli.app import main
 from vinr.encoding import encode as encoding
@@ -108,7 +109,7 @@ PLACES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, int]] = {
     "a step": (lambda patch: stop_in_step(patch, 4), "1.3 epochs", 4),
     "the last step": (lambda patch: stop_in_step(patch, STEPS), "2.0 epochs", STEPS),
     "coding": (lambda patch: stop_in(patch, "pack_tensors"), "the finished fit", STEPS),
-    "measuring": (lambda patch: stop_in(patch, "compare_sources"), "the finished fit", STEPS),
+    "measuring": (lambda patch: stop_in(patch, "compare"), "the finished fit", STEPS),
     "writing": (lambda patch: stop_in(patch, "assemble"), "1 finished network", STEPS),
 }
 
@@ -211,9 +212,7 @@ def test_an_encode_goes_on_in_the_arithmetic_it_was_begun_in(
     out, err = capfd.readouterr()
     assert "bf16 (as when the fit began; this machine would choose fp32)" in err.splitlines()[0]
     assert "epochs in bf16" in out
-    from vinr.decoding.describe import describe_file
-
-    assert [network.precision for network in describe_file(str(output)).networks] == ["bf16", "bf16"]
+    assert [network.precision for network in vinr.info(str(output)).networks] == ["bf16", "bf16"]
 
 
 # -- what is refused -----------------------------------------------------------------------------------------

@@ -121,16 +121,16 @@ def test_a_quality_is_met_or_missed_openly(video: Path, tmp_path: Path) -> None:
     report, notes = encoded(video, tmp_path / "b.vinr", psnr=asked, **options)
     assert report.psnr_db == pytest.approx(asked, abs=0.2)
     assert report.num_bytes < 0.8 * plain.num_bytes
-    assert not [note for note in notes if "asked for" in note]
+    assert not [note for note in notes if "target" in note]
     _, notes = encoded(video, tmp_path / "c.vinr", preset="hnerv-tiny", model=None, epochs=5, psnr=58)
-    assert any("58.00 dB were asked for" in note and "did not suffice" in note for note in notes)
+    assert any("target 58.00 dB: the budget was too small" in note for note in notes)
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"size": "9kB", "psnr": 30.0}, "size and psnr are both asked for"),
-        ({"bpp": 0.0}, "bpp 0: give bits a pixel above 0"),
+        ({"size": "9kB", "psnr": 30.0}, "size and psnr are both targets"),
+        ({"bpp": 0.0}, "bpp 0: give bits per pixel above 0"),
         ({"psnr": 200.0}, "psnr 200: give decibels between 10 and 60"),
         ({"size": "much"}, "size 'much': give a positive one such as 500kB"),
         ({"size": 300}, "a file of 300 bytes leaves"),

@@ -67,8 +67,8 @@ def test_frames_between_the_frames_of_a_file(run: Run, tiny_file: Path, tmp_path
 
 
 def test_interpolating_is_decoding_at_a_higher_rate(run: Run, tiny_file: Path, tmp_path: Path) -> None:
-    count = vinr.interpolate(tiny_file, tmp_path / "a.y4m", device="cpu")
-    assert count == 15
+    report = vinr.interpolate(tiny_file, tmp_path / "a.y4m", device="cpu")
+    assert report.num_frames == 15
     assert run("decode", tiny_file, tmp_path / "b.y4m", "--fps-scale", 2, "--device", "cpu")[0] == 0
     assert (tmp_path / "a.y4m").read_bytes() == (tmp_path / "b.y4m").read_bytes()
     with open_video(tmp_path / "a.y4m") as reader:

@@ -14,12 +14,12 @@ import torch
 from vinr.bench.work import Values
 from vinr.compress import ComponentSize, pack_tensors
 from vinr.config import CompressSettings, Preset
-from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.device import exact_float32
 from vinr.encoding.segment import FittedSegment
 from vinr.fit import FitResult
 from vinr.models import VideoModel
-from vinr.quality.clip import ClipQuality, bits_per_pixel, compare_sources, psnr_per_frame_db
+from vinr.quality.clip import ClipQuality, bits_per_pixel, compare, psnr_per_frame_db
 from vinr.quality.record import Quality
 from vinr.video.spec import FrameSource, Query
 
@@ -87,9 +87,9 @@ def write_network(
     writer = segment.alone("segment", frames.spec)
     if path is not None:
         writer.write(path, force=True)
-    with VideoDecoder(path or writer.to_bytes(), device=device) as decoder:
-        quality = compare_sources(decoder, frames)
-        num_bytes = decoder.num_bytes
+    with open_clip(path or writer.to_bytes(), device=device) as decoder:
+        quality = compare(decoder, frames)
+        num_bytes = decoder.file.num_bytes
     return WrittenNetwork(
         num_bytes=num_bytes,
         num_parameters=segment.num_parameters,

@@ -15,6 +15,7 @@ from typing import BinaryIO, Final, Self
 
 from vinr.bitstream.header import Header, pack_header, unpack_header
 from vinr.bitstream.index import (
+    KNOWN,
     MAX_INDEX,
     Entry,
     SectionKind,
@@ -273,12 +274,14 @@ class Container(Shared):
         for damaged in self._damage():
             raise BitstreamError(damaged.message)
 
-    def damaged_parts(self) -> list[DamagedPart]:
-        """Read every section, check every checksum, and return the damaged parts in the file's order."""
-        return list(self._damage())
+    def unknown_damage(self) -> list[DamagedPart]:
+        """Read the optional sections of unknown kinds, and return their damaged parts."""
+        return list(self._damage(unknown_only=True))
 
-    def _damage(self) -> Iterator[DamagedPart]:
+    def _damage(self, *, unknown_only: bool = False) -> Iterator[DamagedPart]:
         for entry in self._entries:
+            if unknown_only and entry.kind in KNOWN:
+                continue
             for part in range(len(entry.sizes)):
                 try:
                     self._read_part(entry, part)

@@ -24,7 +24,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class PresetEntry:
-    """A preset for the video its source used. Parameters are numbers; operations are multiply-accumulates."""
+    """A preset for the video of its source; operations are multiply-accumulates."""
 
     name: str
     source: str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from vinr.cli.console import _print_table, fit_progress, print_json, say
+from vinr.cli.console import fit_progress, print_json, print_table, say
 
 if TYPE_CHECKING:
     from vinr.bench.recipe import Recipe
@@ -56,7 +56,7 @@ def show_recipes(recipes: Sequence[Recipe], *, as_json: bool) -> None:
     table = Table("name", "paper", "table", "what it shows", box=None)
     for recipe in recipes:
         table.add_row(recipe.name, recipe.paper, recipe.table, recipe.title)
-    _print_table(table)
+    print_table(table)
 
 
 def show_bench(result: Result, folder: str, *, as_json: bool) -> None:
@@ -73,7 +73,7 @@ def show_bench(result: Result, folder: str, *, as_json: bool) -> None:
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(*row)
-    _print_table(table)
+    print_table(table)
     for line in ordering(document):
         say(line.replace("**", ""))
     say(f"page: {Path(folder) / document['name']}-{document['scale']}.md")

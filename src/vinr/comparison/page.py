@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vinr.comparison.rd import MEASURES, BDResult, Measure, RDCurve, RDPoint
 from vinr.comparison.rd_plots import draw_per_frame, draw_rd, svg_data_uri
-from vinr.decoding.sources import CropWindow
+from vinr.decoding.streams import CropWindow
 
 SHOWN_MEASURES: Final[tuple[Measure, ...]] = ("psnr_db", "yuv_psnr_db", "ms_ssim_db")
 TEMPLATE: Final = "page.html.jinja"

@@ -2,7 +2,7 @@
 
 ::
 
-    times ──> batches of one network ──> runner ──> 8-bit frames ──> processor      (GPU: copied while the
+    times ──> batches of one network ──> runner ──> 8-bit frames ──> CPU            (GPU: copied while the
                                    torch (precision, layout, kernels)               next batch is computed)
                                    or ONNX Runtime
 
@@ -18,9 +18,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from vinr.decoding.networks import CACHED_NETWORKS, NetworkLoader, memory_told, to_uint8
+from vinr.decoding.networks import CACHED_NETWORKS, Layout, NetworkLoader, memory_told, to_uint8
 from vinr.decoding.settings import DecodeSettings
-from vinr.device import arrange_layers, exact_float32, memory_kept
+from vinr.device import exact_float32, memory_kept
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, VideoModel
 from vinr.sharing import LruCache, SharedLock
@@ -33,7 +33,7 @@ HALF_TYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Half precision shows no loss where it moves the first frame by no more than a tenth of an 8-bit level (root
 # of the mean square): a third of what rounding to 8 bits does, 0.01 dB of a frame of 45 dB.
 MAX_HALF_ERROR: Final = 0.1 / 255
-# Of the memory that is free, and frames a call beyond which nothing is gained.
+# Share of the free memory, and frames per batch beyond which nothing is gained.
 MEMORY_SHARE: Final = 0.5
 MAX_BATCH: Final = 16
 
@@ -43,19 +43,18 @@ class Engine:
 
     Parameters
     ----------
-    open_networks
-        Gives the networks of the file; called with the device that they are for, and with what prepares each
-        network when it is loaded.
+    networks
+        The networks of the file, shared with whoever else computes with them in the same layout.
     device
         Where frames are computed. With ONNX Runtime networks stay on the CPU: it has a copy of its own, on a
         GPU where it finds one.
     on_note
-        Called with a line of text where something else was chosen than asked for, or chosen by measuring.
+        Called with a line of text for each choice made by measuring, or in place of what the settings say.
     """
 
     def __init__(
         self,
-        open_networks: Callable[[torch.device, Callable[[VideoModel], None]], NetworkLoader],
+        networks: NetworkLoader,
         device: torch.device,
         settings: DecodeSettings,
         on_note: Callable[[str], None],
@@ -64,22 +63,22 @@ class Engine:
             raise UsageError("decode.precision fp16 is for GPUs, this device is cpu; take fp32, bf16 or auto")
         self._device = torch.device("cpu") if settings.backend == "onnx" else device
         self._settings, self._note = settings, on_note
-        self._networks = open_networks(self._device, self._prepare)
+        self._networks, self._layout = networks, self._choose_layout()
         self._runners: LruCache[VideoModel, Runner] = LruCache(CACHED_NETWORKS)
-        self._bytes_a_frame = 0
+        self.bytes_per_frame = 0
 
     def run(self, network: int, times: Sequence[float]) -> Tensor:
         """Return uint8 rgb_NCHW, on the device, of the frames at ``times`` of ``network``, as one batch."""
-        model = self._networks.model(network)
+        model = self._networks.model(network, self._layout)
         what = f"{len(times)} frames at once"
         with torch.inference_mode(), exact_float32(self._device), memory_told(what):
             query = Query.of_frames(torch.tensor(times, dtype=torch.float64, device=self._device))
             return to_uint8(self._runner(network, model, query)(query))
 
     def play(self, places: Iterable[tuple[int, float]]) -> Generator[Tensor, None, None]:
-        """Yield uint8 rgb_NCHW, on the processor, of the frames at ``places`` (network, time), in order.
+        """Yield uint8 rgb_NCHW, on the CPU, of the frames at ``places`` (network, time), in order.
 
-        While frames are asked for, memory that is freed on the processor is kept for the next ones.
+        While frames are played, memory that is freed on the CPU is kept for the next ones.
         """
         with memory_kept(self._device):
             yield from _copied_behind(self._batches(places))
@@ -87,41 +86,43 @@ class Engine:
     def _batches(self, places: Iterable[tuple[int, float]]) -> Iterator[Tensor]:
         for network, group in groupby(places, key=lambda place: place[0]):
             times = (time for _, time in group)
-            while batch := list(islice(times, self._batch_size())):
+            while batch := list(islice(times, self.batch_size())):
                 yield self._measured(network, batch)
 
     # -- what a batch takes --------------------------------------------------------------------------------
 
-    def _batch_size(self) -> int:
+    def batch_size(self) -> int:
+        """Return how many frames a batch has; on a GPU 1 until ``bytes_per_frame`` is measured."""
         if self._settings.batch:
             return self._settings.batch
-        if self._device.type != "cuda" or not self._bytes_a_frame:
+        if self._device.type != "cuda" or not self.bytes_per_frame:
             return 1
         free, _ = torch.cuda.mem_get_info(self._device)
-        return min(max(int(MEMORY_SHARE * free / self._bytes_a_frame), 1), MAX_BATCH)
+        return min(max(int(MEMORY_SHARE * free / self.bytes_per_frame), 1), MAX_BATCH)
 
     def _measured(self, network: int, times: Sequence[float]) -> Tensor:
         """Run a batch; the first one tells how much memory a frame takes on a GPU."""
-        if self._device.type != "cuda" or self._bytes_a_frame:
+        if self._device.type != "cuda" or self.bytes_per_frame:
             return self.run(network, times)
-        self._networks.model(network)  # its weights are no part of it
+        self._networks.model(network, self._layout)  # its weights are no part of it
         torch.cuda.reset_peak_memory_stats(self._device)
         before = torch.cuda.memory_allocated(self._device)
         rgb_NCHW = self.run(network, times)
-        self._bytes_a_frame = max((torch.cuda.max_memory_allocated(self._device) - before) // len(times), 1)
+        self.bytes_per_frame = max((torch.cuda.max_memory_allocated(self._device) - before) // len(times), 1)
         return rgb_NCHW
 
     # -- preparing a network -------------------------------------------------------------------------------
 
-    def _prepare(self, model: VideoModel) -> None:
+    def _choose_layout(self) -> Layout:
+        """Return how the settings let layers compute; transforms are for float32 on CPUs."""
         settings = self._settings
         if settings.backend == "onnx":
-            return
+            return Layout(self._device)
         is_plain = settings.convolution == "direct"
         transforms = not (is_plain or settings.compile or settings.channels_last)
         transforms = transforms and self._device.type == "cpu" and settings.precision != "bf16"
         channels_last = False if is_plain and settings.channels_last is None else settings.channels_last
-        arrange_layers(model, transforms=transforms, channels_last=channels_last)
+        return Layout(self._device, transforms, channels_last, settings.compile)
 
     def _runner(self, network: int, model: VideoModel, query: Query) -> Runner:
         """Return what runs ``model``; ``query`` is what it is tried with where something is measured."""
@@ -133,18 +134,19 @@ class Engine:
 
             networks = self._networks
             return OnnxRunner(model, export_graph(model, networks.skeleton(network), networks.name(network)))
-        dtype = self._choose_type(model, query)
-        runner = _in_half(model, dtype) if dtype else model
+        dtype = self.choose_type(model, query)
+        runner = in_half(model, dtype) if dtype else model
         return self._compiled(model, runner) if self._settings.compile else runner
 
-    def _choose_type(self, model: VideoModel, query: Query) -> torch.dtype | None:
+    def choose_type(self, model: VideoModel, query: Query) -> torch.dtype | None:
+        """Return the half type that ``model`` runs in, None for float32; ``auto`` tries it on ``query``."""
         precision = self._settings.precision
         if precision != "auto":
             return HALF_TYPES.get(precision)
         if self._device.type == "cpu":
             return None
         exact_NCHW = model(query)
-        error = float((_in_half(model, torch.float16)(query) - exact_NCHW).square().mean().sqrt())
+        error = float((in_half(model, torch.float16)(query) - exact_NCHW).square().mean().sqrt())
         lossless = error <= MAX_HALF_ERROR  # false where it overflowed to NaN
         chosen = "fp16" if lossless else "fp32"
         self._note(f"precision {chosen}: fp16 moves the first frame by {error * 255:.3f} levels of 255")
@@ -172,13 +174,13 @@ class Engine:
             except Exception as error:  # whatever a compiler or its kernels raise
                 model.decode, state = plain, "failed"  # type: ignore[method-assign]
                 rgb_NCHW = runner(query)  # an error of the network itself comes again here
-                self._note(f"torch.compile failed, decoding goes on without: {_first_line(error)}")
+                self._note(f"torch.compile failed, decoding continues without it: {_first_line(error)}")
                 return rgb_NCHW
 
         return run
 
 
-def _in_half(model: VideoModel, dtype: torch.dtype) -> Runner:
+def in_half(model: VideoModel, dtype: torch.dtype) -> Runner:
     """Return a runner of ``model`` in ``dtype``, as far as each operation allows."""
 
     def run(query: Query) -> Tensor:
@@ -195,7 +197,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _copied_behind(batches: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Yield batches on the processor; those of a GPU are copied while it computes the one that follows."""
+    """Yield batches on the CPU; those of a GPU are copied while it computes the next one."""
     waiting: tuple[Tensor, torch.cuda.Event] | None = None
     for rgb_NCHW in batches:
         if rgb_NCHW.device.type == "cpu":

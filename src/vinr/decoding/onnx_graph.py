@@ -108,7 +108,7 @@ class OnnxRunner:
         self._one_by_one = inputs[0].shape[0] == 1
 
     def __call__(self, query: Query) -> Tensor:
-        """Return float rgb_NCHW of whole frames, on the processor.
+        """Return float rgb_NCHW of whole frames, on the CPU.
 
         Raises
         ------
@@ -117,9 +117,7 @@ class OnnxRunner:
         """
         frame_N = query.time_N.long()
         if bool((frame_N != query.time_N).any()):
-            raise UsageError(
-                "a frame between frames is asked for, ONNX has whole ones; use the backend torch"
-            )
+            raise UsageError("ONNX cannot compute a frame between frames; use the backend torch")
         latents = self._model.latents_at(query.time_N) if isinstance(self._model, HybridModel) else Latents()
         given = {FRAME_INPUT: frame_N, **latents.per_frame}
         feed = {name: value.cpu().numpy() for name, value in given.items() if name in self._inputs}

@@ -26,6 +26,7 @@ from vinr.bitstream import Quality as ClipHeaderQuality
 from vinr.compress import ComponentSize, PackedTensors, encode_times
 from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.decoding.networks import UNLIMITED
 from vinr.encoding.plan import Job
 from vinr.errors import BitstreamError
@@ -132,8 +133,8 @@ class FittedSegment:
 
     def open(self, spec: VideoSpec, device: str) -> VideoDecoder:
         """Return a decoder of a file that holds this segment alone: what a reader of the file will see."""
-        file = self.alone("segment", spec).to_bytes()
-        return VideoDecoder(file, device=device, max_memory=UNLIMITED)  # one's own file is trusted
+        content = self.alone("segment", spec).to_bytes()
+        return open_clip(content, device=device, max_memory=UNLIMITED)  # one's own file is trusted
 
     def add_to(self, writer: ContainerWriter, network: int) -> None:
         """Add the sections of this segment as those of ``network``."""
@@ -154,38 +155,41 @@ def created_by() -> str:
 def assemble(
     readers: Sequence[VideoReader], jobs: Sequence[Job], segments: Sequence[FittedSegment], *, audio: bool
 ) -> ContainerWriter:
-    """Return the file that holds all clips: networks, timestamps and, where ``audio`` is set, sound.
+    """Return the file that holds all clips: networks, timestamps and, with ``audio``, audio.
 
     The result depends on the segments alone, not on where or in which order they were fitted.
     """
     clips = []
     names = unique_names([reader.name for reader in readers])
-    sounds = [reader.audio() if audio else None for reader in readers]
-    for number, reader in enumerate(readers):
-        parts = []
-        for job, segment in zip(jobs, segments, strict=True):
-            for span, part in zip(job.spans, segment.qualities, strict=True):
-                if span.clip == number:
-                    parts.append(part)
-        quality, has_audio = Quality.of_all(parts), sounds[number] is not None
-        clips.append(_clip_of(reader, names[number], quality, has_audio=has_audio))
+    audios = [reader.audio() if audio else None for reader in readers]
+    qualities: dict[int, list[Quality]] = {}
+    for job, segment in zip(jobs, segments, strict=True):
+        for span, quality in zip(job.spans, segment.qualities, strict=True):
+            qualities.setdefault(span.clip, []).append(quality)
+    for number, (reader, name, content) in enumerate(zip(readers, names, audios, strict=True)):
+        quality = Quality.of_all(qualities[number])
+        clips.append(_clip_of(reader, name, quality, has_audio=content is not None))
     networks = tuple(segment.network(job.spans) for job, segment in zip(jobs, segments, strict=True))
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
     for number, segment in enumerate(segments):
         segment.add_to(writer, number)
-    for number, (reader, sound) in enumerate(zip(readers, sounds, strict=True)):
+    for number, (reader, content) in enumerate(zip(readers, audios, strict=True)):
         if reader.timeline.pts is not None:
             writer.add(SectionKind.TIMES, number, encode_times(reader.timeline))
-        if sound is not None:
-            writer.add(SectionKind.AUDIO, number, sound)
+        if content is not None:
+            writer.add(SectionKind.AUDIO, number, content)
     return writer
 
 
 def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:
-    """Return the bytes of a file of ``readers`` that belong to no network: times, and sound if wanted."""
-    times = sum(len(encode_times(reader.timeline)) for reader in readers if reader.timeline.pts is not None)
-    sounds = [reader.audio() for reader in readers] if audio else []
-    return times + sum(len(sound) for sound in sounds if sound is not None)
+    """Return the bytes of a file that belong to no network: times and, where ``audio`` is set, audio."""
+    num_bytes = 0
+    for reader in readers:
+        if reader.timeline.pts is not None:
+            num_bytes += len(encode_times(reader.timeline))
+        if audio:
+            num_bytes += len(reader.audio() or b"")
+    return num_bytes
 
 
 def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
@@ -237,8 +241,8 @@ class SegmentValues(Settings):
     kind: Literal["segment"] = Field(description="what the file holds")
     fingerprint: Fingerprint = Field(description="what it belongs to")
     precision: PrecisionName = Field(description="arithmetic of the fit")
-    num_parameters: Annotated[int, Field(ge=1)] = Field(description="numbers stored")
-    frames_per_chunk: int = Field(ge=0, description="frames a chunk of latents; 0: none")
+    num_parameters: Annotated[int, Field(ge=1)] = Field(description="parameters stored")
+    frames_per_chunk: int = Field(ge=0, description="frames per chunk of latents; 0: none")
     components: tuple[ComponentSize, ...] = Field(description="bytes of each tensor")
     num_epochs: float = Field(ge=0, description="passes over all frames")
     train_psnr_db: float = Field(description="best round of the fit, dB")
@@ -256,11 +260,13 @@ def save_segment(segment: FittedSegment, path: Path, fingerprint: Fingerprint) -
         If the system refuses to write.
     """
     parts = {"fixed": segment.fixed}
-    parts |= {f"chunk.{number:07d}": chunk for number, chunk in enumerate(segment.chunks)}
-    parts |= {f"keyframe.{number:07d}": image for number, image in enumerate(segment.keyframes)}
-    tensors = {
-        name: torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8) for name, part in parts.items()
-    }
+    for kind, members in (("chunk", segment.chunks), ("keyframe", segment.keyframes)):
+        for number, member in enumerate(members):
+            parts[f"{kind}.{number:07d}"] = member
+    tensors = {}
+    for name, part in parts.items():
+        # A tensor of no bytes cannot be made of a buffer: it gets one byte, and ``empty`` names it.
+        tensors[name] = torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8)
     values = SegmentValues(
         kind="segment",
         fingerprint=fingerprint,
@@ -291,18 +297,19 @@ def load_segment(path: Path, fingerprint: Fingerprint, spec: VideoSpec) -> Fitte
     fingerprint.check(values.fingerprint)
     parts = {name: value.numpy().tobytes() for name, value in tensors.items()}
     parts |= dict.fromkeys(values.empty, b"")
-    chunks, keyframes = (
-        tuple(parts[name] for name in sorted(parts) if name.startswith(kind))
-        for kind in ("chunk.", "keyframe.")
-    )
+    members: dict[str, list[bytes]] = {"chunk": [], "keyframe": []}
+    for name in sorted(parts):  # numbers have leading zeros
+        kind = name.partition(".")[0]
+        if kind in members:
+            members[kind].append(parts[name])
     segment = FittedSegment(
         model=fingerprint.model,
         architecture=fingerprint.architecture,
         num_parameters=values.num_parameters,
         span_lengths=spec.span_lengths,
         fixed=parts.get("fixed", b""),
-        chunks=chunks,
-        keyframes=keyframes,
+        chunks=tuple(members["chunk"]),
+        keyframes=tuple(members["keyframe"]),
         frames_per_chunk=values.frames_per_chunk,
         components=values.components,
         num_epochs=values.num_epochs,
@@ -315,7 +322,9 @@ def load_segment(path: Path, fingerprint: Fingerprint, spec: VideoSpec) -> Fitte
         raise refuse_state(path, "qualities of other frames")
     try:
         with segment.open(spec, "cpu") as decoder:
-            decoder.verify()
+            damaged = decoder.file.verify().damaged
     except (BitstreamError, ValidationError, ValueError) as error:
         raise refuse_state(path, str(error).splitlines()[0]) from None
+    if damaged:
+        raise refuse_state(path, damaged[0].splitlines()[0])
     return segment

@@ -26,10 +26,7 @@ from vinr.quality.measures import ms_ssim_per_frame as ms_ssim_with_window
 from vinr.quality.measures import mse_per_frame, psnr_from_mse_db
 from vinr.quality.record import Quality, psnr_of_mse_db
 from vinr.video.color import ColorConverter, planes_of
-from vinr.video.spec import ColorSpec, FrameSource
-
-Planes = tuple[NDArray[np.uint8], ...]
-"""Y, U and V of an 8-bit frame, each [rows, columns] of its own size."""
+from vinr.video.spec import ColorSpec, FrameSource, FrameStream, Planes
 
 YUV_FORMAT = "yuv420p"
 YUV_WEIGHTS = (6, 1, 1)
@@ -229,39 +226,35 @@ class ClipQualityMeter:
         )
 
 
-def _ignore_frame(num_done: int, num_frames: int) -> None:
-    """Watch nothing."""
-
-
 @torch.no_grad()
-def compare_sources(
-    decoded: FrameSource,
-    reference: FrameSource,
+def compare(
+    decoded: FrameStream | FrameSource,
+    reference: FrameStream | FrameSource,
     *,
     batch_size: int = 4,
     yuv: bool = False,
-    decoded_planes: Callable[[Tensor], Sequence[Planes]] | None = None,
-    on_frame: Callable[[int, int], None] = _ignore_frame,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> ClipQuality:
-    """Return the quality of ``decoded`` against ``reference``, all frames in order.
+    """Return the quality of ``decoded`` against ``reference``, frame by frame.
 
     Parameters
     ----------
+    decoded, reference
+        Streams, which are read once and together; of sources all frames are read in order.
     batch_size
-        Frames read and measured at a time.
+        Frames measured at a time.
     yuv
-        Whether to measure YUV-PSNR 6:1:1 too.
-    decoded_planes
-        Gives the 4:2:0 planes of decoded frames ``index_N`` of a codec that works on these, so that they are
-        measured as they are; without it they are made from the RGB frames.
+        Whether to measure YUV-PSNR 6:1:1 too: on the planes of decoded frames that have them, so that a codec
+        is measured on what it decodes, else on planes made from RGB.
     on_frame
-        Called after each frame with the number of frames done and of all frames.
+        Called after each frame with the number of frames measured so far, and of all frames.
 
     Raises
     ------
     InputError
         If the two differ in frame size or number of frames.
     """
+    decoded, reference = _as_stream(decoded), _as_stream(reference)
     got, wanted = decoded.spec, reference.spec
     if (got.num_frames, got.height, got.width) != (wanted.num_frames, wanted.height, wanted.width):
         raise InputError(
@@ -269,12 +262,23 @@ def compare_sources(
             f"{wanted.num_frames} frames of {wanted.height}×{wanted.width}; give the same frames and size"
         )
     meter = ClipQualityMeter(wanted.color if yuv else None)
-    for first in range(0, got.num_frames, batch_size):
-        index_N = torch.arange(first, min(first + batch_size, got.num_frames))
-        decoded_NCHW = decoded.frames(index_N)
-        reference_NCHW = reference.frames(index_N).to(decoded_NCHW.device)
-        planes = decoded_planes(index_N) if yuv and decoded_planes is not None else None
-        meter.add(decoded_NCHW, reference_NCHW, planes=planes)
-        for index in index_N.tolist():
-            on_frame(index + 1, got.num_frames)
+    num_done = 0
+    for decoded_batch, reference_batch in zip(
+        decoded.batched(batch_size), reference.batched(batch_size), strict=False
+    ):
+        if len(decoded_batch) != len(reference_batch):
+            break
+        decoded_NCHW = decoded_batch.rgb_NCHW
+        reference_NCHW = reference_batch.rgb_NCHW.to(decoded_NCHW.device)
+        meter.add(decoded_NCHW, reference_NCHW, planes=decoded_batch.planes if yuv else None)
+        for _ in range(len(decoded_batch)):
+            num_done += 1
+            if on_frame is not None:
+                on_frame(num_done, got.num_frames)
+    if num_done != got.num_frames:
+        raise InputError(f"a stream ends early: {got.num_frames} frames were announced")
     return meter.quality()
+
+
+def _as_stream(frames: FrameStream | FrameSource) -> FrameStream:
+    return frames if isinstance(frames, FrameStream) else FrameStream.of(frames)

@@ -109,8 +109,8 @@ class Inpaint(Task):
 class InpaintReport:
     """What an inpainting wrote. ``visible_psnr_db`` is the network's PSNR where nothing was masked.
 
-    How good the filled pixels are nobody can say: they are not known. ``masked_share`` is of all pixels,
-    ``precision`` the arithmetic of the fit.
+    The quality of the filled pixels cannot be measured: nobody knows them. ``masked_share`` is of all pixels,
+    ``precision`` is the arithmetic of the fit.
     """
 
     path: str
@@ -158,12 +158,12 @@ def inpaint(
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``. It appears whole or not at all.
     mask
         What is filled; see :func:`vinr.tasks.masks.open_mask`.
-    model, preset, params, epochs, time, frames, crop, resize, seed, overrides
+    model, preset, params, epochs, time, frames, crop, resize, device, seed, overrides, on_event
         As for :func:`vinr.encode`.
     all_pixels
-        Write the network's frames; else pixels that are not masked stay what they were.
-    codec
-        As for ``vinr decode``.
+        Write the network's whole frames; else pixels that are not masked stay what they were.
+    codec, force
+        As for :func:`vinr.decode`.
 
     Raises
     ------
@@ -191,21 +191,25 @@ def inpaint(
         precision = resolve_precision(plan.presets[0].fit.precision, target_device)
         work = _Work(plan, mask_T1HW, target_device, precision, all_pixels, started, on_event)
         target = fspath(output)
+        results: list[FitResult] = []
+        psnr_db: list[float] = []
         with open_sink(
             target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
         ) as sink:
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
-            parts = [work.segment(number, reader, sink) for number in range(len(plan.jobs))]
-    results = [result for result, _ in parts]
-    weights = [job.share for job in plan.jobs]
+            for number in range(len(plan.jobs)):
+                result, per_frame_db = work.segment(number, reader, sink)
+                results.append(result)
+                psnr_db += per_frame_db
+    shares = [job.share for job in plan.jobs]
     return InpaintReport(
         path=target,
         num_frames=len(mask_T1HW),
         masked_share=float(mask_T1HW.double().mean()),
-        visible_psnr_db=fmean([value for _, per_frame in parts for value in per_frame]),
+        visible_psnr_db=fmean(psnr_db),
         model=plan.presets[0].model,
         num_parameters=sum(result.model.num_stored() for result in results),
-        num_epochs=fmean([result.num_epochs for result in results], weights),
+        num_epochs=fmean([result.num_epochs for result in results], shares),
         num_collapses=sum(result.num_collapses for result in results),
         seconds=clock.monotonic() - started,
         precision=precision.name,
@@ -227,7 +231,7 @@ class _Work:
     def segment(self, number: int, reader: VideoReader, sink: Sink) -> tuple[FitResult, tuple[float, ...]]:
         """Fit and write a segment; return the fit, and each frame's PSNR where it is not masked."""
         job = self.plan.jobs[number]
-        (span,) = job.spans  # a single clip is cut, never joined
+        (span,) = job.spans  # one clip is cut into segments, never joined
         stop = span.first_frame + span.num_frames
         frames = reader.read(span.first_frame, stop)
         mask_T1HW = self.mask_T1HW[span.first_frame : stop]
@@ -261,7 +265,7 @@ class InpaintingScore:
     """How close filled frames are to the clean ones, of a clip whose masked pixels are known.
 
     ``masked_psnr_db``: the network's, of masked pixels alone, in frames that have such. ``filled_psnr_db``:
-    of whole frames, masked pixels filled by the network, the others given (HNeRV's table).
+    of whole frames, masked pixels filled by the network, the others those of the video (HNeRV's table).
     ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``visible_psnr_db``: of
     its pixels that are not masked. ``input_…``: the first two of the masked frames, black where masked. All
     are means over frames of 8-bit colours.

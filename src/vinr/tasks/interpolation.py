@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from statistics import fmean
 from typing import Literal
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
-from vinr.decoding.playback import decode_to, quiet
+from vinr.decoding.playback import DecodeReport, decode
 from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.fit import Event, FitResult, Task, fit, ignore
@@ -47,21 +47,19 @@ def interpolate(
     device: str = "auto",
     force: bool = False,
     max_memory: int | str | None = None,
-    on_frame: Callable[[int, int], None] = quiet,
-) -> int:
-    """Write a .vinr file with ``factor`` − 1 new frames between each two; return how many frames.
+    on_frame: Callable[[int, int], None] | None = None,
+) -> DecodeReport:
+    """Write a .vinr file as a video with ``factor`` − 1 new frames between each two.
 
-    Models of time alone are asked for times between frames, models with latents mix those of both neighbours.
-    Frames of the file stay what they are, the rate is multiplied, the last frame is the last frame.
+    Models of time alone are evaluated at times between frames, models with latents mix those of both
+    neighbours. Frames of the file stay the same and the rate is multiplied; the last frame stays the last.
 
     Parameters
     ----------
-    file, output
-        The file (``FILE.vinr#name`` chooses a clip); .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``.
+    file, output, codec, device, force, max_memory, on_frame
+        As for :func:`vinr.decode`.
     factor
         2 to 16.
-    max_memory
-        See :class:`vinr.decoding.decoder.VideoDecoder`.
 
     Raises
     ------
@@ -70,9 +68,9 @@ def interpolate(
     """
     if factor not in FACTORS:
         raise UsageError(f"factor {factor}: give a whole number from {FACTORS[0]} to {FACTORS[-1]}")
-    return decode_to(
-        fspath(file),
-        fspath(output),
+    return decode(
+        file,
+        output,
         fps_scale=factor,
         codec=codec,
         device=device,
@@ -183,7 +181,10 @@ class InterpolationScore:
         KeyError
             If the model has no such way.
         """
-        return {score.way: score for score in self.held_out}[way]
+        for score in self.held_out:
+            if score.way == way:
+                return score
+        raise KeyError(way)
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +297,8 @@ def encoded_frames(
     assert model.latents is not None
     model.encoder = encoder.eval()
     with torch.no_grad(), exact_float32(next(encoder.parameters()).device):
-        encoded = [model.encode(source, index_N[row : row + 1]).per_frame for row in range(len(index_N))]
+        # One frame at a time: batches may round differently.
+        encoded = [model.encode(source, index_1).per_frame for index_1 in torch.split(index_N, 1)]
     model.drop_encoder()
     kept = {name: value.detach().clone() for name, value in model.latents.per_frame.items()}
     with torch.no_grad():

@@ -151,6 +151,19 @@ class VideoReader:
             self._finish()
         return FrameTensor(torch.from_numpy(rgb_NCHW), spec)
 
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW of frames ``index_N`` (int64); fast where they follow those read last.
+
+        Raises
+        ------
+        IndexError, InputError
+            As from :meth:`read`.
+        """
+        first, count = int(index_N[0]), len(index_N)
+        if torch.equal(index_N, torch.arange(first, first + count)):
+            return self.read(first, first + count).rgb_NCHW
+        return torch.cat([self.read(index, index + 1).rgb_NCHW for index in index_N.tolist()])
+
     def audio(self) -> bytes | None:
         """Return the audio of the frames as Matroska bytes starting with them, ``None`` if there is none."""
         return self._audio

@@ -6,7 +6,7 @@ Axes in names: N frames (or patches) of a batch, C colour channels (red, green, 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, Protocol, overload, runtime_checkable
@@ -234,18 +234,46 @@ class Query:
         return int(self.time_N.shape[0])
 
 
+Planes = tuple[NDArray[np.uint8], ...]
+"""Y, U and V of an 8-bit frame, each [rows, columns] of its own size."""
+
+
 @dataclass(frozen=True)
 class FrameBatch:
-    """Frames with their numbers: ``index_N`` int64, ``rgb_NCHW`` uint8."""
+    """Frames with their numbers: ``index_N`` int64, ``rgb_NCHW`` uint8.
+
+    ``planes`` are the Y'CbCr planes of each frame, where it was decoded as such; None elsewhere.
+    """
 
     index_N: Tensor
     rgb_NCHW: Tensor
+    planes: tuple[Planes, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.rgb_NCHW.dtype != torch.uint8 or self.rgb_NCHW.ndim != 4 or self.rgb_NCHW.shape[1] != 3:
             raise ValueError(f"frames must be uint8 (N, 3, H, W), got {self}")
-        if self.index_N.shape != self.rgb_NCHW.shape[:1]:
-            raise ValueError(f"one number a frame is needed, got {self}")
+        num_planes = len(self.index_N) if self.planes is None else len(self.planes)
+        if self.index_N.shape != self.rgb_NCHW.shape[:1] or num_planes != len(self.index_N):
+            raise ValueError(f"one number and one set of planes per frame is needed, got {self}")
+
+    def __len__(self) -> int:
+        return len(self.index_N)
+
+    def __getitem__(self, rows: slice) -> FrameBatch:
+        """Return some of the frames, as a batch."""
+        planes = None if self.planes is None else self.planes[rows]
+        return FrameBatch(self.index_N[rows], self.rgb_NCHW[rows], planes)
+
+    @classmethod
+    def join(cls, batches: Sequence[FrameBatch]) -> FrameBatch:
+        """Return the frames of several batches as one; planes only where all have them."""
+        if len(batches) == 1:
+            return batches[0]
+        planes: tuple[Planes, ...] | None = ()
+        for batch in batches:
+            planes = None if planes is None or batch.planes is None else planes + batch.planes
+        index_N = torch.cat([batch.index_N for batch in batches])
+        return cls(index_N, torch.cat([batch.rgb_NCHW for batch in batches]), planes)
 
     def __repr__(self) -> str:
         return f"FrameBatch(index {tuple(self.index_N.shape)}, rgb {tuple(self.rgb_NCHW.shape)})"
@@ -253,7 +281,7 @@ class FrameBatch:
 
 @runtime_checkable
 class FrameSource(Protocol):
-    """Anything frames can be read from by number: an input file, a decoder, a decoded anchor."""
+    """Random access: frames are read by number, in any order (a decoder, a reader, frames in memory)."""
 
     @property
     def spec(self) -> VideoSpec:
@@ -263,3 +291,59 @@ class FrameSource(Protocol):
     def frames(self, index_N: Tensor) -> Tensor:
         """Return uint8 rgb_NCHW of the frames ``index_N`` (int64, each in 0 … num_frames − 1)."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class FrameStream:
+    """Sequential access: all frames of a video in order, in batches of any size. It can be read once.
+
+    Wrap ``batches`` in a generator to watch the frames that pass.
+    """
+
+    spec: VideoSpec
+    batches: Iterable[FrameBatch]
+
+    @classmethod
+    def of(cls, source: FrameSource, *, batch_size: int = 4) -> FrameStream:
+        """Return the frames of a source in order, ``batch_size`` at a time."""
+
+        def read() -> Iterator[FrameBatch]:
+            for first in range(0, source.spec.num_frames, batch_size):
+                index_N = torch.arange(first, min(first + batch_size, source.spec.num_frames))
+                yield FrameBatch(index_N, source.frames(index_N))
+
+        return cls(source.spec, read())
+
+    @classmethod
+    def numbered(cls, spec: VideoSpec, frames: Iterable[Tensor]) -> FrameStream:
+        """Return tensors uint8 rgb_NCHW, such as a player yields, as a stream: their frames are counted."""
+
+        def count() -> Iterator[FrameBatch]:
+            first = 0
+            for rgb_NCHW in frames:
+                yield FrameBatch(torch.arange(first, first + len(rgb_NCHW)), rgb_NCHW)
+                first += len(rgb_NCHW)
+
+        return cls(spec, count())
+
+    def batched(self, size: int) -> FrameStream:
+        """Return the same frames in batches of ``size``; the last batch may be smaller."""
+
+        def regroup() -> Iterator[FrameBatch]:
+            held: list[FrameBatch] = []
+            for batch in self.batches:
+                held.append(batch)
+                if sum(map(len, held)) < size:
+                    continue
+                joined = FrameBatch.join(held)
+                whole = len(joined) - len(joined) % size
+                for first in range(0, whole, size):
+                    yield joined[first : first + size]
+                held = [joined[whole:]] if whole < len(joined) else []
+            if held:
+                yield FrameBatch.join(held)
+
+        return FrameStream(self.spec, regroup())
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        return iter(self.batches)

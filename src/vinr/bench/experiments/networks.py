@@ -10,9 +10,9 @@ from vinr.bench.base_fits import continue_fit, drop_pruned
 from vinr.bench.work import Values, Work
 from vinr.bench.written import at_bits, float_psnr_db, write_network
 from vinr.config import Preset
-from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.fit import FitResult, Trainer, fit
-from vinr.quality.clip import compare_sources
+from vinr.quality.clip import compare
 from vinr.tasks.frames import FittedFrames, plain_fit
 
 
@@ -27,7 +27,7 @@ def fit_experiment(work: Work) -> Values:
 
     def measure_pruned(trainer: Trainer) -> None:
         model = drop_pruned(trainer)
-        quality = compare_sources(FittedFrames(model, frames.spec), frames)
+        quality = compare(FittedFrames(model, frames.spec), frames)
         after_phases[f"psnr_db_{len(after_phases) + 1}"] = quality.psnr_db
 
     if work.setup.tune is None:
@@ -36,7 +36,7 @@ def fit_experiment(work: Work) -> Values:
         phases = work.phases()
         result = continue_fit(frames, work.base(), phases, at_end=measure_pruned, on_event=work.on_event)
     seconds = time.perf_counter() - started
-    quality = compare_sources(FittedFrames(result.model, frames.spec), frames)
+    quality = compare(FittedFrames(result.model, frames.spec), frames)
     return {
         "psnr_db": quality.psnr_db,
         "ms_ssim": quality.ms_ssim,
@@ -63,7 +63,7 @@ def encode_experiment(work: Work) -> Values:
             values = {**file_values, "float_psnr_db": float_db, **_fit_values(result)}
         if bits is not None:
             values |= {f"{name}_{bits}bit": value for name, value in file_values.items()}
-    with VideoDecoder(_file(work), device=work.device) as decoder:
+    with open_clip(_file(work), device=work.device) as decoder:
         work.keep_shown({"original": work.frames, "decoded": decoder})
     return {**values, "seconds": time.perf_counter() - started}
 

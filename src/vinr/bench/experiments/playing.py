@@ -12,7 +12,7 @@ import torch
 from vinr.bench.experiments.curves import anchor_points
 from vinr.bench.work import Values, Work
 from vinr.bench.written import write_network
-from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.fit import fit
 from vinr.models import VideoModel
 from vinr.video.spec import Query
@@ -50,7 +50,7 @@ def decode_experiment(work: Work) -> Values:
 
 def _play_seconds(path: Path, device: str, step: int) -> float:
     """Return the seconds that every ``step``-th frame of a file takes, weights read and the network warm."""
-    with VideoDecoder(path, device=device) as decoder:
+    with open_clip(path, device=device) as decoder:
         next(decoder.play([0]))
         started = time.perf_counter()
         for _ in decoder.play(range(0, decoder.spec.num_frames, step)):
