@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from vinr.bench.claims import claimed
 
 import vinr
 from clips import moving_shapes
@@ -154,7 +153,7 @@ def _state(folder: Path) -> Iterator[None]:
 
 
 def _claim(folder: Path) -> AbstractContextManager[object]:
-    return claimed(folder / "work.claim")
+    return try_lock(folder / "work.lock")
 
 
 def _temporary(folder: Path, patch: pytest.MonkeyPatch) -> AbstractContextManager[object]:

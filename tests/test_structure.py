@@ -27,7 +27,7 @@ ORDER = [
     ["video"],
     ["sizing"],
     ["models"],
-    ["config", "device", "draws"],
+    ["config", "device"],
     ["bitstream"],
     ["compress"],
     ["quality"],

@@ -27,8 +27,8 @@ from vinr.compress import pack_tensors
 from vinr.config import Preset
 from vinr.decoding.playback import decode
 from vinr.decoding.settings import DecodeSettings
-from vinr.draws import Draws
 from vinr.encoding.segment import FittedSegment
+from vinr.fit.draws import Draws
 from vinr.models import HybridModel, Latents, get_model, validate_architecture
 from vinr.models.base import FrozenLatents
 from vinr.quality.clip import mean_frame_psnr_db

@@ -20,8 +20,8 @@ from benchmarks.speed.steps import Stepper
 from vinr.config import Preset
 from vinr.decoding.file import open_clip
 from vinr.decoding.settings import DecodeSettings
-from vinr.draws import Draws
 from vinr.errors import VinrError
+from vinr.fit.draws import Draws
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
 

@@ -33,7 +33,7 @@ from vinr.encoding.segment import FittedSegment
 from vinr.fit import Event, Noted
 from vinr.fit.precision import resolve_precision
 from vinr.models import get_model, validate_architecture
-from vinr.sizing.solve import count_macs
+from vinr.models.cost import count_macs
 from vinr.tasks.frames import plain_fit
 from vinr.temporaries import temporary_folder
 from vinr.video.samples import sample_clip

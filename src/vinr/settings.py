@@ -1,6 +1,6 @@
 """The base of all settings classes: frozen, unknown keys refused; and ``key=value`` overrides.
 
-Names in settings may stand for objects of installed packages: entry points. Also the check of the arguments
+Names in settings may stand for objects of installed packages (entry points). Also the check of the arguments
 of public functions: mistakes in a program are refused as plainly as those on a command line.
 """
 

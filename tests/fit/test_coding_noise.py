@@ -14,8 +14,8 @@ from vinr.compress import pack_tensors, quantized, unpack_fixed
 from vinr.compress.quantize import step_code
 from vinr.compress.unpack import CHANNEL_CODE_UNIT, MAX_STEP_CODE, step_of
 from vinr.config import CompressSettings, Phase
-from vinr.draws import Draws
 from vinr.fit.coding_noise import CodingNoise, snap_steps
+from vinr.fit.draws import Draws
 from vinr.models import StoredTensor
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vinr.draws import Draws
+from vinr.fit.draws import Draws
 from vinr.fit.priors import PriorName, make_prior
 
 MOMENTS: list[PriorName] = ["laplace", "gaussian"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clips import MemoryClip, moving_shapes
 from vinr import models
@@ -18,6 +18,7 @@ from vinr.models import (
     FrozenLatents,
     Latents,
     ModelConfig,
+    StoringModule,
     VideoModel,
     describe_model,
     get_model,
@@ -238,6 +239,18 @@ def test_configurations_survive_a_file(name: str) -> None:
     assert type(config).model_validate_json(brief) == config
     undescribed = [key for key, field in type(config).model_fields.items() if not field.description]
     assert undescribed == []
+
+
+def test_registered_parameters_are_stored_in_their_roles() -> None:
+    module = StoringModule()
+    module.register_stored("table", nn.Parameter(torch.zeros(6, 2)), role="grid", rows_per_step=2)
+    module.weight = nn.Parameter(torch.zeros(3, 3))
+    table, weight = (module.stored_as(name, value) for name, value in module.named_parameters())
+    assert (table.role, table.rows_per_step, table.per_frame) == ("grid", 2, False)
+    assert (weight.role, weight.rows_per_step) == ("weight", 0)
+    latents = FrozenLatents(Latents({"embedding": torch.zeros(4, 2)}))
+    stored = latents.stored_as("embedding", latents.per_frame["embedding"])
+    assert (stored.role, stored.per_frame) == ("latent", True)
 
 
 def helpers_of(name: str) -> set[str]:

@@ -24,7 +24,6 @@ from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
-from vinr.draws import Draws
 from vinr.encoding.kept import find_kept, fit_path, segment_path
 from vinr.encoding.plan import EncodePlan, Job, Target, describe_threads, plan_encode
 from vinr.encoding.segment import (
@@ -37,6 +36,7 @@ from vinr.encoding.segment import (
 from vinr.errors import OutputError, UsageError
 from vinr.files import check_suffix
 from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, Written, fit, ignore
+from vinr.fit.draws import Draws
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model

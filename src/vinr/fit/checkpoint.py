@@ -17,8 +17,8 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from vinr.draws import Draws
 from vinr.errors import InputError
+from vinr.fit.draws import Draws
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
 from vinr.settings import Settings

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vinr.compress.roles import bits_of, is_channelwise
 from vinr.compress.unpack import CHANNEL_CODE_UNIT, MANTISSA_BITS, MAX_STEP_CODE, step_of
 from vinr.config import CompressSettings, Phase
-from vinr.draws import Draws
+from vinr.fit.draws import Draws
 from vinr.fit.priors import make_prior
 from vinr.fit.prune import prune_masks
 from vinr.models import StoredTensor

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from vinr.compress import pack_tensors
 from vinr.config import Phase, Preset
 from vinr.device import exact_float32
-from vinr.draws import Draws
 from vinr.errors import InputError, UsageError
 from vinr.fit.checkpoint import (
     SnapshotValues,
@@ -30,6 +29,7 @@ from vinr.fit.checkpoint import (
     with_prefix,
 )
 from vinr.fit.coding_noise import CodingNoise
+from vinr.fit.draws import Draws
 from vinr.fit.optimizers import build_optimizer, moments_of, set_learning_rate
 from vinr.fit.phases import Moment, schedule_of
 from vinr.fit.precision import Precision

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vinr.config import FitSettings, Preset
-from vinr.draws import Draws
 from vinr.fit.convolution import use_trained_transforms
+from vinr.fit.draws import Draws
 from vinr.fit.precision import Precision
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.video.spec import FrameSource, Query, VideoSpec

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vinr.draws import Draws
+from vinr.fit.draws import Draws
 
 PriorName = Literal["laplace", "gaussian", "factorized"]
 

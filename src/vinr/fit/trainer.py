@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from vinr.config import Preset
 from vinr.device import exact_float32, memory_kept
-from vinr.draws import Draws
 from vinr.errors import FitError, InputError, UsageError
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget, StepClock
@@ -39,6 +38,7 @@ from vinr.fit.checkpoint import (
     under_prefix,
     with_prefix,
 )
+from vinr.fit.draws import Draws
 from vinr.fit.events import Collapsed, Event, RoundDone
 from vinr.fit.learner import Learner
 from vinr.fit.losses import LossFunction, build_loss, loss_of

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import vinr
 from vinr.config import default_model, load_preset
-from vinr.draws import Draws
 from vinr.fit import Event, RoundDone, build_model
+from vinr.fit.draws import Draws
 from vinr.fit.precision import Precision
 from vinr.models import get_model, list_models, validate_architecture
 from vinr.video.spec import VideoSpec
