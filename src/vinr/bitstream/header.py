@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vinr.bitstream.varint import deflate, inflate
+from vinr.bitstream.index import deflate, inflate
 from vinr.errors import BitstreamError
 from vinr.settings import Settings, first_problem
 
