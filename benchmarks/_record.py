@@ -9,6 +9,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from vinr.bench.pages import records_table as table
+from vinr.bench.pages import write_page
 from vinr.bench.record import commit, machine
 
 __all__ = ["RESULTS", "commit", "machine", "table", "write"]
@@ -21,34 +23,21 @@ def write(
 ) -> None:
     """Write ``name.json`` and ``name.md`` to the results folder."""
     (RESULTS / name).parent.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {
+    where = machine()
+    record = {
         "name": name,
         "command": command,
         "date": date.today().isoformat(),
         "commit": commit(),
-        "machine": machine(),
+        "machine": where,
         "settings": dict(settings),
         "rows": [dict(row) for row in rows],
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    where = record["machine"]
     head = (
         f"# {name}\n\n`{command}`, {record['date']}, commit {record['commit']}, {where['cpu']} "
         f"({where['cpu_capability']}), {where['threads']} threads, torch {where['torch']}.\n\n"
     )
-    (RESULTS / f"{name}.md").write_text(head + text.strip() + "\n", encoding="utf-8")
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as a Markdown table; all rows have the first one's columns."""
-    names = list(rows[0])
-    lines = [" | ".join(names), " | ".join("---" for _ in names)]
-    lines += [" | ".join(_cell(row[name]) for name in names) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    write_page(RESULTS / name, record, head + text.strip() + "\n")
 
 
 def row_options(parser: argparse.ArgumentParser, name: str) -> None:

@@ -27,7 +27,7 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 import _record
-from vinr.comparison.anchor_runs import AnchorVideo
+from vinr.comparison.anchor_runs import decode_anchor
 from vinr.comparison.anchor_streams import library_versions, write_stream
 from vinr.comparison.anchors import X265, Anchor, SvtAv1, parse_anchor
 from vinr.comparison.published import PublishedPoint, read_published
@@ -213,10 +213,9 @@ def run_ffmpeg(
 def measured(path: Path, clip: FrameSource) -> tuple[float, float]:
     """Return bytes of a file and the mean RGB-PSNR of its frames in dB."""
     values = []
-    with AnchorVideo(path, clip.spec, upsampling="nearest") as video:
-        for index in range(clip.spec.num_frames):
-            pair = (source.frames(torch.tensor([index])).double() / 255 for source in (video, clip))
-            values.append(float(psnr_per_frame_db(*pair)))
+    for batch in decode_anchor(path, clip.spec, upsampling="nearest"):
+        reference_NCHW = clip.frames(batch.index_N).double() / 255
+        values += psnr_per_frame_db(batch.rgb_NCHW.double() / 255, reference_NCHW).tolist()
     return path.stat().st_size, fmean(values)
 
 

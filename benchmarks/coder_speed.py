@@ -20,7 +20,6 @@ import torch
 import _record
 from vinr.compress.entropy import Kind, StreamReader, StreamWriter, SymbolModel, Symbols
 from vinr.compress.quantize import quantize
-from vinr.compress.rounding import round_for_rate
 from vinr.compress.search import choose_model
 from vinr.compress.tables import MAX_LEVEL
 
@@ -94,9 +93,6 @@ def main() -> None:
     before = {
         "choose the model": lambda: choose_model(symbol_S),
         "steps of the range": lambda: quantize(number_S, BITS, name="numbers"),
-        "steps of least squared error": lambda: quantize(number_S, BITS, name="numbers", steps="mse"),
-        "rounding for the rate": lambda: round_for_rate(value_S, rdo_weight=0.1),
-        "the same, steps 16 times as large": lambda: round_for_rate(value_S / 16, rdo_weight=0.1),
     }
     choices = [{"encoder": what, "s": timed(run)[1]} for what, run in before.items()]
     slowest = max(max(row["coding s"], row["decoding s"]) for row in rows)

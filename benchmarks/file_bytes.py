@@ -13,14 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import _record
-from vinr.bench.stages import float_psnr_db
+from vinr.bench.written import float_psnr_db
 from vinr.compress import pack_tensors
 from vinr.config import load_preset
-from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.encoding.plan import choose_preset, split_segments
 from vinr.encoding.segment import FittedSegment, assemble
 from vinr.fit import fit
-from vinr.quality.clip import bits_per_pixel, compare_sources
+from vinr.quality.clip import bits_per_pixel, compare
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video
 
@@ -57,13 +57,13 @@ def main() -> None:
                 packed = pack_tensors(result.model.stored(), preset.compress.model_copy(update=update))
                 segment = FittedSegment.of(preset, result, packed, frames.spec)
                 with TemporaryDirectory() as folder, segment.open(frames.spec, "cpu") as decoder:
-                    segment = segment.measured(compare_sources(decoder, frames))
+                    segment = segment.measured(compare(decoder, frames))
                     path = Path(folder) / "file.vinr"
                     num_bytes = assemble(
                         [reader], split_segments([frames.spec], None), [segment], audio=False
                     ).write(path)
-                    with VideoDecoder(path) as written:
-                        front = sum(written.front_bytes)
+                    with open_clip(path) as written:
+                        front = written.file.container.header_bytes + written.file.container.index_bytes
                 ideal_bytes = packed.ideal_bits / 8
                 side_bytes = sum(component.side_bytes for component in packed.components)
                 rows.append(

@@ -26,8 +26,7 @@ from vinr.decoding.networks import allowed_for, network_cost
 from vinr.encoding.plan import default_parameters
 from vinr.errors import UsageError
 from vinr.models import ModelConfig, VideoModel, get_model, list_models, validate_architecture
-from vinr.models._size_search import DIAL_LIMITS
-from vinr.models._sizing import solve_size
+from vinr.sizing.solve import DIAL_LIMITS, solve_size
 from vinr.video.spec import VideoSpec
 
 NUM_FRAMES: Final = 132
@@ -131,9 +130,9 @@ def report(rows: Sequence[dict[str, Any]]) -> None:
         "num_frames": NUM_FRAMES,
         "bits_per_parameter": BITS_PER_PARAMETER,
         "memory": networks.MEMORY,
-        "memory_per_byte": networks.MEMORY_A_BYTE,
+        "memory_per_byte": networks.MEMORY_PER_BYTE,
         "operations": networks.WORK,
-        "operations_per_byte": networks.WORK_A_BYTE,
+        "operations_per_byte": networks.WORK_PER_BYTE,
         "bytes_without_operations": networks.BYTES_WITHOUT_WORK,
     }
     table = _record.table([shown(row) for row in rows])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vinr.config import Preset, list_presets, load_preset
 from vinr.models import get_model, validate_architecture
-from vinr.models._sizing import ModelSize, describe_size
+from vinr.models.cost import ModelSize, describe_size
 from vinr.video.spec import VideoSpec
 
 PATH = Path(__file__).resolve().parent.parent / "docs" / "models.md"

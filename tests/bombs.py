@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vinr.bitstream import Clip, ContainerWriter, Header, Network, SectionKind, Span, deflate, pack_varint
-from vinr.compress.unpack import BUDGET, BUDGET_A_BYTE
+from vinr.compress.unpack import BUDGET, BUDGET_PER_BYTE
 from vinr.models import VideoModel, get_model, validate_architecture
 from vinr.video.spec import VideoSpec
 
@@ -42,7 +42,7 @@ def file_of(
         fixed = sum(item.value.numel() for item in skeleton.stored().values() if not item.per_frame)
         num_tensors = len(skeleton.stored()) + len(skeleton.per_frame_shapes())
         records = DEFINITION + REFERENCE * (num_tensors - 1)
-        least = max(-(-(fixed - BUDGET) // BUDGET_A_BYTE), 0 if number else payload_bytes)
+        least = max(-(-(fixed - BUDGET) // BUDGET_PER_BYTE), 0 if number else payload_bytes)
         writer.add(SectionKind.WEIGHTS, number, records + bytes(max(least - len(records), 0)))
         if network.num_chunks:
             writer.add_array(SectionKind.CHUNKS, number, [b""] * network.num_chunks)

@@ -177,7 +177,7 @@ def _encode(folder: Path) -> None:
                 temporary.write_bytes(b"new")
             state.finish()
     except OutputError as error:
-        if "already finished" not in str(error) and "no interrupted encode" not in str(error):
+        if "already complete" not in str(error) and "no interrupted encode" not in str(error):
             raise
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from golden_tensors import Golden
 from vinr.config import load_preset
 from vinr.models import ModelConfig, VideoModel, get_model, validate_architecture
-from vinr.models._sizing import describe_size, solve_size
+from vinr.models.cost import describe_size
+from vinr.sizing.solve import solve_size
 from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
 
 TWO_STAGES = {"strides": (2, 2), "widths": (4, 4, 4)}
@@ -126,6 +128,39 @@ def check_latent_share(model_class: type[VideoModel], video: VideoSpec, *, width
     size = describe_size(model_class, config, video)
     assert size.latents <= 0.36 * size.stored
     return config
+
+
+# -- sizes as HNeRV's code chooses them ----------------------------------------------------------------------
+
+
+def published_first_width(
+    num_parameters: float,
+    num_latents: int,
+    *,
+    strides: Sequence[int],
+    kernels: Sequence[int],
+    reduction: float,
+    stem_inputs: int,
+) -> int:
+    """Return C0 as HNeRV's code solves it: the positive root of a·C0² + b·C0 = weights, rounded down.
+
+    The rule leaves out biases, the head, rounding and the lowest width, so sizes miss by up to 10 %.
+    ``stem_inputs`` is b: 9 · d for HNeRV (whose stem has 1, not 9, positions), and encoding length · h0 · w0
+    for NeRV.
+    """
+    a = 0.0
+    for stage, (stride, kernel) in enumerate(zip(strides, kernels, strict=True)):
+        # Both channel counts of a stage shrink: C0/r^i inputs times C0/r^(i+1) outputs of s² · k² weights.
+        a += reduction ** (-2 * stage - 1) * stride**2 * kernel**2
+    return int((-stem_inputs + math.sqrt(stem_inputs**2 + 4 * a * (num_parameters - num_latents))) / (2 * a))
+
+
+def published_widths(first: int, num_stages: int, *, reduction: float, lower: int) -> tuple[int, ...]:
+    """Return C0 … Cn as HNeRV's code does: each the one before divided, rounded half to even, ≥ ``lower``."""
+    widths = [first]
+    for _ in range(num_stages):
+        widths.append(max(round(widths[-1] / reduction), lower))
+    return tuple(widths)
 
 
 # -- what is refused -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vinr.models._stored import FrozenLatents, Latents
+from vinr.models.base import FrozenLatents, Latents
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 from vinr.video.spec import VideoSpec
 

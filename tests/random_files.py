@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from vinr.compress import pack_tensors
 from vinr.config import default_model, load_preset
 from vinr.encoding.segment import FittedSegment
 from vinr.models import HybridModel, Latents, VideoModel, get_model, validate_architecture
-from vinr.models._stored import FrozenLatents
+from vinr.models.base import FrozenLatents
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
 
@@ -71,5 +71,21 @@ def random_file(
         segment.add_to(writer, number)
     if audio is not None:
         writer.add(SectionKind.AUDIO, 0, audio)
+    writer.write(path)
+    return path
+
+
+def random_set(path: Path, lengths: Mapping[str, int], *, height: int = 16, width: int = 24) -> Path:
+    """Write clips of ``lengths`` frames, all shown by one network that stores no latents; return ``path``."""
+    name = "nerv"
+    preset = load_preset(f"{name}-tiny")
+    spec = VideoSpec(sum(lengths.values()), height, width, span_lengths=tuple(lengths.values()))
+    model = random_network(name, spec)
+    segment = FittedSegment.coded(preset, model, pack_tensors(model.stored(), preset.compress), spec)
+    clips = [Clip(name=clip, num_frames=count, height=height, width=width) for clip, count in lengths.items()]
+    spans = [Span(number, 0, count) for number, count in enumerate(lengths.values())]
+    header = Header(created_by="a test", clips=tuple(clips), networks=(segment.network(spans),))
+    writer = ContainerWriter(header)
+    segment.add_to(writer, 0)
     writer.write(path)
     return path

@@ -234,7 +234,7 @@ def test_a_killed_comparison_goes_on(killed: dict[str, Any], place: str) -> None
     assert (found["left"], undisturbed["left"]) == (LEFT, LEFT)
     assert pictures(found["page"]) == pictures(undisturbed["page"])
     if place == "state of the comparison is removed":
-        assert found["report"] == {"refused": "page.html: is already finished; there is nothing to resume"}
+        assert found["report"] == {"refused": "page.html: is already complete; there is nothing to resume"}
         assert found["fits"] == 0
         return
     assert found["report"] == undisturbed["report"]
@@ -262,7 +262,8 @@ def test_the_command_line_says_what_is_kept(
             main()
     assert ended.value.code == 128 + signal.SIGTERM
     assert (
-        "interrupted; saved: 2 points and 2 networks. Repeat the command to go on" in capfd.readouterr().err
+        "interrupted; saved: 2 points and 2 networks. Repeat the command to continue"
+        in capfd.readouterr().err
     )
     with pytest.raises(SystemExit) as ended:
         main()

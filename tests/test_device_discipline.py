@@ -22,10 +22,10 @@ from vinr.decoding import decoder, onnx_graph
 from vinr.decoding.settings import DecodeSettings
 from vinr.device import exact_float32, resolve_device
 from vinr.encoding.segment import FittedSegment
-from vinr.fit import Event, FitResult, Noise, fit
-from vinr.fit.run import Run
-from vinr.fit.tasks import Reconstruct
+from vinr.fit import Event, FitResult, fit
+from vinr.fit.trainer import Trainer
 from vinr.models import VideoModel, list_models
+from vinr.tasks import Noise
 from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.frames import FittedFrames
 from vinr.tasks.inpainting import measure_inpainting
@@ -285,9 +285,9 @@ def test_encode(tiny_video: Path, tmp_path: Path, budget: dict[str, Any]) -> Non
 
 def test_a_step_waits_for_the_gpu_once() -> None:
     with pretended_gpu() as gpu:
-        run = Run(clip(), load_preset(f"{default_model()}-tiny"), Reconstruct(), GPU, None, 0.0)
-        batches = run.batches.of_epoch(0)
-        run.learner.model.train()
+        trainer = Trainer(clip(), load_preset(f"{default_model()}-tiny"), device=GPU)
+        batches = trainer.batches.of_epoch(0)
+        trainer.model.train()
         gpu.waits.clear()
-        run._step(batches[0])
+        trainer.train_on(batches[0])
     assert sum(gpu.waits.values()) <= 1, gpu.waits

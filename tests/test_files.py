@@ -207,7 +207,7 @@ def test_folder_in_which_nothing_can_be_locked_is_said_in_one_line(
 
     # As in /proc, where no file can be made.
     monkeypatch.setattr(temporaries, "try_lock", refuse)
-    with pytest.raises(OutputError, match="no file can be made and locked"), atomic_path(tmp_path / "a"):
+    with pytest.raises(OutputError, match="no file can be created and locked"), atomic_path(tmp_path / "a"):
         pass
 
 

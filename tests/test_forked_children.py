@@ -15,12 +15,11 @@ import pytest
 
 import vinr
 from clips import moving_shapes
-from vinr.bench.claims import claimed
 from vinr.comparison.anchor_runs import measure_anchor
 from vinr.comparison.anchors import parse_anchor
 from vinr.comparison.rd import RDPoint
 from vinr.config import default_model
-from vinr.decoding.playback import decode_to
+from vinr.decoding.settings import DecodeSettings
 from vinr.errors import OutputError
 from vinr.files import atomic_files, atomic_folder, atomic_path
 from vinr.fit import Event, RoundDone
@@ -154,7 +153,7 @@ def _state(folder: Path) -> Iterator[None]:
 
 
 def _claim(folder: Path) -> AbstractContextManager[object]:
-    return claimed(folder / "work.claim")
+    return try_lock(folder / "work.lock")
 
 
 def _temporary(folder: Path, patch: pytest.MonkeyPatch) -> AbstractContextManager[object]:
@@ -314,7 +313,8 @@ def test_decoding_outlives_a_child_of_its_callback(
                 at_frame()
 
         output = f"{folder}/{name}"
-        decode_to(str(tiny_file), output, device="cpu", overrides=["decode.batch=1"], on_frame=on_frame)
+        settings = DecodeSettings(batch=1)
+        vinr.decode(tiny_file, output, device="cpu", settings=settings, on_frame=on_frame)
         return tree(folder)
 
     right = decode(tmp_path / "right")

@@ -202,7 +202,7 @@ def test_a_file_is_not_opened_with_arguments_of_other_types(
 
 @pytest.mark.parametrize("file", [3, None, ["a.vinr"]])
 def test_what_is_no_file_is_called_so(file: Any) -> None:
-    with pytest.raises(InputError, match="is no file; give a path, bytes, or a binary file"):
+    with pytest.raises(InputError, match="is not a file; give a path, bytes, or a binary file"):
         vinr.open(file)
 
 

@@ -21,7 +21,8 @@ from vinr import device
 from vinr.bitstream import Container, SectionKind
 from vinr.decoding.networks import CACHED_CHUNKS
 from vinr.device import memory_kept
-from vinr.models import list_models, no_graph_replaced
+from vinr.models import list_models
+from vinr.models.layers.encodings import no_graph_replaced
 from vinr.sharing import LruCache, SharedLock
 from vinr.video.spec import Query, VideoSpec
 
@@ -126,10 +127,10 @@ def test_a_network_is_loaded_once(tmp_path: Path) -> None:
     path = random_file(tmp_path / "a.vinr", VideoSpec(CACHED_CHUNKS, 16, 24))
     with vinr.open(path, device="cpu") as video:
         list(video)
-        once = video.bytes_read
+        once = video.file.bytes_read
     with vinr.open(path, device="cpu") as video:
         in_threads(*[lambda: list(video)] * 4)
-        assert video.bytes_read == once
+        assert video.file.bytes_read == once
 
 
 def test_threads_play_at_the_same_time(tmp_path: Path) -> None:

@@ -252,13 +252,12 @@ def state_of(command: Command, folder: Path, reference: dict[str, bytes]) -> str
 
 def _opens(path: Path) -> bool:
     """Return whether a file is whole: .vinr files are verified, videos have all frames, images load."""
-    from vinr.decoding.playback import verify_file
+    from vinr.decoding.playback import verify
     from vinr.errors import VinrError
 
     try:
         if path.suffix == ".vinr":
-            found = verify_file(str(path))
-            return bool(getattr(found, "is_whole", found))
+            return verify(path).is_whole
         if path.suffix == ".png":
             Image.open(path).load()
         elif path.suffix == ".y4m":

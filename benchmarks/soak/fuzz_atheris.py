@@ -67,7 +67,7 @@ def _parts(work: Path) -> list[Any]:
 
 def _header(work: Path) -> tuple[Target, list[bytes]]:
     from vinr.bitstream.header import unpack_header
-    from vinr.bitstream.varint import deflate
+    from vinr.bitstream.index import deflate
 
     texts = [json.dumps(parts.header, separators=(",", ":")).encode() for parts in _parts(work)]
     return lambda data: _discard(unpack_header(deflate(data))), texts

@@ -45,10 +45,9 @@ from _soak import (
 )
 
 from vinr.bitstream import Container
-from vinr.decoding.decoder import VideoDecoder
-from vinr.decoding.describe import describe_file
-from vinr.decoding.playback import decode_to, verify_file
-from vinr.errors import VinrError
+from vinr.decoding import describe, playback
+from vinr.decoding.file import VinrFile, open_clip
+from vinr.errors import BitstreamError, VinrError
 
 BLOCK = 500
 CPU_SECONDS, MEMORY_MB = 5.0, 300
@@ -125,7 +124,7 @@ class Worker:
                 path.write_bytes(data)
 
         def info() -> None:
-            describe_file(str(path))
+            describe.info(path)
 
         def decode() -> None:
             with Container.open(data) as container:
@@ -134,21 +133,22 @@ class Worker:
             target = self.folder / f"out.{suffix}"
             try:
                 codec = "ffv1" if clip.has_audio and clip.num_frames < 100 else "x264"
-                decode_to(f"{path}#{clip.name}", str(target), codec=codec, force=True, on_frame=_stop)
+                playback.decode(f"{path}#{clip.name}", str(target), codec=codec, force=True, on_frame=_stop)
             except Stopped:
                 pass
 
         def frame_and_verify() -> None:
-            with Container.open(data) as container:
-                name = container.header.clips[0].name
-            with VideoDecoder(data, clip=name) as decoder:
+            with VinrFile.open(data) as file:
+                decoder = file.clip(file.clip_names[0])
                 digest.update(decoder[0].numpy().tobytes())
                 decoder[len(decoder) - 1]
-                decoder.verify()
+                damaged = file.verify().damaged
+            if damaged:
+                raise BitstreamError(damaged[0])
 
         steps: list[tuple[str, Callable[[], Any]]] = [("opening", opening), ("info", info)]
         if whole:
-            steps += [("decode", decode), ("verify", lambda: verify_file(str(path)))]
+            steps += [("decode", decode), ("verify", lambda: playback.verify(path))]
         else:
             steps += [("frame and verify", frame_and_verify)]
         for name, step in steps:
@@ -280,14 +280,13 @@ def make_corpus(given: argparse.Namespace) -> Corpus:
     frames = {}
     for name, data in files.items():
         # Each model once in this process, so that what is loaded at first use is not counted.
-        with Container.open(data) as container:
-            clip = container.header.clips[0].name
-        with VideoDecoder(data, clip=clip) as decoder:
-            frames[name] = hashlib.sha256(decoder[0].numpy().tobytes()).digest()
+        with VinrFile.open(data) as file:
+            first = file.clip(file.clip_names[0])[0]
+            frames[name] = hashlib.sha256(first.numpy().tobytes()).digest()
         path = given.work / "warm.vinr"
         path.write_bytes(data)
-        describe_file(str(path))
-    with VideoDecoder(next(iter(files.values()))) as decoder:
+        describe.info(path)
+    with open_clip(next(iter(files.values()))) as decoder:
         next(decoder.play())
     bomb_parts = {}
     for name, data in dangerous.items():

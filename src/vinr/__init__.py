@@ -1,5 +1,6 @@
 """Neural representations of video: fit, compress, decode, measure.
 
+Each command of the command line has a function of its name here; that of ``vinr eval`` is :func:`evaluate`.
 Names are loaded when first used, so that decoding a file loads nothing of fitting.
 """
 
@@ -10,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vinr.comparison import ComparisonReport, compare
-    from vinr.decoding.decoder import FrameDataset, VideoDecoder, open
+    from vinr.decoding.dataset import FrameDataset
+    from vinr.decoding.decoder import VideoDecoder
+    from vinr.decoding.describe import FileInfo, info
+    from vinr.decoding.exporting import ExportedGraph, export
+    from vinr.decoding.file import VinrFile
+    from vinr.decoding.file import open_clip as open
+    from vinr.decoding.integrity import VerifyReport
+    from vinr.decoding.playback import DecodeReport, EvaluationReport, decode, evaluate, verify
+    from vinr.decoding.settings import DecodeSettings
+    from vinr.encoding.convert import ConvertReport, convert
     from vinr.encoding.encode import EncodeReport, encode
     from vinr.errors import (
         BitstreamError,
@@ -22,39 +32,75 @@ if TYPE_CHECKING:
         UsageError,
         VinrError,
     )
+    from vinr.fit.trainer import Trainer
     from vinr.tasks.inpainting import InpaintReport, inpaint
     from vinr.tasks.interpolation import interpolate
+    from vinr.video.spec import FrameBatch, FrameSource, FrameStream, VideoSpec
 
 __all__ = [
     "BitstreamError",
     "ComparisonReport",
+    "ConvertReport",
+    "DecodeReport",
+    "DecodeSettings",
     "EncodeReport",
+    "EvaluationReport",
+    "ExportedGraph",
+    "FileInfo",
     "FitError",
+    "FrameBatch",
     "FrameDataset",
+    "FrameSource",
+    "FrameStream",
     "InpaintReport",
     "InputError",
     "LimitError",
     "OutOfMemoryError",
     "OutputError",
+    "Trainer",
     "UsageError",
+    "VerifyReport",
     "VideoDecoder",
+    "VideoSpec",
     "VinrError",
+    "VinrFile",
     "compare",
+    "convert",
+    "decode",
     "encode",
+    "evaluate",
+    "export",
+    "info",
     "inpaint",
     "interpolate",
     "open",
+    "verify",
 ]
 
-_HOME = {name: "errors" for name in __all__ if name.endswith("Error")}
-_HOME |= dict.fromkeys(("FrameDataset", "VideoDecoder", "open"), "decoding.decoder")
-_HOME |= {"ComparisonReport": "comparison", "compare": "comparison"}
-_HOME |= dict.fromkeys(("EncodeReport", "encode"), "encoding.encode")
-_HOME |= dict.fromkeys(("InpaintReport", "inpaint"), "tasks.inpainting")
-_HOME |= {"interpolate": "tasks.interpolation"}
+_MODULES = {
+    "comparison": ("ComparisonReport", "compare"),
+    "decoding.dataset": ("FrameDataset",),
+    "decoding.decoder": ("VideoDecoder",),
+    "decoding.describe": ("FileInfo", "info"),
+    "decoding.exporting": ("ExportedGraph", "export"),
+    "decoding.file": ("VinrFile", "open"),
+    "decoding.integrity": ("VerifyReport",),
+    "decoding.playback": ("DecodeReport", "EvaluationReport", "decode", "evaluate", "verify"),
+    "decoding.settings": ("DecodeSettings",),
+    "encoding.convert": ("ConvertReport", "convert"),
+    "encoding.encode": ("EncodeReport", "encode"),
+    "fit.trainer": ("Trainer",),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "tasks.inpainting": ("InpaintReport", "inpaint"),
+    "tasks.interpolation": ("interpolate",),
+    "video.spec": ("FrameBatch", "FrameSource", "FrameStream", "VideoSpec"),
+}
+# A module that defined ``open`` would hide the built-in function from itself.
+_NAMES_THERE = {"open": "open_clip"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'vinr' has no attribute {name!r}")
-    return getattr(import_module(f"vinr.{_HOME[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"vinr.{module}"), _NAMES_THERE.get(name, name))
+    raise AttributeError(f"module 'vinr' has no attribute {name!r}")

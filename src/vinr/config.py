@@ -8,13 +8,27 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vinr.errors import UsageError
 from vinr.models import get_model, list_models
-from vinr.settings import Settings, apply_overrides, describe_validation
+from vinr.settings import Settings, apply_overrides, describe_validation, list_plugins
 
 DEFAULT_RECIPE = "vinr"
+OPTIMIZERS = ("adam", "adamw", "adan", "muon")
+OPTIMIZER_GROUP = "vinr.optimizers"
+
+
+def _check_optimizer(name: str) -> str:
+    if name in OPTIMIZERS:
+        return name
+    names = [*OPTIMIZERS, *list_plugins(OPTIMIZER_GROUP)]
+    if name not in names:
+        raise ValueError(f"unknown optimizer; there are {', '.join(names)}")
+    return name
+
+
+OptimizerName = Annotated[str, AfterValidator(_check_optimizer)]
 
 
 class Schedule(Settings):
@@ -36,57 +50,69 @@ class Phase(Settings):
     It works on the frozen network: latents are free parameters, no encoder is left; a new optimiser starts.
     """
 
-    share: float = Field(gt=0, le=1, description="part of the whole fit, 0 to 1; the plain fit has the rest")
-    learning_rate: float = Field(1.0, gt=0, le=10, description="full rates, as a multiple of the plain fit's")
+    share: float = Field(gt=0, le=1, description="share of the whole fit, 0 to 1; the plain fit has the rest")
+    learning_rate: float = Field(
+        1.0, gt=0, le=10, description="full learning rates, as a multiple of the plain fit's"
+    )
     schedule: Schedule | None = Field(
         None, description="learning rate over the phase; none: the schedule before it spans this phase too"
     )
-    optimizer: Literal["adam", "adamw", "muon"] | None = Field(
+    optimizer: OptimizerName | None = Field(
         None, description="update rule of the phase; none: that of the fit"
     )
     sparsity: float = Field(
-        0.0, ge=0, lt=1, description="part of all numbers that is zero from the start of the phase on"
+        0.0, ge=0, lt=1, description="share of all parameters that is zero from the start of the phase on"
     )
     pruning: Literal["global", "adaptive", "head_excluded"] = Field(
         "adaptive",
-        description="which weights: the smallest; smallest by tensor size (HiNeRV); smallest, but no head's",
+        description="which weights: the smallest; the smallest by tensor size (HiNeRV); all but the head's",
     )
     quantization: Literal["none", "qat", "noise", "noise_ste", "entropy"] = Field(
         "none",
-        description="none; all weights rounded (QAT); nine in ten, without or with straight-through "
-        "gradients (Quant-Noise); learned steps against a rate (entropy)",
+        description="none; all weights rounded (qat); nine in ten, without or with straight-through "
+        "gradients (noise, noise_ste: Quant-Noise); learned steps against a rate (entropy)",
     )
     rate_weight: float = Field(
         0.1, ge=0, le=1e6, description="weight of the rate under quantization = entropy, in rate_unit"
     )
     rate_unit: Literal["relative", "bpp"] = Field(
         "relative",
-        description="what costs rate_weight: relative, a bit a number, of the loss; bpp, a bit a pixel",
+        description="what rate_weight prices: a bit per parameter, relative to the loss; or a bit per pixel",
     )
     rate_moves: Literal["all", "steps"] = Field(
-        "all", description="what the rate pulls at: numbers and steps (C-NeRV, T-NeRV), or steps alone"
+        "all", description="what the rate moves: values and steps (C-NeRV, T-NeRV), or steps alone"
     )
     target_bytes: int | None = Field(
-        None, ge=1, description="bytes the coded network shall take; rate_weight is then where it starts"
+        None, ge=1, description="bytes that the coded network may take; rate_weight is then only the start"
     )
     target_psnr_db: float | None = Field(
-        None, gt=0, le=100, description="PSNR to spend no more bytes than needed for, dB"
+        None,
+        gt=0,
+        le=100,
+        description="PSNR to reach with as few bytes as possible, dB; rate_weight is then only the start",
     )
     initial_bits: float = Field(
-        5.0, ge=1, le=12, description="bits a number that learned steps start from, were numbers bell-shaped"
+        5.0,
+        ge=1,
+        le=12,
+        description="bits per parameter that learned steps start from, for normally distributed values",
     )
     prior: Literal["laplace", "gaussian", "factorized"] = Field(
-        "laplace", description="distribution that prices symbols: two with their own spread, or a learned one"
+        "laplace", description="distribution that prices symbols: fixed in shape, or learned (factorized)"
     )
-    trains: Literal["all", "latents"] = Field("all", description="what learns; latents: nothing else does")
+    trains: Literal["all", "latents"] = Field(
+        "all", description="which parameters train: all, or only the latents"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Phase:
+        if self.optimizer == "adan":
+            raise ValueError("adan has three betas, the phase has those of the fit; take another optimizer")
         has_target = self.target_bytes is not None or self.target_psnr_db is not None
         if has_target and self.quantization != "entropy":
             raise ValueError(f"a target needs quantization = entropy, got {self.quantization}")
         if self.target_bytes is not None and self.target_psnr_db is not None:
-            raise ValueError("both a size and a quality are asked for; give one of them")
+            raise ValueError("target_bytes and target_psnr_db are both set; set one of them")
         return self
 
 
@@ -96,29 +122,37 @@ class FitSettings(Settings):
     recipe: str = Field(DEFAULT_RECIPE, description="name of the recipe these settings come from")
     epochs: int = Field(300, ge=1, le=1_000_000, description="passes over all frames")
     batch_size: int = Field(
-        2, ge=1, le=4096, description="frames a step; groups of frames where a model decodes several together"
+        2,
+        ge=1,
+        le=4096,
+        description="frames per step; groups of frames where a model decodes several together",
     )
     micro_batch: int = Field(
         0,
         ge=0,
         le=2**20,
-        description="frames (patches, groups) of a step computed at a time, to save memory; 0: all",
+        description="frames (patches, groups) of a step computed at once, to save memory; 0: all",
     )
     join_clips: bool | None = Field(
-        None, description="whether clips of one size share a network; none: as the model is meant"
+        None, description="whether clips of one size share a network; none: as the model's paper does"
     )
     patches: tuple[Annotated[int, Field(ge=1, le=256)], Annotated[int, Field(ge=1, le=256)]] = Field(
         (1, 1),
-        description="rows and columns of patches that training cuts a frame into; [1, 1]: whole frames",
+        description="rows and columns of patches that a frame is cut into for training; [1, 1]: whole frames",
     )
-    drop_last: bool = Field(True, description="leave out the last, smaller batch of an epoch")
-    optimizer: Literal["adam", "adamw", "adan", "muon"] = Field("adam", description="update rule")
+    drop_last: bool = Field(True, description="leave out the last batch of an epoch where it is smaller")
+    optimizer: OptimizerName = Field(
+        "adam", description="update rule: adam, adamw, adan, muon, or one of an installed package"
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="full rate, reached after the warm-up")
     vector_learning_rate: float | None = Field(
-        None, gt=0, le=1, description="rate of biases and all else that is no matrix; none: the learning rate"
+        None,
+        gt=0,
+        le=1,
+        description="learning rate of biases and everything else that is no matrix; none: learning_rate",
     )
     betas: tuple[float, float] | tuple[float, float, float] = Field(
-        (0.9, 0.999), description="decay of Adam's two moments, or of Adan's three, each below 1"
+        (0.9, 0.999), description="decay rates of Adam's two moments, or of Adan's three, each below 1"
     )
     momentum: float = Field(0.95, ge=0, lt=1, description="momentum of muon")
     weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled weight decay")
@@ -126,15 +160,24 @@ class FitSettings(Settings):
     schedule: Schedule = Field(default_factory=Schedule, description="learning rate over the fit")
     loss: dict[str, float] = Field(default={"l2": 1.0}, description="named losses and their weights")
     precision: Literal["auto", "fp32", "bf16"] = Field("fp32", description="arithmetic of the network")
-    channels_last: bool = Field(False, description="store feature maps pixel by pixel")
-    convolution: Literal["auto", "direct"] = Field("direct", description="auto: by transforms where faster")
-    keep_memory: bool = Field(False, description="keep freed memory for the next step (processors, Linux)")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights a step; 0: off")
+    channels_last: bool = Field(False, description="store feature maps channels last")
+    convolution: Literal["auto", "direct"] = Field(
+        "direct", description="auto: by Winograd or Fourier transforms where faster"
+    )
+    keep_memory: bool = Field(False, description="keep freed memory for the next step (CPU, Linux)")
     seed: int = Field(1, ge=0, lt=2**63, description="seed of initial weights and frame order")
     phases: tuple[Phase, ...] = Field((), max_length=16, description="what follows the plain fit, in order")
     collapse_db: float = Field(
-        4.0, gt=0, description="fall of the training PSNR that counts as a collapse, dB"
+        4.0, gt=0, description="drop of the training PSNR that counts as a collapse, dB"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_keys(cls, values: Any) -> Any:
+        # Presets of earlier versions say that weights are not averaged over steps; they never are any more.
+        if isinstance(values, dict) and values.get("ema_decay") == 0:
+            return {key: value for key, value in values.items() if key != "ema_decay"}
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> FitSettings:
@@ -143,7 +186,7 @@ class FitSettings(Settings):
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas {self.betas} must each lie in [0, 1)")
         num_moments = 3 if self.optimizer == "adan" else 2
-        if len(self.betas) != num_moments:
+        if self.optimizer in OPTIMIZERS and len(self.betas) != num_moments:
             raise ValueError(f"{self.optimizer} has {num_moments} betas, got {self.betas}")
         if sum(phase.share for phase in self.phases) > 1:
             raise ValueError(f"shares of the phases add up to more than 1: {[p.share for p in self.phases]}")
@@ -157,18 +200,9 @@ class CompressSettings(Settings):
     bias_bits: int = Field(12, ge=2, le=16, description="bits of biases and other vectors")
     grid_bits: int = Field(8, ge=2, le=16, description="bits of feature grids")
     latent_bits: int = Field(8, ge=2, le=16, description="bits of per-frame latents")
-    audio: bool = Field(True, description="copy the sound into the file")
+    audio: bool = Field(True, description="copy the audio into the file")
     weight_scales: Literal["tensor", "channel"] = Field(
-        "tensor", description="one step a tensor, or one an output channel"
-    )
-    steps: Literal["range", "mse"] = Field(
-        "range", description="steps that no phase learns: from the range, or of least squared error (clips)"
-    )
-    rounding: Literal["nearest", "rdo"] = Field(
-        "nearest", description="to the nearest level, or to a neighbour that saves more bits than it errs"
-    )
-    rdo_weight: float = Field(
-        0.05, ge=0, le=100, description="what a bit is worth under rounding = rdo, in squared steps"
+        "tensor", description="one step per tensor, or one per output channel"
     )
 
 
@@ -178,8 +212,8 @@ class PaperSize(Settings):
     height: int = Field(ge=1, description="rows of the frames")
     width: int = Field(ge=1, description="columns of the frames")
     num_frames: int = Field(ge=1, description="frames of the clip")
-    parameters: int = Field(ge=1, description="stored numbers, head and latents included")
-    gmacs: float | None = Field(None, gt=0, description="multiply-accumulates a decoded frame, in 10⁹")
+    parameters: int = Field(ge=1, description="stored parameters, head and latents included")
+    gmacs: float | None = Field(None, gt=0, description="multiply-accumulates per decoded frame, in 10⁹")
     psnr_db: float | None = Field(None, description="published PSNR, dB")
 
 
@@ -188,10 +222,10 @@ class Preset(Settings):
 
     name: str = Field(description="name, model-size")
     model: str = Field(description="name of the model")
-    architecture: dict[str, Any] = Field(description="architecture settings; those missing are solved for")
+    architecture: dict[str, Any] = Field(description="architecture settings; missing widths are solved for")
     fit: FitSettings = Field(description="how it is fitted")
     compress: CompressSettings = Field(description="how it is written")
-    source: str = Field(description="where the numbers come from")
+    source: str = Field(description="source of the sizes")
     paper: PaperSize | None = Field(None, description="what the source states about the size")
 
 

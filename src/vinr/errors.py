@@ -11,8 +11,8 @@
     ├── OutOfMemoryError      1   memory ran out
     └── FitError              1   work that was started and failed
 
-Each message is one line: what came, what is allowed, what to do. Characters of a message that do not print
-(control codes, marks that turn text around) stand as escapes, so that no file can write to a terminal.
+Each message is one line: the problem, what is allowed, what to do. Characters of a message that do not print
+(control codes, direction marks) are shown as escapes, so that no file can control a terminal.
 """
 
 from __future__ import annotations
@@ -20,26 +20,33 @@ from __future__ import annotations
 import unicodedata
 from typing import ClassVar, Final
 
-# Control characters; what has no shape, such as marks that turn text around; halves of characters, which
-# stand for bytes of names that are no text; ends of lines and paragraphs.
+# Unicode categories: control characters; characters without a shape, such as direction marks; surrogates,
+# which stand for bytes of file names that are not text; ends of lines and paragraphs.
 INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+MAX_QUOTED: Final = 60
 SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def visible(text: str) -> str:
-    """Return ``text`` on one line, with what cannot be seen or does something written as in Python."""
+    """Return ``text`` on one line, with invisible characters escaped as in Python."""
     return "".join(_escaped(c) if unicodedata.category(c) in INVISIBLE else c for c in text)
 
 
 def _escaped(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:
-        code -= 0xDC00  # a byte of a name that is not in the system's encoding
+        code -= 0xDC00  # a byte of a file name that is not in the system's encoding (PEP 383)
     if character in SHORT:
         return SHORT[character]
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def quoted(value: object) -> str:
+    """Return a user's text for a message: in quotes, shortened if it is long."""
+    text = str(value)
+    return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…")
 
 
 class VinrError(Exception):
@@ -80,8 +87,8 @@ class LimitError(BitstreamError):
 
 
 class OutOfMemoryError(VinrError):
-    """The memory of the machine or of its GPU does not suffice."""
+    """The machine or its GPU has not enough memory."""
 
 
 class FitError(VinrError):
-    """Fitting was started and could not produce a usable result."""
+    """Training was started and could not produce a usable result."""

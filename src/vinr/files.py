@@ -2,8 +2,8 @@
 
 ::
 
-    write ─> temporary beside the output ─> flush to disk ─> rename ─> flush the folder ─> clear what killed
-                                                                                           processes left
+    write ─> temporary file beside the output ─> flush to disk ─> rename ─> flush the folder
+                                              ─> remove what killed processes left behind
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import Final
 from vinr.errors import OutputError, UsageError
 from vinr.temporaries import Maker, Temporary, abandoned, remove, temporary_beside
 
-# Of renameat2(2).
+# Constants of Linux' renameat2(2): paths are relative to the current folder; the two change places.
 AT_FDCWD: Final = -100
 RENAME_EXCHANGE: Final = 2
 
 
 @contextmanager
 def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside ``target``; rename it to ``target`` when the body ends well.
+    """Yield a temporary path beside ``target``; rename it to ``target`` when the body ends without an error.
 
     The body creates and closes the temporary file; it should do nothing else that can raise ``OSError``. The
     file is flushed to disk before it is renamed. When the body raises, or is interrupted, the temporary file
-    is removed and ``target`` stays as it was. What a killed process left is removed by the next write of the
-    same target. Of a symbolic link, what it points to is replaced, not the link.
+    is removed and ``target`` stays as it was. What a killed process left is removed by the next write to the
+    same target. If ``target`` is a symbolic link, the file that it points to is replaced, not the link.
 
     Raises
     ------
     OutputError
-        If ``target`` exists and ``force`` is false, is no regular file or a link to nothing, its folder is
-        missing, or the system refuses to write (disk full, no permission).
+        If ``target`` exists and ``force`` is false, is not a regular file or is a dangling link, its folder
+        is missing, or the system refuses to write (disk full, no permission).
     """
     target = Path(target)
     check_parent(target)
@@ -54,12 +54,12 @@ def atomic_path(target: str | Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: str | Path, *, replaceable: str, force: bool = False) -> Iterator[Path]:
-    """Give a new temporary folder beside ``target``; rename it to ``target`` when the body ends well.
+    """Yield a new temporary folder beside ``target``; rename it when the body ends without an error.
 
     An existing folder is replaced if it is empty, or if ``force`` is true and it holds nothing but files that
-    match the glob pattern ``replaceable``: a folder of other things is never removed. Old and new folder
-    change places at once where the system can do that (Linux); elsewhere the old one has a hidden name for a
-    moment, and if the process is killed then, the next write to ``target`` brings it back first.
+    match the glob pattern ``replaceable``: a folder of other things is never removed. On Linux the old and
+    the new folder change places in one step; elsewhere the old one has a hidden name for a moment, and if the
+    process is killed then, the next write to ``target`` restores it first.
 
     Raises
     ------
@@ -82,17 +82,17 @@ def atomic_folder(target: str | Path, *, replaceable: str, force: bool = False) 
 
 @contextmanager
 def atomic_files(pattern: Path, numbers: Collection[int], *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary folder for the files ``pattern.name % number``, which the body writes.
+    """Yield a temporary folder for the files ``pattern.name % number``, which the body writes.
 
-    When the body ends well, all of them are flushed to disk and then renamed, one after another, to names
-    beside ``pattern``. No system renames a set at once: a process killed among the renames leaves the rest,
-    whole, in a hidden folder, and the next write to the same pattern finishes that first. Killed before, it
-    leaves no name touched.
+    When the body ends without an error, all of them are flushed to disk and then renamed, one after another,
+    to names beside ``pattern``. No system renames a set at once: a process killed between renames leaves the
+    other files, complete, in a hidden folder, and the next write to the same pattern finishes that first. If
+    it is killed earlier, no file changes.
 
     Raises
     ------
     OutputError
-        As :func:`atomic_path`; also if files of another set would stay among the new ones, even with
+        As :func:`atomic_path`; also if files of another set would remain among the new ones, even with
         ``force``.
     """
     check_parent(pattern)
@@ -116,12 +116,13 @@ def _whole(
     put: Callable[[Temporary], None],
     repair: Callable[[], None] = lambda: None,
 ) -> Iterator[Path]:
-    """Give a temporary path beside ``place``, and ``put`` what the body wrote there where it belongs.
+    """Yield a temporary path beside ``place``, and ``put`` what the body wrote there in its place.
 
     ``repair`` completes what a killed process was about to do; ``check`` refuses what must not be replaced,
-    before the work and after it. Errors of the system are said of ``target``.
+    before the work and, since another process may have written meanwhile, after it. Errors of the system name
+    ``target``.
     """
-    with said_of(target):
+    with as_output_error(target):
         repair()
         check()
         with temporary_beside(place) as names:
@@ -136,11 +137,10 @@ def _whole(
 
 
 def _check_maker(target: Path, maker: Maker) -> None:
-    """Raise :class:`OutputError` in a child that was forked in the body, and went on with it to its end."""
+    """Raise :class:`OutputError` in a child that was forked in the body and reached its end."""
     if not maker.is_here:
-        raise OutputError(
-            f"{target}: is written by the process that this one was forked from; end the child with os._exit"
-        )
+        owner = "the process that this one was forked from"
+        raise OutputError(f"{target}: is written by {owner}; end the child with os._exit")
 
 
 def check_parent(target: Path) -> None:
@@ -155,7 +155,7 @@ def check_parent(target: Path) -> None:
 
 
 def check_suffix(target: Path, suffix: str, what: str) -> None:
-    """Raise :class:`UsageError` if ``target``, which is called ``what``, is not a name and ``suffix``."""
+    """Raise :class:`UsageError` if ``target`` is not a name and ``suffix``; ``what`` names it in messages."""
     if target.name.lower() == suffix:
         raise UsageError(f"{what} {target}: a name is missing before {suffix}; give one such as out{suffix}")
     if target.suffix.lower() != suffix:
@@ -163,7 +163,7 @@ def check_suffix(target: Path, suffix: str, what: str) -> None:
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Raise :class:`OutputError` where :func:`atomic_path` would: before the work rather than after it."""
+    """Raise :class:`OutputError` if :func:`atomic_path` would: before the work rather than after it."""
     check_parent(target)
     if target.exists() and not target.is_file():
         raise OutputError(f"{target}: exists and is not a regular file; choose another name")
@@ -172,15 +172,15 @@ def check_target(target: Path, *, force: bool) -> None:
 
 
 def followed(target: Path) -> Path:
-    """Return the place that is written for ``target``: where a link leads, with a name of its own."""
+    """Return the path that is really written for ``target``: without links, and ending in a name."""
     if target.is_symlink() or target.name in ("", ".."):
         return Path(os.path.realpath(target))  # of links in a circle, the first one
     return target
 
 
 @contextmanager
-def said_of(target: Path) -> Iterator[None]:
-    """Turn what the system refuses in the body into an :class:`OutputError` about ``target``."""
+def as_output_error(target: Path | str) -> Iterator[None]:
+    """Turn an ``OSError`` of the body into an :class:`OutputError` about ``target``."""
     try:
         yield
     except OSError as error:
@@ -192,8 +192,8 @@ def flush(path: Path) -> None:
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":
         return
-    # Some network file systems cannot flush a folder, and some folders may not be listed; the file itself is
-    # safe by then.
+    # Some network file systems cannot flush a folder, and some folders may not be listed. The file itself is
+    # safe by then, so that only its name could be lost.
     with suppress(OSError) if is_folder else nullcontext():
         descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
         try:
@@ -203,8 +203,8 @@ def flush(path: Path) -> None:
 
 
 def clear_abandoned(place: Path) -> None:
-    """Remove what killed processes left beside ``place``, once that is whole."""
-    # What cannot be removed now is no reason to call a whole output unwritten.
+    """Remove what killed processes left beside ``place``, once that is complete."""
+    # The output is written; that leftovers cannot be removed now is no failure of it.
     with suppress(OSError):
         for names in abandoned(place):
             remove(names.part)
@@ -212,7 +212,7 @@ def clear_abandoned(place: Path) -> None:
 
 
 def _flush_all(path: Path) -> None:
-    """Force a file, or a folder with its files, to the disk."""
+    """Flush a file, or a folder with its files, to the disk."""
     for file in path.iterdir() if path.is_dir() else ():
         flush(file)
     flush(path)
@@ -232,15 +232,15 @@ def _check_folder(target: Path, replaceable: str, *, force: bool) -> None:
         raise OutputError(f"{target}: exists and is not a folder; choose another name")
     if os.path.ismount(target):
         raise OutputError(f"{target}: is a mount point and cannot be replaced; name a folder in it")
-    held = list(target.iterdir())
-    if held and not force:
-        raise OutputError(f"{target}: exists already; choose another name or overwrite it with --force")
-    if any(not path.match(replaceable) or not path.is_file() for path in held):
-        raise OutputError(f"{target}: holds files other than {replaceable} and is not replaced")
+    for path in target.iterdir():
+        if not force:
+            raise OutputError(f"{target}: exists already; choose another name or overwrite it with --force")
+        if not path.match(replaceable) or not path.is_file():
+            raise OutputError(f"{target}: holds files other than {replaceable} and is not replaced")
 
 
 def _put_folder(names: Temporary, place: Path) -> None:
-    """Give the new folder its name; the old one, if any, gets that of the part, or is removed."""
+    """Rename the new folder to ``place``; the old one, if any, gets the temporary name, or is removed."""
     if not place.exists():
         names.part.rename(place)
         return
@@ -261,15 +261,15 @@ def _exchange(first: Path, second: Path) -> bool:
     """Let two names change places in one step; return whether system and file system can do that."""
     if sys.platform != "linux":
         return False
+    # Python has no binding; the C library has had one since 2018 (glibc 2.28). 0: done.
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is None:
         return False
-    paths = os.fsencode(first), os.fsencode(second)
-    return int(rename(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE)) == 0
+    return rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0  # type: ignore[no-any-return]
 
 
 def _bring_back(place: Path) -> None:
-    """Undo the replacing of a folder that was killed while neither had its name."""
+    """Restore a folder whose replacement was killed while neither the old nor the new one had the name."""
     for names in abandoned(place):
         aside = names.path("old")
         if aside.is_dir() and not place.exists():
@@ -284,13 +284,14 @@ def _check_files(pattern: Path, numbers: Collection[int], *, force: bool) -> Non
     if existing and not force:
         name = pattern.with_name(pattern.name % existing[0])
         raise OutputError(f"{name}: exists already; choose another name or overwrite it with --force")
-    wanted = numbers if isinstance(numbers, range) else frozenset(numbers)
-    others = [number for number in existing if number not in wanted]
+    # A range, however long, is searched without listing it.
+    new = numbers if isinstance(numbers, range) else frozenset(numbers)
+    others = [number for number in existing if number not in new]
     if others:
         first = pattern.with_name(pattern.name % others[0])
         files = f"{len(others)} file{'s' * (len(others) > 1)}"
         raise OutputError(
-            f"{first}: {files} of another set would stay among the {len(numbers)} new ones; "
+            f"{first}: {files} of another set would remain among the {len(numbers)} new ones; "
             "remove them or choose another name"
         )
     for number in existing:
@@ -300,7 +301,8 @@ def _check_files(pattern: Path, numbers: Collection[int], *, force: bool) -> Non
 
 
 def _numbers(pattern: Path) -> Iterator[int]:
-    """Yield the numbers of which there are files, or whatever else, of that pattern."""
+    """Yield the numbers for which something with a name of the pattern exists."""
+    #   f_%04d.png  ->  before "f_", after ".png"; a match must also be written with the pattern's zeros
     before, _, after = pattern.name.partition("%")
     after = after[after.index("d") + 1 :]
     name = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}", re.ASCII | re.DOTALL)
@@ -312,7 +314,7 @@ def _numbers(pattern: Path) -> Iterator[int]:
 
 
 def _finish_sets(pattern: Path) -> None:
-    """Complete what was killed when all its files were whole and not all had their names."""
+    """Finish a write that was killed when all its files were complete but not all renamed."""
     for names in abandoned(pattern):
         for suffix, force in (("ready", False), ("replacing", True)):
             ready = names.path(suffix)
@@ -321,7 +323,8 @@ def _finish_sets(pattern: Path) -> None:
 
 
 def _put_set(names: Temporary, *, force: bool) -> None:
-    """Give the files of the part their names: from the first rename on, the next write would finish it."""
+    """Rename the files of the part to their names."""
+    # From this rename on the set is complete: its hidden name tells the next process to finish it.
     ready = names.path("replacing" if force else "ready")
     names.part.rename(ready)
     flush(ready.parent)

@@ -1,7 +1,7 @@
-"""The one base of every settings class: frozen, unknown keys refused; and ``key=value`` for any of them.
+"""The base of all settings classes: frozen, unknown keys refused; and ``key=value`` overrides.
 
-Also the check of arguments of public functions: what comes from a program is refused as plainly as what comes
-from a command line.
+Names in settings may stand for objects of installed packages (entry points). Also the check of the arguments
+of public functions: mistakes in a program are refused as plainly as those on a command line.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ import inspect
 import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
+from importlib.metadata import entry_points
 from os import PathLike
 from types import UnionType
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, InstanceOf, TypeAdapter, ValidationError
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, quoted
 
 MAX_SHOWN = 60
-# Of a key; settings are three deep.
+# Parts of a key between dots. Settings are three deep; more would only nest without end.
 MAX_PARTS = 8
+MAX_KEY = 100
 
 
 Parameters = ParamSpec("Parameters")
@@ -41,9 +43,10 @@ def _parse_value(text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
     except RecursionError:
-        raise UsageError(f"--set {_shown(text)}: a value is nested too deeply") from None
-    except ValueError:  # no TOML, or a number of more digits than Python reads
+        raise UsageError(f"--set {quoted(text)}: a value is nested too deeply") from None
+    except ValueError:  # not TOML, or a number with more digits than Python reads
         return text
+    # A line break in the text would start another key of the table: then it is plain text.
     return table["value"] if len(table) == 1 else text
 
 
@@ -53,40 +56,62 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         key, equals, text = item.partition("=")
         parts = key.strip().split(".")
         if not equals or not 2 <= len(parts) <= MAX_PARTS or not all(parts):
-            raise UsageError(f"--set {_shown(item)}: write it as section.key=value, such as fit.epochs=100")
+            raise UsageError(f"--set {quoted(item)}: write it as section.key=value, such as fit.epochs=100")
         node = tree
         for part in parts[:-1]:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise UsageError(f"--set {_shown(item)}: {part[:MAX_SHOWN]} holds no settings of its own")
+                raise UsageError(f"--set {quoted(item)}: {quoted(part)} has no settings below it")
         node[parts[-1]] = _parse_value(text.strip())
     return tree
 
 
+def list_plugins(group: str) -> list[str]:
+    """Return the names that installed packages offer under the entry point group ``group``, sorted."""
+    return sorted(entry_points(group=group).names)
+
+
+def load_plugin(group: str, name: str) -> Any:
+    """Return the object that an installed package offers as ``name`` under ``group``.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be loaded.
+    """
+    entry = next(iter(entry_points(group=group, name=name)))
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{name!r} of the group {group}: {entry.value} cannot be loaded ({error})") from None
+
+
 def describe_validation(error: ValidationError) -> str:
-    """Return the first complaint of a settings check in one line: key, problem, value."""
+    """Return the first error of a validation in one line: key, problem, value."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "settings"
-    return f"{key}: {first['msg']} (got {_shown(first['input'])})"
+    key = ".".join(map(str, first["loc"])) or "settings"
+    return f"{key}: {first['msg']} (got {quoted(first['input'])})"
 
 
-def _shown(value: object) -> str:
-    text = str(value)
-    return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
+def first_problem(error: ValidationError) -> str:
+    """Return the first error of a validation in one line, without the value, which may be long or hostile."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    key = ".".join(map(str, first["loc"]))[:MAX_KEY]
+    return f"{key}: {first['msg']}" if key else str(first["msg"])
 
 
 def checked_arguments(
     *, unchecked: Sequence[str] = ()
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """Return a decorator that lets a function refuse arguments of other types than it declares.
+    """Return a decorator that lets a function refuse arguments of types other than those it declares.
 
-    What stands for such a value is taken as that (``"3"`` for a whole number, a list for a tuple).
-    Arguments named in ``unchecked`` pass as they are.
+    Values that can be converted are (``"3"`` to a whole number, a list to a tuple). Arguments named in
+    ``unchecked`` are passed as they are.
 
     Raises
     ------
     UsageError
-        From the function: the argument, what came, and the types that it may have.
+        From the function: the argument, its value, and the types that it may have.
     """
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -94,7 +119,7 @@ def checked_arguments(
 
         @cache
         def adapters() -> dict[str, TypeAdapter[Any]]:
-            # At the first call: the module of the function is whole by then.
+            # At the first call: by then the module of the function, which its hints name, is complete.
             hints = get_type_hints(function)
             names = signature.parameters.keys() & hints.keys() - set(unchecked)
             config = ConfigDict(arbitrary_types_allowed=True)
@@ -102,17 +127,17 @@ def checked_arguments(
 
         @wraps(function)
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-            given = signature.bind(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
             for name, adapter in adapters().items():
-                if name not in given.arguments:
+                if name not in bound.arguments:
                     continue
                 try:
-                    given.arguments[name] = adapter.validate_python(given.arguments[name])
+                    bound.arguments[name] = adapter.validate_python(bound.arguments[name])
                 except ValidationError:
-                    shown, allowed = repr(given.arguments[name]), signature.parameters[name].annotation
+                    shown, allowed = repr(bound.arguments[name]), signature.parameters[name].annotation
                     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
                     raise UsageError(f"{name} {shown}: give a value of type {allowed}") from None
-            return function(*given.args, **given.kwargs)
+            return function(*bound.args, **bound.kwargs)
 
         return call
 
@@ -120,7 +145,7 @@ def checked_arguments(
 
 
 def _texts_as_they_are(hint: Any) -> Any:
-    """Return a type whose texts are not converted: names of files may hold bytes that are no text."""
+    """Return a type whose texts are not converted: file names may contain bytes that are not text."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is str:
         return InstanceOf[str]

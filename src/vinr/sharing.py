@@ -1,8 +1,8 @@
-"""What threads share, and what a forked child makes of it.
+"""Objects that threads share, and what becomes of them in a forked child.
 
 A child has one thread: the one that forked. A lock that another thread held at that moment would never be
-released in the child, and what it guarded may be half changed. So every such lock is known here, and the
-child gets a new one.
+released in the child, and what it guarded may be half changed. So this module knows every such lock and gives
+the child a new one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import Event, Lock
-from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
 
@@ -20,9 +19,9 @@ Value = TypeVar("Value")
 
 
 class Shared:
-    """Base of objects that threads share: what they change, they change while they hold ``self._lock``.
+    """Base of objects that threads share: they change only while they hold ``self._lock``.
 
-    Subclasses call ``super().__init__()`` when all else is set.
+    Subclasses call ``super().__init__()`` last: from then on a fork may call :meth:`_forked`.
     """
 
     def __init__(self) -> None:
@@ -30,13 +29,15 @@ class Shared:
         _ALL.add(self)
 
     def _forked(self, *, interrupted: bool) -> None:
-        """Put this object right in a forked child; ``interrupted``: another thread was changing it."""
+        """Repair this object in a forked child; ``interrupted``: another thread was changing it."""
 
 
+# Weak: being listed here keeps no object alive.
 _ALL: Final[WeakSet[Shared]] = WeakSet()
 
 
 def _renew_locks() -> None:
+    # A lock that is held now is held by a thread that this process does not have.
     for shared in tuple(_ALL):
         interrupted = shared._lock.locked()
         shared._lock = Lock()
@@ -53,9 +54,7 @@ class SharedLock(Shared):
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
 
@@ -71,16 +70,17 @@ class _Job:
 
 
 class LruCache(Shared, Generic[Key, Value]):
-    """The values used last. A value is made once, outside of any lock, by the first thread that needs it.
+    """A cache of the values used most recently, for threads and forks.
 
-    A thread keeps what it got, whatever is dropped meanwhile. A copy, and what is unpickled, is empty.
+    A value is made once, outside of any lock, by the first thread that needs it. Dropping one from the cache
+    does not affect threads that use it. Copies and unpickled caches are empty.
 
     Parameters
     ----------
     max_entries
-        Values that are kept.
+        Number of values to keep.
     max_bytes, num_bytes
-        More are kept while all of them, each measured by ``num_bytes``, take no more than ``max_bytes``.
+        More values are kept while all of them, each measured by ``num_bytes``, take at most ``max_bytes``.
     """
 
     def __init__(
@@ -97,11 +97,13 @@ class LruCache(Shared, Generic[Key, Value]):
         return _empty, (self.max_entries, self._max_bytes, self._num_bytes)
 
     def get(self, key: Key, make: Callable[[], Value], state: object = None) -> Value:
-        """Return the value of ``key``, that of :meth:`make` unless it is kept or another thread makes it.
+        """Return the value of ``key``; call ``make`` unless it is cached or another thread is making it.
 
-        Values of another ``state`` than that of the last call are dropped. What ``make`` raises is raised
-        here, and in no other thread: one that waited tries for itself.
+        When ``state`` differs from that of the last call, all values are dropped. An exception of ``make`` is
+        raised here, and in no other thread: one that waited calls its own ``make``.
         """
+        #   no entry, no job   this thread's job is listed; it makes the value outside the lock, then keeps it
+        #   no entry, a job    another thread makes it: wait; without a value (it failed) start over
         mine = _Job()
         try:
             while True:

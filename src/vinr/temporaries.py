@@ -1,4 +1,4 @@
-"""Temporary names beside an output: whose they are, and whether a process that lives holds them.
+"""Temporary names beside an output: whose they are, and whether a running process holds them.
 
 ::
 
@@ -6,10 +6,10 @@
     .NAME.TOKEN.old        the folder that it replaces, for a moment
     .NAME.TOKEN.ready      a set of files, all whole, on their way to names that were free
     .NAME.TOKEN.replacing  the same, where existing files are overwritten
-    .NAME.TOKEN.lock       held by the process that writes; the system lets go of it however that ends
+    .NAME.TOKEN.lock       held by the process that writes; the system releases it however the process ends
 
-A process that is killed leaves such names behind. Whoever writes the same output next sees by the lock that
-nobody holds them any more. A child that is forked from the process that writes has a copy of all this, and
+A killed process leaves such names behind. The next process that writes the same output sees by the lock that
+no process holds them any more. A child that is forked from the writing process has a copy of all this, and
 leaves it alone.
 """
 
@@ -34,17 +34,17 @@ from filelock import FileLock, Timeout
 TOKEN_BYTES: Final = 6
 SUFFIXES: Final = ("part", "old", "ready", "replacing", "lock")
 # What Linux, macOS and Windows allow; some encrypted file systems allow less and say so.
-USUAL_NAME_BYTES: Final = 255
-# Two dots, a token, a dot, the longest suffix; and some to spare.
-LONGEST_END: Final = 28
+DEFAULT_NAME_BYTES: Final = 255
+# Around NAME: two dots, a token of 12 characters, a dot, the longest suffix (9); and 4 to spare.
+MAX_AROUND_NAME: Final = 28
 MAX_TRIES: Final = 10
 
 
 class Closable(Protocol):
-    """What is closed: a file, a container of libav."""
+    """Anything that is closed: a file, a container of libav."""
 
     def close(self) -> object:
-        """Write what is held back, and end."""
+        """Write what is buffered, and end."""
         ...
 
 
@@ -52,10 +52,10 @@ AnyClosable = TypeVar("AnyClosable", bound=Closable)
 
 
 class Maker:
-    """The process that made something and is to remove or close it.
+    """The process that created something and must remove or close it.
 
-    A child that is forked meanwhile has a copy of whatever looks after the thing, and may run its end: by an
-    exception, by ``sys.exit``. The thing is still in use then.
+    A child that is forked meanwhile has a copy of the code that does so, and may run it, by an exception or
+    ``sys.exit``, while the thing is still in use.
     """
 
     def __init__(self) -> None:
@@ -67,10 +67,10 @@ class Maker:
         return os.getpid() == self._process
 
     def close(self, opened: Closable) -> None:
-        """Close ``opened``; a child holds its copy for good.
+        """Close ``opened``; a child keeps its copy forever.
 
-        Closing it there, or forgetting it, would write what is held back into the file of its parent, and
-        wait without end for the threads of a codec, which a child lacks.
+        Closing it there, or dropping it, would write what is buffered into the file of the parent, and wait
+        forever for the threads of a codec, which a child lacks.
         """
         if self.is_here:
             opened.close()
@@ -79,7 +79,7 @@ class Maker:
 
     @contextmanager
     def closing(self, opened: AnyClosable) -> Iterator[AnyClosable]:
-        """Give ``opened`` to the body, and :meth:`close` it in the end."""
+        """Yield ``opened``, and :meth:`close` it in the end."""
         try:
             yield opened
         finally:
@@ -87,7 +87,7 @@ class Maker:
 
 
 def hold(value: object) -> None:
-    """Keep ``value`` for good, also when the interpreter ends: what is done at its end is never done."""
+    """Keep ``value`` forever, even when the interpreter ends, so that it is never finalised."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
@@ -109,27 +109,24 @@ class Temporary:
 
 
 def hidden_name(target: Path, end: str) -> str:
-    """Return ``.NAME.end`` for a target ``NAME``, in short where the file system allows no name so long."""
-    # The same for every end, so that all names of a target begin alike.
-    if len(os.fsencode(target.name)) + LONGEST_END <= _longest_name(target.parent):
-        return f".{target.name}.{end}"
-    return f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}.{end}"
-
-
-def _longest_name(folder: Path) -> int:
+    """Return ``.NAME.end`` for a target ``NAME``; a name that is too long is replaced by its hash."""
     try:
-        return os.pathconf(folder, "PC_NAME_MAX")
+        max_bytes = os.pathconf(target.parent, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):
-        return USUAL_NAME_BYTES
+        max_bytes = DEFAULT_NAME_BYTES
+    # Independent of the end, so that all temporary names of a target begin alike.
+    name = os.fsencode(target.name)
+    is_short = len(name) + MAX_AROUND_NAME <= max_bytes
+    return f".{target.name if is_short else hashlib.sha256(name).hexdigest()[:32]}.{end}"
 
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Lock the file ``path`` while the body runs; tell the body whether that worked, without waiting.
+    """Try to lock the file ``path`` while the body runs, without waiting; yield whether that worked.
 
-    The file is made and, at the end, removed while it is still locked. Who had opened it before then locks a
-    file without a name, which the library notices, so two processes never hold the lock of one path. In a
-    forked child the library lets go of its copy, and the lock stays that of this process.
+    The file is created and, at the end, removed while it is still locked. A process that had opened it before
+    then locks a file without a name, which the library notices: two processes never hold the lock of one
+    path. In a forked child the library releases its copy, and the lock stays with this process.
     """
     maker = Maker()
     lock = FileLock(path, timeout=0)
@@ -143,7 +140,7 @@ def try_lock(path: Path) -> Iterator[bool]:
         yield is_mine
     finally:
         if is_mine and maker.is_here:
-            # Windows removes no open file; there the library does so when it lets go.
+            # Windows cannot remove an open file; there the library does so when it releases the lock.
             with suppress(OSError):
                 path.unlink()
             lock.release()
@@ -151,30 +148,30 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def temporary_beside(target: Path) -> Iterator[Temporary]:
-    """Give temporary names in the folder of ``target``, so that a rename stays on one file system.
+    """Yield temporary names in the folder of ``target``, so that a rename stays on one file system.
 
-    What lies under the name of the part is removed in the end; after a successful rename nothing does.
+    Whatever has the name of the part at the end is removed; after a successful rename nothing has.
     """
     maker = Maker()
     for _ in range(MAX_TRIES):
         names = Temporary(target, secrets.token_hex(TOKEN_BYTES))
         with try_lock(names.path("lock")) as is_mine:
             if not is_mine:
-                continue  # who cleans up has taken the new lock for one that was left behind
+                continue  # another process, cleaning up, took the new lock for one that was left behind
             try:
                 yield names
             finally:
-                # What stopped the body is what the user must hear of, not that the disk also refuses this.
+                # The exception of the body is what the user must see, not that this fails on the same disk.
                 with suppress(OSError):
                     if maker.is_here:
                         remove(names.part)
             return
-    raise OSError(errno.EACCES, "no file can be made and locked in its folder")
+    raise OSError(errno.EACCES, "no file can be created and locked in its folder")
 
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """Give a new folder where the system keeps temporary files; it is removed in the end."""
+    """Yield a new folder where the system keeps temporary files; it is removed in the end."""
     maker = Maker()
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     try:
@@ -187,7 +184,7 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 def abandoned(target: Path) -> Iterator[Temporary]:
     """Yield the temporary names of ``target`` that killed processes left, each locked until the next.
 
-    What belongs to another user and cannot be locked is passed over.
+    Files of another user that cannot be locked are skipped.
     """
     for token in _tokens(target):
         names = Temporary(target, token)
@@ -199,12 +196,13 @@ def abandoned(target: Path) -> Iterator[Temporary]:
 def _tokens(target: Path) -> list[str]:
     start = re.escape(hidden_name(target, ""))
     pattern = re.compile(rf"{start}([0-9a-f]{{{2 * TOKEN_BYTES}}})\.(?:{'|'.join(SUFFIXES)})")
-    try:
-        with os.scandir(target.parent) as entries:
-            found = [pattern.fullmatch(entry.name) for entry in entries]
-    except PermissionError:
-        return []  # a folder that may be written but not listed
-    return sorted({match[1] for match in found if match})
+    tokens: set[str] = set()
+    # A folder that may be written but not listed raises PermissionError.
+    with suppress(PermissionError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if match := pattern.fullmatch(entry.name):
+                tokens.add(match[1])
+    return sorted(tokens)
 
 
 def remove(path: Path) -> None:

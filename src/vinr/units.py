@@ -6,13 +6,13 @@ import math
 import re
 from fractions import Fraction
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, quoted
 
-# Digits of a number, before and after the point: more is a slip, and int() and float() have their own limits.
+# Digits of a number, before and after the point: more is a mistake, and int() and float() have limits of
+# their own.
 _DIGITS = r"(\d{1,15}(?:\.\d{0,15})?)"
 _MAX_COUNT = 10**15
 _MAX_SECONDS = 10**9
-_MAX_SHOWN = 40
 _COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _CLOCK = re.compile(f"(?:{_DIGITS}h)?(?:{_DIGITS}m)?(?:{_DIGITS}s?)?")
 
@@ -22,7 +22,7 @@ def parse_count(text: str | float) -> int:
     match = re.fullmatch(rf"{_DIGITS}\s*([kmgKMG]?)", str(text).strip())
     value = float(match[1]) * _COUNT_UNITS[match[2].lower()] if match else 0
     if not 1 <= value <= _MAX_COUNT:
-        raise UsageError(f"number {_shown(text)}: give a positive one such as 200k or 1.5M")
+        raise UsageError(f"number {quoted(text)}: give a positive one such as 200k or 1.5M")
     return round(value)
 
 
@@ -31,26 +31,29 @@ def parse_bytes(text: str | float) -> int:
     match = re.fullmatch(rf"{_DIGITS}\s*([kmg]?)b?", str(text).strip().lower())
     value = float(match[1]) * _COUNT_UNITS[match[2]] if match else 0
     if not 1 <= value <= _MAX_COUNT:
-        raise UsageError(f"size {_shown(text)}: give a positive one such as 500kB or 1.5MB")
+        raise UsageError(f"size {quoted(text)}: give a positive one such as 500kB or 1.5MB")
     return round(value)
 
 
 def parse_seconds(text: str | float) -> float:
     """Return seconds from 90, ``90s``, ``10m``, ``1h30m``."""
     match = _CLOCK.fullmatch(str(text).strip().lower())
-    parts = [float(part or 0) for part in match.groups()] if match else [0.0]
-    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    seconds = 0.0
+    if match:
+        hours, minutes, rest = match.groups("0")
+        seconds = 3600 * float(hours) + 60 * float(minutes) + float(rest)
     if not 0 < seconds <= _MAX_SECONDS:
-        raise UsageError(f"time {_shown(text)}: give a positive one such as 90s, 10m or 1h30m")
+        raise UsageError(f"time {quoted(text)}: give a positive one such as 90s, 10m or 1h30m")
     return seconds
 
 
 def parse_rate(text: str | float | Fraction) -> Fraction:
-    """Return frames a second from 25, ``29.97``, ``30000/1001``."""
+    """Return frames per second from 25, ``29.97``, ``30000/1001``."""
+    # A decimal number, or a fraction whose denominator has a digit other than 0.
     match = re.fullmatch(r"\d{1,6}(?:\.\d{1,3})?|\d{1,9}/0*[1-9]\d{0,8}", str(text).strip())
     rate = Fraction(match[0]) if match else Fraction(0)
     if rate <= 0:
-        raise UsageError(f"rate {_shown(text)}: give frames per second such as 25, 29.97 or 30000/1001")
+        raise UsageError(f"rate {quoted(text)}: give frames per second such as 25, 29.97 or 30000/1001")
     return rate
 
 
@@ -59,47 +62,44 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(text).strip().lower())
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     if min(size) < 1:
-        raise UsageError(f"size {_shown(text)}: give height x width in pixels, such as 640x1280")
+        raise UsageError(f"size {quoted(text)}: give height x width in pixels, such as 640x1280")
     return size
 
 
 def parse_frames(text: str) -> tuple[int | None, int | None]:
-    """Return (first, stop) from ``A:B``, half open, either end may be left out."""
+    """Return (first, stop) from ``A:B``, half open; either end may be omitted (None)."""
     match = re.fullmatch(r"(\d{0,12}):(\d{0,12})", str(text).strip())
     if not match:
-        raise UsageError(f"frames {_shown(text)}: give A:B, half open, such as 0:48, :48 or 100:")
-    first, stop = (int(part) if part else None for part in match.groups())
-    return first, stop
+        raise UsageError(f"frames {quoted(text)}: give A:B, half open, such as 0:48, :48 or 100:")
+    return _optional_int(match[1]), _optional_int(match[2])
 
 
 def parse_indices(text: str, num_frames: int) -> list[int]:
     """Return frame numbers from a list such as ``0,10,20:40:5``; parts are numbers or Python slices."""
     indices: list[int] = []
     for part in text.split(","):
+        # start, start:stop or start:stop:step; a negative start or stop counts from the end
         match = re.fullmatch(r"(-?\d{0,12})(?::(-?\d{0,12}))?(?::(-?\d{0,12}))?", part.strip())
-        numbers = (
-            [int(item) if item not in (None, "", "-") else None for item in match.groups()] if match else []
-        )
-        if not match or not part.strip() or numbers[2:] == [0]:
-            raise UsageError(f"frames {_shown(text)}: give numbers and slices, such as 0,10,20:40:5")
+        start, stop, step = map(_optional_int, match.groups()) if match else (None, None, 0)
+        if not part.strip() or step == 0:
+            raise UsageError(f"frames {quoted(text)}: give numbers and slices, such as 0,10,20:40:5")
         if ":" in part:
-            indices += range(num_frames)[slice(*numbers)]
-        elif numbers[0] is None or not -num_frames <= numbers[0] < num_frames:
-            raise UsageError(
-                f"frame {part.strip()!r} is not there; the clip has frames 0 to {num_frames - 1}"
-            )
+            indices += range(num_frames)[start:stop:step]
+        elif start is None or not -num_frames <= start < num_frames:
+            name = part.strip()
+            raise UsageError(f"frame {name!r} does not exist; the clip has frames 0 to {num_frames - 1}")
         else:
-            indices.append(numbers[0] % num_frames)
+            indices.append(start % num_frames)
     if not indices:
-        raise UsageError(f"frames {_shown(text)} select nothing; the clip has frames 0 to {num_frames - 1}")
+        raise UsageError(f"frames {quoted(text)} select nothing; the clip has frames 0 to {num_frames - 1}")
     return indices
 
 
 def parse_list(text: str | None) -> list[str]:
-    """Return the parts of ``a,b,c``, none for ``None``; an empty part is refused."""
+    """Return the items of ``a,b,c``, none for ``None``; an empty item is refused."""
     parts = [] if text is None else [part.strip() for part in text.split(",")]
     if not all(parts):
-        raise UsageError(f"list {_shown(text)}: has an empty item; separate items with one comma")
+        raise UsageError(f"list {quoted(text)}: has an empty item; separate items with one comma")
     return parts
 
 
@@ -110,14 +110,13 @@ def parse_numbers(text: str | None) -> list[float]:
     except ValueError:
         numbers = [math.nan]
     if not all(map(math.isfinite, numbers)):
-        raise UsageError(f"list {_shown(text)}: give numbers separated by commas, such as 0.02,0.05")
+        raise UsageError(f"list {quoted(text)}: give numbers separated by commas, such as 0.02,0.05")
     return numbers
 
 
-def _shown(text: object) -> str:
-    """Return what was given for a message, shortened if it would fill the screen."""
-    whole = str(text)
-    return repr(whole if len(whole) <= _MAX_SHOWN else f"{whole[:_MAX_SHOWN]}…")
+def _optional_int(text: str | None) -> int | None:
+    """Return the number; None for nothing, and for a sign alone."""
+    return int(text) if text and text != "-" else None
 
 
 def format_count(value: float) -> str:

@@ -12,23 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.gallery import measure
+from benchmarks.gallery.__main__ import main
+from benchmarks.gallery.measure import GalleryReport, run_gallery
+from benchmarks.gallery.page import MARK, gallery_page
+from benchmarks.gallery.settings import KEPT, load_gallery, parse_gallery
+from benchmarks.gallery.shown import ShownFrames
 from PIL import Image
 from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
-from command_line import Run, refused
-from vinr.bench import gallery, runner
-from vinr.bench.gallery import GalleryReport, run_gallery
-from vinr.bench.gallery_page import MARK, gallery_page
-from vinr.bench.gallery_settings import KEPT, load_gallery, parse_gallery
+from vinr.bench import runner
 from vinr.bench.recipe import SCALES
 from vinr.bench.run import plan_jobs
-from vinr.bench.work import ShownFrames, Values, Work
+from vinr.bench.work import Values, Work
 from vinr.comparison.report import CAPTION_ROWS, GAP_COLUMNS, signed_difference
-from vinr.config import default_model, load_preset
-from vinr.decoding.decoder import VideoDecoder
+from vinr.config import load_preset
+from vinr.decoding.file import open_clip
 from vinr.errors import InputError, OutputError, UsageError, VinrError
-from vinr.fit.masks import box_mask
+from vinr.tasks.masks import box_mask
+from vinr.temporaries import try_lock
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video
 
@@ -175,7 +178,7 @@ def test_decoded_frames_and_figures_are_those_of_the_file(made: GalleryReport, b
         assert values["num_bytes"] == file.stat().st_size
         assert values["bpp"] == pytest.approx(8 * file.stat().st_size / (FRAMES * HEIGHT * WIDTH))
         assert values["ms_ssim"] is None  # frames of 32×64 have no room for five scales
-        with VideoDecoder(file, device="cpu") as decoder:
+        with open_clip(file, device="cpu") as decoder:
             decoded_NCHW = torch.stack(list(decoder))
         per_frame = [psnr_db(*pair) for pair in zip(decoded_NCHW, bunny_NCHW, strict=True)]
         assert values["psnr_db"] == pytest.approx(sum(per_frame) / FRAMES, abs=1e-6)
@@ -256,7 +259,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     whole = load_gallery()
     sections = [one.model_copy(update={"networks": one.networks[:1]}) for one in whole.sections]
     few = whole.model_copy(update={"sections": tuple(sections)})
-    monkeypatch.setattr(gallery, "load_gallery", lambda: few)
+    monkeypatch.setattr(measure, "load_gallery", lambda: few)
 
     def experiment_of(kind: str) -> Callable[[Work], Values]:
         def experiment(work: Work) -> Values:
@@ -310,8 +313,8 @@ def test_what_another_process_is_at_is_missing_on_the_page(calls: list[str], tmp
     run_gallery(scale="tiny", out=tmp_path, device="cpu")
     path = next((tmp_path / "jobs").glob("inpaint*.json"))
     path.unlink()
-    path.with_suffix(".lock").write_text("another-host 1", encoding="utf-8")
-    report = run_gallery(scale="tiny", out=tmp_path, device="cpu")
+    with try_lock(path.with_suffix(".lock")):  # as another process would hold it
+        report = run_gallery(scale="tiny", out=tmp_path, device="cpu")
     assert section(report, "inpainted")["num_missing"] == 1
     assert "1 jobs have not ended" in report.page_path.read_text(encoding="utf-8")
 
@@ -359,20 +362,26 @@ def test_bad_input_is_refused_before_anything_is_fitted(calls: list[str], data: 
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command(run: Run, calls: list[str], tmp_path: Path) -> None:
-    words = ("bench", "gallery", "--scale", "tiny", "--out", tmp_path / "out", "--device", "cpu")
-    refused(run(*words, "--preset", f"{default_model()}-tiny"), "--preset", "gallery")
-    refused(run(*words, "--data", tmp_path / "none"), "none")
-    status, out, err = run(*words)
-    assert status == 0, err
-    assert out.splitlines()[-1] == f"page: {tmp_path / 'out' / 'README.md'}"
-    assert "Object removed: Left out" in out
-    status, out, _ = run(*words, "--json")
-    assert (status, json.loads(out)) == (
-        0,
-        json.loads((tmp_path / "out" / "gallery.json").read_text(encoding="utf-8")),
-    )
-    assert "gallery" in [entry["name"] for entry in json.loads(run("bench", "--json")[1])]
+def test_the_script(calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--scale", "tiny", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*words, "--data", str(tmp_path / "none")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("vinr: data folder ")
+    assert len(err.splitlines()) == 1
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert out == f"page: {tmp_path / 'out' / 'README.md'}\n"
+    assert "Object removed: Left out" in err
+    with pytest.raises(SystemExit) as caught:
+        main(["--scale", "small"])
+    assert caught.value.code == 2
+
+
+def test_the_page_in_the_docs_is_made_from_its_document() -> None:
+    folder = Path(__file__).parent.parent.parent / "docs" / "gallery"
+    document = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))
+    assert gallery_page(document) == (folder / "README.md").read_text(encoding="utf-8")
 
 
 # -- settings ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from command_line import Run, refused
 from vinr.bench.recipe import (
     SCALES,
     Metric,
@@ -32,6 +33,7 @@ BOUNDS = {
     "bpp": (0.001, 100.0),
     "bytes": (0.0, 1e6),
     "percent": (0.0, 100.0),
+    "bits_per_parameter": (0.1, 1000.0),
     "fps": (0.1, 1e6),
     "seconds": (1e-6, 600.0),
     "parameters": (100.0, 1e6),
@@ -163,6 +165,21 @@ def test_later_tables_win_and_overrides_add_up() -> None:
 def test_unknown_recipe_is_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown recipe 'hnerv-table-99'.*hnerv-table-8"):
         load_recipe("hnerv-table-99")
+
+
+def test_what_is_no_recipe_any_more_says_where_it_is(run: Run) -> None:
+    for name in ("speed", "gallery"):
+        refused(run("bench", name), f"{name} is a script", f"python -m benchmarks.{name}")
+
+
+@pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("dnerv_diverse-")])
+def test_recipes_of_d_nerv_say_what_they_are_called_now(run: Run, name: str) -> None:
+    refused(run("bench", name.replace("dnerv_diverse", "dnerv")), repr(name))
+
+
+def test_options_without_a_recipe_are_refused(run: Run, tmp_path: Path) -> None:
+    refused(run("bench", "--scale", "small"), "scale 'small'", "mini")
+    refused(run("bench", "--data", tmp_path), "--data")
 
 
 @pytest.mark.parametrize(

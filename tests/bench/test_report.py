@@ -41,11 +41,11 @@ def result(
     own = [{"label": label, "paper": paper, **(rows or {}).get(label, {})} for label, paper in papers.items()]
     tree = {"paper": "P", "table": "Table 1", "title": "t", "source": "P, Table 1", "kind": "fit"}
     recipe = parse_recipe("test", {**tree, "metrics": metrics, "rows": own, **changes})
-    found = tuple(
-        RowResult(label, {f"clip{number}": values for number, values in enumerate(jobs)})
+    results = {
+        label: RowResult({f"clip{number}": values for number, values in enumerate(jobs)})
         for label, jobs in ours.items()
-    )
-    return Result(recipe, "mini", found, {"epochs": 4, "overrides": ["a.b=1"]})
+    }
+    return Result(recipe, "mini", results, {"epochs": 4, "overrides": ["a.b=1"]})
 
 
 PSNR = {"psnr_db": {"title": "PSNR, dB"}}
@@ -57,6 +57,14 @@ def test_difference_is_ours_minus_the_papers() -> None:
     assert "| A | 30.50 | 28.50 | -2.00 |" in text
     assert "| B | — | — | — |" in text
     assert "--epochs 4 --set a.b=1" in text
+
+
+def test_a_table_of_nothing_printed_has_ours_alone() -> None:
+    ours = {"A": [job(psnr_db=28.0)], "B": [job(psnr_db=29.5)]}
+    text = page(result(PSNR, {"A": {}, "B": {}}, ours, baseline="A").document())
+    assert "| row | PSNR, dB |\n| --- | ---: |\n| A | 28.00 |\n| B | 29.50 |" in text
+    assert "| row | PSNR, dB |\n| --- | ---: |\n| B | +1.50 |" in text
+    assert "Source: P, Table 1." in text
 
 
 def test_ordering_names_the_neighbours_that_differ() -> None:

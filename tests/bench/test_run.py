@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vinr.bench import runner, stages
-from vinr.bench.claims import claim, claimed
+from clips import moving_shapes
+from vinr.bench import base_fits, runner
 from vinr.bench.datasets import find_clip, find_masks
 from vinr.bench.recipe import Recipe, parse_recipe
 from vinr.bench.run import plan_row, run_recipe
 from vinr.bench.work import Values, Work
-from vinr.config import default_model
-from vinr.errors import InputError, UsageError, VinrError
+from vinr.config import default_model, load_preset
+from vinr.errors import InputError, VinrError
+from vinr.fit import Event, Noted, Trainer
+from vinr.temporaries import try_lock
 
 
 def a_recipe(kind: str = "fit", **setup: Any) -> Recipe:
@@ -85,7 +85,7 @@ def test_rows_that_finished_before_an_error_are_kept(
 def test_epochs_and_settings_of_the_caller_hold_for_all_rows(tmp_path: Path, calls: list[int | None]) -> None:
     result = run_recipe(a_recipe(), scale="tiny", out=tmp_path, epochs=7, overrides=["fit.batch_size=2"])
     assert calls == [7]  # both rows are the same job now
-    (document,) = result.rows[1].documents.values()
+    (document,) = result.rows["two"].documents.values()
     assert document["setup"]["overrides"] == ["fit.batch_size=2"]
 
 
@@ -94,37 +94,54 @@ def test_what_another_process_runs_is_left_to_it(tmp_path: Path, calls: list[int
     (job,) = plan_row(recipe, recipe.rows[0], "tiny")
     lock = tmp_path / "jobs" / f"{job.key}.lock"
     lock.parent.mkdir()
-    lock.write_text(f"another-host {os.getpid()}", encoding="utf-8")
-    result = run_recipe(recipe, scale="tiny", out=tmp_path)
+    with try_lock(lock) as is_mine:  # as another process would hold it
+        assert is_mine
+        result = run_recipe(recipe, scale="tiny", out=tmp_path)
     assert calls == [2]
     assert result.num_missing == 1
     assert "1 jobs have not ended" in (tmp_path / "test-tiny.md").read_text(encoding="utf-8")
 
 
-def test_a_claim_is_exclusive_and_ends_with_its_process(tmp_path: Path) -> None:
-    path = tmp_path / "row.lock"
-    with claimed(path) as mine:
-        assert mine
-        assert not claim(path)
-        with claimed(path) as again:
-            assert not again
+def test_a_base_fit_of_another_process_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, waits = tmp_path / "base.tensors", []
+    frames = moving_shapes(num_frames=8, height=32, width=64)
+    preset = load_preset(f"{default_model()}-tiny", ["fit.epochs=1"])
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(base_fits.time, "sleep", wait)
+    with try_lock(path.with_suffix(".lock")), pytest.raises(KeyboardInterrupt):
+        base_fits.base_fit(frames, preset, path)
     assert not path.exists()
-    path.write_text(f"{socket.gethostname()} {2**30}", encoding="utf-8")  # no process has this number
-    with claimed(path) as mine:
-        assert mine
+    base = base_fits.base_fit(frames, preset, path)  # the other process has ended without a fit
+    assert path.exists()
+    assert len(waits) == 3
+    result = base_fits.continue_fit(frames, base, [(1, {}), (2, {})])
+    assert result.num_epochs == 4
 
 
-def test_a_silent_process_is_not_waited_for_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stages, "WAIT_SECONDS", 0.0)
-    path = tmp_path / "base.tensors"
-    lock = path.with_suffix(".lock")
-    lock.write_text("another-host 1", encoding="utf-8")
-    stages._wait(path)  # it was claimed just now
-    os.utime(lock, (1.0, 1.0))
-    with pytest.raises(UsageError, match=r"base.lock.*remove that file"):
-        stages._wait(path)
+def test_phases_end_one_after_another(tmp_path: Path) -> None:
+    frames = moving_shapes(num_frames=8, height=32, width=64)
+    preset = load_preset(f"{default_model()}-tiny", ["fit.epochs=1"])
+    base = base_fits.base_fit(frames, preset, tmp_path / "base.tensors")
+    epochs: list[float] = []
+
+    def note(trainer: Trainer) -> None:
+        epochs.append(trainer.steps_done / trainer.steps_per_epoch)
+
+    base_fits.continue_fit(frames, base, [(1, {}), (2, {})], at_end=note)
+    assert epochs == [2, 4]
+
+
+def test_data_that_no_row_reads_is_reported(tmp_path: Path, calls: list[int | None]) -> None:
+    events: list[Event] = []
+    run_recipe(a_recipe(), scale="tiny", out=tmp_path / "out", data=tmp_path, on_event=events.append)
+    assert "--data has no effect: at scale tiny" in next(e.text for e in events if isinstance(e, Noted))
+    with pytest.raises(InputError, match=r"data folder .* is no folder"):
+        run_recipe(a_recipe(), scale="tiny", out=tmp_path / "out", data=tmp_path / "none")
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.speed.limits import COPY, MATMUL, limit_works
+from benchmarks.speed.measure import SpeedReport, run_speed
+from benchmarks.speed.memory import peak_bytes, step_memory
+from benchmarks.speed.quality import Curve, level_rows
+from benchmarks.speed.turns import Clock, Spread, ratios, take_turns
 
-from vinr.bench.speed import SpeedReport, run_speed
-from vinr.bench.speed_fit import Curve, level_rows
-from vinr.bench.speed_limits import COPY, MATMUL, limit_works
-from vinr.bench.speed_memory import peak_bytes, step_memory
-from vinr.bench.speed_turns import Clock, Spread, markdown_table, ratios, take_turns
+from vinr.bench.pages import records_table
 from vinr.config import load_preset
 from vinr.errors import OutputError, UsageError
 from vinr.tasks.frames import plain_fit
@@ -172,7 +173,7 @@ def test_limits_are_work_over_time() -> None:
 
 
 def test_the_clock_of_one_thread_is_that_of_the_process() -> None:
-    assert Clock(CPU).is_processor_time
+    assert Clock(CPU).is_cpu_time
     assert Clock(CPU).of(lambda: None) == pytest.approx(READING_SECONDS)
 
 
@@ -221,4 +222,4 @@ def test_memory_of_a_fit_is_measured_in_a_process_of_its_own() -> None:
 
 
 def test_missing_values_are_dashes() -> None:
-    assert markdown_table([{"a": None, "b": 12.345}]) == "| a | b |\n| --- | --- |\n| – | 12.35 |"
+    assert records_table([{"a": None, "b": 12.345}]) == "| a | b |\n| --- | ---: |\n| — | 12.35 |"

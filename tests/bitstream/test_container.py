@@ -97,17 +97,17 @@ def test_round_trip(weights: bytes, chunks: list[bytes], data: st.DataObject) ->
 
 def test_threads_read_what_they_asked_for() -> None:
     container = Container.open(BYTES)
-    found: set[tuple[int, bytes]] = set()
+    parts_read: set[tuple[int, bytes]] = set()
 
     def read_often(number: int) -> None:
-        found.update((number, container.read_part(SectionKind.CHUNKS, 0, number)) for _ in range(300))
+        parts_read.update((number, container.read_part(SectionKind.CHUNKS, 0, number)) for _ in range(300))
 
     threads = [Thread(target=read_often, args=(number % 2,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {(0, b"three frames"), (1, b"two frames")}
+    assert parts_read == {(0, b"three frames"), (1, b"two frames")}
 
 
 def test_existing_file_is_kept(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_writer_refuses_files_that_nobody_could_read() -> None:
         incomplete.to_bytes()
     doubled = writer()
     doubled.add(SectionKind.WEIGHTS, 0, b"again")
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="duplicate"):
         doubled.to_bytes()
     for misuse, reason in (
         (lambda: doubled.add(SectionKind.CHUNKS, 0, b""), "CHUNKS is added by add_array"),

@@ -114,7 +114,7 @@ def change(path: str, value: object) -> dict[str, Any]:
         ("clips.0.color", {"matrix": "bt2020"}, "clips.0.color.matrix"),
         ("clips.0.color", {"bit_depth": 9}, "clips.0.color.bit_depth"),
         ("clips.0.edit", {"crop": [0, 5]}, "clips.0.edit.crop"),
-        ("clips.0.edit", {"first_frame": 5, "stop_frame": 5}, "frames 5:5 are none"),
+        ("clips.0.edit", {"first_frame": 5, "stop_frame": 5}, "the range of frames 5:5 is empty"),
         ("clips.0.has_audio", 1, "clips.0.has_audio"),
         ("clips.0.quality", {"psnr_db": "high"}, "clips.0.quality.psnr_db"),
         ("clips.0.quality", {"psnr_db": 1e9}, "clips.0.quality.psnr_db"),

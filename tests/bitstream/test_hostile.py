@@ -75,7 +75,7 @@ def test_count_bombs(count: int) -> None:
 def test_index_that_is_cut_or_too_long() -> None:
     for end in range(len(INDEX)):
         refused(assemble(STORED, INDEX[:end] or b"\x80", SECTIONS), "index|announces|section|ends")
-    refused(assemble(STORED, INDEX + b"\0", SECTIONS), "index has 1 bytes too many")
+    refused(assemble(STORED, INDEX + b"\0", SECTIONS), "index has 1 extra bytes")
 
 
 def test_header_bomb() -> None:
@@ -153,9 +153,9 @@ def test_many_values_in_the_header() -> None:
 @pytest.mark.parametrize(
     ("changes", "index", "reason"),
     [
-        ({}, entry(1, 0, b"") * 2, "twice"),
-        ({}, entry(0x42, 0, b"", b"", count=2) * 2, "twice"),
-        ({}, entry(0x90, 0, b"") * 2, "twice"),
+        ({}, entry(1, 0, b"") * 2, "duplicate"),
+        ({}, entry(0x42, 0, b"", b"", count=2) * 2, "duplicate"),
+        ({}, entry(0x90, 0, b"") * 2, "duplicate"),
         ({}, entry(1, 0, b""), "is missing"),
         ({}, b"", "is missing"),
         ({}, entry(1, 2, b""), "WEIGHTS 2 is not announced|is missing"),
@@ -184,7 +184,7 @@ def test_section_set(changes: dict[str, Any], index: bytes | None, reason: str) 
         index = kept + changes.get("more", b"")
         num_entries = 5 - ("without" in changes) + ("more" in changes)
     else:
-        num_entries = {"twice": 2}.get(reason, 1 if index else 0)
+        num_entries = {"duplicate": 2}.get(reason, 1 if index else 0)
     refused(assemble(STORED, varint(num_entries) + index, b""), reason)
 
 

@@ -37,11 +37,11 @@ def test_signed_bytes(value: int, packed: str) -> None:
 @pytest.mark.parametrize(
     ("packed", "reason"),
     [
-        ("", "cut short inside a number at byte 0"),
-        ("80", "cut short inside a number"),
-        ("ff" * 9 + "01", "endless number"),
-        ("ff" * 1000, "endless number"),
-        ("8000", "padded number"),
+        ("", "cut short inside a varint at byte 0"),
+        ("80", "cut short inside a varint"),
+        ("ff" * 9 + "01", "varint of over 9 bytes"),
+        ("ff" * 1000, "varint of over 9 bytes"),
+        ("8000", "padded varint"),
         ("ff7f", "has 16383 at byte 0, above 1000"),
     ],
 )
@@ -61,7 +61,7 @@ def test_reader_stays_inside() -> None:
     assert reader.fixed(2) == 0x0201
     with pytest.raises(BitstreamError, match="index is cut short: 2 bytes needed, 1 left"):
         reader.take(2)
-    with pytest.raises(BitstreamError, match="index has 1 bytes too many"):
+    with pytest.raises(BitstreamError, match="index has 1 extra bytes"):
         reader.finish()
     assert reader.take(1) == b"\x03"
 

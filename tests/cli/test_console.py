@@ -47,7 +47,7 @@ def test_everything_that_is_printed_is_made_visible(capsys: pytest.CaptureFixtur
     table = Table(EVIL, "b", box=None)
     table.add_row(EVIL, "[red]x[/]")
     cli_console.say(EVIL)
-    cli_console._print_table(table)
+    cli_console.print_table(table)
     cli_console.note(EVIL)
     cli_console.complain(EVIL)
     out, err = capsys.readouterr()

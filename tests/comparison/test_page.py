@@ -16,7 +16,8 @@ from clips import moving_shapes
 from vinr.comparison.page import ComparisonPage, CropSet, busiest_window
 from vinr.comparison.rd import MEASURES, RDCurve, RDPoint, bd_table
 from vinr.comparison.rd_plots import draw_per_frame, draw_rd, svg_data_uri
-from vinr.decoding.sources import CropKeeper, CropWindow, TimedSource
+from vinr.decoding.streams import CropKeeper, CropWindow, StreamClock
+from vinr.video.spec import FrameBatch, FrameStream
 
 HOSTILE = '<script src="http://example.org/x.js"></script>&" $\\frac$ --> x'
 
@@ -192,17 +193,17 @@ def test_the_busiest_window_is_where_the_detail_is() -> None:
 
 def test_crops_are_kept_while_frames_pass() -> None:
     clip = moving_shapes(num_frames=4, height=8, width=10)
-    keeper = CropKeeper(clip, [1, 3], CropWindow(2, 3, 4, 5))
-    passed = torch.cat([keeper.frames(torch.tensor(part)) for part in ([0, 1], [2, 3])])
-    assert torch.equal(passed, clip.rgb_NCHW)
+    keeper = CropKeeper([1, 3], CropWindow(2, 3, 4, 5))
+    passed = list(keeper.watch(FrameStream.of(clip, batch_size=2)))
+    assert torch.equal(FrameBatch.join(passed).rgb_NCHW, clip.rgb_NCHW)
     assert sorted(keeper.crops) == [1, 3]
     assert torch.equal(keeper.crops[3], clip.rgb_NCHW[3, :, 2:6, 3:8])
 
 
 def test_the_clock_runs_only_while_frames_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter([10.0, 10.5, 90.0, 90.25])
-    monkeypatch.setattr("vinr.decoding.sources.time.perf_counter", lambda: next(ticks))
-    timed = TimedSource(moving_shapes(num_frames=2, height=8, width=8))
-    timed.frames(torch.tensor([0]))
-    timed.frames(torch.tensor([1]))
-    assert timed.seconds == 0.75
+    ticks = iter([10.0, 10.5, 90.0, 90.25, 95.0, 95.0])  # two frames, and the end
+    monkeypatch.setattr("vinr.decoding.streams.time.perf_counter", lambda: next(ticks))
+    clock = StreamClock()
+    clip = moving_shapes(num_frames=2, height=8, width=8)
+    assert len(list(clock.watch(FrameStream.of(clip, batch_size=1)))) == 2
+    assert clock.seconds == 0.75

@@ -166,15 +166,16 @@ def test_every_measure_is_found_by_name() -> None:
 
 
 def test_a_measured_point_takes_its_rate_from_bytes() -> None:
-    quality = ClipQuality(
-        31.0, 30.5, 0.9, 11, 2, (30.0, 32.0), (0.8, 1.0), yuv_psnr_db=35.0, pooled_yuv_psnr_db=34.0
-    )
+    mse = (1e-3, 10**-3.2)  # 30 and 32 dB
+    quality = ClipQuality(mse, (0.8, 1.0), 11, yuv_psnr_db=35.0, pooled_yuv_psnr_db=34.0)
     point = RDPoint.measured(
         "CRF 30", quality, num_bytes=1000, num_pixels=2 * 40 * 50, decode_fps=9.0, options={"crf": "30"}
     )
     assert (point.bpp, point.num_bytes, point.encode_seconds) == (2.0, 1000, None)
-    assert (point.psnr_db, point.yuv_psnr_db, point.pooled_yuv_psnr_db) == (31.0, 35.0, 34.0)
-    assert point.per_frame_psnr_db == (30.0, 32.0)
+    assert (point.yuv_psnr_db, point.pooled_yuv_psnr_db) == (35.0, 34.0)
+    assert (point.ms_ssim, point.ms_ssim_window) == (0.9, 11)
+    assert point.psnr_db == pytest.approx(31, abs=1e-5)
+    assert point.per_frame_psnr_db == pytest.approx((30, 32), abs=1e-5)
 
 
 def test_the_nearest_rate_is_nearest_by_ratio() -> None:

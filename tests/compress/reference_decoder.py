@@ -118,9 +118,9 @@ class Model:
             return [0] * num_symbols
         if self.kind:
             return [decoder.symbol(self.table) for _ in range(num_symbols)]
-        counts, found = [0] * self.num_entries, []
-        while len(found) < num_symbols:
-            length = min(4096, max(64, len(found) >> 3), num_symbols - len(found))
+        counts, symbols = [0] * self.num_entries, []
+        while len(symbols) < num_symbols:
+            length = min(4096, max(64, len(symbols) >> 3), num_symbols - len(symbols))
             weights = [
                 (n << 16) + ((prior << self.weight) >> 8) for n, prior in zip(counts, self.table, strict=True)
             ]
@@ -130,8 +130,8 @@ class Model:
                 counts[symbol] += 1
             if sum(counts) >= 2**17:
                 counts = [n >> 1 for n in counts]
-            found += block
-        return found
+            symbols += block
+        return symbols
 
     def symbols(self, decoder: RangeDecoder, num_symbols: int) -> list[int]:
         if self.size == 1:
@@ -206,7 +206,7 @@ def decode_weights(
             models.append(read_model(data))
         return number - 1 if number else len(models) - 1
 
-    found = Weights({}, {}, [])
+    weights = Weights({}, {}, [])
     names = [n for n in shapes if not shapes[n][1]] + sorted(n for n in shapes if shapes[n][1])
     for name in names:
         shape, per_frame = shapes[name]
@@ -215,9 +215,9 @@ def decode_weights(
         model = refer(coded // 2)
         second = refer(data.varint()) if coded % 2 else None
         if second is None or per_frame or rows:
-            found.step_codes[name] = [data.u16()]
+            weights.step_codes[name] = [data.u16()]
         if per_frame:
-            found.latents.append((name, shape, models[model], None if second is None else models[second]))
+            weights.latents.append((name, shape, models[model], None if second is None else models[second]))
             continue
         num_first = rows * prod(shape[1:]) if second is not None else 0
         uses.setdefault(model, []).append((name, "later" if rows else "all", prod(shape) - num_first))
@@ -235,25 +235,25 @@ def decode_weights(
             parts[name, what], symbols = symbols[:length], symbols[length:]
     for (name, what), part in parts.items():
         if what == "steps":
-            found.step_codes[name] = [16 * t for t in part]
+            weights.step_codes[name] = [16 * t for t in part]
         elif what == "later":
-            found.symbols[name] = add_up(parts[name, "first"], part) if (name, "first") in parts else part
+            weights.symbols[name] = add_up(parts[name, "first"], part) if (name, "first") in parts else part
         elif what == "all":
-            found.symbols[name] = part
-    return found
+            weights.symbols[name] = part
+    return weights
 
 
 def decode_chunk(payload: bytes, weights: Weights, num_frames: int) -> dict[str, list[int]]:
     """Decode a chunk of ``num_frames`` frames to symbols by name."""
     decoder = RangeDecoder(payload)
-    found = {}
+    symbols = {}
     for name, shape, model, first_model in weights.latents:
         if first_model is None:
-            found[name] = model.symbols(decoder, num_frames * prod(shape))
+            symbols[name] = model.symbols(decoder, num_frames * prod(shape))
         else:
             first = first_model.symbols(decoder, prod(shape))
-            found[name] = add_up(first, model.symbols(decoder, (num_frames - 1) * prod(shape)))
-    return found
+            symbols[name] = add_up(first, model.symbols(decoder, (num_frames - 1) * prod(shape)))
+    return symbols
 
 
 def step(code: int) -> float:

@@ -80,9 +80,9 @@ def decode_all(chunks: ChunkDecoder, packed: PackedTensors, num_frames: int) -> 
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def assert_same(found: dict[str, StoredTensor], wanted: dict[str, StoredTensor]) -> None:
-    assert found.keys() == wanted.keys()
-    for name, item in wanted.items():
-        assert found[name].role == item.role
-        assert found[name].value.dtype == torch.float32
-        assert torch.equal(found[name].value, item.value), name
+def assert_same(decoded: dict[str, StoredTensor], expected: dict[str, StoredTensor]) -> None:
+    assert decoded.keys() == expected.keys()
+    for name, item in expected.items():
+        assert decoded[name].role == item.role
+        assert decoded[name].value.dtype == torch.float32
+        assert torch.equal(decoded[name].value, item.value), name

@@ -39,14 +39,14 @@ PINNED = {
 
 def some_symbols(model: SymbolModel, num_symbols: int, seed: int = 0) -> np.ndarray:
     """Return symbols from plain arithmetic, the middle of the range more often than its ends."""
-    state, found = 12345 + seed, []
+    state, symbols = 12345 + seed, []
     for _ in range(num_symbols):
         total = 0
         for _ in range(3):
             state = (1103515245 * state + 12345) % 2**31
             total += (state >> 8) % model.size
-        found.append(model.low + total // 3)
-    return np.array(found, dtype=np.int32)
+        symbols.append(model.low + total // 3)
+    return np.array(symbols, dtype=np.int32)
 
 
 def decode_by_reference(model: SymbolModel, stream: bytes, num_symbols: int) -> list[int]:
@@ -211,7 +211,7 @@ def test_small_arrays_are_grouped_by_likeness() -> None:
         ("0000", "0 symbols"),
         ("ffffffff0f0a", "above"),
         ("0081800800", "above 131072"),
-        ("8080801002", "the last one may be"),
+        ("8080801002", "the last may be"),
         ("000a", "cut short"),
         ("000a06", "layout 0x06"),
         ("000a30", "layout 0x30"),
@@ -237,5 +237,5 @@ def test_symbols_outside_their_range_are_refused() -> None:
 
 
 def test_streams_of_no_writer_are_refused() -> None:
-    with pytest.raises(BitstreamError, match="stream is no stream of the range coder"):
+    with pytest.raises(BitstreamError, match="stream is not a stream of the range coder"):
         StreamReader(b"\xff" * 40, "stream").read(BELL, 20)

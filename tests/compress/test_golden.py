@@ -80,17 +80,16 @@ def test_symbols_and_values(path: Path) -> None:
                 expected,
                 container.header.networks[number].frames_per_chunk,
             )
-            found = {name: item.value for name, item in values.items()} | read_latents(
-                container, number, chunks
-            )
-            assert found.keys() == network["digests"].keys()
-            for name, wanted in network["digests"].items():
+            decoded = {name: item.value for name, item in values.items()}
+            decoded |= read_latents(container, number, chunks)
+            assert decoded.keys() == network["digests"].keys()
+            for name, expected_digest in network["digests"].items():
                 symbols, codes = weights.symbols[name], weights.step_codes[name]
                 assert len(symbols) == prod(network["tensors"][name]["shape"])
-                assert digest(symbols, codes) == wanted
+                assert digest(symbols, codes) == expected_digest
                 steps = np.array([reference.step(code) for code in codes], dtype=np.float32)
                 rows = np.array(symbols, dtype=np.float32).reshape(steps.shape[0], -1) * steps[:, None]
-                assert np.array_equal(rows.ravel(), found[name].numpy().ravel())
+                assert np.array_equal(rows.ravel(), decoded[name].numpy().ravel())
 
 
 def read_latents(container: Container, number: int, chunks: Any) -> dict[str, torch.Tensor]:

@@ -59,8 +59,8 @@ def test_any_tensors_come_back(kinds: list, num_latents: int, scales: str) -> No
     for number in range(num_latents):
         value = torch.tensor(rng.normal(size=(5, number, 2)), dtype=torch.float32)
         stored[f"latents.{9 - number}"] = StoredTensor(value, "latent", True)
-    own = CompressSettings(weight_scales=scales)
-    assert_same(unpack(pack_tensors(stored, own), stored), quantized(stored, own))
+    coding = CompressSettings(weight_scales=scales)
+    assert_same(unpack(pack_tensors(stored, coding), stored), quantized(stored, coding))
 
 
 @pytest.mark.parametrize("settings_", [CompressSettings(bias_bits=16), BY_CHANNEL])
@@ -73,9 +73,9 @@ def test_a_decoder_written_from_the_document_reads_the_same(settings_: CompressS
     shapes = {name: (tuple(i.value.shape[i.per_frame :]), i.per_frame) for name, i in stored.items()}
     weights = reference.decode_weights(packed.fixed, shapes)
     assert {model.kind for _, _, model, _ in weights.latents} == {1, 2}
-    wanted = quantized(stored, settings_)
+    expected = quantized(stored, settings_)
     for name, symbols in weights.symbols.items():
-        value = wanted[name].value.numpy()
+        value = expected[name].value.numpy()
         steps = np.array([reference.step(code) for code in weights.step_codes[name]], dtype=np.float32)
         rows = np.array(symbols, dtype=np.float32).reshape(steps.shape[0], -1)
         assert np.array_equal((rows * steps[:, None]).reshape(value.shape), value), name
@@ -86,17 +86,19 @@ def test_a_decoder_written_from_the_document_reads_the_same(settings_: CompressS
     for name in ("latents.frame", "latents.peaks"):
         symbols = np.array([symbol for chunk in chunks for symbol in chunk[name]], dtype=np.float32)
         step = np.float32(reference.step(weights.step_codes[name][0]))
-        assert np.array_equal((symbols * step).reshape(wanted[name].value.shape), wanted[name].value.numpy())
+        assert np.array_equal(
+            (symbols * step).reshape(expected[name].value.shape), expected[name].value.numpy()
+        )
 
 
 def test_a_chunk_is_decoded_alone() -> None:
     stored = network(SMALL, num_frames=9)
     packed = pack_tensors(stored, CompressSettings(), 2)
     _, chunks = unpack_fixed(packed.fixed, as_expected(stored), 2)
-    wanted = quantized(stored, CompressSettings())["latents.frame"].value
-    assert torch.equal(chunks.decode(packed.chunks[3], 2)["latents.frame"], wanted[6:8])
-    assert torch.equal(chunks.decode(packed.chunks[4], 1)["latents.frame"], wanted[8:])
-    assert torch.equal(chunks.decode(packed.chunks[0], 2)["latents.frame"], wanted[:2])
+    expected = quantized(stored, CompressSettings())["latents.frame"].value
+    assert torch.equal(chunks.decode(packed.chunks[3], 2)["latents.frame"], expected[6:8])
+    assert torch.equal(chunks.decode(packed.chunks[4], 1)["latents.frame"], expected[8:])
+    assert torch.equal(chunks.decode(packed.chunks[0], 2)["latents.frame"], expected[:2])
 
 
 def test_latents_are_found_by_name_whatever_their_order() -> None:
@@ -117,10 +119,10 @@ def test_packing_twice_gives_the_same_bytes() -> None:
     assert (first.fixed, first.chunks) == (second.fixed, second.chunks)
 
 
-@pytest.mark.parametrize("own", [CompressSettings(), CompressSettings(weight_bits=6), BY_CHANNEL])
-def test_file_is_hardly_larger_than_its_information(own: CompressSettings) -> None:
+@pytest.mark.parametrize("coding", [CompressSettings(), CompressSettings(weight_bits=6), BY_CHANNEL])
+def test_file_is_hardly_larger_than_its_information(coding: CompressSettings) -> None:
     stored = network(HNERV_SHAPES, num_frames=132, slice_shape=(16, 2, 4))
-    packed = pack_tensors(stored, own)
+    packed = pack_tensors(stored, coding)
     clip = Clip(name="bunny", num_frames=132, height=640, width=1280)
     architecture = {"strides": [5, 4, 4, 2, 2], "width": 32, "latent_channels": 16, "reduce": 1.2}
     entry = Network(
@@ -140,15 +142,15 @@ def test_file_is_hardly_larger_than_its_information(own: CompressSettings) -> No
     assert sum(front) + side_bytes < 0.02 * num_bytes
     assert sum(component.num_bytes for component in packed.components) + sum(front) == num_bytes
     # Not far from what tables made to measure and sent for nothing would take.
-    assert packed.ideal_bits < 1.01 * entropy_bits(stored, own)
+    assert packed.ideal_bits < 1.01 * entropy_bits(stored, coding)
 
 
-def entropy_bits(stored: dict[str, StoredTensor], own: CompressSettings) -> float:
+def entropy_bits(stored: dict[str, StoredTensor], coding: CompressSettings) -> float:
     """Return the empirical entropy of each tensor's symbols, summed."""
-    bits = {"weight": own.weight_bits, "bias": own.bias_bits, "latent": own.latent_bits}
+    bits = {"weight": coding.weight_bits, "bias": coding.bias_bits, "latent": coding.latent_bits}
     total = 0.0
     for name, item in stored.items():
-        by_channel = own.weight_scales == "channel" and item.role == "weight"
+        by_channel = coding.weight_scales == "channel" and item.role == "weight"
         symbols = quantize(item.value, bits[item.role], name=name, by_channel=by_channel).symbols
         count = np.unique(symbols, return_counts=True)[1]
         total -= float((count * np.log2(count / count.sum())).sum())
@@ -225,7 +227,7 @@ def test_header_and_model_must_agree_about_latents() -> None:
     with_latents, without = network(SMALL, num_frames=3), network(SMALL)
     for stored, frames_per_chunk in ((with_latents, 0), (without, 1)):
         packed = pack_tensors(stored, CompressSettings())
-        with pytest.raises(BitstreamError, match=f"the header has {frames_per_chunk} frames a chunk"):
+        with pytest.raises(BitstreamError, match=f"the header has {frames_per_chunk} frames per chunk"):
             unpack_fixed(packed.fixed, as_expected(stored), frames_per_chunk)
 
 
@@ -247,7 +249,7 @@ def test_not_finite_weights_are_named() -> None:
 
 def test_what_readers_would_refuse_is_not_written() -> None:
     zeros = {"grid": StoredTensor(torch.zeros(2**20 + 2**18), "grid")}
-    with pytest.raises(FitError, match="nearly all numbers are equal"):
+    with pytest.raises(FitError, match="nearly all parameters are equal"):
         pack_tensors(zeros, CompressSettings())
     latents = {"latents.frame": StoredTensor(torch.zeros(20, 2**17), "latent", True)}
     packed = pack_tensors(latents, CompressSettings())

@@ -19,7 +19,7 @@ from vinr.errors import BitstreamError
 from vinr.models import StoredTensor, get_model, list_models, validate_architecture
 from vinr.video.spec import VideoSpec
 
-OWN = CompressSettings()
+DEFAULT = CompressSettings()
 # Recorded from this writer when prediction was added; the second decoder reads the same symbols from it.
 PINNED_FIXED = (
     "0109080006153e008f02fc0103113e38752e01170d10064b0800a302f30113113a08"
@@ -62,14 +62,14 @@ def read_by_reference(
 
 
 def assert_both_decoders_agree(
-    stored: dict[str, StoredTensor], own: CompressSettings, packed: PackedTensors
+    stored: dict[str, StoredTensor], coding: CompressSettings, packed: PackedTensors
 ) -> None:
-    wanted = quantized(stored, own)
-    assert_same(unpack(packed, stored), wanted)
+    expected = quantized(stored, coding)
+    assert_same(unpack(packed, stored), expected)
     for name, (symbols, codes) in read_by_reference(packed, stored).items():
         steps = np.array([reference.step(code) for code in codes], dtype=np.float32)
         rows = np.array(symbols, dtype=np.float32).reshape(steps.shape[0], -1) * steps[:, None]
-        assert np.array_equal(rows.ravel(), wanted[name].value.numpy().ravel()), name
+        assert np.array_equal(rows.ravel(), expected[name].value.numpy().ravel()), name
 
 
 # -- differences and sums ------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_sums_are_bounded_but_reach_the_bound() -> None:
     st.sampled_from([CompressSettings(), CompressSettings(grid_bits=10, latent_bits=3)]),
 )
 def test_any_tensors_over_time_come_back(
-    kinds: list, frames_per_chunk: int | None, own: CompressSettings
+    kinds: list, frames_per_chunk: int | None, coding: CompressSettings
 ) -> None:
     stored = network({"stem": (5, 4)})
     for number, (role, num_steps, rows, columns, pace) in enumerate(kinds):
@@ -122,19 +122,19 @@ def test_any_tensors_over_time_come_back(
         else:
             value = random_walk(num_steps, rows, 4 * columns, pace=pace, seed=number).flatten(0, 1)
             stored[f"tensor{number}"] = StoredTensor(value, role, rows_per_step=rows)
-    assert_both_decoders_agree(stored, own, pack_tensors(stored, own, frames_per_chunk))
+    assert_both_decoders_agree(stored, coding, pack_tensors(stored, coding, frames_per_chunk))
 
 
 def test_a_chunk_is_decoded_alone() -> None:
     stored = latents(random_walk(21, 4, 10))
-    packed = pack_tensors(stored, OWN, 5)
+    packed = pack_tensors(stored, DEFAULT, 5)
     assert is_predicted(packed, stored) == {"latents.frame": True}
     _, chunks = unpack_fixed(packed.fixed, as_expected(stored), 5)
-    wanted = quantized(stored, OWN)["latents.frame"].value
+    expected = quantized(stored, DEFAULT)["latents.frame"].value
     for number in (3, 0, 4, 1, 2):
-        own = slice(5 * number, 5 * number + 5)
-        count = min(5, 21 - own.start)
-        assert torch.equal(chunks.decode(packed.chunks[number], count)["latents.frame"], wanted[own])
+        frames = slice(5 * number, 5 * number + 5)
+        count = min(5, 21 - frames.start)
+        assert torch.equal(chunks.decode(packed.chunks[number], count)["latents.frame"], expected[frames])
 
 
 def test_frame_alone_equals_the_full_decode() -> None:
@@ -147,7 +147,7 @@ def test_frame_alone_equals_the_full_decode() -> None:
     values = {name: random_walk(19, *shape) for name, shape in shapes.items()}
     stored = {name: item for name, item in model.stored().items() if not item.per_frame}
     stored |= {f"latents.{name}": StoredTensor(value, "latent", True) for name, value in values.items()}
-    packed = pack_tensors(stored, OWN)
+    packed = pack_tensors(stored, DEFAULT)
     assert packed.frames_per_chunk == 16
     assert all(is_predicted(packed, stored).values())
     segment = FittedSegment.coded(preset, model, packed, spec)
@@ -163,18 +163,18 @@ def test_bytes_are_pinned() -> None:
     start = torch.tensor([90.0, -130, 25, 7, -60, 110, 0, -15])
     stored = {"grid": StoredTensor((start + time % 5).reshape(24, 4), "grid", rows_per_step=2)}
     stored |= latents((start - time * time)[:8])
-    packed = pack_tensors(stored, OWN, 3)
+    packed = pack_tensors(stored, DEFAULT, 3)
     assert is_predicted(packed, stored) == {"grid": True, "latents.frame": True}
     assert packed.fixed.hex() == PINNED_FIXED
     assert tuple(chunk.hex() for chunk in packed.chunks) == PINNED_CHUNKS
-    assert_both_decoders_agree(stored, OWN, packed)
+    assert_both_decoders_agree(stored, DEFAULT, packed)
 
 
 def test_sizes_are_those_of_the_tables() -> None:
     stored = latents(random_walk(21, 40)) | {
         "grid": StoredTensor(random_walk(9, 6, 30).flatten(0, 1), "grid", rows_per_step=6)
     }
-    packed = pack_tensors(stored, OWN, 8)
+    packed = pack_tensors(stored, DEFAULT, 8)
     assert all(is_predicted(packed, stored).values())
     chunks = list(zip((8, 8, 5), packed.chunks, strict=True))
     read = network_sizes(packed.fixed, as_expected(stored), chunks)
@@ -204,7 +204,7 @@ def test_prediction_is_chosen_where_it_pays() -> None:
         "latents.fast": StoredTensor(fast, "latent", per_frame=True),
         "latents.slow": StoredTensor(slow, "latent", per_frame=True),
     }
-    packed = pack_tensors(stored, OWN)
+    packed = pack_tensors(stored, DEFAULT)
     assert is_predicted(packed, stored) == {
         "slow": True,
         "fast": False,
@@ -232,13 +232,13 @@ def test_files_never_grow(
         walk = (1 - noise) * random_walk(num_steps, size) + noise * torch.randn(num_steps, size)
         grids = {f"grid{n}": StoredTensor(walk.roll(n, 1), "grid", rows_per_step=1) for n in range(2)}
         cases.append(network({"stem": (9, 4)}) | grids | latents(walk))
-    packed = [pack_tensors(stored, OWN, frames_per_chunk) for stored in cases]
+    packed = [pack_tensors(stored, DEFAULT, frames_per_chunk) for stored in cases]
     is_chosen = [any(is_predicted(*pair).values()) for pair in zip(packed, cases, strict=True)]
     assert is_chosen[-1] == (noise <= 0.4)
     without_prediction(monkeypatch)
-    for stored, own, is_smaller in zip(cases, packed, is_chosen, strict=True):
-        plain = pack_tensors(stored, OWN, frames_per_chunk)
-        assert own.file_bytes < plain.file_bytes if is_smaller else own == plain
+    for stored, coded, is_smaller in zip(cases, packed, is_chosen, strict=True):
+        plain = pack_tensors(stored, DEFAULT, frames_per_chunk)
+        assert coded.file_bytes < plain.file_bytes if is_smaller else coded == plain
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_chunks_grow_for_prediction(
     monkeypatch.setattr(prediction, "BUDGET", 4096)
     stored = {"stem": StoredTensor(torch.randn(stem), "weight")}
     stored |= latents(random_walk(num_frames, slice_elements))
-    packed = pack_tensors(stored, OWN)
+    packed = pack_tensors(stored, DEFAULT)
     assert packed.frames_per_chunk == frames_per_chunk
     assert is_predicted(packed, stored) == {"latents.frame": frames_per_chunk > 1}
 
@@ -268,16 +268,16 @@ def test_differences_that_no_model_holds_are_left_out() -> None:
     ends = torch.tensor([0.0, 100_000]).repeat(20).reshape(40, 1) + random_walk(40, 50)
     stored = {"grid": StoredTensor(ends, "grid", rows_per_step=1)} | latents(ends)
     steps = {"grid": torch.ones(1), "latents.frame": torch.ones(1)}
-    packed = pack_tensors(stored, OWN, 4, steps=steps)
+    packed = pack_tensors(stored, DEFAULT, 4, steps=steps)
     assert not any(is_predicted(packed, stored).values())
-    assert_same(unpack(packed, stored), quantized(stored, OWN, steps=steps))
+    assert_same(unpack(packed, stored), quantized(stored, DEFAULT, steps=steps))
 
 
 def test_what_readers_would_refuse_is_not_predicted() -> None:
     still = {"grid": StoredTensor(torch.randn(1, 8).repeat(2**18, 1), "grid", rows_per_step=1)}
-    packed = pack_tensors(still, OWN)
+    packed = pack_tensors(still, DEFAULT)
     assert is_predicted(packed, still) == {"grid": False}
-    assert_same(unpack(packed, still), quantized(still, OWN))
+    assert_same(unpack(packed, still), quantized(still, DEFAULT))
 
 
 # -- what runs over time -------------------------------------------------------------------------------------
@@ -305,4 +305,4 @@ def test_steps_are_whole() -> None:
 def test_a_tensor_over_time_has_one_quantisation_step() -> None:
     stored = {"grid": StoredTensor(torch.randn(4, 3), "grid", rows_per_step=1)}
     with pytest.raises(ValueError, match="grid runs over time and has 4 quantisation steps"):
-        pack_tensors(stored, OWN, steps={"grid": torch.ones(4)})
+        pack_tensors(stored, DEFAULT, steps={"grid": torch.ones(4)})

@@ -43,7 +43,7 @@ def test_ideal_bits_and_figures_stand_beside_the_bars() -> None:
     assert [line.get_xdata()[0] for line in by_layer.lines] == [525.0, 5375.0, 887.5]
     texts = [text.get_text() for text in by_layer.texts]
     assert texts[3:6] == ["5,500", "7.33", "5,375"]
-    assert texts[9:] == ["bytes", "bits a number", "ideal bytes"]
+    assert texts[9:] == ["bytes", "bits per parameter", "ideal bytes"]
 
 
 def test_many_layers_share_a_bar() -> None:

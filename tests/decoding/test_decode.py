@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 import vinr
 from vinr.config import list_presets
-from vinr.decoding.decoder import VideoDecoder, split_clip
+from vinr.decoding.file import VinrFile, split_clip
 from vinr.decoding.networks import to_uint8
 from vinr.decoding.settings import DecodeSettings
 from vinr.models import list_models
@@ -114,8 +114,8 @@ def test_a_closed_file_says_so_whatever_it_is_asked_for(tiny_file: Path) -> None
         lambda: video.play(),
         lambda: next(started),
         lambda: video.audio(),
-        lambda: video.verify(),
-        lambda: video.network_parts(0),
+        lambda: video.file.verify(),
+        lambda: video.file.networks.parts(0),
         lambda: pickle.dumps(video),
     ):
         with pytest.raises(vinr.InputError, match=r"^the file is closed; open it again to decode$"):
@@ -144,12 +144,12 @@ def test_a_decoder_is_pickled_as_what_it_opened(tiny_file: Path) -> None:
         ):
             assert torch.equal(other[5], video[5])
             assert other.clip == video.clip
-    options = {"max_memory": "5GB", "constant_rate": True}
-    with VideoDecoder(tiny_file, device="cpu", **options) as video:  # type: ignore[arg-type]
+    with VinrFile.open(tiny_file, device="cpu", max_memory="5GB") as file:
         # A worker that got other limits or times than its parent would refuse, or show other frames.
-        rebuild, _ = video.__reduce__()
-        assert rebuild.keywords.items() >= {"max_memory": 5_000_000_000, "constant_rate": True}.items()
-        pickle.loads(pickle.dumps(video)).close()
+        other = pickle.loads(pickle.dumps(file.clip(constant_rate=True)))
+        assert other.file.networks.max_memory == 5_000_000_000
+        assert other.__reduce__()[0].keywords["constant_rate"]
+        other.file.close()
     advice = "open the file by its path or as bytes"
     with (
         tiny_file.open("rb") as opened,
@@ -184,10 +184,10 @@ def test_any_name_behind_a_file_is_a_clip(tmp_path: Path) -> None:
 def test_one_frame_reads_only_its_latents(file: Path) -> None:
     with vinr.open(file, device="cpu") as video:
         video[2]
-        one = video.bytes_read
+        one = video.file.bytes_read
         list(video)
-        everything = video.bytes_read
-        chunks = video.header.networks[0].num_chunks
+        everything = video.file.bytes_read
+        chunks = video.file.header.networks[0].num_chunks
     if chunks > 1:
         latents = (everything - one) / (chunks - 1)
         assert one < everything - latents * (chunks - 2)

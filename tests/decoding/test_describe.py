@@ -19,7 +19,7 @@ from vinr.cli.app import app
 from vinr.compress import pack_tensors
 from vinr.compress.accounting import network_sizes
 from vinr.config import CompressSettings, default_model, load_preset
-from vinr.decoding.describe import FileInfo, describe_file, layer_bars
+from vinr.decoding.describe import FileInfo, layer_bars
 from vinr.decoding.networks import NetworkLoader
 from vinr.errors import BitstreamError, OutputError, UsageError
 from vinr.models import StoredTensor, get_model, list_models, validate_architecture
@@ -44,7 +44,7 @@ def file(
 
 @pytest.fixture(scope="module")
 def info(file: Path) -> FileInfo:
-    return describe_file(str(file))
+    return vinr.info(str(file))
 
 
 def test_layers_are_the_stored_tensors(file: Path, info: FileInfo) -> None:
@@ -68,7 +68,7 @@ def test_bytes_add_up_to_the_sections_and_to_the_file(file: Path, info: FileInfo
     for number, network in enumerate(info.networks):
         assert network.num_bytes == sum(s.num_bytes for s in sections if s.kind in own and s.owner == number)
         assert network.num_bytes == sum(layer.num_bytes for layer in network.layers)
-        assert network.bits_per_number == pytest.approx(8 * network.num_bytes / network.num_parameters)
+        assert network.bits_per_parameter == pytest.approx(8 * network.num_bytes / network.num_parameters)
     assert sum(info.bytes_by_component.values()) == info.num_bytes == file.stat().st_size
     outside = {"header", "index", "keyframes", "audio", "times"}
     inside = sum(size for name, size in info.bytes_by_component.items() if name not in outside)
@@ -80,7 +80,7 @@ def test_ideal_bits_are_close_below_the_bytes(info: FileInfo) -> None:
     for network in info.networks:
         for layer in network.layers:
             assert 0 < layer.side_bytes <= layer.num_bytes
-            assert layer.bits_per_number == pytest.approx(8 * layer.num_bytes / layer.num_elements)
+            assert layer.bits_per_parameter == pytest.approx(8 * layer.num_bytes / layer.num_elements)
             assert layer.num_bytes >= layer.ideal_bits / 8 - 1
         side = sum(layer.side_bytes for layer in network.layers)
         # Each stream ends within four bytes of its content.
@@ -104,12 +104,12 @@ def test_bars_join_weights_and_biases_of_all_networks(info: FileInfo) -> None:
 
 
 def test_command_line(tiny_file: Path, tmp_path: Path) -> None:
-    info = describe_file(str(tiny_file))
+    info = vinr.info(str(tiny_file))
     ran = CliRunner().invoke(app, ["info", str(tiny_file), "--json"])
     document = json.loads(ran.stdout)
     assert document == json.loads(json.dumps(asdict(info)))
     layer = document["networks"][0]["layers"][0]
-    assert {"name", "role", "num_elements", "num_bytes", "bits_per_number", "ideal_bits"} <= layer.keys()
+    assert {"name", "role", "num_elements", "num_bytes", "bits_per_parameter", "ideal_bits"} <= layer.keys()
     shown = CliRunner().invoke(app, ["info", str(tiny_file)]).stdout
     for bar in layer_bars(info):
         line = next(line for line in shown.splitlines() if line.split()[:1] == [bar.label])
@@ -162,24 +162,24 @@ def test_clips_are_all_described(tmp_path: Path) -> None:
     ]
     vinr.encode(paths, tmp_path / "both.vinr", preset="nerv-tiny", epochs=1, device="cpu")
     for name in ("both.vinr", "both.vinr#b"):
-        info = describe_file(str(tmp_path / name))
+        info = vinr.info(str(tmp_path / name))
         assert [clip.name for clip in info.clips] == ["a", "b"]
         assert len(info.networks) == 2
 
 
 def test_figures_are_protected(tiny_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "bytes.png"
-    describe_file(str(tiny_file), plot=str(path))
+    vinr.info(str(tiny_file), plot=str(path))
     drawn = path.read_bytes()
     with pytest.raises(OutputError, match="--force"):
-        describe_file(str(tiny_file), plot=str(path))
+        vinr.info(str(tiny_file), plot=str(path))
     path.write_bytes(b"old")
-    describe_file(str(tiny_file), plot=str(path), force=True)
+    vinr.info(str(tiny_file), plot=str(path), force=True)
     assert path.read_bytes() == drawn
     with pytest.raises(UsageError, match=r"must end in \.png"):
-        describe_file(str(tiny_file), plot=str(tmp_path / "bytes.svg"))
+        vinr.info(str(tiny_file), plot=str(tmp_path / "bytes.svg"))
     with pytest.raises(OutputError, match="does not exist"):
-        describe_file(str(tiny_file), plot=str(tmp_path / "no" / "bytes.png"))
+        vinr.info(str(tiny_file), plot=str(tmp_path / "no" / "bytes.png"))
     assert list(tmp_path.iterdir()) == [path]
 
 

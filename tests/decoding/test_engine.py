@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import vinr
 from kernel_checks import count_transforms
@@ -18,11 +18,9 @@ from random_files import random_file
 from vinr import device
 from vinr.bitstream import Container
 from vinr.config import default_model
-from vinr.decoding import engine, networks
 from vinr.decoding.engine import MAX_BATCH, choose_batch_size, choose_precision
-from vinr.decoding.networks import NetworkLoader, to_uint8
+from vinr.decoding.networks import Layout, NetworkLoader, to_uint8
 from vinr.decoding.settings import DecodeSettings, load_decode_settings
-from vinr.kernels.layers import arrange_layers
 from vinr.models import VideoModel, get_model, list_models
 from vinr.video.spec import Query, VideoSpec
 
@@ -77,14 +75,6 @@ def test_every_model_plays_the_frames_of_random_access(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a CPU's kernels let layers be, they are the same for one frame and for many."""
-    arranged: list[VideoModel] = []
-
-    def arrange(model: VideoModel, **settings: Any) -> None:
-        arrange_layers(model, **settings)
-        arranged.append(model)
-
-    for module in (networks, engine):
-        monkeypatch.setattr(module, "arrange_layers", arrange)
     path = random_file(tmp_path / "clip.vinr", VideoSpec(3, VIDEO.height, VIDEO.width), name=name)
     for kernels in {torch.backends.cpu.get_cpu_capability(), "DEFAULT", "AVX2", "AVX512"}:
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda kernels=kernels: kernels)
@@ -92,15 +82,6 @@ def test_every_model_plays_the_frames_of_random_access(
             alone = torch.stack([video[index] for index in range(len(video))])
             assert torch.equal(video[1:3], alone[1:3]), kernels
             assert torch.equal(torch.cat(list(video.play())), alone), kernels
-        arrangements = [arrangement(model) for model in arranged]
-        assert arrangements == arrangements[:1] * len(arranged), kernels
-        arranged.clear()
-
-
-def arrangement(model: VideoModel) -> tuple[list[type[nn.Module]], list[tuple[int, ...]]]:
-    """Return the layers, and how their values lie in memory."""
-    kinds = [type(module) for module in model.modules()]
-    return kinds, [value.stride() for value in model.parameters()]
 
 
 def test_times_may_be_chosen_repeated_and_between_frames(large_file: Path) -> None:
@@ -134,8 +115,8 @@ def test_direct_convolution_is_the_plain_network(large_file: Path, transforms: l
     found = played(large_file, convolution="direct")
     assert transforms == []
     with Container.open(large_file) as container:
-        plain = NetworkLoader(container, torch.device("cpu"), prepare=lambda _: None)
-        frames = [plain_frame(plain.model(network), index) for network, index in PLACES]
+        networks, plain = NetworkLoader(container, torch.device("cpu")), Layout(torch.device("cpu"))
+        frames = [plain_frame(networks.model(network, plain), index) for network, index in PLACES]
     assert torch.equal(found, to_uint8(torch.cat(frames)))
 
 

@@ -28,9 +28,8 @@ from vinr.bitstream import (
 from vinr.cli.app import app
 from vinr.compress import pack_tensors
 from vinr.config import load_preset
-from vinr.decoding.playback import decode_to, verify_file
 from vinr.encoding.segment import FittedSegment
-from vinr.models.layers.dnerv_diverse_clips import ClipLayout
+from vinr.models.layers.clips import ClipLayout
 from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 
@@ -69,8 +68,14 @@ def damaged(path: Path, kind: SectionKind, owner: int, part: int = 0) -> Path:
     """Return a copy of a file with one bit of a section flipped."""
     content = bytearray(path.read_bytes())
     with Container.open(path) as container:
-        entry = container._entry(kind, owner)
-        content[entry.starts[part]] ^= 1
+        start = container.header_bytes + container.index_bytes
+        for section in container.section_sizes():
+            if (section.kind, section.owner) == (kind, owner):
+                break
+            start += section.num_bytes
+        for earlier in range(part):
+            start += len(container.read_part(kind, owner, earlier))
+    content[start] ^= 1
     broken = path.with_name("broken.vinr")
     broken.write_bytes(content)
     return broken
@@ -97,8 +102,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     def original(name: str) -> Path:
         if name not in made:
             made[name] = write_file(tmp_path_factory.mktemp(name) / "a.vinr", name)
-            assert verify_file(str(made[name]), device="cpu").is_whole
-            decode_to(str(made[name]), str(made[name].with_name("whole")), device="cpu")
+            assert vinr.verify(str(made[name]), device="cpu").is_whole
+            vinr.decode(str(made[name]), str(made[name].with_name("whole")), device="cpu")
         return made[name]
 
     return original
@@ -117,22 +122,18 @@ def test_damage_touches_what_it_must(
     path = tmp_path / "a.vinr"
     path.write_bytes(originals(name).read_bytes())
     broken = damaged(path, kind, owner, part)
-    report = verify_file(str(broken), device="cpu")
+    report = vinr.verify(str(broken), device="cpu")
     assert not report.is_whole
     assert [kind.name in text for text in report.damaged] == [True]
     assert report.clips[0].lost == lost
-    seen: list[object] = []
-    notes: list[str] = []
-    decode_to(
+    decoded = vinr.decode(
         str(broken),
         str(tmp_path / "rest"),
         device="cpu",
         keep_going=True,
-        on_lost=seen.append,
-        on_note=notes.append,
     )
-    assert seen == [lost]
-    assert "frames lost to damage" in notes[-1]
+    assert decoded.lost == lost
+    assert "frames lost to damage" in decoded.notes[-1]
     whole, rest = pngs(originals(name).with_name("whole")), pngs(tmp_path / "rest")
     gone = {number for first, stop in lost for number in range(first, stop)}
     assert rest.keys() == set(range(NUM_FRAMES)) - gone
@@ -146,7 +147,7 @@ def test_neighbours_of_lost_latents_are_lost(tmp_path: Path) -> None:
     guide = random_network("tnerv", VideoSpec(5, *SIZE)).guide
     reach = max(map(abs, guide.offsets))
     assert reach > 0
-    report = verify_file(str(damaged(path, SectionKind.CHUNKS, 0, 0)), device="cpu")
+    report = vinr.verify(str(damaged(path, SectionKind.CHUNKS, 0, 0)), device="cpu")
     assert report.clips[0].lost == ((0, min(size + reach, 5)),)
 
 
@@ -161,8 +162,8 @@ def test_clips_on_both_sides_of_a_keyframe() -> None:
 def test_frames_keep_their_times(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.vinr", "hnerv", times=True)
     broken = damaged(path, SectionKind.CHUNKS, 0, 0)
-    decode_to(str(path), str(tmp_path / "whole.mkv"), device="cpu", codec="ffv1")
-    decode_to(str(broken), str(tmp_path / "rest.mkv"), device="cpu", codec="ffv1", keep_going=True)
+    vinr.decode(str(path), str(tmp_path / "whole.mkv"), device="cpu", codec="ffv1")
+    vinr.decode(str(broken), str(tmp_path / "rest.mkv"), device="cpu", codec="ffv1", keep_going=True)
     with open_video(tmp_path / "whole.mkv") as whole, open_video(tmp_path / "rest.mkv") as rest:
         assert torch.equal(rest.read().rgb_NCHW, whole.read(1, NUM_FRAMES).rgb_NCHW)
 
@@ -170,35 +171,35 @@ def test_frames_keep_their_times(tmp_path: Path) -> None:
 def test_frames_of_a_pattern_are_replaced_by_those_of_the_same_numbers(tmp_path: Path) -> None:
     broken = damaged(write_file(tmp_path / "a.vinr", "hnerv"), SectionKind.CHUNKS, 0, 0)
     pattern = str(tmp_path / "f_%d.png")
-    count = decode_to(str(broken), pattern, device="cpu", keep_going=True)
+    count = vinr.decode(broken, pattern, device="cpu", keep_going=True).num_frames
     numbers = sorted(tmp_path.glob("f_*.png"))
     assert len(numbers) == count < NUM_FRAMES
     assert not (tmp_path / "f_0.png").exists()
-    assert decode_to(str(broken), pattern, device="cpu", keep_going=True, force=True) == count
+    again = vinr.decode(broken, pattern, device="cpu", keep_going=True, force=True)
+    assert again.num_frames == count
     (tmp_path / "f_0.png").write_bytes(b"of another set")
-    with pytest.raises(vinr.OutputError, match=r"f_0\.png: 1 file of another set would stay"):
-        decode_to(str(broken), pattern, device="cpu", keep_going=True, force=True)
+    with pytest.raises(vinr.OutputError, match=r"f_0\.png: 1 file of another set would remain"):
+        vinr.decode(str(broken), pattern, device="cpu", keep_going=True, force=True)
     assert (tmp_path / "f_0.png").read_bytes() == b"of another set"
 
 
 def test_damaged_times_leave_all_frames(tmp_path: Path) -> None:
     broken = damaged(write_file(tmp_path / "a.vinr", "hnerv", times=True), SectionKind.TIMES, 0)
-    report = verify_file(str(broken), device="cpu")
-    assert (report.clips[0].lost, report.clips[0].times_ok) == ((), False)
+    (checked,) = vinr.verify(broken, device="cpu").clips
+    assert (checked.lost, checked.times_ok) == ((), False)
     with pytest.raises(vinr.BitstreamError, match="TIMES"):
-        decode_to(str(broken), str(tmp_path / "out"), device="cpu")
-    notes: list[str] = []
-    count = decode_to(str(broken), str(tmp_path / "out"), device="cpu", keep_going=True, on_note=notes.append)
-    assert (count, notes) == (NUM_FRAMES, ["the presentation times are damaged; the frame rate is constant"])
+        vinr.decode(str(broken), str(tmp_path / "out"), device="cpu")
+    report = vinr.decode(broken, tmp_path / "out", device="cpu", keep_going=True)
+    assert report.num_frames == NUM_FRAMES
+    assert report.notes == ("the presentation times are damaged; the frame rate is constant",)
 
 
 def test_damaged_sound_leaves_all_frames(tmp_path: Path) -> None:
     broken = damaged(write_file(tmp_path / "a.vinr", "hnerv", sound=b"sound" * 9), SectionKind.AUDIO, 0)
-    clip_report = verify_file(str(broken), device="cpu").clips[0]
+    clip_report = vinr.verify(str(broken), device="cpu").clips[0]
     assert (clip_report.lost, clip_report.sound_ok) == ((), False)
-    notes: list[str] = []
-    decode_to(str(broken), str(tmp_path / "a.mkv"), device="cpu", keep_going=True, on_note=notes.append)
-    assert notes == ["the sound is damaged and left out"]
+    report = vinr.decode(broken, tmp_path / "a.mkv", device="cpu", keep_going=True)
+    assert report.notes == ("the audio is damaged and left out",)
 
 
 def test_status_and_output_of_the_commands(tmp_path: Path) -> None:
@@ -225,12 +226,12 @@ def test_one_clip_of_several(tmp_path: Path) -> None:
         file_of(clips, [network("nerv", architecture, [Span(number, 0, 1)]) for number in range(2)])
     )
     broken = damaged(path, SectionKind.WEIGHTS, 0)
-    assert verify_file(f"{broken}#b", device="cpu").is_whole
-    assert not verify_file(f"{broken}#a", device="cpu").is_whole
-    both = verify_file(str(broken), device="cpu")
+    assert vinr.verify(f"{broken}#b", device="cpu").is_whole
+    assert not vinr.verify(f"{broken}#a", device="cpu").is_whole
+    both = vinr.verify(str(broken), device="cpu")
     assert [report.is_whole for report in both.clips] == [False, True]
     with pytest.raises(vinr.UsageError, match="no clip 'c'"):
-        verify_file(f"{broken}#c", device="cpu")
+        vinr.verify(f"{broken}#c", device="cpu")
 
 
 def test_a_damaged_header_leaves_nothing(tmp_path: Path) -> None:
@@ -239,4 +240,4 @@ def test_a_damaged_header_leaves_nothing(tmp_path: Path) -> None:
     content[25] ^= 1
     path.write_bytes(content)
     with pytest.raises(vinr.BitstreamError, match="header is damaged"):
-        verify_file(str(path), device="cpu")
+        vinr.verify(str(path), device="cpu")

@@ -20,13 +20,11 @@ from vinr.bitstream import Container, Span
 from vinr.cli.app import app
 from vinr.config import default_model, load_preset
 from vinr.decoding import networks
-from vinr.decoding.describe import describe_file
 from vinr.decoding.networks import MEMORY, allowed_for, memory_told, parse_memory, to_uint8
-from vinr.decoding.playback import verify_file
 from vinr.errors import LimitError, OutOfMemoryError, UsageError, visible
 from vinr.fit import Noted
-from vinr.models import VideoModel, _meta, get_model, list_models, validate_architecture
-from vinr.models._meta import FrameCost, MacCounter, measure_first_frame
+from vinr.models import VideoModel, cost, get_model, list_models, validate_architecture
+from vinr.models.cost import FrameCost, MacCounter, measure_first_frame
 from vinr.video.spec import VideoSpec
 
 LARGEST = 10_000
@@ -51,7 +49,7 @@ def test_all_are_small(files: dict[str, str]) -> None:
 def test_some_take_almost_all_that_their_size_allows(files: dict[str, str]) -> None:
     for name in ("maps almost too large", "work almost too much", "layers almost too many"):
         with vinr.open(files[name], device="cpu") as video:
-            cost, allowed = video._networks.cost(0), allowed_for(Path(files[name]).stat().st_size)
+            cost, allowed = video.file.networks.cost(0), allowed_for(Path(files[name]).stat().st_size)
             share = max(cost.num_bytes / allowed.num_bytes, cost.operations / allowed.operations)
             assert 0.8 < share < 1
 
@@ -61,7 +59,7 @@ def test_feature_maps(files: dict[str, str], name: str) -> None:
     with vinr.open(files[name], device="cpu") as video, pytest.raises(LimitError, match="--max-memory"):
         video[0]
     with pytest.raises(LimitError, match="network 0 needs about"):
-        verify_file(files[name], device="cpu")
+        vinr.verify(files[name], device="cpu")
 
 
 def test_a_limit_of_the_caller_s_own_is_named(tiny_file: Path) -> None:
@@ -85,7 +83,7 @@ def test_more_is_allowed_on_demand(tmp_path: Path) -> None:
 def test_each_model_is_measured_without_memory(name: str, tmp_path: Path) -> None:
     path = random_file(tmp_path / "a.vinr", VideoSpec(2, 48, 64), name=name)
     with vinr.open(path, device="cpu") as video:
-        cost = video._networks.cost(0)
+        cost = video.file.networks.cost(0)
         assert 0 < cost.num_bytes < MEMORY
         assert cost.operations > 0
         assert video[0].shape == (3, 48, 64)
@@ -112,7 +110,7 @@ def test_shapes_are_those_that_torch_finds(name: str, monkeypatch: pytest.Monkey
 
     ours = measured()
     for finder in ("_shortcut", "_create"):
-        monkeypatch.setattr(_meta, finder, lambda *_: None)
+        monkeypatch.setattr(cost, finder, lambda *_: None)
     assert ours == measured()
 
 
@@ -147,7 +145,7 @@ from vinr.config import load_preset
 from vinr.models import validate_architecture
 from vinr.models import get_model
 from vinr.models import list_models
-from vinr.models._meta import measure_first_frame
+from vinr.models.cost import measure_first_frame
 from vinr.decoding.networks import to_uint8
 from vinr.video.spec import VideoSpec
 for name in list_models():
@@ -165,7 +163,7 @@ def test_an_encode_and_a_conversion_say_that_readers_refuse_a_file(
 ) -> None:
     events: list[object] = []
     monkeypatch.setattr(networks, "MEMORY", 1)
-    monkeypatch.setattr(networks, "MEMORY_A_BYTE", 0)
+    monkeypatch.setattr(networks, "MEMORY_PER_BYTE", 0)
     output = tmp_path / "a.vinr"
     vinr.encode(tiny_video, output, preset=TINY_PRESET, epochs=1, device="cpu", on_event=events.append)
     notes = [event.text for event in events if isinstance(event, Noted)]
@@ -196,27 +194,27 @@ def test_spans_cost_one_frame_a_network(files: dict[str, str], monkeypatch: pyte
     calls = []
     run = get_model("nerv").decode
     monkeypatch.setattr(get_model("nerv"), "decode", lambda self, query: calls.append(1) or run(self, query))
-    report = verify_file(files["4,096 spans"], device="cpu")
+    report = vinr.verify(files["4,096 spans"], device="cpu")
     assert (report.is_whole, report.num_networks, report.num_tried) == (True, 1, 1)
     assert len(calls) == 2  # once without values, once with
 
 
 def test_verify_tries_as_many_networks_as_the_budget_allows(files: dict[str, str]) -> None:
-    report = verify_file(files["200 networks"], device="cpu")
+    report = vinr.verify(files["200 networks"], device="cpu")
     assert report.is_whole
     assert 0 < report.num_tried < report.num_networks == 200
     assert f"{report.num_tried} of 200 networks tried" in report.lines()[0]
 
 
 def test_info_reads_as_many_networks_as_the_budget_allows(files: dict[str, str]) -> None:
-    info = describe_file(files["200 networks"])
+    info = vinr.info(files["200 networks"])
     assert 0 < len(info.networks) < info.num_networks == 200
     assert sum(info.bytes_by_component.values()) == info.num_bytes
 
 
 def test_info_of_many_numbers(files: dict[str, str]) -> None:
     for name in ("many numbers", "1,500 chunks"):
-        info = describe_file(files[name])
+        info = vinr.info(files[name])
         assert (len(info.networks), info.num_networks) == (0, 1) or name == "1,500 chunks"
     with vinr.open(files["many numbers"], device="cpu") as video, pytest.raises(LimitError):
         video[0]
@@ -228,7 +226,7 @@ def test_many_clips_are_read_once(files: dict[str, str], monkeypatch: pytest.Mon
     monkeypatch.setattr(
         Container, "open", classmethod(lambda cls, source: opened.append(1) or original(cls, source))
     )
-    assert len(verify_file(files["1,500 clips"], device="cpu").clips) == 1500
+    assert len(vinr.verify(files["1,500 clips"], device="cpu").clips) == 1500
     assert len(opened) == 1
 
 
@@ -264,7 +262,7 @@ def test_nothing_of_a_file_reaches_the_terminal_raw(tmp_path: Path) -> None:
     path.write_bytes(
         file_of([clip("a", 1, 16, 16)], [network("nerv", TINY, [Span(0, 0, 1)])], created_by=evil)
     )
-    assert visible(describe_file(str(path)).created_by) == "\\x1b]0;title\\x07\\u202e\\nclip faked"
+    assert visible(vinr.info(str(path)).created_by) == "\\x1b]0;title\\x07\\u202e\\nclip faked"
     with pytest.raises(vinr.BitstreamError) as caught:
         raise vinr.BitstreamError(f"network 0: {evil}")
     assert str(caught.value).isprintable()

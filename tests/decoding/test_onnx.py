@@ -16,13 +16,12 @@ import vinr
 from random_files import random_file, random_network
 from vinr.bitstream import Container
 from vinr.decoding import onnx_graph
-from vinr.decoding.decoder import VideoDecoder
-from vinr.decoding.exporting import ExportedGraph, export_onnx
+from vinr.decoding.exporting import ExportedGraph
 from vinr.decoding.networks import NetworkLoader, to_uint8
 from vinr.decoding.onnx_graph import OnnxRunner
 from vinr.decoding.settings import DecodeSettings
 from vinr.errors import OutputError
-from vinr.models import HybridModel, list_models
+from vinr.models import HybridModel, VideoModel, list_models
 from vinr.video.spec import Query, VideoSpec
 
 VIDEO = VideoSpec(4, 30, 50)
@@ -50,7 +49,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def graph(file: Path) -> Path:
     """Its network as an ONNX file."""
     path = file.with_suffix(".onnx")
-    assert export_onnx(str(file), str(path)) == (
+    assert vinr.export(str(file), str(path)) == (
         ExportedGraph(str(path), path.stat().st_size, 0, VIDEO.num_frames, 0),
     )
     return path
@@ -133,12 +132,18 @@ def test_tables_hold_what_is_encoded_for_each_frame() -> None:
 
 
 def test_several_networks_need_a_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(VideoDecoder, "network_graph", lambda _, network: b"graph%d" % network)
+    lengths: list[int] = []
+
+    def graph(model: VideoModel, skeleton: VideoModel, name: str) -> bytes:
+        lengths.append(skeleton.video.num_frames)
+        return b"graph%d" % (len(lengths) - 1)
+
+    monkeypatch.setattr(onnx_graph, "export_graph", graph)
     path = random_file(tmp_path / "clip.vinr", VIDEO, lengths=(3, 1))
     with pytest.raises(vinr.UsageError, match=r"2 networks.*part_%02d\.onnx, not '.*a\.onnx'"):
-        export_onnx(str(path), str(tmp_path / "a.onnx"))
+        vinr.export(str(path), str(tmp_path / "a.onnx"))
     parts = [tmp_path / "part_0.onnx", tmp_path / "part_1.onnx"]
-    assert export_onnx(str(path), str(tmp_path / "part_%d.onnx")) == (
+    assert vinr.export(str(path), str(tmp_path / "part_%d.onnx")) == (
         ExportedGraph(str(parts[0]), 6, 0, 3, 0),
         ExportedGraph(str(parts[1]), 6, 3, 1, 0),
     )
@@ -148,7 +153,7 @@ def test_several_networks_need_a_pattern(tmp_path: Path, monkeypatch: pytest.Mon
 def test_existing_files_are_kept(file: Path, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_text("precious", encoding="utf-8")
     with pytest.raises(OutputError, match="--force"):
-        export_onnx(str(file), str(tmp_path / "a.onnx"))
+        vinr.export(str(file), str(tmp_path / "a.onnx"))
     assert (tmp_path / "a.onnx").read_text(encoding="utf-8") == "precious"
 
 
@@ -158,7 +163,7 @@ def test_missing_packages_are_named(file: Path, tmp_path: Path, monkeypatch: pyt
     )
     message = r"^ONNX needs onnxruntime, not installed here: pip install 'vinr\[onnx\]'$"
     with pytest.raises(vinr.UsageError, match=message):
-        export_onnx(str(file), str(tmp_path / "a.onnx"))
+        vinr.export(str(file), str(tmp_path / "a.onnx"))
     with (
         vinr.open(file, device="cpu", settings=DecodeSettings(backend="onnx")) as video,
         pytest.raises(vinr.UsageError, match=message),

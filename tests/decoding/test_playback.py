@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vinr
 from random_files import random_file
-from vinr.decoding.playback import decode_to, evaluate_file
+from vinr.decoding.settings import DecodeSettings, load_decode_settings
 from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 
@@ -38,15 +38,15 @@ def failing_compiler(function: Any) -> Any:
 
 def test_frames_written_are_those_decoded(file: str, tmp_path: Path) -> None:
     seen = []
-    count = decode_to(
+    report = vinr.decode(
         file,
         str(tmp_path / "a.mkv"),
         codec="ffv1",
         device="cpu",
-        overrides=["decode.batch=4"],
+        settings=DecodeSettings(batch=4),
         on_frame=lambda done, total: seen.append((done, total)),
     )
-    assert count == VIDEO.num_frames
+    assert report == vinr.DecodeReport(str(tmp_path / "a.mkv"), VIDEO.num_frames)
     assert seen == [(4, 6), (6, 6)]
     with vinr.open(file, device="cpu") as video:
         difference = written(tmp_path / "a.mkv").int() - torch.stack(list(video)).int()
@@ -55,20 +55,13 @@ def test_frames_written_are_those_decoded(file: str, tmp_path: Path) -> None:
 
 def test_what_was_chosen_instead_is_told(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", failing_compiler)
-    notes: list[str] = []
-    decode_to(
-        file,
-        str(tmp_path / "a.mkv"),
-        codec="ffv1",
-        device="cpu",
-        overrides=["decode.compile=true"],
-        on_note=notes.append,
-    )
-    report = evaluate_file(file, str(tmp_path / "a.mkv"), device="cpu", overrides=["decode.compile=true"])
-    assert notes == ["torch.compile failed, decoding goes on without: RuntimeError: no compiler found"]
-    assert report.notes == tuple(notes)
+    settings, path = DecodeSettings(compile=True), tmp_path / "a.mkv"
+    decoded = vinr.decode(file, path, codec="ffv1", device="cpu", settings=settings)
+    report = vinr.evaluate(file, path, device="cpu", settings=settings)
+    note = "torch.compile failed, decoding continues without it: RuntimeError: no compiler found"
+    assert decoded.notes == report.notes == (note,)
     assert report.psnr_db > 60
-    assert evaluate_file(file, str(tmp_path / "a.mkv"), device="cpu").notes == ()
+    assert vinr.evaluate(file, path, device="cpu").notes == ()
 
 
 @pytest.mark.parametrize(
@@ -82,8 +75,12 @@ def test_what_was_chosen_instead_is_told(file: str, tmp_path: Path, monkeypatch:
 def test_unusable_settings_leave_nothing(
     file: str, tmp_path: Path, options: dict[str, Any], words: str
 ) -> None:
+    def decode() -> None:
+        settings = load_decode_settings(**options)
+        vinr.decode(file, tmp_path / "a.y4m", device="cpu", settings=settings)
+
     with pytest.raises(vinr.UsageError, match=words):
-        decode_to(file, str(tmp_path / "a.y4m"), device="cpu", **options)
+        decode()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,6 +90,6 @@ def test_an_interruption_leaves_nothing(file: str, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        decode_to(file, str(tmp_path / "a.y4m"), device="cpu", on_frame=interrupt)
+        vinr.decode(file, str(tmp_path / "a.y4m"), device="cpu", on_frame=interrupt)
     assert list(tmp_path.iterdir()) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vinr-writer")]

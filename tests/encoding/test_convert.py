@@ -29,12 +29,10 @@ from published_checkpoints import (
 )
 from vinr.cli.app import app
 from vinr.config import load_preset
-from vinr.decoding.describe import describe_file
-from vinr.decoding.playback import verify_file
 from vinr.encoding.convert import convert
+from vinr.encoding.hnerv_checkpoint import dequantise, read_published
 from vinr.fit import fit
 from vinr.models import validate_architecture
-from vinr.models._hnerv_checkpoint import dequantise, read_published
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 
 
@@ -128,15 +126,15 @@ def test_report_says_what_was_written(fitted: Published, tmp_path: Path) -> None
         entry["quant"].numel() for entry in (fitted.document["embed"], *fitted.document["model"].values())
     ]
     assert report.num_parameters == sum(symbols)
-    assert report.bits_per_number == pytest.approx(8 * report.num_bytes / sum(symbols))
+    assert report.bits_per_parameter == pytest.approx(8 * report.num_bytes / sum(symbols))
     assert 0 < report.largest_difference < NEAR
     assert report.num_compared == 3
-    info = describe_file(str(path))
+    info = vinr.info(str(path))
     (clip,) = info.clips
     assert (clip.name, clip.num_frames, clip.psnr_db) == ("bunny", LEAST_AXIS, None)
     assert clip.fps == pytest.approx(24000 / 1001)
     assert info.networks[0].model == "hnerv"
-    assert verify_file(str(path)).is_whole
+    assert vinr.verify(str(path)).is_whole
 
 
 def test_fewer_bits_make_a_smaller_file_further_off(fitted: Published, tmp_path: Path) -> None:
@@ -163,7 +161,7 @@ def test_command_line(fitted: Published, tmp_path: Path) -> None:
     with vinr.open(path, device="cpu") as video:
         assert video.clip.name == "quant_vid"
     again = CliRunner().invoke(app, ["convert", str(fitted.path), str(path), "--force"])
-    assert "numbers stored" in again.stdout
+    assert "bits per parameter" in again.stdout
     shown = CliRunner().invoke(app, ["decode", str(path), str(tmp_path / "frames"), "--frames", "0,50"])
     assert shown.exit_code == 0
     assert len(list((tmp_path / "frames").iterdir())) == 2

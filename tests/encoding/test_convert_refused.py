@@ -15,8 +15,8 @@ import torch
 
 from published_checkpoints import SMALL, published_document, random_model
 from vinr.encoding.convert import convert
+from vinr.encoding.hnerv_checkpoint import read_published
 from vinr.errors import InputError, OutputError, UsageError
-from vinr.models._hnerv_checkpoint import read_published
 
 STEM = "decoder.0.conv.downconv.weight"
 STAGE = "decoder.1.conv.upconv.0.weight"

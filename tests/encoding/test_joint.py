@@ -18,7 +18,7 @@ from vinr.encoding.plan import Job, join_clips, plan_encode
 from vinr.errors import UsageError
 from vinr.fit.fingerprint import Fingerprint
 from vinr.models import get_model, list_models
-from vinr.quality.clip import compare_sources
+from vinr.quality.clip import compare
 from vinr.video.spec import VideoSpec
 
 JOINED = ["fit.join_clips=true"]
@@ -56,15 +56,15 @@ def joint_file(
 
 def test_one_network_holds_both_clips(joint_file: Path, clips: dict[str, MemoryClip]) -> None:
     with vinr.open(f"{joint_file}#second", device="cpu") as video:
-        assert [clip.name for clip in video.header.clips] == ["first", "second"]
-        assert [network.spans for network in video.header.networks] == [(Span(0, 0, 3), Span(1, 0, 5))]
+        assert [clip.name for clip in video.file.header.clips] == ["first", "second"]
+        assert [network.spans for network in video.file.header.networks] == [(Span(0, 0, 3), Span(1, 0, 5))]
         assert len(video) == 5
 
 
 def test_each_clip_has_its_own_quality(joint_file: Path, clips: dict[str, MemoryClip]) -> None:
     for name, clip in clips.items():
         with vinr.open(f"{joint_file}#{name}", device="cpu") as video:
-            quality = compare_sources(video, clip)
+            quality = compare(video, clip)
             assert video.clip.quality is not None
             assert video.clip.quality.psnr_db == pytest.approx(quality.psnr_db, abs=1e-4)
             assert video.clip.quality.pooled_psnr_db == pytest.approx(quality.pooled_psnr_db, abs=1e-3)
@@ -82,7 +82,8 @@ def test_without_joining_each_clip_has_a_network(paths: list[Path], tmp_path: Pa
     path = tmp_path / "apart.vinr"
     encode(paths, path, preset="nerv-tiny", epochs=1, device="cpu", overrides=["fit.join_clips=false"])
     with vinr.open(f"{path}#first", device="cpu") as video:
-        assert [network.spans for network in video.header.networks] == [(Span(0, 0, 3),), (Span(1, 0, 5),)]
+        spans = [network.spans for network in video.file.header.networks]
+        assert spans == [(Span(0, 0, 3),), (Span(1, 0, 5),)]
 
 
 def spec(num_frames: int, height: int = 32) -> VideoSpec:

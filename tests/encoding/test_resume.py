@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 
+import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.cli.app import main
 from vinr.encoding import encode as encoding
 from vinr.errors import OutputError
+from vinr.fit import Trainer
 from vinr.fit import keeper as keeper_module
 from vinr.fit import precision as precision_module
-from vinr.fit import run as run_module
 from vinr.state import interruption
 from vinr.state.tensorfile import read_tensors, write_tensors
 
@@ -71,8 +72,8 @@ class Stop:
 
 
 def stop_in_step(patch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
-    stop = Stop(number, step - 1, run_module.Run._step)
-    patch.setattr(run_module.Run, "_step", lambda *arguments: stop(*arguments))
+    stop = Stop(number, step - 1, Trainer.train_on)
+    patch.setattr(Trainer, "train_on", lambda *arguments: stop(*arguments))
 
 
 def stop_in(patch: pytest.MonkeyPatch, name: str, after: int = 0, number: int = signal.SIGTERM) -> None:
@@ -81,13 +82,13 @@ def stop_in(patch: pytest.MonkeyPatch, name: str, after: int = 0, number: int = 
 
 def count_steps(patch: pytest.MonkeyPatch) -> list[int]:
     steps: list[int] = []
-    original = run_module.Run._step
+    original = Trainer.train_on
 
-    def counted(self: run_module.Run, batch: Any) -> torch.Tensor:
+    def counted(self: Trainer, batch: Any) -> torch.Tensor:
         steps.append(1)
         return original(self, batch)
 
-    patch.setattr(run_module.Run, "_step", counted)
+    patch.setattr(Trainer, "train_on", counted)
     return steps
 
 
@@ -108,7 +109,7 @@ PLACES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, int]] = {
     "a step": (lambda patch: stop_in_step(patch, 4), "1.3 epochs", 4),
     "the last step": (lambda patch: stop_in_step(patch, STEPS), "2.0 epochs", STEPS),
     "coding": (lambda patch: stop_in(patch, "pack_tensors"), "the finished fit", STEPS),
-    "measuring": (lambda patch: stop_in(patch, "compare_sources"), "the finished fit", STEPS),
+    "measuring": (lambda patch: stop_in(patch, "compare"), "the finished fit", STEPS),
     "writing": (lambda patch: stop_in(patch, "assemble"), "1 finished network", STEPS),
 }
 
@@ -211,9 +212,7 @@ def test_an_encode_goes_on_in_the_arithmetic_it_was_begun_in(
     out, err = capfd.readouterr()
     assert "bf16 (as when the fit began; this machine would choose fp32)" in err.splitlines()[0]
     assert "epochs in bf16" in out
-    from vinr.decoding.describe import describe_file
-
-    assert [network.precision for network in describe_file(str(output)).networks] == ["bf16", "bf16"]
+    assert [network.precision for network in vinr.info(str(output)).networks] == ["bf16", "bf16"]
 
 
 # -- what is refused -----------------------------------------------------------------------------------------

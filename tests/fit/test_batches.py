@@ -12,7 +12,7 @@ from vinr.config import FitSettings, Preset, load_preset
 from vinr.errors import UsageError
 from vinr.fit import fit
 from vinr.fit.batches import Batches
-from vinr.fit.tasks import Reconstruct
+from vinr.fit.task import Reconstruct
 from vinr.models import VideoModel, get_model, list_models
 from vinr.video.patches import cut
 from vinr.video.spec import PatchGrid

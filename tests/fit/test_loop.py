@@ -16,12 +16,10 @@ from torch import Tensor
 from clips import MemoryClip, moving_shapes
 from vinr.config import Preset, load_preset
 from vinr.errors import FitError, InputError, UsageError
-from vinr.fit import Collapsed, Event, Resumed, RoundDone, fit
+from vinr.fit import Collapsed, Event, FitResult, Resumed, RoundDone, fit
 from vinr.fit import learner as learner_module
-from vinr.fit import loop as loop_module
-from vinr.fit.tasks import Reconstruct
+from vinr.fit.task import Reconstruct
 from vinr.models import get_model, list_models, validate_architecture
-from vinr.video.spec import Query
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def tiny(model: str, clip: MemoryClip, *overrides: str, epochs: int = 4) -> Pres
     return choose_preset(clip.spec, model=None, preset=preset, num_parameters=None, overrides=settings)
 
 
-def weights_of(result: loop_module.FitResult) -> dict[str, Tensor]:
+def weights_of(result: FitResult) -> dict[str, Tensor]:
     return {name: item.value.detach() for name, item in result.model.stored().items()}
 
 
@@ -88,9 +86,7 @@ def num_groups(model: str, clip: MemoryClip) -> int:
     return len(model_class.on_meta(config, clip.spec).group_of(index_N).unique())
 
 
-@pytest.mark.parametrize(
-    "overrides", [[], ["fit.optimizer=adam"], ["fit.ema_decay=0.9"], ["fit.channels_last=false"]]
-)
+@pytest.mark.parametrize("overrides", [[], ["fit.optimizer=adam"], ["fit.channels_last=false"]])
 def test_resumed_fit_equals_the_uninterrupted_one(
     overrides: list[str], clip: MemoryClip, tmp_path: Path
 ) -> None:
@@ -202,12 +198,11 @@ def test_fit_that_always_collapses_ends_in_an_error(clip: MemoryClip) -> None:
         fit(clip, preset)
 
 
-def test_averaged_weights_are_used(clip: MemoryClip) -> None:
-    plain = fit(clip, tiny(list_models()[0], clip, "fit.phases=[]"))
-    averaged = fit(clip, tiny(list_models()[0], clip, "fit.phases=[]", "fit.ema_decay=0.99"))
-    assert averaged.train_psnr_db == plain.train_psnr_db
-    query = Query.of_frames(torch.arange(2))
-    assert not torch.equal(averaged.model(query), plain.model(query))
+def test_presets_that_say_that_weights_are_not_averaged_are_read() -> None:
+    name = f"{list_models()[0]}-tiny"
+    assert load_preset(name, ["fit.ema_decay=0.0"]) == load_preset(name)
+    with pytest.raises(UsageError, match=r"fit\.ema_decay: Extra inputs"):
+        load_preset(name, ["fit.ema_decay=0.9"])
 
 
 def test_a_size_may_follow_the_recipe_of_another_paper() -> None:

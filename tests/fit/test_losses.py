@@ -14,10 +14,26 @@ from torch import Tensor
 from golden_tensors import golden_path
 from vinr.config import FitSettings
 from vinr.errors import UsageError
-from vinr.fit.losses import FUSIONS, build_loss, list_losses
+from vinr.fit.losses import build_loss, list_losses
 
 FIXTURE = golden_path("losses_metrics")
 DTYPES = (torch.float32, torch.float64)
+
+# Weights under the names of the NeRV code base, for the fixture.
+FUSIONS = {
+    "Fusion1": {"l2": 0.3, "ssim": 0.7},
+    "Fusion2": {"l1": 0.3, "ssim": 0.7},
+    "Fusion3": {"l2": 0.5, "ssim": 0.5},
+    "Fusion4": {"l1": 0.5, "ssim": 0.5},
+    "Fusion5": {"l2": 0.7, "ssim": 0.3},
+    "Fusion6": {"l1": 0.7, "ssim": 0.3},
+    "Fusion7": {"l2": 0.7, "l1": 0.3},
+    "Fusion8": {"l2": 0.5, "l1": 0.5},
+    "Fusion9": {"l1": 0.9, "ssim": 0.1},
+    "Fusion10": {"l1": 0.7, "ms_ssim": 0.3},
+    "Fusion11": {"l1": 0.9, "ms_ssim": 0.1},
+    "Fusion12": {"l1": 0.8, "ms_ssim": 0.2},
+}
 
 # The fixture's names as weights. The 60 of Boosting-NeRV multiplies all but the frequency term.
 FIXTURE_WEIGHTS = {

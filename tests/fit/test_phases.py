@@ -157,7 +157,7 @@ def test_quality_lost_to_rounding_is_no_collapse(clip: MemoryClip) -> None:
 
 @pytest.mark.parametrize("model", ["hnerv", "ffnerv"])
 def test_a_fit_resumes_in_any_phase(model: str, clip: MemoryClip, tmp_path: Path) -> None:
-    preset = tiny(model, clip, EVERYTHING, "fit.ema_decay=0.8", epochs=10)
+    preset = tiny(model, clip, EVERYTHING, epochs=10)
     whole = fit(clip, preset)
     expected = weights_of(whole)
     # Models differ in what they store, not in when.

@@ -70,7 +70,7 @@ def test_state_comes_back() -> None:
     ("settings", "complaint"),
     [
         ({"target_bytes": 9, "quantization": "qat"}, "a target needs quantization = entropy, got qat"),
-        ({"target_bytes": 9, "target_psnr_db": 30}, "both a size and a quality"),
+        ({"target_bytes": 9, "target_psnr_db": 30}, "target_bytes and target_psnr_db are both set"),
     ],
 )
 def test_targets_that_are_refused(settings: dict[str, object], complaint: str) -> None:
@@ -121,16 +121,16 @@ def test_a_quality_is_met_or_missed_openly(video: Path, tmp_path: Path) -> None:
     report, notes = encoded(video, tmp_path / "b.vinr", psnr=asked, **options)
     assert report.psnr_db == pytest.approx(asked, abs=0.2)
     assert report.num_bytes < 0.8 * plain.num_bytes
-    assert not [note for note in notes if "asked for" in note]
+    assert not [note for note in notes if "target" in note]
     _, notes = encoded(video, tmp_path / "c.vinr", preset="hnerv-tiny", model=None, epochs=5, psnr=58)
-    assert any("58.00 dB were asked for" in note and "did not suffice" in note for note in notes)
+    assert any("target 58.00 dB: the budget was too small" in note for note in notes)
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"size": "9kB", "psnr": 30.0}, "size and psnr are both asked for"),
-        ({"bpp": 0.0}, "bpp 0: give bits a pixel above 0"),
+        ({"size": "9kB", "psnr": 30.0}, "size and psnr are both targets"),
+        ({"bpp": 0.0}, "bpp 0: give bits per pixel above 0"),
         ({"psnr": 200.0}, "psnr 200: give decibels between 10 and 60"),
         ({"size": "much"}, "size 'much': give a positive one such as 500kB"),
         ({"size": 300}, "a file of 300 bytes leaves"),
@@ -146,6 +146,6 @@ def test_wishes_that_are_refused(
 
 
 def test_a_network_that_is_too_large_for_the_size(video: Path, tmp_path: Path) -> None:
-    with pytest.raises(FitError, match=r"takes .* bytes at the least, .* are asked for"):
+    with pytest.raises(FitError, match=r"takes at least .* bytes, more than the .* of the target"):
         encoded(video, tmp_path / "a.vinr", size=520, params=40_000, epochs=1)
     assert not (tmp_path / "a.vinr").exists()

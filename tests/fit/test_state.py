@@ -18,13 +18,12 @@ import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.config import FitSettings, Preset, load_preset
 from vinr.errors import FitError, InputError, OutputError, UsageError
-from vinr.fit import Collapsed, Event, NotKept, Resumed, RoundDone, fit
+from vinr.fit import Collapsed, Event, FitResult, NotKept, Resumed, RoundDone, Trainer, fit
 from vinr.fit import keeper as keeper_module
-from vinr.fit import run as run_module
 from vinr.fit.checkpoint import FitValues, all_finite, read_fit_state
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.optimizers import build_optimizer, moments_of
-from vinr.fit.tasks import Reconstruct
+from vinr.fit.task import Reconstruct
 from vinr.state.interruption import raised
 from vinr.state.tensorfile import read_state, read_tensors, write_tensors
 from vinr.video.spec import VideoSpec
@@ -49,7 +48,7 @@ def preset_of(model: str = "hnerv", *overrides: str) -> Preset:
     return load_preset(f"{model}-tiny", ["fit.epochs=8", "fit.batch_size=2", PHASES, *overrides])
 
 
-def weights_of(result: run_module.FitResult) -> dict[str, Tensor]:
+def weights_of(result: FitResult) -> dict[str, Tensor]:
     return {name: item.value.detach() for name, item in result.model.stored().items()}
 
 
@@ -81,7 +80,7 @@ def interrupted_at(step: int, clip: MemoryClip, preset: Preset, path: Path) -> N
 
 @pytest.mark.parametrize("model", ["hnerv", "ffnerv"])
 def test_a_fit_goes_on_from_any_step_bit_for_bit(model: str, clip: MemoryClip, tmp_path: Path) -> None:
-    preset = preset_of(model, "fit.ema_decay=0.8")
+    preset = preset_of(model)
     whole = fit(clip, preset)
     assert whole.num_steps == STEPS
     # Models differ in what they store, not in when.
@@ -113,7 +112,7 @@ def test_a_collapse_after_a_resume_goes_back_to_the_same_place(clip: MemoryClip,
     """The round that was interrupted collapses: both fits go back to its start."""
     preset = preset_of()
 
-    def run(path: Path | None) -> tuple[run_module.FitResult, list[Event]]:
+    def run(path: Path | None) -> tuple[FitResult, list[Event]]:
         events: list[Event] = []
         # The second fit begins with step 8.
         task = During(2 if path else 9, lambda: poison("model"))
@@ -284,18 +283,18 @@ def poison(part: str) -> None:
     raise AssertionError(f"nothing to poison in {part}")
 
 
-runs: list[run_module.Run] = []
+runs: list[Trainer] = []
 
 
 @pytest.fixture(autouse=True)
 def _runs_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = run_module.Run.__init__
+    original = Trainer.__init__
 
-    def note(self: run_module.Run, *arguments: Any) -> None:
+    def note(self: Trainer, *arguments: Any, **options: Any) -> None:
         runs[:] = [self]
-        original(self, *arguments)
+        original(self, *arguments, **options)
 
-    monkeypatch.setattr(run_module.Run, "__init__", note)
+    monkeypatch.setattr(Trainer, "__init__", note)
 
 
 def some_or_slow() -> list[Any]:
@@ -309,16 +308,16 @@ def some_or_slow() -> list[Any]:
 def test_a_nan_after_any_step_is_one_collapse(
     step: int, part: str, clip: MemoryClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, count = run_module.Run._step, [0]
+    original, count = Trainer.train_on, [0]
 
-    def poisoned(self: run_module.Run, batch: Any) -> Tensor:
+    def poisoned(self: Trainer, batch: Any) -> Tensor:
         mse = original(self, batch)
         count[0] += 1
         if count[0] == step:
             poison(part)
         return mse
 
-    monkeypatch.setattr(run_module.Run, "_step", poisoned)
+    monkeypatch.setattr(Trainer, "train_on", poisoned)
     events: list[Event] = []
     result = fit(clip, preset_of(), on_event=events.append)
     assert result.num_collapses == 1
@@ -361,13 +360,13 @@ def test_finite_is_told_from_not_finite() -> None:
 def kept(clip: MemoryClip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state inside the second round of the last phase of a fit."""
     path = tmp_path_factory.mktemp("kept") / "fit.safetensors"
-    interrupted_at(20, clip, preset_of("hnerv", "fit.ema_decay=0.8"), path)
+    interrupted_at(20, clip, preset_of("hnerv"), path)
     assert read_fit_state(path).now is not None
     return path
 
 
 def resume(path: Path, clip: MemoryClip) -> None:
-    fit(clip, preset_of("hnerv", "fit.ema_decay=0.8"), checkpoint=path, resume=True)
+    fit(clip, preset_of("hnerv"), checkpoint=path, resume=True)
 
 
 def test_every_damaged_byte_is_noticed(kept: Path, clip: MemoryClip, tmp_path: Path) -> None:
@@ -432,13 +431,12 @@ FORGERIES = {
     "moment missing": tensor("now.optimizer.5.exp_avg", lambda value: None),
     "moment of other shape": tensor("now.optimizer.", lambda value: torch.zeros(3)),
     "coding missing": tensor("now.coding.", lambda value: None),
-    "average missing": tensor("now.average.", lambda value: None),
     "random state missing": tensor("now.random.cpu", lambda value: None),
     "random state short": tensor("now.random.cpu", lambda value: value[:9].clone()),
     "random state of zeros": tensor("now.random.cpu", torch.zeros_like),
     "error missing": tensor("now.round.mse", lambda value: None),
     "not a number": tensor("now.model.", lambda value: value * math.nan),
-    "infinite": tensor("good.average.", lambda value: value + math.inf),
+    "infinite": tensor("good.coding.", lambda value: value + math.inf),
 }
 
 
@@ -464,7 +462,7 @@ def test_files_of_other_kinds_and_versions_are_refused(kept: Path, tmp_path: Pat
     with pytest.raises(InputError, match="another kind of file"):
         read_state(path, FitValues)
     safetensors.torch.save_file({"a": torch.ones(2)}, path, metadata={"vinr": json.dumps({})})
-    with pytest.raises(InputError, match="version '1', this vinr reads 2"):
+    with pytest.raises(InputError, match="version '1'; this vinr reads 2"):
         read_state(path, FitValues)
     write_tensors(path, {}, {"kind": "fit"})
     with pytest.raises(InputError, match="fingerprint: Field required"):
@@ -484,7 +482,7 @@ def test_files_of_other_kinds_and_versions_are_refused(kept: Path, tmp_path: Pat
 )
 def test_the_setting_that_differs_is_named(override: str, words: str, kept: Path, clip: MemoryClip) -> None:
     with pytest.raises(UsageError, match=words):
-        fit(clip, preset_of("hnerv", "fit.ema_decay=0.8", override), checkpoint=kept, resume=True)
+        fit(clip, preset_of("hnerv", override), checkpoint=kept, resume=True)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "adan", "muon"])

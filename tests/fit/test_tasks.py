@@ -13,11 +13,12 @@ from clips import MemoryClip, moving_shapes
 from vinr.config import Preset
 from vinr.encoding.plan import choose_preset
 from vinr.errors import InputError, UsageError
-from vinr.fit import Denoise, Event, Inpaint, Interpolate, Noise, Reconstruct, RoundDone, Task, fit
+from vinr.fit import Event, Reconstruct, RoundDone, Task, fit
 from vinr.fit.losses import build_loss, list_losses
-from vinr.fit.neighbours import find_neighbours
-from vinr.fit.noise import NoisyFrames
 from vinr.models import HybridModel, list_models
+from vinr.tasks import Denoise, Inpaint, Interpolate, Noise
+from vinr.tasks.neighbours import find_neighbours
+from vinr.tasks.noise import NoisyFrames
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
 
@@ -105,7 +106,7 @@ def test_pixels_that_are_seen_do_change_weights(clip: MemoryClip, mask: Tensor) 
 @pytest.mark.parametrize("quantization", ["qat", "entropy"])
 def test_nothing_leaks_into_phases(quantization: str, clip: MemoryClip, mask: Tensor) -> None:
     phase = f'fit.phases=[{{share=0.5, quantization="{quantization}"}}]'
-    preset = tiny(hybrid_model(), clip, phase, "fit.ema_decay=0.9")
+    preset = tiny(hybrid_model(), clip, phase)
     for task, hidden in ((Interpolate(2), held_out(clip)), (Inpaint(mask), mask.expand_as(clip.rgb_NCHW))):
         assert same(weights(clip, preset, task), weights(spoiled(clip, hidden), preset, task))
 

@@ -17,16 +17,18 @@ from model_checks import (
     count,
     preset_model,
     preset_on_meta,
+    published_first_width,
+    published_widths,
     smallest_size,
 )
 from vinr.config import load_preset
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
 from vinr.models import get_model, validate_architecture
-from vinr.models._sizing import describe_size, published_first_width, published_widths
+from vinr.models.cost import describe_size
 from vinr.models.enerv_boost import ENeRVBoost, ENeRVBoostConfig
 from vinr.models.hnerv_boost import HNeRVBoost, HNeRVBoostConfig
-from vinr.models.layers.boost import SFTBlock
+from vinr.models.layers.conditional import SFTBlock
 from vinr.models.nerv_boost import NeRVBoost, NeRVBoostConfig
 from vinr.video.spec import Query, VideoSpec
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from golden_tensors import DTYPES, Golden, record_outputs
 from model_checks import check_stages, golden_settings, golden_video
 from vinr.models import VideoModel
-from vinr.models._stored import Latents
+from vinr.models.base import Latents
 from vinr.models.enerv_boost import ENeRVBoost
 from vinr.models.hnerv_boost import HNeRVBoost
 from vinr.models.nerv_boost import NeRVBoost

@@ -22,12 +22,13 @@ from model_checks import (
     golden_video,
     preset_model,
     preset_on_meta,
+    published_widths,
     smallest_size,
 )
 from vinr.config import load_preset
 from vinr.models import validate_architecture
-from vinr.models._sizing import describe_size, published_widths
-from vinr.models._stored import Latents
+from vinr.models.base import Latents
+from vinr.models.cost import describe_size
 from vinr.models.dnerv import DNeRV, DNeRVConfig, frame_differences
 from vinr.video.spec import Query, VideoSpec
 

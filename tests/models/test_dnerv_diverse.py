@@ -17,11 +17,12 @@ from vinr.config import FitSettings, load_preset
 from vinr.errors import UsageError
 from vinr.fit.batches import Batches
 from vinr.models import validate_architecture
-from vinr.models._sizing import count_macs, solve_size
+from vinr.models.cost import count_macs
 from vinr.models.dnerv_diverse import DNeRVDiverse, DNeRVDiverseConfig
-from vinr.models.layers.dnerv_diverse import TemporalMap, WarpFusion, stretch_in_time
-from vinr.models.layers.dnerv_diverse_clips import Clip, ClipLayout
+from vinr.models.layers.clips import Clip, ClipLayout, TemporalMap, stretch_in_time
+from vinr.models.layers.warp import WarpFusion
 from vinr.models.nerv import NeRV, NeRVConfig
+from vinr.sizing.solve import solve_size
 from vinr.video.patches import all_patches, cut, cut_at
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 
@@ -467,7 +468,7 @@ def test_a_clip_is_decoded_once_in_order(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_few_decoded_clips_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vinr.models.layers.dnerv_diverse_clips.CACHED_BYTES", 0)
+    monkeypatch.setattr("vinr.models.layers.clips.CACHED_BYTES", 0)
     model = build(20, tile_rows=2)
     expected = decoded(model, list(range(20)))
     assert len(model._decoded) == 2  # the tiles of one clip

@@ -25,10 +25,12 @@ from model_checks import (
 )
 from vinr.config import load_preset
 from vinr.fit import Event, RoundDone, fit
-from vinr.models._sizing import describe_size, solve_size
+from vinr.models.cost import describe_size
 from vinr.models.ffnerv import FFNeRV, FFNeRVConfig, tanh_floor
-from vinr.models.layers.flow import Evaluation, FlowGuide, FrameBuffer, flow_stage, warp
+from vinr.models.layers.flow import Evaluation, FlowGuide, FrameBuffer, flow_stage
 from vinr.models.layers.grids import TemporalGrids
+from vinr.models.layers.warp import warp
+from vinr.sizing.solve import solve_size
 from vinr.state.tensorfile import read_tensors
 from vinr.video.spec import Query, VideoSpec
 

@@ -22,9 +22,11 @@ from vinr.config import load_preset
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
 from vinr.models import validate_architecture
-from vinr.models._sizing import count_macs, solve_size
+from vinr.models.cost import count_macs
 from vinr.models.hinerv import HiNeRV, HiNeRVConfig
-from vinr.models.layers.hinerv import LevelGrid, Paddings, window_paddings
+from vinr.models.layers.grids import LevelGrid
+from vinr.models.layers.windows import Paddings, window_paddings
+from vinr.sizing.solve import solve_size
 from vinr.video.patches import all_patches, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 

@@ -19,11 +19,13 @@ from model_checks import (
     golden_settings,
     golden_video,
     preset_on_meta,
+    published_first_width,
+    published_widths,
 )
 from vinr.config import load_preset
 from vinr.models import validate_architecture
-from vinr.models._sizing import describe_size, published_first_width, published_widths
-from vinr.models._stored import FrozenLatents, Latents
+from vinr.models.base import FrozenLatents, Latents
+from vinr.models.cost import describe_size
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 from vinr.video.spec import Query, VideoSpec
 

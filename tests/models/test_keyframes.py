@@ -11,7 +11,6 @@ import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.bitstream import Container, ContainerWriter, SectionKind
 from vinr.config import load_preset
-from vinr.decoding.describe import describe_file
 from vinr.encoding.encode import encode
 from vinr.errors import BitstreamError
 from vinr.models import get_model, list_models, validate_architecture
@@ -83,7 +82,7 @@ def file(request: pytest.FixtureRequest, clip: MemoryClip, tmp_path_factory: pyt
 
 
 def test_their_bytes_are_in_the_file_and_in_the_report(file: Path) -> None:
-    info = describe_file(str(file))
+    info = vinr.info(str(file))
     assert info.bytes_by_component["keyframes"] > 100
     assert sum(info.bytes_by_component.values()) == file.stat().st_size
 

@@ -20,9 +20,10 @@ from model_checks import (
     golden_settings,
     golden_video,
     preset_on_meta,
+    published_first_width,
+    published_widths,
 )
 from vinr.errors import UsageError
-from vinr.models._sizing import published_first_width, published_widths
 from vinr.models.nerv import NeRV, NeRVConfig
 from vinr.video.spec import Query, VideoSpec
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from vinr.config import load_preset
 from vinr.errors import UsageError
 from vinr.models import validate_architecture
-from vinr.models._sizing import count_macs, solve_size
+from vinr.models.cost import count_macs
 from vinr.models.nerv import NeRV, NeRVConfig
 from vinr.models.psnerv import PSNeRV, PSNeRVConfig
+from vinr.sizing.solve import solve_size
 from vinr.video.patches import cut_at
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 

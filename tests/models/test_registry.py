@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clips import MemoryClip, moving_shapes
+from vinr import models
 from vinr.cli.catalogue import list_preset_entries
 from vinr.config import list_presets, load_preset
 from vinr.models import (
     FrozenLatents,
     Latents,
     ModelConfig,
+    StoringModule,
     VideoModel,
     describe_model,
     get_model,
     list_models,
     validate_architecture,
 )
-from vinr.models._sizing import solve_size
+from vinr.sizing.solve import solve_size
 from vinr.video.spec import Query
 
 EVERY_MODEL = pytest.mark.parametrize("name", list_models())
@@ -234,6 +239,39 @@ def test_configurations_survive_a_file(name: str) -> None:
     assert type(config).model_validate_json(brief) == config
     undescribed = [key for key, field in type(config).model_fields.items() if not field.description]
     assert undescribed == []
+
+
+def test_registered_parameters_are_stored_in_their_roles() -> None:
+    module = StoringModule()
+    module.register_stored("table", nn.Parameter(torch.zeros(6, 2)), role="grid", rows_per_step=2)
+    module.weight = nn.Parameter(torch.zeros(3, 3))
+    table, weight = (module.stored_as(name, value) for name, value in module.named_parameters())
+    assert (table.role, table.rows_per_step, table.per_frame) == ("grid", 2, False)
+    assert (weight.role, weight.rows_per_step) == ("weight", 0)
+    latents = FrozenLatents(Latents({"embedding": torch.zeros(4, 2)}))
+    stored = latents.stored_as("embedding", latents.per_frame["embedding"])
+    assert (stored.role, stored.per_frame) == ("latent", True)
+
+
+def helpers_of(name: str) -> set[str]:
+    """Return what the file of a model imports of models and sizes, but for the protocol itself."""
+    source = Path(models.__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    imported = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            ("vinr.models", "vinr.sizing")
+        ):
+            imported.add(node.module or "")
+    return imported - {"vinr.models.base"}
+
+
+@EVERY_MODEL
+def test_a_model_file_needs_no_other_model(name: str) -> None:
+    assert not {f"vinr.models.{other}" for other in list_models()} & helpers_of(name)
+
+
+def test_the_file_of_nerv_reads_alone() -> None:
+    assert len(helpers_of("nerv")) <= 2
 
 
 @EVERY_MODEL

@@ -9,19 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from model_checks import preset_model, preset_on_meta, smallest_size
+from model_checks import preset_model, preset_on_meta, published_first_width, published_widths, smallest_size
 from vinr.config import load_preset
 from vinr.errors import UsageError
 from vinr.models import HybridModel, Latents, VideoModel, get_model, list_models, validate_architecture
-from vinr.models._sizing import (
-    choose_strides,
-    count_macs,
-    describe_size,
-    published_first_width,
-    published_widths,
-    solve_size,
-    taper,
-)
+from vinr.models.cost import count_macs, describe_size
+from vinr.sizing.solve import solve_size
+from vinr.sizing.strides import choose_strides, taper
 from vinr.video.spec import Query, VideoSpec
 
 LARGEST_DIAL = 4096.0
@@ -185,7 +179,7 @@ def test_solved_widths_keep_the_profile(name: str, dial: float, part: float) -> 
     near = model_class.configure(video, width=dial, settings={})
     target = round(part * model_class.on_meta(near, video).num_stored())
     found = solve_size(model_class, video, target, {})
-    assert abs(model_class.on_meta(found, video).num_stored() / target - 1) <= 0.001
+    assert abs(model_class.on_meta(found, video).num_stored() / target - 1) <= 0.005
     widths = zip(found.model_dump()["widths"], near.model_dump()["widths"], strict=True)
     # One for what the dial itself moves between the two, two for the steps.
     assert max(abs(ours - theirs) for ours, theirs in widths) <= 3

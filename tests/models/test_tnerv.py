@@ -15,10 +15,11 @@ from clips import MemoryClip, moving_shapes
 from golden_tensors import record_outputs
 from vinr.config import load_preset
 from vinr.models import FrozenLatents, Latents, validate_architecture
-from vinr.models._sizing import describe_size, solve_size
+from vinr.models.cost import describe_size
 from vinr.models.layers.grids import grid_frames_for
-from vinr.models.layers.tnerv import FittingParts, PlainNorm
-from vinr.models.tnerv import GRID_SHARES, TNeRV, TNeRVConfig
+from vinr.models.layers.modulation import PlainNorm
+from vinr.models.tnerv import GRID_SHARES, FittingParts, TNeRV, TNeRVConfig
+from vinr.sizing.solve import solve_size
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 
 PUBLISHED = ["12.4m-720p", "3m-960x1920", "9.3m-1080p"]

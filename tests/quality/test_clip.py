@@ -6,24 +6,22 @@ import json
 import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import pytorch_msssim
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
 from golden_tensors import golden_path
 from vinr.errors import InputError
-from vinr.fit.losses import mse_per_frame, psnr_from_mse_db, ssim_per_frame
 from vinr.quality import (
     ClipQuality,
     ClipQualityMeter,
+    Quality,
     bits_per_pixel,
-    compare_sources,
+    compare,
     kilobits_per_second,
     mean_frame_psnr_db,
     ms_ssim_per_frame,
@@ -32,7 +30,8 @@ from vinr.quality import (
     psnr_per_frame_db,
 )
 from vinr.quality.clip import YuvPsnrMeter, yuv_psnr_611_db
-from vinr.video.spec import ColorSpec, VideoSpec
+from vinr.quality.measures import mse_per_frame, psnr_from_mse_db, ssim_per_frame
+from vinr.video.spec import ColorSpec, FrameBatch, FrameStream, VideoSpec
 
 FIXTURE = golden_path("losses_metrics")
 DTYPES = (torch.float32, torch.float64)
@@ -180,12 +179,12 @@ def noisy_clip(num_frames: int, height: int, width: int, seed: int) -> Tensor:
     return torch.randint(0, 256, (num_frames, 3, height, width), generator=generator, dtype=torch.uint8)
 
 
-def test_compare_sources() -> None:
+def test_compare() -> None:
     reference_NCHW = noisy_clip(5, 66, 70, 0)
     decoded_NCHW = reference_NCHW.clone()
     decoded_NCHW[1:] = (decoded_NCHW[1:] // 8) * 8
     calls: list[tuple[int, int]] = []
-    quality = compare_sources(
+    quality = compare(
         Frames(decoded_NCHW), Frames(reference_NCHW), batch_size=2, on_frame=lambda *args: calls.append(args)
     )
     decoded, reference = decoded_NCHW.double() / 255, reference_NCHW.double() / 255
@@ -204,7 +203,7 @@ def test_compare_sources() -> None:
 
 def test_small_frames_have_no_ms_ssim() -> None:
     clip_NCHW = noisy_clip(2, 16, 16, 1)
-    quality = compare_sources(Frames(clip_NCHW), Frames(clip_NCHW))
+    quality = compare(Frames(clip_NCHW), Frames(clip_NCHW))
     assert quality.psnr_db == pytest.approx(90)
     assert (quality.ms_ssim, quality.ms_ssim_window, quality.per_frame_ms_ssim) == (None, None, None)
 
@@ -212,7 +211,7 @@ def test_small_frames_have_no_ms_ssim() -> None:
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 18, 16), (2, 16, 18)])
 def test_sources_of_other_shape_are_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(InputError, match=r"2 frames of 16×16 .* {} frames of {}×{}".format(*shape)):
-        compare_sources(Frames(noisy_clip(2, 16, 16, 0)), Frames(noisy_clip(*shape, 0)))
+        compare(Frames(noisy_clip(2, 16, 16, 0)), Frames(noisy_clip(*shape, 0)))
 
 
 def test_meter_refuses_what_it_cannot_compare() -> None:
@@ -227,10 +226,25 @@ def test_meter_refuses_what_it_cannot_compare() -> None:
 
 
 def test_clip_quality_checks_itself() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        ClipQuality((), None, None)
     with pytest.raises(ValueError, match="2 frames"):
-        ClipQuality(30.0, 30.0, None, None, 2, (30.0,), None)
+        ClipQuality((1e-3, 1e-3), (0.9,), 11)
     with pytest.raises(ValueError, match="window"):
-        ClipQuality(30.0, 30.0, 0.9, None, 1, (30.0,), (0.9,))
+        ClipQuality((1e-3,), (0.9,), None)
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    """Means weigh parts by their frames, and errors are averaged, not decibels."""
+    quality = ClipQuality((1e-2, 1e-3, 1e-4, 1e-3, 5e-4), (0.5, 0.6, 0.7, 0.8, 0.9), 11)
+    whole = Quality.of_all([quality.part(0, 3), quality.part(3, 5)])
+    assert whole.num_frames == 5
+    assert whole.mse == pytest.approx(2.52e-3)
+    assert whole.pooled_psnr_db == pytest.approx(-10 * math.log10(2.52e-3), abs=1e-5)
+    assert whole.psnr_db == pytest.approx(quality.psnr_db)
+    assert whole.ms_ssim == pytest.approx(0.7)
+    mixed = Quality.of_all([quality.part(0, 3), ClipQuality((1e-3,), None, None).whole])
+    assert (mixed.ms_ssim, mixed.ms_ssim_window) == (None, None)
 
 
 @settings(max_examples=40, deadline=None)
@@ -263,7 +277,7 @@ def test_yuv_psnr_weighs_six_to_one_to_one() -> None:
 def test_yuv_psnr_of_gray_frames_by_hand(width: int) -> None:
     """Limited range: gray 100 has Y = 16 + 219/255 · 100 → 102, gray 110 has 110; both have U = V = 128."""
     reference, decoded = gray_clip(100, 100, width=width), gray_clip(110, 100, width=width)
-    quality = compare_sources(Frames(decoded), Frames(reference), yuv=True)
+    quality = compare(Frames(decoded), Frames(reference), yuv=True)
     luma_db = 20 * math.log10(255 / 8)
     first = (6 * luma_db + 90 + 90) / 8
     assert quality.yuv_psnr_db == pytest.approx((first + 90) / 2, abs=1e-3)
@@ -287,14 +301,11 @@ def test_yuv_psnr_uses_the_matrix_of_the_reference() -> None:
 def test_planes_of_a_decoder_are_measured_as_they_are() -> None:
     clip = gray_clip(100, 110)
     meter = YuvPsnrMeter(ColorSpec())
-    asked: list[list[int]] = []
-
-    def planes(index_N: Tensor) -> list[tuple[NDArray[np.uint8], ...]]:
-        asked.append(index_N.tolist())
-        return [(luma + 1, *chroma) for luma, *chroma in meter.planes(clip[index_N])]
-
-    quality = compare_sources(Frames(clip), Frames(clip), yuv=True, decoded_planes=planes, batch_size=1)
-    assert asked == [[0], [1]]
+    batches = []
+    for batch in FrameStream.of(Frames(clip), batch_size=1):
+        ((luma, *chroma),) = meter.planes(batch.rgb_NCHW)
+        batches.append(FrameBatch(batch.index_N, batch.rgb_NCHW, ((luma + 1, *chroma),)))
+    quality = compare(FrameStream(Frames(clip).spec, batches), Frames(clip), yuv=True)
     assert quality.psnr_db == pytest.approx(90)
     assert quality.yuv_psnr_db == pytest.approx((6 * 20 * math.log10(255) + 180) / 8, abs=1e-3)
     with pytest.raises(ValueError, match="plane sizes differ"):
@@ -302,5 +313,5 @@ def test_planes_of_a_decoder_are_measured_as_they_are() -> None:
 
 
 def test_yuv_psnr_is_measured_only_where_asked_for() -> None:
-    quality = compare_sources(Frames(gray_clip(100)), Frames(gray_clip(110)))
+    quality = compare(Frames(gray_clip(100)), Frames(gray_clip(110)))
     assert (quality.yuv_psnr_db, quality.pooled_yuv_psnr_db) == (None, None)

@@ -138,7 +138,7 @@ def test_any_command_ends_with_the_status_of_its_signal(name: str) -> None:
     code = (
         "import signal, vinr.cli.app as cli, vinr.decoding.playback as playback\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"playback.verify_file = lambda *a, **k: signal.raise_signal(signal.{name})\n"
+        f"playback.verify = lambda *a, **k: signal.raise_signal(signal.{name})\n"
         "cli.main()"
     )
     ended = run_fresh(code, "verify", "x.vinr")

@@ -99,7 +99,7 @@ def test_folder_that_cannot_be_removed_is_said(
         monkeypatch.setattr(Path, "unlink", refuse)
         state.finish()
         monkeypatch.undo()
-    assert notes == [f"{folder}: cannot be removed (Permission denied); remove it"]
+    assert notes == [f"{folder}: cannot be removed (Permission denied); remove it yourself"]
 
 
 def test_nothing_is_left_when_inputs_turn_out_bad(make: Make, output: Path) -> None:
@@ -137,7 +137,7 @@ def test_second_encode_of_an_output_is_refused_and_touches_nothing(make: Make, o
         folder = state.prepare()
         (folder / "fit-00000.safetensors").write_bytes(b"precious")
         for options in ({}, {"force": True}, {"resume": True}, {"resume": True, "force": True}):
-            refuse(make(**options), r"o\.vinr: another encode is writing it; wait for it")
+            refuse(make(**options), r"o\.vinr: another encode is writing it; wait for that")
             refuse(make(OTHER, **options), "another encode is writing it")
         assert (folder / "fit-00000.safetensors").read_bytes() == b"precious"
     assert names(output.parent) == ["o.vinr.partial"]
@@ -217,7 +217,7 @@ def test_one_of_many_threads_gets_the_lock(make: Make, output: Path) -> None:
 
 def test_state_of_the_same_encode_is_neither_lost_nor_taken_unasked(make: Make) -> None:
     folder = interrupt(make())
-    refuse(make(), "holds an interrupted encode; give --resume to go on with it, --force to start anew")
+    refuse(make(), "holds an interrupted encode; use --resume to continue it, or --force to start again")
     assert names(folder) == ["fit-00000.safetensors", "job.json"]
     with make(resume=True) as state:
         assert names(state.prepare()) == ["fit-00000.safetensors", "job.json"]
@@ -243,7 +243,7 @@ def test_state_of_another_encode_is_set_aside(
 
 def test_state_of_another_encode_is_not_resumed(make: Make) -> None:
     folder = interrupt(make(OTHER))
-    refuse(make(resume=True), r"interrupted encode of b\.mkv, crop \[16, 16\]; leave out --resume")
+    refuse(make(resume=True), r"interrupted encode of b\.mkv, crop \[16, 16\]; omit --resume")
     assert names(folder) == ["fit-00000.safetensors", "job.json"]
 
 
@@ -298,9 +298,9 @@ def test_output_that_is_whole_is_called_finished_and_the_rest_is_cleaned(make: M
         state.expect(b"whole")
         output.write_bytes(b"whole")  # and killed here
     refuse(make(), "exists already")
-    refuse(make(resume=True), r"o\.vinr: is already finished")
+    refuse(make(resume=True), r"o\.vinr: is already complete")
     assert names(output.parent) == ["o.vinr"]
-    refuse(make(resume=True), "there is no interrupted encode to resume")
+    refuse(make(resume=True), "no interrupted encode of it can be resumed")
 
 
 def test_older_output_is_not_taken_for_the_finished_one(make: Make, output: Path) -> None:
@@ -407,7 +407,7 @@ def test_encode_takes_the_lock_and_leaves_only_its_output(
     assert len(seen) > 2
     assert "kept as o.vinr.partial-1" in seen[0]
     assert names(output.parent) == ["o.vinr", "o.vinr.partial-1"]
-    with pytest.raises(OutputError, match="there is no interrupted encode"):
+    with pytest.raises(OutputError, match="no interrupted encode"):
         vinr.encode(tiny_video, output, preset=TINY, epochs=1, device="cpu", resume=True)
 
 

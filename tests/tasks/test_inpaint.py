@@ -20,9 +20,9 @@ from vinr.cli.app import main
 from vinr.encoding import plan
 from vinr.errors import InputError
 from vinr.fit import Event, Noted
-from vinr.fit.masks import box_mask, center_mask, grow_mask, open_mask
 from vinr.tasks import inpainting
 from vinr.tasks.inpainting import measure_inpainting
+from vinr.tasks.masks import box_mask, center_mask, grow_mask, open_mask
 from vinr.video.source import open_video
 
 FRAMES, HEIGHT, WIDTH = 8, 36, 50  # of tiny_video

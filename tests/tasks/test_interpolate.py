@@ -16,11 +16,12 @@ from vinr.config import Preset
 from vinr.decoding.networks import to_uint8
 from vinr.encoding.plan import choose_preset
 from vinr.errors import UsageError
-from vinr.fit import Interpolate, Noise, fit
+from vinr.fit import fit
 from vinr.models import HybridModel, get_model, list_models
+from vinr.tasks import Interpolate, Noise
 from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.frames import FittedFrames
-from vinr.tasks.interpolation import _encoded, measure_interpolation
+from vinr.tasks.interpolation import encoded_frames, measure_interpolation
 from vinr.video.source import open_video
 from vinr.video.spec import Query
 
@@ -66,8 +67,8 @@ def test_frames_between_the_frames_of_a_file(run: Run, tiny_file: Path, tmp_path
 
 
 def test_interpolating_is_decoding_at_a_higher_rate(run: Run, tiny_file: Path, tmp_path: Path) -> None:
-    count = vinr.interpolate(tiny_file, tmp_path / "a.y4m", device="cpu")
-    assert count == 15
+    report = vinr.interpolate(tiny_file, tmp_path / "a.y4m", device="cpu")
+    assert report.num_frames == 15
     assert run("decode", tiny_file, tmp_path / "b.y4m", "--fps-scale", 2, "--device", "cpu")[0] == 0
     assert (tmp_path / "a.y4m").read_bytes() == (tmp_path / "b.y4m").read_bytes()
     with open_video(tmp_path / "a.y4m") as reader:
@@ -123,7 +124,7 @@ def test_embeddings_and_encoder_are_what_they_are_called(model: str, clip: Memor
         encoded = network.encode(clip, held_out_N).per_frame
     network.drop_encoder()
     before = FittedFrames(network, clip.spec).frames(held_out_N)
-    with _encoded(network, result.encoder, clip, held_out_N):
+    with encoded_frames(network, result.encoder, clip, held_out_N):
         inside = {name: value.detach().clone() for name, value in network.latents.per_frame.items()}
     for name, value in encoded.items():
         assert torch.allclose(inside[name][held_out_N], value, atol=1e-6)

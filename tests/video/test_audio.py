@@ -24,8 +24,8 @@ SOURCES = [("aac", "mp4"), ("aac", "mkv"), ("libopus", "mp4"), ("libopus", "mkv"
 def sound_packets(file: object) -> list[tuple[float, bytes]]:
     """Time in seconds and bytes of each packet, and all streams' packets in order."""
     with av.open(file) as container:
-        found = [packet for packet in container.demux(container.streams.audio) if packet.size]
-        return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in found]
+        packets = [packet for packet in container.demux(container.streams.audio) if packet.size]
+        return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in packets]
 
 
 def write_with(audio: bytes | None, path: Path, num_frames: int = 25) -> Path:
@@ -130,7 +130,7 @@ def test_codec_that_mp4_refuses(tmp_path: Path, codec: str) -> None:
     path = write_clip_with_tone(tmp_path / "tone.mkv", codec, sound_rate=44_100)
     with open_video(path) as reader:
         audio = reader.audio()
-    with pytest.raises(InputError, match=f"cannot hold {codec} sound"):
+    with pytest.raises(InputError, match=f"cannot hold {codec} audio"):
         write_with(audio, tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
     assert sound_packets(str(write_with(audio, tmp_path / "out.mkv")))
@@ -138,12 +138,12 @@ def test_codec_that_mp4_refuses(tmp_path: Path, codec: str) -> None:
 
 def test_codec_that_matroska_refuses(tmp_path: Path) -> None:
     path = write_clip_with_tone(tmp_path / "tone.wmv", "wmav2", sound_rate=44_100)
-    with open_video(path) as reader, pytest.raises(InputError, match=r"sound \(wmav2\) cannot be copied"):
+    with open_video(path) as reader, pytest.raises(InputError, match=r"audio \(wmav2\) cannot be copied"):
         reader.audio()
 
 
 def test_sound_that_is_no_matroska(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no readable Matroska"):
+    with pytest.raises(InputError, match="not readable Matroska"):
         write_with(b"no sound", tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == []
 

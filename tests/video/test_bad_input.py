@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from video.video_clips import picture, write_clip, write_clip_with_tone
 from vinr.errors import InputError, UsageError, VinrError
-from vinr.fit.masks import open_mask
+from vinr.tasks.masks import open_mask
 from vinr.video.source import open_video
 
 
@@ -28,7 +28,7 @@ def refuse(path: Path, match: str, kind: type[VinrError] = InputError, **edit: o
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="the system has no such device")
 def test_a_device_is_not_called_missing() -> None:
-    with pytest.raises(InputError, match=r"^/dev/null: no regular file; "):
+    with pytest.raises(InputError, match=r"^/dev/null: not a regular file; "):
         open_video("/dev/null")
 
 

@@ -156,9 +156,9 @@ def check_places(name: str, path: Path, places: Sequence[int], folder: Path) -> 
     whole_NCHW, _ = read(path)
     data = path.read_bytes()
     for length in places:
-        found = outcome(cut(path, length, folder), whole_NCHW)
+        result = outcome(cut(path, length, folder), whole_NCHW)
         is_unknowable = not KINDS[name].is_marked and is_between_pictures(name, data, length)
-        assert found in {"refused", "noted", "all"} | ({"shorter"} if is_unknowable else set()), length
+        assert result in {"refused", "noted", "all"} | ({"shorter"} if is_unknowable else set()), length
 
 
 def places_in(path: Path, count: int) -> list[int]:
@@ -213,8 +213,8 @@ def boundaries(name: str, data: bytes) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("mpeg4.avi", "cut short: .* bytes are there"),
-        ("flv1.flv", "header states .* are there; it states 1.20 s but ends at"),
+        ("mpeg4.avi", "cut short: it has .* bytes"),
+        ("flv1.flv", "header states .* bytes, the file has .*; it states 1.20 s but ends at"),
         ("fragments.mp4", "no closing index"),
     ],
 )
@@ -290,7 +290,7 @@ def test_sound_and_pictures_that_end_apart(tmp_path: Path, sound_seconds: int) -
         output.mux(sound.encode(None))
     notes = read(path)[1]
     assert len(notes) == sound_seconds - 1
-    assert all("its pictures end" in note for note in notes)
+    assert all("its video ends" in note for note in notes)
 
 
 def test_encode_says_that_its_input_may_be_cut_short(tmp_path: Path) -> None:
@@ -323,9 +323,9 @@ def test_damaged_sizes_are_only_a_finding(name: str, clip: Callable[[str], Path]
             at = rng.randrange(min(len(data), 600))
             data[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
         path.write_bytes(data)
-        found = read_end(path, format_name)
-        assert len(found.reason) < 150
-        assert bool(found.reason) == (found.verdict in (Verdict.MISSING, Verdict.DOUBTFUL))
+        end = read_end(path, format_name)
+        assert len(end.reason) < 150
+        assert bool(end.reason) == (end.verdict in (Verdict.MISSING, Verdict.DOUBTFUL))
 
 
 def test_readers_give_up_on_endless_elements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_frame_range_is_filled_in() -> None:
     [
         ({"crop": (0, 5)}, "crop to 0x5"),
         ({"resize": (5, -1)}, "resize to 5x-1"),
-        ({"first_frame": -1}, "counted from 0"),
+        ({"first_frame": -1}, "numbered from 0"),
         ({"first_frame": 3, "stop_frame": 3}, "3:3"),
     ],
 )
@@ -84,7 +84,7 @@ def test_impossible_edits_are_refused(edit: dict[str, tuple[int, int] | int], ma
 def test_edits_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UsageError, match="10x20 is larger than the frame, 9x30"):
         Edit(crop=(10, 20)).output_size(9, 30)
-    with pytest.raises(UsageError, match="frames 0:8 asked for, the video has frames 0:7"):
+    with pytest.raises(UsageError, match="frames 0:8 are out of range; the video has frames 0:7"):
         Edit(stop_frame=8).frame_range(7)
-    with pytest.raises(UsageError, match="frames 7: asked for"):
+    with pytest.raises(UsageError, match="frames 7: are out of range"):
         Edit(first_frame=7).frame_range(7)

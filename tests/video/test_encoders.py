@@ -27,10 +27,10 @@ def has_avx512(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def test_x264_does_without_avx512(has_avx512: bool) -> None:
     expected = {"x264-params": "asm=avx2"} if has_avx512 else {}
     assert safe_options("libx264", {}, width=176) == expected
-    given = {"crf": "10", "x264-params": "no-psy=1"}
+    options = {"crf": "10", "x264-params": "no-psy=1"}
     joined = "no-psy=1:asm=avx2" if has_avx512 else "no-psy=1"
-    assert safe_options("libx264", given, width=32) == {"crf": "10", "x264-params": joined}
-    assert given == {"crf": "10", "x264-params": "no-psy=1"}
+    assert safe_options("libx264", options, width=32) == {"crf": "10", "x264-params": joined}
+    assert options == {"crf": "10", "x264-params": "no-psy=1"}
 
 
 @pytest.mark.parametrize("kernels", ["default", pytest.param("avx2", marks=pytest.mark.slow)])

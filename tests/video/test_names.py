@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -14,8 +12,7 @@ from hypothesis import strategies as st
 import vinr
 from clips import moving_shapes, write_clip
 from vinr.bitstream import Clip
-from vinr.encoding.segment import _unique_names
-from vinr.video.names import MAX_NAME, clip_name
+from vinr.video.names import MAX_NAME, clip_name, unique_names
 
 NAMES = {
     "Screen Recording 2024-05-01 at 9.41.00\u202fAM.mov": "Screen Recording 2024-05-01 at 9.41.00 AM",
@@ -79,13 +76,12 @@ def test_any_name_becomes_one_that_a_file_holds(name: str) -> None:
     ],
 )
 def test_no_two_clips_have_the_same_name(names: list[str], expected: list[str]) -> None:
-    readers = [cast(Any, SimpleNamespace(name=name)) for name in names]
-    assert _unique_names(readers) == expected
+    assert unique_names(names) == expected
 
 
 @given(st.lists(st.sampled_from(["a", "a-2", "a-3", "a-2-2", "b"]), max_size=8))
 def test_names_of_clips_are_unique(names: list[str]) -> None:
-    unique = _unique_names([cast(Any, SimpleNamespace(name=name)) for name in names])
+    unique = unique_names(names)
     assert len(set(unique)) == len(names)
 
 

@@ -80,5 +80,5 @@ def test_sizes_that_the_grid_does_not_divide_are_refused(coded_size: tuple[int, 
 
 @pytest.mark.parametrize(("count", "height"), [(5, 8), (6, 9)])
 def test_patches_of_other_frames_are_refused(count: int, height: int) -> None:
-    with pytest.raises(ValueError, match="are no"):
+    with pytest.raises(ValueError, match="do not make"):
         join(torch.zeros(count, 3, 4, 4), PatchGrid(2, 3), height=height, width=12)

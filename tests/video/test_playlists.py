@@ -14,7 +14,7 @@ from PIL import Image
 
 from video.video_clips import write_clip
 from vinr.errors import InputError
-from vinr.fit.masks import open_mask
+from vinr.tasks.masks import open_mask
 from vinr.video.source import open_video
 
 HLS = """#EXTM3U

@@ -17,6 +17,7 @@ from vinr.video.edit import Edit
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
 from vinr.video.spec import FrameSource, VideoSpec
+from vinr.video.stream import StreamInput
 
 CONTAINERS = {
     "clip.mp4": ("libx264", "yuv420p"),
@@ -51,8 +52,10 @@ def test_first_and_second_half_are_decoded_in_one_pass(
     path = write_clip(tmp_path / "clip.mp4", 12)
     with open_video(path) as reader:
         starts: list[int] = []
-        decode = reader._input.decode
-        monkeypatch.setattr(reader._input, "decode", lambda first: starts.append(first) or decode(first))
+        decode = StreamInput.decode
+        monkeypatch.setattr(
+            StreamInput, "decode", lambda self, first: starts.append(first) or decode(self, first)
+        )
         halves = torch.cat([reader.read(0, 6).rgb_NCHW, reader.read(6, 12).rgb_NCHW])
         assert starts == [0]
         assert torch.equal(halves, reader.read().rgb_NCHW)

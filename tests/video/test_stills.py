@@ -41,13 +41,13 @@ def test_round_trip(picture: Tensor, chroma: str) -> None:
 
 
 def test_full_colour_resolution_is_closer(picture: Tensor) -> None:
-    found = {
+    psnr = {
         chroma: psnr_db(
             decode_still(encode_still(picture, quality=80, chroma=chroma), height=37, width=52), picture
         )
         for chroma in ("4:2:0", "4:4:4")
     }
-    assert found["4:4:4"] > found["4:2:0"] + 0.3
+    assert psnr["4:4:4"] > psnr["4:2:0"] + 0.3
 
 
 def test_same_picture_same_bytes(picture: Tensor) -> None:

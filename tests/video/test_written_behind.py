@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from video.video_clips import decoded, pictures, spec_of
 from vinr.errors import OutputError
 from vinr.video import sink as sink_module
+from vinr.video.color import ColorConverter
 from vinr.video.sink import QUEUE_LENGTH, Sink, open_sink, written_behind
 
 NUM_FRAMES = 12
@@ -123,10 +124,10 @@ def test_an_error_of_the_body_leaves_nothing(tmp_path: Path, error: BaseExceptio
 
 
 def test_a_failing_file_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: object, content: bytes) -> None:
+    def full(self: object, rgb_HWC: object, pixel_format: str) -> None:
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr(sink_module._Y4mSink, "_output", full)
+    monkeypatch.setattr(ColorConverter, "from_rgb", full)
     spec, timeline = spec_of(pictures(NUM_FRAMES, 32, 48))
     with (
         pytest.raises(OutputError, match="the disk is full"),

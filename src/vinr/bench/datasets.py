@@ -44,13 +44,13 @@ def find_clip(name: str, data: Path | None) -> Path:
         return sample_clip()
     dataset, _, clip = name.partition("/")
     folder = _folder(name, dataset, data)
-    found = _in_folder(folder, clip)
-    if found is None:
+    path = _in_folder(folder, clip)
+    if path is None:
         raise InputError(
             f"clip {name}: expected {folder / clip}.mp4 (or another video whose name starts so) or a folder "
-            f"of images {folder / clip}/{FRAMES}; {DATASETS.get(dataset, 'see docs/bench.md')}"
+            f"of images {folder / clip}/{FRAMES}; {_source(dataset)}"
         )
-    return found
+    return path
 
 
 def find_clips(name: str, data: Path | None) -> list[Path]:
@@ -67,9 +67,7 @@ def find_clips(name: str, data: Path | None) -> list[Path]:
     folder = _folder(name, dataset, data)
     paths = sorted(path for path in folder.iterdir() if path.is_dir() or path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise InputError(
-            f"clips {name}: {folder} holds no videos and no folders of images; {DATASETS[dataset]}"
-        )
+        raise InputError(f"clips {name}: {folder} has no videos and no folders of images; {_source(dataset)}")
     return [_frames_of(path) for path in paths]
 
 
@@ -96,23 +94,24 @@ def _folder(name: str, dataset: str, data: Path | None) -> Path:
         )
     if not data.is_dir():
         raise InputError(f"data folder {data}: is no folder; give the one that holds {dataset}/")
-    own = data / dataset
-    if not own.is_dir():
-        raise InputError(
-            f"clip {name}: expected the folder {own}; {DATASETS.get(dataset, 'see docs/bench.md')}"
-        )
-    return own
+    folder = data / dataset
+    if not folder.is_dir():
+        raise InputError(f"clip {name}: expected the folder {folder}; {_source(dataset)}")
+    return folder
+
+
+def _source(dataset: str) -> str:
+    return DATASETS.get(dataset, "see docs/bench.md")
 
 
 def _in_folder(folder: Path, clip: str) -> Path | None:
     if (folder / clip).is_dir():
         return _frames_of(folder / clip)
-    wanted = clip.lower()
+    clip = clip.lower()
     for path in sorted(folder.iterdir()):
-        stem = path.stem.lower()
-        if path.suffix.lower() not in SUFFIXES or not stem.startswith(wanted):
-            continue
-        if not stem[len(wanted) : len(wanted) + 1].isalnum():
+        name, rest = path.stem.lower()[: len(clip)], path.stem[len(clip) :]
+        # Beauty_1920x1080 is the clip Beauty, Beauty2 is not.
+        if name == clip and not rest[:1].isalnum() and path.suffix.lower() in SUFFIXES:
             return path
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,8 @@ KEPT = ("bpp", "num_bytes", "psnr_db", "ms_ssim", "encode_seconds", "decode_fps"
 
 def point_values(point: RDPoint) -> dict[str, float]:
     """Return what a point is kept as: its numbers that are known, by name."""
-    found = {name: getattr(point, name) for name in KEPT}
-    return {name: value for name, value in found.items() if value is not None}
+    values = asdict(point)
+    return {name: values[name] for name in KEPT if values[name] is not None}
 
 
 def published_points(text: str, data: Path | None) -> list[dict[str, float]]:
@@ -62,8 +63,8 @@ def bd_of_points(anchor: Points, test: Points, what: Literal["rate_percent", "qu
 
 
 def _curve(name: str, points: Points) -> RDCurve:
-    own = tuple(RDPoint(setting="", bpp=point["bpp"], psnr_db=point.get("psnr_db")) for point in points)
-    return RDCurve(name, "vinr", own)
+    rd_points = [RDPoint(setting="", bpp=point["bpp"], psnr_db=point.get("psnr_db")) for point in points]
+    return RDCurve(name, "vinr", tuple(rd_points))
 
 
 def value_at_rate(points: Points, bpp: float, name: str) -> float | None:
@@ -71,6 +72,8 @@ def value_at_rate(points: Points, bpp: float, name: str) -> float | None:
     known = sorted((point["bpp"], point[name]) for point in points if name in point)
     for (low, first), (high, second) in pairwise(known):
         if low <= bpp <= high:
+            #  log low ──── log bpp ─────── log high
+            #  first   ──── returned ────── second
             share = math.log(bpp / low) / math.log(high / low)
             return float(first + share * (second - first))
     return None

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -24,6 +25,11 @@ Scale = Literal["full", "mini", "tiny"]
 SCALES: Final[tuple[Scale, ...]] = get_args(Scale)
 Kind = Literal["fit", "encode", "rate_distortion", "interpolate", "inpaint", "denoise", "decode", "clips"]
 Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+
+# What was run under a name of `vinr bench` before, and measures this machine or draws a page for people.
+MOVED: Final = {"speed": "python -m benchmarks.speed", "gallery": "python -m benchmarks.gallery"}
+# D-NeRV, for diverse videos, is the model dnerv_diverse; the model dnerv is DNeRV.
+RENAMED: Final = re.compile(r"^dnerv-")
 
 # Epochs are counted apart from a phase's settings, since its share follows from all of them.
 ANY_SHARE: Final = 0.5
@@ -46,7 +52,7 @@ class Setup(Settings):
 
     model: str | None = Field(None, description="model by name; with params, or its tiny size at scale tiny")
     preset: str | None = Field(None, description="model and size by name, instead of model and params")
-    params: int | None = Field(None, ge=1, description="numbers stored, head and latents included")
+    params: int | None = Field(None, ge=1, description="parameters, head and latents included")
     epochs: int | None = Field(
         None, ge=1, description="passes over all frames; none: the recipe's of the fit"
     )
@@ -59,7 +65,7 @@ class Setup(Settings):
         None, description="fit, encode: phases after the plain fit, which rows share; none: the preset's"
     )
     bits: tuple[int, ...] | None = Field(
-        None, description="encode: bits of a number, a file for each, tuned for it"
+        None, description="encode: bits per parameter, a file for each, tuned for it"
     )
     sizes: tuple[int, ...] | None = Field(None, description="rate_distortion: params of the points")
     presets: tuple[str, ...] | None = Field(None, description="rate_distortion: presets of the points")
@@ -70,7 +76,7 @@ class Setup(Settings):
     published: str | None = Field(
         None, description="published points: FILE.csv#CLIP#CODEC, the file in the folder of --data"
     )
-    every: int | None = Field(None, ge=2, description="interpolate: fit every so manieth frame; none: 2")
+    every: int | None = Field(None, ge=2, description="interpolate: train on every n-th frame (default 2)")
     mask: str | None = Field(None, description="inpaint: boxes:WIDTH, center, or object (DAVIS)")
     grow: int | None = Field(
         None, ge=0, le=256, description="inpaint: pixels that the mask is grown by on all sides; none: 0"
@@ -78,15 +84,23 @@ class Setup(Settings):
     noise: str | None = Field(None, description="denoise: black, white, salt_pepper or gaussian:AMOUNT")
     tiles: Size | None = Field(None, description="clips: rows and columns of tiles that a clip is cut into")
     length: int | None = Field(None, ge=1, description="clips: frames of a part, so that one clip gives many")
-    joint: bool | None = Field(None, description="clips: one network for all (none: so), or one for each")
+    joint: bool | None = Field(None, description="clips: one joint network (default), or one per clip")
 
     def over(self, other: Setup) -> Setup:
         """Return ``other`` with what is set here on top of it; overrides come one after another."""
-        given = {name: getattr(self, name) for name in self.model_fields_set if name != "overrides"}
-        # A size is named in one way: a preset replaces model and size before it, and the other way round.
-        dropped = {"model", "params"} if "preset" in given else {"preset"} if "model" in given else set()
-        kept = {name: getattr(other, name) for name in other.model_fields_set - dropped - {"overrides"}}
-        return Setup(**{**kept, **given}, overrides=(*other.overrides, *self.overrides))
+        mine, below = self.model_dump(exclude_unset=True), other.model_dump(exclude_unset=True)
+        # A size is named in one way: a preset replaces model and size below it, and the other way round.
+        for name in ("model", "params") if "preset" in mine else ("preset",) if "model" in mine else ():
+            below.pop(name, None)
+        return Setup.model_validate({**below, **mine, "overrides": (*other.overrides, *self.overrides)})
+
+
+def laid_over(*setups: Setup) -> Setup:
+    """Return setups on top of one another, the last on top."""
+    result = Setup()
+    for setup in setups:
+        result = setup.over(result)
+    return result
 
 
 class Layers(Settings):
@@ -100,13 +114,9 @@ class Layers(Settings):
 
     def of(self, scale: Scale) -> list[Setup]:
         """Return the tables that make up a scale, in order."""
-        match scale:
-            case "full":
-                return [self.all, self.full]
-            case "mini":
-                return [self.all, self.reduced, self.mini]
-            case "tiny":
-                return [self.all, self.reduced, self.tiny]
+        if scale == "full":
+            return [self.all, self.full]
+        return [self.all, self.reduced, self.mini if scale == "mini" else self.tiny]
 
 
 class Metric(Settings):
@@ -170,27 +180,25 @@ class Recipe(Layers):
         labels = [row.label for row in self.rows]
         if len(set(labels)) != len(labels):
             raise ValueError(f"two rows have one label: {labels}")
-        named = [self.baseline, *(row.at_rate_of for row in self.rows)]
-        named += [label for metric in self.metrics.values() for label in (metric.relative_to, metric.test)]
-        for label in named:
-            if label is not None and label not in labels:
-                raise ValueError(f"no row is called {label!r}; there are {labels}")
+        named = {self.baseline, *(row.at_rate_of for row in self.rows)}
+        for metric in self.metrics.values():
+            named |= {metric.relative_to, metric.test}
+        missing = named - {None, *labels}
+        if missing:
+            raise ValueError(f"no row is called {missing.pop()!r}; there are {labels}")
         for row in self.rows:
             unknown = [*(row.paper.keys() - self.metrics), *(row.values.keys() - self.metrics)]
             if unknown:
                 raise ValueError(f"row {row.label}: {unknown[0]} is no metric; there are {[*self.metrics]}")
             clips = self.setup(row, "full").clips or ()
-            for metric, value in row.paper.items():
+            for name, value in row.paper.items():
                 if isinstance(value, tuple) and len(value) != len(clips):
-                    raise ValueError(f"row {row.label}: {len(value)} values of {metric}, {len(clips)} clips")
+                    raise ValueError(f"row {row.label}: {len(value)} values of {name}, {len(clips)} clips")
         return self
 
     def setup(self, row: Row, scale: Scale) -> Setup:
         """Return what is run for ``row`` at ``scale``."""
-        found = Setup()
-        for layer in (*self.of(scale), *row.of(scale)):
-            found = layer.over(found)
-        return found
+        return laid_over(*self.of(scale), *row.of(scale))
 
     def kind_of(self, row: Row) -> Kind:
         """Return the kind of experiment that makes ``row``."""
@@ -203,8 +211,8 @@ class Recipe(Layers):
 
 def list_recipes() -> list[str]:
     """Return the names of all recipes, sorted."""
-    folder = resources.files("vinr.bench").joinpath("recipes")
-    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+    names = [file.name for file in resources.files("vinr.bench").joinpath("recipes").iterdir()]
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def load_recipe(name: str) -> Recipe:
@@ -213,9 +221,15 @@ def load_recipe(name: str) -> Recipe:
     Raises
     ------
     UsageError
-        If there is none of that name, or its file is broken.
+        If there is none of that name, or its file is broken; where a recipe was renamed or became a script,
+        the message says what it is called now.
     """
+    if name in MOVED:
+        raise UsageError(f"{name} is a script of the source now: run `{MOVED[name]}` in its folder")
     names = list_recipes()
+    renamed = RENAMED.sub("dnerv_diverse-", name)
+    if renamed != name and renamed in names:
+        raise UsageError(f"recipe {name!r} is called {renamed!r} now: dnerv is another model")
     if name not in names:
         raise UsageError(f"unknown recipe {name!r}; `vinr bench` lists them: {', '.join(names)}")
     file = resources.files("vinr.bench").joinpath("recipes", f"{name}.toml")

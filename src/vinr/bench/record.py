@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -14,16 +15,14 @@ import vinr
 
 
 def machine() -> dict[str, Any]:
-    """Return the processor, its threads and the versions that matter for speed and numbers."""
-    name = platform.processor() or platform.machine()
+    """Return the CPU, its threads and the versions that matter for speed and results."""
+    cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        lines = [
-            line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")
-        ]
-        name = lines[0].partition(":")[2].strip() if lines else name
-    found: dict[str, Any] = {
-        "cpu": name,
+        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+        cpu = match[1].strip() if match else cpu
+    record: dict[str, Any] = {
+        "cpu": cpu,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -31,8 +30,8 @@ def machine() -> dict[str, Any]:
         "vinr": version("vinr"),
     }
     if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+        record["gpu"] = torch.cuda.get_device_name()
+    return record
 
 
 def commit() -> str | None:

@@ -1,6 +1,6 @@
 """What a recipe came to: paper | ours | difference, and whether rows are ordered as in the paper.
 
-The JSON document holds all that the page shows, so that pages are written anew from documents alone.
+The JSON document holds all that the page shows, so that a page can be written again from its document.
 """
 
 from __future__ import annotations
@@ -14,87 +14,86 @@ from statistics import StatisticsError, correlation, fmean
 from typing import Any, Final
 
 from vinr.bench.datasets import BUNNY
+from vinr.bench.pages import markdown_table, show_value, write_page
 from vinr.bench.points import bd_of_points, value_at_rate
 from vinr.bench.recipe import Metric, Recipe, Row, Scale, paper_mean
-from vinr.files import atomic_path
 
-NONE: Final = "—"
+Document = Mapping[str, Any]
+
 MINI_NOTE: Final = (
     "Reduced clips, small networks and few epochs: compare differences between rows and their order with "
-    "the paper's, not the numbers themselves."
+    "the paper's, not absolute values."
 )
 BUNNY_NOTE: Final = (
     "Bunny's frames are decoded from an H.264 stream of 0.0523 bpp: every rate above that is larger than its "
     "own source."
 )
+USUAL_WINDOW: Final = 11
+SIDES: Final = ("paper", "ours", "difference")
 
 
 @dataclass(frozen=True)
 class RowResult:
     """What the jobs of a row measured, by clip; ``missing`` of them have not ended."""
 
-    label: str
-    documents: Mapping[str, Mapping[str, Any]]
+    documents: Mapping[str, Document]
     missing: int = 0
 
 
 @dataclass(frozen=True)
 class Result:
-    """The rows of a recipe that were run, and the settings they share."""
+    """The rows of a recipe that were run, by label, and the settings they share."""
 
     recipe: Recipe
     scale: Scale
-    rows: tuple[RowResult, ...]
-    settings: Mapping[str, Any]
+    rows: Mapping[str, RowResult]
+    settings: Document
 
     @property
     def num_missing(self) -> int:
         """Jobs that have not ended; other processes may be at them."""
-        return sum(row.missing for row in self.rows)
+        return sum(row.missing for row in self.rows.values())
 
     def value(self, label: str, metric_name: str) -> float | None:
         """Return what the row came to in the metric's unit, the mean over clips; None if it is not known."""
         metric, row = self.recipe.metrics[metric_name], self.recipe.row(label)
         if metric.bd is not None:
             return self._bd(metric, label)
-        found = self._mean(row, metric_name)
-        if metric.relative_to is not None:
-            base = self._mean(self.recipe.row(metric.relative_to), metric_name)
-            return None if found is None or not base else 100 * found / base
-        return None if found is None else found * metric.scale
+        value = self._mean(row, metric_name)
+        if value is None or metric.relative_to is None:
+            return None if value is None else value * metric.scale
+        base = self._mean(self.recipe.row(metric.relative_to), metric_name)
+        return 100 * value / base if base else None
 
     def _mean(self, row: Row, metric_name: str) -> float | None:
         name = row.values.get(metric_name) or self.recipe.metrics[metric_name].of or metric_name
-        own = self._documents(row.label)
+        documents = self._documents(row.label)
         if row.at_rate_of is None:
-            found = [document["values"].get(name) for document in own.values()]
-        else:
-            others = self._documents(row.at_rate_of)
-            found = [
-                value_at_rate(own[clip]["values"].get("points", []), others[clip]["values"]["bpp"], name)
-                for clip in own.keys() & others.keys()
-                if "bpp" in others[clip]["values"]
-            ]
-        known = [value for value in found if isinstance(value, (int, float))]
-        return fmean(known) if known and len(known) == len(found) else None
+            return _mean_if_all_known([document["values"].get(name) for document in documents.values()])
+        values = []
+        # Read off the row's curve, clip by clip, at the rate that the other row has there.
+        for clip, other in self._documents(row.at_rate_of).items():
+            if clip in documents and "bpp" in other["values"]:
+                points = documents[clip]["values"].get("points", [])
+                values.append(value_at_rate(points, other["values"]["bpp"], name))
+        return _mean_if_all_known(values)
 
     def _bd(self, metric: Metric, label: str) -> float | None:
         assert metric.test is not None
         assert metric.bd is not None
         if label == metric.test:
             return None
-        own, tests = self._documents(label), self._documents(metric.test)
-        found = [
-            bd_of_points(
-                own[clip]["values"].get("points", []), tests[clip]["values"].get("points", []), metric.bd
-            )
-            for clip in own.keys() & tests.keys()
-        ]
-        known = [value for value in found if value is not None]
-        return fmean(known) if known and len(known) == len(found) else None
+        tests, deltas = self._documents(metric.test), []
+        for clip, anchor in self._documents(label).items():
+            if clip in tests:
+                points = anchor["values"].get("points", []), tests[clip]["values"].get("points", [])
+                deltas.append(bd_of_points(*points, metric.bd))
+        return _mean_if_all_known(deltas)
 
-    def _documents(self, label: str) -> Mapping[str, Mapping[str, Any]]:
-        return next((row.documents for row in self.rows if row.label == label and not row.missing), {})
+    def _documents(self, label: str) -> Mapping[str, Document]:
+        """Return what a row measured, by clip; nothing as long as jobs are missing."""
+        row = self.rows.get(label)
+        return {} if row is None or row.missing else row.documents
 
     def document(self) -> dict[str, Any]:
         """Return the result as JSON: what the page needs, and all that the jobs measured."""
@@ -117,38 +116,44 @@ class Result:
         }
 
     def _row(self, row: Row) -> dict[str, Any]:
-        paper = {name: paper_mean(row.paper.get(name)) for name in self.recipe.metrics}
-        ours = {name: self.value(row.label, name) for name in self.recipe.metrics}
-        documents = next((found.documents for found in self.rows if found.label == row.label), {})
-        return {
-            "label": row.label,
-            "source": row.source or self.recipe.source,
-            "paper": paper,
-            "ours": ours,
-            "difference": {name: _minus(ours[name], paper[name]) for name in paper},
-            "clips": {clip: dict(found) for clip, found in documents.items()},
-        }
+        paper: dict[str, float | None] = {}
+        ours: dict[str, float | None] = {}
+        difference: dict[str, float | None] = {}
+        for name in self.recipe.metrics:
+            paper[name] = paper_mean(row.paper.get(name))
+            ours[name] = self.value(row.label, name)
+            difference[name] = _minus(ours[name], paper[name])
+        documents = self.rows[row.label].documents if row.label in self.rows else {}
+        values = {"paper": paper, "ours": ours, "difference": difference, "clips": dict(documents)}
+        return {"label": row.label, "source": row.source or self.recipe.source, **values}
+
+
+def _mean_if_all_known(values: Sequence[Any]) -> float | None:
+    """Return the mean; None where there are no values, or one is missing or no number."""
+    known = [value for value in values if isinstance(value, (int, float))]
+    return fmean(known) if known and len(known) == len(values) else None
 
 
 def write_result(result: Result, folder: Path) -> None:
     """Write ``NAME-SCALE.json`` and the page ``NAME-SCALE.md``."""
     document = result.document()
-    name = f"{result.recipe.name}-{result.scale}"
-    for suffix, text in ((".json", json.dumps(document, indent=2) + "\n"), (".md", page(document))):
-        with atomic_path(folder / (name + suffix), force=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_page(folder / f"{result.recipe.name}-{result.scale}", document, page(document))
 
 
-def page(document: Mapping[str, Any]) -> str:
+def page(document: Document) -> str:
     """Return the Markdown page of a result's JSON document."""
+    command = f"`vinr bench {document['name']} --scale {document['scale']}`"
+    source = (
+        f"Paper: {document['source']}" if shown_sides(document) == SIDES else f"Source: {document['source']}"
+    )
     parts = [
         f"# {document['paper']}, {document['table']}: {document['title']}",
-        f"`vinr bench {document['name']} --scale {document['scale']}`{given_options(document['settings'])}. "
-        f"Paper: {document['source']}.",
-        _table(document),
+        f"{command}{given_options(document['settings'])}. {source}.",
+        markdown_table(*result_table(document)),
     ]
     if document["baseline"] is not None and len(document["rows"]) > 1:
-        parts.append(f"Against “{document['baseline']}”:\n\n{_against_baseline(document)}")
+        gains = markdown_table(*result_table(document, document["baseline"]))
+        parts.append(f"Against “{document['baseline']}”:\n\n{gains}")
     parts += ordering(document)
     if document["num_missing"]:
         parts.append(f"{document['num_missing']} jobs have not ended.")
@@ -156,98 +161,87 @@ def page(document: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, conditions(_jobs(document))]) + "\n"
 
 
-def ordering(document: Mapping[str, Any]) -> list[str]:
+def ordering(document: Document) -> list[str]:
     """Return a line for each metric: rank correlation with the paper, and which of its neighbours differ."""
+    lines: list[str] = []
     if not document["order"]:
-        return []
-    lines = []
+        return lines
     for name, metric in document["metrics"].items():
-        rows = [
-            (row["label"], row["paper"][name], row["ours"][name])
-            for row in document["rows"]
-            if row["paper"].get(name) is not None and row["ours"].get(name) is not None
-        ]
+        rows = []
+        for row in document["rows"]:
+            printed, measured = row["paper"].get(name), row["ours"].get(name)
+            if printed is not None and measured is not None:
+                rows.append((row["label"], printed, measured))
         if len(rows) > 1 and metric["better"] != "none":
             lines.append(f"Order by {metric['title']}: {_order(rows, lower=metric['better'] == 'lower')}")
     return lines
 
 
 def _order(rows: Sequence[tuple[str, float, float]], *, lower: bool) -> str:
+    """Compare the order of ``rows``: (label, the paper's number, ours)."""
     best_first = sorted(rows, key=lambda row: row[1], reverse=not lower)
-    # Equal numbers have no order that the other side could keep or break.
-    swapped = [
-        f"“{first[0]}” before “{second[0]}”"
-        for first, second in pairwise(best_first)
-        if (first[1] - second[1]) * (first[2] - second[2]) < 0
-    ]
+    swapped = []
+    for first, second in pairwise(best_first):
+        # Equal numbers have no order that the other side could keep or break.
+        if (first[1] - second[1]) * (first[2] - second[2]) < 0:
+            swapped.append(f"“{first[0]}” before “{second[0]}”")
+    _, printed, measured = zip(*rows, strict=True)
     try:
-        ranked = correlation(_ranks([row[1] for row in rows]), _ranks([row[2] for row in rows]))
-        said = f"rank correlation {ranked:+.2f}"
+        text = f"rank correlation {correlation(_ranks(printed), _ranks(measured)):+.2f}"
     except StatisticsError:
-        said = "no rank correlation, since one side has the same number everywhere"
+        text = "no rank correlation, since one side has the same number everywhere"
     if swapped:
-        return f"{said}; **differs from the paper's**, which has {', '.join(swapped)}."
-    return f"{said}; neighbours are ordered as in the paper."
+        return f"{text}; **differs from the paper's**, which has {', '.join(swapped)}."
+    return f"{text}; neighbours are ordered as in the paper."
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
     """Return the rank of each value; equal ones share the mean of theirs (Spearman)."""
-    return [
-        fmean([sum(other < value for other in values), sum(other <= value for other in values) - 1])
-        for value in values
-    ]
+    ordered = sorted(values)
+    #  a b b b c: the first b stands at 1, three are equal, so that all have rank 1 + (3 - 1) / 2
+    return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
 
 
-def _table(document: Mapping[str, Any]) -> str:
-    metrics = document["metrics"]
-    head = ["row", *(f"{m['title']}: paper | ours | difference" for m in metrics.values())]
-    lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (3 * len(metrics)))]
+def shown_sides(document: Document) -> tuple[str, ...]:
+    """Return what a table shows of each metric: ours alone where no row has a printed number."""
+    for row in document["rows"]:
+        if any(value is not None for value in row["paper"].values()):
+            return SIDES
+    return ("ours",)
+
+
+def result_table(document: Document, baseline: str | None = None) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a document's table, or of the differences from row ``baseline``."""
+    sides, head, rows = shown_sides(document), ["row"], []
+    base = next((row for row in document["rows"] if row["label"] == baseline), None)
+    if base is not None:
+        sides = tuple(side for side in sides if side != "difference")
+    for metric in document["metrics"].values():
+        head += [f"{metric['title']}: {sides[0]}" if len(sides) > 1 else metric["title"], *sides[1:]]
     for row in document["rows"]:
         cells = [row["label"]]
-        for name, metric in metrics.items():
-            cells += [figure_cell(row["paper"][name], metric), figure_cell(row["ours"][name], metric)]
-            cells.append(figure_cell(row["difference"][name], metric, sign=True))
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _against_baseline(document: Mapping[str, Any]) -> str:
-    metrics = document["metrics"]
-    base = next(row for row in document["rows"] if row["label"] == document["baseline"])
-    head = ["row", *(f"{m['title']}: paper | ours" for m in metrics.values())]
-    lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (2 * len(metrics)))]
-    for row in document["rows"]:
-        if row is base:
-            continue
-        cells = [row["label"]]
-        for name, metric in metrics.items():
-            gains = [_minus(row[side][name], base[side][name]) for side in ("paper", "ours")]
-            cells += [figure_cell(gain, metric, sign=True) for gain in gains]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def figure_cell(value: float | str | None, metric: Mapping[str, Any], *, sign: bool = False) -> str:
-    """Return a measured value with the metric's decimals; words as they are."""
-    if value is None:
-        return NONE
-    if isinstance(value, str):
-        return value
-    return f"{value:+,.{metric['digits']}f}" if sign else f"{value:,.{metric['digits']}f}"
+        for name, metric in document["metrics"].items():
+            for side in sides:
+                value = row[side][name] if base is None else _minus(row[side][name], base[side][name])
+                is_difference = side == "difference" or base is not None
+                cells += [show_value(value, metric["digits"], sign=is_difference)]
+        if row is not base:
+            rows.append(cells)
+    return head, rows
 
 
 def _minus(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else first - second
 
 
-def given_options(settings: Mapping[str, Any]) -> str:
+def given_options(settings: Document) -> str:
     """Return the caller's epochs and settings, as the command took them; empty where there were none."""
-    epochs = [] if settings.get("epochs") is None else [f"--epochs {settings['epochs']}"]
-    words = [*epochs, *(f"--set {item}" for item in settings.get("overrides", ()))]
+    words = [] if settings.get("epochs") is None else [f"--epochs {settings['epochs']}"]
+    words += [f"--set {item}" for item in settings.get("overrides", ())]
     return f" with `{' '.join(words)}`" if words else ""
 
 
-def _notes(document: Mapping[str, Any]) -> list[str]:
+def _notes(document: Document) -> list[str]:
     jobs = _jobs(document)
     notes = [*document["notes"]]
     if document["scale"] != "full":
@@ -261,25 +255,32 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
 
 def window_notes(windows: Iterable[int | None]) -> list[str]:
     """Return what is to be said of MS-SSIM by the sides of its windows: nothing of the usual 11."""
-    small = {window for window in windows if window is not None and window != 11}
-    return (
-        [f"MS-SSIM with a window of {max(small)}×{max(small)}, as frames this small need."] if small else []
-    )
+    small = set(windows) - {None, USUAL_WINDOW}
+    if not small:
+        return []
+    side = max(filter(None, small))
+    return [f"MS-SSIM with a window of {side}×{side}, as frames this small need."]
 
 
-def _jobs(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [job for row in document["rows"] for job in row["clips"].values()]
+def _jobs(document: Document) -> list[Document]:
+    jobs: list[Document] = []
+    for row in document["rows"]:
+        jobs += row["clips"].values()
+    return jobs
 
 
-def conditions(jobs: Sequence[Mapping[str, Any]]) -> str:
+def conditions(jobs: Sequence[Document]) -> str:
     """Return when, from which source and on which machine ``jobs``, as they are kept, were run."""
     if not jobs:
         return "Nothing has been measured."
-    distinct = {json.dumps([job["kind"], job["clip"], job["setup"]]): job["seconds"] for job in jobs}
-    commits = sorted({job["commit"] or "unknown" for job in jobs})
+    seconds, commits = {}, set()
+    for job in jobs:
+        # Rows share jobs, whose time counts once.
+        seconds[json.dumps([job["kind"], job["clip"], job["setup"]])] = job["seconds"]
+        commits.add(job["commit"] or "unknown")
     machine = jobs[-1]["machine"]
     where = machine.get("gpu") if jobs[-1]["device"] != "cpu" else None
     return (
-        f"{jobs[-1]['date']}, commit {', '.join(commits)}, {where or machine['cpu']}, "
-        f"{machine['threads']} threads, torch {machine['torch']}; {sum(distinct.values()):,.0f} s in all."
+        f"{jobs[-1]['date']}, commit {', '.join(sorted(commits))}, {where or machine['cpu']}, "
+        f"{machine['threads']} threads, torch {machine['torch']}; {sum(seconds.values()):,.0f} s in all."
     )

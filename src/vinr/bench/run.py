@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
@@ -18,11 +18,11 @@ from vinr.bench.points import published_points
 from vinr.bench.recipe import SCALES, Kind, Recipe, Row, Scale, Setup, Tuning, load_recipe
 from vinr.bench.report import Result, RowResult, write_result
 from vinr.bench.runner import Runner
-from vinr.bench.work import DEFAULTS, Job, Work
+from vinr.bench.work import DEFAULTS, Job, OnPanels, Work
 from vinr.comparison.anchors import parse_anchor
 from vinr.config import load_preset
 from vinr.device import resolve_device
-from vinr.errors import UsageError
+from vinr.errors import InputError, UsageError
 from vinr.files import check_parent
 from vinr.fit import Event, Noted, ignore
 
@@ -65,21 +65,38 @@ def run_recipe(
     FitError
         If a fit collapses again and again.
     """
-    found = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    chosen = parse_scale(scale)
-    folder = Path(fspath(out))
+    if isinstance(recipe, str):
+        recipe = load_recipe(recipe)
+    chosen, folder = parse_scale(scale), Path(fspath(out))
     check_parent(folder)
-    where = None if data is None else Path(fspath(data))
-    name = str(resolve_device(device))
-    jobs = {row.label: plan_row(found, row, chosen, epochs, overrides) for row in found.rows if row.runs}
-    distinct = list({job.key: job for own in jobs.values() for job in own}.values())
-    check_jobs(distinct, where)
-    runner = run_jobs(found.name, distinct, folder, where, name, force=force, on_event=on_event)
-    result = _result(
-        found, chosen, runner, jobs, {"epochs": epochs, "overrides": [*overrides], "device": name}
+    data_folder = None if data is None else Path(fspath(data))
+    device = str(resolve_device(device))
+    jobs: dict[str, list[Job]] = {}
+    distinct: dict[str, Job] = {}  # rows share jobs
+    for row in recipe.rows:
+        if row.runs:
+            jobs[row.label] = plan_row(recipe, row, chosen, epochs, overrides)
+            distinct |= {job.key: job for job in jobs[row.label]}
+    check_jobs(distinct.values(), data_folder)
+    if data is not None and not any(job.reads_data for job in distinct.values()):
+        on_event(Noted(f"--data has no effect: at scale {chosen} no row reads anything from {data_folder}"))
+    runner = run_jobs(
+        recipe.name, list(distinct.values()), folder, data_folder, device, force=force, on_event=on_event
     )
+    settings = {"epochs": epochs, "overrides": [*overrides], "device": device}
+    rows = {label: _row_result(row_jobs, runner) for label, row_jobs in jobs.items()}
+    result = Result(recipe, chosen, rows, settings)
     write_result(result, folder)
     return result
+
+
+def _row_result(jobs: Sequence[Job], runner: Runner) -> RowResult:
+    documents = {}
+    for job in jobs:
+        document = runner.read(job)
+        if document is not None:
+            documents[job.clip] = document
+    return RowResult(documents, missing=len(jobs) - len(documents))
 
 
 def run_jobs(
@@ -91,10 +108,11 @@ def run_jobs(
     *,
     force: bool,
     on_event: Callable[[Event], None],
+    on_panels: OnPanels | None = None,
 ) -> Runner:
     """Run the jobs that ``folder`` does not hold yet; return what reads their results."""
     (folder / JOBS).mkdir(parents=True, exist_ok=True)
-    runner = Runner(folder / JOBS, data, device, on_event)
+    runner = Runner(folder / JOBS, data, device, on_event, on_panels)
     if force:
         runner.forget(jobs)
     for number, job in enumerate(jobs):
@@ -123,12 +141,8 @@ def plan_jobs(
     """Return a job for each clip of ``setup``, with the caller's epochs and settings on top."""
     if scale == "tiny":
         setup = _shortened(setup)
-    changes = (
-        Setup(overrides=tuple(overrides))
-        if epochs is None
-        else Setup(epochs=epochs, overrides=tuple(overrides))
-    )
-    setup = changes.over(setup)
+    changes: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    setup = Setup(**changes, overrides=tuple(overrides)).over(setup)
     clips = setup.clips or ()
     setup = setup.model_copy(update={"clips": None})
     return [Job(kind, setup, clip, shown) for clip in clips]
@@ -153,13 +167,12 @@ def parse_scale(text: str) -> Scale:
     UsageError
         If there is none.
     """
-    for scale in SCALES:
-        if text == scale:
-            return scale
-    raise UsageError(f"scale {text!r}: give one of {', '.join(SCALES)}")
+    if text not in SCALES:
+        raise UsageError(f"scale {text!r}: give one of {', '.join(SCALES)}")
+    return text
 
 
-def check_jobs(jobs: Sequence[Job], data: Path | None) -> None:
+def check_jobs(jobs: Iterable[Job], data: Path | None) -> None:
     """Refuse before hours of work what would be refused after them: missing clips, masks, unknown settings.
 
     Raises
@@ -167,10 +180,17 @@ def check_jobs(jobs: Sequence[Job], data: Path | None) -> None:
     UsageError, InputError
         If a job cannot be run.
     """
+    from vinr.bench.experiments.tasks import job_mask, parse_noise
+
+    if data is not None and not data.is_dir():
+        raise InputError(f"data folder {data}: is no folder; give one as docs/bench.md lays it out")
     for job in jobs:
         setup = job.setup
         find_clips(job.clip, data)
-        _check_task(job, data)
+        if job.kind == "inpaint":
+            job_mask(Work(job, data, Path(), "cpu", ignore))
+        if job.kind == "denoise":
+            parse_noise(setup.noise or "")
         for name in setup.presets or (setup.preset or setup.model,):
             if name is not None:
                 load_preset(name, setup.overrides)
@@ -178,23 +198,3 @@ def check_jobs(jobs: Sequence[Job], data: Path | None) -> None:
             parse_anchor(setup.anchor)
         if setup.published is not None:
             published_points(setup.published, data)
-
-
-def _check_task(job: Job, data: Path | None) -> None:
-    from vinr.bench.experiments_tasks import job_mask, parse_noise
-
-    if job.kind == "inpaint":
-        job_mask(Work(job, data, Path(), "cpu", ignore))
-    if job.kind == "denoise":
-        parse_noise(job.setup.noise or "")
-
-
-def _result(
-    recipe: Recipe, scale: Scale, runner: Runner, jobs: dict[str, list[Job]], settings: dict[str, Any]
-) -> Result:
-    rows = []
-    for label, own in jobs.items():
-        documents = {job.clip: runner.read(job) for job in own}
-        finished = {clip: found for clip, found in documents.items() if found is not None}
-        rows.append(RowResult(label, finished, missing=len(own) - len(finished)))
-    return Result(recipe, scale, tuple(rows), settings)

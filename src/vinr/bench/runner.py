@@ -17,12 +17,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from vinr.bench.claims import claimed
-from vinr.bench.recipe import Kind
+from vinr.bench.experiments import experiment_of
+from vinr.bench.pages import write_json
 from vinr.bench.record import commit, machine
-from vinr.bench.work import SHOWN_SUFFIX, Job, ShownFrames, Values, Work
-from vinr.files import atomic_path
+from vinr.bench.work import SHOWN_SUFFIX, Job, OnPanels, Work
 from vinr.fit import Event, Noted
+from vinr.temporaries import try_lock
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,22 @@ class Runner:
     data: Path | None
     device: str
     on_event: Callable[[Event], None]
+    on_panels: OnPanels | None = None
 
     def run(self, job: Job) -> None:
         """Run ``job`` unless its result is there or another process is at it."""
-        path = self._path(job)
+        path = self.path(job)
         if self._has_ended(job):
             return
-        with claimed(path.with_suffix(".lock")) as mine:
-            if not mine:
+        with try_lock(path.with_suffix(".lock")) as is_mine:
+            if not is_mine:
                 self.on_event(Noted(f"{job.key}: another process is at it"))
             elif not self._has_ended(job):
                 self._measure(job, path)
 
     def _measure(self, job: Job, path: Path) -> None:
         started = time.perf_counter()
-        work = Work(job, self.data, self.folder, self.device, self.on_event)
+        work = Work(job, self.data, self.folder, self.device, self.on_event, self.on_panels)
         values = experiment_of(job.kind)(work)
         document = {
             "kind": job.kind,
@@ -60,15 +61,14 @@ class Runner:
             "commit": commit(),
             "machine": machine(),
         }
-        with atomic_path(path, force=True) as temporary:
-            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_json(path, document)
 
     def read(self, job: Job) -> dict[str, Any] | None:
         """Return what a job measured and under which conditions, None if it has not ended."""
         if not self._has_ended(job):
             return None
-        found: dict[str, Any] = json.loads(self._path(job).read_text(encoding="utf-8"))
-        return found
+        document: dict[str, Any] = json.loads(self.path(job).read_text(encoding="utf-8"))
+        return document
 
     def forget(self, jobs: Sequence[Job]) -> None:
         """Remove results of ``jobs`` and all that they were made from."""
@@ -78,40 +78,9 @@ class Runner:
         for path in self.folder.glob("base-*"):
             path.unlink()
 
-    def shown(self, job: Job) -> ShownFrames:
-        """Return the frames that an ended job kept for pictures.
-
-        Raises
-        ------
-        InputError
-            If they cannot be read.
-        """
-        return ShownFrames.read(self._path(job, SHOWN_SUFFIX))
-
     def _has_ended(self, job: Job) -> bool:
-        return self._path(job).exists() and (not job.shown or self._path(job, SHOWN_SUFFIX).exists())
+        return self.path(job).exists() and (not job.shown or self.path(job, SHOWN_SUFFIX).exists())
 
-    def _path(self, job: Job, suffix: str = ".json") -> Path:
+    def path(self, job: Job, suffix: str = ".json") -> Path:
+        """Return where the result of a job lies, or what is kept beside it."""
         return self.folder / (job.result_name(self.device) + suffix)
-
-
-def experiment_of(kind: Kind) -> Callable[[Work], Values]:
-    """Return the function that runs jobs of ``kind``; imported when needed, since each needs much."""
-    match kind:
-        case "fit":
-            from vinr.bench.experiments import fit_experiment as run
-        case "encode":
-            from vinr.bench.experiments import encode_experiment as run
-        case "interpolate":
-            from vinr.bench.experiments_tasks import interpolate_experiment as run
-        case "inpaint":
-            from vinr.bench.experiments_tasks import inpaint_experiment as run
-        case "denoise":
-            from vinr.bench.experiments_tasks import denoise_experiment as run
-        case "rate_distortion":
-            from vinr.bench.experiments_rates import rate_distortion_experiment as run
-        case "decode":
-            from vinr.bench.experiments_rates import decode_experiment as run
-        case "clips":
-            from vinr.bench.experiments_clips import clips_experiment as run
-    return run

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import torch
 from torch import Tensor
 
-from vinr.bench.datasets import find_clip, find_clips
+from vinr.bench.base_fits import BaseFit, base_fit
+from vinr.bench.datasets import BUNNY, find_clip, find_clips
 from vinr.bench.recipe import Kind, Scale, Setup, Size
-from vinr.bench.stages import Base, fit_base
 from vinr.config import Preset, default_model
 from vinr.encoding.plan import choose_preset
 from vinr.errors import UsageError
 from vinr.fit import Event
-from vinr.state.tensorfile import read_tensors, write_tensors
 from vinr.tasks.frames import plain_fit
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec
@@ -40,28 +39,20 @@ DEFAULTS: Final[dict[Scale, Setup]] = {
 }
 KEY_LENGTH: Final = 10
 SHOWN_SUFFIX: Final = ".shown"
-INDEX: Final = "index_N"
 
 
-# Frames that rows share are kept up to this size each; reading larger ones anew costs little beside a fit.
-KEPT_BYTES: Final = 64 * 2**20
-_KEPT: Final[dict[tuple[object, ...], FrameTensor]] = {}
-KEPT_VIDEOS: Final = 4
+# Rows share the small clips that were read last; reading a large one anew costs little beside its fit.
+MAX_KEPT_BYTES: Final = 64 * 2**20
+KEPT_CLIPS: Final = 4
 
 
-def _kept_frames(
-    path: Path, crop: Size | None, resize: Size | None, frames: tuple[int, int] | None
+@lru_cache(KEPT_CLIPS)
+def _small_clip(
+    path: Path, changed_ns: int, crop: Size | None, resize: Size | None, frames: tuple[int, int] | None
 ) -> FrameTensor:
-    key = (path, path.stat().st_mtime_ns, crop, resize, frames)
-    if key not in _KEPT:
-        with open_video(path, crop=crop, resize=resize, frames=frames) as reader:
-            found = reader.read()
-        if found.rgb_NCHW.nbytes > KEPT_BYTES:
-            return found
-        if len(_KEPT) >= KEPT_VIDEOS:
-            del _KEPT[next(iter(_KEPT))]
-        _KEPT[key] = found
-    return _KEPT[key]
+    """Read a clip; ``changed_ns`` tells a file from another one that took its place."""
+    with open_video(path, crop=crop, resize=resize, frames=frames) as reader:
+        return reader.read()
 
 
 @dataclass(frozen=True)
@@ -75,15 +66,18 @@ class Job:
     """Where in the clip, from 0 to 1, the frames lie that are kept for pictures."""
 
     @property
+    def reads_data(self) -> bool:
+        """Whether the job reads anything from the folder of data."""
+        return self.clip != BUNNY or self.setup.published is not None
+
+    @property
     def key(self) -> str:
         """A file name that tells this job from all others."""
         setup = self.setup.model_dump(mode="json", exclude_none=True)
         text = json.dumps([self.kind, self.clip, setup, *([self.shown] if self.shown else [])])
         what = self.setup.anchor or self.setup.preset or self.setup.model or "network"
-        slug = "".join(
-            letter if letter.isalnum() or letter in "-." else "-" for letter in f"{self.clip}-{what}"
-        )
-        return f"{self.kind}-{slug}-{hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]}"
+        slug = re.sub(r"[^\w.-]|_", "-", f"{self.clip}-{what}")
+        return f"{self.kind}-{slug}-{_digest(text)}"
 
     def result_name(self, device: str) -> str:
         """Return the name, without suffix, of results made on ``device``.
@@ -93,33 +87,8 @@ class Job:
         return self.key if device == "cpu" else f"{self.key}-{device.partition(':')[0]}"
 
 
-@dataclass(frozen=True, eq=False)
-class ShownFrames:
-    """Frames that a job keeps for pictures: ``rgb_NCHW``, uint8, by name.
-
-    ``index_N``: their numbers in the video that the job's frames are taken from; ``num_frames``: how many
-    are taken.
-    """
-
-    num_frames: int
-    index_N: Tensor
-    rgb_NCHW: Mapping[str, Tensor]
-
-    def write(self, path: Path) -> None:
-        """Write them to ``path``, whole or not at all."""
-        write_tensors(path, {INDEX: self.index_N, **self.rgb_NCHW}, {"num_frames": self.num_frames})
-
-    @classmethod
-    def read(cls, path: Path) -> ShownFrames:
-        """Return what :meth:`write` wrote.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read.
-        """
-        tensors, values = read_tensors(path)
-        return cls(values["num_frames"], tensors.pop(INDEX), tensors)
+OnPanels = Callable[["Work", Mapping[str, FrameSource], Tensor | None], None]
+"""Takes frame sources of a finished experiment, by name, and which frames they have; all if None."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +100,7 @@ class Work:
     folder: Path
     device: str
     on_event: Callable[[Event], None]
+    on_panels: OnPanels | None = None
 
     @property
     def setup(self) -> Setup:
@@ -159,33 +129,41 @@ class Work:
     def _read(self, path: Path) -> FrameTensor:
         """Return the frames of a video; rows of a recipe share the last small ones that were read."""
         setup = self.setup
-        return _kept_frames(path, setup.crop, setup.resize, setup.frames)
+        with self.open(path) as reader:
+            spec = reader.spec
+            if 3 * spec.num_pixels > MAX_KEPT_BYTES:
+                return reader.read()
+        return _small_clip(path, path.stat().st_mtime_ns, setup.crop, setup.resize, setup.frames)
 
-    def preset(self, spec: VideoSpec | None = None, *, params: int | None = None) -> Preset:
-        """Return the job's preset, complete for ``spec`` (that of the clip); ``params`` replace its own."""
+    def preset(
+        self, spec: VideoSpec | None = None, *, name: str | None = None, params: int | None = None
+    ) -> Preset:
+        """Return the job's preset (or ``name``, or of ``params``), complete for ``spec`` (the clip's)."""
         setup = self.setup
+        name = name or setup.preset
         epochs = [] if setup.epochs is None else [f"fit.epochs={setup.epochs}"]
-        if setup.preset is None and setup.model is None and setup.params is None:
+        if name is None and setup.model is None and setup.params is None:
             raise UsageError(f"a row of kind {self.job.kind} names no model, preset or params")
         return choose_preset(
             spec or self.frames.spec,
-            model=None if setup.preset else setup.model or default_model(),
-            preset=setup.preset,
+            model=None if name else setup.model or default_model(),
+            preset=name,
             num_parameters=params or setup.params,
             overrides=[*setup.overrides, *epochs],
         )
 
-    def base(self) -> Base:
+    def base(self) -> BaseFit:
         """Return the plain fit that this job goes on from, fitted now or by another job of the same."""
-        preset = plain_fit(self.preset())
-        same = preset.model_dump(mode="json", exclude={"compress", "name", "source", "paper"})
-        spec = self.frames.spec
-        text = json.dumps([same, self.job.clip, [*spec.span_lengths, spec.height, spec.width], self.device])
-        path = (
-            self.folder
-            / f"base-{preset.model}-{hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]}.tensors"
-        )
-        return fit_base(self.frames, preset, path, device=self.device, on_event=self.on_event)
+        preset, spec = plain_fit(self.preset()), self.frames.spec
+        # What the plain fit depends on; how a file is written of it is none of that.
+        fit = preset.model_dump(mode="json", exclude={"compress", "name", "source", "paper"})
+        text = json.dumps([fit, self.job.clip, [*spec.span_lengths, spec.height, spec.width], self.device])
+        path = self.folder / f"base-{preset.model}-{_digest(text)}.tensors"
+        return base_fit(self.frames, preset, path, device=self.device, on_event=self.on_event)
+
+    def phases(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return the phases that follow the plain fit: epochs and settings of each."""
+        return [(tuning.epochs, tuning.phase) for tuning in self.setup.tune or ()]
 
     def checkpoint(self) -> Path:
         """Return where a fit of this job keeps its state."""
@@ -195,23 +173,11 @@ class Work:
         """Return where this job writes its .vinr file."""
         return self.folder / f"{self.job.key}{suffix}.vinr"
 
-    def keep_shown(self, panels: Mapping[str, FrameSource], among_N: Tensor | None = None) -> None:
-        """Keep the frames that the job shows, of each source, in a file beside its result; often none.
+    def keep_shown(self, panels: Mapping[str, FrameSource], index_N: Tensor | None = None) -> None:
+        """Offer frames to who draws pictures of jobs, if anyone does; ``index_N``: those there are."""
+        if self.on_panels is not None:
+            self.on_panels(self, panels, index_N)
 
-        ``among_N``: the frame numbers that positions in the clip are of; all if None.
-        """
-        if not self.job.shown:
-            return
-        num_frames = self.frames.spec.num_frames
-        if among_N is None:
-            among_N = torch.arange(num_frames)
-        index_N = among_N[[round(place * (len(among_N) - 1)) for place in self.job.shown]]
-        kept = {name: source.frames(index_N) for name, source in panels.items()}
-        path = self.folder / (self.job.result_name(self.device) + SHOWN_SUFFIX)
-        first, _ = self.setup.frames or (0, None)
-        ShownFrames(num_frames, first + index_N, kept).write(path)
 
-    def alone(self, **changes: object) -> Work:
-        """Return the same work with settings changed."""
-        setup = Setup.model_validate({**self.setup.model_dump(exclude_unset=True), **changes})
-        return replace(self, job=replace(self.job, setup=setup))
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

@@ -16,8 +16,15 @@ from vinr.bitstream.header import (
     Quality,
     Span,
 )
-from vinr.bitstream.index import SectionKind, SectionSize
-from vinr.bitstream.varint import ByteReader, deflate, inflate, pack_varint, pack_zigzag
+from vinr.bitstream.index import (
+    ByteReader,
+    SectionKind,
+    SectionSize,
+    deflate,
+    inflate,
+    pack_varint,
+    pack_zigzag,
+)
 
 __all__ = [
     "ByteReader",

@@ -6,27 +6,29 @@ import os
 import struct
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader, FileIO, TextIOBase
+from io import BufferedReader, BytesIO, FileIO, TextIOBase
 from os import SEEK_END, PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Final, Protocol, Self
+from typing import BinaryIO, Final, Self
 
 from vinr.bitstream.header import Header, pack_header, unpack_header
 from vinr.bitstream.index import (
+    KNOWN,
     MAX_INDEX,
     Entry,
     SectionKind,
     SectionSize,
-    complaint_about,
+    find_mismatch,
     pack_index,
     unpack_index,
 )
 from vinr.errors import BitstreamError, InputError
 from vinr.sharing import Shared
 
+# byte  0 … 3   4        5       6 … 7         8 … 11       12 … 15               16 … 19
+#       VINR    version  flags   header size   index size   CRC of 0 … 11+header  CRC of the index
 MAGIC: Final = b"VINR"
 FORMAT_VERSION: Final = 1
 SIZES: Final = struct.Struct("<4sBBHI")
@@ -36,7 +38,7 @@ PROLOGUE_BYTES: Final = SIZES.size + CHECKSUMS.size
 
 @dataclass(frozen=True)
 class DamagedPart:
-    """A part of a section whose checksum does not fit; ``kind`` is None for an optional unknown section."""
+    """A part of a section with a wrong checksum; ``kind`` is None for an optional section of unknown kind."""
 
     kind: SectionKind | None
     owner: int
@@ -75,13 +77,13 @@ class ContainerWriter:
         Raises
         ------
         ValueError
-            If sections are missing, not announced by the header, or there twice.
+            If a section is missing, not announced by the header, or a duplicate.
         """
-        if complaint := complaint_about(self.header, self._entries):
-            raise ValueError(complaint)
+        if mismatch := find_mismatch(self.header, self._entries):
+            raise ValueError(mismatch)
         stored, index = pack_header(self.header), pack_index(self._entries)
         if len(index) > MAX_INDEX:
-            raise ValueError(f"index of {len(index)} bytes, at most {MAX_INDEX} are allowed")
+            raise ValueError(f"index of {len(index)} bytes; at most {MAX_INDEX} are allowed")
         sizes = SIZES.pack(MAGIC, FORMAT_VERSION, 0, len(stored), len(index))
         checksums = CHECKSUMS.pack(zlib.crc32(stored, zlib.crc32(sizes)), zlib.crc32(index))
         return sizes + checksums, stored, index
@@ -98,7 +100,7 @@ class ContainerWriter:
         OutputError
             If ``path`` exists and ``force`` is not set, or cannot be written.
         """
-        from vinr.files import atomic_path  # readers, which must be light, do without it
+        from vinr.files import atomic_path  # only writers need it, and readers must load little
 
         front = self.front()
         with atomic_path(Path(path), force=force) as temporary, open(temporary, "wb") as file:
@@ -107,38 +109,11 @@ class ContainerWriter:
         return Path(path).stat().st_size
 
 
-class _Source(Protocol):
-    """Bytes that can be read from any place by any thread, with no position that reading would move."""
-
-    num_bytes: int
-
-    def read_at(self, start: int, num_bytes: int) -> bytes:
-        """Return ``num_bytes`` bytes from ``start`` on, fewer where the source ends."""
-        ...
-
-    def close(self) -> None:
-        """Close what was opened."""
-        ...
-
-
-class _Memory:
-    """A file in memory."""
-
-    def __init__(self, content: bytes) -> None:
-        self._view, self.num_bytes = memoryview(content), len(content)
-
-    def read_at(self, start: int, num_bytes: int) -> bytes:
-        return bytes(self._view[start : start + num_bytes])
-
-    def close(self) -> None:
-        self._view = memoryview(b"")
-
-
 class _File(Shared):
-    """A binary file; that of the system, or whatever can seek and read.
+    """A binary file: of the operating system, in memory, or any object that can seek and read.
 
     Threads share a file's position, and so do processes after a fork. Files of the system are read without
-    one, where the system can; others under a lock.
+    it, if the system can; others under a lock.
     """
 
     def __init__(self, file: BinaryIO, *, owned: bool) -> None:
@@ -151,12 +126,13 @@ class _File(Shared):
         try:
             self.num_bytes = file.seek(0, SEEK_END)
         except AttributeError:
-            raise InputError(f"{file!r} is no file; give a path, bytes, or a binary file") from None
+            raise InputError(f"{file!r} is not a file; give a path, bytes, or a binary file") from None
         except (OSError, ValueError) as error:
             raise InputError(f"the file is not seekable ({_reason(error)}); save it to disk first") from None
         super().__init__()
 
     def read_at(self, start: int, num_bytes: int) -> bytes:
+        """Return ``num_bytes`` bytes from ``start`` on, fewer if the file ends before."""
         parts = []
         try:
             while num_bytes > 0 and (part := self._read_some(start, num_bytes)):
@@ -167,6 +143,7 @@ class _File(Shared):
         return b"".join(parts)
 
     def _read_some(self, start: int, num_bytes: int) -> bytes:
+        # pread takes the place as an argument and leaves the file's position, which others share, alone.
         if self._has_descriptor and hasattr(os, "pread"):
             return os.pread(self._file.fileno(), num_bytes, start)
         with self._lock:
@@ -191,8 +168,9 @@ class Container(Shared):
     process opens its own).
     """
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: _File) -> None:
         self._source = source
+        # Reads under way: a file that is closed meanwhile stays open until the last of them has ended.
         self._closed = False
         self._num_readers = 0
         self.bytes_read = 0
@@ -207,7 +185,7 @@ class Container(Shared):
         Raises
         ------
         InputError
-            If the path cannot be opened, or what was given cannot seek.
+            If the path cannot be opened, or the file object cannot seek.
         BitstreamError
             If prologue, header or index are damaged, hostile, or of a newer version.
         """
@@ -221,9 +199,7 @@ class Container(Shared):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -264,7 +240,7 @@ class Container(Shared):
         Raises
         ------
         BitstreamError
-            If there is no such section or its checksum does not fit.
+            If there is no such section or its checksum is wrong.
         """
         if kind.is_array:
             raise ValueError(f"{kind.name} is read by read_part")
@@ -276,7 +252,7 @@ class Container(Shared):
         Raises
         ------
         BitstreamError
-            If there is no such part or its checksum does not fit.
+            If there is no such part or its checksum is wrong.
         """
         entry = self._entry(kind, owner)
         if not 0 <= index < len(entry.sizes):
@@ -285,11 +261,7 @@ class Container(Shared):
 
     def section_sizes(self) -> tuple[SectionSize, ...]:
         """Return kind, owner and size of each section, in the order of the file."""
-        kinds = {int(kind): kind for kind in SectionKind}
-        return tuple(
-            SectionSize(kinds.get(entry.kind), entry.owner, len(entry.sizes), entry.num_bytes)
-            for entry in self._entries
-        )
+        return tuple(entry.section_size for entry in self._entries)
 
     def verify(self) -> None:
         """Read every section and check every checksum.
@@ -297,28 +269,30 @@ class Container(Shared):
         Raises
         ------
         BitstreamError
-            If one does not fit.
+            If one is wrong.
         """
-        for entry in self._entries:
-            for part in range(len(entry.sizes)):
-                self._read_part(entry, part)
+        for damaged in self._damage():
+            raise BitstreamError(damaged.message)
 
-    def damaged_parts(self) -> list[DamagedPart]:
-        """Read every section, check every checksum, and return the parts that do not fit, in order."""
-        found = []
-        kinds = {int(kind): kind for kind in SectionKind}
+    def unknown_damage(self) -> list[DamagedPart]:
+        """Read the optional sections of unknown kinds, and return their damaged parts."""
+        return list(self._damage(unknown_only=True))
+
+    def _damage(self, *, unknown_only: bool = False) -> Iterator[DamagedPart]:
         for entry in self._entries:
+            if unknown_only and entry.kind in KNOWN:
+                continue
             for part in range(len(entry.sizes)):
                 try:
                     self._read_part(entry, part)
                 except BitstreamError as error:
-                    found.append(DamagedPart(kinds.get(entry.kind), entry.owner, part, str(error)))
-        return found
+                    yield DamagedPart(entry.known_kind, entry.owner, part, str(error))
 
     def _read_front(self) -> tuple[Header, list[Entry], tuple[int, int]]:
         prologue = self._read_at(0, min(PROLOGUE_BYTES, self._source.num_bytes))
         if prologue[: len(MAGIC)] != MAGIC:
             raise BitstreamError("not a .vinr file: it does not begin with VINR")
+        # Before anything else: a newer version may have another layout, even a shorter prologue.
         if len(prologue) > len(MAGIC) and prologue[len(MAGIC)] > FORMAT_VERSION:
             version = prologue[len(MAGIC)]
             raise BitstreamError(
@@ -326,8 +300,9 @@ class Container(Shared):
                 f"this one reads up to {FORMAT_VERSION}, update it"
             )
         if len(prologue) < PROLOGUE_BYTES:
+            num_bytes = self._source.num_bytes
             raise BitstreamError(
-                f"the file has {self._source.num_bytes} bytes; a .vinr file has at least {PROLOGUE_BYTES}"
+                f"the file has {num_bytes} bytes; a .vinr file has at least {PROLOGUE_BYTES}"
             )
         _, version, flags, header_size, index_size = SIZES.unpack_from(prologue)
         header_crc, index_crc = CHECKSUMS.unpack_from(prologue, SIZES.size)
@@ -339,14 +314,15 @@ class Container(Shared):
                 f"header of {header_size} and index of {index_size} bytes do not fit a file "
                 f"of {self._source.num_bytes} bytes"
             )
+        # The checksum of the header goes on from the first 12 bytes, so that it covers the sizes too.
         stored = self._read_at(PROLOGUE_BYTES, header_size)
         check_crc("header", header_crc, zlib.crc32(stored, zlib.crc32(prologue[: SIZES.size])))
         index = self._read_at(PROLOGUE_BYTES + header_size, index_size)
         check_crc("index", index_crc, zlib.crc32(index))
         header = unpack_header(stored)
         entries = unpack_index(index, front, self._source.num_bytes)
-        if complaint := complaint_about(header, entries):
-            raise BitstreamError(complaint)
+        if mismatch := find_mismatch(header, entries):
+            raise BitstreamError(mismatch)
         return header, entries, (PROLOGUE_BYTES + header_size, index_size)
 
     def _entry(self, kind: SectionKind, owner: int) -> Entry:
@@ -375,18 +351,17 @@ class Container(Shared):
                 if self._closed and not self._num_readers:
                     self._source.close()
         if len(payload) != num_bytes:
-            raise BitstreamError(
-                f"the file ends at byte {start + len(payload)}, {start + num_bytes} are needed"
-            )
+            end = start + len(payload)
+            raise BitstreamError(f"the file ends at byte {end}, but its index reaches to {start + num_bytes}")
         return payload
 
     def _forked(self, *, interrupted: bool) -> None:
         self._num_readers = 0  # threads that read are not in this process
 
 
-def _open_source(source: str | PathLike[str] | bytes | BinaryIO) -> _Source:
+def _open_source(source: str | PathLike[str] | bytes | BinaryIO) -> _File:
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _Memory(bytes(source))
+        return _File(BytesIO(source), owned=True)
     if not isinstance(source, (str, PathLike)):
         return _File(source, owned=False)
     try:

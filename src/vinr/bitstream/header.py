@@ -8,17 +8,20 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vinr.bitstream.varint import deflate, inflate
+from vinr.bitstream.index import deflate, inflate
 from vinr.errors import BitstreamError
-from vinr.settings import Settings
+from vinr.settings import Settings, first_problem
 
+# Bytes deflated (the prologue has 16 bits for them) and inflated.
 MAX_STORED_HEADER: Final = 0xFFFF
 MAX_HEADER: Final = 2**20
 MAX_FRAMES: Final = 10**7
 MAX_SIDE: Final = 16_384
 MAX_PIXELS: Final = 2**25
+# Levels of JSON; an architecture is at the fourth:  { networks [ { architecture {
 MAX_DEPTH: Final = 12
 ARCHITECTURE_DEPTH: Final = 4
+# Whole numbers up to here are exact in a float64, as which other JSON readers hold them.
 MAX_INTEGER: Final = 2**53
 MAX_TEXT: Final = 1024
 
@@ -37,21 +40,21 @@ class Color(Part):
 
     matrix: Literal["bt601", "bt709"] = Field("bt601", description="luma coefficients of the original")
     range: Literal["limited", "full"] = Field("limited", description="value range of the original")
-    bit_depth: Literal[8, 10] = Field(8, description="bits a sample of the original")
+    bit_depth: Literal[8, 10] = Field(8, description="bits per sample of the original")
 
 
 class EditRecord(Part):
     """How a clip was cut from the original video: frames first, then crop, then resize."""
 
     first_frame: int = Field(0, ge=0, le=2**40, description="first frame taken")
-    stop_frame: int | None = Field(None, ge=1, le=2**40, description="frame behind the last; none: the end")
+    stop_frame: int | None = Field(None, ge=1, le=2**40, description="frame after the last; none: the end")
     crop: Size | None = Field(None, description="height and width cut from the centre; none: not cropped")
     resize: Size | None = Field(None, description="height and width resized to; none: not resized")
 
     @model_validator(mode="after")
     def _check(self) -> EditRecord:
         if self.stop_frame is not None and self.stop_frame <= self.first_frame:
-            raise ValueError(f"frames {self.first_frame}:{self.stop_frame} are none")
+            raise ValueError(f"the range of frames {self.first_frame}:{self.stop_frame} is empty")
         return self
 
 
@@ -71,7 +74,7 @@ class Clip(Part):
     num_frames: int = Field(ge=1, le=MAX_FRAMES, description="number of frames")
     height: int = Field(ge=1, le=MAX_SIDE, description="rows")
     width: int = Field(ge=1, le=MAX_SIDE, description="columns")
-    frame_rate: tuple[RatePart, RatePart] = Field((30, 1), description="frames a second as a fraction")
+    frame_rate: tuple[RatePart, RatePart] = Field((30, 1), description="frames per second as a fraction")
     color: Color = Field(default_factory=Color, description="colour of the original")
     edit: EditRecord | None = Field(None, description="how the clip was cut from the original")
     has_audio: bool = Field(False, description="whether there is a section AUDIO")
@@ -82,13 +85,13 @@ class Clip(Part):
     @classmethod
     def _check_name(cls, name: str) -> str:
         if any(letter in "/\\" or not letter.isprintable() for letter in name):
-            raise ValueError("a clip's name has no slashes and no control characters")
+            raise ValueError("a clip's name may have no slashes and no control characters")
         return name
 
     @model_validator(mode="after")
     def _check_pixels(self) -> Clip:
         if self.height * self.width > MAX_PIXELS:
-            raise ValueError(f"{self.height} × {self.width} pixels are more than {MAX_PIXELS}")
+            raise ValueError(f"{self.height} × {self.width} pixels; at most {MAX_PIXELS} are allowed")
         return self
 
 
@@ -101,12 +104,12 @@ class Span(NamedTuple):
 
 
 class Network(Part):
-    """One network: its architecture and the frames it represents, numbered through in order of spans."""
+    """One network: its architecture and the frames it represents, numbered in order of its spans."""
 
     model: str = Field(min_length=1, max_length=64, description="name of the model")
     architecture: dict[str, Any] = Field(default_factory=dict, description="configuration of the model")
     spans: tuple[Span, ...] = Field(min_length=1, max_length=4096, description="frames represented")
-    frames_per_chunk: int = Field(0, ge=0, le=MAX_FRAMES, description="frames a chunk of latents; 0: none")
+    frames_per_chunk: int = Field(0, ge=0, le=MAX_FRAMES, description="frames per chunk of latents; 0: none")
     num_keyframes: int = Field(0, ge=0, le=MAX_FRAMES, description="keyframes coded as images")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the fit")
 
@@ -138,58 +141,59 @@ class Header(Part):
         if len({clip.name for clip in self.clips}) != len(self.clips):
             raise ValueError("two clips have the same name")
         if self.num_frames > MAX_FRAMES:
-            raise ValueError(f"all clips have {self.num_frames} frames, at most {MAX_FRAMES} are allowed")
+            raise ValueError(f"the clips have {self.num_frames} frames; at most {MAX_FRAMES} are allowed")
         for number, network in enumerate(self.networks):
             _check_plain(network.architecture, ARCHITECTURE_DEPTH)
             if network.num_keyframes > network.num_frames:
-                raise ValueError(
-                    f"network {number} has {network.num_keyframes} keyframes of {network.num_frames} frames"
-                )
+                counts = f"{network.num_keyframes} keyframes, but {network.num_frames} frames"
+                raise ValueError(f"network {number} has {counts}")
         self._check_spans()
-        self._check_sizes()
-        return self
-
-    def _check_sizes(self) -> None:
         for number, network in enumerate(self.networks):
-            clips = [self.clips[span.clip] for span in network.spans]
-            if len({(clip.height, clip.width) for clip in clips}) > 1:
-                raise ValueError(f"network {number} represents clips of different sizes")
+            first = self.clips[network.spans[0].clip]
+            for span in network.spans:
+                clip = self.clips[span.clip]
+                if (clip.height, clip.width) != (first.height, first.width):
+                    raise ValueError(f"network {number} represents clips of different sizes")
+        return self
 
     def _check_spans(self) -> None:
         """Sorted by clip and frame, each span must begin where the one before it ended."""
+        #   clip 0  |── span ──|──── span ────|     `clip`, `frame`: the first frame that no span
+        #   clip 1  |───────── span ──────────|                      before this one has covered
+        spans: list[Span] = []
+        for network in self.networks:
+            spans += network.spans
         clip, frame = 0, 0
-        for span in sorted(span for network in self.networks for span in network.spans):
+        for span in sorted(spans):
             if clip < len(self.clips) and frame == self.clips[clip].num_frames:
                 clip, frame = clip + 1, 0
-            if (
-                (span.clip, span.first_frame) != (clip, frame)
-                or clip == len(self.clips)
-                or span.num_frames < 1
-            ):
+            continues = clip < len(self.clips) and (span.clip, span.first_frame) == (clip, frame)
+            if not continues or span.num_frames < 1:
                 raise ValueError(f"span {list(span)} does not continue clip {clip} at frame {frame}")
             frame += span.num_frames
             if frame > self.clips[clip].num_frames:
-                raise ValueError(
-                    f"span {list(span)} reaches past the {self.clips[clip].num_frames} frames there are"
-                )
+                num_frames = self.clips[clip].num_frames
+                raise ValueError(f"span {list(span)} reaches past the clip's {num_frames} frames")
         if clip != len(self.clips) - 1 or frame != self.clips[clip].num_frames:
             raise ValueError(f"no span covers clip {clip} from frame {frame}")
 
 
 def _check_plain(tree: object, depth: int = 1) -> None:
-    """Refuse JSON values that are too deep (the root is at ``depth``) or too large, at no cost in stack."""
+    """Refuse JSON values that are too deep (the root is at ``depth``) or too large."""
+    # A list of what is still to look at, not recursion: the depth of a hostile file must not cost stack.
     waiting = [(tree, depth)]
     while waiting:
         value, depth = waiting.pop()
         if depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_DEPTH} levels")
+            raise ValueError(f"more than {MAX_DEPTH} levels of nesting")
         if isinstance(value, dict):
-            waiting += [(item, depth + 1) for pair in value.items() for item in pair]
+            for key, item in value.items():
+                waiting += [(key, depth + 1), (item, depth + 1)]
         elif isinstance(value, (list, tuple)):
             waiting += [(item, depth + 1) for item in value]
         elif isinstance(value, str):
             if len(value) > MAX_TEXT:
-                raise ValueError(f"a text of {len(value)} characters, at most {MAX_TEXT} are allowed")
+                raise ValueError(f"a text of {len(value)} characters; at most {MAX_TEXT} are allowed")
         elif isinstance(value, float):
             if not math.isfinite(value):
                 raise ValueError("a number that is not finite")
@@ -211,21 +215,20 @@ def pack_header(header: Header) -> bytes:
     plain = header.model_dump_json(exclude_defaults=True).encode()
     stored = deflate(plain)
     if len(plain) > MAX_HEADER or len(stored) > MAX_STORED_HEADER:
-        raise ValueError(
-            f"header of {len(plain)} bytes, {len(stored)} deflated, is too long; use fewer networks"
-        )
+        sizes = f"{len(plain)} bytes, {len(stored)} deflated"
+        raise ValueError(f"the header is too long ({sizes}); use fewer networks")
     return stored
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"the number {text}")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
-    return found
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("duplicate key")
+    return table
 
 
 def unpack_header(stored: bytes) -> Header:
@@ -243,10 +246,8 @@ def unpack_header(stored: bytes) -> Header:
         _check_plain(json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_repeats))
         return Header.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"])[:100]
-        raise BitstreamError(f"header: {key + ': ' if key else ''}{first['msg']}") from None
+        raise BitstreamError(f"header: {first_problem(error)}") from None
     except RecursionError:
-        raise BitstreamError(f"header is nested too deep, at most {MAX_DEPTH} levels are allowed") from None
+        raise BitstreamError(f"header is nested too deep; at most {MAX_DEPTH} levels are allowed") from None
     except ValueError as error:
-        raise BitstreamError(f"header is not usable: {error}") from None
+        raise BitstreamError(f"header cannot be used: {error}") from None

@@ -1,20 +1,139 @@
-"""The binary section index of a .vinr file (docs/format.md, section 3)."""
+"""Numbers of variable length, and the section index made of them (docs/format.md, introduction and 3)."""
 
 from __future__ import annotations
 
+import zlib
 from array import array
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import accumulate
 from sys import byteorder
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from vinr.bitstream.header import Header
-from vinr.bitstream.varint import ByteReader, pack_varint
 from vinr.errors import BitstreamError
+
+if TYPE_CHECKING:
+    from vinr.bitstream.header import Header
+
+# Nine groups of seven bits, so that every number fits a signed integer of 64 bits.
+VARINT_LIMIT = 2**63
+MAX_VARINT_BYTES = 9
+# Negative: without the header and checksum of zlib.
+RAW_DEFLATE = -zlib.MAX_WBITS
+
+
+def pack_varint(value: int) -> bytes:
+    """Return ``value`` (0 … 2⁶³ − 1) as unsigned LEB128, shortest form."""
+    if not 0 <= value < VARINT_LIMIT:
+        raise ValueError(f"a varint holds 0 … 2^63 - 1, got {value}")
+    # 300 = 10 0101100  ->  1 0101100 | 0 0000010     lowest seven bits first, bit 7: more follow
+    packed = bytearray()
+    while value > 0x7F:
+        packed.append(value & 0x7F | 0x80)
+        value >>= 7
+    packed.append(value)
+    return bytes(packed)
+
+
+def pack_zigzag(value: int) -> bytes:
+    """Return the signed ``value`` (−2⁶² … 2⁶² − 1) as a varint in which small magnitudes are short."""
+    # 0 −1 1 −2 2 …  ->  0 1 2 3 4 …
+    return pack_varint(2 * value if value >= 0 else -2 * value - 1)
+
+
+class ByteReader:
+    """Reads numbers from ``payload`` one after another; ``what`` names it in errors.
+
+    All methods raise :class:`BitstreamError` instead of reading past the end.
+    """
+
+    def __init__(self, payload: bytes, what: str) -> None:
+        self._payload = payload
+        self._what = what
+        self.position = 0
+
+    @property
+    def num_left(self) -> int:
+        """Bytes not read yet."""
+        return len(self._payload) - self.position
+
+    def take(self, num_bytes: int) -> bytes:
+        """Return the next ``num_bytes`` bytes."""
+        if not 0 <= num_bytes <= self.num_left:
+            raise BitstreamError(f"{self._what} is cut short: {num_bytes} bytes needed, {self.num_left} left")
+        start = self.position
+        self.position += num_bytes
+        return self._payload[start : self.position]
+
+    def fixed(self, num_bytes: int) -> int:
+        """Return the next unsigned little-endian number of ``num_bytes`` bytes."""
+        return int.from_bytes(self.take(num_bytes), "little")
+
+    def varint(self, limit: int = VARINT_LIMIT - 1) -> int:
+        """Return the next varint, at most ``limit``."""
+        payload, start = self._payload, self.position
+        value = 0
+        for place, byte in enumerate(payload[start : start + MAX_VARINT_BYTES]):
+            value |= (byte & 0x7F) << 7 * place
+            if byte < 0x80:
+                # A last group of zeros would let one number be written in many ways.
+                if byte == 0 and place:
+                    raise BitstreamError(f"{self._what} has a padded varint at byte {start}")
+                if value > limit:
+                    raise BitstreamError(f"{self._what} has {value} at byte {start}, above {limit}")
+                self.position = start + place + 1
+                return value
+        if self.num_left >= MAX_VARINT_BYTES:
+            raise BitstreamError(
+                f"{self._what} has a varint of over {MAX_VARINT_BYTES} bytes at byte {start}"
+            )
+        raise BitstreamError(f"{self._what} is cut short inside a varint at byte {start}")
+
+    def zigzag(self, limit: int) -> int:
+        """Return the next signed number, −``limit`` … ``limit``."""
+        coded = self.varint(2 * limit)
+        return -(coded + 1) // 2 if coded & 1 else coded // 2
+
+    def finish(self) -> None:
+        """Raise :class:`BitstreamError` if bytes are left."""
+        if self.num_left:
+            raise BitstreamError(f"{self._what} has {self.num_left} extra bytes at its end")
+
+
+def deflate(payload: bytes) -> bytes:
+    """Compress ``payload`` as one raw deflate stream."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, RAW_DEFLATE)
+    return packer.compress(payload) + packer.flush()
+
+
+def inflate(payload: bytes, limit: int, what: str) -> bytes:
+    """Return what one raw deflate stream holds, at most ``limit`` bytes; ``what`` names it in errors.
+
+    Raises
+    ------
+    BitstreamError
+        If the stream is damaged, cut, followed by other bytes, or holds more than ``limit`` bytes.
+    """
+    unpacker = zlib.decompressobj(RAW_DEFLATE)
+    try:
+        # One byte more than allowed tells that there are more, without inflating them.
+        unpacked = unpacker.decompress(payload, limit + 1)
+    except zlib.error as error:
+        raise BitstreamError(f"{what} cannot be inflated ({error})") from None
+    if len(unpacked) > limit:
+        raise BitstreamError(f"{what} inflates to more than {limit} bytes")
+    # eof: the stream's end mark was reached; unused_data: bytes after it.
+    if not unpacker.eof or unpacker.unused_data:
+        raise BitstreamError(f"{what} does not end with its deflate stream")
+    return unpacked
+
+
+# -- the index ---------------------------------------------------------------------------------------------
+
 
 MAX_INDEX: Final = 2**27
 MAX_ENTRIES: Final = 2**17
+# Kind byte  o a n n n n n n:  optional (readers that do not know it skip it), array (several parts), number
 ARRAY_FLAG: Final = 0x40
 OPTIONAL_FLAG: Final = 0x80
 CRC_BYTES: Final = 4
@@ -38,36 +157,6 @@ class SectionKind(IntEnum):
 KNOWN: Final = frozenset(int(kind) for kind in SectionKind)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of the index: part *i* of the section has ``sizes[i]`` bytes and checksum ``crcs[i]``.
-
-    A plain section has one part; an array section has one a chunk or keyframe. ``kind`` is the kind byte.
-    """
-
-    kind: int
-    owner: int
-    sizes: array[int]
-    crcs: array[int]
-    starts: array[int] = field(default_factory=lambda: array("Q", [0]), repr=False)
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all parts."""
-        return self.starts[-1] - self.starts[0]
-
-    @property
-    def name(self) -> str:
-        """Kind and owner for messages, such as ``section CHUNKS 0``."""
-        kind = SectionKind(self.kind).name if self.kind in KNOWN else f"{self.kind:#04x}"
-        return f"section {kind} {self.owner}"
-
-    def placed(self, start: int) -> Entry:
-        """Return the entry with its place in the file: ``starts`` has the start of each part and the end."""
-        starts = array("Q", accumulate(self.sizes, initial=start))
-        return Entry(self.kind, self.owner, self.sizes, self.crcs, starts)
-
-
 @dataclass(frozen=True)
 class SectionSize:
     """Bytes that one section takes; ``kind`` is None for an optional section of an unknown kind."""
@@ -78,6 +167,47 @@ class SectionSize:
     num_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the index: part *i* of the section has ``sizes[i]`` bytes and checksum ``crcs[i]``.
+
+    A plain section has one part; an array section has one per chunk or keyframe. ``kind`` is the kind byte.
+    """
+
+    # A file may have millions of parts: arrays of 8 and 4 bytes per number, not lists of Python objects.
+    kind: int
+    owner: int
+    sizes: array[int]
+    crcs: array[int]
+    starts: array[int] = field(default_factory=lambda: array("Q", [0]), repr=False)
+
+    @property
+    def known_kind(self) -> SectionKind | None:
+        """Kind of the section; None for an optional one of unknown kind."""
+        return SectionKind(self.kind) if self.kind in KNOWN else None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all parts."""
+        return self.starts[-1] - self.starts[0]
+
+    @property
+    def name(self) -> str:
+        """Kind and owner for messages, such as ``section CHUNKS 0``."""
+        kind = f"{self.kind:#04x}" if self.known_kind is None else self.known_kind.name
+        return f"section {kind} {self.owner}"
+
+    @property
+    def section_size(self) -> SectionSize:
+        """What the section takes in the file."""
+        return SectionSize(self.known_kind, self.owner, len(self.sizes), self.num_bytes)
+
+    def placed(self, start: int) -> Entry:
+        """Return the entry with its place in the file: ``starts`` has the start of each part and the end."""
+        starts = array("Q", accumulate(self.sizes, initial=start))
+        return Entry(self.kind, self.owner, self.sizes, self.crcs, starts)
+
+
 def _little_endian(values: array[int]) -> array[int]:
     if byteorder == "big":
         values.byteswap()
@@ -86,6 +216,8 @@ def _little_endian(values: array[int]) -> array[int]:
 
 def pack_index(entries: list[Entry]) -> bytes:
     """Return the bytes of the index."""
+    # plain  kind | owner | size | CRC
+    # array  kind | owner | count | size 0, size 1, … | CRC 0, CRC 1, …
     packed = bytearray(pack_varint(len(entries)))
     for entry in entries:
         packed.append(entry.kind)
@@ -115,7 +247,7 @@ def unpack_index(packed: bytes, start: int, file_size: int) -> list[Entry]:
         entries.append(entry)
     reader.finish()
     if start != file_size:
-        raise BitstreamError(f"the last section ends at byte {start}, the file has {file_size}")
+        raise BitstreamError(f"the last section ends at byte {start}, but the file has {file_size} bytes")
     return entries
 
 
@@ -123,45 +255,52 @@ def _unpack_entry(reader: ByteReader, start: int, file_size: int) -> Entry:
     kind = reader.fixed(1)
     owner = reader.varint()
     if kind not in KNOWN and not kind & OPTIONAL_FLAG:
-        raise BitstreamError(f"section of unknown kind {kind:#04x}; a newer vinr can read this file")
+        raise BitstreamError(f"section of unknown kind {kind:#04x}; reading it takes a newer vinr")
     num_parts = reader.varint() if kind & ARRAY_FLAG else 1
+    # Each part takes at least a byte of size and a checksum, so that a count cannot ask for memory out of
+    # nothing.
     if num_parts > reader.num_left // (1 + CRC_BYTES):
         raise BitstreamError(f"index announces {num_parts} parts in its last {reader.num_left} bytes")
     sizes = array("Q")
+    # Checked part by part: sums of sizes near 2^63 would overflow the array of starts.
     num_left = file_size - start
     for _ in range(num_parts):
         sizes.append(reader.varint())
         num_left -= sizes[-1]
         if num_left < 0:
-            raise BitstreamError(
-                f"section {kind:#04x} {owner} ends {-num_left} bytes past the end of the file; "
-                "was it cut short?"
-            )
+            excess = f"ends {-num_left} bytes past the end of the file"
+            raise BitstreamError(f"section {kind:#04x} {owner} {excess}; the file may be cut short")
     crcs = _little_endian(array("I", reader.take(CRC_BYTES * num_parts)))
     return Entry(kind, owner, sizes, crcs).placed(start)
 
 
-def complaint_about(header: Header, entries: list[Entry]) -> str | None:
-    """Return what is wrong between a header and the sections of its file, or None if they fit."""
-    known = [entry for entry in entries if entry.kind in KNOWN]
-    there = {(entry.kind, entry.owner): len(entry.sizes) for entry in known}
-    needed = {(int(SectionKind.WEIGHTS), owner): 1 for owner in range(len(header.networks))}
+def find_mismatch(header: Header, entries: list[Entry]) -> str | None:
+    """Return how the sections of a file differ from what its header announces, or None if they agree."""
+    announced: dict[tuple[int, int], int] = {}
     for owner, network in enumerate(header.networks):
+        announced[SectionKind.WEIGHTS, owner] = 1
         if network.frames_per_chunk:
-            needed[SectionKind.CHUNKS, owner] = network.num_chunks
+            announced[SectionKind.CHUNKS, owner] = network.num_chunks
         if network.num_keyframes:
-            needed[SectionKind.KEYFRAMES, owner] = network.num_keyframes
+            announced[SectionKind.KEYFRAMES, owner] = network.num_keyframes
     for owner, clip in enumerate(header.clips):
         if clip.has_audio:
-            needed[SectionKind.AUDIO, owner] = 1
+            announced[SectionKind.AUDIO, owner] = 1
         if clip.has_times:
-            needed[SectionKind.TIMES, owner] = 1
-    if len({(entry.kind, entry.owner) for entry in entries}) != len(entries):
-        return "a section stands in the index twice"
-    for kind, owner in needed.keys() ^ there.keys():
-        state = "is missing" if (kind, owner) in needed else "is not announced by the header"
-        return f"section {SectionKind(kind).name} {owner} {state}"
-    for (kind, owner), num_parts in needed.items():
-        if there[kind, owner] != num_parts:
-            return f"section {SectionKind(kind).name} {owner} has {there[kind, owner]} parts, not {num_parts}"
+            announced[SectionKind.TIMES, owner] = 1
+    seen: set[tuple[int, int]] = set()
+    for entry in entries:
+        key = (entry.kind, entry.owner)
+        if key in seen:
+            return f"duplicate {entry.name}"
+        seen.add(key)
+        if entry.kind not in KNOWN:
+            continue  # optional: the header of this version says nothing about it
+        num_parts = announced.pop(key, None)
+        if num_parts is None:
+            return f"{entry.name} is not announced by the header"
+        if num_parts != len(entry.sizes):
+            return f"{entry.name} has {len(entry.sizes)} parts, not {num_parts}"
+    for kind, owner in announced:
+        return f"section {SectionKind(kind).name} {owner} is missing"
     return None

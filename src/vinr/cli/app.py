@@ -1,4 +1,4 @@
-"""The command line, ``vinr`` and ``python -m vinr``: each command calls one public function."""
+"""The command line, ``vinr`` and ``python -m vinr``: each command calls the function of its name."""
 
 from __future__ import annotations
 
@@ -13,22 +13,31 @@ from typing import Annotated, Final, NoReturn, TypeVar
 
 import typer
 
+import vinr
 from vinr.cli import console, experiments, screen
 from vinr.cli.options import (
     Backend,
     Codec,
+    Crop,
     Decoding,
     Device,
+    Epochs,
     File,
     Force,
+    Frames,
     Json,
     MaxMemory,
+    Model,
     Output,
+    Preset,
+    Resize,
+    Seed,
     Settings,
+    Time,
 )
 from vinr.errors import UsageError, VinrError
 from vinr.state import interruption
-from vinr.units import parse_count, parse_frames, parse_seconds, parse_size
+from vinr.units import parse_frames, parse_size
 
 # 128 and the number of SIGPIPE, which Windows has not.
 UNREAD_STATUS: Final = 141
@@ -48,55 +57,59 @@ def encode(
     paths: Annotated[
         list[str], typer.Argument(metavar="INPUT... OUTPUT.vinr", help="videos, then the file to write")
     ],
-    model: Annotated[str | None, typer.Option(help="model; `vinr models` lists them")] = None,
-    preset: Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")] = None,
-    params: Annotated[str | None, typer.Option(help="numbers stored in the file, such as 1.5M")] = None,
-    size: Annotated[str | None, typer.Option(help="bytes of the file, never more, such as 500kB")] = None,
-    bpp: Annotated[float | None, typer.Option(help="size in bits a pixel, such as 0.05")] = None,
-    psnr: Annotated[float | None, typer.Option(help="quality in dB, at as few bytes as it takes")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames")] = None,
-    time: Annotated[str | None, typer.Option(help="time to spend, such as 10m")] = None,
-    frames: Annotated[str | None, typer.Option(help="A:B, half open")] = None,
-    crop: Annotated[str | None, typer.Option(help="HxW, cut from the centre")] = None,
-    resize: Annotated[str | None, typer.Option(help="HxW, after the crop")] = None,
-    segment: Annotated[str | None, typer.Option(help="length of a segment, such as 10s")] = None,
+    model: Model = None,
+    preset: Preset = None,
+    params: Annotated[str | None, typer.Option(help="parameters stored in the file, such as 1.5M")] = None,
+    size: Annotated[str | None, typer.Option(help="largest size of the file, such as 500kB")] = None,
+    bpp: Annotated[float | None, typer.Option(help="largest size in bits per pixel, such as 0.05")] = None,
+    psnr: Annotated[float | None, typer.Option(help="PSNR to reach, in dB, at the smallest size")] = None,
+    epochs: Epochs = None,
+    time: Time = None,
+    frames: Frames = None,
+    crop: Crop = None,
+    resize: Resize = None,
+    segment: Annotated[
+        str | None, typer.Option(help="seconds per segment, such as 10s; each has its own network")
+    ] = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted encode")] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="seed of the fit")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted encode")] = False,
+    seed: Seed = None,
     settings: Settings = [],  # noqa: B006
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Fit a network to a video and write it as one .vinr file."""
+    """Train a network on a video and write it as one .vinr file."""
     started = monotonic()  # loading PyTorch takes seconds, which --time counts
-    from vinr.encoding.encode import encode as run
-
     if len(paths) < 2:
         raise UsageError(
             f"{len(paths)} path given; give INPUT... OUTPUT.vinr: at least one video and the output"
         )
-    with console.fit_progress(lambda: _what_is_left(paths[-1])) as on_event:
-        report = run(
+    from vinr.encoding.encode import time_counted_from
+
+    with (
+        console.fit_progress(lambda: _describe_saved(paths[-1])) as on_event,
+        time_counted_from(started),
+    ):
+        report = vinr.encode(
             paths[:-1],
             paths[-1],
             model=model,
             preset=preset,
-            params=parse_count(params) if params else None,
+            params=params,
             size=size,
             bpp=bpp,
             psnr=psnr,
             epochs=epochs,
-            time=parse_seconds(time) if time else None,
+            time=time,
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
-            segment=parse_seconds(segment) if segment else None,
+            segment=segment,
             device=device,
             resume=resume,
             seed=seed,
             overrides=settings,
             force=force,
-            started=started,
             on_event=on_event,
         )
     console.show_encode(report, as_json=as_json)
@@ -106,8 +119,10 @@ def encode(
 def decode(
     file: File,
     output: Output,
-    frames: Annotated[str | None, typer.Option(help="numbers and slices: 0,10,20:40:5")] = None,
-    fps_scale: Annotated[int, typer.Option(min=1, max=16, help="2 puts a frame between two")] = 1,
+    frames: Annotated[str | None, typer.Option(help="frame numbers and slices: 0,10,20:40:5")] = None,
+    fps_scale: Annotated[
+        int, typer.Option(min=1, max=16, help="multiply the frame rate: 2 adds a frame between each two")
+    ] = 1,
     codec: Codec = "x264",
     device: Device = "auto",
     backend: Backend = None,
@@ -120,50 +135,46 @@ def decode(
     ] = False,
 ) -> None:
     """Write the frames of a .vinr file as a video or as images."""
-    from vinr.decoding.playback import decode_to
+    from vinr.decoding.settings import load_decode_settings
 
-    lost: list[object] = []
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        decode_to(
+        report = vinr.decode(
             file,
             output,
             frames=frames,
             fps_scale=fps_scale,
             codec=codec,
             device=device,
-            backend=backend,
-            overrides=settings,
+            settings=load_decode_settings(settings, backend=backend),
             force=force,
             max_memory=max_memory,
             keep_going=keep_going,
             on_frame=on_frame,
-            on_note=console.note,
-            on_lost=lost.append,
         )
-    if lost:
+    for text in report.notes:
+        console.note(text)
+    if report.lost:
         raise typer.Exit(1)
 
 
 @app.command()
 def info(
     file: File,
-    plot: Annotated[str | None, typer.Option(metavar="FILE.png", help="draw where the bytes go")] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE.png", help="draw bytes by component and by layer")
+    ] = None,
     force: Force = False,
     as_json: Json = False,
     max_memory: MaxMemory = None,
 ) -> None:
     """Show what a .vinr file holds, and how many bytes each component and each layer takes."""
-    from vinr.decoding.describe import describe_file
-
-    console.show_info(describe_file(file, plot=plot, force=force, max_memory=max_memory), as_json=as_json)
+    console.show_info(vinr.info(file, plot=plot, force=force, max_memory=max_memory), as_json=as_json)
 
 
 @app.command()
 def verify(file: File, device: Device = "auto", as_json: Json = False, max_memory: MaxMemory = None) -> None:
-    """Check all checksums, decode a frame of each network, and list damaged clips, frames and sound."""
-    from vinr.decoding.playback import verify_file
-
-    report = verify_file(file, device=device, max_memory=max_memory)
+    """Check all checksums, decode a frame of each network, and list damaged clips, frames and audio."""
+    report = vinr.verify(file, device=device, max_memory=max_memory)
     if as_json:
         console.print_json(asdict(report))
     else:
@@ -177,9 +188,9 @@ def verify(file: File, device: Device = "auto", as_json: Json = False, max_memor
 def evaluate(
     file: File,
     reference: Annotated[
-        str, typer.Argument(help="the video that was encoded; crop and range are in the file")
+        str, typer.Argument(help="the original video; crop, resize and frames are read from the file")
     ],
-    per_frame: Annotated[bool, typer.Option("--per-frame", help="also each frame's figures")] = False,
+    per_frame: Annotated[bool, typer.Option("--per-frame", help="also print each frame's quality")] = False,
     device: Device = "auto",
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
@@ -187,15 +198,14 @@ def evaluate(
     max_memory: MaxMemory = None,
 ) -> None:
     """Compare a .vinr file with its original: PSNR, MS-SSIM, bpp, kbit/s, decoding speed."""
-    from vinr.decoding.playback import evaluate_file
+    from vinr.decoding.settings import load_decode_settings
 
     with console.frame_progress("decoding") as on_frame:
-        report = evaluate_file(
+        report = vinr.evaluate(
             file,
             reference,
             device=device,
-            backend=backend,
-            overrides=settings,
+            settings=load_decode_settings(settings, backend=backend),
             max_memory=max_memory,
             on_frame=on_frame,
         )
@@ -210,31 +220,29 @@ def inpaint(
         str,
         typer.Option(help="image, folder or video, masked where not black; or boxes, boxes:WIDTH, center"),
     ],
-    model: Annotated[str | None, typer.Option(help="model; `vinr models` lists them")] = None,
-    preset: Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")] = None,
-    params: Annotated[str | None, typer.Option(help="numbers of the network, such as 1.5M")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames")] = None,
-    time: Annotated[str | None, typer.Option(help="time to spend, such as 10m")] = None,
-    frames: Annotated[str | None, typer.Option(help="A:B, half open")] = None,
-    crop: Annotated[str | None, typer.Option(help="HxW, cut from the centre")] = None,
-    resize: Annotated[str | None, typer.Option(help="HxW, after the crop")] = None,
+    model: Model = None,
+    preset: Preset = None,
+    params: Annotated[str | None, typer.Option(help="parameters of the network, such as 1.5M")] = None,
+    epochs: Epochs = None,
+    time: Time = None,
+    frames: Frames = None,
+    crop: Crop = None,
+    resize: Resize = None,
     all_pixels: Annotated[
-        bool, typer.Option("--all-pixels", help="write the network's frames, not only masked pixels")
+        bool, typer.Option("--all-pixels", help="write the network's whole frames, not only masked pixels")
     ] = False,
     codec: Codec = "x264",
     device: Device = "auto",
-    seed: Annotated[int | None, typer.Option(min=0, help="seed of the fit")] = None,
+    seed: Seed = None,
     settings: Settings = [],  # noqa: B006
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Fill masked pixels of a video with what a network makes of the others."""
-    from vinr.tasks.inpainting import inpaint as run
-
+    """Fill masked pixels of a video with those of a network trained on the others."""
     if as_json and output == "-":
         raise UsageError("the video and --json are both to go to standard output; name a file for the video")
     with console.fit_progress(lambda: "nothing was written") as on_event:
-        report = run(
+        report = vinr.inpaint(
             source,
             output,
             mask=mask,
@@ -262,17 +270,15 @@ def inpaint(
 def interpolate(
     file: File,
     output: Output,
-    factor: Annotated[int, typer.Option(min=2, max=16, help="times as many frames a second")] = 2,
+    factor: Annotated[int, typer.Option(min=2, max=16, help="multiply the frame rate")] = 2,
     codec: Codec = "x264",
     device: Device = "auto",
     force: Force = False,
     max_memory: MaxMemory = None,
 ) -> None:
     """Write a .vinr file with new frames between its frames."""
-    from vinr.tasks.interpolation import interpolate as run
-
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        run(
+        vinr.interpolate(
             file,
             output,
             factor=factor,
@@ -288,16 +294,14 @@ def interpolate(
 def convert(
     checkpoint: Annotated[str, typer.Argument(help="a published quantised checkpoint of HNeRV (torch.save)")],
     output: Annotated[str, typer.Argument(metavar="OUTPUT.vinr", help="the file to write")],
-    fps: Annotated[str, typer.Option(help="frames a second: 25, 29.97, 30000/1001")] = "30",
-    name: Annotated[str | None, typer.Option(help="name of the clip; the checkpoint's otherwise")] = None,
+    fps: Annotated[str, typer.Option(help="frames per second: 25, 29.97, 30000/1001")] = "30",
+    name: Annotated[str | None, typer.Option(help="name of the clip (default: the checkpoint's)")] = None,
     settings: Settings = [],  # noqa: B006
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write a published quantised checkpoint as a .vinr file."""
-    from vinr.encoding.convert import convert as run
-
-    report = run(checkpoint, output, fps=fps, name=name, overrides=settings, force=force)
+    report = vinr.convert(checkpoint, output, fps=fps, name=name, overrides=settings, force=force)
     console.show_convert(report, as_json=as_json)
 
 
@@ -308,18 +312,16 @@ def export(
     force: Force = False,
     max_memory: MaxMemory = None,
 ) -> None:
-    """Write the network of a .vinr file for other programs: frame number and latents in, colours out."""
-    from vinr.decoding.exporting import export_onnx
-
-    console.show_export(export_onnx(file, onnx, force=force, max_memory=max_memory))
+    """Write the network of a .vinr file as ONNX: frame number and latents in, colours out."""
+    console.show_export(vinr.export(file, onnx, force=force, max_memory=max_memory))
 
 
 for command in (experiments.compare, experiments.bench, experiments.models, experiments.presets):
     app.command()(command)
 
 
-def _what_is_left(output: str) -> str:
-    """Return in words what an interrupted encode has kept, and how to go on with it."""
+def _describe_saved(output: str) -> str:
+    """Return in words what an interrupted encode has saved, and the command that continues it."""
     from vinr.encoding.kept import find_kept
     from vinr.state.folder import partial_folder
 
@@ -353,7 +355,7 @@ def main() -> None:
             console.complain(f"{error.filename or 'file system'}: {error.strerror or error}")
             sys.exit(2)
         except KeyboardInterrupt as error:
-            sys.exit(interruption.exit_status(error))  # outside of any command: it is still being found
+            sys.exit(interruption.exit_status(error))  # before any command has begun
         except SystemExit as error:
             # Typer ends a command that a signal ended with the status of Ctrl-C, whichever it was, and one
             # whose output nobody reads as if it had failed.

@@ -9,7 +9,7 @@ from functools import cache
 from vinr.config import list_presets, load_preset
 from vinr.errors import UsageError
 from vinr.models import describe_model, get_model, list_models, validate_architecture
-from vinr.models._sizing import describe_size
+from vinr.models.cost import describe_size
 from vinr.video.spec import VideoSpec
 
 
@@ -24,7 +24,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class PresetEntry:
-    """A preset for the video its source used. Parameters are numbers; operations are multiply-accumulates."""
+    """A preset for the video of its source; operations are multiply-accumulates."""
 
     name: str
     source: str

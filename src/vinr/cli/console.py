@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 400
 
 
-_out = SafeConsole()
-_err = SafeConsole(stderr=True)
+OUT = SafeConsole()
+ERR = SafeConsole(stderr=True)
 
 
 def say(text: str) -> None:
     """Print a line on stdout."""
-    _out.print(text)
+    OUT.print(text)
 
 
 def complain(text: str) -> None:
     """Print one error line on stderr."""
-    _err.print(f"vinr: {text}", style="bold red" if _err.is_terminal else None)
+    ERR.print(f"vinr: {text}", style="bold red" if ERR.is_terminal else None)
 
 
 def note(text: str) -> None:
     """Print a line about how the work is done on stderr."""
-    _err.print(text)
+    ERR.print(text)
 
 
 def print_json(document: Any) -> None:
@@ -63,8 +63,8 @@ def print_json(document: Any) -> None:
 
 
 @contextmanager
-def fit_progress(what_is_left: Callable[[], str]) -> Iterator[Callable[[Event], None]]:
-    """Show a fit: a bar with epoch, PSNR and time left; where it is interrupted, what is left of it."""
+def fit_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[Event], None]]:
+    """Show a bar with epoch, PSNR and time left; after an interruption, a line on what was saved."""
     from vinr.fit.events import Collapsed, Noted, NotKept, Resumed, RoundDone
 
     columns = [
@@ -73,7 +73,7 @@ def fit_progress(what_is_left: Callable[[], str]) -> Iterator[Callable[[Event], 
         SafeColumn("{task.fields[detail]}"),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=_err, disable=not _err.is_terminal) as bar:
+    with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as bar:
         task = bar.add_task("fitting", total=1.0, detail="")
         lost: list[str] = []
 
@@ -84,25 +84,27 @@ def fit_progress(what_is_left: Callable[[], str]) -> Iterator[Callable[[Event], 
                     detail = f"epoch {event.epochs_done:.1f}  {event.psnr_db:.2f} dB{left}"
                     bar.update(task, completed=event.progress, detail=detail)
                 case Collapsed():
-                    _err.print(
+                    ERR.print(
                         f"collapse: {event.best_psnr_db:.1f} dB fell to {event.psnr_db:.1f} dB; went back "
                         f"{event.epochs_lost:.1f} epochs, learning rate now × {event.rate_scale:g}"
                     )
                 case Resumed():
-                    _err.print(f"resumed after {event.epochs_done:.1f} epochs")
+                    ERR.print(f"resumed after {event.epochs_done:.1f} epochs")
                 case Noted():
-                    _err.print(event.text, markup=False)
+                    ERR.print(event.text, markup=False)
                 case NotKept():
                     lost.append(event.reason)
-                    _err.print(f"the state could not be saved: {event.reason}; the fit goes on", markup=False)
+                    ERR.print(
+                        f"the state could not be saved: {event.reason}; the fit continues", markup=False
+                    )
 
-        with ended_by_signals(bar, lambda: _interrupted(what_is_left(), lost)), announced(_say_stopping):
+        with ended_by_signals(bar, lambda: _interrupted(describe_saved(), lost)), announced(_say_stopping):
             yield on_event
 
 
 def _say_stopping() -> None:
     with suppress(OSError):  # the terminal may be what was closed
-        _err.print("stopping after this step…")
+        ERR.print("stopping after this step…")
 
 
 def _interrupted(left: str, lost: Sequence[str]) -> str:
@@ -117,15 +119,15 @@ def ended_by_signals(bar: Progress, text: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt as error:
         with held_back(), suppress(OSError):
             bar.stop()
-            _err.print(text(), markup=False)
+            ERR.print(text(), markup=False)
         sys.exit(exit_status(error))
 
 
 @contextmanager
 def frame_progress(verb: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar over frames; the callback takes frames done and frames in all."""
+    """Show a bar over frames; the callback takes the number of frames done and of all frames."""
     columns = [SafeColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=_err, disable=quiet or not _err.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=ERR, disable=quiet or not ERR.is_terminal, transient=True) as bar:
         task = bar.add_task(verb, total=None)
 
         def on_frame(done: int, total: int) -> None:
@@ -141,10 +143,10 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> None:
         say(f"{name:<{width}}  {value}")
 
 
-def _print_table(table: Table) -> None:
+def print_table(table: Table) -> None:
     """Print a table as wide as its content: whole names are worth more than lines that fit."""
-    table.width = _out.measure(table, options=_out.options.update(width=MAX_COLUMNS)).maximum
-    _out.print(table)
+    table.width = OUT.measure(table, options=OUT.options.update(width=MAX_COLUMNS)).maximum
+    OUT.print(table)
 
 
 def _quality_rows(psnr_db: float, ms_ssim: float | None, window: int | None) -> list[tuple[str, str]]:
@@ -164,24 +166,23 @@ def show_encode(report: EncodeReport, *, as_json: bool) -> None:
             ("file", f"{report.path}  {format_bytes(report.num_bytes)}"),
             ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
             *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
-            ("model", f"{report.model}, {format_count(report.num_parameters)} numbers stored"),
+            ("model", f"{report.model}, {format_count(report.num_parameters)} parameters"),
             ("fit", f"{report.num_epochs:.1f} epochs in {report.precision}, {report.seconds:.0f} s in all"),
         ]
     )
 
 
 def show_inpaint(report: InpaintReport, *, as_json: bool) -> None:
-    """Print what was written and how well the pixels are met that are known."""
+    """Print what was written, and the PSNR of the pixels that are known."""
     if as_json:
         print_json(asdict(report))
         return
-    numbers = f"{report.model}, {format_count(report.num_parameters)} numbers"
     _pairs(
         [
             ("video", f"{report.path}  {report.num_frames} frames"),
             ("filled", f"{report.masked_share:.2%} of all pixels"),
             ("PSNR", f"{report.visible_psnr_db:.2f} dB of the network where nothing was masked"),
-            ("model", numbers),
+            ("model", f"{report.model}, {format_count(report.num_parameters)} parameters"),
             ("fit", f"{report.num_epochs:.1f} epochs in {report.precision}, {report.seconds:.0f} s in all"),
         ]
     )
@@ -195,13 +196,13 @@ def show_convert(report: ConvertReport, *, as_json: bool) -> None:
         print_json(asdict(report))
         return
     size = f"{report.num_frames} frames of {report.height}×{report.width} at {report.fps:.3f} fps"
-    numbers = f"{format_count(report.num_parameters)} numbers stored, {report.bits_per_number:.2f} bits each"
+    bits = f"{report.bits_per_parameter:.2f} bits per parameter"
     _pairs(
         [
             ("file", f"{report.path}  {format_bytes(report.num_bytes)}"),
             ("checkpoint", format_bytes(report.checkpoint_bytes)),
             ("video", size),
-            ("model", f"{report.model}, {numbers}"),
+            ("model", f"{report.model}, {format_count(report.num_parameters)} parameters, {bits}"),
             (
                 "frames",
                 f"at most {report.largest_difference:.2g} of 255 off the checkpoint's "
@@ -227,15 +228,15 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
         edit = f", {clip.edit}" if clip.edit else ""
         say(
             f"clip {clip.name}: {clip.num_frames} frames of {clip.height}×{clip.width} at {clip.fps:.3f} fps"
-            f"{', with sound' if clip.has_audio else ''}{edit}"
+            f"{', with audio' if clip.has_audio else ''}{edit}"
         )
         if clip.psnr_db is not None:
             _pairs(_quality_rows(clip.psnr_db, clip.ms_ssim, clip.ms_ssim_window))
     for network in info.networks:
         above = network.num_bytes / max(network.ideal_bits / 8, 1) - 1
         say(
-            f"network {network.model}: {format_count(network.num_parameters)} numbers stored, "
-            f"{network.bits_per_number:.2f} bits each, {above:.2%} above the ideal bits of its tables, "
+            f"network {network.model}: {format_count(network.num_parameters)} parameters, "
+            f"{network.bits_per_parameter:.2f} bits per parameter, {above:.2%} above the ideal bits, "
             f"fitted in {network.precision}"
         )
     if len(info.networks) < info.num_networks:
@@ -243,14 +244,14 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
     table = Table("component", "bytes", "share", box=None)
     for name, num_bytes in info.bytes_by_component.items():
         table.add_row(name, f"{num_bytes:,}", f"{num_bytes / info.num_bytes:.1%}")
-    _print_table(table)
+    print_table(table)
     _show_layers(info)
 
 
 def _show_layers(info: FileInfo) -> None:
     from vinr.decoding.describe import layer_bars
 
-    names = ("layer", "bytes", "share", "numbers", "bits a number", "ideal bytes")
+    names = ("layer", "bytes", "share", "parameters", "bits per parameter", "ideal bytes")
     table = Table(names[0], box=None)
     for name in names[1:]:
         table.add_column(name, justify="right")
@@ -260,10 +261,10 @@ def _show_layers(info: FileInfo) -> None:
             f"{layer.num_bytes:,}",
             f"{layer.num_bytes / info.num_bytes:.1%}",
             f"{layer.num_elements:,}",
-            f"{layer.bits_per_number:.2f}",
+            f"{layer.bits_per_parameter:.2f}",
             f"{layer.ideal_bits / 8:,.0f}",
         )
-    _print_table(table)
+    print_table(table)
 
 
 def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool) -> None:
@@ -274,12 +275,12 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
             del document["per_frame_psnr_db"], document["per_frame_ms_ssim"]
         print_json(document)
         return
-    sound = f", of which sound {report.audio_bytes:,}" if report.audio_bytes else ""
+    audio = f", of which audio {report.audio_bytes:,}" if report.audio_bytes else ""
     _pairs(
         [
             *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
             ("PSNR of mean MSE", f"{report.pooled_psnr_db:.2f} dB"),
-            ("file", format_bytes(report.num_bytes) + sound),
+            ("file", format_bytes(report.num_bytes) + audio),
             ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
             ("decoding", f"{report.decode_fps:.1f} frames/s"),
             *(("note", text) for text in report.notes),
@@ -325,4 +326,4 @@ def show_presets(entries: Sequence[PresetEntry], *, as_json: bool) -> None:
             f"{entry.macs_per_pixel / 1000:.1f}",
             "" if entry.paper_psnr_db is None else f"{entry.paper_psnr_db:.2f}",
         )
-    _print_table(table)
+    print_table(table)

@@ -6,43 +6,43 @@ from typing import Annotated
 
 import typer
 
+import vinr
 from vinr.cli import console
-from vinr.cli.options import Device, Force, Json, Settings
+from vinr.cli.options import Crop, Device, Force, Frames, Json, Resize, Settings
+from vinr.errors import UsageError
 from vinr.units import parse_frames, parse_list, parse_numbers, parse_size
 
 
 def compare(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="a video")],
     page: Annotated[
-        str | None, typer.Argument(metavar="PAGE.html", help="what to write; INPUT-compare.html otherwise")
+        str | None, typer.Argument(metavar="PAGE.html", help="page to write (default: INPUT-compare.html)")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="models to fit, with commas between them")] = None,
-    preset: Annotated[str | None, typer.Option(help="presets to fit, with commas between them")] = None,
-    params: Annotated[str | None, typer.Option(help="sizes of networks: 100k,200k,400k,800k")] = None,
-    bpp: Annotated[str | None, typer.Option(help="sizes in bits a pixel: 0.02,0.05,0.1,0.2")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, each network")] = None,
-    time: Annotated[str | None, typer.Option(help="time for each network, such as 10m")] = None,
+    model: Annotated[str | None, typer.Option(help="models to train, separated by commas")] = None,
+    preset: Annotated[str | None, typer.Option(help="presets to train, separated by commas")] = None,
+    params: Annotated[str | None, typer.Option(help="parameters of the networks: 100k,200k,400k")] = None,
+    bpp: Annotated[str | None, typer.Option(help="bits per pixel of the files: 0.02,0.05,0.1,0.2")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, per network")] = None,
+    time: Annotated[str | None, typer.Option(help="wall-clock time per network, such as 10m")] = None,
     files: Annotated[list[str], typer.Option("--vinr", help="file of this video, repeatable")] = [],  # noqa: B006
     anchors: Annotated[
         str | None,
         typer.Option(help="codecs: x264,x265-veryslow-nob,av1-4:20:30:40:50,vp9; published: FILE.csv#CLIP"),
     ] = None,
-    frames: Annotated[str | None, typer.Option(help="A:B, half open")] = None,
-    crop: Annotated[str | None, typer.Option(help="HxW, cut from the centre")] = None,
-    resize: Annotated[str | None, typer.Option(help="HxW, after the crop")] = None,
+    frames: Frames = None,
+    crop: Crop = None,
+    resize: Resize = None,
     device: Device = "auto",
     settings: Settings = [],  # noqa: B006
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Compare networks with x264, x265, AV1 and VP9 on the same frames, in one HTML page."""
-    from vinr.cli.console import note
     from vinr.cli.show_compare import compare_progress, show_comparison
-    from vinr.comparison import DEFAULT_ANCHORS, page_path, what_is_left
-    from vinr.comparison import compare as run
+    from vinr.comparison import describe_saved, page_path
 
-    with compare_progress(lambda: what_is_left(page_path(source, page))) as on_progress:
-        report = run(
+    with compare_progress(lambda: describe_saved(page_path(source, page))) as on_progress:
+        report = vinr.compare(
             source,
             page,
             models=parse_list(model),
@@ -52,7 +52,7 @@ def compare(
             epochs=epochs,
             time=time,
             files=files,
-            anchors=DEFAULT_ANCHORS if anchors is None else parse_list(anchors),
+            anchors=None if anchors is None else parse_list(anchors),
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
@@ -60,22 +60,24 @@ def compare(
             overrides=settings,
             force=force,
             on_progress=on_progress,
-            on_note=note,
+            on_note=console.note,
         )
     show_comparison(report, as_json=as_json)
 
 
 def bench(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="a table or figure of a paper, speed, or gallery")
+        str | None,
+        typer.Argument(metavar="[RECIPE]", help="a table or figure of a paper; none: list them"),
     ] = None,
     scale: Annotated[
         str, typer.Option(help="full: as in the paper; mini: Bunny reduced, minutes; tiny: a few steps")
     ] = "mini",
-    data: Annotated[str | None, typer.Option(metavar="FOLDER", help="the papers' clips, for full")] = None,
-    out: Annotated[str, typer.Option(metavar="FOLDER", help="where results are kept")] = "bench",
-    preset: Annotated[str | None, typer.Option(help="speed: presets to measure, commas between them")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, each network")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="folder of the papers' clips, for full")
+    ] = None,
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="folder of the results")] = "bench",
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, per network")] = None,
     device: Device = "auto",
     settings: Settings = [],  # noqa: B006
     force: Force = False,
@@ -85,15 +87,18 @@ def bench(
     from vinr.cli import show_bench as shown
 
     if recipe is None:
-        from vinr.bench.listing import list_recipe_entries
+        from vinr.bench.recipe import list_recipes, load_recipe
+        from vinr.bench.run import parse_scale
 
-        shown.show_recipes(list_recipe_entries(), as_json=as_json)
+        parse_scale(scale)
+        if data is not None or epochs is not None or settings:
+            raise UsageError("--data, --epochs and --set belong to a recipe; `vinr bench` lists them")
+        shown.show_recipes(list(map(load_recipe, list_recipes())), as_json=as_json)
         return
     options = shown.BenchOptions(
         scale=scale,
         data=data,
         out=out,
-        presets=parse_list(preset),
         epochs=epochs,
         device=device,
         overrides=settings,
@@ -110,7 +115,8 @@ def models(as_json: Json = False) -> None:
 
 
 def presets(
-    model: Annotated[str | None, typer.Option(help="only this model's")] = None, as_json: Json = False
+    model: Annotated[str | None, typer.Option(help="list only presets of this model")] = None,
+    as_json: Json = False,
 ) -> None:
     """List the presets: parameters, operations, and the paper's figures."""
     from vinr.cli.catalogue import list_preset_entries

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
-Force = Annotated[bool, typer.Option("--force", help="overwrite the output")]
-Output = Annotated[str, typer.Argument(help=".mp4 .mkv .y4m, a folder or pattern of PNGs, or - (y4m)")]
-Codec = Annotated[str, typer.Option(help="x264, x265, av1 or ffv1, for .mp4 and .mkv")]
+Force = Annotated[bool, typer.Option("--force", help="replace an existing output")]
+Output = Annotated[str, typer.Argument(help=".mp4, .mkv, .y4m, a folder or pattern of PNGs, or - (y4m)")]
+Codec = Annotated[str, typer.Option(help="codec of .mp4 and .mkv: x264, x265, av1 or ffv1")]
 Backend = Annotated[str | None, typer.Option(help="what runs the network: torch or onnx")]
 Decoding = Annotated[list[str], typer.Option("--set", help="decode.key=value, repeatable")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
@@ -19,3 +19,11 @@ MaxMemory = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="memory a network may use, such as 4GB; only for files you trust"),
 ]
+Model = Annotated[str | None, typer.Option(help="model; `vinr models` lists them")]
+Preset = Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="passes over all frames")]
+Time = Annotated[str | None, typer.Option(help="wall-clock time for everything, such as 10m")]
+Frames = Annotated[str | None, typer.Option(help="half-open frame range A:B, such as 0:48")]
+Crop = Annotated[str | None, typer.Option(help="HxW, cut from the centre")]
+Resize = Annotated[str | None, typer.Option(help="HxW, after the crop")]
+Seed = Annotated[int | None, typer.Option(min=0, help="random seed of the training")]

@@ -21,7 +21,7 @@ NOBODY_READS: Final = (errno.EPIPE, errno.EIO)
 
 
 class SafeConsole(Console):
-    """Shows strings as they are, but :func:`visible`: without markup, emoji names or colours of numbers.
+    """Shows strings as they are, but :func:`visible`: without markup, emoji names or highlighted numbers.
 
     On standard error, what cannot be written is lost: a terminal that was closed, or a log on a full disk, is
     no reason to end the work that it is told of.

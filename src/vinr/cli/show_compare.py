@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from vinr.cli.console import _err, _print_table, ended_by_signals, print_json, say
+from vinr.cli.console import ERR, ended_by_signals, print_json, print_table, say
 from vinr.cli.screen import SafeColumn
 
 if TYPE_CHECKING:
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def compare_progress(what_is_left: Callable[[], str]) -> Iterator[Callable[[str, float], None]]:
-    """Show a bar over all points of a comparison; where it is interrupted, what is left of it."""
+def compare_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[str, float], None]]:
+    """Show a bar over all points of a comparison; after an interruption, a line on what was saved."""
     columns = [SafeColumn("{task.description}"), BarColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=_err, disable=not _err.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True) as bar:
         task = bar.add_task("comparing", total=1.0)
 
         def on_progress(text: str, share: float) -> None:
             bar.update(task, completed=share, description=text)
 
-        with ended_by_signals(bar, lambda: f"interrupted; {what_is_left()}"):
+        with ended_by_signals(bar, lambda: f"interrupted; {describe_saved()}"):
             yield on_progress
 
 
@@ -47,14 +47,20 @@ def show_comparison(report: ComparisonReport, *, as_json: bool) -> None:
                 point.setting,
                 "" if point.num_bytes is None else f"{point.num_bytes:,}",
                 f"{point.bpp:.4f}",
-                *("" if v is None else f"{v:.2f}" for v in (point.psnr_db, point.yuv_psnr_db)),
-                "" if point.ms_ssim is None else f"{point.ms_ssim:.4f}",
-                *("" if v is None else f"{v:.1f}" for v in (point.encode_seconds, point.decode_fps)),
+                _cell(point.psnr_db, 2),
+                _cell(point.yuv_psnr_db, 2),
+                _cell(point.ms_ssim, 4),
+                _cell(point.encode_seconds, 1),
+                _cell(point.decode_fps, 1),
             )
-    _print_table(table)
-    own = {curve.name for curve in report.curves if curve.kind == "vinr"}
+    print_table(table)
+    networks = {curve.name for curve in report.curves if curve.kind == "vinr"}
     for result in report.bd:
-        if result.measure == "psnr_db" and result.test in own:
+        if result.measure == "psnr_db" and result.test in networks:
             verdict = result.reason or f"{result.rate_percent:+.1f} % bits at equal RGB-PSNR"
             say(f"{result.test} against {result.anchor}: {verdict}")
     say(f"page: {report.page}")
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

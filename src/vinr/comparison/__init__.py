@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vinr.comparison.pipeline import ComparisonReport, compare, page_path, what_is_left
+from vinr.comparison.pipeline import ComparisonReport, compare, describe_saved, page_path
 from vinr.comparison.plan import DEFAULT_ANCHORS
 
-__all__ = ["DEFAULT_ANCHORS", "ComparisonReport", "compare", "page_path", "what_is_left"]
+__all__ = ["DEFAULT_ANCHORS", "ComparisonReport", "compare", "describe_saved", "page_path"]

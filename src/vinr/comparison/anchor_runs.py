@@ -8,36 +8,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self, final
+from typing import Final
 
 import av
 import numpy as np
 import torch
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vinr.comparison.anchor_streams import library_versions, write_stream
 from vinr.comparison.anchors import Anchor
 from vinr.comparison.rd import RDPoint
-from vinr.decoding.sources import TimedSource
+from vinr.decoding.streams import StreamClock
 from vinr.errors import InputError
-from vinr.quality.clip import Planes, compare_sources
+from vinr.quality.clip import compare
 from vinr.temporaries import Maker, temporary_folder
 from vinr.video.color import ColorConverter, Upsampling, planes_of
 from vinr.video.libav import explain, open_input, video_stream
-from vinr.video.spec import FrameSource, VideoSpec
+from vinr.video.spec import FrameBatch, FrameSource, FrameStream, VideoSpec
 
 # Frames looked at to choose how chroma is brought to full size.
 NUM_PROBED: Final = 4
-
-
-def _ignore_frame(done: int, total: int) -> None:
-    """Watch nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +45,15 @@ class EncodedAnchor:
 
 def encode_anchor(
     anchor: Anchor,
-    source: FrameSource,
+    frames: FrameStream | FrameSource,
     path: Path,
     *,
     quality: int,
-    on_frame: Callable[[int, int], None] = _ignore_frame,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> EncodedAnchor:
-    """Encode all frames of ``source`` into a new file; ``encode_seconds`` hold reading and converting too.
+    """Encode all ``frames`` into a new file; ``encode_seconds`` hold reading and converting too.
 
-    Frames of odd sizes are padded by their last row and column, which :class:`AnchorVideo` cuts off.
+    Frames of odd sizes are padded by their last row and column, which :func:`decode_anchor` cuts off.
 
     Raises
     ------
@@ -71,11 +63,12 @@ def encode_anchor(
         If the file cannot be written.
     """
     started = time.monotonic()
-    spec = source.spec
+    stream = frames if isinstance(frames, FrameStream) else FrameStream.of(frames, batch_size=1)
+    spec = stream.spec
     size = spec.height + spec.height % 2, spec.width + spec.width % 2
     write_stream(
         anchor,
-        _frames_to_encode(anchor, source, on_frame),
+        _frames_to_encode(anchor, stream, on_frame),
         path,
         quality=quality,
         size=size,
@@ -88,85 +81,72 @@ def encode_anchor(
 
 
 def _frames_to_encode(
-    anchor: Anchor, source: FrameSource, on_frame: Callable[[int, int], None]
+    anchor: Anchor, stream: FrameStream, on_frame: Callable[[int, int], None] | None
 ) -> Iterator[VideoFrame]:
-    spec = source.spec
+    spec = stream.spec
     converter = ColorConverter(spec.color)
     padding = ((0, spec.height % 2), (0, spec.width % 2), (0, 0))
-    for index in range(spec.num_frames):
-        rgb_HWC = source.frames(torch.tensor([index]))[0].permute(1, 2, 0).cpu().numpy()
-        yield converter.from_rgb(np.pad(rgb_HWC, padding, mode="edge"), anchor.pixel_format)
-        on_frame(index + 1, spec.num_frames)
+    for batch in stream:
+        rgb_NHWC = batch.rgb_NCHW.permute(0, 2, 3, 1).cpu().numpy()
+        for number, rgb_HWC in zip(batch.index_N.tolist(), rgb_NHWC, strict=True):
+            yield converter.from_rgb(np.pad(rgb_HWC, padding, mode="edge"), anchor.pixel_format)
+            if on_frame is not None:
+                on_frame(number + 1, spec.num_frames)
 
 
-@final
-class AnchorVideo:
-    """The decoded frames of an anchor's file, asked for in order: a frame source; a context manager.
+def decode_anchor(
+    path: Path, spec: VideoSpec, *, upsampling: Upsampling | None = None, planes: bool = False
+) -> FrameStream:
+    """Return the decoded frames of an anchor's file, one per batch; the file is closed after the last.
 
-    ``spec`` is that of the frames that were encoded. ``upsampling`` as in
-    :meth:`~vinr.video.color.ColorConverter.to_rgb`.
+    Parameters
+    ----------
+    spec
+        That of the frames that were encoded.
+    upsampling
+        As in :meth:`~vinr.video.color.ColorConverter.to_rgb`.
+    planes
+        Whether batches carry the decoder's own planes.
 
     Raises
     ------
     InputError
-        If the file cannot be read or holds another number of frames.
+        While frames are read, if the file cannot be decoded or holds fewer frames.
     """
+    return FrameStream(spec, _decoded_batches(path, spec, upsampling, planes))
 
-    def __init__(self, path: Path, spec: VideoSpec, *, upsampling: Upsampling | None = None) -> None:
-        self.spec = spec
-        self._path = path
-        self._upsampling = upsampling
-        self._converter = ColorConverter(spec.color)
-        self._container: InputContainer | None = None
-        self._maker = Maker()
-        self._decoder: Iterator[VideoFrame] = iter(())
-        self._held: dict[int, VideoFrame] = {}
 
-    def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW; ``index_N`` goes on where the last call stopped, or starts at 0."""
-        self._advance(index_N.tolist())
-        frames_HWC = [self._converter.to_rgb(f, upsampling=self._upsampling) for f in self._held.values()]
-        rgb_NHWC = np.stack([self._cut(rgb_HWC) for rgb_HWC in frames_HWC])
-        return torch.from_numpy(rgb_NHWC).permute(0, 3, 1, 2)
+def _decoded_batches(
+    path: Path, spec: VideoSpec, upsampling: Upsampling | None, planes: bool
+) -> Iterator[FrameBatch]:
+    converter = ColorConverter(spec.color)
 
-    def planes(self, index_N: Tensor) -> list[Planes]:
-        """Return the planes of the frames that :meth:`frames` gave last."""
-        found = [planes_of(self._held[index]) for index in index_N.tolist()]
-        return [(self._cut(luma), *chroma) for luma, *chroma in found]
+    def cut(padded_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return padded_HW[: spec.height, : spec.width]
 
-    def _cut(self, padded_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return padded_HW[: self.spec.height, : self.spec.width]
-
-    def _advance(self, indices: list[int]) -> None:
-        if indices[0] == 0:
-            self.close()
-            self._container, self._maker = open_input(self._path), Maker()
-            stream = video_stream(self._container, self._path)
-            # As many threads as the networks have.
-            stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = torch.get_num_threads()
-            self._decoder = self._container.decode(stream)
-        try:
-            decoded = list(islice(self._decoder, len(indices)))
-        except av.FFmpegError as error:
-            raise InputError(f"{self._path}: cannot be decoded: {explain(error)}") from error
-        if len(decoded) != len(indices):
-            raise InputError(f"{self._path}: frame {indices[0] + len(decoded)} is missing after decoding")
-        self._held = dict(zip(indices, decoded, strict=True))
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._container is not None:
-            self._maker.close(self._container)
-            self._container = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    # A process that is forked while frames are read leaves the file of its parent alone.
+    container, maker = open_input(path), Maker()
+    try:
+        stream = video_stream(container, path)
+        # As many threads as the networks have.
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = torch.get_num_threads()
+        decoder = container.decode(stream)
+        for number in range(spec.num_frames):
+            try:
+                frame = next(decoder, None)
+            except av.FFmpegError as error:
+                raise InputError(f"{path}: cannot be decoded: {explain(error)}") from error
+            if frame is None:
+                raise InputError(f"{path}: frame {number} is missing after decoding")
+            rgb_HWC = cut(converter.to_rgb(frame, upsampling=upsampling))
+            rgb_1CHW = torch.from_numpy(rgb_HWC[None]).permute(0, 3, 1, 2)
+            luma, *chroma = planes_of(frame) if planes else (rgb_HWC,)
+            # Chroma of odd sizes is rounded up: only luma was padded beyond the frame.
+            of_frame = ((cut(luma), *chroma),) if planes else None
+            yield FrameBatch(torch.tensor([number]), rgb_1CHW, of_frame)
+    finally:
+        maker.close(container)
 
 
 def choose_upsampling(source: FrameSource) -> Upsampling:
@@ -192,8 +172,8 @@ def measure_anchor(
     reference: FrameSource,
     *,
     upsampling: Upsampling,
-    watch: Callable[[FrameSource], FrameSource] = lambda source: source,
-    on_frame: Callable[[int, int], None] = _ignore_frame,
+    watch: Callable[[FrameStream], FrameStream] = lambda stream: stream,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> RDPoint:
     """Encode ``reference``, decode it twice (once on the clock, once to measure), and return the point.
 
@@ -203,7 +183,7 @@ def measure_anchor(
     Parameters
     ----------
     watch
-        Wraps the decoded source, to keep crops of it.
+        Wraps the decoded stream, to keep crops of it.
     on_frame
         Called with frames done and frames in all, first while encoding, then while measuring.
 
@@ -216,20 +196,17 @@ def measure_anchor(
     with temporary_folder("vinr-anchor-") as folder:
         path = folder / f"anchor{anchor.suffix}"
         encoded = encode_anchor(anchor, reference, path, quality=quality, on_frame=on_frame)
-        with AnchorVideo(path, spec) as played:
-            timed = TimedSource(played)
-            for index in range(spec.num_frames):
-                timed.frames(torch.tensor([index]))
-        with AnchorVideo(path, spec, upsampling=upsampling) as video:
-            planes = video.planes if anchor.chroma == "4:2:0" else None
-            watched = watch(video)
-            measured = compare_sources(watched, reference, yuv=True, decoded_planes=planes, on_frame=on_frame)
+        clock = StreamClock()
+        for _ in clock.watch(decode_anchor(path, spec)):
+            pass
+        decoded = decode_anchor(path, spec, upsampling=upsampling, planes=anchor.chroma == "4:2:0")
+        measured = compare(watch(decoded), reference, yuv=True, on_frame=on_frame)
     return RDPoint.measured(
         anchor.setting(quality, width=spec.width),
         measured,
         num_bytes=encoded.num_bytes,
         num_pixels=spec.num_pixels,
-        decode_fps=spec.num_frames / timed.seconds,
+        decode_fps=spec.num_frames / clock.seconds,
         encode_seconds=encoded.encode_seconds,
         options={"encoder": anchor.encoder, **encoded.options},
     )

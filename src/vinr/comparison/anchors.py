@@ -121,8 +121,8 @@ class Anchor(Settings, ABC):
     @final
     def setting(self, quality: int, *, width: int) -> str:
         """Return ``CRF 28`` or ``QP 28``, and what frames of ``width`` pixels are coded without."""
-        said = f"{self.rate_control.upper()} {quality}"
-        return f"{said}, {NO_CU_TREE}" if drops_cu_tree(self.encoder, width) else said
+        setting = f"{self.rate_control.upper()} {quality}"
+        return f"{setting}, {NO_CU_TREE}" if drops_cu_tree(self.encoder, width) else setting
 
 
 @final
@@ -168,8 +168,9 @@ class X265(Anchor):
         return _mpeg_title("x265", self.preset, self.b_frames)
 
     def _own_options(self, quality: int) -> dict[str, str]:
-        own = "log-level=none:info=0:pools=none:frame-threads=1" + ("" if self.b_frames else ":bframes=0")
-        options = {self.rate_control: str(quality), "preset": self.preset, "x265-params": own}
+        # One thread, and no message with the settings in the stream.
+        params = "log-level=none:info=0:pools=none:frame-threads=1" + ("" if self.b_frames else ":bframes=0")
+        options = {self.rate_control: str(quality), "preset": self.preset, "x265-params": params}
         return {**options, **_tune_option(self.tune)}
 
 
@@ -192,19 +193,20 @@ class SvtAv1(Anchor):
         return f"SVT-AV1 preset {self.preset}"
 
     def _own_options(self, quality: int) -> dict[str, str]:
-        own = ["lp=1"]
-        own += [] if self.tune is None else [f"tune={'1' if self.tune == 'psnr' else '2'}"]
-        own += ["rc=0", "aq-mode=0"] if self.rate_control == "qp" else []
+        params = ["lp=1"]  # one thread
+        params += [] if self.tune is None else [f"tune={'1' if self.tune == 'psnr' else '2'}"]
+        # A constant quantiser has no rate control that varies it over the frame.
+        params += ["rc=0", "aq-mode=0"] if self.rate_control == "qp" else []
         return {
             self.rate_control: str(quality),
             "preset": str(self.preset),
-            "svtav1-params": ":".join(own),
+            "svtav1-params": ":".join(params),
         }
 
 
 @final
 class Vp9(Anchor):
-    """VP9 by libvpx, one pass. Its IVF file has 32 bytes, and 12 a frame, beside the stream."""
+    """VP9 by libvpx, one pass. Its IVF file has 32 bytes, and 12 per frame, on top of the stream."""
 
     encoder = "libvpx-vp9"
     library = "libvpx"

@@ -1,4 +1,4 @@
-"""What a comparison has finished, kept until its page is whole, so that the same command goes on with it.
+"""What a comparison has finished, kept until its page is whole, so that the same command continues it.
 
 ::
 
@@ -30,7 +30,6 @@ from vinr.comparison.anchor_streams import library_versions
 from vinr.comparison.anchors import Anchor
 from vinr.comparison.plan import FitJob
 from vinr.comparison.rd import RDPoint
-from vinr.decoding.sources import StreamedSource
 from vinr.errors import InputError, OutputError
 from vinr.fit.fingerprint import hash_frames
 from vinr.settings import Settings
@@ -72,7 +71,7 @@ class KeptNetwork(_Values):
         default=None, ge=0, description="time spent so far; none: unknown, for the process was killed"
     )
     file: str | None = Field(default=None, description="hash of the fitted file; none: not whole yet")
-    num_parameters: Annotated[int, Field(ge=0)] = Field(default=0, description="numbers stored")
+    num_parameters: Annotated[int, Field(ge=0)] = Field(default=0, description="parameters stored")
     num_epochs: float = Field(default=0.0, ge=0, description="passes over all frames")
 
     def allows(self, path: Path) -> bool:
@@ -142,7 +141,7 @@ class KeptWork:
         try:
             write_tensors(path, tensors, values.model_dump(mode="json"))
         except OutputError as error:
-            self.note(f"the state could not be saved: {error}; the comparison goes on")
+            self.note(f"the state could not be saved: {error}; the comparison continues")
 
     def _fingerprint(self, work: Work) -> str:
         if not self._video:
@@ -159,7 +158,7 @@ def describe_video(reader: VideoReader) -> dict[str, Any]:
     spec, timeline = reader.spec, reader.timeline
     return {
         "program": f"vinr {version('vinr')}",
-        "frames": hash_frames(StreamedSource(reader)),
+        "frames": hash_frames(reader),
         "size": [spec.num_frames, spec.height, spec.width],
         "rate": str(spec.frame_rate),
         "color": str(spec.color),

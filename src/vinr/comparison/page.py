@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vinr.comparison.rd import MEASURES, BDResult, Measure, RDCurve, RDPoint
 from vinr.comparison.rd_plots import draw_per_frame, draw_rd, svg_data_uri
-from vinr.decoding.sources import CropWindow
+from vinr.decoding.streams import CropWindow
 
 SHOWN_MEASURES: Final[tuple[Measure, ...]] = ("psnr_db", "yuv_psnr_db", "ms_ssim_db")
 TEMPLATE: Final = "page.html.jinja"
@@ -62,11 +62,13 @@ class ComparisonPage:
     def plots(self) -> list[str]:
         """Rate-distortion plots of the qualities that any curve has, then quality over the frames."""
         numbers = {curve.name: number for number, curve in enumerate(self.curves)}
-        figures = [
-            draw_rd(self.curves, measure, title=MEASURES[measure].partition(" (")[0])
-            for measure in SHOWN_MEASURES
-            if any(curve.samples(measure) for curve in self.curves)
-        ]
+        figures = []
+        for measure in SHOWN_MEASURES:
+            samples = [curve.samples(measure) for curve in self.curves]
+            title, _, _ = MEASURES[measure].partition(" (")
+            if any(samples):
+                figures.append(draw_rd(self.curves, measure, title=title))
+        # A curve keeps its colour in all plots, which goes by its number.
         lines = [(curve, point, numbers[curve.name]) for curve, point in self.chosen]
         figures.append(draw_per_frame(lines, title="Frame by frame, at about equal rate"))
         return [svg_data_uri(figure) for figure in figures]
@@ -76,11 +78,18 @@ class ComparisonPage:
         """For each quality: its name, the anchors (columns), and a row of results for each curve."""
         tables = []
         for measure in SHOWN_MEASURES:
-            found = {(r.test, r.anchor): r for r in self.results if r.measure == measure}
-            anchors = list(dict.fromkeys(r.anchor for r in found.values() if r.rate_percent is not None))
-            rows = [
-                (curve.name, [found.get((curve.name, anchor)) for anchor in anchors]) for curve in self.curves
-            ]
+            by_curves: dict[tuple[str, str], BDResult] = {}
+            anchors: list[str] = []
+            for result in self.results:
+                if result.measure == measure:
+                    by_curves[result.test, result.anchor] = result
+                    # An anchor that nothing can be compared with has no column.
+                    if result.rate_percent is not None and result.anchor not in anchors:
+                        anchors.append(result.anchor)
+            rows = []
+            for curve in self.curves:
+                cells = [by_curves.get((curve.name, anchor)) for anchor in anchors]
+                rows.append((curve.name, cells))
             if anchors:
                 tables.append((MEASURES[measure], anchors, rows))
         return tables
@@ -97,6 +106,8 @@ def busiest_window(rgb_CHW: Tensor, side: int) -> CropWindow:
     side = min(side, height, width)
     if side < 2:
         return CropWindow(0, 0, side, side)
+    # Absolute differences to the pixel on the left and to the one above, summed over each window:
+    # average pooling of stride `step` visits windows at rows 0, step, 2 · step, … of the frame.
     gray_HW = rgb_CHW.float().mean(0)
     change_HW = torch.zeros(height, width)
     change_HW[:, 1:] += gray_HW.diff(dim=1).abs()

@@ -43,8 +43,8 @@ from vinr.video.edit import Edit
 from vinr.video.source import VideoReader, open_video
 
 PAGE_SUFFIX: Final = ".html"
-# Sound is no part of what is compared.
-NO_SOUND: Final = "compress.audio=false"
+# Audio is no part of what is compared.
+NO_AUDIO: Final = "compress.audio=false"
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,6 @@ class ComparisonReport:
     bd: tuple[BDResult, ...]
 
 
-def ignore(text: str, share: float) -> None:
-    """Watch nothing."""
-
-
-def unsaid(text: str) -> None:
-    """Tell nobody."""
-
-
 @checked_arguments()
 def compare(
     source: str | PathLike[str],
@@ -85,7 +77,7 @@ def compare(
     epochs: int | None = None,
     time: float | str | None = None,
     files: Sequence[str | PathLike[str]] = (),
-    anchors: Sequence[str] = DEFAULT_ANCHORS,
+    anchors: Sequence[str] | None = None,
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
@@ -93,8 +85,8 @@ def compare(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
-    on_progress: Progress = ignore,
-    on_note: Callable[[str], None] = unsaid,
+    on_progress: Progress | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> ComparisonReport:
     """Compare networks with real codecs on the frames of one video, and write a page of it.
 
@@ -103,24 +95,26 @@ def compare(
     source
         The video.
     page
-        The HTML file; ``NAME-compare.html`` in the current folder otherwise. It appears whole or not at all.
+        The HTML file; ``NAME-compare.html`` in the current folder if None. It appears whole or not at all.
         Networks that are fitted are kept beside it, in a folder ``NAME-compare-files``. Until it is whole,
         finished points lie in a folder ``NAME-compare.html.partial``: after an interruption, the same call
-        goes on with them.
+        continues with them.
     models, presets
         What to fit; the default model if neither these nor ``files`` are given.
     params, bpp
-        Sizes to fit each of them at, numbers stored or bits a pixel; four sizes that suit the video otherwise
-        (presets that have a size are fitted at that).
+        Sizes of each network: parameters, or bits per pixel of the file; four sizes that suit the video if
+        both are empty (presets that have a size are fitted at that).
     epochs, time
-        How long to fit each: passes over the frames, or seconds (or ``"10m"``).
+        How long to fit each network: passes over the frames, or wall-clock seconds (or ``"10m"``).
     files
         .vinr files of the same video; crop, resize and frame range are then theirs.
     anchors
         Codecs as :func:`vinr.comparison.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
-        points.
+        points; None: those of ``DEFAULT_ANCHORS``.
     frames, crop, resize
-        Half-open frame range, centred crop, and resize, as for an encode.
+        Half-open frame range, centred crop, and resize, as for :func:`vinr.encode`.
+    device, seed, overrides
+        As for :func:`vinr.encode`.
     on_progress
         Called with what is being done and the share of all that is done, 0 to 1.
     force
@@ -136,8 +130,13 @@ def compare(
         If a fit collapses again and again.
     """
     path = page_path(source, page)
-    sweeps, published = read_anchors(anchors)
+    sweeps, published = read_anchors(DEFAULT_ANCHORS if anchors is None else anchors)
     resolve_device(device)
+
+    def note(text: str) -> None:
+        if on_note is not None:
+            on_note(text)
+
     names = [fspath(file) for file in files]
     first, stop = frames or (None, None)
     seconds = None if time is None else parse_seconds(time)
@@ -146,22 +145,25 @@ def compare(
         EncodeJob.of([source], frames=frames, crop=crop, resize=resize, work="comparison"),
         resume=None,
         force=force,
-        on_note=on_note,
+        on_note=note,
     )
     with state, ExitStack() as opened:
         decoders = [opened.enter_context(open_file(name, device)) for name in names]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
         reader = opened.enter_context(open_video(fspath(source), edit=edit))
-        for note in reader.notes:
-            on_note(note)
+        for text in reader.notes:
+            note(text)
         check_sizes(decoders, names, reader.spec)
-        budget = Budget(epochs, seconds, seed, (*overrides, NO_SOUND))
-        wants_fits = bool(models or presets or params or bpp) or not names
-        counts = [parse_count(count) for count in params]
-        jobs = plan_fits(models, presets, counts, bpp, reader.spec, budget) if wants_fits else []
+        budget = Budget(epochs, seconds, seed, (*overrides, NO_AUDIO))
+        jobs = []
+        if models or presets or params or bpp or not names:
+            counts = [parse_count(count) for count in params]
+            jobs = plan_fits(models, presets, counts, bpp, reader.spec, budget)
         folder = path.with_name(f"{path.stem}-files")
-        kept = KeptWork(state.folder, lambda: describe_video(reader), on_note)
-        num_points = sum(len(qualities) for _, qualities in sweeps) + len(names) + len(jobs)
+        kept = KeptWork(state.folder, lambda: describe_video(reader), note)
+        num_points = len(names) + len(jobs)
+        for _, qualities in sweeps:
+            num_points += len(qualities)
         runner = Runner(
             fspath(source), reader, kept, device=device, num_points=num_points, on_progress=on_progress
         )
@@ -194,10 +196,10 @@ def page_path(source: str | PathLike[str], page: str | PathLike[str] | None = No
     return path
 
 
-def what_is_left(page: Path) -> str:
-    """Return in words what an interrupted comparison has kept, and how to go on with it."""
+def describe_saved(page: Path) -> str:
+    """Return in words what an interrupted comparison has saved, and how to continue it."""
     kept = kept_in_words(partial_folder(page))
-    return f"saved: {kept}. Repeat the command to go on" if kept else "nothing was saved"
+    return f"saved: {kept}. Repeat the command to continue" if kept else "nothing was saved"
 
 
 def _report(
@@ -220,13 +222,9 @@ def _report(
 def _page(report: ComparisonReport, reader: VideoReader, runner: Runner) -> ComparisonPage:
     chosen = _at_equal_rate(report.curves)
     crops = [CropSet("original", runner.original_crops)]
-    crops += [
-        CropSet(
-            f"{curve.name}: {point.bpp:.4f} bpp, {point.psnr_db:.2f} dB",
-            runner.crops[curve.name, point.setting],
-        )
-        for curve, point in chosen
-    ]
+    for curve, point in chosen:
+        title = f"{curve.name}: {point.bpp:.4f} bpp, {point.psnr_db:.2f} dB"
+        crops.append(CropSet(title, runner.crops[curve.name, point.setting]))
     return ComparisonPage(
         title=f"{reader.name}: networks and codecs",
         facts=_facts(report, reader),
@@ -240,11 +238,11 @@ def _page(report: ComparisonReport, reader: VideoReader, runner: Runner) -> Comp
 def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str]]:
     edit, original = reader.edit, reader.original
     changes = [f"frames {edit.first_frame} to {edit.stop_frame}", f"of {original[0]}×{original[1]}"]
-    changes += [
-        f"{name} {size[0]}×{size[1]}" for name, size in (("crop", edit.crop), ("resize", edit.resize)) if size
-    ]
+    if edit.crop:
+        changes.append(f"crop {edit.crop[0]}×{edit.crop[1]}")
+    if edit.resize:
+        changes.append(f"resize {edit.resize[0]}×{edit.resize[1]}")
     color = reader.spec.color
-    notes = [("note", note) for note in reader.notes]
     return [
         ("video", report.input),
         ("compared", f"{report.num_frames} frames of {report.height}×{report.width} at {report.fps:.3f} fps"),
@@ -254,15 +252,17 @@ def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str
             f"{color.matrix}, {color.range} range; codecs code 8-bit 4:2:0 unless their name says more",
         ),
         ("chroma of codecs", f"{report.upsampling} to full size: what gives these frames back best uncoded"),
-        *notes,
+        *(("note", note) for note in reader.notes),
     ]
 
 
 def _at_equal_rate(curves: Sequence[RDCurve]) -> list[tuple[RDCurve, RDPoint]]:
     """Return of each measured curve the point nearest to the networks' middle rate."""
     measured = [curve for curve in curves if curve.kind != "published"]
-    own = [curve for curve in measured if curve.kind == "vinr"] or measured
-    if not own:
+    if not measured:
         return []
-    middle = median(point.bpp for curve in own for point in curve.points)
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    for curve in measured:
+        rates[curve.kind == "vinr"] += [point.bpp for point in curve.points]
+    middle = median(rates[True] or rates[False])
     return [(curve, curve.nearest(middle)) for curve in measured]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from vinr.comparison.published import published_curves
 from vinr.comparison.rd import RDCurve
 from vinr.config import default_model
 from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.decoding.playback import edit_of
 from vinr.encoding.plan import EncodePlan, Target, default_parameters, plan_encode
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError
@@ -62,16 +64,24 @@ class FitJob:
     @property
     def setting(self) -> str:
         """What tells this point from others of its curve."""
-        parts = [self.preset] if self.preset else []
-        parts += [f"{format_count(self.params)} numbers"] if self.params else []
-        parts += [f"{self.bpp:g} bpp asked for"] if self.bpp else []
+        parts = []
+        if self.preset:
+            parts.append(self.preset)
+        if self.params:
+            parts.append(f"{format_count(self.params)} parameters")
+        if self.bpp:
+            parts.append(f"at most {self.bpp:g} bpp")
         return ", ".join(parts)
 
     @property
     def file_name(self) -> str:
         """Name of its file."""
-        size = [str(self.params) if self.params else "", f"{self.bpp:g}bpp" if self.bpp else ""]
-        return "-".join([self.preset or self.model or "", *filter(None, size)]) + ".vinr"
+        name = self.preset or self.model or ""
+        if self.params:
+            name += f"-{self.params}"
+        if self.bpp:
+            name += f"-{self.bpp:g}bpp"
+        return f"{name}.vinr"
 
 
 def read_anchors(texts: Sequence[str]) -> tuple[list[Sweep], list[RDCurve]]:
@@ -88,10 +98,9 @@ def read_anchors(texts: Sequence[str]) -> tuple[list[Sweep], list[RDCurve]]:
             published += published_curves(text)
         else:
             sweeps.append(parse_anchor(text))
-    names = [anchor.name for anchor, _ in sweeps] + [curve.name for curve in published]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UsageError(f"anchor {twice[0]!r} is given twice; give each once, with all its values")
+    twice = _first_repeated([*(anchor.name for anchor, _ in sweeps), *(curve.name for curve in published)])
+    if twice is not None:
+        raise UsageError(f"anchor {twice!r} is given twice; give each once, with all its values")
     return sweeps, published
 
 
@@ -110,9 +119,9 @@ def plan_fits(
     UsageError
         If a name is unknown, a size cannot be reached, or settings contradict each other.
     """
-    wrong = [value for value in bpp if not 0 < value <= MAX_BPP]
-    if wrong:
-        raise UsageError(f"bpp {wrong[0]:g}: give bits a pixel above 0, at most {MAX_BPP}, such as 0.05")
+    for value in bpp:
+        if not 0 < value <= MAX_BPP:
+            raise UsageError(f"bpp {value:g}: give bits per pixel above 0, at most {MAX_BPP}, such as 0.05")
     jobs: list[FitJob] = []
     for model, preset in [*((name, None) for name in models), *((None, name) for name in presets)]:
         sizes = [FitJob(model, preset, params=count) for count in sorted(params)]
@@ -123,29 +132,33 @@ def plan_fits(
             jobs += _ladder(model or default_model(), spec, budget)
     if not jobs:
         return plan_fits([default_model()], [], params, bpp, spec, budget)
-    names = [job.file_name for job in jobs]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UsageError(f"{twice[0]} would be fitted twice; give each model, preset and size once")
+    twice = _first_repeated([job.file_name for job in jobs])
+    if twice is not None:
+        raise UsageError(f"{twice} would be fitted twice; give each model, preset and size once")
     return jobs
+
+
+def _first_repeated(names: Sequence[str]) -> str | None:
+    counts = Counter(names)
+    return next((name for name in names if counts[name] > 1), None)
 
 
 def _ladder(model: str, spec: VideoSpec, budget: Budget) -> list[FitJob]:
     """Return four sizes around the default one, or the smallest four that the model has."""
-    found: list[FitJob] = []
+    jobs: list[FitJob] = []
     refusal: UsageError | None = None
     size = FIRST_SIZE * default_parameters(spec.num_pixels)
     for _ in range(MAX_DOUBLINGS):
         try:
-            found.append(_checked(FitJob(model, None, params=round(size)), spec, budget))
+            jobs.append(_checked(FitJob(model, None, params=round(size)), spec, budget))
         except UsageError as error:
             refusal = error
-        if len(found) == NUM_SIZES:
+        if len(jobs) == NUM_SIZES:
             break
         size *= 2
-    if not found and refusal is not None:
+    if not jobs and refusal is not None:
         raise refusal
-    return found
+    return jobs
 
 
 def _checked(job: FitJob, spec: VideoSpec, budget: Budget) -> FitJob:
@@ -173,28 +186,29 @@ def open_file(file: str, device: str) -> VideoDecoder:
         If it cannot be read, or holds several clips and none is chosen.
     """
     try:
-        return VideoDecoder(file, device=device)
+        return open_clip(file, device=device)
     except BitstreamError as error:
         text = str(error)
         raise BitstreamError(text if file in text else f"{file}: {text}") from error
 
 
-def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], asked: Edit) -> Edit:
-    """Return the edit of all ``files``; without any, ``asked``.
+def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], edit: Edit) -> Edit:
+    """Return the edit of all ``files``; ``edit`` where there are none.
 
     Raises
     ------
     UsageError
-        If files differ in it or hold several clips, or an edit is asked for beside files.
+        If files differ in it or hold several clips, or there are both files and an edit.
     """
     if not files:
-        return asked
-    if asked != Edit():
+        return edit
+    if edit != Edit():
         raise UsageError("crop, resize and frame range are those of the .vinr files; leave them out")
     first = edit_of(decoders[0].clip)
     for file, decoder in zip(files, decoders, strict=True):
-        if len(decoder.header.clips) > 1:
-            raise UsageError(f"{file}: holds {len(decoder.header.clips)} clips; compare files of one clip")
+        num_clips = len(decoder.file.header.clips)
+        if num_clips > 1:
+            raise UsageError(f"{file}: holds {num_clips} clips; compare files of one clip")
         if edit_of(decoder.clip) != first:
             raise UsageError(
                 f"{file}: was cropped, resized or cut otherwise than {files[0]}; compare them apart"
@@ -204,13 +218,12 @@ def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], asked: E
 
 def check_sizes(decoders: Sequence[VideoDecoder], files: Sequence[str], spec: VideoSpec) -> None:
     """Raise :class:`InputError` if a file does not have the frames of the video."""
-    wanted = (spec.num_frames, spec.height, spec.width)
     for file, decoder in zip(files, decoders, strict=True):
-        got = (decoder.spec.num_frames, decoder.spec.height, decoder.spec.width)
-        if got != wanted:
+        held = decoder.spec
+        if (held.num_frames, held.height, held.width) != (spec.num_frames, spec.height, spec.width):
             raise InputError(
-                f"{file}: has {got[0]} frames of {got[1]}x{got[2]}, the video {wanted[0]} of "
-                f"{wanted[1]}x{wanted[2]}; give the video it was made from"
+                f"{file}: has {held.num_frames} frames of {held.height}x{held.width}, the video "
+                f"{spec.num_frames} of {spec.height}x{spec.width}; give the video it was made from"
             )
 
 

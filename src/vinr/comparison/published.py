@@ -97,18 +97,20 @@ def published_curves(text: str) -> list[RDCurve]:
     chosen = [point for point in points if point.clip == (clip or clips[0])]
     if not chosen:
         raise UsageError(f"{file}: has no clip {clip!r}; it has {', '.join(clips)}")
+    by_codec: dict[str, list[PublishedPoint]] = {}
+    for point in chosen:
+        by_codec.setdefault(point.codec, []).append(point)
     curves = []
-    for codec in dict.fromkeys(point.codec for point in chosen):
-        own = [point for point in chosen if point.codec == codec]
-        source = "; ".join(dict.fromkeys(point.source for point in own))
-        curves.append(RDCurve(codec, "published", tuple(point.rd_point() for point in own), source))
+    for codec, codec_points in by_codec.items():
+        sources = dict.fromkeys(point.source for point in codec_points)  # each once, in their order
+        rd_points = tuple(point.rd_point() for point in codec_points)
+        curves.append(RDCurve(codec, "published", rd_points, "; ".join(sources)))
     return curves
 
 
 def _check_head(path: Path, names: Sequence[str]) -> None:
-    missing = [name for name in REQUIRED if name not in names]
-    unknown = [name for name in names if name not in (*REQUIRED, *OPTIONAL)]
-    if missing or unknown or len(set(names)) != len(names):
+    known = set(names)
+    if not set(REQUIRED) <= known <= {*REQUIRED, *OPTIONAL} or len(known) != len(names):
         raise InputError(
             f"{path}: the head line has columns {', '.join(names) or 'none'}; it must have "
             f"{', '.join(REQUIRED)} and may have {', '.join(OPTIONAL)}"
@@ -120,7 +122,7 @@ def _point(names: Sequence[str], values: Sequence[str], where: str) -> Published
         raise InputError(
             f"{where}: has {len(values)} fields, the head line {len(names)}; quote texts that hold commas"
         )
-    fields = dict(zip(names, (value.strip() for value in values), strict=True))
+    fields = dict(zip(names, map(str.strip, values), strict=True))
     for name in ("codec", "clip", "source"):
         if not fields[name]:
             raise InputError(f"{where}: {name} is empty; every point names its {name}")

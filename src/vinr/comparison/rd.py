@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Final, Literal
 
 from vinr.errors import UsageError
@@ -93,17 +93,8 @@ class RDPoint:
 
     def value(self, measure: Measure) -> float | None:
         """Return the point's quality in dB by name."""
-        match measure:
-            case "psnr_db":
-                return self.psnr_db
-            case "pooled_psnr_db":
-                return self.pooled_psnr_db
-            case "yuv_psnr_db":
-                return self.yuv_psnr_db
-            case "pooled_yuv_psnr_db":
-                return self.pooled_yuv_psnr_db
-            case "ms_ssim_db":
-                return self.ms_ssim_db
+        value: float | None = getattr(self, measure)
+        return value
 
 
 @dataclass(frozen=True)
@@ -120,8 +111,12 @@ class RDCurve:
 
     def samples(self, measure: Measure) -> list[tuple[float, float]]:
         """Return (bpp, quality in dB) of the points that have this quality, by rising rate."""
-        found = ((point.bpp, point.value(measure)) for point in self.points)
-        return [(bpp, value) for bpp, value in found if value is not None]
+        samples = []
+        for point in self.points:
+            value = point.value(measure)
+            if value is not None:
+                samples.append((point.bpp, value))
+        return samples
 
     def nearest(self, bpp: float) -> RDPoint:
         """Return the point whose rate is closest to ``bpp`` by ratio."""
@@ -182,14 +177,11 @@ def bd_table(
     curves: Sequence[RDCurve], measures: Sequence[Measure], *, method: Method = "pchip"
 ) -> tuple[BDResult, ...]:
     """Return every curve against every anchor or published curve; refusals carry their reason."""
-    anchors = [curve for curve in curves if curve.kind != "vinr"]
-    return tuple(
-        _bd_result(anchor, test, measure, method)
-        for measure in measures
-        for test in curves
-        for anchor in anchors
-        if anchor is not test
-    )
+    results = []
+    for measure, test, anchor in product(measures, curves, curves):
+        if anchor is not test and anchor.kind != "vinr":
+            results.append(_bd_result(anchor, test, measure, method))
+    return tuple(results)
 
 
 def _bd_result(anchor: RDCurve, test: RDCurve, measure: Measure, method: Method) -> BDResult:
@@ -198,6 +190,9 @@ def _bd_result(anchor: RDCurve, test: RDCurve, measure: Measure, method: Method)
         quality_db = bd_quality(anchor, test, measure=measure, method=method)
     except UsageError as error:
         return BDResult(anchor.name, test.name, measure, method, reason=str(error))
+    #   anchor      ├──────────────┤            qualities, low to high
+    #   test               ├───────────────┤
+    #   overlap            ├───────┤            of  ├──────────────────────┤  both together
     first, second = _range(anchor, measure, axis=1), _range(test, measure, axis=1)
     overlap = max(first[0], second[0]), min(first[1], second[1])
     share = (overlap[1] - overlap[0]) / (max(first[1], second[1]) - min(first[0], second[0]))
@@ -208,18 +203,18 @@ def _delta(
     delta: Callable[..., float], anchor: RDCurve, test: RDCurve, measure: Measure, method: Method, axis: int
 ) -> float:
     """Call the package on checked points; ``axis`` 0 integrates over rate, 1 over quality."""
-    samples = [_checked(curve, measure) for curve in (anchor, test)]
-    (first_low, first_high), (second_low, second_high) = (
-        _range(curve, measure, axis=axis) for curve in (anchor, test)
-    )
+    anchor_rates, anchor_values = zip(*_checked(anchor, measure), strict=True)
+    test_rates, test_values = zip(*_checked(test, measure), strict=True)
+    first_low, first_high = _range(anchor, measure, axis=axis)
+    second_low, second_high = _range(test, measure, axis=axis)
     if max(first_low, second_low) >= min(first_high, second_high):
         raise UsageError(
             f"{test.name} and {anchor.name} share no {('rate', 'quality')[axis]}: "
             f"{second_low:.4g} to {second_high:.4g}, {first_low:.4g} to {first_high:.4g}; add points between"
         )
-    columns = [list(column) for points in samples for column in zip(*points, strict=True)]
     # How much the curves share is reported beside the value, so the package need not warn.
-    return float(delta(*columns, method=method, require_matching_points=False, min_overlap=0))
+    curves = list(anchor_rates), list(anchor_values), list(test_rates), list(test_values)
+    return float(delta(*curves, method=method, require_matching_points=False, min_overlap=0))
 
 
 def _range(curve: RDCurve, measure: Measure, *, axis: int) -> tuple[float, float]:

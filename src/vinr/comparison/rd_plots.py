@@ -8,13 +8,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 from vinr.comparison.rd import MEASURES, Kind, Measure, RDCurve, RDPoint
+from vinr.decoding.byte_plot import OKABE_ITO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that the colour-blind can tell apart (Okabe and Ito), with markers as a second sign.
-PALETTE: Final = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
+# Yellow is too pale for a line; black and grey follow. Markers are a second sign.
+COLORS: Final = (*[color for name, color in OKABE_ITO.items() if name != "yellow"], "#000000", "#8c8c8c")
 MARKERS: Final = "osD^vP*X<>hp"
 LINES: Final[dict[Kind, tuple[str, float]]] = {
     "vinr": ("-", 2.4),
@@ -26,7 +27,7 @@ FEW_TICKS: Final = (1, 2, 5)
 
 
 def draw_rd(curves: Sequence[RDCurve], measure: Measure, *, title: str) -> Figure:
-    """Draw quality over bits a pixel (logarithmic), a line for each curve that has this quality."""
+    """Draw quality over bits per pixel (logarithmic), a line for each curve that has this quality."""
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     figure, axes = _figure(title)
@@ -35,9 +36,8 @@ def draw_rd(curves: Sequence[RDCurve], measure: Measure, *, title: str) -> Figur
         if samples:
             style, width = LINES[curve.kind]
             axes.plot(
-                [bpp for bpp, _ in samples],
-                [value for _, value in samples],
-                color=PALETTE[number % len(PALETTE)],
+                *zip(*samples, strict=True),
+                color=COLORS[number % len(COLORS)],
                 marker=MARKERS[number % len(MARKERS)],
                 markerfacecolor="white" if curve.kind == "published" else None,
                 markersize=5,
@@ -49,7 +49,7 @@ def draw_rd(curves: Sequence[RDCurve], measure: Measure, *, title: str) -> Figur
     axes.xaxis.set_major_locator(LogLocator(subs=FEW_TICKS))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("bits a pixel (size of the file)")
+    axes.set_xlabel("bits per pixel (size of the file)")
     axes.set_ylabel(MEASURES[measure])
     _legend(axes)
     return figure
@@ -62,7 +62,7 @@ def draw_per_frame(points: Sequence[tuple[RDCurve, RDPoint, int]], *, title: str
         axes.plot(
             range(len(point.per_frame_psnr_db)),
             point.per_frame_psnr_db,
-            color=PALETTE[number % len(PALETTE)],
+            color=COLORS[number % len(COLORS)],
             linewidth=LINES[curve.kind][1],
             marker="o" if len(point.per_frame_psnr_db) == 1 else None,
             label=f"{curve.name}, {point.bpp:.4f} bpp",

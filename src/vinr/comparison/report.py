@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +40,7 @@ def draw_sheet(rows: Sequence[Sequence[Panel]], *, enlarge: int = 1) -> Image.Im
         panel     │   │ panel     │   │ panel        enlarge · H rows, enlarge · W columns
         caption   …
     """
-    sizes = {tuple(panel.rgb_CHW.shape[1:]) for row in rows for panel in row}
+    sizes = {tuple(panel.rgb_CHW.shape[1:]) for panel in chain(*rows)}
     if len(sizes) != 1:
         raise ValueError(f"panels must have one size, got {sorted(sizes)}")
     ((height, width),) = sizes

@@ -30,19 +30,20 @@ from vinr.comparison.kept import (
 from vinr.comparison.page import busiest_window
 from vinr.comparison.plan import Budget, FitJob, Sweep
 from vinr.comparison.rd import RDCurve, RDPoint
-from vinr.decoding.decoder import VideoDecoder, split_clip
-from vinr.decoding.sources import CropKeeper, PlayedSource, StreamedSource, TimedSource
+from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip, split_clip
+from vinr.decoding.streams import CropKeeper, StreamClock
 from vinr.device import resolve_device
 from vinr.encoding.encode import encode
 from vinr.encoding.kept import find_kept
 from vinr.encoding.plan import describe_threads
 from vinr.files import clear_abandoned
 from vinr.fit import Event, RoundDone, Written
-from vinr.quality.clip import compare_sources
+from vinr.quality.clip import compare
 from vinr.state.folder import EncodeJob, StateFolder, partial_folder
 from vinr.state.interruption import held_back
 from vinr.video.source import VideoReader
-from vinr.video.spec import FrameSource
+from vinr.video.spec import FrameBatch, FrameStream
 
 Progress = Callable[[str, float], None]
 """Takes what is being done, and the share of all that is done, 0 to 1."""
@@ -66,22 +67,22 @@ class Runner:
         *,
         device: str,
         num_points: int,
-        on_progress: Progress,
+        on_progress: Progress | None,
     ) -> None:
         self._source, self._reader, self._device = source, reader, device
         self._kept = kept
-        self._reference = StreamedSource(reader)
         self._num_points, self._num_done, self._on_progress = num_points, 0, on_progress
-        on_progress("reading", 0.0)
+        self._show("reading", 0.0)
         count = reader.spec.num_frames
         self._shown = sorted({int(count * part) for part in CROP_TIMES})
-        originals = {index: self._reference.frames(torch.tensor([index]))[0] for index in self._shown}
-        self._window = busiest_window(originals[self._shown[0]], CROP_SIDE)
-        self.upsampling = choose_upsampling(self._reference)
+        originals_NCHW = reader.frames(torch.tensor(self._shown))
+        self._window = busiest_window(originals_NCHW[0], CROP_SIDE)
+        self.upsampling = choose_upsampling(reader)
         self.crops: dict[tuple[str, str], Crops] = {}
-        keeper = self._keeper(self._reference)
-        for index in self._shown:
-            keeper.frames(torch.tensor([index]))
+        keeper = self._keeper()
+        originals = FrameBatch(torch.tensor(self._shown), originals_NCHW)
+        for _ in keeper.watch(FrameStream(reader.spec, [originals])):
+            pass
         self.original_crops = keeper.crops
 
     def anchors(self, sweeps: Sequence[Sweep]) -> list[RDCurve]:
@@ -99,21 +100,21 @@ class Runner:
         return curves
 
     def _anchor(self, anchor: Anchor, quality: int) -> RDPoint:
-        width = self._reference.spec.width
+        width = self._reader.spec.width
         setting = anchor.setting(quality, width=width)
         show = self._frames_of(f"{anchor.name}, {setting}")
 
         def measure() -> tuple[RDPoint, Crops]:
-            keepers: list[CropKeeper] = []
-
-            def watch(decoded: FrameSource) -> FrameSource:
-                keepers.append(self._keeper(decoded))
-                return keepers[0]
-
+            keeper = self._keeper()
             point = measure_anchor(
-                anchor, quality, self._reference, upsampling=self.upsampling, watch=watch, on_frame=show
+                anchor,
+                quality,
+                self._reader,
+                upsampling=self.upsampling,
+                watch=keeper.watch,
+                on_frame=show,
             )
-            return point, keepers[0].crops
+            return point, keeper.crops
 
         work = work_of_codec(anchor, quality, width=width, upsampling=self.upsampling)
         return self._point(anchor.name, setting, work, measure)
@@ -129,7 +130,7 @@ class Runner:
         for job in jobs:
             points.setdefault(_curve_name(job.curve), []).append(self._fit(job, folder, budget, force=force))
         where = f"vinr on {describe_threads(resolve_device(self._device))}"
-        return [RDCurve(name, "vinr", tuple(own), where) for name, own in points.items()]
+        return [RDCurve(name, "vinr", tuple(measured), where) for name, measured in points.items()]
 
     # -- networks that are fitted ----------------------------------------------------------------------------
 
@@ -143,7 +144,7 @@ class Runner:
         path = folder / job.file_name
         network = self._network(job, path, budget, force=force)
         options = {
-            "numbers stored": str(network.num_parameters),
+            "parameters": str(network.num_parameters),
             "epochs": f"{network.num_epochs:.1f}",
             **dict(item.split("=", 1) for item in budget.overrides if "=" in item),
         }
@@ -163,9 +164,9 @@ class Runner:
                 state.finish()
             clear_abandoned(path)
             return network
-        return self._go_on(job, path, budget, work, network, force=force)
+        return self._continue_fit(job, path, budget, work, network, force=force)
 
-    def _go_on(
+    def _continue_fit(
         self, job: FitJob, path: Path, budget: Budget, work: Work, network: KeptNetwork, *, force: bool
     ) -> KeptNetwork:
         """Fit a network that was begun, from where its encode was interrupted."""
@@ -232,9 +233,9 @@ class Runner:
     def _file(
         self, file: str, setting: str, encode_seconds: float | None, options: Mapping[str, str]
     ) -> tuple[str, RDPoint]:
-        """Return the curve's name and the point of a file; its sound is not counted."""
-        with VideoDecoder(file, device=self._device) as decoder:
-            name = _curve_name(decoder.header.networks[0].model)
+        """Return the curve's name and the point of a file; its audio is not counted."""
+        with open_clip(file, device=self._device) as decoder:
+            name = _curve_name(decoder.file.header.networks[0].model)
 
             def measure() -> tuple[RDPoint, Crops]:
                 show = self._frames_of(f"{name}, {setting}")
@@ -255,19 +256,22 @@ class Runner:
         show: Callable[[int, int], None],
     ) -> tuple[RDPoint, Crops]:
         next(decoder.play([0]))  # the weights are read before the clock starts
-        timed = TimedSource(PlayedSource(decoder))
-        keeper = self._keeper(timed)
-        quality = compare_sources(keeper, self._reference, yuv=True, on_frame=show)
+        clock, keeper = StreamClock(), self._keeper()
+        stream = keeper.watch(clock.watch(decoder.stream()))
+        quality = compare(stream, self._reader, yuv=True, on_frame=show)
         options = {"decoding": "; ".join(decoder.notes)} if decoder.notes else {}
-        sound = sum(s.num_bytes for s in decoder.section_sizes() if s.kind is SectionKind.AUDIO)
-        if sound:
-            options["sound left out"] = f"{sound} bytes"
+        audio = 0
+        for section in decoder.file.sections:
+            if section.kind is SectionKind.AUDIO:
+                audio += section.num_bytes
+        if audio:
+            options["audio left out"] = f"{audio} bytes"
         point = RDPoint.measured(
             setting,
             quality,
-            num_bytes=decoder.num_bytes - sound,
+            num_bytes=decoder.file.num_bytes - audio,
             num_pixels=decoder.spec.num_pixels,
-            decode_fps=decoder.spec.num_frames / timed.seconds,
+            decode_fps=decoder.spec.num_frames / clock.seconds,
             encode_seconds=encode_seconds,
             options=options,
         )
@@ -277,17 +281,17 @@ class Runner:
         self, curve: str, setting: str, work: Work, measure: Callable[[], tuple[RDPoint, Crops]]
     ) -> RDPoint:
         """Return the kept point of ``work``, or measure and keep it."""
-        found = self._kept.find_point(work)
-        point, crops = found or measure()
-        if found is None:
+        kept = self._kept.find_point(work)
+        point, crops = kept or measure()
+        if kept is None:
             with held_back():
                 self._kept.keep_point(work, point, crops)
         self.crops[curve, setting] = crops
         self._num_done += 1
         return replace(point, setting=setting)
 
-    def _keeper(self, source: FrameSource) -> CropKeeper:
-        return CropKeeper(source, self._shown, self._window)
+    def _keeper(self) -> CropKeeper:
+        return CropKeeper(self._shown, self._window)
 
     def _frames_of(self, text: str) -> Callable[[int, int], None]:
         def on_frame(done: int, total: int) -> None:
@@ -305,7 +309,8 @@ class Runner:
 
     def _show(self, text: str, share: float) -> None:
         """Pass on what share of all is done; each point counts the same."""
-        self._on_progress(text, (self._num_done + min(share, 1.0)) / max(self._num_points, 1))
+        if self._on_progress is not None:
+            self._on_progress(text, (self._num_done + min(share, 1.0)) / max(self._num_points, 1))
 
 
 def _curve_name(model: str) -> str:

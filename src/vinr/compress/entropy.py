@@ -40,11 +40,12 @@ from vinr.errors import BitstreamError
 
 Symbols = NDArray[np.int32]
 
+# float32 holds every whole number up to here, so that a symbol times its step is rounded once.
 LARGEST_SYMBOL: Final = 1 << 24
+# Symbols of a model, and low bits that are coded apart: a table has at most 2^17 >> 5 = 4096 entries.
 MAX_SIZE: Final = 1 << 17
 MAX_SHIFT: Final = 5
 WORD_BYTES: Final = 4
-
 
 FLAT: Final = Bell(centre=0, scale=0, shape=0, tail=0)
 
@@ -95,13 +96,14 @@ class SymbolModel:
         return bell_table(self.num_entries, self.bell)
 
     def pack(self) -> bytes:
-        """Return the definition as it stands in a record; the levels of a histogram are not part of it."""
+        """Return the definition for a record; the levels of a histogram are not part of it."""
         packed = pack_zigzag(self.low) + pack_varint(self.size)
         if self.is_constant:
             return packed
-        packed += bytes([self.shift | self.kind << 4])
+        packed += bytes([self.shift | self.kind << 4])  # 0 0 k k s s s s
         if self.kind is Kind.HISTOGRAM:
             return packed
+        # w w w w t t s s: weight, tail, shape
         form = self.bell.shape | self.bell.tail << 2 | self.weight << 4
         return packed + pack_varint(self.bell.centre) + bytes([self.bell.scale, form])
 
@@ -116,9 +118,7 @@ class SymbolModel:
         """
         low, size = reader.zigzag(LARGEST_SYMBOL), reader.varint(MAX_SIZE)
         if size < 1 or low + size - 1 > LARGEST_SYMBOL:
-            raise BitstreamError(
-                f"a model has {size} symbols from {low}; the last one may be {LARGEST_SYMBOL}"
-            )
+            raise BitstreamError(f"a model has {size} symbols from {low}, the last may be {LARGEST_SYMBOL}")
         model = cls(low, size)
         if model.is_constant:
             return model
@@ -137,6 +137,7 @@ class SymbolModel:
         return replace(model, bell=bell, weight=weight)
 
 
+# The model of the differences between neighbouring levels of a histogram, −95 … 95, stored as 0 … 190.
 LEVEL_DELTAS: Final = SymbolModel(
     low=0,
     size=2 * MAX_LEVEL + 1,
@@ -146,6 +147,7 @@ LEVEL_DELTAS: Final = SymbolModel(
 
 
 def _categorical(table_H: Integers) -> Any:
+    # constriction adds 1 to each entry itself, so that none is 0 (see the module).
     return constriction.stream.model.Categorical((table_H - 1).astype(np.float64), perfect=False)
 
 
@@ -159,6 +161,7 @@ class StreamWriter:
         """Write the levels of a histogram; nothing for other models. Return the ideal number of bits."""
         if model.is_constant or model.kind is not Kind.HISTOGRAM:
             return 0.0
+        # levels L0 L1 L2 …  ->  L0 − 0, L1 − L0, L2 − L1, …  each + 95
         delta_H = np.diff(np.array(model.levels, dtype=np.int32), prepend=np.int32(0)) + MAX_LEVEL
         return self.write(LEVEL_DELTAS, delta_H.astype(np.int32))
 
@@ -171,6 +174,8 @@ class StreamWriter:
         if model.is_constant or not symbol_S.shape[0]:
             return np.zeros(symbol_S.shape[0])
         offset_S = symbol_S - np.int32(model.low)
+        # offset  hhhhhlll: the high part by the table, `shift` low bits by a flat table; all high parts of
+        # the sequence come first, then all its low bits.
         bits_S = self._write_high(model, offset_S >> model.shift)
         if model.shift:
             low_S = offset_S & np.int32((1 << model.shift) - 1)
@@ -183,6 +188,7 @@ class StreamWriter:
             return np.zeros(high_S.shape[0])
         if model.kind is not Kind.ADAPTIVE:
             return self._write_block(model.table(), high_S)
+        # The table of a block comes from the blocks before it, which a reader has by then.
         counts = Counts(model.table(), model.weight)
         bits_S, start = np.empty(high_S.shape[0]), 0
         while start < high_S.shape[0]:
@@ -204,12 +210,15 @@ class StreamWriter:
         position, (lower, width) = self._encoder.pos()
         if not sealed.shape[0]:
             return b""
-        # The sealed words, as one number, lie in the final interval; lower tells where below them it begins.
+        # The coder's interval, as a number of num_words words of 32 bits, is [first, first + width):
+        #   words   w0 w1 … | two words of `lower`, which may have carried into those before
+        # The sealed words lie in it; how far above its start, `lower` tells modulo 2^64.
         num_words = int(position) + 2
         words = np.zeros(num_words, dtype=">u4")
         words[: sealed.shape[0]] = sealed
         value = int.from_bytes(words.tobytes(), "big")
         first = value - ((value - int(lower)) % 2**64)
+        # The multiple of the largest power of 256 that is still inside: most zero bytes at its end.
         for num_zeros in range(8, -1, -1):
             unit = 1 << 8 * num_zeros
             shortest = -(-first // unit) * unit
@@ -222,11 +231,12 @@ class StreamWriter:
 class StreamReader:
     """Reads the symbols of one range-coded stream; ``what`` names it in errors.
 
-    Raises :class:`BitstreamError` where the stream cannot have been written with the models given.
+    Raises :class:`BitstreamError` if the stream cannot have been written with these models.
     """
 
     def __init__(self, payload: bytes, what: str) -> None:
         self._what = what
+        # The writer left out zero bytes at the end; the coder reads whole words, the highest byte first.
         padded = payload + bytes(-len(payload) % WORD_BYTES)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
@@ -272,7 +282,7 @@ class StreamReader:
             symbol_S: Symbols = self._decoder.decode(_categorical(table_H), num_symbols)
         except AssertionError:
             # This is how constriction reports data that no encoder can have written.
-            raise BitstreamError(f"{self._what} is no stream of the range coder; it is damaged") from None
+            raise BitstreamError(f"{self._what} is not a stream of the range coder; it is damaged") from None
         return symbol_S
 
 
@@ -284,20 +294,22 @@ def differences(symbol_TS: Symbols) -> tuple[Symbols, Symbols]:
     return symbol_TS[0].ravel(), np.diff(symbol_TS, axis=0).ravel()
 
 
-def accumulate(part_S: Sequence[Symbols], num_steps: int, what: str) -> Symbols:
+def accumulate(parts: Sequence[Symbols], num_steps: int, what: str) -> Symbols:
     """Return the symbols of all ``num_steps`` steps of time, flat, from what :func:`differences` returned.
 
     Raises
     ------
     BitstreamError
-        If a sum is no symbol of the format; ``what`` names the section.
+        If a sum is not a symbol of the format; ``what`` names the section.
     """
-    coded_S = np.concatenate(part_S)
+    coded_S = np.concatenate(parts)
+    # step 0          a0 a1 a2    a          rows are steps of time; sums down the columns undo this
+    # differences     b0 b1 b2    b − a
+    #                 c0 c1 c2    c − b
     # Sums of 64 bits do not wrap: there would have to be 2³⁹ steps.
     symbol_TS = coded_S.reshape(num_steps, coded_S.shape[0] // max(num_steps, 1)).cumsum(0, dtype=np.int64)
     if symbol_TS.size and max(-int(symbol_TS.min()), int(symbol_TS.max())) > LARGEST_SYMBOL:
-        raise BitstreamError(
-            f"{what} has differences that add up to more than ±{LARGEST_SYMBOL}; it is damaged"
-        )
+        reason = f"differences that add up to more than ±{LARGEST_SYMBOL}"
+        raise BitstreamError(f"{what} has {reason}; it is damaged")
     flat: Symbols = symbol_TS.astype(np.int32).ravel()
     return flat

@@ -2,8 +2,8 @@
 
 ::
 
-    StoredTensor ─> quantize ─┬─> small arrays grouped ─> a model each ─> records + one stream     = WEIGHTS
-                              └─> per-frame slices ────> a static model ─> one stream a few frames = CHUNKS
+    StoredTensor ─> quantize ─┬─> small arrays grouped ─> a model each ──> records + one stream     = WEIGHTS
+                              └─> per-frame slices ─────> a static model ─> a stream per few frames = CHUNKS
 
 What changes little over time is coded as differences (:mod:`vinr.compress.prediction`).
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -22,13 +21,8 @@ from vinr.bitstream import pack_varint
 from vinr.compress.accounting import ComponentSize, component_sizes
 from vinr.compress.entropy import StreamWriter, SymbolModel, Symbols, differences
 from vinr.compress.prediction import code_latents, predict_tensor
-from vinr.compress.quantize import (
-    nearest,
-    quantize,
-    quantize_to_steps,
-)
+from vinr.compress.quantize import quantize, quantize_to_steps
 from vinr.compress.roles import bits_of, is_channelwise
-from vinr.compress.rounding import round_for_rate
 from vinr.compress.search import group_small, price_model
 from vinr.compress.unpack import (
     CHANNEL_CODE_UNIT,
@@ -46,7 +40,8 @@ from vinr.config import CompressSettings
 from vinr.errors import BitstreamError, FitError
 from vinr.models import StoredTensor
 
-# An entry of the index: kind, owner, number of parts; and a checksum for each part.
+# An entry of the index at most: kind (1), owner (3), number of parts (3); then a size and a checksum per
+# part.
 ENTRY_BYTES, CRC_BYTES = 7, 4
 NO_STEPS: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -72,31 +67,15 @@ class PackedTensors:
     @property
     def file_bytes(self) -> int:
         """Bytes of both sections and of their entries in the file's index (at most)."""
-        parts = (self.fixed, *self.chunks)
-        entries = ENTRY_BYTES * (2 if self.chunks else 1)
-        return self.num_bytes + entries + sum(len(pack_varint(len(part))) + CRC_BYTES for part in parts)
+        num_bytes = self.num_bytes + ENTRY_BYTES * (2 if self.chunks else 1)
+        for part in (self.fixed, *self.chunks):
+            num_bytes += len(pack_varint(len(part))) + CRC_BYTES
+        return num_bytes
 
     @property
     def ideal_bits(self) -> float:
         """Bits that the tables assign to all symbols; the side information is not in it."""
         return sum(component.ideal_bits for component in self.components)
-
-
-def _quantize(
-    name: str, item: StoredTensor, settings: CompressSettings, steps: Mapping[str, Tensor]
-) -> QuantizedTensor:
-    by_weight = partial(round_for_rate, rdo_weight=settings.rdo_weight)
-    rounding = nearest if settings.rounding == "nearest" else by_weight
-    if name in steps:
-        return quantize_to_steps(item.value, steps[name], name=name, rounding=rounding)
-    return quantize(
-        item.value,
-        bits_of(item.role, settings),
-        name=name,
-        by_channel=is_channelwise(item, settings),
-        steps=settings.steps,
-        rounding=rounding,
-    )
 
 
 def quantized_symbols(
@@ -109,7 +88,14 @@ def quantized_symbols(
     FitError
         If a value is not finite, or too large to store.
     """
-    return {name: _quantize(name, item, settings, steps) for name, item in stored.items()}
+    coded = {}
+    for name, item in stored.items():
+        if name in steps:
+            coded[name] = quantize_to_steps(item.value, steps[name], name=name)
+        else:
+            by_channel = is_channelwise(item, settings)
+            coded[name] = quantize(item.value, bits_of(item.role, settings), name=name, by_channel=by_channel)
+    return coded
 
 
 def quantized(
@@ -140,12 +126,12 @@ def pack_tensors(
     stored
         All tensors, in the model's order. Per-frame tensors have as many slices as the network has frames.
     settings
-        Bits of each role, whether weights have a step a channel, and how steps and symbols are chosen.
+        Bits of each role, and whether weights have a step per channel.
     frames_per_chunk
-        Frames whose latents are coded together. None: 1, or the least power of two with which chunks cost at
-        most 0.5 % of the total besides their content; more, up to 16, where prediction gains by it.
+        Frames whose latents are coded together. None: 1, or the smallest power of two with which chunks cost
+        at most 0.5 % of the total besides their content; more, up to 16, where prediction gains by it.
     steps
-        Name → steps that a fit has learned, one or one for each index of the first axis; all others follow
+        Name → steps that training has learned, one or one for each index of the first axis; all others follow
         from ``settings``.
 
     Raises
@@ -159,36 +145,40 @@ def pack_tensors(
     layout, arrays, packed_records, frames_per_chunk = _plan(shapes, coded, frames_per_chunk)
     stream = _write_stream(layout, arrays)
     fixed = packed_records + stream
-    _refuse_unreadable(sum(s.num_elements for s in shapes if not s.per_frame), fixed, "the network")
-    latents = [record for record in layout.records if record.tensor.per_frame]
-    chunks, latent_bits = _pack_chunks(layout, latents, coded, frames_per_chunk)
-    elements = {record.tensor.name: coded[record.tensor.name].symbols.size for record in latents}
-    components = component_sizes(
-        layout, arrays, len(stream), latent_bits, elements, sum(len(chunk) for chunk in chunks)
-    )
+    num_fixed = sum(shape.num_elements for shape in shapes if not shape.per_frame)
+    _refuse_unreadable(num_fixed, fixed, "the network")
+    chunks, latent_bits = _pack_chunks(layout, coded, frames_per_chunk)
+    elements = {name: coded[name].symbols.size for name in latent_bits}
+    chunk_bytes = sum(map(len, chunks))
+    components = component_sizes(layout, arrays, len(stream), latent_bits, elements, chunk_bytes)
     return PackedTensors(fixed, tuple(chunks), frames_per_chunk, components)
 
 
 def _plan(
     shapes: list[TensorShape], coded: Mapping[str, QuantizedTensor], frames_per_chunk: int | None
 ) -> tuple[Layout, dict[ArrayKey, Symbols], bytes, int]:
-    """Choose all models; return layout, arrays of the stream, packed records, and frames in a chunk."""
+    """Choose all models; return layout, arrays of the stream, packed records, and frames per chunk."""
     arrays = _arrays(shapes, coded)
-    groups = _groups(shapes, arrays)
-    priced = [price_model(np.concatenate([arrays[member] for member in group])) for group in groups]
-    models = [own.model for own in priced]
-    model_of = {member: number for number, group in enumerate(groups) for member in group}
+    models: list[SymbolModel] = []
+    model_of: dict[ArrayKey, int] = {}
+    fixed_bits = 0.0
+    for group in _groups(shapes, arrays):
+        priced = price_model(np.concatenate([arrays[member] for member in group]))
+        fixed_bits += priced.num_bits
+        model_of |= dict.fromkeys(group, len(models))
+        models.append(priced.model)
+    # Records of latents come last, and define their models after all others.
     latents = [coded[shape.name].symbols for shape in shapes if shape.per_frame]
-    frames_per_chunk, codings = code_latents(
-        latents, sum(own.num_bits for own in priced) / 8, frames_per_chunk
-    )
+    frames_per_chunk, codings = code_latents(latents, fixed_bits / 8, frames_per_chunk)
     for number, coding in enumerate(codings, len(shapes) - len(latents)):
         model_of[number, False] = len(models)
         models.append(coding.model)
         if coding.first_model is not None:
-            models += [coding.first_model] if coding.first_model != coding.model else []
+            if coding.first_model != coding.model:
+                models.append(coding.first_model)
             model_of[number, True] = len(models) - 1
-    records, packed, num_defined = [], b"", 0
+    records: list[Record] = []
+    packed, num_defined = b"", 0
     for number, shape in enumerate(shapes):
         model, second_model = model_of[number, False], model_of.get((number, True))
         step_codes = coded[shape.name].step_codes
@@ -221,16 +211,25 @@ def _arrays(shapes: list[TensorShape], coded: Mapping[str, QuantizedTensor]) -> 
 
 def _groups(shapes: list[TensorShape], arrays: Mapping[ArrayKey, Symbols]) -> list[list[ArrayKey]]:
     """Return the arrays grouped by model, in order of definition. Steps are never coded with elements."""
-    groups = []
-    for is_steps in (False, True):
-        keys = [key for key in arrays if (key[1] and not shapes[key[0]].is_over_time) == is_steps]
-        groups += [[keys[member] for member in group] for group in group_small([arrays[key] for key in keys])]
-    return sorted(sorted(group) for group in groups)
+    elements: list[ArrayKey] = []
+    steps: list[ArrayKey] = []
+    for number, is_second in arrays:
+        is_steps = is_second and not shapes[number].is_over_time
+        (steps if is_steps else elements).append((number, is_second))
+    groups: list[list[ArrayKey]] = []
+    for keys in (elements, steps):
+        for group in group_small([arrays[key] for key in keys]):
+            members = [keys[member] for member in group]
+            groups.append(members)
+    # A model is defined by the record that is the first to use it: groups in the order of their first arrays.
+    return sorted(groups)
 
 
 def _pack_record(record: Record, models: Sequence[SymbolModel], num_defined: int) -> bytes:
     """Return the bytes of ``record`` when ``num_defined`` of ``models`` have been defined before it."""
 
+    # varint  m…m c   then the model's definition if m = 0     c: a second reference (without c) follows
+    #                                                         m: 0 defines a model, m > 0 is model m − 1
     def refer(model: int, low_bit: int, factor: int) -> bytes:
         nonlocal num_defined
         if model < num_defined:
@@ -255,15 +254,15 @@ def _write_stream(layout: Layout, arrays: Mapping[ArrayKey, Symbols]) -> bytes:
 
 
 def _pack_chunks(
-    layout: Layout, latents: list[Record], coded: Mapping[str, QuantizedTensor], frames_per_chunk: int
+    layout: Layout, coded: Mapping[str, QuantizedTensor], frames_per_chunk: int
 ) -> tuple[list[bytes], dict[str, float]]:
     """Return the chunks, and the ideal bits of each per-frame tensor in all of them."""
-    bits = {record.tensor.name: 0.0 for record in latents}
+    bits = dict.fromkeys((record.tensor.name for record in layout.latents), 0.0)
     chunks: list[bytes] = []
-    num_frames = coded[latents[0].tensor.name].symbols.shape[0] if latents else 0
+    num_frames = coded[next(iter(bits))].symbols.shape[0] if bits else 0
     for first in range(0, num_frames, max(frames_per_chunk, 1)):
         writer, num_elements = StreamWriter(), 0
-        for record in latents:
+        for record in layout.latents:
             part_TS = coded[record.tensor.name].symbols[first : first + frames_per_chunk]
             num_elements += part_TS.size
             bits[record.tensor.name] += _write_slices(writer, layout, record, part_TS)
@@ -282,8 +281,10 @@ def _write_slices(writer: StreamWriter, layout: Layout, record: Record, symbol_T
 
 
 def _refuse_unreadable(num_elements: int, payload: bytes, what: str) -> None:
-    """Do not write what readers take for a bomb."""
+    """Do not write what readers take for a decompression bomb."""
     try:
         check_budget(num_elements, len(payload), what)
     except BitstreamError as error:
-        raise FitError(f"nearly all numbers are equal ({error}); fit again or use a smaller model") from None
+        raise FitError(
+            f"nearly all parameters are equal ({error}); fit again or use a smaller model"
+        ) from None

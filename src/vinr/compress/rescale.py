@@ -3,7 +3,7 @@
 ::
 
     −1 finer                     0 as fitted                 ½                        1 coarser
-     └── smaller steps, ×1/50 ────┴── numbers drawn to zero ──┴── larger steps, ×16 ───┘
+     └── smaller steps, ×1/50 ────┴── values drawn to zero ───┴── larger steps, ×16 ───┘
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from vinr.compress.pipeline import PackedTensors, pack_tensors
@@ -19,12 +18,12 @@ from vinr.config import CompressSettings
 from vinr.errors import FitError
 from vinr.models import StoredTensor
 
-# The least share of the bytes asked for that counts as hit.
-LEAST_SHARE = 0.975
+# A file of this share of the target size counts as a hit.
+MIN_SHARE = 0.975
 FINEST, COARSEST = 50.0, 16.0
-# In steps: a number just above half a step still survives, one just below does not.
-LARGEST_DRAW = 0.49
-MOST_TRIALS = 20
+# In steps: a value just above half a step still survives, one just below does not.
+MAX_DRAW = 0.49
+MAX_TRIALS = 20
 
 
 def pack_at(
@@ -36,33 +35,32 @@ def pack_at(
 ) -> PackedTensors:
     """Return the network coded coarser by ``amount`` (0 … 1), or finer (−1 … 0).
 
-    A network is used to the very values that its numbers are rounded to, and other steps move them all. At
-    first, therefore, the steps stay, and numbers are drawn towards zero before they are rounded: those move
-    that lay between two symbols anyway.
+    A network is trained for the very values that its parameters are rounded to, and other steps move them
+    all. At first, therefore, the steps stay, and values are drawn towards zero before they are rounded: only
+    those move that lay between two symbols anyway.
     """
     factor = FINEST**amount if amount < 0 else COARSEST ** max(2 * amount - 1, 0.0)
-    draw = LARGEST_DRAW * min(max(2 * amount, 0.0), 1.0)
-    drawn = {
-        name: replace(item, value=_drawn(item.value.detach(), draw * steps[name])) if name in steps else item
-        for name, item in stored.items()
-    }
-    return pack_tensors(drawn, settings, steps={name: step * factor for name, step in steps.items()})
+    draw = MAX_DRAW * min(max(2 * amount, 0.0), 1.0)
+    drawn, scaled = dict(stored), {}
+    for name, step in steps.items():
+        value = stored[name].value.detach()
+        distance = (draw * step).to(value)
+        # One step, or one per index of the first axis: (R, 1, …, 1).
+        distance = distance.view(-1, *[1] * (value.ndim - 1)) if value.ndim else distance[0]
+        drawn[name] = replace(stored[name], value=value.sign() * (value.abs() - distance).clamp_min(0))
+        scaled[name] = step * factor
+    return pack_tensors(drawn, settings, steps=scaled)
 
 
-def _drawn(value: Tensor, distance: Tensor) -> Tensor:
-    distance = distance.to(value).view(-1, *[1] * (value.ndim - 1)) if value.ndim else distance[0].to(value)
-    return torch.sign(value) * (value.abs() - distance).clamp_min(0)
+def bisect_largest(is_good: Callable[[float], bool], *, low: float, num_trials: int) -> float:
+    """Return the largest amount in ``low`` … 1 for which ``is_good`` holds, by bisection.
 
-
-def coarsest_within(is_good: Callable[[float], bool], *, low: float, num_trials: int) -> float:
-    """Return the greatest amount in ``low`` … 1 that is good, found by halving; ``low`` is taken to be."""
+    ``is_good`` must hold up to some amount and for none beyond it; at ``low`` it is taken to hold.
+    """
     high = 1.0
     for _ in range(num_trials):
         middle = (low + high) / 2
-        if is_good(middle):
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if is_good(middle) else (low, middle)
     return low
 
 
@@ -80,11 +78,13 @@ def pack_to_size(
     FitError
         If even the coarsest coding takes more.
     """
+    # Bytes fall as the amount rises. If the network as it is fits, look for a finer one (−1 … 0), else for a
+    # coarser one (0 … 1); `best` is the largest that fits so far.
     packed = pack_at(stored, settings, 0.0, steps=steps)
     low, high = (0.0, 1.0) if packed.file_bytes > num_bytes else (-1.0, 0.0)
     best = None if packed.file_bytes > num_bytes else packed
-    for _ in range(MOST_TRIALS):
-        if best is not None and best.file_bytes >= LEAST_SHARE * num_bytes:
+    for _ in range(MAX_TRIALS):
+        if best is not None and best.file_bytes >= MIN_SHARE * num_bytes:
             break
         middle = (low + high) / 2
         packed = pack_at(stored, settings, middle, steps=steps)
@@ -96,7 +96,7 @@ def pack_to_size(
             best = packed
     if best is None:
         raise FitError(
-            f"the network takes {packed.file_bytes:,} bytes at the least, {num_bytes:,} are asked for; "
-            f"ask for more, or for fewer numbers with --params"
+            f"the network takes at least {packed.file_bytes:,} bytes, more than the {num_bytes:,} of the "
+            f"target; raise the target, or use fewer parameters (--params)"
         )
     return best

@@ -5,7 +5,8 @@ from __future__ import annotations
 from vinr.config import CompressSettings
 from vinr.models import Role, StoredTensor
 
-LEAST_CHANNEL_ELEMENTS = 8
+# Below this a step of its own, of 2 bytes, costs a channel more than it saves.
+MIN_CHANNEL_ELEMENTS = 8
 
 
 def bits_of(role: Role, settings: CompressSettings) -> int:
@@ -28,5 +29,5 @@ def is_channelwise(item: StoredTensor, settings: CompressSettings) -> bool:
         and not item.per_frame
         and value.ndim >= 2
         and value.shape[0] >= 2
-        and value.numel() >= LEAST_CHANNEL_ELEMENTS * value.shape[0]
+        and value.numel() >= MIN_CHANNEL_ELEMENTS * value.shape[0]
     )

@@ -17,7 +17,7 @@ MAX_TIME_BASE = 2**31 - 1
 STORED, DEFLATED = 0, 1
 MAX_NUMBER_BYTES = 9
 WHAT = "section TIMES"
-# Numbers decoded at once, and the last tick that fits.
+# Numbers decoded at once: sums of this many steps of 2^40 stay below 2^63, where int64 would wrap.
 BLOCK = 2**16
 MAX_TICK = 2**62
 
@@ -33,10 +33,17 @@ def encode_times(timeline: Timeline) -> bytes:
     base = timeline.time_base.numerator, timeline.time_base.denominator
     if timeline.pts is None or max(base) > MAX_TIME_BASE:
         raise ValueError(f"{WHAT} cannot hold a constant rate or the time base {timeline.time_base}")
-    steps = [later - earlier for earlier, later in pairwise(timeline.pts)]
-    if max(steps, default=1) > MAX_STEP:
-        raise ValueError(f"{WHAT} cannot hold a step of {max(steps)} ticks, at most {MAX_STEP} is allowed")
-    plain = b"".join(pack_zigzag(later - earlier) for earlier, later in pairwise([0, *steps]))
+    #   pts           0   40   80   121          second differences are near 0 at any nearly constant rate
+    #   steps      0    40   40   41
+    #   numbers       40   0    1
+    numbers: list[bytes] = []
+    step = 0
+    for earlier, later in pairwise(timeline.pts):
+        previous, step = step, later - earlier
+        if step > MAX_STEP:
+            raise ValueError(f"{WHAT} cannot hold a step of {step} ticks; at most {MAX_STEP} is allowed")
+        numbers.append(pack_zigzag(step - previous))
+    plain = b"".join(numbers)
     packed = deflate(plain)
     kind, body = (DEFLATED, packed) if len(packed) < len(plain) else (STORED, plain)
     return pack_varint(base[0]) + pack_varint(base[1]) + bytes([kind]) + body
@@ -54,7 +61,7 @@ def decode_times(payload: bytes, num_frames: int, frame_rate: Fraction) -> Timel
     time_base = reader.varint(MAX_TIME_BASE), reader.varint(MAX_TIME_BASE)
     kind = reader.fixed(1)
     if 0 in time_base or kind not in (STORED, DEFLATED):
-        raise BitstreamError(f"{WHAT} has time base {time_base} and coding {kind}; not allowed")
+        raise BitstreamError(f"{WHAT} has time base {time_base} and coding {kind}, which is not allowed")
     body = reader.take(reader.num_left)
     if kind == DEFLATED:
         body = inflate(body, MAX_NUMBER_BYTES * num_frames, WHAT)
@@ -66,20 +73,21 @@ def decode_times(payload: bytes, num_frames: int, frame_rate: Fraction) -> Timel
         step_N = step + np.cumsum(difference_N)
         wrong_N = (step_N < 1) | (step_N > MAX_STEP)
         if wrong_N.any():
-            found = int(step_N[wrong_N.argmax()])
-            raise BitstreamError(f"{WHAT} has a step of {found} ticks, 1 … {MAX_STEP} are allowed")
+            step = int(step_N[wrong_N.argmax()])
+            raise BitstreamError(f"{WHAT} has a step of {step} ticks; 1 … {MAX_STEP} are allowed")
         tick_N = tick + np.cumsum(step_N)
         step, tick = int(step_N[-1]), int(tick_N[-1])
         if tick > MAX_TICK:
-            raise BitstreamError(f"{WHAT} ends at tick {tick}, at most {MAX_TICK} is allowed")
+            raise BitstreamError(f"{WHAT} ends at tick {tick}; at most {MAX_TICK} is allowed")
         pts[first : first + count] = tick_N
     if start < len(body):
-        raise BitstreamError(f"{WHAT} has {len(body) - start} bytes too many")
+        raise BitstreamError(f"{WHAT} has {len(body) - start} extra bytes at its end")
     return Timeline(num_frames, frame_rate, Fraction(*time_base), Ticks(pts))
 
 
 def _read_numbers(body: bytes, start: int, count: int) -> tuple[NDArray[np.int64], int]:
     """Return ``count`` zigzag numbers of at most 2⁴⁰ from byte ``start`` on, and where they end."""
+    # Bytes below 0x80 end a number:   1aaaaaaa 0bbbbbbb | 0ccccccc | …  =  b·2^7 + a, c, …
     byte_B = np.frombuffer(body, np.uint8, min(MAX_NUMBER_BYTES * count, len(body) - start), start)
     end_N = np.flatnonzero(byte_B < 0x80)[:count]
     first_N = np.concatenate([[0], end_N[:-1] + 1])[: len(end_N)]
@@ -88,16 +96,20 @@ def _read_numbers(body: bytes, start: int, count: int) -> tuple[NDArray[np.int64
     if len(end_N) < count or padded.any() or length_N.max() > MAX_NUMBER_BYTES:
         return _read_slowly(body, start, count)
     coded_N = np.zeros(count, dtype=np.int64)
+    # One pass per place of a byte in its number, over all numbers that reach so far.
     for place in range(int(length_N.max())):
-        there = length_N > place
-        coded_N[there] |= (byte_B[first_N[there] + place] & 0x7F).astype(np.int64) << (7 * place)
+        reaches_N = length_N > place
+        coded_N[reaches_N] |= (byte_B[first_N[reaches_N] + place] & 0x7F).astype(np.int64) << (7 * place)
     if coded_N.max() > 2 * MAX_STEP:
         return _read_slowly(body, start, count)
     return np.where(coded_N & 1, -(coded_N + 1) // 2, coded_N // 2), start + int(end_N[-1]) + 1
 
 
 def _read_slowly(body: bytes, start: int, count: int) -> tuple[NDArray[np.int64], int]:
-    """Do as :func:`_read_numbers` number by number: the first that is not allowed is named."""
+    """Read as :func:`_read_numbers` does, one by one, so that the error names the first bad number."""
     reader = ByteReader(body, WHAT)
     reader.take(start)
-    return np.array([reader.zigzag(MAX_STEP) for _ in range(count)], dtype=np.int64), reader.position
+    number_N = np.empty(count, dtype=np.int64)
+    for index in range(count):
+        number_N[index] = reader.zigzag(MAX_STEP)
+    return number_N, reader.position

@@ -1,7 +1,7 @@
 """Decoding sections WEIGHTS and CHUNKS (docs/format.md, 5 and 6): bytes to tensors.
 
-WEIGHTS is a record for each tensor and then one stream. The stream holds arrays: the symbols of one tensor,
-or of the steps of its channels. A layout says which model codes which arrays.
+WEIGHTS is one record per tensor and then one stream. The stream holds arrays: the symbols of one tensor, or
+of the steps of its channels. A layout says which model codes which arrays.
 
 A tensor over time may be predicted, each step of time by the step before::
 
@@ -12,7 +12,8 @@ A tensor over time may be predicted, each step of time by the step before::
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Final
 
@@ -26,14 +27,17 @@ from vinr.compress.entropy import StreamReader, SymbolModel, Symbols, accumulate
 from vinr.errors import BitstreamError
 from vinr.models import Role, StoredTensor
 
+# A step code is a float of 14 bits:  eeeeeee mmmmmmm  stands for  1.mmmmmmm · 2^(eeeeeee − 93)
 MANTISSA_BITS: Final = 7
+# Of the mantissa as a whole number, 128 … 255: 93 and the 7 bits after its point.
 EXPONENT_BIAS: Final = 100
 MAX_STEP_CODE: Final = 2**14 - 1
-# Steps a channel are stored to an eighth of an octave: coarser steps lose quality and bits alike.
+# Steps per channel are stored to an eighth of an octave: coarser steps lose quality and bits alike.
 CHANNEL_CODE_UNIT: Final = 16
 STEP_BYTES: Final = 2
+# Elements that a network or chunk may have: a base, and more for each byte (docs/format.md, section 8).
 BUDGET: Final = 2**20
-BUDGET_A_BYTE: Final = 2**13
+BUDGET_PER_BYTE: Final = 2**13
 WHAT: Final = "section WEIGHTS"
 CHUNK: Final = "a chunk of latents"
 
@@ -63,8 +67,9 @@ def step_of(code: int) -> float:
 
 
 def dequantize(quantized: QuantizedTensor) -> Tensor:
-    """Return the float32 tensor a decoder sees: one exact conversion and one multiplication an element."""
+    """Return the float32 tensor a decoder sees: one exact conversion and one multiplication per element."""
     steps = np.array([step_of(code) for code in quantized.step_codes], dtype=np.float32)
+    # (R, 1, …, 1) for a step per index of the first axis; () for the only one.
     shape = (-1,) + (1,) * (quantized.symbols.ndim - 1) if quantized.is_channelwise else ()
     return torch.from_numpy(np.asarray(quantized.symbols.astype(np.float32) * steps.reshape(shape)))
 
@@ -124,21 +129,25 @@ class Layout:
     records: tuple[Record, ...]
     models: tuple[SymbolModel, ...]
 
-    _uses: tuple[list[ArrayKey], ...] = field(init=False, repr=False, compare=False)
+    @cached_property
+    def latents(self) -> tuple[Record, ...]:
+        """The records of per-frame tensors, in order."""
+        return tuple(record for record in self.records if record.tensor.per_frame)
 
-    def __post_init__(self) -> None:
-        """Sort the arrays by their models."""
-        uses: tuple[list[ArrayKey], ...] = tuple([] for _ in self.models)
+    @cached_property
+    def _uses(self) -> dict[int, list[ArrayKey]]:
+        """The arrays of the stream of WEIGHTS by the number of their model."""
+        uses: dict[int, list[ArrayKey]] = {}
         for number, record in enumerate(self.records):
             if not record.tensor.per_frame:
-                uses[record.model].append((number, False))
+                uses.setdefault(record.model, []).append((number, False))
                 if record.second_model is not None:
-                    uses[record.second_model].append((number, True))
-        object.__setattr__(self, "_uses", uses)
+                    uses.setdefault(record.second_model, []).append((number, True))
+        return uses
 
     def arrays_of(self, model: int) -> list[ArrayKey]:
         """Return the arrays that ``model`` codes in the stream of WEIGHTS, in order."""
-        return self._uses[model]
+        return self._uses.get(model, [])
 
     def num_symbols(self, array: ArrayKey) -> int:
         """Return the length of an array of :meth:`arrays_of`."""
@@ -146,6 +155,7 @@ class Layout:
         tensor = self.records[number].tensor
         if not self.records[number].is_predicted:
             return tensor.shape[0] if is_second else tensor.num_elements
+        # axis 0:  rows of step 0 | rows of step 1 | …     second model: step 0, model: all later steps
         num_first = min(tensor.rows_per_step * prod(tensor.shape[1:]), tensor.num_elements)
         return num_first if is_second else tensor.num_elements - num_first
 
@@ -163,10 +173,12 @@ class Layout:
         for number, model in enumerate(self.models):
             models.append(reader.read_levels(model))
             uses = self.arrays_of(number)
-            lengths = [self.num_symbols(use) for use in uses]
-            symbol_S = reader.read(models[-1], sum(lengths))
-            parts = np.split(symbol_S, np.cumsum(lengths)[:-1]) if uses else []
-            arrays |= dict(zip(uses, parts, strict=True))
+            # All arrays of a model are one sequence in the stream: an adaptive model learns from all of it.
+            symbol_S = reader.read(models[-1], sum(map(self.num_symbols, uses)))
+            end = 0
+            for use in uses:
+                start, end = end, end + self.num_symbols(use)
+                arrays[use] = symbol_S[start:end]
         return Layout(self.records, tuple(models)), arrays
 
     def read_chunk(self, payload: bytes, num_frames: int) -> list[tuple[Record, list[CodedPart]]]:
@@ -177,14 +189,16 @@ class Layout:
         BitstreamError
             If the chunk cannot have been written with these models.
         """
-        latents = [record for record in self.records if record.tensor.per_frame]
-        slice_elements = sum(record.tensor.num_elements for record in latents)
+        slice_elements = sum(record.tensor.num_elements for record in self.latents)
         check_budget(num_frames * slice_elements, len(payload), CHUNK)
         reader = StreamReader(payload, CHUNK)
-        return [
-            (record, [(model, reader.read(model, count)) for model, count in self._parts(record, num_frames)])
-            for record in latents
-        ]
+        coded: list[tuple[Record, list[CodedPart]]] = []
+        for record in self.latents:
+            parts: list[CodedPart] = []
+            for model, count in self._parts(record, num_frames):
+                parts.append((model, reader.read(model, count)))
+            coded.append((record, parts))
+        return coded
 
     def _parts(self, record: Record, num_frames: int) -> list[tuple[SymbolModel, int]]:
         """Return the models that code a tensor's slices in a chunk, in order, and how many symbols each."""
@@ -196,28 +210,26 @@ class Layout:
 
 def ordered_shapes(stored: Mapping[str, StoredTensor]) -> list[TensorShape]:
     """Return what ``stored`` says about its tensors, in order of records: per-frame ones last, by name."""
-    shapes = [
-        TensorShape(
-            name, item.role, tuple(item.value.shape[item.per_frame :]), item.per_frame, item.rows_per_step
-        )
-        for name, item in stored.items()
-    ]
-    fixed = [shape for shape in shapes if not shape.per_frame]
-    return fixed + sorted((shape for shape in shapes if shape.per_frame), key=lambda shape: shape.name)
+    shapes = []
+    for name, item in stored.items():
+        shape = tuple(item.value.shape[1:] if item.per_frame else item.value.shape)
+        shapes.append(TensorShape(name, item.role, shape, item.per_frame, item.rows_per_step))
+    # Sorting is stable: tensors that are not per-frame stay in the model's order.
+    return sorted(shapes, key=lambda tensor: (tensor.per_frame, tensor.name if tensor.per_frame else ""))
 
 
 def check_budget(num_elements: int, num_bytes: int, what: str) -> None:
-    """Refuse tensors that are larger than so few bytes can be meant for (docs/format.md, section 8).
+    """Refuse tensors that are too large for the bytes they are coded in (docs/format.md, section 8).
 
     Raises
     ------
     BitstreamError
         If ``num_bytes`` bytes of ``what`` stand for ``num_elements`` elements.
     """
-    limit = BUDGET + BUDGET_A_BYTE * num_bytes
+    limit = BUDGET + BUDGET_PER_BYTE * num_bytes
     if num_elements > limit:
         raise BitstreamError(
-            f"{what} of {num_bytes} bytes would hold {num_elements} numbers, at most {limit} are allowed"
+            f"{what} of {num_bytes} bytes would hold {num_elements} values; at most {limit} are allowed"
         )
 
 
@@ -232,6 +244,7 @@ def read_layout(reader: ByteReader, shapes: Sequence[TensorShape]) -> Layout:
     models: list[SymbolModel] = []
 
     def refer(number: int) -> int:
+        # 0: a model is defined here; n > 0: model n − 1, defined before.
         if number == 0:
             models.append(SymbolModel.unpack(reader))
             return len(models) - 1
@@ -242,21 +255,22 @@ def read_layout(reader: ByteReader, shapes: Sequence[TensorShape]) -> Layout:
     records = []
     for tensor in shapes:
         start = reader.position
+        # varint  m…m c   m: reference to the model; c: whether a reference to a second one follows
         coded = reader.varint()
         model = refer(coded >> 1)
         second = refer(reader.varint()) if coded & 1 else None
         record = Record(tensor, model, second_model=second)
         step_code = 0
         if record.has_channel_steps:
-            # A tensor has channel steps only where a second model was read.
+            # A tensor has channel steps only if a second model was read.
             assert second is not None
             _check_channel_steps(tensor, models[second])
         else:
             step_code = reader.fixed(STEP_BYTES)
             if step_code > MAX_STEP_CODE:
                 raise BitstreamError(f"{WHAT} has step code {step_code}, at most {MAX_STEP_CODE} is allowed")
-        used = (models[number] for number in (model, second) if number is not None)
-        if tensor.per_frame and not all(own.is_static for own in used):
+        is_static = models[model].is_static and (second is None or models[second].is_static)
+        if tensor.per_frame and not is_static:
             raise BitstreamError(f"{WHAT} has an adaptive model for {tensor.name}, whose frames stand alone")
         records.append(replace(record, step_code=step_code, num_bytes=reader.position - start))
     return Layout(tuple(records), tuple(models))
@@ -264,7 +278,7 @@ def read_layout(reader: ByteReader, shapes: Sequence[TensorShape]) -> Layout:
 
 def _check_channel_steps(tensor: TensorShape, model: SymbolModel) -> None:
     if len(tensor.shape) < 2:
-        raise BitstreamError(f"{WHAT} has steps a channel for {tensor.name}, which has no channels")
+        raise BitstreamError(f"{WHAT} has steps per channel for {tensor.name}, which has no channels")
     last = MAX_STEP_CODE // CHANNEL_CODE_UNIT
     if model.low < 0 or model.low + model.size - 1 > last:
         raise BitstreamError(f"{WHAT} has {model.size} steps from {model.low}; 0 … {last} are allowed")
@@ -275,7 +289,8 @@ def open_fixed(
 ) -> tuple[Layout, dict[ArrayKey, Symbols], int]:
     """Decode section WEIGHTS to symbols: return layout, arrays, and the length of the stream."""
     shapes = ordered_shapes(expected)
-    check_budget(sum(shape.num_elements for shape in shapes if not shape.per_frame), len(payload), WHAT)
+    num_elements = sum(shape.num_elements for shape in shapes if not shape.per_frame)
+    check_budget(num_elements, len(payload), WHAT)
     reader = ByteReader(payload, WHAT)
     layout = read_layout(reader, shapes)
     stream = reader.take(reader.num_left)
@@ -332,10 +347,10 @@ class ChunkDecoder:
 
     def __init__(self, layout: Layout, frames_per_chunk: int) -> None:
         self._layout = layout
-        num_latents = sum(record.tensor.per_frame for record in layout.records)
+        num_latents = len(layout.latents)
         if bool(num_latents) != (frames_per_chunk > 0):
             raise BitstreamError(
-                f"the header has {frames_per_chunk} frames a chunk, the model {num_latents} latents"
+                f"the header has {frames_per_chunk} frames per chunk, the model {num_latents} latents"
             )
         self.frames_per_chunk = frames_per_chunk
 
@@ -351,9 +366,9 @@ class ChunkDecoder:
         """
         values = {}
         for record, parts in self._layout.read_chunk(payload, num_frames):
-            part_S = [symbol_S for _, symbol_S in parts]
-            tensor = record.tensor
-            symbol_S = accumulate(part_S, num_frames, CHUNK) if record.is_predicted else part_S[0]
-            shaped = symbol_S.reshape(num_frames, *tensor.shape)
-            values[tensor.name] = dequantize(QuantizedTensor(shaped, (record.step_code,)))
+            _, symbol_S = parts[0]
+            if record.is_predicted:
+                symbol_S = accumulate((symbol_S, parts[1][1]), num_frames, CHUNK)
+            shaped = symbol_S.reshape(num_frames, *record.tensor.shape)
+            values[record.tensor.name] = dequantize(QuantizedTensor(shaped, (record.step_code,)))
         return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that the colour-blind can tell apart (Okabe and Ito); greys for what is no content.
+# Colours that the colour-blind can tell apart (Okabe and Ito, 2008), for all figures of vinr.
+OKABE_ITO: Final = {
+    "vermilion": "#d55e00",
+    "blue": "#0072b2",
+    "green": "#009e73",
+    "purple": "#cc79a7",
+    "orange": "#e69f00",
+    "sky": "#56b4e9",
+    "yellow": "#f0e442",
+}
+# Greys for what is no content.
 COLORS: Final = {
-    "weight": "#0072b2",
-    "grid": "#009e73",
-    "latent": "#e69f00",
-    "keyframe": "#cc79a7",
+    "weight": OKABE_ITO["blue"],
+    "grid": OKABE_ITO["green"],
+    "latent": OKABE_ITO["orange"],
+    "keyframe": OKABE_ITO["purple"],
     "keyframes": "#b3548a",
-    "bias": "#56b4e9",
-    "steps and tables": "#d55e00",
-    "audio": "#f0e442",
+    "bias": OKABE_ITO["sky"],
+    "steps and tables": OKABE_ITO["vermilion"],
+    "audio": OKABE_ITO["yellow"],
     "times": "#8c8c8c",
     "index": "#b0b0b0",
     "header": "#d0d0d0",
@@ -46,12 +57,23 @@ INCHES_ROUND: Final = 2.9
 
 @dataclass(frozen=True)
 class ByteBar:
-    """A layer: its bytes by component, the numbers they stand for, and the ideal bits of those numbers."""
+    """A layer: its bytes by component, its number of parameters, and the ideal bits of those."""
 
     label: str
     parts: Mapping[str, int]
     num_elements: int
     ideal_bits: float
+
+    @classmethod
+    def joined(cls, label: str, bars: Sequence[ByteBar]) -> ByteBar:
+        """Return several bars as one."""
+        parts: Counter[str] = Counter()
+        num_elements, ideal_bits = 0, 0.0
+        for bar in bars:
+            parts.update(bar.parts)
+            num_elements += bar.num_elements
+            ideal_bits += bar.ideal_bits
+        return cls(label, dict(parts), num_elements, ideal_bits)
 
     @property
     def num_bytes(self) -> int:
@@ -59,8 +81,8 @@ class ByteBar:
         return sum(self.parts.values())
 
     @property
-    def bits_per_number(self) -> float:
-        """Bits that a number of the layer takes, steps and tables included."""
+    def bits_per_parameter(self) -> float:
+        """Bits per parameter of the layer, steps and tables included."""
         return 8 * self.num_bytes / self.num_elements if self.num_elements else 0.0
 
 
@@ -109,14 +131,8 @@ def _largest(layers: Sequence[ByteBar]) -> list[ByteBar]:
         return list(layers)
     ranked = sorted(layers, key=lambda layer: -layer.num_bytes)
     kept, rest = ranked[: MAX_BARS - 1], ranked[MAX_BARS - 1 :]
-    names = list(dict.fromkeys(name for layer in rest for name in layer.parts))
-    others = ByteBar(
-        f"{len(rest)} smaller layers",
-        {name: sum(layer.parts.get(name, 0) for layer in rest) for name in names},
-        sum(layer.num_elements for layer in rest),
-        sum(layer.ideal_bits for layer in rest),
-    )
-    return [*(layer for layer in layers if layer in kept), others]
+    in_order = [layer for layer in layers if layer in kept]
+    return [*in_order, ByteBar.joined(f"{len(rest)} smaller layers", rest)]
 
 
 def _draw_whole(axes: Axes, components: Mapping[str, int], title: str) -> None:
@@ -148,8 +164,10 @@ def _draw_layers(axes: Axes, bars: Sequence[ByteBar]) -> None:
             start += bar.parts[name]
         ideal_bytes = bar.ideal_bits / 8
         axes.plot([ideal_bytes, ideal_bytes], [row - 0.36, row + 0.36], color="black", linewidth=1.0)
-        _write_columns(axes, row, [f"{bar.num_bytes:,}", f"{bar.bits_per_number:.2f}", f"{ideal_bytes:,.0f}"])
-    _write_columns(axes, -1, ["bytes", "bits a number", "ideal bytes"])
+        _write_columns(
+            axes, row, [f"{bar.num_bytes:,}", f"{bar.bits_per_parameter:.2f}", f"{ideal_bytes:,.0f}"]
+        )
+    _write_columns(axes, -1, ["bytes", "bits per parameter", "ideal bytes"])
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize=8)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, 1.02 * max((bar.num_bytes for bar in bars), default=1))

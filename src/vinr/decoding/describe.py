@@ -10,26 +10,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Final
 
-from vinr.bitstream import Clip, Container, EditRecord, Quality, SectionKind
+from vinr.bitstream import Clip, EditRecord, Quality, SectionKind
 from vinr.compress import ComponentSize, network_sizes
 from vinr.decoding.byte_plot import ByteBar, plot_bytes
-from vinr.decoding.decoder import VideoDecoder, split_clip
+from vinr.decoding.file import VinrFile
 from vinr.files import check_target
+from vinr.settings import checked_arguments
 from vinr.units import format_count
 
 SIDE: Final = "steps and tables"
 NOT_READ: Final = "networks not read"
-# Numbers that are read for a file of so many bytes; building a network, and opening a chunk, takes as long as
-# reading so many (docs/format.md, section 8).
-NUMBERS: Final = 2**25
-NUMBERS_A_BYTE: Final = 2**8
-NUMBERS_A_NETWORK: Final = 2**18
-NUMBERS_A_CHUNK: Final = 2**10
+# Parameters that are read: so many for any file, and more per byte of it. Building a network, and opening a
+# chunk, takes as long as reading so many (docs/format.md, section 8).
+PARAMETERS: Final = 2**25
+PARAMETERS_PER_BYTE: Final = 2**8
+PARAMETERS_PER_NETWORK: Final = 2**18
+PARAMETERS_PER_CHUNK: Final = 2**10
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class LayerInfo:
     """One stored tensor of a network; a per-frame tensor with its slices of all frames.
 
     ``num_bytes`` is its share of the sections, ``side_bytes`` of them are steps, models and tables.
-    ``ideal_bits`` is what its numbers cost at least under the tables that code them.
+    ``ideal_bits`` is what its parameters cost at least under the tables that code them.
     """
 
     name: str
@@ -61,22 +63,22 @@ class LayerInfo:
     num_elements: int
     num_bytes: int
     side_bytes: int
-    bits_per_number: float
+    bits_per_parameter: float
     ideal_bits: float
 
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """One network of a file. ``num_bytes``, and bits: of its tensors, without keyframe images.
+    """One network of a file; its bytes and bits are those of its tensors, without keyframe images.
 
-    ``precision``: the arithmetic it was fitted in, fp32 or bf16.
+    ``precision`` is the arithmetic it was fitted in, fp32 or bf16.
     """
 
     model: str
     num_parameters: int
     num_frames: int
     num_bytes: int
-    bits_per_number: float
+    bits_per_parameter: float
     ideal_bits: float
     precision: str
     layers: tuple[LayerInfo, ...] = field(repr=False)
@@ -86,8 +88,8 @@ class NetworkInfo:
 class FileInfo:
     """What a file holds. ``bytes_by_component`` adds up to ``num_bytes``, the size of the file.
 
-    ``networks`` are the first of ``num_networks``, as many as the budget of work for such a file allows; the
-    bytes of the others are those of the component ``networks not read``.
+    ``networks`` are the first of ``num_networks``: as many as the budget of work for a file of this size
+    allows. The component ``networks not read`` has the bytes of the others.
     """
 
     num_bytes: int
@@ -99,8 +101,13 @@ class FileInfo:
     num_networks: int = 0
 
 
-def describe_file(
-    file: str, *, plot: str | None = None, force: bool = False, max_memory: int | str | None = None
+@checked_arguments()
+def info(
+    file: str | PathLike[str],
+    *,
+    plot: str | PathLike[str] | None = None,
+    force: bool = False,
+    max_memory: int | str | None = None,
 ) -> FileInfo:
     """Return what a .vinr file holds and how many bytes each part takes.
 
@@ -109,9 +116,11 @@ def describe_file(
     file
         Path of the file; all its clips are described.
     plot
-        A .png to draw the bytes to, by component and by layer; ``force`` overwrites it.
+        A .png to draw the bytes to, by component and by layer.
+    force
+        Replace an existing ``plot``.
     max_memory
-        See :class:`vinr.decoding.decoder.VideoDecoder`; with it all networks are read.
+        As for :meth:`VinrFile.open`; with it all networks are read.
 
     Raises
     ------
@@ -122,93 +131,83 @@ def describe_file(
     """
     if plot is not None:
         check_target(Path(plot), force=force)
-    with open_first_clip(file, device="cpu", max_memory=max_memory) as decoder:
-        header_bytes, index_bytes = decoder.front_bytes
-        sizes = Counter({"header": header_bytes, "index": index_bytes})
-        for section in decoder.section_sizes():
-            if section.kind not in (SectionKind.WEIGHTS, SectionKind.CHUNKS):
-                sizes[section.kind.name.lower() if section.kind else "other"] += section.num_bytes
-        networks: list[NetworkInfo] = []
-        for number in _affordable(decoder, max_memory is not None):
-            networks.append(_describe_network(decoder, number))
-            for layer in networks[-1].layers:
-                sizes[layer.role] += layer.num_bytes - layer.side_bytes
-                sizes[SIDE] += layer.side_bytes
-        for section in decoder.section_sizes():
-            if section.kind in (SectionKind.WEIGHTS, SectionKind.CHUNKS) and section.owner >= len(networks):
-                sizes[NOT_READ] += section.num_bytes
-        info = FileInfo(
-            num_bytes=decoder.num_bytes,
-            format_version=decoder.format_version,
-            created_by=decoder.header.created_by,
-            clips=tuple(_describe_clip(clip) for clip in decoder.header.clips),
-            networks=tuple(networks),
-            bytes_by_component={name: size for name, size in sizes.items() if size},
-            num_networks=len(decoder.header.networks),
-        )
+    with VinrFile.open(file, device="cpu", max_memory=max_memory) as opened:
+        report = _describe_file(opened)
     if plot is not None:
-        models = ", ".join(dict.fromkeys(network.model for network in info.networks))
-        numbers = format_count(sum(network.num_parameters for network in info.networks))
-        title = f"{Path(file).name} ({models}, {numbers} numbers)"
-        plot_bytes(info.bytes_by_component, layer_bars(info), Path(plot), title=title, force=force)
-    return info
+        models: Counter[str] = Counter()
+        for network in report.networks:
+            models[network.model] += network.num_parameters
+        count = format_count(models.total())
+        title = f"{Path(file).name} ({', '.join(models)}, {count} parameters)"
+        plot_bytes(report.bytes_by_component, layer_bars(report), Path(plot), title=title, force=force)
+    return report
 
 
-def _affordable(decoder: VideoDecoder, is_trusted: bool) -> Iterator[int]:
-    """Yield the numbers of networks, in order, until reading them takes more than such a file may ask for."""
-    budget = NUMBERS + NUMBERS_A_BYTE * decoder.num_bytes
-    for number, network in enumerate(decoder.header.networks):
+def _describe_file(file: VinrFile) -> FileInfo:
+    networks = [_describe_network(file, number) for number in _affordable(file)]
+    sizes = Counter({"header": file.container.header_bytes, "index": file.container.index_bytes})
+    for section in file.sections:
+        if section.kind not in (SectionKind.WEIGHTS, SectionKind.CHUNKS):
+            sizes[section.kind.name.lower() if section.kind else "other"] += section.num_bytes
+        elif section.owner >= len(networks):
+            sizes[NOT_READ] += section.num_bytes
+    for network in networks:
+        for layer in network.layers:
+            sizes[layer.role] += layer.num_bytes - layer.side_bytes
+            sizes[SIDE] += layer.side_bytes
+    return FileInfo(
+        num_bytes=file.num_bytes,
+        format_version=file.format_version,
+        created_by=file.header.created_by,
+        clips=tuple(map(_describe_clip, file.header.clips)),
+        networks=tuple(networks),
+        bytes_by_component={name: size for name, size in sizes.items() if size},
+        num_networks=len(file.header.networks),
+    )
+
+
+def _affordable(file: VinrFile) -> Iterator[int]:
+    """Yield networks by number, in order, until reading them would take more than a file of its size may."""
+    is_trusted = file.networks.max_memory is not None
+    budget = PARAMETERS + PARAMETERS_PER_BYTE * file.num_bytes
+    for number, network in enumerate(file.header.networks):
         if not is_trusted:
-            budget -= (
-                decoder.network_numbers(number) + NUMBERS_A_NETWORK + NUMBERS_A_CHUNK * network.num_chunks
-            )
+            budget -= file.networks.skeleton(number).num_stored()
+            budget -= PARAMETERS_PER_NETWORK + PARAMETERS_PER_CHUNK * network.num_chunks
             if budget < 0:
                 return
         yield number
 
 
-def open_first_clip(file: str, *, device: str = "auto", max_memory: int | str | None = None) -> VideoDecoder:
-    """Open a file whose clips are all of interest; a ``#name`` behind its path means nothing."""
-    path, _ = split_clip(file)
-    with Container.open(path) as container:
-        name = container.header.clips[0].name
-    return VideoDecoder(path, clip=name, device=device, max_memory=max_memory, constant_rate=True)
-
-
 def layer_bars(info: FileInfo) -> list[ByteBar]:
     """Return the layers of a file in order: weight and bias of a layer together, over all networks."""
-    members: dict[str, list[LayerInfo]] = {}
+    members: dict[str, list[ByteBar]] = {}
     for network in info.networks:
         for layer in network.layers:
             parent, _, kind = layer.name.rpartition(".")
-            members.setdefault(parent if parent and kind in ("weight", "bias") else layer.name, []).append(
-                layer
-            )
-    return [_bar(name, layers) for name, layers in members.items()]
+            name = parent if parent and kind in ("weight", "bias") else layer.name
+            parts = {layer.role: layer.num_bytes - layer.side_bytes, SIDE: layer.side_bytes}
+            bar = ByteBar(name, parts, layer.num_elements, layer.ideal_bits)
+            members.setdefault(name, []).append(bar)
+    return [ByteBar.joined(name, bars) for name, bars in members.items()]
 
 
-def _bar(name: str, layers: Sequence[LayerInfo]) -> ByteBar:
-    parts: Counter[str] = Counter()
-    for layer in layers:
-        parts[layer.role] += layer.num_bytes - layer.side_bytes
-        parts[SIDE] += layer.side_bytes
-    num_elements = sum(layer.num_elements for layer in layers)
-    return ByteBar(name, dict(parts), num_elements, sum(layer.ideal_bits for layer in layers))
-
-
-def _describe_network(decoder: VideoDecoder, number: int) -> NetworkInfo:
-    parts = decoder.network_parts(number)
+def _describe_network(file: VinrFile, number: int) -> NetworkInfo:
+    parts = file.networks.parts(number)
     layers = tuple(map(_describe_layer, network_sizes(parts.payload, parts.expected, parts.chunks)))
     num_parameters = parts.skeleton.num_stored()
-    num_bytes = sum(layer.num_bytes for layer in layers)
+    num_bytes, ideal_bits = 0, 0.0
+    for layer in layers:
+        num_bytes += layer.num_bytes
+        ideal_bits += layer.ideal_bits
     return NetworkInfo(
-        model=decoder.header.networks[number].model,
+        model=file.header.networks[number].model,
         num_parameters=num_parameters,
         num_frames=parts.skeleton.video.num_frames,
         num_bytes=num_bytes,
-        bits_per_number=8 * num_bytes / num_parameters,
-        ideal_bits=sum(layer.ideal_bits for layer in layers),
-        precision=decoder.header.networks[number].precision,
+        bits_per_parameter=8 * num_bytes / num_parameters,
+        ideal_bits=ideal_bits,
+        precision=file.header.networks[number].precision,
         layers=layers,
     )
 
@@ -220,7 +219,7 @@ def _describe_layer(size: ComponentSize) -> LayerInfo:
         num_elements=size.num_elements,
         num_bytes=size.num_bytes,
         side_bytes=size.side_bytes,
-        bits_per_number=8 * size.num_bytes / max(size.num_elements, 1),
+        bits_per_parameter=8 * size.num_bytes / max(size.num_elements, 1),
         ideal_bits=size.ideal_bits,
     )
 
@@ -242,9 +241,11 @@ def _describe_clip(clip: Clip) -> ClipInfo:
 
 
 def _describe_edit(edit: EditRecord) -> str:
-    parts = [
-        f"{name} {size[0]}×{size[1]}" for name, size in (("crop", edit.crop), ("resize", edit.resize)) if size
-    ]
+    parts = []
+    if edit.crop:
+        parts.append(f"crop {edit.crop[0]}×{edit.crop[1]}")
+    if edit.resize:
+        parts.append(f"resize {edit.resize[0]}×{edit.resize[1]}")
     if edit.first_frame:
         parts.append(f"from frame {edit.first_frame}")
     return ", ".join(parts)

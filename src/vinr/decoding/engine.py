@@ -19,11 +19,10 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from vinr.decoding.networks import CACHED_NETWORKS, NetworkLoader, memory_told, to_uint8
+from vinr.decoding.networks import CACHED_NETWORKS, Layout, NetworkLoader, memory_told, to_uint8
 from vinr.decoding.settings import DecodeSettings
 from vinr.device import exact_float32, memory_kept
 from vinr.errors import UsageError
-from vinr.kernels.layers import arrange_layers
 from vinr.models import HybridModel, IndexModel, VideoModel
 from vinr.sharing import LruCache, SharedLock
 from vinr.video.spec import Query
@@ -45,9 +44,8 @@ class Engine:
 
     Parameters
     ----------
-    open_networks
-        Gives the networks of the file; called with the device that they are for, and with what prepares each
-        network when it is loaded.
+    networks
+        The networks of the file, shared with whoever else computes with them in the same layout.
     device
         Where frames are computed. With ONNX Runtime networks stay on the CPU: it has a copy of its own, on a
         GPU where it finds one.
@@ -57,7 +55,7 @@ class Engine:
 
     def __init__(
         self,
-        open_networks: Callable[[torch.device, Callable[[VideoModel], None]], NetworkLoader],
+        networks: NetworkLoader,
         device: torch.device,
         settings: DecodeSettings,
         on_note: Callable[[str], None],
@@ -66,13 +64,13 @@ class Engine:
             raise UsageError("decode.precision fp16 is for GPUs, this device is cpu; take fp32, bf16 or auto")
         self._device = torch.device("cpu") if settings.backend == "onnx" else device
         self._settings, self._note = settings, on_note
-        self._networks = open_networks(self._device, self._prepare)
+        self._networks, self._layout = networks, self._choose_layout()
         self._runners: LruCache[VideoModel, Runner] = LruCache(CACHED_NETWORKS)
         self._bytes_per_frame = 0
 
     def run(self, network: int, times: Sequence[float]) -> Tensor:
         """Return uint8 rgb_NCHW, on the device, of the frames at ``times`` of ``network``, as one batch."""
-        model = self._networks.model(network)
+        model = self._networks.model(network, self._layout)
         what = f"{len(times)} frames at once"
         with torch.inference_mode(), exact_float32(self._device), memory_told(what):
             query = Query.of_frames(torch.tensor(times, dtype=torch.float64, device=self._device))
@@ -106,7 +104,7 @@ class Engine:
         """Run a batch; the first one tells how much memory a frame takes on a GPU."""
         if self._device.type != "cuda" or self._bytes_per_frame:
             return self.run(network, times)
-        self._networks.model(network)  # its weights are no part of it
+        self._networks.model(network, self._layout)  # its weights are no part of it
         torch.cuda.reset_peak_memory_stats(self._device)
         before = torch.cuda.memory_allocated(self._device)
         rgb_NCHW = self.run(network, times)
@@ -116,15 +114,16 @@ class Engine:
 
     # -- preparing a network -------------------------------------------------------------------------------
 
-    def _prepare(self, model: VideoModel) -> None:
+    def _choose_layout(self) -> Layout:
+        """Return how the settings let layers compute; transforms are for float32 on CPUs."""
         settings = self._settings
         if settings.backend == "onnx":
-            return
+            return Layout(self._device)
         is_plain = settings.convolution == "direct"
         transforms = not (is_plain or settings.compile or settings.channels_last)
         transforms = transforms and self._device.type == "cpu" and settings.precision != "bf16"
         channels_last = False if is_plain and settings.channels_last is None else settings.channels_last
-        arrange_layers(model, transforms=transforms, channels_last=channels_last)
+        return Layout(self._device, transforms, channels_last)
 
     def _runner(self, network: int, model: VideoModel, query: Query) -> Runner:
         """Return what runs ``model``; ``query`` is what it is tried with where something is measured."""

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
 
-from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import VinrFile
+from vinr.decoding.networks import Layout
 from vinr.errors import UsageError
 from vinr.files import atomic_files, atomic_path
+from vinr.settings import checked_arguments
 
 # One number, as in part_%02d.onnx, and no other per cent sign.
 PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*")
@@ -31,8 +34,13 @@ class ExportedGraph:
     first_input: int
 
 
-def export_onnx(
-    file: str, output: str, *, force: bool = False, max_memory: int | str | None = None
+@checked_arguments()
+def export(
+    file: str | PathLike[str],
+    onnx: str | PathLike[str],
+    *,
+    force: bool = False,
+    max_memory: int | str | None = None,
 ) -> tuple[ExportedGraph, ...]:
     """Write each network of a clip as an ONNX file: frame number and latents in, colours out.
 
@@ -40,12 +48,12 @@ def export_onnx(
     ----------
     file
         The file; ``FILE.vinr#name`` chooses a clip.
-    output
+    onnx
         Name of the ONNX file; of a clip of several networks (segments) a pattern such as ``part_%02d.onnx``.
     force
         Replace existing files.
     max_memory
-        See :class:`vinr.decoding.decoder.VideoDecoder`.
+        As for :meth:`VinrFile.open`.
 
     Raises
     ------
@@ -54,15 +62,18 @@ def export_onnx(
     BitstreamError, OutputError
         If the file is damaged, or an output cannot be written.
     """
-    with VideoDecoder(file, device="cpu", max_memory=max_memory) as decoder:
-        spans = decoder.network_spans
+    from vinr.decoding.onnx_graph import export_graph  # needs packages of an extra
+
+    with VinrFile.open(file, device="cpu", max_memory=max_memory) as opened:
+        networks, pieces = opened.networks, opened.pieces(opened.clip_number())
         exported = []
-        with _paths(output, len(spans), force=force) as paths:
-            for (place, temporary), span in zip(paths, spans, strict=True):
-                graph = decoder.network_graph(span.network)
+        with _paths(fspath(onnx), len(pieces), force=force) as paths:
+            for (path, temporary), (network, offset, span) in zip(paths, pieces, strict=True):
+                model = networks.model(network, Layout(networks.device))
+                graph = export_graph(model, networks.skeleton(network), networks.name(network))
                 temporary.write_bytes(graph)
                 exported.append(
-                    ExportedGraph(str(place), len(graph), span.first, span.num_frames, span.offset)
+                    ExportedGraph(str(path), len(graph), span.first_frame, span.num_frames, offset)
                 )
     return tuple(exported)
 
@@ -78,7 +89,7 @@ def _paths(output: str, num_networks: int, *, force: bool) -> Iterator[list[tupl
         return
     if num_networks > 1:
         raise UsageError(
-            f"the clip has {num_networks} networks, one a segment: give a pattern such as part_%02d.onnx, "
+            f"the clip has {num_networks} networks, one per segment: give a pattern such as part_%02d.onnx, "
             f"not {output!r}"
         )
     with atomic_path(path, force=force) as temporary:

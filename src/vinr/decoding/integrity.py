@@ -1,16 +1,18 @@
-"""What is whole in a file, and what damage touches: clips, frames, times, sound.
+"""What is whole in a file, and what damage touches: clips, frames, times, audio.
 
 ::
 
     damaged section   CHUNKS part ──> frames whose latents it holds, and those that need these as neighbours
                       KEYFRAMES part ──> frames that are made from it
                       WEIGHTS, or a network that does not decode ──> all frames of the network
-                      TIMES ──> times of the clip;   AUDIO ──> its sound;   header, index ──> everything
+                      TIMES ──> times of the clip;   AUDIO ──> its audio;   header, index ──> everything
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike
@@ -18,16 +20,17 @@ from typing import Final
 
 import torch
 
-from vinr.bitstream import Clip, Container, Header, SectionKind
+from vinr.bitstream import Container, Header, SectionKind, SectionSize
 from vinr.bitstream.container import DamagedPart
 from vinr.compress import decode_times
-from vinr.decoding.networks import NetworkLoader, allowed_for, memory_told, to_uint8
+from vinr.decoding.file import Piece, VinrFile, list_pieces
+from vinr.decoding.networks import NETWORK_SECTIONS, NetworkLoader, allowed_for, memory_told, to_uint8
 from vinr.errors import BitstreamError, LimitError
 from vinr.units import format_bytes
 from vinr.video.spec import Query
 
 # Loading a network takes about as long as so many operations (docs/format.md, section 8).
-OPERATIONS_A_NETWORK: Final = 500 * 10**6
+OPERATIONS_PER_NETWORK: Final = 500 * 10**6
 
 Ranges = tuple[tuple[int, int], ...]
 """Frames as half-open ranges, rising, apart from each other."""
@@ -38,7 +41,7 @@ class ClipReport:
     """What is whole of one clip.
 
     ``whole`` and ``lost`` are half-open ranges of frames; together all frames of the clip. ``sound_ok`` is
-    None where the clip has no sound. ``times_ok`` is true for a constant rate too.
+    None where the clip has no audio. ``times_ok`` is true for a constant rate too.
     """
 
     name: str
@@ -86,9 +89,10 @@ class VerifyReport:
         lines += self.damaged[:SHOWN]
         if len(self.damaged) > SHOWN:
             lines.append(f"{len(self.damaged) - SHOWN} more damaged sections")
-        lines += [_clip_line(clip) for clip in self.clips if not clip.is_whole][:SHOWN]
-        unaffected = sum(clip.is_whole for clip in self.clips)
+        affected = [clip for clip in self.clips if not clip.is_whole]
+        lines += map(_clip_line, affected[:SHOWN])
         if len(self.clips) > 1:
+            unaffected = len(self.clips) - len(affected)
             lines.append(f"{unaffected} of {len(self.clips)} clips unaffected")
         return lines
 
@@ -97,185 +101,235 @@ SHOWN: Final = 20
 
 
 def _clip_line(clip: ClipReport) -> str:
-    parts = [
-        f"frames lost: {ranges_text(clip.lost)}; unaffected: {ranges_text(clip.whole)}"
-        if clip.lost
-        else "no frame lost"
-    ]
+    parts = ["no frame lost"]
+    if clip.lost:
+        parts = [f"frames lost: {format_ranges(clip.lost)}", f"unaffected: {format_ranges(clip.whole)}"]
     if not clip.times_ok:
         parts.append("times lost")
     if clip.sound_ok is False:
-        parts.append("sound lost")
+        parts.append("audio lost")
     return f"clip {clip.name}: {'; '.join(parts)}"
 
 
-def ranges_text(ranges: Ranges) -> str:
+def format_ranges(ranges: Ranges) -> str:
     """Return ranges as people write them, first to last frame."""
-    shown = [str(first) if stop - first == 1 else f"{first}-{stop - 1}" for first, stop in ranges[:SHOWN]]
-    return ", ".join(shown + ["…"] * (len(ranges) > SHOWN)) or "none"
+    texts = []
+    for first, stop in ranges[:SHOWN]:
+        texts.append(str(first) if stop - first == 1 else f"{first}-{stop - 1}")
+    if len(ranges) > SHOWN:
+        texts.append("…")
+    return ", ".join(texts) or "none"
 
 
-def inspect_file(
-    container: Container,
-    path: str,
-    device: torch.device,
-    *,
-    clip: str | None = None,
-    max_memory: int | None = None,
-) -> VerifyReport:
-    """Check every checksum, decode TIMES and one frame of each network, and say what damage touches.
+def inspect_file(file: VinrFile, name: str = "") -> VerifyReport:
+    """Read each part once, check its checksum, decode TIMES and one frame of each network; list the damage.
 
     Parameters
     ----------
-    clip
-        The clip to report; all of them without.
+    file
+        Where ``#name`` chose a clip, its sections and networks alone are checked.
+    name
+        What the report calls the file.
 
     Raises
     ------
     LimitError
         If a network asks for more than a file of its size may.
     """
-    header, parts = container.header, container.damaged_parts()
-    loader = NetworkLoader(container, device, max_memory=max_memory)
-    damaged = {part.owner for part in parts if part.kind is SectionKind.WEIGHTS}
-    messages = [part.message for part in parts]
-    num_tried = 0
-    budget = allowed_for(container.num_bytes).operations if max_memory is None else None
-    wanted = _networks_of(header, clip)
-    for network in wanted:
-        if network in damaged:
-            num_tried += 1
-            continue
-        if budget is not None:
-            budget -= OPERATIONS_A_NETWORK
-            if budget < 0:
-                break
+    header, sections = file.header, _HeldSections(file.container)
+    loader = NetworkLoader(sections, file.networks.device, file.networks.max_memory)
+    clips = range(len(header.clips)) if file.clip_name is None else [file.clip_number()]
+    pieces = defaultdict[int, list[Piece]](list)
+    networks = set()
+    for piece in list_pieces(header):
+        pieces[piece.network].append(piece)
+        if piece.span.clip in clips:
+            networks.add(piece.network)
+    trials = _Trials(loader, header, file.num_bytes)
+    lost = defaultdict[int, list[tuple[int, int]]](list)
+    for network in sorted(networks):
+        parts = sections.check_network(network)
+        ranges = trials.lost_frames(network, parts)
+        for clip, first, stop in _in_clips(pieces[network], ranges):
+            lost[clip].append((first, stop))
+    reports = [_inspect_clip(sections, clip, lost[clip]) for clip in clips]
+    if file.clip_name is None:
+        sections.messages += [part.message for part in file.container.unknown_damage()]
+    messages = [*sections.messages, *trials.messages]
+    if file.clip_name is not None and all(report.is_whole for report in reports):
+        messages = []  # a network of several clips may be damaged where it shows others
+    return VerifyReport(
+        name, file.num_bytes, tuple(messages), tuple(reports), len(networks), trials.num_tried
+    )
+
+
+class _HeldSections:
+    """The sections of a file, each part read once; those of one network at a time are held for its trial."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._num_parts: dict[tuple[SectionKind | None, int], int] = {}
+        for section in container.section_sizes():
+            self._num_parts[section.kind, section.owner] = section.num_parts
+        self._held: dict[tuple[SectionKind, int, int], bytes] = {}
+        self.messages: list[str] = []
+
+    @property
+    def header(self) -> Header:
+        return self._container.header
+
+    def check_open(self) -> None:
+        self._container.check_open()
+
+    def section_sizes(self) -> tuple[SectionSize, ...]:
+        return self._container.section_sizes()
+
+    def read(self, kind: SectionKind, owner: int) -> bytes:
+        return self.read_part(kind, owner, 0)
+
+    def read_part(self, kind: SectionKind, owner: int, index: int) -> bytes:
+        payload = self._held.get((kind, owner, index))
+        # A damaged part is not held; reading it again raises what is wrong with it.
+        return self._container.read_part(kind, owner, index) if payload is None else payload
+
+    def check_network(self, network: int) -> list[DamagedPart]:
+        """Read all parts of a network and hold them; return those whose checksum does not fit."""
+        self._held.clear()
+        damaged = []
+        for kind in NETWORK_SECTIONS:
+            damaged += self.check(kind, network, hold=True)
+        return damaged
+
+    def check(self, kind: SectionKind, owner: int, *, hold: bool) -> list[DamagedPart]:
+        """Read all parts of a section, where there is one; return those whose checksum does not fit."""
+        damaged = []
+        for part in range(self._num_parts.get((kind, owner), 0)):
+            try:
+                payload = self._container.read_part(kind, owner, part)
+            except BitstreamError as error:
+                damaged.append(DamagedPart(kind, owner, part, str(error)))
+                self.messages.append(str(error))
+            else:
+                if hold:
+                    self._held[kind, owner, part] = payload
+        return damaged
+
+
+class _Trials:
+    """Decodes a frame of each network, as many networks as the budget of work for the file allows."""
+
+    def __init__(self, loader: NetworkLoader, header: Header, num_bytes: int) -> None:
+        self._loader, self._header = loader, header
+        self._budget: float = math.inf
+        if loader.max_memory is None:
+            self._budget = allowed_for(num_bytes).operations
+        self.num_tried = 0
+        self.messages: list[str] = []
+
+    def lost_frames(self, network: int, parts: Sequence[DamagedPart]) -> Ranges:
+        """Return the frames of a network that ``parts`` or a failing trial take, numbered as it does."""
+        all_frames = ((0, self._header.networks[network].num_frames),)
+        if any(part.kind is SectionKind.WEIGHTS for part in parts):
+            self.num_tried += self._budget >= 0
+            return all_frames
+        lost = _merged(self._touched(network, parts))
         try:
-            cost = loader.cost(network)
-            if budget is not None:
-                budget -= cost.operations
-                if budget < 0 and num_tried:
-                    break
-            _try(loader, header, network, parts)
+            self._try(network, lost)
         except LimitError:
             raise
         except BitstreamError as error:
-            damaged.add(network)
-            messages.append(str(error))
-        num_tried += 1
-    lost = _lost_frames(loader, header, parts, damaged)
-    times = {number: _times_complaint(container, number) for number, _ in _clips_of(header, clip)}
-    known = {part.owner for part in parts if part.kind is SectionKind.TIMES}
-    messages += [text for number, text in times.items() if text is not None and number not in known]
-    sound = {part.owner for part in parts if part.kind is SectionKind.AUDIO}
-    reports = []
-    for number, own in _clips_of(header, clip):
-        gone = _merged(lost.get(number, ()))
-        reports.append(
-            ClipReport(
-                name=own.name,
-                num_frames=own.num_frames,
-                whole=_others(gone, own.num_frames),
-                lost=gone,
-                times_ok=times[number] is None,
-                sound_ok=number not in sound if own.has_audio else None,
-            )
-        )
-    if clip is not None:
-        messages = messages if not all(report.is_whole for report in reports) else []
-    return VerifyReport(path, container.num_bytes, tuple(messages), tuple(reports), len(wanted), num_tried)
+            self.num_tried += 1
+            self.messages.append(str(error))
+            return all_frames
+        return lost
+
+    def _try(self, network: int, lost: Ranges) -> None:
+        """Load a network and decode the first of its frames that is not lost, while the budget lasts."""
+        if self._budget < 0:
+            return
+        self._budget -= OPERATIONS_PER_NETWORK
+        if self._budget < 0:
+            return
+        self._budget -= self._loader.cost(network).operations
+        if self._budget < 0 and self.num_tried:
+            return
+        model = self._loader.model(network)
+        intact = _others(lost, self._header.networks[network].num_frames)
+        if intact:
+            with torch.inference_mode(), memory_told(f"a frame of network {network}"):
+                device = self._loader.device
+                to_uint8(model(Query.of_frames(torch.tensor([intact[0][0]], device=device))))
+        self.num_tried += 1
+
+    def _touched(self, network: int, parts: Sequence[DamagedPart]) -> list[tuple[int, int]]:
+        """Return the frames that need damaged chunks or keyframes, as ranges."""
+        entry = self._header.networks[network]
+        if not parts:
+            return []
+        try:
+            model = self._loader.skeleton(network)
+        except BitstreamError:
+            return [(0, entry.num_frames)]
+        touched = []
+        for part in parts:
+            if part.kind is SectionKind.CHUNKS:
+                # chunk p: frames p * size … (p + 1) * size - 1, fewer in the last chunk
+                first = part.part * entry.frames_per_chunk
+                stop = min(first + entry.frames_per_chunk, entry.num_frames)
+                frames = model.frames_using_latents(first, stop)
+            else:
+                frames = model.frames_using_keyframe(part.part)
+            touched.append((frames.start, frames.stop))
+        return touched
+
+
+def _in_clips(pieces: Iterable[Piece], ranges: Ranges) -> Iterator[tuple[int, int, int]]:
+    """Yield clip, first frame and end of ``ranges``, which are numbered as the network does.
+
+    ::
+
+        network   0 … offset … first … stop …          range, cut to the piece
+        clip      span.first_frame … the same …        shifted by span.first_frame - offset
+    """
+    for _, offset, span in pieces:
+        for first, stop in ranges:
+            first, stop = max(first - offset, 0), min(stop - offset, span.num_frames)
+            if first < stop:
+                yield span.clip, span.first_frame + first, span.first_frame + stop
+
+
+def _inspect_clip(sections: _HeldSections, number: int, lost: Iterable[tuple[int, int]]) -> ClipReport:
+    """Check times and audio of a clip, and report them with its ``lost`` frames."""
+    clip = sections.header.clips[number]
+    times_ok = not sections.check(SectionKind.TIMES, number, hold=True)
+    if times_ok and clip.has_times:
+        payload = sections.read(SectionKind.TIMES, number)
+        try:
+            decode_times(payload, clip.num_frames, Fraction(*clip.frame_rate))
+        except BitstreamError as error:
+            times_ok = False
+            sections.messages.append(str(error))
+    sound_ok = not sections.check(SectionKind.AUDIO, number, hold=False)
+    gone = _merged(lost)
+    return ClipReport(
+        name=clip.name,
+        num_frames=clip.num_frames,
+        whole=_others(gone, clip.num_frames),
+        lost=gone,
+        times_ok=times_ok,
+        sound_ok=sound_ok if clip.has_audio else None,
+    )
 
 
 def refused_by_default(path: str | PathLike[str]) -> str:
-    """Return why a reader refuses the file without ``--max-memory``: it asks for too much; else nothing."""
-    with Container.open(path) as container:
-        loader = NetworkLoader(container, torch.device("cpu"))
-        for network in range(len(container.header.networks)):
+    """Return why readers refuse a file unless ``--max-memory`` allows more; "" if they do not."""
+    with VinrFile.open(path, clip=None, device="cpu") as file:
+        for network in range(len(file.header.networks)):
             try:
-                loader.cost(network)
+                file.networks.cost(network)
             except LimitError as error:
                 return str(error)
     return ""
-
-
-def _clips_of(header: Header, clip: str | None) -> list[tuple[int, Clip]]:
-    return [(n, own) for n, own in enumerate(header.clips) if clip is None or own.name == clip]
-
-
-def _networks_of(header: Header, clip: str | None) -> list[int]:
-    chosen = {number for number, _ in _clips_of(header, clip)}
-    return [n for n, own in enumerate(header.networks) if any(span.clip in chosen for span in own.spans)]
-
-
-def _try(loader: NetworkLoader, header: Header, network: int, parts: Iterable[DamagedPart]) -> None:
-    """Decode the first frame of a network that no damaged part touches; none, where all are touched."""
-    lost = _merged(_lost_of_network(loader, header, network, parts))
-    whole = _others(lost, header.networks[network].num_frames)
-    model = loader.model(network)
-    if whole:
-        with torch.inference_mode(), memory_told(f"a frame of network {network}"):
-            device = next(model.parameters()).device
-            to_uint8(model(Query.of_frames(torch.tensor([whole[0][0]], device=device))))
-
-
-def _lost_frames(
-    loader: NetworkLoader, header: Header, parts: Iterable[DamagedPart], damaged: set[int]
-) -> dict[int, list[tuple[int, int]]]:
-    """Return the frames of each clip, as ranges, that are lost with ``parts`` and ``damaged`` networks."""
-    owners = {part.owner for part in parts if part.kind in (SectionKind.CHUNKS, SectionKind.KEYFRAMES)}
-    lost: dict[int, list[tuple[int, int]]] = {}
-    for network in sorted(damaged | owners):
-        own = header.networks[network]
-        ranges = [(0, own.num_frames)] if network in damaged else None
-        if ranges is None:
-            ranges = _lost_of_network(loader, header, network, parts)
-        offset = 0
-        for clip, first, num_frames in own.spans:
-            for start, stop in ranges:
-                start, stop = max(start - offset, 0), min(stop - offset, num_frames)
-                if start < stop:
-                    lost.setdefault(clip, []).append((first + start, first + stop))
-            offset += num_frames
-    return lost
-
-
-def _lost_of_network(
-    loader: NetworkLoader, header: Header, network: int, parts: Iterable[DamagedPart]
-) -> list[tuple[int, int]]:
-    """Return the frames of a network that damaged chunks and keyframes touch, as ranges."""
-    own = header.networks[network]
-    touched = [
-        part
-        for part in parts
-        if part.owner == network and part.kind in (SectionKind.CHUNKS, SectionKind.KEYFRAMES)
-    ]
-    if not touched:
-        return []
-    try:
-        model = loader.skeleton(network)
-    except BitstreamError:
-        return [(0, own.num_frames)]
-    found = []
-    for part in touched:
-        if part.kind is SectionKind.CHUNKS:
-            first = part.part * own.frames_per_chunk
-            frames = model.frames_using_latents(first, min(first + own.frames_per_chunk, own.num_frames))
-        else:
-            frames = model.frames_using_keyframe(part.part)
-        found.append((frames.start, frames.stop))
-    return found
-
-
-def _times_complaint(container: Container, number: int) -> str | None:
-    """Return what is wrong with the times of a clip, or None."""
-    clip = container.header.clips[number]
-    if not clip.has_times:
-        return None
-    try:
-        decode_times(container.read(SectionKind.TIMES, number), clip.num_frames, Fraction(*clip.frame_rate))
-    except BitstreamError as error:
-        return str(error)
-    return None
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
@@ -291,9 +345,11 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 def _others(ranges: Ranges, num_frames: int) -> Ranges:
     """Return the frames 0 … ``num_frames`` − 1 that are not in ``ranges``."""
-    found, start = [], 0
+    # ranges        |--|   |---|            the gap behind the last one ends at num_frames
+    # others    |---|  |---|   |----|
+    others, start = [], 0
     for first, stop in (*ranges, (num_frames, num_frames)):
         if start < first:
-            found.append((start, first))
+            others.append((start, first))
         start = stop
-    return tuple(found)
+    return tuple(others)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from math import ceil, prod
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
-from vinr.bitstream import Container, Header, SectionKind
+from vinr.bitstream import Header, SectionKind, SectionSize
 from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.device import compute_when_forked
 from vinr.errors import BitstreamError, LimitError, OutOfMemoryError, UsageError
 from vinr.kernels.layers import arrange_layers
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model, validate_architecture
-from vinr.models._meta import measure_first_frame
+from vinr.models.cost import measure_first_frame
 from vinr.sharing import LruCache
 from vinr.video.spec import VideoSpec
 
@@ -28,17 +28,21 @@ LATENT_PREFIX = "latents."
 NETWORK_SECTIONS = (SectionKind.WEIGHTS, SectionKind.CHUNKS, SectionKind.KEYFRAMES)
 CACHED_CHUNKS = 8
 CACHED_NETWORKS = 2
+# For single frames, for playing, and for settings of a clip's own.
+CACHED_LAYOUTS = 4
 # Networks of one architecture for videos of one size cost the same: those of a video cut into segments do.
 CACHED_COSTS = 64
 
 # What a network may ask for (docs/format.md, section 8).
 MEMORY: Final = 96 * 2**20
-MEMORY_A_BYTE: Final = 60 * 2**10
+MEMORY_PER_BYTE: Final = 60 * 2**10
 WORK: Final = 8 * 10**9
-WORK_A_BYTE: Final = 5 * 10**6
+WORK_PER_BYTE: Final = 5 * 10**6
 BYTES_WITHOUT_WORK: Final = 9_000
-# Bytes that a number of a network takes while it is decoded, at most.
-BYTES_A_NUMBER: Final = 16
+# Bytes that a parameter takes while it is decoded, at most.
+BYTES_PER_PARAMETER: Final = 16
+# Operations that decoding and copying a parameter counts as.
+OPERATIONS_PER_PARAMETER: Final = 16
 UNLIMITED: Final = 2**63
 _MEMORY_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -65,35 +69,82 @@ class NetworkParts:
 class NetworkCost:
     """What a network takes until its first frame is there: bytes at the peak, and operations.
 
-    An operation is a multiply-accumulate; each number that is written counts as 16 of them.
+    An operation is a multiply-accumulate; each parameter that is decoded counts as 16 of them.
     """
 
     num_bytes: int
     operations: int
 
 
-class NetworkLoader:
-    """Gives the networks of ``container`` as models ready to decode, and keeps the last two.
+class Sections(Protocol):
+    """What networks are read from: an open file, or a view of it."""
 
-    Threads may share it: each network is loaded by one of them, and all run it at once.
-    ``prepare`` is called with each network that was loaded; None: its layers compute as is fastest.
-    ``max_memory``: bytes that a network may take; None: what a file of its size may (docs/format.md, 8).
+    @property
+    def header(self) -> Header:
+        """What the file says about itself."""
+        ...
+
+    def check_open(self) -> None:
+        """Raise InputError if the file was closed."""
+        ...
+
+    def section_sizes(self) -> Sequence[SectionSize]:
+        """Return kind, owner and size of each section."""
+        ...
+
+    def read(self, kind: SectionKind, owner: int) -> bytes:
+        """Return the content of a plain section."""
+        ...
+
+    def read_part(self, kind: SectionKind, owner: int, index: int) -> bytes:
+        """Return part ``index`` of an array section."""
+        ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a network lies and how its layers compute: networks of one layout can be shared.
+
+    ``transforms`` and ``channels_last`` are those of :func:`vinr.kernels.layers.arrange_layers`.
     """
 
-    def __init__(
-        self,
-        container: Container,
-        device: torch.device,
-        prepare: Callable[[VideoModel], None] | None = None,
-        max_memory: int | None = None,
-    ) -> None:
-        self._container, self._device, self._prepare = container, device, prepare
-        self._max_memory = max_memory
-        self._models: LruCache[int, VideoModel] = LruCache(CACHED_NETWORKS)
+    device: torch.device
+    transforms: bool = False
+    channels_last: bool | None = False
+
+    @classmethod
+    def fastest(cls, device: torch.device) -> Layout:
+        """Return the layout for single frames in float32: on a GPU layers stay as they are."""
+        return cls(device, transforms=True, channels_last=None) if device.type == "cpu" else cls(device)
+
+
+class NetworkLoader:
+    """Loads the networks of a file when they are needed, and keeps the last two of each layout.
+
+    Threads may share it: one of them loads a network, and all compute with it at once.
+
+    Parameters
+    ----------
+    sections
+        The open file.
+    device
+        Where networks go unless a layout says otherwise.
+    max_memory
+        Bytes that a network may take; None: what a file of its size may (docs/format.md, 8).
+    """
+
+    def __init__(self, sections: Sections, device: torch.device, max_memory: int | None = None) -> None:
+        self._sections, self.device, self.max_memory = sections, device, max_memory
+        self._layouts: LruCache[Layout, LruCache[int, VideoModel]] = LruCache(CACHED_LAYOUTS)
         self._costs: LruCache[object, NetworkCost] = LruCache(CACHED_COSTS)
 
-    def model(self, network: int) -> VideoModel:
+    def model(self, network: int, layout: Layout | None = None) -> VideoModel:
         """Return network number ``network`` in evaluation mode.
+
+        Parameters
+        ----------
+        layout
+            :meth:`Layout.fastest` of the loader's device where it is None.
 
         Raises
         ------
@@ -104,47 +155,47 @@ class NetworkLoader:
         OutOfMemoryError
             If the memory of the device does not suffice.
         """
-        self._container.check_open()
-        return self._models.get(network, lambda: self._load(network))
+        self._sections.check_open()
+        layout = layout or Layout.fastest(self.device)
+        models = self._layouts.get(layout, lambda: LruCache(CACHED_NETWORKS))
+        return models.get(network, lambda: self._load(network, layout))
 
     def parts(self, network: int) -> NetworkParts:
         """Return a network as it lies in the file, for reports."""
         skeleton = self.skeleton(network)
-        payload = self._container.read(SectionKind.WEIGHTS, network)
-        entry = self._container.header.networks[network]
-        chunks = tuple(
-            (
-                _frames_of_chunk(number, entry.frames_per_chunk, entry.num_frames),
-                self._container.read_part(SectionKind.CHUNKS, network, number),
-            )
-            for number in range(entry.num_chunks)
-        )
-        return NetworkParts(skeleton, _expected(skeleton), payload, chunks)
+        payload = self._sections.read(SectionKind.WEIGHTS, network)
+        entry = self._sections.header.networks[network]
+        chunks = []
+        for number in range(entry.num_chunks):
+            count = _frames_of_chunk(number, entry.frames_per_chunk, entry.num_frames)
+            chunks.append((count, self._sections.read_part(SectionKind.CHUNKS, network, number)))
+        return NetworkParts(skeleton, _expected(skeleton), payload, tuple(chunks))
 
-    def _load(self, network: int) -> VideoModel:
+    def _load(self, network: int, layout: Layout) -> VideoModel:
         compute_when_forked()
-        entry = self._container.header.networks[network]
+        entry = self._sections.header.networks[network]
         # Shapes are checked without memory first: a hostile header may ask for anything.
         config, skeleton = self._skeleton(network)
         self._check(network, skeleton)
-        payload = self._container.read(SectionKind.WEIGHTS, network)
+        payload = self._sections.read(SectionKind.WEIGHTS, network)
         with memory_told(f"network {network}"):
             stored, chunks = unpack_fixed(payload, _expected(skeleton), entry.frames_per_chunk)
-            model = self._built(network, config, skeleton, stored)
+            model = self._built(network, config, skeleton, stored, layout.device)
         if model.keyframes is not None:
-            container = self._container
-            model.keyframes.attach(lambda number: container.read_part(SectionKind.KEYFRAMES, network, number))
+            model.keyframes.attach(partial(self._sections.read_part, SectionKind.KEYFRAMES, network))
         if skeleton.per_frame_shapes():
-            store = _FileLatents(self._container, network, chunks, skeleton.video.num_frames, self._device)
+            store = _FileLatents(self._sections, network, chunks, skeleton.video.num_frames, layout.device)
             model.attach_latents(store)
-        if self._prepare is not None:
-            self._prepare(model)
-        elif self._device.type == "cpu":
-            arrange_layers(model)
+        arrange_layers(model, transforms=layout.transforms, channels_last=layout.channels_last)
         return model.eval()
 
     def _built(
-        self, network: int, config: ModelConfig, skeleton: VideoModel, stored: dict[str, StoredTensor]
+        self,
+        network: int,
+        config: ModelConfig,
+        skeleton: VideoModel,
+        stored: dict[str, StoredTensor],
+        device: torch.device,
     ) -> VideoModel:
         """Return the network with its values, on the device."""
         try:
@@ -155,12 +206,12 @@ class NetworkLoader:
                 raise
             raise _unbuildable(network, error) from None
         try:
-            return model.to(self._device)
+            return model.to(device)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             reason = str(error).partition("\n")[0]
-            raise UsageError(f"device {self._device} cannot be used: {reason}; give another one") from None
+            raise UsageError(f"device {device} cannot be used: {reason}; give another one") from None
 
     def cost(self, network: int) -> NetworkCost:
         """Return what network number ``network`` takes, found without memory for it.
@@ -173,35 +224,37 @@ class NetworkLoader:
         return self._check(network, self.skeleton(network))
 
     def _check(self, network: int, skeleton: VideoModel) -> NetworkCost:
-        entry = self._container.header.networks[network]
-        num_bytes = sum(
-            section.num_bytes
-            for section in self._container.section_sizes()
-            if section.owner == network and section.kind in NETWORK_SECTIONS
-        )
+        entry = self._sections.header.networks[network]
+        num_bytes = 0
+        for section in self._sections.section_sizes():
+            if section.owner == network and section.kind in NETWORK_SECTIONS:
+                num_bytes += section.num_bytes
         key = entry.model, repr(sorted(entry.architecture.items())), skeleton.video, entry.frames_per_chunk
         cost = self._costs.get(key, lambda: _cost_of(network, skeleton, entry.frames_per_chunk))
-        allowed_cost = allowed_for(num_bytes)
-        limit, work_limit = allowed_cost.num_bytes, allowed_cost.operations
-        share = max(cost.num_bytes / limit, cost.operations / work_limit)
-        permitted = 1.0 if self._max_memory is None else self._max_memory / limit
-        if share <= permitted:
+        default = allowed_for(num_bytes)
+        memory_share = cost.num_bytes / default.num_bytes
+        work_share = cost.operations / default.operations
+        # --max-memory scales both limits: a user allows a network as such, not its parts.
+        scale = 1.0 if self.max_memory is None else self.max_memory / default.num_bytes
+        share = max(memory_share, work_share)
+        if share <= scale:
             return cost
-        clip = self._container.header.clips[entry.spans[0].clip]
-        what, allowed = _memory_text(cost.num_bytes), _memory_text(permitted * limit)
-        if cost.operations / work_limit > cost.num_bytes / limit:
+        clip = self._sections.header.clips[entry.spans[0].clip]
+        if work_share > memory_share:
             what = f"{cost.operations / 1e9:,.3g} billion operations"
-            allowed = f"{permitted * work_limit / 1e9:,.3g} billion"
-        who = f"files of {num_bytes:,} bytes" if self._max_memory is None else "with this --max-memory it"
+            allowed = f"{scale * default.operations / 1e9:,.3g} billion"
+        else:
+            what, allowed = _memory_text(cost.num_bytes), _memory_text(scale * default.num_bytes)
+        who = f"files of {num_bytes:,} bytes" if self.max_memory is None else "with this --max-memory it"
         raise LimitError(
             f"network {network} needs about {what} for a frame of {clip.height}×{clip.width}; {who} "
             f"may ask for {allowed}; allow more with --max-memory "
-            f"{ceil(share * limit / 1e9)}GB if you trust the file"
+            f"{ceil(share * default.num_bytes / 1e9)}GB if you trust the file"
         )
 
     def name(self, network: int) -> str:
         """Return the name of the model that network number ``network`` is."""
-        return self._container.header.networks[network].model
+        return self._sections.header.networks[network].model
 
     def skeleton(self, network: int) -> VideoModel:
         """Return network number ``network`` without memory for its values."""
@@ -209,11 +262,11 @@ class NetworkLoader:
 
     def _skeleton(self, network: int) -> tuple[ModelConfig, VideoModel]:
         """Return a network's configuration, and the network without memory for its values."""
-        entry = self._container.header.networks[network]
+        entry = self._sections.header.networks[network]
         try:
             cls = get_model(entry.model)
             config = validate_architecture(cls, entry.architecture)
-            skeleton = cls.on_meta(config, _network_spec(self._container.header, network))
+            skeleton = cls.on_meta(config, _network_spec(self._sections.header, network))
         except (UsageError, ValueError, RuntimeError, OverflowError) as error:
             raise _unbuildable(network, error) from None
         needed = 0 if skeleton.keyframes is None else len(skeleton.keyframes)
@@ -223,29 +276,30 @@ class NetworkLoader:
 
 
 class _FileLatents:
-    """A latent store that reads and decodes the chunks of the frames asked for, and keeps the last few."""
+    """A latent store that reads and decodes chunks when their frames are decoded, and keeps the last few."""
 
     def __init__(
-        self, container: Container, network: int, decoder: ChunkDecoder, num_frames: int, device: torch.device
+        self, sections: Sections, network: int, decoder: ChunkDecoder, num_frames: int, device: torch.device
     ) -> None:
-        self._container, self._network, self._decoder = container, network, decoder
+        self._sections, self._network, self._decoder = sections, network, decoder
         self._num_frames, self._device = num_frames, device
         self._cache: LruCache[int, dict[str, Tensor]] = LruCache(CACHED_CHUNKS)
 
     def read(self, index_N: Tensor) -> Latents:
         """See :class:`vinr.models.LatentStore`."""
+        # chunk       0          1          2            frame i lies in chunk i // size, row i % size
+        # frames  0 … s-1    s … 2s-1    2s …
         size = self._decoder.frames_per_chunk
-        rows = []
+        rows: dict[str, list[Tensor]] = {}
         for index in index_N.tolist():
             chunk = self._cache.get(index // size, partial(self._chunk, index // size))
-            rows.append({name: value[index % size] for name, value in chunk.items()})
-        names = rows[0].keys()
-        stacked = {name: torch.stack([row[name] for row in rows]).to(self._device) for name in names}
-        return Latents({name.removeprefix(LATENT_PREFIX): value for name, value in stacked.items()})
+            for name, value in chunk.items():
+                rows.setdefault(name.removeprefix(LATENT_PREFIX), []).append(value[index % size])
+        return Latents({name: torch.stack(values).to(self._device) for name, values in rows.items()})
 
     def _chunk(self, number: int) -> dict[str, Tensor]:
         count = _frames_of_chunk(number, self._decoder.frames_per_chunk, self._num_frames)
-        payload = self._container.read_part(SectionKind.CHUNKS, self._network, number)
+        payload = self._sections.read_part(SectionKind.CHUNKS, self._network, number)
         return self._decoder.decode(payload, count)
 
 
@@ -262,16 +316,23 @@ def _unbuildable(network: int, error: Exception) -> BitstreamError:
 def allowed_for(num_bytes: int) -> NetworkCost:
     """Return what a network whose sections are ``num_bytes`` long may take by default."""
     more_bytes = max(num_bytes - BYTES_WITHOUT_WORK, 0)
-    return NetworkCost(MEMORY + MEMORY_A_BYTE * num_bytes, WORK + WORK_A_BYTE * more_bytes)
+    return NetworkCost(MEMORY + MEMORY_PER_BYTE * num_bytes, WORK + WORK_PER_BYTE * more_bytes)
 
 
 def network_cost(skeleton: VideoModel, frames_per_chunk: int) -> NetworkCost:
     """Return what ``skeleton``, a network without values, takes until its first frame is there."""
-    fixed = sum(item.value.numel() for item in skeleton.stored().values() if not item.per_frame)
-    slice_numbers = sum(prod(shape) for shape in skeleton.per_frame_shapes().values())
-    numbers = fixed + slice_numbers * min(frames_per_chunk * CACHED_CHUNKS, skeleton.video.num_frames)
+    num_parameters = 0
+    for item in skeleton.stored().values():
+        if not item.per_frame:
+            num_parameters += item.value.numel()
+    # Of latents there are at most as many frames in memory as the cached chunks hold.
+    num_frames = min(frames_per_chunk * CACHED_CHUNKS, skeleton.video.num_frames)
+    num_parameters += num_frames * sum(map(prod, skeleton.per_frame_shapes().values()))
     frame = measure_first_frame(skeleton, to_uint8)
-    return NetworkCost(BYTES_A_NUMBER * numbers + frame.num_bytes, 16 * numbers + frame.operations)
+    return NetworkCost(
+        BYTES_PER_PARAMETER * num_parameters + frame.num_bytes,
+        OPERATIONS_PER_PARAMETER * num_parameters + frame.operations,
+    )
 
 
 def _cost_of(network: int, skeleton: VideoModel, frames_per_chunk: int) -> NetworkCost:

@@ -25,14 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
-from vinr.models import (
-    FrozenLatents,
-    HybridModel,
-    IndexModel,
-    Latents,
-    VideoModel,
-    no_graph_replaced,
-)
+from vinr.models import FrozenLatents, HybridModel, IndexModel, Latents, VideoModel
+from vinr.models.layers.encodings import no_graph_replaced
 from vinr.video.spec import Query
 
 FRAME_INPUT: Final = "frame"

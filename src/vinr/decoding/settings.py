@@ -17,17 +17,20 @@ class DecodeSettings(Settings):
     """How frames are computed; the defaults leave choices to the device (docs/decoding.md says how)."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="arithmetic; auto: fp16 on GPUs where the first frame shows no loss, else fp32"
+        "auto", description="arithmetic; auto: fp16 on GPUs if the first frame loses nothing, else fp32"
     )
     channels_last: bool | None = Field(
-        None, description="store maps pixel by pixel; none: where convolutions do without transforms"
+        None, description="channels-last memory layout; none: where no convolution uses a transform"
     )
     convolution: Literal["auto", "direct"] = Field(
-        "auto", description="auto: after a transform (Winograd, Fourier) where that is faster; or directly"
+        "auto", description="auto: by a transform (Winograd, Fourier) where that is faster; direct: never"
     )
-    compile: bool = Field(False, description="let torch.compile make kernels, where it can")
+    compile: bool = Field(False, description="compile networks with torch.compile")
     batch: int = Field(
-        0, ge=0, le=256, description="frames a call when decoding in order; 0: 1, on GPUs what memory allows"
+        0,
+        ge=0,
+        le=256,
+        description="frames per batch when playing; 0: 1 on CPUs, what memory allows on GPUs",
     )
     backend: Literal["torch", "onnx"] = Field("torch", description="what runs networks; onnx: ONNX Runtime")
 
@@ -40,16 +43,14 @@ def load_decode_settings(overrides: Sequence[str] = (), *, backend: str | None =
     UsageError
         If a key is unknown or a value not allowed.
     """
-    given = [*overrides, f"{SECTION}.backend={backend}"] if backend is not None else list(overrides)
-    tree = apply_overrides({}, given)
-    if odd := sorted(tree.keys() - {SECTION}):
-        raise UsageError(f"--set {odd[0]}.…: decoding has settings decode.{', decode.'.join(known())} only")
+    items = list(overrides)
+    if backend is not None:
+        items.append(f"{SECTION}.backend={backend}")
+    tree = apply_overrides({}, items)
+    if unknown := sorted(tree.keys() - {SECTION}):
+        names = ", ".join(f"{SECTION}.{name}" for name in DecodeSettings.model_fields)
+        raise UsageError(f"--set {unknown[0]}.…: decoding has settings {names} only")
     try:
         return DecodeSettings.model_validate(tree.get(SECTION, {}))
     except ValidationError as error:
         raise UsageError(f"{SECTION}.{describe_validation(error)}") from None
-
-
-def known() -> tuple[str, ...]:
-    """Return the names of the settings."""
-    return tuple(DecodeSettings.model_fields)

@@ -28,11 +28,11 @@ from pydantic import ValidationError
 from vinr.compress import pack_tensors, quantized
 from vinr.config import Preset, load_preset
 from vinr.decoding.integrity import refused_by_default
+from vinr.encoding.hnerv_checkpoint import PublishedNetwork, read_published
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import FitError, InputError, UsageError
 from vinr.files import check_suffix, check_target
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
-from vinr.models._hnerv_checkpoint import PublishedNetwork, read_published
 from vinr.settings import checked_arguments, describe_validation
 from vinr.units import parse_rate
 from vinr.video.spec import Query, VideoSpec
@@ -59,7 +59,7 @@ class ConvertReport:
     checkpoint_bytes: int
     model: str
     num_parameters: int
-    bits_per_number: float
+    bits_per_parameter: float
     num_frames: int
     height: int
     width: int
@@ -88,9 +88,11 @@ def convert(
     output
         The .vinr file. It appears whole or not at all.
     fps
-        Frames a second, which checkpoints do not state.
+        Frames per second, which checkpoints do not state.
     name
-        Name of the clip; the checkpoint's file name without its suffix otherwise.
+        Name of the clip; the checkpoint's file name without its suffix if None.
+    force
+        Replace an existing output.
     overrides
         ``architecture.key=value`` for what shapes do not tell, such as ``architecture.activation=relu``, and
         ``compress.key=value``.
@@ -126,7 +128,7 @@ def convert(
         checkpoint_bytes=source.stat().st_size,
         model=preset.model,
         num_parameters=segment.num_parameters,
-        bits_per_number=8 * num_bytes / segment.num_parameters,
+        bits_per_parameter=8 * num_bytes / segment.num_parameters,
         num_frames=spec.num_frames,
         height=spec.height,
         width=spec.width,
@@ -205,5 +207,5 @@ def _largest_difference(model: VideoModel, coded: dict[str, StoredTensor]) -> tu
         model.restore(coded)
         largest = float((torch.cat(before) - torch.cat(frames())).abs().max())
     if not math.isfinite(largest):
-        raise InputError("the checkpoint decodes to numbers that are not finite")
+        raise InputError("the checkpoint decodes to values that are not finite")
     return 255 * largest, len(chosen)

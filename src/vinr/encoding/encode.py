@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,30 +20,30 @@ from pathlib import Path
 import torch
 
 from vinr.compress import PackedTensors, pack_tensors
-from vinr.compress.rescale import coarsest_within, pack_at, pack_to_size
+from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
 from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
-from vinr.draws import Draws
 from vinr.encoding.kept import find_kept, fit_path, segment_path
 from vinr.encoding.plan import EncodePlan, Job, Target, describe_threads, plan_encode
 from vinr.encoding.segment import (
     FittedSegment,
     assemble,
     load_segment,
-    mean_quality,
     save_segment,
     side_bytes,
 )
 from vinr.errors import OutputError, UsageError
 from vinr.files import check_suffix
 from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, Written, fit, ignore
+from vinr.fit.draws import Draws
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.fit.prepare import build_model
 from vinr.models import HybridModel, Latents
-from vinr.models._stored import FrozenLatents
-from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare_sources, kilobits_per_second
+from vinr.models.base import FrozenLatents
+from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare, kilobits_per_second
+from vinr.quality.record import Quality
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
@@ -50,12 +51,12 @@ from vinr.units import parse_bytes, parse_count, parse_seconds
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
-# What follows a fit, freezing aside, is tried before it on so many frames, and takes this part of the time at
-# most: a busy machine may be slow beyond measure when it is tried.
-TRIED_FRAMES = 4
-MOST_RESERVED = 0.5
+# Coding and scoring are timed beforehand on this many frames; their share of the budget is capped, since a
+# busy machine may be slow beyond measure while they are timed.
+TIMED_FRAMES = 4
+MAX_RESERVED_SHARE = 0.5
 PSNR_TOLERANCE_DB = 0.2
-# How finely the coding is searched of a network that is better than asked for; each trial decodes the video.
+# Trials of coarser steps for a network that is better than its target; each trial decodes the video.
 COARSER_TRIALS = 8
 
 
@@ -63,7 +64,7 @@ COARSER_TRIALS = 8
 class EncodeReport:
     """What an encode wrote. Quality is that of the decoded file against the frames that were fitted.
 
-    ``precision``: the arithmetic of the fit.
+    ``psnr_db`` and ``ms_ssim`` are means over frames; ``precision`` is the arithmetic of the fit.
     """
 
     path: str
@@ -81,6 +82,19 @@ class EncodeReport:
     num_collapses: int
     seconds: float
     precision: PrecisionName = "fp32"
+
+
+_STARTED: ContextVar[float | None] = ContextVar("started", default=None)
+
+
+@contextmanager
+def time_counted_from(started: float) -> Iterator[None]:
+    """Let ``time`` of the encodes in the body count from an earlier reading of ``time.monotonic()``."""
+    token = _STARTED.set(started)
+    try:
+        yield
+    finally:
+        _STARTED.reset(token)
 
 
 @checked_arguments()
@@ -106,7 +120,6 @@ def encode(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
-    started: float | None = None,
     on_event: Callable[[Event], None] = ignore,
 ) -> EncodeReport:
     """Fit networks to videos and write them as one file.
@@ -118,25 +131,33 @@ def encode(
     output
         The .vinr file. It appears whole or not at all.
     model, preset
-        Model by name, or model and size by name; a default model and a size that suits the video otherwise.
+        Name of a model, or of a model and size; a default model, and a size that suits the video, if both are
+        None.
     params
-        Numbers to store in the whole file, latents and head included, such as ``"1.5M"``.
+        Parameters that the whole file stores, latents and head included, such as ``"1.5M"``.
     size, bpp, psnr
-        What the file shall come to: bytes (or ``"500kB"``) or bits a pixel, never exceeded and met to 3 %; or
-        the PSNR that no more bytes than needed are spent on. At most one of them.
+        A target, at most one: bytes (or ``"500kB"``) or bits per pixel of the file, never exceeded and met to
+        3 %; or a PSNR in dB, in as few bytes as possible.
     epochs, time
-        How long to fit: passes over the frames, or seconds (or ``"10m"``) for everything together.
+        How long to fit: passes over the frames, or wall-clock seconds (or ``"10m"``) for everything together;
+        a time that suits the video if both are None.
     frames, crop, resize
         Half-open frame range, centred crop, and resize of every input, as (rows, columns).
     segment
-        Length of segments with a network each, in seconds (or ``"10s"``); by default one segment, unless the
-        frames fill 2 GiB.
+        Length of segments in seconds (or ``"10s"``), each with a network of its own; one segment if None,
+        unless the frames fill 2 GiB.
+    device
+        ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     resume
-        Go on with an interrupted encode of the same output, inputs and settings, in its arithmetic.
+        Continue an interrupted encode of the same output, inputs and settings, in its arithmetic.
+    seed
+        Random seed of the fit; that of the preset if None.
     overrides
         ``section.key=value`` settings, such as ``fit.recipe=paper``.
-    started
-        Reading of ``time.monotonic()`` from which ``time`` counts; that of the call if None.
+    force
+        Replace an existing output.
+    on_event
+        Called with each event of the fits (:mod:`vinr.fit.events`).
 
     Raises
     ------
@@ -147,10 +168,12 @@ def encode(
     KeyboardInterrupt
         On Ctrl-C, once the state is kept in a folder beside ``output``.
     """
+    started = _STARTED.get()
     started = clock.monotonic() if started is None else started
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     if not sources:
         raise UsageError("no input is given; give at least one video")
+    params = None if params is None else parse_count(params)
     path = Path(fspath(output))
     check_suffix(path, ".vinr", "output (the last path)")
     state = StateFolder(
@@ -164,15 +187,15 @@ def encode(
 
     def tell(event: Event) -> None:
         on_event(event)
-        state.check_process()  # a child that it forked must not go on with the work of its parent
+        state.check_process()  # a child that it forked must not continue the work of its parent
 
     with state, ExitStack() as opened:
-        readers = [
-            opened.enter_context(open_video(fspath(source), crop=crop, resize=resize, frames=frames))
-            for source in sources
-        ]
-        for note in (note for reader in readers for note in reader.notes):
-            tell(Noted(note))
+        readers = []
+        for source in sources:
+            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames)
+            readers.append(opened.enter_context(reader))
+            for note in reader.notes:
+                tell(Noted(note))
         specs = [reader.spec for reader in readers]
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
@@ -180,7 +203,7 @@ def encode(
             specs,
             model=model,
             preset=preset,
-            num_parameters=None if params is None else parse_count(params),
+            num_parameters=params,
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
             segment_seconds=None if segment is None else parse_seconds(segment),
@@ -216,12 +239,13 @@ def encode(
 def _target(
     specs: Sequence[VideoSpec], size: int | str | None, bpp: float | None, psnr: float | None, others: int
 ) -> Target:
-    """Return what is asked of the file."""
-    given = [name for name, value in (("size", size), ("bpp", bpp), ("psnr", psnr)) if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} are both asked for; give one of size, bpp and psnr")
+    """Return the target of the file; ``others`` are its bytes of times and audio."""
+    targets = {"size": size, "bpp": bpp, "psnr": psnr}
+    names = [name for name, value in targets.items() if value is not None]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} are both targets; give one of size, bpp and psnr")
     if bpp is not None and not 0 < bpp <= 24:
-        raise UsageError(f"bpp {bpp:g}: give bits a pixel above 0, at most 24, such as 0.05")
+        raise UsageError(f"bpp {bpp:g}: give bits per pixel above 0, at most 24, such as 0.05")
     if psnr is not None and not 10 <= psnr <= 60:
         raise UsageError(f"psnr {psnr:g}: give decibels between 10 and 60, such as 34")
     num_bytes = None if size is None else parse_bytes(size)
@@ -230,16 +254,11 @@ def _target(
     return Target(num_bytes, psnr, others)
 
 
-def _miss(reached_db: float, asked_db: float) -> str:
-    if reached_db < asked_db:
-        return (
-            f"{asked_db:.2f} dB were asked for, {reached_db:.2f} dB reached: the budget did not suffice; "
-            f"give more --time or --epochs, or larger --params"
-        )
-    return (
-        f"{asked_db:.2f} dB were asked for, {reached_db:.2f} dB reached: the network is larger than needed; "
-        f"give smaller --params"
-    )
+def _miss(psnr_db: float, target_db: float) -> str:
+    reached = f"PSNR {psnr_db:.2f} dB, target {target_db:.2f} dB"
+    if psnr_db < target_db:
+        return f"{reached}: the budget was too small; give more --time or --epochs, or larger --params"
+    return f"{reached}: the network is larger than needed; give smaller --params"
 
 
 def _in_short(**settings: object) -> dict[str, str]:
@@ -304,7 +323,7 @@ class _Work:
         def measured(packed: PackedTensors) -> FittedSegment:
             segment = FittedSegment.of(preset, result, packed, frames.spec)
             with segment.open(frames.spec, str(self.device)) as decoder:
-                return segment.measured(compare_sources(decoder, frames))
+                return segment.measured(compare(decoder, frames))
 
         stored, settings, steps = result.model.stored(), preset.compress, result.steps
         if self.plan.network_bytes is not None:
@@ -312,36 +331,34 @@ class _Work:
             left = self.plan.network_bytes[number] - (0 if keyframes is None else keyframes.num_bytes)
             return measured(pack_to_size(stored, settings, left, steps=steps))
         segment = measured(pack_tensors(stored, settings, steps=steps))
-        wanted_db = preset.fit.phases[-1].target_psnr_db if preset.fit.phases else None
-        if wanted_db is None:
+        target_db = preset.fit.phases[-1].target_psnr_db if preset.fit.phases else None
+        if target_db is None or segment.psnr_db < target_db + PSNR_TOLERANCE_DB / 2:
             return segment
-        if segment.psnr_db < wanted_db + PSNR_TOLERANCE_DB / 2:
-            return segment
-        found = {0.0: segment}
+        segments = {0.0: segment}
 
         def is_good(amount: float) -> bool:
-            found[amount] = measured(pack_at(stored, settings, amount, steps=steps))
-            return found[amount].psnr_db >= wanted_db
+            segments[amount] = measured(pack_at(stored, settings, amount, steps=steps))
+            return segments[amount].psnr_db >= target_db
 
-        return found[coarsest_within(is_good, low=0.0, num_trials=COARSER_TRIALS)]
+        return segments[bisect_largest(is_good, low=0.0, num_trials=COARSER_TRIALS)]
 
     def _seconds(self, began: float, job: Job, preset: Preset, frames: FrameTensor) -> float | None:
         """Return the time for a fit: its share from ``began`` on, less what went before and what follows."""
         if self.plan.seconds is None:
             return None
-        import torch._dynamo  # noqa: F401 - optimisers load it at their first use, seconds that nobody counts
+        import torch._dynamo  # noqa: F401 - optimisers load it at their first use, which takes seconds
 
         follows = self._seconds_after(preset, frames)
         left = self.plan.seconds * job.share - (clock.monotonic() - began)
-        return max(left - min(follows, MOST_RESERVED * left), 1.0)
+        return max(left - min(follows, MAX_RESERVED_SHARE * left), 1.0)
 
     def _seconds_after(self, preset: Preset, frames: FrameTensor) -> float:
         """Return how long coding, decoding and measuring take, tried with the network before it is fitted."""
         model = build_model(preset, frames.spec, self.device, self.precision).eval()
         if isinstance(model, HybridModel):
-            sizes = model.per_frame_shapes()
-            count, draws = frames.spec.num_frames, Draws(preset.fit.seed)
-            latents = {name: draws.uniform(count, *shape) for name, shape in sizes.items()}
+            latents, draws = {}, Draws(preset.fit.seed)
+            for name, shape in model.per_frame_shapes().items():
+                latents[name] = draws.uniform(frames.spec.num_frames, *shape)
             model.attach_latents(FrozenLatents(Latents(latents)))
             model.drop_encoder()
         if model.keyframes is not None:
@@ -349,7 +366,7 @@ class _Work:
         started = clock.monotonic()
         packed = pack_tensors(model.stored(), preset.compress)
         segment = FittedSegment.coded(preset, model, packed, frames.spec)
-        meter, index_N = ClipQualityMeter(), torch.arange(min(TRIED_FRAMES, frames.spec.num_frames))
+        meter, index_N = ClipQualityMeter(), torch.arange(min(TIMED_FRAMES, frames.spec.num_frames))
         with segment.open(frames.spec, str(self.device)) as decoder:
             decoder.frames(index_N[:1])
             once = clock.monotonic() - started
@@ -360,10 +377,10 @@ class _Work:
 
 def _read_spans(job: Job, readers: Sequence[VideoReader]) -> FrameTensor:
     """Return the frames of a network, those of its spans one after another."""
-    parts = [
-        readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames).rgb_NCHW
-        for span in job.spans
-    ]
+    parts = []
+    for span in job.spans:
+        frames = readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames)
+        parts.append(frames.rgb_NCHW)
     # A single span, the usual case, is not copied.
     rgb_NCHW = parts[0] if len(parts) == 1 else torch.cat(parts)
     return FrameTensor(rgb_NCHW, job.spec([reader.spec for reader in readers]))
@@ -372,27 +389,35 @@ def _read_spans(job: Job, readers: Sequence[VideoReader]) -> FrameTensor:
 def _report(
     path: Path, num_bytes: int, specs: Sequence[VideoSpec], segments: Sequence[FittedSegment], seconds: float
 ) -> EncodeReport:
-    num_frames = sum(segment.num_frames for segment in segments)
-    duration = float(sum(spec.num_frames / spec.frame_rate for spec in specs))
-
-    def mean(values: Sequence[float]) -> float:
-        return sum(v * s.num_frames for v, s in zip(values, segments, strict=True)) / num_frames
-
-    quality = mean_quality([quality for segment in segments for quality in segment.qualities])
+    duration, num_pixels, num_frames, num_parameters, num_collapses = 0.0, 0, 0, 0, 0
+    epochs, train_psnr_db = 0.0, 0.0
+    qualities: list[Quality] = []
+    for spec in specs:
+        duration += float(spec.num_frames / spec.frame_rate)
+        num_pixels += spec.num_pixels
+    for segment in segments:
+        qualities += segment.qualities
+        num_frames += segment.num_frames
+        num_parameters += segment.num_parameters
+        num_collapses += segment.num_collapses
+        # Means over frames: a longer segment counts more.
+        epochs += segment.num_epochs * segment.num_frames
+        train_psnr_db += segment.train_psnr_db * segment.num_frames
+    quality = Quality.of_all(qualities)
     return EncodeReport(
         path=str(path),
         num_bytes=num_bytes,
-        bpp=bits_per_pixel(num_bytes, sum(spec.num_pixels for spec in specs)),
+        bpp=bits_per_pixel(num_bytes, num_pixels),
         kbit_per_s=kilobits_per_second(num_bytes, duration),
         psnr_db=quality.psnr_db,
         ms_ssim=quality.ms_ssim,
         ms_ssim_window=quality.ms_ssim_window,
         model=segments[0].model,
-        num_parameters=sum(segment.num_parameters for segment in segments),
+        num_parameters=num_parameters,
         num_frames=num_frames,
-        num_epochs=mean([segment.num_epochs for segment in segments]),
-        train_psnr_db=mean([segment.train_psnr_db for segment in segments]),
-        num_collapses=sum(segment.num_collapses for segment in segments),
+        num_epochs=epochs / num_frames,
+        train_psnr_db=train_psnr_db / num_frames,
+        num_collapses=num_collapses,
         seconds=seconds,
         precision=segments[0].precision,
     )

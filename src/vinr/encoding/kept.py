@@ -5,12 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from vinr.encoding.segment import SegmentValues
 from vinr.errors import InputError
 from vinr.fit.checkpoint import FitValues
 from vinr.fit.precision import PrecisionName
 from vinr.state.tensorfile import read_state_values
+
+Values = TypeVar("Values", SegmentValues, FitValues)
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -48,19 +51,22 @@ class Kept:
 
 def find_kept(folder: Path) -> Kept:
     """Return what ``folder`` holds; files that are not readable as such count for nothing."""
-    segments: list[SegmentValues] = []
-    fits: list[FitValues] = []
-    for path in sorted(folder.glob("segment-*.safetensors")):
-        with suppress(InputError):
-            segments.append(read_state_values(path, SegmentValues))
-    for path in sorted(folder.glob("fit-*.safetensors")):
-        with suppress(InputError):
-            fits.append(read_state_values(path, FitValues))
+    segments = _read_all(folder, "segment-*.safetensors", SegmentValues)
+    fits = _read_all(folder, "fit-*.safetensors", FitValues)
     last = fits[-1] if fits else None
-    known = [values.precision for values in segments] + [values.precision for values in fits]
+    kept: list[SegmentValues | FitValues] = [*segments, *fits]
     return Kept(
         num_segments=len(segments),
         epochs_done=None if last is None else last.epochs_done,
         is_finished=last is not None and last.is_finished,
-        precision=known[0] if known else None,
+        precision=kept[0].precision if kept else None,
     )
+
+
+def _read_all(folder: Path, pattern: str, kind: type[Values]) -> list[Values]:
+    """Return the values of the readable files of a kind, in the order of their names."""
+    values = []
+    for path in sorted(folder.glob(pattern)):
+        with suppress(InputError):
+            values.append(read_state_values(path, kind))
+    return values

@@ -14,7 +14,7 @@ from vinr.config import Phase, Preset, Schedule, default_model, load_preset
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
 from vinr.models import get_model, validate_architecture
-from vinr.models._sizing import solve_size
+from vinr.sizing.solve import solve_size
 from vinr.video.spec import VideoSpec
 
 # Two known points fix the default size: 0.19 M parameters suit 132 frames of 160×320, the papers' 1.5 M suit
@@ -32,17 +32,15 @@ SECONDS_LIMITS = (30.0, 6 * 3600.0)
 
 MAX_SEGMENT_BYTES = 2 * 2**30
 
-# What a number comes to in a file of a wanted size.
-BITS_PER_NUMBER = 4.3
+# Bits that a parameter takes in a file of a target size; parameters are solved for with it.
+BITS_PER_PARAMETER = 4.3
 # Prologue and the texts of a header; what a clip and a network add to it.
 FRONT_BYTES, CLIP_BYTES, NETWORK_BYTES = 60, 120, 110
-# The phase that meets a target where the recipe has none of its kind.
-# Its rates are high, since steps and numbers have to move as far as the target asks for.
+# Phase appended when a target is set and the recipe has no entropy phase. Its learning rates are high: steps
+# and parameters have to move far.
 TARGET_PHASE = Phase(share=0.35, quantization="entropy", rate_moves="steps", schedule=Schedule(warmup=0.05))
 # Settings of tensors whose steps follow from a number of bits.
-IDLE_WITH_LEARNED_STEPS = {
-    f"compress.{name}" for name in ("weight_bits", "grid_bits", "latent_bits", "steps")
-}
+IDLE_WITH_LEARNED_STEPS = {f"compress.{name}" for name in ("weight_bits", "grid_bits", "latent_bits")}
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Target:
-    """What a file shall come to: its bytes, ``other_bytes`` of which are no networks; or a PSNR in dB."""
+    """Target of a file: its size in bytes, ``other_bytes`` of which are no networks; or a PSNR in dB."""
 
     num_bytes: int | None = None
     psnr_db: float | None = None
@@ -79,11 +77,14 @@ class Target:
         front = FRONT_BYTES + CLIP_BYTES * len(specs) + NETWORK_BYTES * len(jobs)
         left = self.num_bytes - self.other_bytes - front
         if left < NETWORK_BYTES * len(jobs):
-            sound = f", {self.other_bytes:,} are sound and times" if self.other_bytes else ""
-            raise UsageError(
-                f"a file of {self.num_bytes:,} bytes leaves {left:,} for the network{sound}; ask for more"
-                + (", or leave the sound out with --set compress.audio=false" if self.other_bytes else "")
+            message = (
+                f"a file of {self.num_bytes:,} bytes leaves {left:,} for the network; give a larger size"
             )
+            if self.other_bytes:
+                message += (
+                    f" (audio and times take {self.other_bytes:,}; --set compress.audio=false omits audio)"
+                )
+            raise UsageError(message)
         return [int(left * job.share) for job in jobs]
 
 
@@ -94,7 +95,7 @@ NO_TARGET = Target()
 class EncodePlan:
     """The networks of a file, each with its preset; ``seconds`` for all of them, or None to count epochs.
 
-    ``time_is_chosen`` tells that nobody asked for that time.
+    ``time_is_chosen``: the time is a default.
     """
 
     jobs: tuple[Job, ...]
@@ -112,17 +113,17 @@ class EncodePlan:
 
 
 def default_parameters(num_pixels: int) -> int:
-    """Return how many numbers to store for a video of ``num_pixels`` (frames × rows × columns)."""
-    wanted = REFERENCE_PARAMETERS * (num_pixels / REFERENCE_PIXELS) ** SIZE_EXPONENT
+    """Return how many parameters suit a video of ``num_pixels`` (frames × rows × columns)."""
+    count = REFERENCE_PARAMETERS * (num_pixels / REFERENCE_PIXELS) ** SIZE_EXPONENT
     low, high = PARAMETERS_LIMITS
-    return int(min(max(wanted, low), high))
+    return int(min(max(count, low), high))
 
 
 def default_seconds(num_pixels: int) -> float:
-    """Return how long to work on a video of ``num_pixels`` (frames × rows × columns) if nobody says."""
+    """Return how long an encode of ``num_pixels`` (frames × rows × columns) takes by default, in seconds."""
     low, high = SECONDS_LIMITS
-    wanted = float(REFERENCE_SECONDS * (num_pixels / REFERENCE_PIXELS) ** TIME_EXPONENT)
-    return min(max(wanted, low), high)
+    seconds = float(REFERENCE_SECONDS * (num_pixels / REFERENCE_PIXELS) ** TIME_EXPONENT)
+    return min(max(seconds, low), high)
 
 
 def plan_encode(
@@ -140,9 +141,8 @@ def plan_encode(
 ) -> EncodePlan:
     """Plan the encode of clips of ``specs`` into one file.
 
-    Epochs given (as such, by ``fit.epochs``, or by a recipe asked for by name, which brings its own) are
-    kept; else the time given; else a time suited to the size of the video. ``num_parameters`` are those of
-    the whole file.
+    The length is that of ``epochs``, ``fit.epochs`` or a recipe by name, which has epochs; else ``seconds``;
+    else a time suited to the size of the video. ``num_parameters`` are those of the whole file.
 
     Raises
     ------
@@ -151,11 +151,15 @@ def plan_encode(
     """
     if epochs is not None and seconds is not None:
         raise UsageError("both a number of epochs and a time are given; give one of them")
-    asked = {item.partition("=")[0].strip() for item in overrides}
-    chosen = seconds is None and epochs is None and not asked & {"fit.epochs", "fit.recipe"}
+    keys = {item.partition("=")[0].strip() for item in overrides}
+    chosen = seconds is None and epochs is None and not keys & {"fit.epochs", "fit.recipe"}
     if chosen:
         seconds = default_seconds(sum(spec.num_pixels for spec in specs))
-    extra = [f"fit.{key}={value}" for key, value in (("seed", seed), ("epochs", epochs)) if value is not None]
+    extra = []
+    if seed is not None:
+        extra.append(f"fit.seed={seed}")
+    if epochs is not None:
+        extra.append(f"fit.epochs={epochs}")
     first = load_preset(preset or model or default_model(), overrides)
     join = get_model(first.model).joins_clips if first.fit.join_clips is None else first.fit.join_clips
     if join and segment_seconds is not None:
@@ -169,36 +173,30 @@ def plan_encode(
     network_bytes = target.network_bytes(jobs, specs)
     presets = []
     for number, job in enumerate(jobs):
-        own_bytes = None if network_bytes is None else network_bytes[number]
-        wanted = None if num_parameters is None else max(round(num_parameters * job.share), 1)
-        if wanted is None and own_bytes is not None and preset is None:
-            wanted = round(8 * own_bytes / BITS_PER_NUMBER)
-        found = choose_preset(
+        num_bytes = None if network_bytes is None else network_bytes[number]
+        count = None if num_parameters is None else max(round(num_parameters * job.share), 1)
+        if count is None and num_bytes is not None and preset is None:
+            count = round(8 * num_bytes / BITS_PER_PARAMETER)
+        complete = choose_preset(
             job.spec(specs),
             model=model,
             preset=preset,
-            num_parameters=wanted,
+            num_parameters=count,
             overrides=[*overrides, *extra],
         )
-        presets.append(_with_target(found, own_bytes, target.psnr_db))
-    _refuse_other_steps(asked, presets[0])
+        presets.append(_with_target(complete, num_bytes, target.psnr_db))
+    _refuse_other_steps(keys, presets[0])
     planned_bytes = None if network_bytes is None else tuple(network_bytes)
     return EncodePlan(tuple(jobs), tuple(presets), seconds, chosen, planned_bytes)
 
 
-def _refuse_other_steps(asked: set[str], preset: Preset) -> None:
-    """Refuse steps other than those the network is trained with: the file would lack them, or the network."""
-    trained = {phase.quantization for phase in preset.fit.phases} - {"none"}
-    idle = sorted(asked & IDLE_WITH_LEARNED_STEPS)
-    if idle and "entropy" in trained:
+def _refuse_other_steps(keys: set[str], preset: Preset) -> None:
+    """Refuse settings ``keys`` for other steps than the network is trained with."""
+    idle = sorted(keys & IDLE_WITH_LEARNED_STEPS)
+    if idle and any(phase.quantization == "entropy" for phase in preset.fit.phases):
         raise UsageError(
             f"{idle[0]} changes nothing where steps are learned (fit.phases, quantization = entropy); "
             f"leave it out, or --set fit.phases=[]"
-        )
-    if trained - {"entropy"} and preset.compress.steps != "range":
-        raise UsageError(
-            f"compress.steps={preset.compress.steps} does not go with fit.phases, quantization = "
-            f"{min(trained - {'entropy'})}, which trains for steps from the range; leave it out"
         )
 
 
@@ -208,11 +206,10 @@ def _with_target(preset: Preset, num_bytes: int | None, psnr_db: float | None) -
         return preset
     phases = preset.fit.phases
     if not phases or phases[-1].quantization != "entropy":
+        # |-- a --|--- b ---|      ─>   |- a -|-- b --|- target -|      shares add up to the same
         room = 1 - TARGET_PHASE.share
-        phases = (
-            *(phase.model_copy(update={"share": room * phase.share}) for phase in phases),
-            TARGET_PHASE,
-        )
+        shrunk = [phase.model_copy(update={"share": room * phase.share}) for phase in phases]
+        phases = (*shrunk, TARGET_PHASE)
     last = phases[-1]
     schedule = last.schedule or TARGET_PHASE.schedule
     target = {"target_bytes": num_bytes, "target_psnr_db": psnr_db, "schedule": schedule}
@@ -240,9 +237,8 @@ def choose_preset(
     chosen = load_preset(preset or model or default_model(), overrides)
     architecture = dict(chosen.architecture)
     cls = get_model(chosen.model)
-    complete = all(
-        not field.is_required() or name in architecture for name, field in cls.Config.model_fields.items()
-    )
+    required = {name for name, field in cls.Config.model_fields.items() if field.is_required()}
+    complete = required <= architecture.keys()
     if complete and num_parameters is not None:
         raise UsageError(f"{chosen.name} fixes the size; give --params with --model, or the preset alone")
     if complete:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -21,13 +19,14 @@ from vinr.bitstream import (
     EditRecord,
     Header,
     Network,
-    Quality,
     SectionKind,
     Span,
 )
+from vinr.bitstream import Quality as ClipHeaderQuality
 from vinr.compress import ComponentSize, PackedTensors, encode_times
 from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
+from vinr.decoding.file import open_clip
 from vinr.decoding.networks import UNLIMITED
 from vinr.encoding.plan import Job
 from vinr.errors import BitstreamError
@@ -36,60 +35,12 @@ from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
 from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality
+from vinr.quality.record import Quality
 from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors
-from vinr.video.names import MAX_NAME
+from vinr.video.names import unique_names
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
-
-
-@dataclass(frozen=True)
-class SpanQuality:
-    """Quality of the decoded frames of a span, or of several: means of the frames, and of their errors."""
-
-    num_frames: int
-    psnr_db: float
-    pooled_psnr_db: float
-    ms_ssim: float | None
-    ms_ssim_window: int | None
-
-
-def mean_quality(parts: Sequence[SpanQuality]) -> SpanQuality:
-    """Return the quality of the frames of all ``parts`` together; MS-SSIM only where all have it."""
-    num_frames = sum(part.num_frames for part in parts)
-
-    def mean(values: Sequence[float]) -> float:
-        return sum(v * part.num_frames for v, part in zip(values, parts, strict=True)) / num_frames
-
-    similarities = [part.ms_ssim for part in parts if part.ms_ssim is not None]
-    whole = len(similarities) == len(parts)
-    mse = mean([10 ** (-part.pooled_psnr_db / 10) for part in parts])
-    return SpanQuality(
-        num_frames=num_frames,
-        psnr_db=mean([part.psnr_db for part in parts]),
-        pooled_psnr_db=float(-10 * np.log10(mse)),
-        ms_ssim=mean(similarities) if whole else None,
-        ms_ssim_window=parts[0].ms_ssim_window if whole else None,
-    )
-
-
-def _split_quality(quality: ClipQuality, lengths: Sequence[int]) -> tuple[SpanQuality, ...]:
-    """Return the quality of each span of the clip that ``quality`` was measured on."""
-    parts = []
-    for stop, count in zip(accumulate(lengths), lengths, strict=True):
-        own = slice(stop - count, stop)
-        psnr_db = np.array(quality.per_frame_psnr_db[own])
-        similarity = None if quality.per_frame_ms_ssim is None else quality.per_frame_ms_ssim[own]
-        parts.append(
-            SpanQuality(
-                num_frames=count,
-                psnr_db=float(psnr_db.mean()),
-                pooled_psnr_db=float(-10 * np.log10(np.mean(10 ** (-psnr_db / 10)))),
-                ms_ssim=None if similarity is None else fmean(similarity),
-                ms_ssim_window=quality.ms_ssim_window,
-            )
-        )
-    return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -108,7 +59,7 @@ class FittedSegment:
     num_epochs: float
     train_psnr_db: float
     num_collapses: int
-    qualities: tuple[SpanQuality, ...] = ()
+    qualities: tuple[Quality, ...] = ()
     precision: PrecisionName = "fp32"
 
     @property
@@ -139,7 +90,7 @@ class FittedSegment:
     @property
     def psnr_db(self) -> float:
         """Mean of the frames' PSNR, once measured."""
-        return mean_quality(self.qualities).psnr_db
+        return Quality.of_all(self.qualities).psnr_db
 
     @classmethod
     def of(cls, preset: Preset, result: FitResult, packed: PackedTensors, spec: VideoSpec) -> FittedSegment:
@@ -154,7 +105,11 @@ class FittedSegment:
 
     def measured(self, quality: ClipQuality) -> FittedSegment:
         """Return the segment with its quality, measured on all its frames in order."""
-        return replace(self, qualities=_split_quality(quality, self.span_lengths))
+        # span_lengths    3    2    4
+        # bounds        0    3    5    9
+        bounds = accumulate(self.span_lengths, initial=0)
+        qualities = tuple(quality.part(first, stop) for first, stop in pairwise(bounds))
+        return replace(self, qualities=qualities)
 
     def network(self, spans: Sequence[Span]) -> Network:
         """Return the header entry of the network when it holds ``spans``."""
@@ -178,8 +133,8 @@ class FittedSegment:
 
     def open(self, spec: VideoSpec, device: str) -> VideoDecoder:
         """Return a decoder of a file that holds this segment alone: what a reader of the file will see."""
-        file = self.alone("segment", spec).to_bytes()
-        return VideoDecoder(file, device=device, max_memory=UNLIMITED)  # one's own file is trusted
+        content = self.alone("segment", spec).to_bytes()
+        return open_clip(content, device=device, max_memory=UNLIMITED)  # one's own file is trusted
 
     def add_to(self, writer: ContainerWriter, network: int) -> None:
         """Add the sections of this segment as those of ``network``."""
@@ -200,53 +155,41 @@ def created_by() -> str:
 def assemble(
     readers: Sequence[VideoReader], jobs: Sequence[Job], segments: Sequence[FittedSegment], *, audio: bool
 ) -> ContainerWriter:
-    """Return the file that holds all clips: networks, timestamps and, where ``audio`` is set, sound.
+    """Return the file that holds all clips: networks, timestamps and, with ``audio``, audio.
 
     The result depends on the segments alone, not on where or in which order they were fitted.
     """
     clips = []
-    names = _unique_names(readers)
-    sounds = [reader.audio() if audio else None for reader in readers]
-    for number, reader in enumerate(readers):
-        own = [
-            quality
-            for job, segment in zip(jobs, segments, strict=True)
-            for span, quality in zip(job.spans, segment.qualities, strict=True)
-            if span.clip == number
-        ]
-        clips.append(_clip_of(reader, names[number], mean_quality(own), has_audio=sounds[number] is not None))
+    names = unique_names([reader.name for reader in readers])
+    audios = [reader.audio() if audio else None for reader in readers]
+    qualities: dict[int, list[Quality]] = {}
+    for job, segment in zip(jobs, segments, strict=True):
+        for span, quality in zip(job.spans, segment.qualities, strict=True):
+            qualities.setdefault(span.clip, []).append(quality)
+    for number, (reader, name, content) in enumerate(zip(readers, names, audios, strict=True)):
+        quality = Quality.of_all(qualities[number])
+        clips.append(_clip_of(reader, name, quality, has_audio=content is not None))
     networks = tuple(segment.network(job.spans) for job, segment in zip(jobs, segments, strict=True))
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
     for number, segment in enumerate(segments):
         segment.add_to(writer, number)
-    for number, (reader, sound) in enumerate(zip(readers, sounds, strict=True)):
+    for number, (reader, content) in enumerate(zip(readers, audios, strict=True)):
         if reader.timeline.pts is not None:
             writer.add(SectionKind.TIMES, number, encode_times(reader.timeline))
-        if sound is not None:
-            writer.add(SectionKind.AUDIO, number, sound)
+        if content is not None:
+            writer.add(SectionKind.AUDIO, number, content)
     return writer
 
 
 def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:
-    """Return the bytes of a file of ``readers`` that belong to no network: times, and sound if wanted."""
-    times = sum(len(encode_times(reader.timeline)) for reader in readers if reader.timeline.pts is not None)
-    sounds = [reader.audio() for reader in readers] if audio else []
-    return times + sum(len(sound) for sound in sounds if sound is not None)
-
-
-def _unique_names(readers: Sequence[VideoReader]) -> list[str]:
-    """Return a name for each clip: its own, or where an earlier one has it, that with a number."""
-    names = [reader.name for reader in readers]
-    taken = set(names)
-    unique: list[str] = []
-    for number, name in enumerate(names):
-        free, count = name, names[:number].count(name) + 1
-        while free in taken and count > 1:
-            suffix = f"-{count}"
-            free, count = name[: MAX_NAME - len(suffix)] + suffix, count + 1
-        taken.add(free)
-        unique.append(free)
-    return unique
+    """Return the bytes of a file that belong to no network: times and, where ``audio`` is set, audio."""
+    num_bytes = 0
+    for reader in readers:
+        if reader.timeline.pts is not None:
+            num_bytes += len(encode_times(reader.timeline))
+        if audio:
+            num_bytes += len(reader.audio() or b"")
+    return num_bytes
 
 
 def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
@@ -263,7 +206,7 @@ def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
     )
 
 
-def _clip_of(reader: VideoReader, name: str, quality: SpanQuality, *, has_audio: bool) -> Clip:
+def _clip_of(reader: VideoReader, name: str, quality: Quality, *, has_audio: bool) -> Clip:
     similarity = quality.ms_ssim
     return _clip(
         name,
@@ -271,7 +214,7 @@ def _clip_of(reader: VideoReader, name: str, quality: SpanQuality, *, has_audio:
         edit=_edit_record(reader),
         has_audio=has_audio,
         has_times=reader.timeline.pts is not None,
-        quality=Quality(
+        quality=ClipHeaderQuality(
             psnr_db=round(quality.psnr_db, 4),
             pooled_psnr_db=round(quality.pooled_psnr_db, 4),
             ms_ssim=None if similarity is None else round(similarity, 6),
@@ -298,13 +241,13 @@ class SegmentValues(Settings):
     kind: Literal["segment"] = Field(description="what the file holds")
     fingerprint: Fingerprint = Field(description="what it belongs to")
     precision: PrecisionName = Field(description="arithmetic of the fit")
-    num_parameters: Annotated[int, Field(ge=1)] = Field(description="numbers stored")
-    frames_per_chunk: int = Field(ge=0, description="frames a chunk of latents; 0: none")
+    num_parameters: Annotated[int, Field(ge=1)] = Field(description="parameters stored")
+    frames_per_chunk: int = Field(ge=0, description="frames per chunk of latents; 0: none")
     components: tuple[ComponentSize, ...] = Field(description="bytes of each tensor")
     num_epochs: float = Field(ge=0, description="passes over all frames")
     train_psnr_db: float = Field(description="best round of the fit, dB")
     num_collapses: int = Field(ge=0, description="collapses of the fit")
-    qualities: tuple[SpanQuality, ...] = Field(description="quality of the frames of each span")
+    qualities: tuple[Quality, ...] = Field(description="quality of the frames of each span")
     empty: tuple[str, ...] = Field(description="parts that are no bytes long")
 
 
@@ -317,11 +260,13 @@ def save_segment(segment: FittedSegment, path: Path, fingerprint: Fingerprint) -
         If the system refuses to write.
     """
     parts = {"fixed": segment.fixed}
-    parts |= {f"chunk.{number:07d}": chunk for number, chunk in enumerate(segment.chunks)}
-    parts |= {f"keyframe.{number:07d}": image for number, image in enumerate(segment.keyframes)}
-    tensors = {
-        name: torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8) for name, part in parts.items()
-    }
+    for kind, members in (("chunk", segment.chunks), ("keyframe", segment.keyframes)):
+        for number, member in enumerate(members):
+            parts[f"{kind}.{number:07d}"] = member
+    tensors = {}
+    for name, part in parts.items():
+        # A tensor of no bytes cannot be made of a buffer: it gets one byte, and ``empty`` names it.
+        tensors[name] = torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8)
     values = SegmentValues(
         kind="segment",
         fingerprint=fingerprint,
@@ -352,18 +297,19 @@ def load_segment(path: Path, fingerprint: Fingerprint, spec: VideoSpec) -> Fitte
     fingerprint.check(values.fingerprint)
     parts = {name: value.numpy().tobytes() for name, value in tensors.items()}
     parts |= dict.fromkeys(values.empty, b"")
-    chunks, keyframes = (
-        tuple(parts[name] for name in sorted(parts) if name.startswith(kind))
-        for kind in ("chunk.", "keyframe.")
-    )
+    members: dict[str, list[bytes]] = {"chunk": [], "keyframe": []}
+    for name in sorted(parts):  # numbers have leading zeros
+        kind = name.partition(".")[0]
+        if kind in members:
+            members[kind].append(parts[name])
     segment = FittedSegment(
         model=fingerprint.model,
         architecture=fingerprint.architecture,
         num_parameters=values.num_parameters,
         span_lengths=spec.span_lengths,
         fixed=parts.get("fixed", b""),
-        chunks=chunks,
-        keyframes=keyframes,
+        chunks=tuple(members["chunk"]),
+        keyframes=tuple(members["keyframe"]),
         frames_per_chunk=values.frames_per_chunk,
         components=values.components,
         num_epochs=values.num_epochs,
@@ -376,7 +322,9 @@ def load_segment(path: Path, fingerprint: Fingerprint, spec: VideoSpec) -> Fitte
         raise refuse_state(path, "qualities of other frames")
     try:
         with segment.open(spec, "cpu") as decoder:
-            decoder.verify()
+            damaged = decoder.file.verify().damaged
     except (BitstreamError, ValidationError, ValueError) as error:
         raise refuse_state(path, str(error).splitlines()[0]) from None
+    if damaged:
+        raise refuse_state(path, damaged[0].splitlines()[0])
     return segment

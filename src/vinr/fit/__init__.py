@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone, Written, ignore
 from vinr.fit.loop import fit
-from vinr.fit.noise import Noise
 from vinr.fit.prepare import build_model
-from vinr.fit.run import FitResult
-from vinr.fit.tasks import Denoise, Inpaint, Interpolate, Reconstruct, Task
+from vinr.fit.task import Reconstruct, Task
+from vinr.fit.trainer import FitResult, Trainer
 
 __all__ = [
     "Collapsed",
-    "Denoise",
     "Event",
     "FitResult",
-    "Inpaint",
-    "Interpolate",
-    "Noise",
     "NotKept",
     "Noted",
     "Reconstruct",
     "Resumed",
     "RoundDone",
     "Task",
+    "Trainer",
     "Written",
     "build_model",
     "fit",

@@ -41,8 +41,11 @@ class Batches:
         self._micro_batch = settings.micro_batch
         sizes = torch.unique(group_N, return_counts=True)[1].tolist()
         members = torch.split(frame_N[torch.argsort(group_N, stable=True)], sizes)
-        # One item for each place of each group: its frames, or the same patch of each of them.
-        self._items = [frame_G * cells + cell for frame_G in members for cell in range(cells)]
+        # One item for each place of each group: its frames, or the same patch of each of them. A sample is
+        # numbered  frame · cells + cell,  cells row by row.
+        self._items: list[Tensor] = []
+        for frame_G in members:
+            self._items += (frame_G * cells + torch.arange(cells)[:, None]).unbind()
         whole, rest = divmod(len(members), settings.batch_size)
         self.steps_per_epoch = max(whole + (rest > 0 and not settings.drop_last), 1)
 
@@ -51,20 +54,20 @@ class Batches:
 
         Seed and epoch alone decide, so any step can be redone.
         """
+        # Seeds of epochs lie 2^24 apart for neighbouring seeds, and a generator takes 63 bits.
         generator = torch.Generator().manual_seed((self._seed << 24) + epoch & 0x7FFF_FFFF_FFFF_FFFF)
-        order = torch.randperm(len(self._items), generator=generator).tolist()
-        starts = range(0, len(order), self._batch_size)[: self.steps_per_epoch]
-        return [self._parts(order[first : first + self._batch_size]) for first in starts]
+        order = torch.randperm(len(self._items), generator=generator)
+        return list(map(self._parts, torch.split(order, self._batch_size)[: self.steps_per_epoch]))
 
-    def _parts(self, numbers: list[int]) -> tuple[Tensor, ...]:
-        size = self._micro_batch or len(numbers)
-        starts = range(0, len(numbers), size)
-        return tuple(
-            torch.cat([self._items[number] for number in numbers[first : first + size]]) for first in starts
-        )
+    def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
+        return tuple(map(self._samples, torch.split(batch, self._micro_batch or len(batch))))
+
+    def _samples(self, part: Tensor) -> Tensor:
+        return torch.cat([self._items[number] for number in part.tolist()])
 
     def query(self, sample_N: Tensor) -> Query:
         """Return what a batch asks the model for."""
+        # sample 17 of a grid of 2 × 3:   17 = 2 · 6 + 5  ─>  frame 2, cell 5  ─>  row 1, column 2
         cols = self._grid.cols
         cell_N = sample_N % (self._grid.rows * cols)
         time_N = (sample_N // (self._grid.rows * cols)).to(torch.float64)
@@ -80,6 +83,7 @@ class Batches:
         """Return the weights of the pixels of ``query``, given those of the whole frames it lies in."""
         if weight_N1HW is None or query.grid.is_whole_frame:
             return weight_N1HW
+        # weight_N1HW holds the frames of this batch alone: each query asks for the one at its own place.
         place_N = torch.arange(len(query), device=query.time_N.device).to(torch.float64)
-        own = Query(place_N, query.row_N, query.col_N, query.grid)
-        return cut_at(weight_N1HW, own, coded_size=self._coded_size)
+        placed = Query(place_N, query.row_N, query.col_N, query.grid)
+        return cut_at(weight_N1HW, placed, coded_size=self._coded_size)

@@ -79,5 +79,7 @@ class StepClock:
         self._passed += now - self._last
         self._last = now
         if self._count:
+            # Weight of the steps since start(): as if each had been mixed in by itself; at the beginning of a
+            # fit the plain mean of all.
             share = max(1 - (1 - FORGOTTEN) ** self._count, self._count / max(steps_done, 1))
             self.step_seconds = self._usual + share * (self._passed / self._count - self._usual)

@@ -17,8 +17,8 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from vinr.draws import Draws
 from vinr.errors import InputError
+from vinr.fit.draws import Draws
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
 from vinr.settings import Settings
@@ -41,7 +41,7 @@ class ControlValues(Values):
 
     weight: float = Field(ge=0, description="weight of the rate")
     ratio: float = Field(gt=0, description="bytes of the coded network to those the prior expects")
-    mean_bits: float | None = Field(description="running mean of the bits of all numbers")
+    mean_bits: float | None = Field(description="running mean of the bits of all parameters")
     mean_psnr_db: float | None = Field(description="running mean of the PSNR, dB")
     progress: float = Field(ge=0, le=1, description="progress of the phase at the last step")
 
@@ -53,7 +53,7 @@ class SnapshotValues(Values):
     steps_done: Count = Field(description="steps since the start")
     round_steps: Count = Field(description="steps of them in the round at hand")
     seconds_done: Seconds = Field(description="seconds of work")
-    step_seconds: Seconds = Field(description="seconds a step takes")
+    step_seconds: Seconds = Field(description="seconds per step")
     best_psnr_db: float | None = Field(description="best round of the part, dB; none: no round yet")
     rate_scale: float = Field(gt=0, le=1, description="factor of the learning rate")
     num_collapses: int = Field(ge=0, le=100, description="collapses so far")
@@ -75,7 +75,7 @@ class FitValues(Values):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run between two steps: ``tensors`` holds network, optimiser, averages and random state, by name."""
+    """A run between two steps: ``tensors`` holds network, optimiser and random state, by name."""
 
     tensors: Mapping[str, Tensor] = field(repr=False)
     values: SnapshotValues
@@ -105,9 +105,9 @@ def write_fit_state(path: Path, state: FitState, fingerprint: Fingerprint) -> No
     OutputError
         If the system refuses to write; what ``path`` held before is still there.
     """
-    tensors = {GOOD + name: value for name, value in state.good.tensors.items()}
+    tensors = with_prefix(GOOD, state.good.tensors)
     if state.now is not None:
-        tensors |= {NOW + name: value for name, value in state.now.tensors.items()}
+        tensors |= with_prefix(NOW, state.now.tensors)
     values = FitValues(
         kind="fit",
         fingerprint=fingerprint,
@@ -133,15 +133,23 @@ def read_fit_state(path: Path, fingerprint: Fingerprint | None = None) -> FitSta
     tensors, values = read_state(path, FitValues)
     if fingerprint is not None:
         fingerprint.check(values.fingerprint)
-
-    def of(prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
-        }
-
-    now = None if values.now is None else Snapshot(of(NOW), values.now)
-    good = Snapshot(of(GOOD), values.good)
+    now = None if values.now is None else Snapshot(under_prefix(NOW, tensors), values.now)
+    good = Snapshot(under_prefix(GOOD, tensors), values.good)
     return FitState(good, now, values.precision, values.epochs_done, values.is_finished)
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``tensors`` under names that begin with ``prefix``."""
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those of ``tensors`` whose names begin with ``prefix``, under the rest of their names."""
+    chosen = {}
+    for name, value in tensors.items():
+        if name.startswith(prefix):
+            chosen[name.removeprefix(prefix)] = value
+    return chosen
 
 
 def all_finite(tensors: Mapping[str, Tensor]) -> bool:
@@ -149,11 +157,12 @@ def all_finite(tensors: Mapping[str, Tensor]) -> bool:
     floats = [value.detach() for value in tensors.values() if value.is_floating_point() and value.numel()]
     if not floats:
         return True
+    # The largest magnitude of a tensor is finite if all of it is; so the device is waited for once.
     largest = torch._foreach_norm(floats, float("inf"))
-    return bool(torch.stack([value.float() for value in largest]).isfinite().all())
+    return bool(torch.stack(list(map(Tensor.float, largest))).isfinite().all())
 
 
-def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:
+def check_tensors(expected: Mapping[str, Tensor], kept: Mapping[str, Tensor], what: str) -> None:
     """Refuse tensors that are not those ``expected``, by name, type and shape.
 
     Raises
@@ -161,11 +170,10 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], w
     InputError
         Naming the first one.
     """
-    for name in sorted(expected.keys() ^ found.keys()):
-        raise InputError(
-            f"the kept state has {'an unknown' if name in found else 'no'} {what} {name[:100]!r}"
-        )
-    for name, value in found.items():
+    for name in sorted(expected.keys() ^ kept.keys()):
+        article = "an unknown" if name in kept else "no"
+        raise InputError(f"the kept state has {article} {what} {name[:100]!r}")
+    for name, value in kept.items():
         like = expected[name]
         if value.shape != like.shape or value.dtype != like.dtype:
             raise InputError(
@@ -179,9 +187,9 @@ def pack_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[i
 
     Rates are set before each step, and all else of the groups follows from the settings.
     """
-    tensors = {
-        f"{index}.{name}": value for index, slots in state["state"].items() for name, value in slots.items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for index, slots in state["state"].items():
+        tensors |= with_prefix(f"{index}.", slots)
     return tensors, tuple(group.get("step") for group in state["param_groups"])
 
 
@@ -200,6 +208,7 @@ def unpack_optimizer(
     InputError
         If tensors or steps do not belong to it.
     """
+    # "12.exp_avg" is what Adam keeps of parameter 12; a parameter that no step has moved has nothing.
     kept: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
@@ -212,10 +221,10 @@ def unpack_optimizer(
         raise InputError(
             f"the kept state has {len(steps)} groups of parameters, not {len(state['param_groups'])}"
         )
-    groups = [
-        group if count is None else {**group, "step": count}
-        for group, count in zip(state["param_groups"], steps, strict=True)
-    ]
+    groups = list(map(dict, state["param_groups"]))
+    for group, count in zip(groups, steps, strict=True):
+        if count is not None:
+            group["step"] = count
     return {"state": kept, "param_groups": groups}
 
 
@@ -227,8 +236,14 @@ def restore_draws(draws: Draws, states: Mapping[str, Tensor]) -> None:
     InputError
         If ``states`` are none.
     """
-    own = {name: value for name, value in draws.state().items() if name == "cpu" or name in states}
-    check_tensors(own, {name: value for name, value in states.items() if name in own}, "random state")
+    # A fit begun on another device has no generator of this one's; every fit has one on the CPU.
+    expected = draws.state()
+    for name in expected.keys() - states.keys() - {"cpu"}:
+        del expected[name]
+    usable = dict(states)
+    for name in states.keys() - expected.keys():
+        del usable[name]
+    check_tensors(expected, usable, "random state")
     try:
         draws.load(states)
     except RuntimeError as error:

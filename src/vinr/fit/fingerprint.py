@@ -16,13 +16,13 @@ from pydantic import ConfigDict, Field
 
 from vinr.config import Preset
 from vinr.errors import UsageError
-from vinr.fit.tasks import Task
+from vinr.fit.task import Task
 from vinr.settings import Settings
 from vinr.video.spec import FrameSource
 
 DIGEST_BYTES: Final = 32
 MAX_SHOWN: Final = 40
-# Hashed at a time: frames may be made when they are asked for.
+# Frames that are hashed at a time: a source may make them when they are read.
 FRAMES_AT_A_TIME: Final = 16
 
 
@@ -37,10 +37,10 @@ class Fingerprint(Settings):
     fit: dict[str, Any] = Field(description="settings of the fit, all of them")
     compress: dict[str, Any] = Field(description="settings of the coding, all of them")
     task: str = Field(description="what the fit is for, the content of a mask included")
-    seconds: float | None = Field(description="time asked for; none: epochs are counted")
+    seconds: float | None = Field(description="seconds to spend; none: epochs are counted")
     height: int = Field(ge=1, description="rows of the frames")
     width: int = Field(ge=1, description="columns of the frames")
-    frame_rate: str = Field(description="frames a second, a fraction")
+    frame_rate: str = Field(description="frames per second, a fraction")
     span_lengths: tuple[int, ...] = Field(description="frames of each clip")
     frames: str = Field(description="hash of all frames as they are fitted, in order")
 
@@ -65,7 +65,7 @@ def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: flo
     Parameters
     ----------
     seconds
-        The time that was asked for, the same each time the fit is gone on with; None where epochs count.
+        The time to spend, the same each time the fit is resumed; None where epochs count.
     """
     target = task.target(source)
     spec = target.spec
@@ -98,7 +98,8 @@ def hash_frames(source: FrameSource) -> str:
 
 def _difference(now: Fingerprint, kept: Fingerprint) -> str:
     """Return in words the first part in which two fingerprints differ."""
-    current, before = (dict(_leaves(item.model_dump(mode="json"))) for item in (now, kept))
+    current = dict(_leaves(now.model_dump(mode="json")))
+    before = dict(_leaves(kept.model_dump(mode="json")))
     if now.program != kept.program:
         return f"{kept.program} wrote it, this is {now.program}"
     if (now.height, now.width) != (kept.height, kept.width):
@@ -114,15 +115,13 @@ def _difference(now: Fingerprint, kept: Fingerprint) -> str:
 
 def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
     """Give path and value of everything in a tree of JSON values that holds nothing itself."""
-    if isinstance(tree, dict):
-        pairs = [(str(key), value) for key, value in tree.items()]
-    elif isinstance(tree, (list, tuple)):
-        pairs = [(str(number), value) for number, value in enumerate(tree)]
-    else:
+    if isinstance(tree, (list, tuple)):
+        tree = dict(enumerate(tree))
+    if not isinstance(tree, dict):
         yield path, tree
         return
-    for key, value in pairs:
-        yield from _leaves(value, f"{path}.{key}" if path else key)
+    for key, value in tree.items():
+        yield from _leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What learns: the network, what coding does to it in the phase at hand, its optimiser and averaged weights.
+"""What learns: the network, what coding does to it in the phase at hand, and its optimiser.
 
 ::
 
@@ -8,21 +8,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vinr.compress import pack_tensors
-from vinr.compress.coding_noise import CodingNoise
 from vinr.config import Phase, Preset
 from vinr.device import exact_float32
-from vinr.draws import Draws
 from vinr.errors import InputError, UsageError
-from vinr.fit.checkpoint import SnapshotValues, all_finite, check_tensors, pack_optimizer, unpack_optimizer
+from vinr.fit.checkpoint import (
+    SnapshotValues,
+    all_finite,
+    check_tensors,
+    pack_optimizer,
+    under_prefix,
+    unpack_optimizer,
+    with_prefix,
+)
+from vinr.fit.coding_noise import CodingNoise
+from vinr.fit.draws import Draws
 from vinr.fit.optimizers import build_optimizer, moments_of, set_learning_rate
 from vinr.fit.phases import Moment, schedule_of
 from vinr.fit.precision import Precision
@@ -32,12 +39,10 @@ from vinr.fit.schedules import learning_rate_multiplier
 from vinr.models import VideoModel
 from vinr.video.spec import FrameSource, Query
 
-PARTS = ("model", "optimizer", "coding", "average")
-
 
 @dataclass(frozen=True)
 class TrainingOutputs:
-    """(weight, float rgb_NCHW) pairs, and the bits of all numbers where the phase asks for them."""
+    """(weight, float rgb_NCHW) pairs, and the bits of all parameters where the phase asks for them."""
 
     frames: tuple[tuple[float, Tensor], ...]
     num_bits: Tensor | None
@@ -47,30 +52,43 @@ class Learner:
     """A model in training; ``part`` is −1 in the plain fit and then the number of the phase."""
 
     def __init__(
-        self, preset: Preset, visible: FrameSource, device: torch.device, precision: Precision, draws: Draws
+        self,
+        preset: Preset,
+        visible: FrameSource,
+        device: torch.device,
+        precision: Precision,
+        draws: Draws,
+        schedule: Callable[[float], float] | None = None,
     ) -> None:
         self.preset, self.visible, self.device, self.draws = preset, visible, device, draws
-        self.settings = preset.fit
+        self.settings, self._schedule = preset.fit, schedule
         self.model = build_model(preset, visible.spec, device, precision, draws)
         _check_phases(self.model, preset)
         self.outputs = Outputs(self.model)
         self.part, self.coding = -1, CodingNoise({}, None, preset.compress, draws)
         self.control: RateControl | None = None
         self.optimizer = build_optimizer(self.model.named_parameters(), self.settings)
-        self._average_update = get_ema_multi_avg_fn(self.settings.ema_decay)  # type: ignore[no-untyped-call]
-        self.average = self._start_average()
 
     @property
     def phase(self) -> Phase | None:
         """The phase at hand, None in the plain fit."""
         return None if self.part < 0 else self.settings.phases[self.part]
 
+    def follow(self, preset: Preset) -> None:
+        """Take up settings that differ in the phases to come."""
+        _check_phases(self.model, preset)
+        self.preset, self.settings = preset, preset.fit
+
     # -- a step --------------------------------------------------------------------------------------------
 
     def set_rate(self, moment: Moment, scale: float) -> None:
         """Set the learning rates of the step at ``moment``, all times ``scale``."""
         full = 1.0 if self.phase is None else self.phase.learning_rate
-        multiplier = learning_rate_multiplier(moment.schedule_progress, schedule_of(self.part, self.settings))
+        if self._schedule is None:
+            schedule = schedule_of(self.part, self.settings)
+            multiplier = learning_rate_multiplier(moment.schedule_progress, schedule)
+        else:
+            multiplier = self._schedule(moment.schedule_progress)
         set_learning_rate(self.optimizer, full * scale * multiplier)
 
     def evaluate(self, query: Query) -> TrainingOutputs:
@@ -90,15 +108,12 @@ class Learner:
             return self.control.weight * num_bits / self.visible.spec.num_pixels
         return self.control.weight * loss * num_bits / self.coding.num_elements
 
-    def update(self, steps_done: int) -> None:
+    def update(self) -> None:
         """Move everything that learns down its gradient, and forget the gradients."""
         if self.settings.gradient_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average:
-            current = [p.detach() for p in self.model.parameters()]
-            self._average_update(self.average, current, steps_done)
 
     def observe(self, num_bits: Tensor | None, psnr_db: Tensor, moment: Moment) -> None:
         """Let rate control see what the step at ``moment`` came to."""
@@ -127,19 +142,14 @@ class Learner:
         self.coding = coding.to(self.device)
         for item in stored.values():
             item.value.requires_grad_(phase.trains == "all" or item.role == "latent")
-        learned = ((f"coding.{name}", value) for name, value in self.coding.named_parameters())
+        learned = self.coding.named_parameters(prefix="coding")
         rule = phase.optimizer or self.settings.optimizer
         settings = self.settings.model_copy(update={"optimizer": rule})
         self.optimizer = build_optimizer(chain(self.model.named_parameters(), learned), settings)
-        self.average = self._start_average()
         self.control = RateControl(phase)
 
     def close_part(self) -> Mapping[str, Tensor]:
-        """Leave the plain fit or a phase: averaged weights, frozen; return the steps that were learned."""
-        if self.average:
-            with torch.no_grad():
-                for parameter, value in zip(self.model.parameters(), self.average, strict=True):
-                    parameter.copy_(value)
+        """Leave the plain fit or a phase: freeze the network; return the steps that were learned."""
         if self.part < 0:
             with exact_float32(self.device):
                 self.model.freeze(self.visible)
@@ -149,25 +159,20 @@ class Learner:
                 stored[name].value.copy_(item.value)
         return self.coding.steps()
 
-    def _start_average(self) -> list[Tensor]:
-        return [p.detach().clone() for p in self.model.parameters()] if self.settings.ema_decay else []
-
     # -- state ---------------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
         """Return, by name, all tensors that steps change, as they are; :meth:`load` goes on from copies."""
         moments, _ = pack_optimizer(self.optimizer.state_dict())
-        parts = {
-            "model": self.model.state_dict(),
-            "optimizer": moments,
-            "coding": self.coding.state_dict(),
-            "average": self._average_by_name(),
+        return {
+            **with_prefix("model.", self.model.state_dict()),
+            **with_prefix("optimizer.", moments),
+            **with_prefix("coding.", self.coding.state_dict()),
         }
-        return {f"{part}.{name}": value for part in PARTS for name, value in parts[part].items()}
 
     @property
     def is_sound(self) -> bool:
-        """Whether all its numbers are finite."""
+        """Whether all its values are finite."""
         return all_finite(self.tensors()) and (self.control is None or self.control.is_sound)
 
     def optimizer_steps(self) -> tuple[int | None, ...]:
@@ -188,24 +193,18 @@ class Learner:
             )
         for number in range(self.part + 1, values.part + 1):
             self.enter(number)
-        parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-        for name, value in tensors.items():
-            part, _, rest = name.partition(".")
-            if part in parts:
-                parts[part][rest] = value.clone()
         if not all_finite(tensors):
             raise InputError("the kept state holds values that are not finite")
-        check_tensors(self._like_model(parts["model"]), parts["model"], "tensor")
-        check_tensors(self.coding.state_dict(), parts["coding"], "coding parameter")
-        check_tensors(self._average_by_name(), parts["average"], "average")
-        self.model.load_state_dict(parts["model"])
-        self.coding.load_state_dict(parts["coding"])
-        moments = moments_of(self.optimizer)
-        new = self.optimizer.state_dict()
-        self.optimizer.load_state_dict(
-            unpack_optimizer(new, parts["optimizer"], values.optimizer_steps, moments)
-        )
-        self.average = [parts["average"][name].to(self.device) for name in sorted(parts["average"])]
+        # Copies: the state is gone back to again if the fit collapses.
+        copies = {name: value.clone() for name, value in tensors.items()}
+        model, coding = under_prefix("model.", copies), under_prefix("coding.", copies)
+        check_tensors(self._like_model(model), model, "tensor")
+        check_tensors(self.coding.state_dict(), coding, "coding parameter")
+        self.model.load_state_dict(model)
+        self.coding.load_state_dict(coding)
+        slots, kept = moments_of(self.optimizer), under_prefix("optimizer.", copies)
+        state = unpack_optimizer(self.optimizer.state_dict(), kept, values.optimizer_steps, slots)
+        self.optimizer.load_state_dict(state)
         if self.control is not None:
             if values.control is None:
                 raise InputError("the kept state has no rate control")
@@ -218,29 +217,26 @@ class Learner:
         """
         expected = self.model.state_dict()
         video = self.model.video
-        sizes = (self.model.coded_size(), (video.height, video.width))
-        shapes = [(video.num_frames, 3, *size) for size in sizes]
-        buffers = {
-            f"{prefix}.{name}" if prefix else name: value
-            for prefix, module in self.model.named_modules()
-            for name, value in module._buffers.items()
-        }
-        for name, value in buffers.items():
-            if value is None and name in kept and tuple(kept[name].shape) in shapes:
-                expected[name] = kept[name].to(torch.uint8)
-            elif value is not None and name not in kept and tuple(value.shape) in shapes:
-                del expected[name]
+        coded = (video.num_frames, 3, *self.model.coded_size())
+        shown = (video.num_frames, 3, video.height, video.width)
+        for prefix, module in self.model.named_modules():
+            # Not named_buffers(): that leaves out those that are empty.
+            for buffer_name, value in module._buffers.items():
+                name = f"{prefix}.{buffer_name}".lstrip(".")
+                if value is None and name in kept and kept[name].shape in (coded, shown):
+                    expected[name] = kept[name].to(torch.uint8)
+                elif value is not None and name not in kept and value.shape in (coded, shown):
+                    del expected[name]
         return expected
-
-    def _average_by_name(self) -> dict[str, Tensor]:
-        return {f"{number:05d}": value for number, value in enumerate(self.average)}
 
 
 def _check_phases(model: VideoModel, preset: Preset) -> None:
     """Raise UsageError where a phase trains latents and the model has none."""
-    numbers = [number for number, phase in enumerate(preset.fit.phases) if phase.trains == "latents"]
-    if numbers and not model.per_frame_shapes():
-        raise UsageError(
-            f'fit.phases[{numbers[0]}] has trains = "latents", and {preset.model} has no latents; '
-            'take trains = "all", or a model with latents such as hnerv'
-        )
+    if model.per_frame_shapes():
+        return
+    for number, phase in enumerate(preset.fit.phases):
+        if phase.trains == "latents":
+            raise UsageError(
+                f'fit.phases[{number}] has trains = "latents", and {preset.model} has no latents; '
+                'take trains = "all", or a model with latents such as hnerv'
+            )

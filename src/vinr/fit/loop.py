@@ -3,8 +3,8 @@
 ::
 
     state of an interrupted fit ─┐
-    source, preset, task ────────┴─> Run: rounds ─┬─> events            ─> fitted model
-                                                  └─> Keeper ─> state
+    source, preset, task ────────┴─> Trainer: steps ─┬─> events        ─> fitted model
+                                                     └─> Keeper ─> state
 
 On a CPU a resumed fit repeats the interrupted one bit for bit, wherever it was interrupted. On GPUs sums have
 no fixed order: no fit repeats so.
@@ -14,22 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from vinr.config import Preset
-from vinr.device import exact_float32, gradients_on, memory_kept
-from vinr.errors import FitError, InputError
-from vinr.fit.checkpoint import FitState, read_fit_state
+from vinr.device import gradients_on
 from vinr.fit.events import Event, Resumed, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
 from vinr.fit.keeper import Keeper
 from vinr.fit.precision import Precision, keep_precision, resolve_precision
-from vinr.fit.run import FitResult, Run
-from vinr.fit.tasks import Reconstruct, Task
-from vinr.models import HybridModel
+from vinr.fit.task import Reconstruct, Task
+from vinr.fit.trainer import FitResult, Trainer
 from vinr.video.spec import FrameSource
 
 
@@ -54,7 +50,7 @@ def fit(
     Parameters
     ----------
     source
-        The frames. All of them are kept on ``device`` as 8-bit numbers.
+        The frames. All of them are held on ``device`` as uint8.
     preset
         Model, complete architecture and fit settings.
     task
@@ -90,45 +86,27 @@ def fit(
     keeper = state = None
     if checkpoint is not None:
         keeper = Keeper(checkpoint, fingerprint or fingerprint_of(source, preset, task, seconds), on_event)
-        if resume and checkpoint.exists():
-            state = read_fit_state(checkpoint, keeper.fingerprint)
-            precision = keep_precision(state.precision, precision, device)
-    run = Run(source, preset, task, device, seconds, reserve_epochs, precision)
-    if keeper is not None:
-        run.after_step = lambda: keeper.keep_sometimes(run.state)
+        state = keeper.read() if resume else None
+    if state is not None:
+        precision = keep_precision(state.precision, precision, device)
+    trainer = Trainer(
+        source,
+        preset,
+        task,
+        device=device,
+        seconds=seconds,
+        reserve_epochs=reserve_epochs,
+        precision=precision,
+        keep_encoder=keep_encoder,
+    )
     if keeper is not None and state is not None:
-        _resume(run, keeper, state)
+        keeper.restore(trainer, state)
         on_event(Resumed(state.epochs_done))
-    # Held on to here, since the model drops it; averaged weights are written into it in place.
-    model = run.learner.model
-    encoder = model.encoder if keep_encoder and isinstance(model, HybridModel) else None
-    with memory_kept(run.device) if preset.fit.keep_memory else nullcontext(), exact_float32(run.device):
-        _fit_out(run, keeper, on_event)
-    return replace(run.finish(), encoder=encoder)
-
-
-def _resume(run: Run, keeper: Keeper, state: FitState) -> None:
-    """Let ``run`` go on from ``state``, which ``keeper`` keeps."""
-    try:
-        run.load(state)
-    except InputError as error:
-        raise InputError(f"{keeper.path}: {error}; delete it to start anew") from None
-    keeper.remember(state)
-
-
-def _fit_out(run: Run, keeper: Keeper | None, on_event: Callable[[Event], None]) -> None:
-    """Do all rounds; keep the state now and then, at the end, and where something else ends them early."""
-    try:
-        for event in run.rounds():
-            on_event(event)
-            run.after_step()
-        run.is_finished = True
-        if keeper is not None:
-            keeper.keep(run.state())
-    except FitError:
-        raise  # the same steps would come to the same end
-    except BaseException:
-        # Ctrl-C, what the caller's on_event or signal handler raises, memory that another program took.
-        if keeper is not None:
-            keeper.keep(run.state())
-        raise
+    with trainer.computing(), nullcontext() if keeper is None else keeper.watching(trainer):
+        while not trainer.is_done:
+            event = trainer.step()
+            if event is not None:
+                on_event(event)
+            if keeper is not None:
+                keeper.keep_sometimes(trainer)
+    return trainer.finish()

@@ -1,8 +1,7 @@
-"""Named losses, the weighted sum a preset writes, and the image measures they are made of.
+"""Named losses, and the weighted sum of them that a preset writes.
 
-All compare float rgb_NCHW in [0, 1] (predictions may leave it: nothing is clamped), one value a frame, then
-the mean over frames. SSIM (Wang et al., 2004) and MS-SSIM (Wang et al., 2003) come from ``pytorch_msssim``:
-Gaussian window of σ = 1.5 kept in float32, valid filtering, constants 0.01 and 0.03, data range 1.
+All compare float rgb_NCHW in [0, 1] (predictions may leave it: nothing is clamped), one value per frame, then
+the mean over frames.
 
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
@@ -12,75 +11,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
-import pytorch_msssim
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vinr.errors import UsageError
+from vinr.quality.measures import (
+    MS_SSIM_WINDOW,
+    SSIM_WINDOW,
+    ms_ssim_per_frame,
+    mse_per_frame,
+    ssim_per_frame,
+)
+from vinr.settings import list_plugins, load_plugin
 
-PSNR_EPSILON = 1e-9
-SSIM_WINDOW = 11
-MS_SSIM_WINDOW = 11
 MS_SSIM_SMALL_WINDOW = 5
 MS_SSIM_HALVINGS = 4
-
-FUSIONS: dict[str, dict[str, float]] = {
-    "Fusion1": {"l2": 0.3, "ssim": 0.7},
-    "Fusion2": {"l1": 0.3, "ssim": 0.7},
-    "Fusion3": {"l2": 0.5, "ssim": 0.5},
-    "Fusion4": {"l1": 0.5, "ssim": 0.5},
-    "Fusion5": {"l2": 0.7, "ssim": 0.3},
-    "Fusion6": {"l1": 0.7, "ssim": 0.3},
-    "Fusion7": {"l2": 0.7, "l1": 0.3},
-    "Fusion8": {"l2": 0.5, "l1": 0.5},
-    "Fusion9": {"l1": 0.9, "ssim": 0.1},
-    "Fusion10": {"l1": 0.7, "ms_ssim": 0.3},
-    "Fusion11": {"l1": 0.9, "ms_ssim": 0.1},
-    "Fusion12": {"l1": 0.8, "ms_ssim": 0.2},
-}
-"""Weights under the names of the NeRV code base, for presets and tables that quote them."""
-
-
-# -- measures ------------------------------------------------------------------------------------------------
-
-
-def psnr_from_mse_db(mse: Tensor, *, epsilon: float = PSNR_EPSILON) -> Tensor:
-    """Return −10·log10(mse + epsilon) in dB of mean squared errors of values in [0, 1].
-
-    With the usual ``epsilon`` of 1e-9 identical frames have 90 dB; NeRV's own code uses none.
-    """
-    return -10 * torch.log10(mse + epsilon)
-
-
-def mse_per_frame(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
-    """Return the mean squared error of each frame, all pixels and channels together: Tensor[N]."""
-    return (prediction_NCHW - target_NCHW).square().mean((1, 2, 3))
-
-
-def ssim_per_frame(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
-    """Return the SSIM of each frame with the 11 × 11 window (may be negative): Tensor[N]."""
-    return cast(
-        Tensor,
-        pytorch_msssim.ssim(
-            prediction_NCHW, target_NCHW, data_range=1, size_average=False, win_size=SSIM_WINDOW
-        ),
-    )
-
-
-def ms_ssim_per_frame(prediction_NCHW: Tensor, target_NCHW: Tensor, *, window: int) -> Tensor:
-    """Return the five-scale MS-SSIM of each frame, 0 to 1: Tensor[N].
-
-    ``window`` is 11 as usual, or 5 as in HiNeRV; the smaller side must exceed (window − 1) · 16.
-    """
-    return cast(
-        Tensor,
-        pytorch_msssim.ms_ssim(
-            prediction_NCHW, target_NCHW, data_range=1, size_average=False, win_size=window
-        ),
-    )
 
 
 # -- terms ---------------------------------------------------------------------------------------------------
@@ -108,22 +55,46 @@ def _frequency(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
     return torch.view_as_real(spectrum_NCHW).abs().mean((1, 2, 3, 4))
 
 
-@dataclass(frozen=True)
-class _Term:
-    """One named loss: ``per_frame`` gives Tensor[N]; ``min_side`` is the smallest frame side it works on."""
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""A loss: from float prediction_NCHW and target_NCHW to one value per frame, Tensor[N]."""
 
-    per_frame: Callable[[Tensor, Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Term:
+    """A named loss; ``min_side`` is the smallest frame side that it works on."""
+
+    name: str
+    per_frame: LossFunction
     min_side: int = 1
 
 
-_TERMS: dict[str, _Term] = {
-    "frequency": _Term(_frequency),
-    "l1": _Term(_l1),
-    "l2": _Term(mse_per_frame),
-    "ms_ssim": _Term(_ms_ssim, ((MS_SSIM_WINDOW - 1) << MS_SSIM_HALVINGS) + 1),
-    "ms_ssim5": _Term(_ms_ssim_small, ((MS_SSIM_SMALL_WINDOW - 1) << MS_SSIM_HALVINGS) + 1),
-    "ssim": _Term(_ssim, SSIM_WINDOW),
-}
+_TERMS = (
+    Term("frequency", _frequency),
+    Term("l1", _l1),
+    Term("l2", mse_per_frame),
+    Term("ms_ssim", _ms_ssim, ((MS_SSIM_WINDOW - 1) << MS_SSIM_HALVINGS) + 1),
+    Term("ms_ssim5", _ms_ssim_small, ((MS_SSIM_SMALL_WINDOW - 1) << MS_SSIM_HALVINGS) + 1),
+    Term("ssim", _ssim, SSIM_WINDOW),
+)
+_BUILT_IN = {term.name: term for term in _TERMS}
+GROUP = "vinr.losses"
+
+
+def find_term(name: str) -> Term:
+    """Return the loss of that name.
+
+    A package of its own offers a :data:`LossFunction` under the entry point group ``vinr.losses``.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or what a package offers cannot be loaded.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    if name not in list_losses():
+        raise UsageError(f"unknown loss {name!r}; there are {', '.join(list_losses())}")
+    return Term(name, load_plugin(GROUP, name))
 
 
 # -- weighted sum --------------------------------------------------------------------------------------------
@@ -142,9 +113,14 @@ class LossValue:
 
 @dataclass(frozen=True)
 class Loss:
-    """A weighted sum of named losses; make one with :func:`build_loss`."""
+    """A weighted sum of losses, (weight, term) each; make one with :func:`build_loss` or :func:`loss_of`."""
 
-    weights: Mapping[str, float]
+    terms: tuple[tuple[float, Term], ...]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss by name."""
+        return {term.name: weight for weight, term in self.terms}
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse frames (or patches) that a term cannot measure.
@@ -154,11 +130,12 @@ class Loss:
         UsageError
             If the smaller side is too small for a term.
         """
-        for name in self.weights:
-            if min(height, width) < _TERMS[name].min_side:
-                fitting = [other for other, term in _TERMS.items() if min(height, width) >= term.min_side]
+        side = min(height, width)
+        for _, term in self.terms:
+            if side < term.min_side:
+                fitting = [other.name for other in _TERMS if side >= other.min_side]
                 raise UsageError(
-                    f"loss {name} needs frames of at least {_TERMS[name].min_side} pixels on the smaller "
+                    f"loss {term.name} needs frames of at least {term.min_side} pixels on the smaller "
                     f"side, these have {height}×{width}; losses that fit: {', '.join(fitting)}"
                 )
 
@@ -192,13 +169,16 @@ class Loss:
             weight_N1HW = weight_N1HW.to(prediction_NCHW.dtype)
             visible = weight_N1HW.square().mean().clamp_min(1e-12)
             prediction_NCHW, target_NCHW = prediction_NCHW * weight_N1HW, target_NCHW * weight_N1HW
-        values = {name: _TERMS[name].per_frame(prediction_NCHW, target_NCHW).mean() for name in self.weights}
-        total = torch.stack([weight * values[name] for name, weight in self.weights.items()]).sum()
-        mse = values.get("l2")
+        losses = []
+        mse = None
+        for weight, term in self.terms:
+            value = term.per_frame(prediction_NCHW, target_NCHW).mean()
+            losses.append(weight * value)
+            if term is _BUILT_IN["l2"]:
+                mse = value.detach()  # measured already
         if mse is None:
             mse = F.mse_loss(prediction_NCHW.detach(), target_NCHW)
-        mse = mse.detach()
-        return LossValue(total, mse if visible is None else mse / visible)
+        return LossValue(torch.stack(losses).sum(), mse if visible is None else mse / visible)
 
 
 def _full_precision(rgb_NCHW: Tensor) -> Tensor:
@@ -206,13 +186,13 @@ def _full_precision(rgb_NCHW: Tensor) -> Tensor:
 
 
 def list_losses() -> list[str]:
-    """Return the names of all losses, sorted.
+    """Return the names of all losses, sorted; those of installed packages are among them.
 
     ``l1``: mean absolute error. ``l2``: mean squared error. ``ssim``, ``ms_ssim``: 1 − the 11 × 11 measure.
     ``ms_ssim5``: 1 − MS-SSIM with HiNeRV's 5 × 5 window. ``frequency``: mean absolute difference of real and
     imaginary parts of the un-normalised 2-D Fourier transforms (Boosting-NeRV), which grows with √(H·W).
     """
-    return sorted(_TERMS)
+    return sorted(_BUILT_IN.keys() | set(list_plugins(GROUP)))
 
 
 def build_loss(weights: Mapping[str, float]) -> Loss:
@@ -223,12 +203,18 @@ def build_loss(weights: Mapping[str, float]) -> Loss:
     UsageError
         If a name is unknown, a weight is negative or not finite, or no weight is above 0.
     """
+    terms = []
     for name, weight in weights.items():
-        if name not in _TERMS:
-            raise UsageError(f"unknown loss {name!r}; there are {', '.join(list_losses())}")
+        term = find_term(name)
         if not (math.isfinite(weight) and weight >= 0):
             raise UsageError(f"loss {name} has weight {weight}; weights are 0 or above")
-    used = {name: float(weight) for name, weight in weights.items() if weight}
-    if not used:
+        if weight:
+            terms.append((float(weight), term))
+    if not terms:
         raise UsageError(f"the loss has no term of weight above 0; choose from {', '.join(list_losses())}")
-    return Loss(used)
+    return Loss(tuple(terms))
+
+
+def loss_of(function: LossFunction) -> Loss:
+    """Return a loss that is ``function`` alone."""
+    return Loss(((1.0, Term(getattr(function, "__name__", "loss"), function)),))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.optimizer import Optimizer
 
-from vinr.config import FitSettings
+from vinr.config import OPTIMIZER_GROUP, FitSettings
 from vinr.errors import UsageError
+from vinr.settings import load_plugin
 
 ADAM_EPSILON = 1e-8
 # Rounds σ ← a·σ + b·σ³ + c·σ⁵, each the one that comes nearest to 1 everywhere in the range that the rounds
@@ -34,53 +36,62 @@ MOMENTS = {
 UPDATE_SCALE = 0.2
 
 
+Named = list[tuple[str, nn.Parameter]]
+
+
 def build_optimizer(model_parameters: Iterable[tuple[str, nn.Parameter]], settings: FitSettings) -> Optimizer:
     """Return the optimiser that ``settings`` name, for the parameters (of ``named_parameters()``) that learn.
 
     Each group keeps its full rate as ``base_lr`` for :func:`set_learning_rate`. State comes back exactly
-    through ``state_dict`` and ``load_state_dict``.
+    through ``state_dict`` and ``load_state_dict``. A package of its own offers an optimiser under the entry
+    point group ``vinr.optimizers``: a function of the named parameters and the settings that returns it.
 
     Raises
     ------
     UsageError
-        If the settings ask for what the update rule does not do.
+        If the settings ask for what the update rule does not do, or a package's optimiser cannot be used.
     """
-    named = [(name, parameter) for name, parameter in model_parameters if parameter.requires_grad]
-    optimizer: Optimizer
-    if settings.optimizer == "muon":
-        optimizer = Muon(
-            [parameter for name, parameter in named if is_matrix(name, parameter)],
-            [parameter for name, parameter in named if not is_matrix(name, parameter)],
-            learning_rate=settings.learning_rate,
-            vector_learning_rate=settings.vector_learning_rate,
-            momentum=settings.momentum,
-            betas=(settings.betas[0], settings.betas[1]),
-            weight_decay=settings.weight_decay,
-        )
-    elif settings.optimizer == "adan":
-        optimizer = _build_adan(named, settings)
-    else:
-        if settings.optimizer == "adam" and settings.weight_decay:
-            raise UsageError(
-                f"adam has no decoupled weight decay, got {settings.weight_decay:g}; use adamw or set it to 0"
-            )
-        rule = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        optimizer = rule(
-            _groups_by_rate(named, settings),
-            lr=settings.learning_rate,
-            betas=(settings.betas[0], settings.betas[1]),
-            eps=ADAM_EPSILON,
-            weight_decay=settings.weight_decay,
-            fused=_can_fuse([parameter for _, parameter in named]),
-        )
-        optimizer.register_load_state_dict_post_hook(_match_layout)
+    named: Named = [item for item in model_parameters if item[1].requires_grad]
+    build = _BUILDERS.get(settings.optimizer, _build_plugin)
+    optimizer = build(named, settings)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
         group.setdefault("kind", "adan" if settings.optimizer == "adan" else "vector")
     return optimizer
 
 
-def _build_adan(named: list[tuple[str, nn.Parameter]], settings: FitSettings) -> Optimizer:
+def _build_muon(named: Named, settings: FitSettings) -> Optimizer:
+    matrices, vectors = _split(named)
+    return Muon(
+        matrices,
+        vectors,
+        learning_rate=settings.learning_rate,
+        vector_learning_rate=settings.vector_learning_rate,
+        momentum=settings.momentum,
+        betas=(settings.betas[0], settings.betas[1]),
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _build_adam(named: Named, settings: FitSettings) -> Optimizer:
+    if settings.optimizer == "adam" and settings.weight_decay:
+        raise UsageError(
+            f"adam has no decoupled weight decay, got {settings.weight_decay:g}; use adamw or set it to 0"
+        )
+    rule = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    optimizer = rule(
+        _groups_by_rate(named, settings),
+        lr=settings.learning_rate,
+        betas=(settings.betas[0], settings.betas[1]),
+        eps=ADAM_EPSILON,
+        weight_decay=settings.weight_decay,
+        fused=_can_fuse(list(map(itemgetter(1), named))),
+    )
+    optimizer.register_load_state_dict_post_hook(_match_layout)
+    return optimizer
+
+
+def _build_adan(named: Named, settings: FitSettings) -> Optimizer:
     """Return Adan (Xie et al., TPAMI 2024): Adam with a moment for the difference of gradients."""
     from pytorch_optimizer import Adan  # takes seconds to load, and few recipes need it
 
@@ -94,14 +105,54 @@ def _build_adan(named: list[tuple[str, nn.Parameter]], settings: FitSettings) ->
     return optimizer
 
 
-def _groups_by_rate(
-    named: list[tuple[str, nn.Parameter]], settings: FitSettings
-) -> list[dict[str, list[nn.Parameter] | float]]:
+_BUILDERS = {"adam": _build_adam, "adamw": _build_adam, "adan": _build_adan, "muon": _build_muon}
+
+
+def _build_plugin(named: Named, settings: FitSettings) -> Optimizer:
+    """Return the optimiser of an installed package, in each group what is ``kept`` of its parameters."""
+    name = settings.optimizer
+    build = load_plugin(OPTIMIZER_GROUP, name)
+    optimizer = build(named, settings)
+    if not isinstance(optimizer, Optimizer):
+        raise UsageError(f"optimizer {name!r} is {type(optimizer).__name__}, not a torch.optim.Optimizer")
+    # What the rule keeps shows once it has moved something: copies, which nobody needs afterwards.
+    copies: Named = []
+    for key, parameter in named:
+        copies.append((key, nn.Parameter(torch.zeros_like(parameter))))
+        copies[-1][1].grad = torch.zeros_like(parameter)
+    trial: Optimizer = build(copies, settings)
+    trial.step()
+    for group, tried in zip(optimizer.param_groups, trial.param_groups, strict=True):
+        group["kept"] = [_kept_of(name, trial.state[copy]) for copy in tried["params"]]
+    optimizer.register_load_state_dict_post_hook(_match_layout)
+    return optimizer
+
+
+def _kept_of(name: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return type and shape of what is kept of a parameter, by name, without values."""
+    kept = {}
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise UsageError(f"optimizer {name!r} keeps {key} as {type(value).__name__}; keep it as a tensor")
+        kept[key] = value.to("meta")
+    return kept
+
+
+def _split(named: Named) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the matrices and the vectors; see :func:`is_matrix`."""
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for name, parameter in named:
+        (matrices if is_matrix(name, parameter) else vectors).append(parameter)
+    return matrices, vectors
+
+
+def _groups_by_rate(named: Named, settings: FitSettings) -> list[dict[str, list[nn.Parameter] | float]]:
     """Return one group, or two where vectors have a rate of their own."""
     if settings.vector_learning_rate is None:
-        return [{"params": [parameter for _, parameter in named]}]
-    matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
-    vectors = [parameter for name, parameter in named if not is_matrix(name, parameter)]
+        return [{"params": list(map(itemgetter(1), named))}]
+    matrices, vectors = _split(named)
+    # Groups in this order: a kept state numbers parameters as they stand here.
     return [{"params": matrices}, {"params": vectors, "lr": settings.vector_learning_rate}]
 
 
@@ -116,12 +167,18 @@ def moments_of(optimizer: Optimizer) -> dict[int, dict[str, Tensor]]:
 
     Parameters are numbered as in ``state_dict``; the tensors show type and shape alone.
     """
-    parameters = [(p, group["kind"]) for group in optimizer.param_groups for p in group["params"]]
     count = torch.zeros((), dtype=torch.float32)
-    return {
-        number: {name: count if name == "step" else parameter.detach() for name in MOMENTS[kind]}
-        for number, (parameter, kind) in enumerate(parameters)
-    }
+    moments: list[dict[str, Tensor]] = []
+    for group in optimizer.param_groups:
+        if "kept" in group:
+            moments += group["kept"]
+            continue
+        for parameter in group["params"]:
+            kept = dict.fromkeys(MOMENTS[group["kind"]], parameter.detach())
+            if "step" in kept:
+                kept["step"] = count
+            moments.append(kept)
+    return dict(enumerate(moments))
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
@@ -157,19 +214,30 @@ def _orthogonalize_together(matrices: Sequence[Tensor]) -> list[Tensor]:
 
     Only products with the matrices themselves need their longer sides; the polynomials do not.
     """
-    wide = []
+    # Each matrix lying, M ≤ N, of norm 1: (B, M, N) or (M, N).
+    wide, grams, gram_counts = [], [], []
     for matrix_BMN in matrices:
-        wide_BMN = matrix_BMN.mT if matrix_BMN.shape[-2] > matrix_BMN.shape[-1] else matrix_BMN
+        wide_BMN = _lying(matrix_BMN)
         norm_B11 = torch.linalg.matrix_norm(wide_BMN, keepdim=True)
-        wide.append(wide_BMN / norm_B11.clamp_min(NORM_EPSILON))
-    grams = [wide_BMN @ wide_BMN.mT for wide_BMN in wide]
-    products_BMM = _newton_schulz(torch.cat([gram.reshape(-1, *gram.shape[-2:]) for gram in grams]))
-    parts = torch.split(products_BMM, [gram.shape[:-2].numel() for gram in grams])
-    results = [part.view(gram.shape) @ own for part, gram, own in zip(parts, grams, wide, strict=True)]
-    return [
-        result.mT if matrix.shape[-2] > matrix.shape[-1] else result
-        for result, matrix in zip(results, matrices, strict=True)
-    ]
+        wide_BMN = wide_BMN / norm_B11.clamp_min(NORM_EPSILON)
+        gram_BMM = wide_BMN @ wide_BMN.mT
+        wide.append(wide_BMN)
+        grams.append(gram_BMM.reshape(-1, *gram_BMM.shape[-2:]))
+        gram_counts.append(len(grams[-1]))
+    #   X₁ (M, N₁)   X₂ (M, N₂)   X₃ (B, M, N₃)
+    #       │            │            │
+    #   XXᵀ (1, M, M) ┊ (1, M, M) ┊ (B, M, M)    one batch, whatever N₁, N₂ and N₃ are
+    products = torch.split(_newton_schulz(torch.cat(grams)), gram_counts)
+    results = []
+    for product_BMM, wide_BMN, matrix_BMN in zip(products, wide, matrices, strict=True):
+        result_BMN = product_BMM.view(*wide_BMN.shape[:-1], -1) @ wide_BMN
+        results.append(result_BMN if wide_BMN.shape == matrix_BMN.shape else result_BMN.mT)
+    return results
+
+
+def _lying(matrix_BMN: Tensor) -> Tensor:
+    rows, columns = matrix_BMN.shape[-2:]
+    return matrix_BMN.mT if rows > columns else matrix_BMN
 
 
 def _newton_schulz(gram_BMM: Tensor) -> Tensor:
@@ -205,7 +273,7 @@ class Muon(Optimizer):
     betas
         Decay of Adam's two moments.
     weight_decay
-        Shrinks all parameters by rate · weight_decay a step.
+        Shrinks all parameters by rate · weight_decay per step.
     """
 
     def __init__(
@@ -251,7 +319,8 @@ class Muon(Optimizer):
         return value
 
     def _step_matrices(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        # Matrices of one smaller side go through the iteration together.
+        # Matrices of one smaller side go through the iteration together: a small network has many of them,
+        # and each product alone is too little work for a core.
         same_side: dict[tuple[int, torch.device, torch.dtype], list[nn.Parameter]] = {}
         for parameter in parameters:
             key = min(parameter.flatten(1).shape), parameter.device, _full_type(parameter.dtype)
@@ -282,13 +351,14 @@ class Muon(Optimizer):
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
         beta1, beta2 = group["betas"]
+        states = [self.state[parameter] for parameter in parameters]
         adam(
             parameters,  # type: ignore[arg-type]
-            [parameter.grad for parameter in parameters],  # type: ignore[misc]
-            [self.state[parameter]["exp_avg"] for parameter in parameters],
-            [self.state[parameter]["exp_avg_sq"] for parameter in parameters],
-            [],
-            [self.state[parameter]["step"] for parameter in parameters],
+            list(map(attrgetter("grad"), parameters)),
+            list(map(itemgetter("exp_avg"), states)),
+            list(map(itemgetter("exp_avg_sq"), states)),
+            [],  # of AMSGrad
+            list(map(itemgetter("step"), states)),
             fused=group["fused"],
             decoupled_weight_decay=True,
             amsgrad=False,

@@ -1,4 +1,4 @@
-"""What a fit starts from: the frames on the device, a new model, and its outputs as a function of numbers."""
+"""What a fit starts from: the frames on the device, a new model, and its outputs by its values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vinr.config import FitSettings, Preset
-from vinr.draws import Draws
+from vinr.fit.draws import Draws
 from vinr.fit.precision import Precision
 from vinr.kernels.training import replace_trained_convolutions
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
@@ -53,7 +53,7 @@ def _set_layout(model: VideoModel, settings: FitSettings, device: torch.device, 
 
 
 class Outputs(nn.Module):
-    """The training outputs of a model, also with other numbers in the place of its own."""
+    """The training outputs of a model, also with other values in the place of its own."""
 
     def __init__(self, model: VideoModel) -> None:
         super().__init__()
@@ -67,7 +67,8 @@ class Outputs(nn.Module):
         self, values: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], query: Query
     ) -> tuple[tuple[float, Tensor], ...]:
         """Return the outputs of the frozen model with ``values`` (by stored name) instead of ``stored``."""
+        # Stored names are not those of parameters: a parameter is found by what it is.
         places = {id(parameter): name for name, parameter in self.named_parameters()}
         replaced = {places[id(stored[name].value)]: value for name, value in values.items()}
-        found: tuple[tuple[float, Tensor], ...] = functional_call(self, replaced, (query, None))
-        return found
+        outputs: tuple[tuple[float, Tensor], ...] = functional_call(self, replaced, (query, None))
+        return outputs

@@ -2,8 +2,8 @@
 
 ::
 
-    bits a step ──> × what the coder really takes of them ──> above the target? ──> the rate weighs more
-    PSNR a step ────────────────────────────────────────────> above the target? ──> the rate weighs more
+    bits per step ─> × what the coder really takes of them ─> above the target? ──> the rate weighs more
+    PSNR per step ──────────────────────────────────────────> above the target? ──> the rate weighs more
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIZE_GAIN, QUALITY_GAIN = 40.0, 15.0
 SIZE_LIMIT, QUALITY_LIMIT_DB = 0.5, 3.0
 WEIGHT_LIMITS = (1e-4, 30.0)
 MEMORY = 0.9
-# A file may not be larger than asked, and 1 % is what the last steps still move.
+# A file may not exceed its target, and the last steps still move its size by 1 %.
 AIM = 0.987
 
 
@@ -41,17 +41,18 @@ class RateControl:
 
     @property
     def is_sound(self) -> bool:
-        """Whether no step has led it astray: numbers that are not finite have."""
-        means = (self.mean_bits, self.mean_psnr_db)
-        return math.isfinite(self.weight * self.ratio) and not any(math.isinf(mean) for mean in means)
+        """Whether no step has led it astray, as values that are not finite do."""
+        is_far = math.isinf(self.mean_bits) or math.isinf(self.mean_psnr_db)  # NaN: there was no step yet
+        return math.isfinite(self.weight * self.ratio) and not is_far
 
     def observe(self, num_bits: float, psnr_db: float, progress: float) -> None:
         """Take the rate and the PSNR of the step at ``progress`` of the phase; move the weight."""
         self.mean_bits = self._smooth(self.mean_bits, num_bits)
         self.mean_psnr_db = self._smooth(self.mean_psnr_db, psnr_db)
         if self._phase.target_bytes is not None:
-            wanted = AIM * self._phase.target_bytes
-            push = SIZE_GAIN * _within(self.ratio * self.mean_bits / 8 / wanted - 1, SIZE_LIMIT)
+            expected_bytes = self.ratio * self.mean_bits / 8
+            miss = expected_bytes / (AIM * self._phase.target_bytes) - 1
+            push = SIZE_GAIN * _within(miss, SIZE_LIMIT)
         elif self._phase.target_psnr_db is not None:
             # Quality rises as the learning rate falls: what a step shows says the more, the later it is.
             trust = 3 * progress**2
@@ -59,6 +60,8 @@ class RateControl:
             push = QUALITY_GAIN * trust * miss_db
         else:
             return
+        # weight ← weight · e^(push · Δprogress): a constant miss moves it by as many e-folds, however many
+        # steps the phase has.
         low, high = WEIGHT_LIMITS
         self.weight = min(max(self.weight * math.exp(push * (progress - self._progress)), low), high)
         self._progress = progress
@@ -70,13 +73,11 @@ class RateControl:
 
     def state(self) -> ControlValues:
         """Return what :meth:`load` goes on from."""
-        means = (None if math.isnan(mean) else mean for mean in (self.mean_bits, self.mean_psnr_db))
-        mean_bits, mean_psnr_db = means
         return ControlValues(
             weight=self.weight,
             ratio=self.ratio,
-            mean_bits=mean_bits,
-            mean_psnr_db=mean_psnr_db,
+            mean_bits=None if math.isnan(self.mean_bits) else self.mean_bits,
+            mean_psnr_db=None if math.isnan(self.mean_psnr_db) else self.mean_psnr_db,
             progress=self._progress,
         )
 

@@ -28,6 +28,7 @@ def learning_rate_multiplier(progress: float, schedule: Schedule) -> float:
         raise ValueError(f"progress must lie in [0, 1], got {progress}")
     if progress < schedule.warmup:
         return schedule.warmup_start + (1 - schedule.warmup_start) * progress / schedule.warmup
+    # x runs from 0 to 1 over what is left, or (HiNeRV) has begun to run during the warm-up.
     decay_start = schedule.warmup if schedule.decay_from == "warmup" else 0.0
     x = (progress - decay_start) / (1 - decay_start)
     shape = 0.5 * (1 + math.cos(math.pi * x)) if schedule.decay == "cosine" else 1 - x**schedule.power

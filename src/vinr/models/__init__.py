@@ -13,15 +13,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from vinr.errors import UsageError
-from vinr.models._base import HybridModel, IndexModel, ModelConfig, VideoModel
-from vinr.models._stored import (
+from vinr.models.base import (
     FirstFrame,
     FrozenLatents,
+    HybridModel,
+    IndexModel,
     Latents,
     LatentStore,
+    ModelConfig,
     Role,
+    Scaling,
     StoredTensor,
-    no_graph_replaced,
+    StoringModule,
+    VideoModel,
 )
 from vinr.settings import describe_validation
 
@@ -34,14 +38,18 @@ __all__ = [
     "Latents",
     "ModelConfig",
     "Role",
+    "Scaling",
     "StoredTensor",
+    "StoringModule",
     "VideoModel",
     "describe_model",
     "get_model",
     "list_models",
-    "no_graph_replaced",
     "validate_architecture",
 ]
+
+# Files of this folder that hold no model.
+SHARED_FILES = {"base", "cost"}
 
 
 @cache  # what is installed does not change while a process runs; looking for it reads a file of each package
@@ -51,9 +59,8 @@ def _plugins() -> dict[str, str]:
 
 def list_models() -> list[str]:
     """Return the names of all models: files of this folder, and entry points of the group ``vinr.models``."""
-    files = (module for module in iter_modules(__path__) if not module.ispkg)
-    own = {module.name for module in files if not module.name.startswith("_")}
-    return sorted(own | _plugins().keys())
+    files = {module.name for module in iter_modules(__path__) if not module.ispkg}
+    return sorted((files - SHARED_FILES) | _plugins().keys())
 
 
 @cache
@@ -69,10 +76,11 @@ def get_model(name: str) -> type[VideoModel]:
         raise UsageError(f"unknown model {name!r}; there are {', '.join(list_models())}")
     module = import_module(_plugins().get(name, f"{__name__}.{name}"))
     for item in vars(module).values():
-        own = isinstance(item, type) and item.__module__ == module.__name__
-        if own and issubclass(item, VideoModel) and not isabstract(item):
-            found: type[VideoModel] = item
-            return found
+        # Not what the file imports: its own class, and no abstract one.
+        is_defined_there = isinstance(item, type) and item.__module__ == module.__name__
+        if is_defined_there and issubclass(item, VideoModel) and not isabstract(item):
+            model_class: type[VideoModel] = item
+            return model_class
     raise UsageError(f"{module.__name__} defines no VideoModel")
 
 

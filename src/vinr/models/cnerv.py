@@ -24,27 +24,22 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import IndexModel
-from vinr.models._sizing import taper
-from vinr.models.enerv import REDUCTION, choose_stages
+from vinr.models.base import IndexModel, Scaling
 from vinr.models.layers.blocks import (
     Kernel,
     Output,
     Width,
     check_kernels,
+    enlarged,
     make_activation,
     make_mlp,
     require_whole_frames,
     squash,
 )
-from vinr.models.layers.grids import EncodedGridConfig, Levels, enlarged
-from vinr.models.layers.modulation import GridEncoding, ModulatedDecoder, check_frequencies, shrunk
+from vinr.models.layers.encodings import EncodedGridConfig, GridEncoding, Levels, check_frequencies
+from vinr.models.layers.modulation import ModulatedDecoder
+from vinr.sizing.strides import taper
 from vinr.video.spec import Query, VideoSpec
-
-# Bounds of configure(): the thinnest stem, and below which C0 the encodings get fewer frequencies.
-MIN_STEM_WIDTH = 8
-MIN_LEVELS = 8
-FULL_LEVELS_WIDTH = 32
 
 
 class CNeRVConfig(EncodedGridConfig):
@@ -71,6 +66,14 @@ class CNeRV(IndexModel):
     """C-NeRV (CVPR 2023): a convolutional network from a map of time and place to the frame."""
 
     Config = CNeRVConfig
+    # E-NeRV's: the first stage triples the channels, then they halve, not below 96.
+    scaling = Scaling(
+        grid=(9, 16),
+        expansion=3,
+        lower=96,
+        lower_share=0.5,
+        shrinks={"levels": (32, 8), "grid_levels": (32, 8)},
+    )
 
     def __init__(self, config: CNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
@@ -105,14 +108,10 @@ class CNeRV(IndexModel):
 
         All parts shrink with it, in about the proportions of the 12.5 M network (C0 = 201).
         """
-        chosen = choose_stages(video, width, settings)
-        stem_channels = taper(1.28 * width, 1, reduction=REDUCTION, lower=MIN_STEM_WIDTH)[0]
+        chosen = cls.scale(video, width, settings)
+        stem_channels = taper(1.28 * width, 1, reduction=1, lower=8)[0]
         chosen.setdefault("stem_channels", stem_channels)
         chosen.setdefault("condition_width", min(-(-stem_channels // 2), 512))
-        levels = CNeRVConfig.model_fields["levels"].default
-        levels = shrunk(levels, width, full_width=FULL_LEVELS_WIDTH, lowest=MIN_LEVELS)
-        chosen.setdefault("levels", levels)
-        chosen.setdefault("grid_levels", levels)
         return CNeRVConfig(**chosen)
 
     def coded_size(self) -> tuple[int, int]:
@@ -125,8 +124,10 @@ class CNeRV(IndexModel):
         weight = self.decoder.head.weight
         time_NF = self.encoding(query.time_N).to(weight)
         grid_PF = self.grid_encoding.like(weight)
+        # Times are the same in all cells (N, 1, F), cells the same at all times (1, P, F).
         plane_NPF = time_NF[:, None].expand(-1, len(grid_PF), -1)
         map_NPF = torch.cat([plane_NPF, grid_PF.expand(len(time_NF), -1, -1)], dim=2)
+        # Cells are in row-major order: (N, P, F) becomes (N, F, P), then (N, F, h, w).
         feature_NCHW = self.stem(map_NPF.transpose(1, 2).reshape(len(time_NF), -1, *self.stem_grid))
         raw_NCHW = self.decoder(feature_NCHW, self.time_condition(time_NF))
         return squash(raw_NCHW, self.config.output, self.config.output_offset)

@@ -6,7 +6,7 @@ Videos", CVPR 2023, https://arxiv.org/abs/2304.06544. Not D-NeRV, which represen
 ::
 
     frame (3, H, W) ──────────────────> encoder ──> content (16, h, w)        while fitting;
-    differences to both neighbours ──> encoder ──> difference (2, h', w')    both stored, one a frame
+    differences to both neighbours ──> encoder ──> difference (2, h', w')    both stored, one per frame
 
     content ──> 1×1 conv ──> [conv k → depth to space s → act] per stage up to fuse_after = x ─┐
     difference ──> 1×1 conv ──> one such block more, if its map is smaller = d ────────────────┤
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -28,13 +29,9 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import HybridModel
-from vinr.models._sizing import choose_strides, taper
-from vinr.models._stored import Latents
-from vinr.models.hnerv import LOWER_WIDTH, MAX_LATENT_SHARE, MIN_WIDTH, REDUCTION
+from vinr.models.base import HybridModel, Latents, Scaling
 from vinr.models.layers.blocks import (
     ActivationName,
-    ChannelNorm,
     ConvStagesConfig,
     FirstKernel,
     Kernel,
@@ -44,11 +41,14 @@ from vinr.models.layers.blocks import (
     UpsampleBlock,
     Width,
     check_kernels,
+    grid_size,
     make_stages,
     padded_size,
     require_whole_frames,
     squash,
 )
+from vinr.models.layers.convnext import ChannelNorm
+from vinr.sizing.strides import affordable_latents
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 # Three colours, each with its difference to the frame before and to the frame after.
@@ -101,6 +101,7 @@ def frame_differences(before_NCHW: Tensor, frame_NCHW: Tensor, after_NCHW: Tenso
 
     Channels are red minus the red before, red after minus red, then the same of green and of blue.
     """
+    # (N, 3, 2, H, W): flattened, each colour keeps its two differences side by side.
     pairs = torch.stack([frame_NCHW - before_NCHW, after_NCHW - frame_NCHW], dim=2)
     return pairs.flatten(1, 2)
 
@@ -124,9 +125,10 @@ class _EncoderStage(nn.Module):
 
 
 def _make_encoder(in_channels: int, strides: Sequence[int], width: int, channels: int) -> nn.Sequential:
-    inputs = [in_channels, *[width] * (len(strides) - 1)]
-    stages = [_EncoderStage(before, width, stride) for before, stride in zip(inputs, strides, strict=True)]
-    return nn.Sequential(*stages, nn.Conv2d(width, channels, 1))
+    encoder = nn.Sequential()
+    for stride in strides:
+        encoder.append(_EncoderStage(width if len(encoder) else in_channels, width, stride))
+    return encoder.append(nn.Conv2d(width, channels, 1))
 
 
 class _Encoders(nn.Module):
@@ -149,15 +151,16 @@ class _Fusion(nn.Module):
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
-        self.candidate_content, self.candidate_difference, self.gate_content, self.gate_difference = (
-            nn.Conv2d(channels, channels, kernel, padding=kernel // 2) for _ in range(4)
-        )
+        conv = partial(nn.Conv2d, channels, channels, kernel, padding=kernel // 2)
+        self.candidate_content, self.candidate_difference = conv(), conv()
+        self.gate_content, self.gate_difference = conv(), conv()
 
     def forward(self, content_NCHW: Tensor, difference_NCHW: Tensor) -> Tensor:
         candidate_NCHW = torch.tanh(
             self.candidate_content(content_NCHW) + self.candidate_difference(difference_NCHW)
         )
         gate_NCHW = torch.sigmoid(self.gate_content(content_NCHW) + self.gate_difference(difference_NCHW))
+        # Gate 1 takes the candidate, gate 0 leaves the content as it is.
         return gate_NCHW * candidate_NCHW + (1 - gate_NCHW) * content_NCHW
 
 
@@ -165,6 +168,8 @@ class DNeRV(HybridModel):
     """DNeRV (CVPR 2023): stored embeddings of frames and of their differences, fused in the decoder."""
 
     Config = DNeRVConfig
+    # HNeRV's: channels shrink by r = 1.2 per stage, not below 12.
+    scaling = Scaling(reduction=1.2)
 
     def __init__(self, config: DNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
@@ -183,17 +188,14 @@ class DNeRV(HybridModel):
         Differences join after the first stage, at the size of its map or, where that costs too much, enlarged
         by it. Both embeddings get as many channels, up to 16 and 2, as keep them within 35 % of the total.
         """
-        chosen = dict(settings)
-        strides = tuple(chosen.setdefault("strides", choose_strides(video.height, video.width)))
-        lower = max(MIN_WIDTH, min(LOWER_WIDTH, width))
-        chosen.setdefault("widths", taper(width, len(strides) + 1, reduction=REDUCTION, lower=lower))
+        chosen = cls.scale(video, width, settings)
+        strides = tuple(chosen["strides"])
         fuse_after = chosen.setdefault("fuse_after", DNeRVConfig.model_fields["fuse_after"].default)
-        small_map = {"difference_strides": strides[max(fuse_after - 1, 0) :] or strides}
-        thin = {"content_channels": 1, "difference_channels": 1} | small_map
+        small_map = strides[max(fuse_after - 1, 0) :] or strides
+        thin = {"content_channels": 1, "difference_channels": 1, "difference_strides": small_map}
         model = cls.on_meta(DNeRVConfig(**(thin | chosen)), video)
-        latents = sum(math.prod(shape) for shape in model.per_frame_shapes().values())
-        weights = model.num_stored() - latents * video.num_frames
-        affordable = weights * MAX_LATENT_SHARE / (1 - MAX_LATENT_SHARE) / video.num_frames
+        latents = sum(map(math.prod, model.per_frame_shapes().values())) * video.num_frames
+        affordable = affordable_latents(model.num_stored() - latents) / video.num_frames
         embeddings = _choose_embeddings(strides, fuse_after, math.prod(model.coded_size()), affordable)
         return DNeRVConfig(**(embeddings | chosen))
 
@@ -204,10 +206,11 @@ class DNeRV(HybridModel):
     def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
         """See :meth:`VideoModel.per_frame_shapes`: the embeddings of content and of differences."""
         height, width = self.coded_size()
-        content, difference = math.prod(self.config.strides), math.prod(self.config.difference_strides)
+        content_size = grid_size(height, width, self.config.strides)
+        difference_size = grid_size(height, width, self.config.difference_strides)
         return {
-            "content": (self.config.content_channels, height // content, width // content),
-            "difference": (self.config.difference_channels, height // difference, width // difference),
+            "content": (self.config.content_channels, *content_size),
+            "difference": (self.config.difference_channels, *difference_size),
         }
 
     def frames_using_latents(self, first: int, stop: int) -> range:
@@ -221,6 +224,7 @@ class DNeRV(HybridModel):
         """
         if self.encoder is None:
             raise ValueError("the encoder was dropped; give no source")
+        # One read for all three: the frames before, then the frames, then those after.
         before_NCHW, frame_NCHW, after_NCHW = self.read_frames(source, self._neighbours(index_N)).chunk(3)
         latents: Latents = self.encoder(frame_NCHW, frame_differences(before_NCHW, frame_NCHW, after_NCHW))
         return latents
@@ -228,6 +232,7 @@ class DNeRV(HybridModel):
     def _neighbours(self, index_N: Tensor) -> Tensor:
         """Return the frames before ``index_N``, those themselves, and those after, within their own clip."""
         lengths = torch.tensor(self.video.span_lengths, device=index_N.device)
+        # Frame i belongs to the first clip that ends after it.
         ends = lengths.cumsum(0)
         clip_N = torch.bucketize(index_N, ends, right=True)
         first_N, last_N = (ends - lengths)[clip_N], ends[clip_N] - 1
@@ -261,9 +266,10 @@ def _make_branch(config: DNeRVConfig) -> list[nn.Module]:
 def _choose_embeddings(
     strides: tuple[int, ...], fuse_after: int, num_pixels: int, affordable: float
 ) -> dict[str, Any]:
-    """Return channels of both embeddings and strides of the differences for so many numbers a frame."""
+    """Return channels of both embeddings and strides of the differences for so many latents per frame."""
     content = int(DNeRVConfig.model_fields["content_channels"].default)
     difference = int(DNeRVConfig.model_fields["difference_channels"].default)
+    # A map after strides of product P has 1/P² of the pixels.
     content_cells = num_pixels // math.prod(strides) ** 2
     large_map, small_map = strides[fuse_after:], strides[fuse_after - 1 :]
     cells = num_pixels // math.prod(large_map) ** 2

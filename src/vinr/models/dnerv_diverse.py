@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -30,40 +31,39 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vinr.errors import UsageError
-from vinr.models._base import IndexModel, ModelConfig
-from vinr.models._sizing import choose_strides, taper
-from vinr.models._stored import FirstFrame, no_graph
-from vinr.models.layers.blocks import Kernel, Strides, Width, Widths, check_kernels, check_stages, make_mlp
-from vinr.models.layers.dnerv_diverse import (
-    ClipDecoder,
-    FusionName,
-    KeyframeEncoder,
-    LearnedKeyframes,
+from vinr.models.base import FirstFrame, IndexModel, ModelConfig, Scaling
+from vinr.models.layers.blocks import (
+    Kernel,
+    Strides,
+    Width,
+    Widths,
+    check_kernels,
+    check_stages,
+    enlarged,
+    make_mlp,
 )
-from vinr.models.layers.dnerv_diverse_clips import Clip, ClipLayout, ClipPart, keep_parts
-from vinr.models.layers.encodings import EncodingPrecision, TimeEncoding
+from vinr.models.layers.clips import Clip, ClipDecoder, ClipLayout, ClipPart, FusionName, keep_parts
+from vinr.models.layers.encodings import (
+    EncodingPrecision,
+    TimeEncoding,
+    check_frequencies,
+    cover_frame,
+    no_graph,
+)
 from vinr.models.layers.flow import values_state
-from vinr.models.layers.keyframes import Keyframes
-from vinr.models.layers.modulation import check_frequencies, cover_frame, shrunk
+from vinr.models.layers.keyframes import KeyframeEncoder, Keyframes, LearnedKeyframes
+from vinr.sizing.strides import MIN_WIDTH, affordable_latents, choose_strides, taper
 from vinr.video.patches import all_patches, cut_at, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 from vinr.video.stills import Chroma
 
-# configure(): tiles of at most this size, the longer side along the frame's, and their first grid.
+# configure(): tiles of at most this size, the longer side along the frame's.
 TILE_SIDES = (256, 320)
-MOST_TILES = 64
+MAX_TILES_PER_SIDE = 64
 # Copies of a frame, as floats, that putting its tiles together takes.
 JOINED = 2
-TARGET_GRID = (4, 5)
-# The lowest width is F within these bounds.
-MIN_WIDTH, LOWER_WIDTH = 4, 32
-# Below this F key channels, the stem's hidden layer and the encoding shrink with it, down to the least.
-FULL_WIDTH = 48
-LEAST = {"key_channels": 4, "stem_hidden": 8, "levels": 16}
-# Learned keyframes take at most this share of the total.
-MAX_LATENT_SHARE = 0.35
 
-TileCount = Annotated[int, Field(ge=1, le=MOST_TILES)]
+TileCount = Annotated[int, Field(ge=1, le=MAX_TILES_PER_SIDE)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(ge=0.01, le=10)]
 
@@ -76,8 +76,8 @@ class DNeRVDiverseConfig(ModelConfig):
     strides: Strides = Field((4, 2, 2, 2, 2), description="upsampling of each stage, 1 to 16")
     widths: Widths = Field(description="channels of the stem (F) and after each stage, 1 to 4096")
     clip_length: int = Field(8, ge=2, le=32, description="frames that are decoded together, 2 to 32")
-    tile_rows: TileCount = Field(1, description="tiles a frame is high, each like a video, 1 to 64")
-    tile_cols: TileCount = Field(1, description="tiles a frame is wide, each like a video, 1 to 64")
+    tile_rows: TileCount = Field(1, description="rows of tiles per frame, each like a video, 1 to 64")
+    tile_cols: TileCount = Field(1, description="columns of tiles per frame, each like a video, 1 to 64")
     stem_hidden: Width = Field(512, description="hidden width of the stem, 1 to 4096")
     key_channels: Width = Field(64, description="channels of the keyframes' maps, 1 to 4096")
     base: float = Field(1.25, gt=1, le=10, description="ratio of neighbouring frequencies of the encoding")
@@ -122,6 +122,12 @@ class DNeRVDiverse(IndexModel):
     """D-NeRV (CVPR 2023): diverse videos in one network; it warps their keyframes."""
 
     Config = DNeRVDiverseConfig
+    # Below F = 48 key channels, the stem's hidden layer and the encoding shrink with it.
+    scaling = Scaling(
+        grid=(4, 5),
+        lower=32,
+        shrinks={"key_channels": (48, 4), "stem_hidden": (48, 8), "levels": (48, 16)},
+    )
     joins_clips = True
 
     def __init__(self, config: DNeRVDiverseConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
@@ -178,26 +184,31 @@ class DNeRVDiverse(IndexModel):
         """
         chosen = dict(settings)
         sides = TILE_SIDES if video.height <= video.width else TILE_SIDES[::-1]
-        chosen.setdefault("tile_rows", min(-(-video.height // sides[0]), MOST_TILES))
-        chosen.setdefault("tile_cols", min(-(-video.width // sides[1]), MOST_TILES))
+        chosen.setdefault("tile_rows", min(-(-video.height // sides[0]), MAX_TILES_PER_SIDE))
+        chosen.setdefault("tile_cols", min(-(-video.width // sides[1]), MAX_TILES_PER_SIDE))
         tile = _tile_size(video, PatchGrid(chosen["tile_rows"], chosen["tile_cols"]))
-        first, *others = choose_strides(*tile, target_grid=TARGET_GRID)
-        halved = [part for stride in others for part in ((2, 2) if stride == 4 else (stride,))]
-        strides = chosen.setdefault("strides", (first, *halved))
-        lower = min(max(width, MIN_WIDTH), LOWER_WIDTH)
-        exact = [2 * width / math.prod(strides[1:stage]) for stage in range(1, len(strides) + 1)]
-        rest = [taper(value, 1, reduction=1, lower=lower)[0] for value in exact]
-        chosen.setdefault("widths", (*taper(width, 1, reduction=1, lower=1), *rest))
-        for name, least in LEAST.items():
-            full = DNeRVDiverseConfig.model_fields[name].default
-            chosen.setdefault(name, shrunk(full, width, full_width=FULL_WIDTH, lowest=least))
+        if "strides" not in chosen:
+            # As published only the first stride may be 4: later ones become two of 2.
+            first, *others = choose_strides(*tile, target_grid=cls.scaling.grid)
+            strides = [first]
+            for stride in others:
+                strides += (2, 2) if stride == 4 else (stride,)
+            chosen["strides"] = tuple(strides)
+        if "widths" not in chosen:
+            lower = min(max(width, MIN_WIDTH), cls.scaling.lower)
+            widths = taper(width, 1, reduction=1, lower=1)
+            exact = 2 * width
+            for stride in (1, *chosen["strides"][1:]):
+                exact /= stride
+                widths += taper(exact, 1, reduction=1, lower=lower)
+            chosen["widths"] = widths
+        chosen = cls.scale(video, width, chosen)
         return _afford_latents(DNeRVDiverseConfig(**chosen), video, settings)
 
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: tiles, each its first grid times all strides."""
-        multiple = math.prod(self.config.strides)
-        height, width = self.stem_grid
-        return self.tile_grid.rows * height * multiple, self.tile_grid.cols * width * multiple
+        height, width = enlarged(self.stem_grid, self.config.strides)
+        return self.tile_grid.rows * height, self.tile_grid.cols * width
 
     def group_of(self, index_N: Tensor) -> Tensor:
         """See :meth:`VideoModel.group_of`: clips, numbered through all videos."""
@@ -217,10 +228,10 @@ class DNeRVDiverse(IndexModel):
     def check_patches(self, grid: PatchGrid) -> None:
         """See :meth:`VideoModel.check_patches`: the model's own tiles, or whole frames."""
         if not grid.is_whole_frame and grid != self.tile_grid:
-            own = f"[{self.tile_grid.rows}, {self.tile_grid.cols}]"
+            tiles = f"[{self.tile_grid.rows}, {self.tile_grid.cols}]"
             raise UsageError(
-                f"this network has tiles of {own}, not {grid.rows}×{grid.cols}: set fit.patches to {own} or "
-                f"[1, 1]"
+                f"this network has tiles of {tiles}, not {grid.rows}×{grid.cols}: set fit.patches to {tiles} "
+                f"or [1, 1]"
             )
 
     # -- decoding ------------------------------------------------------------------------------------------
@@ -230,7 +241,7 @@ class DNeRVDiverse(IndexModel):
 
         A time between frames is that of the frame before in its clip, all of whose times are later by the
         fraction. With gradients all clips are one batch. Without, tiles of clips are decoded one by one, so
-        that a frame is the same whatever it is asked for with, and kept for the frames that follow.
+        that a frame is the same whatever it is decoded with, and kept for the frames that follow.
 
         Raises
         ------
@@ -246,20 +257,26 @@ class DNeRVDiverse(IndexModel):
 
     @no_graph  # which clips there are is no graph
     def _decode_tiles(self, query: Query) -> Tensor:
-        asked = zip(query.time_N.tolist(), query.row_N.tolist(), query.col_N.tolist(), strict=True)
-        found = [(*self.layout.locate(time), row, col) for time, row, col in asked]
-        parts = [ClipPart(number, shift, row, col) for number, _, shift, row, col in found]
-        places = [place for _, place, *_ in found]
+        parts, places = [], []
+        columns = query.time_N.tolist(), query.row_N.tolist(), query.col_N.tolist()
+        for time, row, col in zip(*columns, strict=True):
+            number, place, shift = self.layout.locate(time)
+            parts.append(ClipPart(number, shift, row, col))
+            places.append(place)
         # Without values all at once costs the same, and is counted sooner.
         if not torch.is_grad_enabled() and not next(self.parameters()).is_meta:
             generation = 0 if self.keyframes is None else self.keyframes.generation
             state = values_state(self), generation
-            kept = zip(parts, places, strict=True)
-            return torch.stack([self._decode_part(part, state)[place] for part, place in kept])
-        first = {part: row * self.config.clip_length for row, part in enumerate(dict.fromkeys(parts))}
-        images = [image for part in first for image in self._read_images(part)]
-        rgb_NCHW = self._decode_parts(list(first), images)
-        return rgb_NCHW[[first[part] + place for part, place in zip(parts, places, strict=True)]]
+            pairs = zip(parts, places, strict=True)
+            return torch.stack([self._decode_part(part, state)[place] for part, place in pairs])
+        # Each part once: its D frames follow one another, those of the next part after them.
+        distinct = list(dict.fromkeys(parts))
+        images = list(chain.from_iterable(map(self._read_images, distinct)))
+        rgb_NCHW = self._decode_parts(distinct, images)
+        rows = []
+        for part, place in zip(parts, places, strict=True):
+            rows += [distinct.index(part) * self.config.clip_length + place]
+        return rgb_NCHW[rows]
 
     def _decode_part(self, part: ClipPart, state: object) -> Tensor:
         """Return the frames (D, 3, H, W) of one part of a clip, decoded by itself or kept from before."""
@@ -270,12 +287,14 @@ class DNeRVDiverse(IndexModel):
         like = next(self.parameters())
         clips = [self.layout.clip(part.number) for part in parts]
         maps = self._read_maps(parts, clips, images)
-        shifted = [(clip, part.shift) for clip, part in zip(clips, parts, strict=True)]
-        time_NF = torch.cat([self._encode_times(clip, shift) for clip, shift in shifted])
-        distances = [clip.distances(shift) for clip, shift in shifted]
-        distance_N = torch.tensor(distances, dtype=torch.float64).flatten()
-        shift_B = torch.tensor([part.shift for part in parts], dtype=torch.float64)
-        return self.decode_clips(time_NF.to(like), maps, distance_N.to(like), shift_B.to(like))
+        times, distances, shifts = [], [], []
+        for clip, part in zip(clips, parts, strict=True):
+            times.append(self._encode_times(clip, part.shift))
+            distances += clip.distances(part.shift)
+            shifts.append(part.shift)
+        distance_N = torch.tensor(distances, dtype=torch.float64).to(like)
+        shift_B = torch.tensor(shifts, dtype=torch.float64).to(like)
+        return self.decode_clips(torch.cat(times).to(like), maps, distance_N, shift_B)
 
     def decode_clips(
         self, time_NF: Tensor, maps: Sequence[Tensor], distance_N: Tensor, shift_B: Tensor
@@ -284,6 +303,7 @@ class DNeRVDiverse(IndexModel):
 
         ``time_NF`` are encoded times; for the others see :meth:`ClipDecoder.forward`.
         """
+        # The stem's outputs are (F, h0, w0) of each frame, row by row.
         feature_NCHW = self.stem(time_NF).view(-1, self.config.widths[0], *self.stem_grid)
         raw_NCHW = self.decoder(feature_NCHW, maps, distance_N, shift_B)
         mean_C11, std_C11 = self._statistics(raw_NCHW)
@@ -324,15 +344,16 @@ class DNeRVDiverse(IndexModel):
         if self.pyramid is None:
             return []
         if isinstance(self.pyramid, LearnedKeyframes):
-            places = zip(parts, clips, strict=True)
-            wanted = [(number, part.row, part.col) for part, clip in places for number in clip.keyframes]
-            maps: list[Tensor] = self.pyramid(wanted)
+            places = []
+            for part, clip in zip(parts, clips, strict=True):
+                places += [(number, part.row, part.col) for number in clip.keyframes]
+            maps: list[Tensor] = self.pyramid(places)
             return maps
         like = next(self.parameters())
         if like.is_meta:
-            multiple = math.prod(self.config.strides)
-            tile_size = (length * multiple for length in self.stem_grid)
+            tile_size = enlarged(self.stem_grid, self.config.strides)
             return self.encode_keyframes(like.new_empty(2 * len(parts), 3, *tile_size))
+        # Images 2i and 2i + 1 are the start and the end keyframe of part i.
         tiles = [self._cut(image, parts[number // 2]) for number, image in enumerate(images)]
         return self.encode_keyframes(torch.cat(tiles).to(like) / 255)
 
@@ -356,7 +377,6 @@ def _afford_latents(
     thin = config.model_copy(update={"learned_channels": 1})
     model = DNeRVDiverse.on_meta(thin, video)
     assert isinstance(model.pyramid, LearnedKeyframes)
-    a_channel = model.pyramid.latent.numel()
-    weights = model.num_stored() - a_channel
-    affordable = int(weights * MAX_LATENT_SHARE / (1 - MAX_LATENT_SHARE) / a_channel)
+    per_channel = model.pyramid.num_latents
+    affordable = int(affordable_latents(model.num_stored() - per_channel) / per_channel)
     return config.model_copy(update={"learned_channels": max(1, min(config.learned_channels, affordable))})

@@ -1,8 +1,8 @@
 """E-NeRV-Boost: E-NeRV's spatial tokens and transformers under the conditional decoder of Boosting-NeRV.
 
 X. Zhang et al., "Boosting Neural Representations for Videos with a Conditional Decoder", CVPR 2024,
-https://arxiv.org/abs/2402.18152. The decoder is described in ``_boost.py``; E-NeRV's instance normalisation
-and its modulation of each stage are gone.
+https://arxiv.org/abs/2402.18152. The decoder is described in
+``layers/conditional.py``; E-NeRV's instance normalisation and its modulation of each stage are gone.
 
 ::
 
@@ -20,28 +20,12 @@ from typing import Any
 
 from torch import Tensor
 
-from vinr.models._sizing import choose_strides, taper
-from vinr.models.enerv import (
-    EXPANSION,
-    MIN_TOKEN_WIDTH,
-    MIN_WIDTH,
-    REDUCTION,
-    TARGET_GRID,
-    ContentWidth,
-    FeedForwardWidth,
-    TokenConfig,
-    TokenModel,
-    TokenWidth,
-)
+from vinr.models.base import Scaling
 from vinr.models.layers.blocks import make_mlp, require_whole_frames
-from vinr.models.layers.boost import BoostConfig, BoostedDecoder, condition_for_width, levels_for_width
-from vinr.models.layers.modulation import GridEncoding
+from vinr.models.layers.conditional import CONDITION_SHRINKS, BoostConfig, BoostedDecoder
+from vinr.models.layers.encodings import GridEncoding
+from vinr.models.layers.tokens import ContentWidth, FeedForwardWidth, TokenConfig, TokenModel, TokenWidth
 from vinr.video.spec import Query, VideoSpec
-
-# Published: after three times C0 the channels halve, not below 12.
-LOWER_WIDTH = 12
-# The C0 below which configure() shrinks the transformers too: that of the smallest published network.
-FULL_TOKENS_WIDTH = 21
 
 
 class ENeRVBoostConfig(BoostConfig, TokenConfig):
@@ -56,6 +40,9 @@ class ENeRVBoost(TokenModel):
     """E-NeRV-Boost (CVPR 2024): E-NeRV with a decoder conditioned on time."""
 
     Config = ENeRVBoostConfig
+    # Published: after three times C0 the channels halve, not below 12. Below C0 = 21, that of the smallest
+    # published network, the transformers shrink.
+    scaling = Scaling(grid=(9, 16), expansion=3, shrinks={**CONDITION_SHRINKS, "token_width": (21, 8)})
 
     def __init__(self, config: ENeRVBoostConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
@@ -76,18 +63,8 @@ class ENeRVBoost(TokenModel):
 
         Below C0 = 32 condition and encodings shrink too, below C0 = 21 the transformers.
         """
-        chosen = dict(settings)
-        if "strides" not in chosen:
-            chosen["strides"] = choose_strides(video.height, video.width, target_grid=TARGET_GRID)
-        if "widths" not in chosen:
-            lower = min(max(width, MIN_WIDTH), LOWER_WIDTH)
-            tail = taper(EXPANSION * width, len(chosen["strides"]), reduction=REDUCTION, lower=lower)
-            chosen["widths"] = (*taper(width, 1, reduction=REDUCTION, lower=MIN_WIDTH), *tail)
-        chosen.setdefault("condition_channels", condition_for_width(width))
-        chosen.setdefault("levels", levels_for_width(width))
-        full = int(ENeRVBoostConfig.model_fields["token_width"].default)
-        token_width = min(max(round(full * width / FULL_TOKENS_WIDTH), MIN_TOKEN_WIDTH), full)
-        token_width = int(chosen.setdefault("token_width", token_width))
+        chosen = cls.scale(video, width, settings)
+        token_width = int(chosen["token_width"])
         chosen.setdefault("content_width", min(2 * token_width, 1024))
         chosen.setdefault("feed_forward_width", min(-(-token_width // 2), 512))
         chosen.setdefault("heads", (1, min(max(token_width // 16, 1), 8)))

@@ -10,7 +10,7 @@ HiNeRV compares with it.
          ──> [3×3 conv → s²·C → depth to space s → GELU] per stage
               ├─ at a quarter of the frame ──> 1×1 ──> flow to each neighbour, logits
               └─ at the end ──> 1×1 ──> independent frame, 2 blend logits
-    independent frames of the neighbours ──> warp, mix, blend ──> frame      (_flow.py)
+    independent frames of the neighbours ──> warp, mix, blend ──> frame      (layers/flow.py)
 
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
@@ -19,22 +19,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from itertools import pairwise
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vinr.models._base import IndexModel, ModelConfig
-from vinr.models._sizing import MAX_WIDTH, choose_strides, taper
-from vinr.models._stored import FirstFrame
+from vinr.models.base import FirstFrame, IndexModel, Scaling
 from vinr.models.layers.blocks import (
     ActivationName,
-    Strides,
     UpsampleBlock,
     Widths,
-    check_stages,
+    grid_size,
     make_activation,
     padded,
     padded_size,
@@ -42,67 +40,20 @@ from vinr.models.layers.blocks import (
 )
 from vinr.models.layers.flow import (
     Evaluation,
-    FlowGuide,
-    FlowHeads,
     FrameBuffer,
-    MissingNeighbour,
-    Offsets,
-    SquashName,
+    TemporalGridConfig,
     flow_stage,
     values_state,
 )
-from vinr.models.layers.grids import GridFrames, TemporalGrids, grid_frames_for, grid_size
+from vinr.models.layers.grids import GridFrames, TemporalGrids, grid_frames_for
+from vinr.sizing.strides import MAX_WIDTH, stage_widths
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
-# Section 4.1: grids of 64, 128, 256 and 512 maps for 600 frames; channels halve a stage, not below 96.
+# Section 4.1: grids of 64, 128, 256 and 512 maps for 600 frames.
 GRID_SHARES = (64 / 600, 128 / 600, 256 / 600, 512 / 600)
-REDUCTION = 2.0
-LOWER_WIDTH = 96
-TARGET_GRID = (9, 16)
-# Smaller networks keep their last stages this much wider than the first, as those HiNeRV compares with.
-LOWER_WIDTH_SHARE = 4 / 3
-# The thinnest network that configure() makes.
-MIN_WIDTH = 4
 # Strides from here on are not factorised under block = "compact" (code: only 5 occurs).
 PLAIN_STRIDE = 5
 GROUPS = 8
-
-
-class TemporalGridConfig(ModelConfig):
-    """Settings of FFNeRV and T-NeRV: stages, grids over time, and neighbours to warp."""
-
-    size_fields: ClassVar[tuple[str, ...]] = ("widths", "grid_frames")
-
-    strides: Strides = Field(description="upsampling of each stage, 1 to 16")
-    widths: Widths = Field(description="channels before the first stage and after each, 1 to 4096")
-    grid_frames: GridFrames = Field(description="maps in time of each grid, at most eight; empty: no grids")
-    neighbours: Offsets = Field(
-        (-2, -1, 1, 2), description="frames to warp, relative to the frame; may be none"
-    )
-    warp_align_corners: bool = Field(
-        True, description="zero flow is the identity; false: off by up to half a pixel as in FFNeRV's code"
-    )
-    oob: MissingNeighbour = Field("zero", description="neighbours outside the video: black, or the end frame")
-    output: SquashName = Field("tanh", description="last step of independent frames: ½ tanh + ½, or sigmoid")
-
-    @model_validator(mode="after")
-    def _check_neighbours(self) -> Self:
-        check_stages(self.strides, self.widths)
-        if 0 in self.neighbours:
-            raise ValueError(f"neighbours {self.neighbours} must not hold 0, the frame itself")
-        return self
-
-    def make_heads(self) -> FlowHeads:
-        """Return what turns features into independent frames and flows."""
-        num_coarse, _ = flow_stage(self.strides)
-        return FlowHeads(
-            self.widths[num_coarse], self.widths[-1], num_neighbours=len(self.neighbours), output=self.output
-        )
-
-    def make_guide(self, num_frames: int) -> FlowGuide:
-        """Return what improves frames of a video of ``num_frames`` by their neighbours."""
-        _, scale = flow_stage(self.strides)
-        return FlowGuide(num_frames, self.neighbours, scale, self.warp_align_corners, self.oob)
 
 
 class FFNeRVConfig(TemporalGridConfig):
@@ -122,7 +73,7 @@ class FFNeRVConfig(TemporalGridConfig):
         None,
         ge=2,
         le=8,
-        description="use tanh of all numbers, rounded down to so many bits; none: as they are",
+        description="use tanh of all parameters, rounded down to this many bits; none: as they are",
     )
     activation: ActivationName = Field("gelu", description="non-linearity after each stage")
 
@@ -139,11 +90,16 @@ class FFNeRV(IndexModel):
     """FFNeRV (ACM MM 2023): temporal feature grids, and frames refined by warped neighbours."""
 
     Config = FFNeRVConfig
+    # Section 4.1: channels halve per stage, not below 96. Smaller networks keep their last stages this much
+    # wider than the first, as those HiNeRV compares with.
+    scaling = Scaling(grid=(9, 16), expansion=1, lower=96, lower_share=4 / 3)
 
     def __init__(self, config: FFNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
         self.config = config
-        self.network = _Network(config, video.num_frames, grid_size(video, config.strides))
+        self.network = _Network(
+            config, video.num_frames, grid_size(video.height, video.width, config.strides)
+        )
         self.guide = config.make_guide(video.num_frames)
         self.buffer = FrameBuffer() if with_encoder and config.neighbours else None
 
@@ -154,12 +110,16 @@ class FFNeRV(IndexModel):
         Grids have maps for 1/9, 1/5, 2/5 and 6/7 of the frames as published. C0 is rounded up to a multiple
         of their number, and their maps are thinned out in time by as much.
         """
-        chosen = dict(settings)
+        chosen = cls.scale(video, width, settings)
         nominal = chosen.get("grid_frames") or grid_frames_for(video.num_frames, GRID_SHARES)
-        chosen.setdefault("strides", choose_strides(video.height, video.width, target_grid=TARGET_GRID))
-        multiple = math.lcm(len(nominal), GROUPS) if chosen.get("block") == "compact" else len(nominal)
-        if "widths" not in chosen:
-            chosen["widths"] = _widths(width, chosen, multiple)
+        is_compact = chosen.get("block") == "compact"
+        if "widths" not in settings:
+            multiple = math.lcm(len(nominal), GROUPS) if is_compact else len(nominal)
+            first = multiple * max(math.ceil(min(width, MAX_WIDTH - multiple) / multiple), 1)
+            others = stage_widths(cls.scaling, width, len(chosen["strides"]))[1:]
+            if is_compact:
+                others = tuple(min(padded(value, GROUPS), MAX_WIDTH) for value in others)
+            chosen["widths"] = (first, *others)
         share = min(width / chosen["widths"][0], 1.0)
         chosen.setdefault("grid_frames", tuple(max(round(frames * share), 1) for frames in nominal))
         return FFNeRVConfig(**chosen)
@@ -196,13 +156,11 @@ class FFNeRV(IndexModel):
         return tuple((share, self.crop(rgb_NCHW, query)) for share, rgb_NCHW in outputs)
 
     def _evaluate(self, time_N: Tensor) -> Evaluation:
-        if self.config.weight_bits is None:
-            found: Evaluation = self.network(time_N)
-            return found
-        values = {
-            name: tanh_floor(value, self.config.weight_bits)
-            for name, value in self.network.named_parameters()
-        }
+        bits = self.config.weight_bits
+        if bits is None:
+            evaluation: Evaluation = self.network(time_N)
+            return evaluation
+        values = {name: tanh_floor(value, bits) for name, value in self.network.named_parameters()}
         quantised: Evaluation = functional_call(self.network, values, (time_N,))
         return quantised
 
@@ -214,10 +172,9 @@ class _Network(nn.Module):
         super().__init__()
         channels = config.widths[0] // len(config.grid_frames)
         self.grids = TemporalGrids(num_frames, config.grid_frames, channels=channels, size=size)
-        self.blocks = nn.ModuleList(
-            _make_block(config, before, after, stride)
-            for before, after, stride in zip(config.widths, config.widths[1:], config.strides, strict=False)
-        )
+        self.blocks = nn.ModuleList()
+        for (before, after), stride in zip(pairwise(config.widths), config.strides, strict=True):
+            self.blocks.append(_make_block(config, before, after, stride))
         self.num_coarse, _ = flow_stage(config.strides)
         self.heads = config.make_heads()
 
@@ -228,8 +185,8 @@ class _Network(nn.Module):
         coarse_NCHW = feature_NCHW
         for block in self.blocks[self.num_coarse :]:
             feature_NCHW = block(feature_NCHW)
-        found: Evaluation = self.heads(coarse_NCHW, feature_NCHW)
-        return found
+        evaluation: Evaluation = self.heads(coarse_NCHW, feature_NCHW)
+        return evaluation
 
 
 class _CompactBlock(nn.Module):
@@ -258,6 +215,7 @@ def tanh_floor(value: Tensor, bits: int) -> Tensor:
     """Return tanh of ``value`` cut to whole multiples of 1/(2^(bits−1) − 1); the cut has gradient 1."""
     squashed = torch.tanh(value)
     levels = 2 ** (bits - 1) - 1
+    # The cut's own gradient is 0: the difference below is 0 too, with the gradient of tanh.
     cut = squashed.sign() * (squashed.abs() * levels).floor() / levels
     passed: Tensor = cut.detach() + (squashed - squashed.detach())
     return passed
@@ -267,16 +225,6 @@ def _make_block(config: FFNeRVConfig, before: int, after: int, stride: int) -> n
     if config.block == "compact" and stride < PLAIN_STRIDE:
         return _CompactBlock(before, after, stride=stride, activation=config.activation)
     return UpsampleBlock(before, after, stride=stride, kernel=3, activation=config.activation)
-
-
-def _widths(width: float, chosen: Mapping[str, Any], multiple: int) -> tuple[int, ...]:
-    lower = max(MIN_WIDTH, min(LOWER_WIDTH, LOWER_WIDTH_SHARE * width))
-    num_stages = len(chosen["strides"])
-    tail = taper(max(width, MIN_WIDTH), num_stages, reduction=REDUCTION, lower=lower)
-    first = multiple * max(math.ceil(min(width, MAX_WIDTH - multiple) / multiple), 1)
-    if chosen.get("block") == "compact":
-        tail = tuple(min(padded(value, GROUPS), MAX_WIDTH) for value in tail)
-    return (first, *tail)
 
 
 def _as_time(time: float, query: Query) -> Tensor:

@@ -25,38 +25,34 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
-from vinr.models._base import IndexModel, ModelConfig
-from vinr.models._sizing import choose_strides, taper
-from vinr.models.layers.blocks import Kernel, Strides, Width, check_kernels, check_stages
-from vinr.models.layers.hinerv import (
-    Block,
-    LevelGrid,
-    LocalEncoding,
-    Stage,
-    Upsample,
-    Window,
-    crop,
-    inside,
-    stage_windows,
-    window_paddings,
+from vinr.models.base import IndexModel, ModelConfig, Scaling
+from vinr.models.layers.blocks import (
+    Kernel,
+    Strides,
+    Width,
+    check_kernels,
+    check_stages,
+    enlarged,
+    grid_size,
 )
+from vinr.models.layers.convnext import NORM_EPS
+from vinr.models.layers.grids import LevelGrid, LocalEncoding
+from vinr.models.layers.windows import Window, crop, inside, stage_windows, window_paddings
+from vinr.sizing.strides import choose_strides, taper
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 
-# Section 3: channels halve at each stage. Depths and expansions of the last stage are smaller.
-REDUCTION = 2.0
+# Section 3: depths and expansions of the last stage are smaller.
 DEPTH, LAST_DEPTH = 3, 1
 EXPANSION, LAST_EXPANSION = 4.0, 1.0
 # Base grids to aim at: that of the A and B variants, and coarser ones where it leaves less than MIN_STAGES.
 TARGET_GRIDS = ((9, 16), (4, 8), (2, 4))
 MIN_STAGES = 3
-# Bounds of configure(): the thinnest network, and what both kinds of grids hold for each number of the
-# network (published sizes S: 0.13 and 0.09).
-MIN_STEM_WIDTH = 8
-MIN_WIDTH = 4
+# What both kinds of grids hold per parameter of the network (published sizes S: 0.13 and 0.09).
 BASE_SHARE = 0.13
 LOCAL_SHARE = 0.09
 MIN_BASE_CHANNELS = 2
@@ -96,12 +92,12 @@ class HiNeRVConfig(ModelConfig):
     norm_before_upsampling: bool = Field(True, description="normalise channels before each upsampling")
     base_grid_levels: Levels = Field(2, description="levels of the base grid; each halves time steps")
     base_grid_frames: GridSteps | None = Field(
-        None, description="time steps of the base grid's first level; none: one a frame"
+        None, description="time steps of the base grid's first level; none: one per frame"
     )
     base_grid_channels: Width = Field(2, description="channels of the base grid's first level; they double")
     local_grid_levels: Levels = Field(3, description="levels of a stage's local grid; each halves time steps")
     local_grid_frames: GridSteps | None = Field(
-        None, description="time steps of the local grids' first level; none: one a frame"
+        None, description="time steps of the local grids' first level; none: one per frame"
     )
     local_grid_channels: Width = Field(
         4, description="channels of the first stage's local grid; halved at each stage, doubled at each level"
@@ -140,16 +136,94 @@ class HiNeRVConfig(ModelConfig):
         return tuple(max(self.local_grid_channels >> number, 1) for number in range(len(self.strides)))
 
 
+def _normalise(feature_NHWC: Tensor) -> Tensor:
+    """LayerNorm over channels, without weights."""
+    return F.layer_norm(feature_NHWC, feature_NHWC.shape[-1:], eps=NORM_EPS)
+
+
+class _Upsample(nn.Module):
+    """LayerNorm over channels (where ``norm``), then bilinear interpolation by a whole number."""
+
+    def __init__(self, stride: int, *, norm: bool) -> None:
+        super().__init__()
+        self.stride, self.norm = stride, norm
+
+    def forward(self, feature_NCHW: Tensor) -> Tensor:
+        if self.norm:
+            feature_NCHW = _normalise(feature_NCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        if self.stride == 1:
+            return feature_NCHW
+        return F.interpolate(feature_NCHW, scale_factor=self.stride, mode="bilinear")
+
+
+class _Block(nn.Module):
+    """Depthwise convolution → LayerNorm → linear → GELU → linear, no biases; then plus an input as wide."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, expansion: float) -> None:
+        super().__init__()
+        hidden = max(int(out_channels * expansion), 1)
+        self.depthwise_conv = nn.Conv2d(
+            in_channels, in_channels, kernel, padding=kernel // 2, groups=in_channels, bias=False
+        )
+        self.fc1 = nn.Linear(in_channels, hidden, bias=False)
+        self.fc2 = nn.Linear(hidden, out_channels, bias=False)
+        self.has_skip = in_channels == out_channels
+
+    def forward(self, feature_NCHW: Tensor, inside_N1HW: Tensor | None = None) -> Tensor:
+        # Linear layers want channels last; they are 1×1 convolutions here.
+        branch_NHWC = _normalise(self.depthwise_conv(feature_NCHW).permute(0, 2, 3, 1))
+        branch_NCHW: Tensor = self.fc2(F.gelu(self.fc1(branch_NHWC))).permute(0, 3, 1, 2)
+        if inside_N1HW is not None:
+            branch_NCHW = branch_NCHW * inside_N1HW
+        return feature_NCHW + branch_NCHW if self.has_skip else branch_NCHW
+
+
+class _Stage(nn.Module):
+    """Upsampling → plus the tile of ``local_encoding``, repeated over the frame → ``blocks``."""
+
+    def __init__(self, upsample: _Upsample, local_encoding: LocalEncoding, blocks: Sequence[_Block]) -> None:
+        super().__init__()
+        self.upsample, self.local_encoding = upsample, local_encoding
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, feature_NCHW: Tensor, time_N: Tensor, window: Window | None = None) -> Tensor:
+        tile_NCHW = self.local_encoding(time_N).permute(0, 3, 1, 2)
+        if window is None:
+            feature_NCHW = _add_tile(self.upsample(feature_NCHW), tile_NCHW)
+            for block in self.blocks:
+                feature_NCHW = block(feature_NCHW)
+            return feature_NCHW
+        feature_NCHW = self.upsample(crop(feature_NCHW, window.crop_before))
+        inside_N1HW = window.inside_N1HW.to(feature_NCHW.dtype)
+        feature_NCHW = feature_NCHW * window.gain_N1HW.to(feature_NCHW.dtype)
+        # Cut after the tile was added: until then windows begin at a multiple of the tile.
+        feature_NCHW = crop(_add_tile(feature_NCHW, tile_NCHW) * inside_N1HW, window.crop_after)
+        for block in self.blocks:
+            feature_NCHW = block(feature_NCHW, crop(inside_N1HW, window.crop_after))
+        return feature_NCHW
+
+
+def _add_tile(feature_NCHW: Tensor, tile_NCHW: Tensor) -> Tensor:
+    """Add the tile to every cell of its size; it is not repeated in memory."""
+    # (N, C, H, W) is seen as (N, C, H/s, s, W/s, s), the tile as (N, C, 1, s, 1, s).
+    count, channels, height, width = feature_NCHW.shape
+    rows, cols = tile_NCHW.shape[2:]
+    # Splitting axes never copies, whatever the memory layout.
+    cells = feature_NCHW.view(count, channels, height // rows, rows, width // cols, cols)
+    return (cells + tile_NCHW[:, :, None, :, None, :]).flatten(4, 5).flatten(2, 3)
+
+
 class HiNeRV(IndexModel):
     """HiNeRV (NeurIPS 2023): feature grids over time, interpolated and refined by ConvNeXt blocks."""
 
     Config = HiNeRVConfig
+    # Section 3: channels halve per stage.
+    scaling = Scaling(reduction=2, lower=4, lowest_stem=8)
 
     def __init__(self, config: HiNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
         self.config = config
-        multiple = math.prod(config.strides)
-        self.base_size = -(-video.height // multiple), -(-video.width // multiple)
+        self.base_size = grid_size(video.height, video.width, config.strides)
         self.base_grid = LevelGrid(
             video.num_frames,
             config.base_grid_frames or video.num_frames,
@@ -180,19 +254,20 @@ class HiNeRV(IndexModel):
         chosen = dict(settings)
         chosen.setdefault("strides", _strides(video))
         count = len(chosen["strides"])
-        widths = taper(max(width, MIN_STEM_WIDTH), count, reduction=REDUCTION, lower=MIN_WIDTH)
+        dial = max(width, cls.scaling.lowest_stem)
+        widths = taper(dial, count, reduction=cls.scaling.reduction, lower=cls.scaling.lower)
         chosen.setdefault("widths", widths)
         config = HiNeRVConfig(**chosen)
-        stored = cls.on_meta(config, video).stored().values()
-        num_weights = sum(item.value.numel() for item in stored if item.role != "grid")
+        num_weights = 0
+        for item in cls.on_meta(config, video).stored().values():
+            num_weights += 0 if item.role == "grid" else item.value.numel()
         grids = _base_grid(config, video, BASE_SHARE * num_weights)
         grids |= _local_grid(config, video, LOCAL_SHARE * num_weights)
         return HiNeRVConfig(**(grids | chosen))
 
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: multiples of the product of the strides."""
-        multiple = math.prod(self.config.strides)
-        return self.base_size[0] * multiple, self.base_size[1] * multiple
+        return enlarged(self.base_size, self.config.strides)
 
     def check_patches(self, grid: PatchGrid) -> None:
         """See :meth:`VideoModel.check_patches`: patches must cut the base grid evenly."""
@@ -206,7 +281,9 @@ class HiNeRV(IndexModel):
     def decode(self, query: Query) -> Tensor:
         """See :meth:`IndexModel.decode`; patches are allowed, see :meth:`check_patches`."""
         self.check_patches(query.grid)
-        query = self._on_device(query)
+        device = self.head.weight.device
+        query = Query(query.time_N.to(device), query.row_N.to(device), query.col_N.to(device), query.grid)
+        # A whole frame needs no window: its zero padding is that of the convolutions.
         windows: Sequence[Window | None] = [None] * len(self.stages)
         base_padding = last_padding = 0
         if not query.grid.is_whole_frame:
@@ -221,10 +298,6 @@ class HiNeRV(IndexModel):
         feature_NHWC = crop(feature_NCHW, last_padding).permute(0, 2, 3, 1)
         return torch.sigmoid(self.head(feature_NHWC)).permute(0, 3, 1, 2)
 
-    def _on_device(self, query: Query) -> Query:
-        device = self.head.weight.device
-        return Query(query.time_N.to(device), query.row_N.to(device), query.col_N.to(device), query.grid)
-
     def _read_base(self, query: Query, padding: int) -> tuple[Tensor, Tensor]:
         """Return the base grid's features in the patches' windows, and where these lie in the frame."""
         height, width = self.base_size
@@ -232,7 +305,9 @@ class HiNeRV(IndexModel):
         row_NH, inside_NH = inside(query.row_N, lengths[0], padding, height)
         col_NW, inside_NW = inside(query.col_N, lengths[1], padding, width)
         cell_NHW = row_NH.unsqueeze(2) * width + col_NW.unsqueeze(1)
+        # Rows of the grid's tables are cells in row-major order; channels come last.
         base = self.base_grid(query.time_N, cell_NHW.flatten(1))
+        # (N, R, C) becomes (N, H, W, C), then (N, C, H, W).
         base_NCHW = base.unflatten(1, cell_NHW.shape[1:]).permute(0, 3, 1, 2)
         inside_N1HW = (inside_NH.unsqueeze(2) & inside_NW.unsqueeze(1)).unsqueeze(1).to(base.dtype)
         return base_NCHW * inside_N1HW, inside_N1HW
@@ -248,7 +323,7 @@ def _strides(video: VideoSpec) -> tuple[int, ...]:
     return max(choices, key=lambda strides: min(len(strides), MIN_STAGES))
 
 
-def _make_stages(config: HiNeRVConfig, num_frames: int) -> list[Stage]:
+def _make_stages(config: HiNeRVConfig, num_frames: int) -> list[_Stage]:
     inputs = (config.widths[0], *config.widths)
     stages = []
     for number, stride in enumerate(config.strides):
@@ -263,9 +338,9 @@ def _make_stages(config: HiNeRVConfig, num_frames: int) -> list[Stage]:
         )
         expansion = config.stage_expansions[number]
         widths = [before] + [after] * (config.stage_depths[number] - 1)
-        blocks = [Block(width, after, kernel=config.kernel, expansion=expansion) for width in widths]
-        upsample = Upsample(stride, norm=config.norm_before_upsampling)
-        stages.append(Stage(upsample, local_encoding, blocks))
+        blocks = [_Block(width, after, kernel=config.kernel, expansion=expansion) for width in widths]
+        upsample = _Upsample(stride, norm=config.norm_before_upsampling)
+        stages.append(_Stage(upsample, local_encoding, blocks))
     return stages
 
 
@@ -274,24 +349,28 @@ def _most_channels(config: HiNeRVConfig, levels: int, ratio: float) -> int:
     return max(min(max(int(ratio * config.widths[0]), MIN_BASE_CHANNELS), MAX_CHANNELS >> (levels - 1)), 1)
 
 
-def _base_grid(config: HiNeRVConfig, video: VideoSpec, wanted: float) -> dict[str, int]:
-    """Return channels and time steps with which the base grid holds about ``wanted`` numbers."""
-    multiple = math.prod(config.strides)
-    numbers = -(-video.height // multiple) * -(-video.width // multiple) * config.base_grid_levels
+def _base_grid(config: HiNeRVConfig, video: VideoSpec, num_parameters: float) -> dict[str, int]:
+    """Return channels and time steps with which the base grid holds about ``num_parameters``."""
+    # Each level has half the steps and twice the channels of the one before: all hold as much.
+    cells = math.prod(grid_size(video.height, video.width, config.strides)) * config.base_grid_levels
     most = _most_channels(config, config.base_grid_levels, MAX_BASE_RATIO)
-    channels = max(min(int(wanted / (numbers * video.num_frames)), most), min(MIN_BASE_CHANNELS, most))
-    frames = min(max(round(wanted / (numbers * channels)), 1), video.num_frames, MAX_STEPS)
+    affordable = int(num_parameters / (cells * video.num_frames))
+    channels = max(min(affordable, most), min(MIN_BASE_CHANNELS, most))
+    frames = min(max(round(num_parameters / (cells * channels)), 1), video.num_frames, MAX_STEPS)
     return {"base_grid_channels": channels, "base_grid_frames": frames}
 
 
-def _local_grid(config: HiNeRVConfig, video: VideoSpec, wanted: float) -> dict[str, int]:
-    """Return channels and time steps with which the local grids hold about ``wanted`` numbers."""
+def _local_grid(config: HiNeRVConfig, video: VideoSpec, num_parameters: float) -> dict[str, int]:
+    """Return channels and time steps with which the local grids hold about ``num_parameters``."""
 
-    def numbers(channels: int) -> int:
-        cells = sum(stride**2 * max(channels >> n, 1) for n, stride in enumerate(config.strides))
+    def per_step(channels: int) -> int:
+        cells = 0
+        for number, stride in enumerate(config.strides):
+            cells += stride**2 * max(channels >> number, 1)
         return config.local_grid_levels * cells
 
     most = _most_channels(config, config.local_grid_levels, MAX_LOCAL_RATIO)
-    channels = max(bisect_right(range(1, most + 1), wanted / video.num_frames, key=numbers), 1)
-    frames = min(max(round(wanted / numbers(channels)), 1), video.num_frames, MAX_STEPS)
+    affordable = num_parameters / video.num_frames
+    channels = max(bisect_right(range(1, most + 1), affordable, key=per_step), 1)
+    frames = min(max(round(num_parameters / per_step(channels)), 1), video.num_frames, MAX_STEPS)
     return {"local_grid_channels": channels, "local_grid_frames": frames}

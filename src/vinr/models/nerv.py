@@ -16,37 +16,23 @@ Axes: N frames of a batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from vinr.models._base import IndexModel
-from vinr.models._sizing import choose_strides, taper
+from vinr.models.base import IndexModel, Scaling
 from vinr.models.layers.blocks import (
     ConvStagesConfig,
     Width,
+    enlarged,
     make_mlp,
     make_stages,
     require_whole_frames,
     squash,
 )
-from vinr.models.layers.encodings import EncodingPrecision
-from vinr.models.layers.grids import EncodedGridConfig, WaveOrder, enlarged
-from vinr.models.layers.modulation import shrunk
+from vinr.models.layers.encodings import EncodedGridConfig, EncodingPrecision, WaveOrder
 from vinr.video.spec import Query, VideoSpec
-
-# The baseline of HNeRV: channels halve at each stage, not below 12, from a stem grid of 8 × 16.
-REDUCTION = 2.0
-LOWER_WIDTH = 12
-TARGET_GRID = (8, 16)
-# Four times the usual cost of a larger grid: each cell takes a row of C0 · 160 numbers in the stem.
-GRID_COST = 0.016
-# The thinnest network that configure() makes.
-MIN_WIDTH = 4
-MIN_STEM_WIDTH = 2
-MIN_LEVELS = 16
 
 StemWidths = Annotated[tuple[Width, ...], Field(max_length=4)]
 
@@ -68,6 +54,10 @@ class NeRV(IndexModel):
     """NeRV (NeurIPS 2021): the frame number, encoded by sines, decoded by a convolutional network."""
 
     Config = NeRVConfig
+    # The baseline of HNeRV: channels halve at each stage, not below 12. Cells cost four times the usual: each
+    # takes a row of C0 · 160 parameters in the stem. Below C0 = 4, where the first linear layer is nearly the
+    # whole network, the time encoding shrinks too.
+    scaling = Scaling(grid=(8, 16), grid_cost=0.016, lowest_stem=2, shrinks={"levels": (4, 16)})
 
     def __init__(self, config: NeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
@@ -79,25 +69,6 @@ class NeRV(IndexModel):
         self.blocks = nn.Sequential(*make_stages(config))
         self.head = config.make_head()
 
-    @classmethod
-    def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> NeRVConfig:
-        """See :meth:`VideoModel.configure`; ``width`` is C0 before rounding.
-
-        Below C0 = 4, where the first linear layer is nearly the whole network, the time encoding gets fewer
-        of its 80 frequencies too, down to 16.
-        """
-        chosen = dict(settings)
-        default = NeRVConfig.model_fields["levels"].default
-        chosen.setdefault("levels", shrunk(default, width, full_width=MIN_WIDTH, lowest=MIN_LEVELS))
-        chosen.setdefault(
-            "strides", choose_strides(video.height, video.width, target_grid=TARGET_GRID, grid_cost=GRID_COST)
-        )
-        if "widths" not in chosen:
-            lower = max(MIN_WIDTH, min(LOWER_WIDTH, width))
-            tail = taper(width, len(chosen["strides"]) + 1, reduction=REDUCTION, lower=lower)[1:]
-            chosen["widths"] = (*taper(width, 1, reduction=REDUCTION, lower=MIN_STEM_WIDTH), *tail)
-        return NeRVConfig(**chosen)
-
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: the stem's grid times the product of the strides."""
         return enlarged(self.stem_grid, self.config.strides)
@@ -106,5 +77,6 @@ class NeRV(IndexModel):
         """See :meth:`IndexModel.decode`; under ``output = "offset"`` values may leave [0, 1]."""
         require_whole_frames(query)
         feature_NF = self.encoding(query.time_N).to(self.head.weight)
+        # The stem's outputs are (C0, h0, w0) of each frame, row by row.
         feature_NCHW = self.stem(feature_NF).view(-1, self.config.widths[0], *self.stem_grid)
         return squash(self.head(self.blocks(feature_NCHW)), self.config.output, self.config.output_offset)

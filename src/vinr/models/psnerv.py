@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -29,9 +30,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
-from vinr.models._base import IndexModel, ModelConfig
-from vinr.models._sizing import choose_strides, taper
-from vinr.models._stored import no_graph
+from vinr.models.base import IndexModel, ModelConfig, Scaling
 from vinr.models.layers.blocks import (
     ActivationName,
     OutputName,
@@ -39,28 +38,29 @@ from vinr.models.layers.blocks import (
     Width,
     Widths,
     check_stages,
+    enlarged,
     make_activation,
     make_mlp,
     squash,
 )
-from vinr.models.layers.encodings import EncodingOrder, encode_position
-from vinr.models.layers.modulation import InstanceModulation, check_frequencies, cover_frame
+from vinr.models.layers.encodings import (
+    EncodingOrder,
+    check_frequencies,
+    cover_frame,
+    encode_position,
+    no_graph,
+)
+from vinr.models.layers.modulation import InstanceModulation
+from vinr.sizing.strides import MIN_WIDTH, choose_strides, taper
 from vinr.video.patches import all_patches, join
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 
 # Patches of 720p and 1080p frames keep NeRV's first grid: 4×4 patches from 9×16 cells.
-MOST_PATCHES = 4
-FEWEST_PIXELS = 16
-TARGET_GRID = (9, 16)
-# configure(): lowest width 12·√C0, as the sizes compared with HiNeRV have it, up to 64.
+MAX_PATCHES_PER_SIDE = 4
+MIN_PATCH_SIDE = 16
+# Lowest width: 12·√C0, as the sizes compared with HiNeRV have it, up to 64.
 LOWER_WIDTH_FACTOR = 12.0
 LOWER_WIDTH = 64
-MIN_WIDTH = 4
-MIN_STEM_WIDTH = 2
-MIN_LEVELS = 16
-# Below these C0 the stem's hidden layer and the encoding shrink too.
-FULL_STEM_WIDTH = 8
-FULL_LEVELS_WIDTH = 4
 
 PatchCount = Annotated[int, Field(ge=1, le=64)]
 StemWidths = Annotated[tuple[Width, ...], Field(max_length=4)]
@@ -73,8 +73,8 @@ class PSNeRVConfig(ModelConfig):
 
     strides: Strides = Field(description="upsampling of each stage, 1 to 16")
     widths: Widths = Field(description="channels of the first grid and after each stage, 1 to 4096")
-    patch_rows: PatchCount = Field(4, description="patches a frame is high, 1 to 64")
-    patch_cols: PatchCount = Field(4, description="patches a frame is wide, 1 to 64")
+    patch_rows: PatchCount = Field(4, description="rows of patches per frame, 1 to 64")
+    patch_cols: PatchCount = Field(4, description="columns of patches per frame, 1 to 64")
     stem_widths: StemWidths = Field((512,), description="hidden widths of the stem's linear layers, up to 4")
     stem_height: int | None = Field(
         None, ge=1, le=512, description="rows of a patch's first grid; none: as needed"
@@ -131,14 +131,17 @@ class PSNeRV(IndexModel):
     """PS-NeRV (ICIP 2023): independent patches from time and place, modulated by a style."""
 
     Config = PSNeRVConfig
+    # Below C0 = 8 the stem's hidden layer and the style shrink, below C0 = 4 the encodings.
+    scaling = Scaling(
+        grid=(9, 16), shrinks={"stem_widths": (8, 1), "style_width": (8, MIN_WIDTH), "levels": (4, 16)}
+    )
 
     def __init__(self, config: PSNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
         self.config = config
         self.patch_grid = PatchGrid(config.patch_rows, config.patch_cols)
         self.stem_grid = cover_frame(
-            -(-video.height // config.patch_rows),
-            -(-video.width // config.patch_cols),
+            *_patch_size(video, config.patch_rows, config.patch_cols),
             config.strides,
             (config.stem_height, config.stem_width),
         )
@@ -149,10 +152,9 @@ class PSNeRV(IndexModel):
         self.style_features = 3 * time_features if config.style_input == "patch" else time_features
         chain = [self.style_features, *[config.style_width] * 2] if config.modulation else []
         self.style = make_mlp(chain, config.activation)
-        stages = zip(config.widths, config.widths[1:], config.strides, strict=False)
-        self.blocks = nn.ModuleList(
-            _StyledBlock(before, after, stride, config) for before, after, stride in stages
-        )
+        self.blocks = nn.ModuleList()
+        for (before, after), stride in zip(pairwise(config.widths), config.strides, strict=True):
+            self.blocks.append(_StyledBlock(before, after, stride, config))
         self.head = nn.Conv2d(config.widths[-1], 3, 1)
 
     @classmethod
@@ -164,29 +166,20 @@ class PSNeRV(IndexModel):
         chosen = dict(settings)
         rows = chosen.setdefault("patch_rows", _patch_count(video.height))
         cols = chosen.setdefault("patch_cols", _patch_count(video.width))
-        if "strides" not in chosen:
-            patch = -(-video.height // rows), -(-video.width // cols)
-            chosen["strides"] = choose_strides(*patch, target_grid=TARGET_GRID)
+        patch_size = _patch_size(video, rows, cols)
+        strides = chosen.setdefault("strides", choose_strides(*patch_size, target_grid=cls.scaling.grid))
         if "widths" not in chosen:
+            # C0 twice, then half as much after each stage.
             lower = min(max(LOWER_WIDTH_FACTOR * math.sqrt(width), MIN_WIDTH), LOWER_WIDTH)
-            first = taper(width, 1, reduction=2, lower=MIN_STEM_WIDTH)
-            second = taper(width, 1, reduction=2, lower=MIN_WIDTH)
-            tail = taper(width / 2, len(chosen["strides"]) - 1, reduction=2, lower=lower)
-            chosen["widths"] = (*first, *second, *tail)
-        share = min(width / FULL_STEM_WIDTH, 1.0)
-        fields = PSNeRVConfig.model_fields
-        hidden, style = fields["stem_widths"].default[0], fields["style_width"].default
-        chosen.setdefault("stem_widths", (max(round(hidden * share), 1),))
-        chosen.setdefault("style_width", max(round(style * share), MIN_WIDTH))
-        levels = fields["levels"].default
-        chosen.setdefault("levels", min(max(round(levels * width / FULL_LEVELS_WIDTH), MIN_LEVELS), levels))
-        return PSNeRVConfig(**chosen)
+            first = taper(width, 1, reduction=1, lower=2)
+            second = taper(width, 1, reduction=1, lower=MIN_WIDTH)
+            chosen["widths"] = first + second + taper(width / 2, len(strides) - 1, reduction=2, lower=lower)
+        return PSNeRVConfig(**cls.scale(video, width, chosen))
 
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: patches, each its first grid times all strides."""
-        multiple = math.prod(self.config.strides)
-        height, width = self.stem_grid
-        return self.patch_grid.rows * height * multiple, self.patch_grid.cols * width * multiple
+        height, width = enlarged(self.stem_grid, self.config.strides)
+        return self.patch_grid.rows * height, self.patch_grid.cols * width
 
     def decode(self, query: Query) -> Tensor:
         """See :meth:`IndexModel.decode`: patches of the model's own grid, or whole frames put together.
@@ -215,7 +208,9 @@ class PSNeRV(IndexModel):
 
     def _decode_patches(self, query: Query) -> Tensor:
         feature_NF = self._encode(query).to(self.head.weight)
+        # The stem's outputs are (C0, h0, w0) of each patch, row by row.
         feature_NCHW = self.stem(feature_NF).view(len(query), self.config.widths[0], *self.stem_grid)
+        # Features of the time come first: a style of the time alone is made from those.
         style_NF = self.style(feature_NF[:, : self.style_features])
         for block in self.blocks:
             feature_NCHW = block(feature_NCHW, style_NF)
@@ -224,21 +219,27 @@ class PSNeRV(IndexModel):
     @no_graph  # exact integers are no graph
     def _encode(self, query: Query) -> Tensor:
         """Return float64 features (N, 6 · levels) of time, row and column, on the CPU."""
-        columns = (
-            (query.time_N.tolist(), self.video.num_frames),
-            (query.row_N.tolist(), self.patch_grid.rows),
-            (query.col_N.tolist(), self.patch_grid.cols),
-        )
-        parts = [[self._encode_one(place, count) for place in places] for places, count in columns]
-        rows = [(*time, *row, *col) for time, row, col in zip(*parts, strict=True)]
+        grid, num_frames = self.patch_grid, self.video.num_frames
+        rows = []
+        for time, row, col in zip(
+            query.time_N.tolist(), query.row_N.tolist(), query.col_N.tolist(), strict=True
+        ):
+            place = self._encode_one(row, grid.rows) + self._encode_one(col, grid.cols)
+            rows.append(self._encode_one(time, num_frames) + place)
         return torch.tensor(rows, dtype=torch.float64).view(-1, 6 * self.config.levels)
 
     def _encode_one(self, place: float, count: int) -> tuple[float, ...]:
         """Encode the middle of interval ``place`` of ``count`` equal ones."""
         config = self.config
+        # Frame 0 of 4 lies at 1/8, frame 1 at 3/8, …: never at an end of the video.
         position = (Fraction(place) + Fraction(1, 2)) / count
         return encode_position(position, base=config.base, levels=config.levels, order=config.encoding_order)
 
 
+def _patch_size(video: VideoSpec, rows: int, cols: int) -> tuple[int, int]:
+    """Return rows and columns of pixels of each of ``rows`` × ``cols`` patches, rounded up."""
+    return -(-video.height // rows), -(-video.width // cols)
+
+
 def _patch_count(length: int) -> int:
-    return max(1, min(MOST_PATCHES, length // FEWEST_PIXELS))
+    return max(1, min(MAX_PATCHES_PER_SIDE, length // MIN_PATCH_SIDE))

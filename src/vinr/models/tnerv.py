@@ -6,10 +6,10 @@ defaults give the published sizes to 1.2 %.
 
 ::
 
-    frame ──> ConvNeXt stages ──(+)──> embedding (e, h, w)           while fitting; stored, one a frame
+    frame ──> ConvNeXt stages ──(+)──> embedding (e, h, w)           while fitting; stored, one per frame
     time ──> sin, cos ──> MLP ───┘
     time ──> three grids over time, interpolated ──> (3·g, h, w)     stored, shared by groups of frames
-    both ──> 5×5 conv, GELU (C0) ──> block per stage ──> flow-guided heads (_flow.py) ──> frame
+    both ──> 5×5 conv, GELU (C0) ──> block per stage ──> flow-guided heads (layers/flow.py) ──> frame
     block: AdaIN(time) ──> 5×1 conv ──> 1×5 conv to s²·C ──> depth to space s ──> GELU
 
 Axes: N frames of a batch, C channels, H rows, W columns.
@@ -22,42 +22,45 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import HybridModel
-from vinr.models._sizing import choose_strides, taper
-from vinr.models._stored import FirstFrame, FrozenLatents, Latents
-from vinr.models.ffnerv import TemporalGridConfig
-from vinr.models.layers.blocks import Width, make_mlp, padded_size, require_whole_frames
+from vinr.models.base import FirstFrame, FrozenLatents, HybridModel, Latents, Scaling
+from vinr.models.layers.blocks import (
+    Width,
+    grid_size,
+    make_mlp,
+    padded_size,
+    require_whole_frames,
+    stage_kernels,
+)
+from vinr.models.layers.convnext import ConvNeXtEncoder
 from vinr.models.layers.encodings import TimeEncoding
-from vinr.models.layers.flow import Evaluation, flow_stage, values_state
-from vinr.models.layers.grids import TemporalGrids, grid_frames_for, grid_size
-from vinr.models.layers.modulation import GainName, InstanceModulation
-from vinr.models.layers.tnerv import AugmentMode, ConvPlan, FittingParts, PlainNorm, TimedBlock
+from vinr.models.layers.flow import Evaluation, FrameBuffer, TemporalGridConfig, flow_stage, values_state
+from vinr.models.layers.grids import TemporalGrids, grid_frames_for
+from vinr.models.layers.modulation import GainName, InstanceModulation, PlainNorm
+from vinr.sizing.strides import affordable_latents, shrink
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
+AugmentMode = Literal["add", "scale", "concat", "off"]
+ConvPlan = Literal["sep5", "bott3", "hnerv", "two3", "regular5"]
 Depths = Annotated[tuple[Annotated[int, Field(ge=1, le=32)], ...], Field(min_length=1, max_length=8)]
 SomeWidths = Annotated[tuple[Width, ...], Field(max_length=7)]
 
-# Supplement: widths shrink by 1.2 a stage; grids of 64, 128 and 256 maps for 600 frames.
-REDUCTION = 1.2
+# Supplement: grids of 64, 128 and 256 maps for 600 frames.
 GRID_SHARES = (64 / 600, 128 / 600, 256 / 600)
-TARGET_GRID = (9, 16)
 # The published 12.4 M network: embeddings and grids, as shares of all that is stored, beside the decoder.
 EMBEDDING_SHARE = 0.24
 GRID_SHARE = 0.16
+# Most channels of embeddings and of all grids that configure() gives, over C0 (published: 0.16, 0.75).
+MAX_EMBEDDING_RATIO, MAX_GRID_RATIO = 0.25, 0.75
 # Supplement: depths and widths of the large encoder, and widths of the temporal MLP.
 ENCODER_DEPTHS = (3, 3, 9, 6, 3)
 ENCODER_WIDTHS = (64, 128, 256, 256)
 TIME_WIDTHS = (256, 256, 128)
-# Below this C0 configure() makes encoder and temporal MLP smaller too; 102 is the least published.
-FULL_WIDTH = 100.0
-MIN_WIDTH = 4
-MIN_LEVELS, MIN_PART_WIDTH = 16, 8
-# Most channels that configure() gives to embeddings and to all grids, over C0 (published: 0.16, 0.75).
-MAX_EMBEDDING_RATIO, MAX_GRID_RATIO = 0.25, 0.75
-
+# Below this C0 encoder and temporal MLP shrink too; 102 is the least published.
+FULL_WIDTH, MIN_PART_WIDTH = 100.0, 8
 ENCODING_BASE = 1.25
 
 
@@ -123,31 +126,123 @@ class TNeRVConfig(TemporalGridConfig):
     @property
     def depths(self) -> tuple[int, ...]:
         """ConvNeXt blocks of the encoder's stages."""
-        if self.encoder_depths is not None:
-            return self.encoder_depths
-        return ((3,) * len(self.strides) + ENCODER_DEPTHS)[-len(self.strides) :]
+        # The published depths are those of the last stages; more stages before them have 3 each.
+        return self.encoder_depths or ((3,) * len(self.strides) + ENCODER_DEPTHS)[-len(self.strides) :]
+
+
+class FittingParts(nn.Module):
+    """What only fitting needs: frame and time to embedding, and the frames that neighbours are taken from.
+
+    Embeddings come from frame c and time a: c + a, c · (1 + a), a 1×1 convolution of both, or c. Where there
+    are none, nothing but the buffer is made. ``size`` is that of an embedding.
+    """
+
+    source: FrameSource | None = None
+    """The frames being fitted: embeddings of neighbours come from there."""
+
+    def __init__(self, config: TNeRVConfig, size: tuple[int, int]) -> None:
+        super().__init__()
+        channels, time_widths = config.embedding_channels, (2 * config.time_levels, *config.aug_widths)
+        self.mode, self.shape = config.aug_mode, (channels, *size)
+        self.buffer = FrameBuffer()
+        if not channels:
+            return
+        self.frames = ConvNeXtEncoder(config.strides, (*config.analysis_widths, channels), config.depths)
+        if self.mode != "off":
+            self.hidden = make_mlp(time_widths, "gelu")
+            self.last = nn.Linear(time_widths[-1], math.prod(self.shape))
+        if self.mode == "concat":
+            self.mix = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, rgb_NCHW: Tensor, time_NF: Tensor) -> Tensor:
+        """Return embeddings of frames whose times are encoded in ``time_NF``."""
+        frame_NCHW: Tensor = self.frames(rgb_NCHW)
+        if self.mode == "off":
+            return frame_NCHW
+        # One linear layer makes all (e, h, w) of an embedding.
+        time_NCHW: Tensor = self.last(self.hidden(time_NF)).view(-1, *self.shape)
+        if self.mode == "concat":
+            mixed_NCHW: Tensor = self.mix(torch.cat([frame_NCHW, time_NCHW], 1))
+            return mixed_NCHW
+        return frame_NCHW + time_NCHW if self.mode == "add" else frame_NCHW * (1 + time_NCHW)
+
+
+class TimedBlock(nn.Module):
+    """Norm → convolutions to ``stride``² times the channels → depth to space → GELU.
+
+    ``norm`` (None: none) is called with features and condition, before the convolutions if ``norm_first``,
+    else right before the GELU. ``number`` counts blocks from 0.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        number: int,
+        stride: int,
+        plan: ConvPlan,
+        norm: nn.Module | None,
+        norm_first: bool,
+    ) -> None:
+        super().__init__()
+        self.norm, self.norm_first = norm, norm_first
+        self.conv = _wide_conv(plan, number, in_channels, out_channels, stride)
+        self.shuffle = nn.PixelShuffle(stride)
+        narrow = max(out_channels // 2, 1)
+        self.last_conv = nn.Conv2d(narrow, out_channels, 3, padding=1) if plan == "two3" else nn.Identity()
+
+    def forward(self, feature_NCHW: Tensor, condition_NF: Tensor | None) -> Tensor:
+        """Return features with ``stride`` times the rows and columns."""
+        if self.norm is not None and self.norm_first:
+            feature_NCHW = self.norm(feature_NCHW, condition_NF)
+        feature_NCHW = self.last_conv(self.shuffle(self.conv(feature_NCHW)))
+        if self.norm is not None and not self.norm_first:
+            feature_NCHW = self.norm(feature_NCHW, condition_NF)
+        return F.gelu(feature_NCHW)
+
+
+def _wide_conv(plan: ConvPlan, number: int, before: int, after: int, stride: int) -> nn.Module:
+    """Return what comes before depth to space in block ``number``; no activation lies between two layers."""
+    wide = after * stride**2
+    if plan == "sep5":
+        rows = nn.Conv2d(before, after, (5, 1), padding=(2, 0))
+        return nn.Sequential(rows, nn.Conv2d(after, wide, (1, 5), padding=(0, 2)))
+    if plan == "bott3":
+        narrow = max(before // 2, 1)
+        return nn.Sequential(nn.Conv2d(before, narrow, 1), nn.Conv2d(narrow, wide, 3, padding=1))
+    if plan == "two3":
+        return nn.Conv2d(before, max(after // 2, 1) * stride**2, 3, padding=1)
+    kernel = 5 if plan == "regular5" else stage_kernels(1, 5, number + 1)[number]
+    return nn.Conv2d(before, wide, kernel, padding=kernel // 2)
 
 
 class TNeRV(HybridModel):
     """T-NeRV (CVPR 2024): frame embeddings, temporal grids, and frames refined by warped neighbours."""
 
     Config = TNeRVConfig
+    # Supplement: widths shrink by 1.2 per stage.
+    scaling = Scaling(
+        grid=(9, 16),
+        reduction=1.2,
+        lower=4,
+        shrinks={"time_levels": (FULL_WIDTH, 16), "time_widths": (FULL_WIDTH, MIN_PART_WIDTH)},
+    )
 
     def __init__(self, config: TNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
         self.config = config
-        size = grid_size(video, config.strides)
+        size = grid_size(video.height, video.width, config.strides)
         self.encoding = TimeEncoding(video.num_frames, ENCODING_BASE, config.time_levels)
-        self.encoder = _make_fitting_parts(config, size) if with_encoder else None
-        num_features = self.encoding.num_features
-        self.temporal = (
-            make_mlp((num_features, *config.time_widths), "gelu") if config.adain == "time" else None
-        )
-        self.grids = (
-            TemporalGrids(video.num_frames, config.grid_frames, channels=config.grid_channels, size=size)
-            if config.grid_frames
-            else None
-        )
+        self.encoder = FittingParts(config, size) if with_encoder else None
+        self.temporal: nn.Module | None = None
+        if config.adain == "time":
+            self.temporal = make_mlp((self.encoding.num_features, *config.time_widths), "gelu")
+        self.grids: TemporalGrids | None = None
+        if config.grid_frames:
+            self.grids = TemporalGrids(
+                video.num_frames, config.grid_frames, channels=config.grid_channels, size=size
+            )
         self.pre = nn.Conv2d(
             config.latent_channels, config.widths[0], config.pre_kernel, padding=config.pre_kernel // 2
         )
@@ -162,20 +257,13 @@ class TNeRV(HybridModel):
     def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> TNeRVConfig:
         """See :meth:`VideoModel.configure`; ``width`` is C0 before rounding.
 
-        Embeddings get as many channels (at least one) as keep them within 24 % of the stored numbers, grids
+        Embeddings get as many channels (at least one) as keep them within 24 % of the total, grids
         fill up to 40 % together with them: the split of the published 12.4 M network.
         """
-        chosen = dict(settings)
-        scale = min(width / FULL_WIDTH, 1.0)
-        chosen.setdefault("strides", choose_strides(video.height, video.width, target_grid=TARGET_GRID))
-        num_stages = len(chosen["strides"])
-        chosen.setdefault("widths", taper(width, num_stages + 1, reduction=REDUCTION, lower=MIN_WIDTH))
-        if scale < 1:
-            levels = TNeRVConfig.model_fields["time_levels"].default
-            chosen.setdefault("time_levels", max(round(levels * scale), MIN_LEVELS))
-            chosen.setdefault("time_widths", tuple(_part(value, scale) for value in TIME_WIDTHS))
-            if "encoder_depths" not in chosen:
-                chosen.setdefault("encoder_widths", _encoder_widths(num_stages, scale))
+        chosen = cls.scale(video, width, settings)
+        if width < FULL_WIDTH and "encoder_depths" not in chosen:
+            widths = _encoder_widths(len(chosen["strides"]), width / FULL_WIDTH)
+            chosen.setdefault("encoder_widths", widths)
         return TNeRVConfig(**_split(video, chosen))
 
     def coded_size(self) -> tuple[int, int]:
@@ -183,9 +271,10 @@ class TNeRV(HybridModel):
         return padded_size(self.video, self.config.strides)
 
     def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
-        """See :meth:`VideoModel.per_frame_shapes`: one embedding (e, h, w) a frame."""
+        """See :meth:`VideoModel.per_frame_shapes`: one embedding (e, h, w) per frame."""
         channels = self.config.embedding_channels
-        return {"embedding": (channels, *grid_size(self.video, self.config.strides))} if channels else {}
+        size = grid_size(self.video.height, self.video.width, self.config.strides)
+        return {"embedding": (channels, *size)} if channels else {}
 
     def first_frame(self) -> FirstFrame:
         """See :meth:`VideoModel.first_frame`."""
@@ -246,25 +335,14 @@ class TNeRV(HybridModel):
         condition_NF = None
         if self.temporal is not None:
             condition_NF = self.temporal(self.encoding(time_N).to(self.pre.weight))
-        feature_NCHW = nn.functional.gelu(self.pre(torch.cat(parts, 1)))
+        feature_NCHW = F.gelu(self.pre(torch.cat(parts, 1)))
         coarse_NCHW = feature_NCHW
         for number, block in enumerate(self.blocks, 1):
             feature_NCHW = block(feature_NCHW, condition_NF)
             if number == self.num_coarse:
                 coarse_NCHW = feature_NCHW
-        found: Evaluation = self.heads(coarse_NCHW, feature_NCHW)
-        return found
-
-
-def _make_fitting_parts(config: TNeRVConfig, size: tuple[int, int]) -> FittingParts:
-    return FittingParts(
-        config.strides,
-        (*config.analysis_widths, config.embedding_channels),
-        config.depths,
-        time_widths=(2 * config.time_levels, *config.aug_widths),
-        size=size,
-        mode=config.aug_mode,
-    )
+        evaluation: Evaluation = self.heads(coarse_NCHW, feature_NCHW)
+        return evaluation
 
 
 def _make_block(config: TNeRVConfig, number: int) -> TimedBlock:
@@ -288,33 +366,33 @@ def _make_block(config: TNeRVConfig, number: int) -> TimedBlock:
     )
 
 
-def _part(width: int, scale: float) -> int:
-    return max(round(width * scale), MIN_PART_WIDTH)
-
-
-def _encoder_widths(num_stages: int, scale: float) -> tuple[int, ...]:
+def _encoder_widths(num_stages: int, share: float) -> tuple[int, ...]:
+    """Return ``share`` of the published widths of all encoder stages but the last; further ones are alike."""
     full = ENCODER_WIDTHS + ENCODER_WIDTHS[-1:] * num_stages
-    return tuple(_part(width, scale) for width in full[: num_stages - 1])
+    return tuple(shrink(width, share, MIN_PART_WIDTH) for width in full[: num_stages - 1])
 
 
 def _split(video: VideoSpec, chosen: dict[str, Any]) -> dict[str, Any]:
     """Give embeddings and grids their shares of what the rest of the network stores."""
-    if chosen.get("grid_channels") == 0 or chosen.get("grid_frames") == ():
+    without_grids = chosen.get("grid_channels") == 0 or chosen.get("grid_frames") == ()
+    if without_grids:
         chosen |= {"grid_channels": 0, "grid_frames": ()}
     bare = TNeRVConfig(**chosen | {"embedding_channels": 1, "grid_channels": 0, "grid_frames": ()})
-    cells = math.prod(grid_size(video, bare.strides))
-    decoder = TNeRV.on_meta(bare, video).num_stored() - video.num_frames * cells
-    budget = decoder * (EMBEDDING_SHARE + GRID_SHARE) / (1 - EMBEDDING_SHARE - GRID_SHARE)
-    share = 1.0 if chosen.get("grid_channels") == 0 else EMBEDDING_SHARE / (EMBEDDING_SHARE + GRID_SHARE)
-    if "embedding_channels" not in chosen:
-        affordable = min(share * budget / (video.num_frames * cells), MAX_EMBEDDING_RATIO * bare.widths[0])
-        chosen["embedding_channels"] = max(1, int(affordable))
-    budget -= chosen["embedding_channels"] * video.num_frames * cells
-    if chosen.get("grid_channels") == 0:
+    # One channel of all embeddings, or of one map of a grid, takes this many parameters.
+    cells = math.prod(grid_size(video.height, video.width, bare.strides))
+    all_cells = cells * video.num_frames
+    decoder = TNeRV.on_meta(bare, video).num_stored() - all_cells
+    budget = affordable_latents(decoder, EMBEDDING_SHARE + GRID_SHARE)
+    share = 1.0 if without_grids else EMBEDDING_SHARE / (EMBEDDING_SHARE + GRID_SHARE)
+    affordable = min(share * budget / all_cells, MAX_EMBEDDING_RATIO * bare.widths[0])
+    embedding_channels = chosen.setdefault("embedding_channels", max(1, int(affordable)))
+    if without_grids:
         return chosen
+    budget -= embedding_channels * all_cells
     nominal = chosen.get("grid_frames") or grid_frames_for(video.num_frames, GRID_SHARES, even=True)
     exact = min(budget / (sum(nominal) * cells), MAX_GRID_RATIO * bare.widths[0] / len(nominal))
-    chosen.setdefault("grid_channels", max(math.ceil(exact), 1))
-    thinned = min(exact / chosen["grid_channels"], 1.0)
+    channels = chosen.setdefault("grid_channels", max(math.ceil(exact), 1))
+    # Channels are rounded up; the maps are thinned out in time by as much.
+    thinned = min(exact / channels, 1.0)
     chosen.setdefault("grid_frames", tuple(max(round(frames * thinned), 1) for frames in nominal))
     return chosen

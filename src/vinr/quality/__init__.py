@@ -1,7 +1,7 @@
 """How close decoded frames are to others, and what rate a size is.
 
-A decoder, an input file and a decoded anchor are all frame sources; every comparison is between two of them,
-on 8-bit frames. Sizes are sizes of files.
+Every comparison is between two streams of 8-bit frames: decoded ones and their reference. Sizes are sizes of
+files.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from vinr.quality.clip import (
     ClipQuality,
     ClipQualityMeter,
     bits_per_pixel,
-    compare_sources,
+    compare,
     kilobits_per_second,
     mean_frame_psnr_db,
     ms_ssim_per_frame,
@@ -18,12 +18,14 @@ from vinr.quality.clip import (
     pooled_psnr_db,
     psnr_per_frame_db,
 )
+from vinr.quality.record import Quality
 
 __all__ = [
     "ClipQuality",
     "ClipQualityMeter",
+    "Quality",
     "bits_per_pixel",
-    "compare_sources",
+    "compare",
     "kilobits_per_second",
     "mean_frame_psnr_db",
     "ms_ssim_per_frame",

@@ -22,13 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vinr.errors import InputError
-from vinr.fit.losses import ms_ssim_per_frame as ms_ssim_with_window
-from vinr.fit.losses import mse_per_frame, psnr_from_mse_db
+from vinr.quality.measures import ms_ssim_per_frame as ms_ssim_with_window
+from vinr.quality.measures import mse_per_frame, psnr_from_mse_db
+from vinr.quality.record import Quality, psnr_of_mse_db
 from vinr.video.color import ColorConverter, planes_of
-from vinr.video.spec import ColorSpec, FrameSource
-
-Planes = tuple[NDArray[np.uint8], ...]
-"""Y, U and V of an 8-bit frame, each [rows, columns] of its own size."""
+from vinr.video.spec import ColorSpec, FrameSource, FrameStream, Planes
 
 YUV_FORMAT = "yuv420p"
 YUV_WEIGHTS = (6, 1, 1)
@@ -100,45 +98,84 @@ class YuvPsnrMeter:
 
     def add(self, decoded: Sequence[Planes], reference: Sequence[Planes]) -> None:
         """Take the planes of as many frames of each, of equal sizes."""
-        for got, wanted in zip(decoded, reference, strict=True):
-            if [plane.shape for plane in got] != [plane.shape for plane in wanted]:
-                raise ValueError(f"plane sizes differ: {[p.shape for p in got]}, {[p.shape for p in wanted]}")
-            pairs = zip(got, wanted, strict=True)
-            self._mse.append(tuple(float(np.square(a.astype(np.float64) - b).mean()) for a, b in pairs))
+        for frame, original in zip(decoded, reference, strict=True):
+            sizes, original_sizes = list(map(np.shape, frame)), list(map(np.shape, original))
+            if sizes != original_sizes:
+                raise ValueError(f"plane sizes differ: {sizes}, {original_sizes}")
+            self._mse.append(tuple(map(_mse_of_planes, frame, original)))
 
     def mean_frame_psnr_db(self) -> float:
         """Return the mean over frames of their 6:1:1 PSNR in dB."""
-        return fmean(yuv_psnr_611_db(mse) for mse in self._mse)
+        return fmean(map(yuv_psnr_611_db, self._mse))
 
     def pooled_psnr_db(self) -> float:
         """Return the 6:1:1 PSNR in dB of squared errors averaged over all frames, plane by plane."""
-        return yuv_psnr_611_db([fmean(of_plane) for of_plane in zip(*self._mse, strict=True)])
+        return yuv_psnr_611_db(np.mean(self._mse, axis=0).tolist())
+
+
+def _mse_of_planes(plane: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
+    # uint8 minus uint8 would wrap around at 0.
+    return float(np.square(plane.astype(np.float64) - original).mean())
 
 
 @dataclass(frozen=True)
 class ClipQuality:
-    """Quality of a clip against its reference, both 8-bit.
+    """Quality of each frame of a clip against its reference, both 8-bit; the rest is made from it.
 
-    ``psnr_db`` and ``ms_ssim`` are means over frames; ``pooled_psnr_db`` is the PSNR of the mean squared
-    error. MS-SSIM is None, with its window, where the frames are too small for it. The figures of Y'CbCr
-    (6:1:1, mean over frames and pooled) are None where they were not asked for.
+    ``per_frame_mse``: mean squared errors, colours in [0, 1]. MS-SSIM is None, with its window, where the
+    frames are too small for it. The figures of Y'CbCr (6:1:1, mean over frames and pooled) are None where
+    they were not asked for.
     """
 
-    psnr_db: float
-    pooled_psnr_db: float
-    ms_ssim: float | None
-    ms_ssim_window: int | None
-    num_frames: int
-    per_frame_psnr_db: tuple[float, ...]
+    per_frame_mse: tuple[float, ...]
     per_frame_ms_ssim: tuple[float, ...] | None
+    ms_ssim_window: int | None
     yuv_psnr_db: float | None = None
     pooled_yuv_psnr_db: float | None = None
 
     def __post_init__(self) -> None:
-        if self.num_frames < 1 or len(self.per_frame_psnr_db) != self.num_frames:
-            raise ValueError(f"{self.num_frames} frames, {len(self.per_frame_psnr_db)} values of PSNR")
-        if (self.ms_ssim is None) != (self.ms_ssim_window is None):
+        if not self.per_frame_mse:
+            raise ValueError("a clip has at least one frame")
+        if (self.per_frame_ms_ssim is None) != (self.ms_ssim_window is None):
             raise ValueError("MS-SSIM and its window go together")
+        if self.per_frame_ms_ssim is not None and len(self.per_frame_ms_ssim) != self.num_frames:
+            raise ValueError(f"{self.num_frames} frames, {len(self.per_frame_ms_ssim)} values of MS-SSIM")
+
+    def part(self, first: int, stop: int) -> Quality:
+        """Return the quality of frames ``first`` … ``stop`` − 1 together."""
+        ms_ssim = self.per_frame_ms_ssim
+        in_part = None if ms_ssim is None else ms_ssim[first:stop]
+        return Quality.of(self.per_frame_mse[first:stop], in_part, self.ms_ssim_window)
+
+    @property
+    def whole(self) -> Quality:
+        """The quality of all frames together."""
+        return self.part(0, self.num_frames)
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames were measured."""
+        return len(self.per_frame_mse)
+
+    @property
+    def per_frame_psnr_db(self) -> tuple[float, ...]:
+        """PSNR of each frame, dB."""
+        return tuple(map(psnr_of_mse_db, self.per_frame_mse))
+
+    @property
+    def psnr_db(self) -> float:
+        """Mean over frames of their PSNR, dB."""
+        return self.whole.psnr_db
+
+    @property
+    def pooled_psnr_db(self) -> float:
+        """PSNR of the mean squared error, dB."""
+        return self.whole.pooled_psnr_db
+
+    @property
+    def ms_ssim(self) -> float | None:
+        """Mean over frames of their MS-SSIM."""
+        return self.whole.ms_ssim
 
 
 class ClipQualityMeter:
@@ -147,7 +184,6 @@ class ClipQualityMeter:
     def __init__(self, color: ColorSpec | None = None) -> None:
         self._yuv = None if color is None else YuvPsnrMeter(color)
         self._mse: list[float] = []
-        self._psnr_db: list[float] = []
         self._ms_ssim: list[float] = []
         self._size: torch.Size | None = None
 
@@ -170,7 +206,6 @@ class ClipQualityMeter:
         # PSNR is exact in float64; MS-SSIM would be slow there, and float32 gives it to 1e-6.
         mse_N = mse_per_frame(decoded_NCHW.double() / 255, reference_NCHW.double() / 255)
         self._mse += mse_N.tolist()
-        self._psnr_db += psnr_from_mse_db(mse_N).tolist()
         ms_ssim_N = ms_ssim_per_frame(decoded_NCHW.float() / 255, reference_NCHW.float() / 255)
         if ms_ssim_N is not None:
             self._ms_ssim += ms_ssim_N.tolist()
@@ -183,51 +218,43 @@ class ClipQualityMeter:
         if self._size is None:
             raise ValueError("no frame was measured yet")
         return ClipQuality(
-            psnr_db=fmean(self._psnr_db),
-            pooled_psnr_db=float(psnr_from_mse_db(torch.tensor(fmean(self._mse), dtype=torch.float64))),
-            ms_ssim=fmean(self._ms_ssim) if self._ms_ssim else None,
-            ms_ssim_window=ms_ssim_window(*self._size[1:]),
-            num_frames=len(self._psnr_db),
-            per_frame_psnr_db=tuple(self._psnr_db),
+            per_frame_mse=tuple(self._mse),
             per_frame_ms_ssim=tuple(self._ms_ssim) or None,
+            ms_ssim_window=ms_ssim_window(*self._size[1:]),
             yuv_psnr_db=None if self._yuv is None else self._yuv.mean_frame_psnr_db(),
             pooled_yuv_psnr_db=None if self._yuv is None else self._yuv.pooled_psnr_db(),
         )
 
 
-def _ignore_frame(num_done: int, num_frames: int) -> None:
-    """Watch nothing."""
-
-
 @torch.no_grad()
-def compare_sources(
-    decoded: FrameSource,
-    reference: FrameSource,
+def compare(
+    decoded: FrameStream | FrameSource,
+    reference: FrameStream | FrameSource,
     *,
     batch_size: int = 4,
     yuv: bool = False,
-    decoded_planes: Callable[[Tensor], Sequence[Planes]] | None = None,
-    on_frame: Callable[[int, int], None] = _ignore_frame,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> ClipQuality:
-    """Return the quality of ``decoded`` against ``reference``, all frames in order.
+    """Return the quality of ``decoded`` against ``reference``, frame by frame.
 
     Parameters
     ----------
+    decoded, reference
+        Streams, which are read once and together; of sources all frames are read in order.
     batch_size
-        Frames read and measured at a time.
+        Frames measured at a time.
     yuv
-        Whether to measure YUV-PSNR 6:1:1 too.
-    decoded_planes
-        Gives the 4:2:0 planes of decoded frames ``index_N`` of a codec that works on these, so that they are
-        measured as they are; without it they are made from the RGB frames.
+        Whether to measure YUV-PSNR 6:1:1 too: on the planes of decoded frames that have them, so that a codec
+        is measured on what it decodes, else on planes made from RGB.
     on_frame
-        Called after each frame with the number of frames done and of all frames.
+        Called after each frame with the number of frames measured so far, and of all frames.
 
     Raises
     ------
     InputError
         If the two differ in frame size or number of frames.
     """
+    decoded, reference = _as_stream(decoded), _as_stream(reference)
     got, wanted = decoded.spec, reference.spec
     if (got.num_frames, got.height, got.width) != (wanted.num_frames, wanted.height, wanted.width):
         raise InputError(
@@ -235,12 +262,23 @@ def compare_sources(
             f"{wanted.num_frames} frames of {wanted.height}×{wanted.width}; give the same frames and size"
         )
     meter = ClipQualityMeter(wanted.color if yuv else None)
-    for first in range(0, got.num_frames, batch_size):
-        index_N = torch.arange(first, min(first + batch_size, got.num_frames))
-        decoded_NCHW = decoded.frames(index_N)
-        reference_NCHW = reference.frames(index_N).to(decoded_NCHW.device)
-        planes = decoded_planes(index_N) if yuv and decoded_planes is not None else None
-        meter.add(decoded_NCHW, reference_NCHW, planes=planes)
-        for index in index_N.tolist():
-            on_frame(index + 1, got.num_frames)
+    num_done = 0
+    for decoded_batch, reference_batch in zip(
+        decoded.batched(batch_size), reference.batched(batch_size), strict=False
+    ):
+        if len(decoded_batch) != len(reference_batch):
+            break
+        decoded_NCHW = decoded_batch.rgb_NCHW
+        reference_NCHW = reference_batch.rgb_NCHW.to(decoded_NCHW.device)
+        meter.add(decoded_NCHW, reference_NCHW, planes=decoded_batch.planes if yuv else None)
+        for _ in range(len(decoded_batch)):
+            num_done += 1
+            if on_frame is not None:
+                on_frame(num_done, got.num_frames)
+    if num_done != got.num_frames:
+        raise InputError(f"a stream ends early: {got.num_frames} frames were announced")
     return meter.quality()
+
+
+def _as_stream(frames: FrameStream | FrameSource) -> FrameStream:
+    return frames if isinstance(frames, FrameStream) else FrameStream.of(frames)

@@ -1,17 +1,17 @@
-"""The folder ``OUTPUT.partial``: what is kept of an encode or a comparison until its output is whole.
+"""The folder ``OUTPUT.partial``: what is kept of an encode or a comparison until its output is complete.
 
 ::
 
-    lock ─> whose state lies there? ─┬─ none, or nothing of value ──────> made, or cleared
-            refuse, or go on         ├─ of the same job, --resume ──────> used
-                                     ├─ of the same job, --force ───────> cleared
-                                     └─ of another job ─────────────────> set aside as OUTPUT.partial-1
-    work ─> output whole ─> cleared, removed, unlocked
+    lock ─> whose state is there? ─┬─ none, or nothing of value ──────> made, or cleared
+            refuse, or continue    ├─ of the same job, --resume ──────> used
+                                   ├─ of the same job, --force ───────> cleared
+                                   └─ of another job ─────────────────> set aside as OUTPUT.partial-1
+    work ─> output complete ─> cleared, removed, unlocked
 
-A comparison resumes by itself: what it keeps says for each point what that is of.
+A comparison resumes by itself: its state says for each point what it belongs to.
 
-Only what vinr wrote is ever removed: files of its own names. A folder that holds anything else stays. A child
-that is forked from the process of the encode touches nothing.
+Only files with vinr's own names are ever removed. A folder with anything else in it stays. A child that is
+forked from the process of the encode changes nothing.
 """
 
 from __future__ import annotations
@@ -27,29 +27,37 @@ from dataclasses import dataclass
 from itertools import count
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from vinr.errors import OutputError
-from vinr.files import atomic_path, check_parent, check_target, clear_abandoned, flush, followed, said_of
+from vinr.files import (
+    as_output_error,
+    atomic_path,
+    check_parent,
+    check_target,
+    clear_abandoned,
+    flush,
+    followed,
+)
 from vinr.temporaries import Maker, hidden_name, try_lock
 
 JOB_NAME: Final = "job.json"
-# What is worth keeping: checkpoints of fits, and segments that are done; of a comparison, points and what is
-# known of networks.
+# What is worth keeping: checkpoints of training, and finished segments; of a comparison, points and the facts
+# that are known of networks.
 STATE: Final = re.compile(r"((fit|segment)-\d{5,}|(network|point)-[0-9a-f]{32})\.safetensors")
-OWN: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}")
-# Temporary files of those, of a process that was killed: the folder is locked, so that none is alive.
-OWN_TEMPORARY: Final = re.compile(rf"\.({OWN.pattern})\.[0-9a-f]+\.(part|lock)")
+OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}")
+# Their temporary files, left by a process that was killed: whoever looks holds the folder's lock.
+OUR_TEMPORARIES: Final = re.compile(rf"\.({OUR_FILES.pattern})\.[0-9a-f]+\.(part|lock)")
 MAX_JOB_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """What a state is of: the inputs by name, and which part of their frames; ``work`` says what is done.
+    """What a state belongs to: the names of the inputs, and which part of their frames; ``work`` names the
+    job.
 
-    The names are without their folders, so that a project can be moved. Other content under an old name is
-    not seen here: a fit compares the frames themselves.
+    The names are without their folders, so that a project can be moved. New content under an old name is not
+    noticed here: training compares the frames themselves.
     """
 
     inputs: tuple[str, ...]
@@ -83,48 +91,48 @@ class EncodeJob:
 
 
 def partial_folder(output: Path) -> Path:
-    """Return where work on ``output`` keeps its state; of a link, beside what it points to."""
+    """Return where a job for ``output`` keeps its state: beside it, or beside what a link points to."""
     target = followed(output)
     return target.with_name(target.name + ".partial")
 
 
 def is_expected(output: Path) -> bool:
-    """Return whether ``output`` is whole and what the state beside it was to become."""
+    """Return whether ``output`` is complete: just what the state beside it was to become."""
     expected = _read_job(partial_folder(output)).get("output")
     return expected is not None and output.is_file() and expected == _fingerprint(output.read_bytes())
 
 
 def holds_state(output: Path) -> bool:
-    """Return whether an interrupted job has left something to go on from beside ``output``."""
+    """Return whether an interrupted job has left state beside ``output``."""
     return bool(_states(partial_folder(output)))
 
 
 class StateFolder:
-    """Locks ``output`` for one job and looks after its ``OUTPUT.partial``; a context manager.
+    """Locks ``output`` for one job and manages its ``OUTPUT.partial``; a context manager.
 
     Entering refuses what could not be written in the end, and changes nothing. :meth:`prepare` makes the
-    folder, :meth:`finish` removes it. Leaving otherwise keeps it if it holds state, so that ``--resume`` can
-    go on.
+    folder, :meth:`finish` removes it. Leaving without :meth:`finish` keeps it if it holds state, so that
+    ``--resume`` can continue.
 
     Parameters
     ----------
     output
-        The file to write; of a symbolic link, what it points to.
+        The file to write; for a symbolic link, what it points to.
     job
         What is encoded.
     settings
         The settings in short, for whoever opens ``job.json``; they are not compared.
     resume, force
-        As :func:`vinr.encoding.encode.encode` takes them. ``resume`` None: if the state is of this job.
+        As in :func:`vinr.encoding.encode.encode`. ``resume`` None: resume if the state belongs to this job.
     on_note
-        Takes each line about what was done with an older folder.
+        Called with each line about what was done with an older folder.
 
     Raises
     ------
     OutputError
-        If another process encodes to the same output; the output exists; the folder holds an interrupted
-        encode and neither ``resume`` nor ``force`` is given, or that of another job and ``resume`` is given;
-        or it is a symbolic link, no folder, or another user's. From all methods, in a forked child.
+        If another process encodes to the same output; the output exists; the folder holds an interrupted job
+        without ``resume`` or ``force``, or another job with ``resume``; or it is a symbolic link, not a
+        folder, or another user's. From all methods, in a forked child.
     """
 
     def __init__(
@@ -137,7 +145,7 @@ class StateFolder:
         force: bool = False,
         on_note: Callable[[str], None],
     ) -> None:
-        self._given = output
+        self._target = output
         self._output = followed(output)
         self.folder = partial_folder(output)
         self._job, self._work = job.document(), job.work
@@ -147,17 +155,14 @@ class StateFolder:
 
     def __enter__(self) -> Self:
         check_parent(self._output)
-        with ExitStack() as stack, said_of(self._given):
+        with ExitStack() as stack, as_output_error(self._target):
             lock = self._output.with_name(hidden_name(self._output, "partial.lock"))
             if lock.is_symlink() or (lock.exists() and not lock.is_file()):
-                raise OutputError(
-                    f"{lock}: is not a regular file, and vinr locks that name while it writes {self._given}; "
-                    "remove it"
-                )
+                use = f"vinr locks that name while it writes {self._target}"
+                raise OutputError(f"{lock}: is not a regular file, and {use}; remove it")
             if not stack.enter_context(try_lock(lock)):
-                raise OutputError(
-                    f"{self._given}: another {self._work} is writing it; wait for it or choose another name"
-                )
+                busy = f"another {self._work} is writing it"
+                raise OutputError(f"{self._target}: {busy}; wait for that or choose another name")
             self._check_folder()
             if self._resume is None:
                 self._resume = self.folder.is_dir() and not self._is_other()
@@ -166,10 +171,8 @@ class StateFolder:
             self._stack, self._maker = stack.pop_all(), Maker()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # An empty folder that cannot be removed now is in nobody's way; what raised is what matters.
+    def __exit__(self, *exception: object) -> None:
+        # An empty folder that cannot be removed does no harm; an exception that is being raised matters more.
         with self._stack, suppress(OSError):
             if self._maker.is_here and self.folder.is_dir() and not _states(self.folder):
                 self._clear()
@@ -177,15 +180,13 @@ class StateFolder:
     def check_process(self) -> None:
         """Raise :class:`OutputError` in a child that was forked since this was entered."""
         if not self._maker.is_here:
-            raise OutputError(
-                f"{self._given}: is encoded by the process that this one was forked from; "
-                "end the child with os._exit"
-            )
+            owner = "the process that this one was forked from"
+            raise OutputError(f"{self._target}: is encoded by {owner}; end the child with os._exit")
 
     def prepare(self) -> Path:
-        """Make the folder, or make it fit for this encode, and return it."""
+        """Create the folder, or make it ready for this encode, and return it."""
         self.check_process()
-        with said_of(self.folder):
+        with as_output_error(self.folder):
             states = _states(self.folder)
             if states and self._is_other():
                 self._set_aside()
@@ -200,51 +201,53 @@ class StateFolder:
     def expect(self, content: bytes) -> None:
         """Note what the output will hold, so that a later ``--resume`` can tell that it is finished."""
         self.check_process()
-        # Without the note, --resume does the coding once more. The output itself may still find its place.
+        # Without the note, --resume only codes once more; writing the output itself may still succeed.
         with suppress(OutputError):
             self._write_job({"output": _fingerprint(content)})
 
     def finish(self) -> None:
-        """Remove the folder: the output is whole, whatever comes of this."""
+        """Remove the folder. The output is complete, so that a failure here is only a note."""
         self.check_process()
         try:
             self._clear()
-            left = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+            others = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
         except OSError as error:
-            self._on_note(f"{self.folder}: cannot be removed ({error.strerror or error}); remove it")
+            self._on_note(f"{self.folder}: cannot be removed ({error.strerror or error}); remove it yourself")
             return
-        if left:
-            self._on_note(f"{self.folder}: contains {left[0]}, which vinr did not write; the folder stays")
+        if others:
+            name = others[0].name
+            self._on_note(f"{self.folder}: contains {name}, which vinr did not write; the folder stays")
 
     # -- what is refused -------------------------------------------------------------------------------------
 
     def _check_folder(self) -> None:
         if self.folder.is_symlink():
-            raise OutputError(f"{self.folder}: is a symbolic link, not a folder of vinr; remove it")
+            raise OutputError(f"{self.folder}: is a symbolic link, which vinr does not follow; remove it")
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
             raise OutputError(f"{self.folder}: is not a folder; remove it or choose another output")
-        if not _is_ours(self.folder):
+        if not _is_this_users(self.folder):
             raise OutputError(f"{self.folder}: belongs to another user; choose another output")
         for path in self.folder.iterdir():
-            if _is_own(path.name) and (path.is_symlink() or not path.is_file()):
+            if _is_vinrs(path.name) and (path.is_symlink() or not path.is_file()):
                 raise OutputError(f"{path}: is not a regular file; remove it or choose another output")
 
     def _check_output(self) -> None:
         if self._resume and not self._force and self._output.is_file():
+            # Killed between the last rename and the removal of the folder: only tidying up is left.
             is_finished = is_expected(self._output)
             if is_finished or not _states(self.folder):
                 self._clear()
                 clear_abandoned(self._output)
             if is_finished:
-                raise OutputError(f"{self._given}: is already finished; there is nothing to resume")
+                raise OutputError(f"{self._target}: is already complete; there is nothing to resume")
             if not _states(self.folder):
                 raise OutputError(
-                    f"{self._given}: exists already, and there is no interrupted {self._work} to resume; "
+                    f"{self._target}: exists already, and no interrupted {self._work} of it can be resumed; "
                     "choose another name or overwrite it with --force"
                 )
-        check_target(self._given, force=self._force)
+        check_target(self._target, force=self._force)
 
     def _check_state(self) -> None:
         if not _states(self.folder):
@@ -253,28 +256,31 @@ class StateFolder:
             if self._resume:
                 raise OutputError(
                     f"{self.folder}: holds an interrupted {self._work} of {self._described()}; "
-                    "leave out --resume to start anew; this state is then set aside"
+                    "omit --resume to start again, which sets that state aside"
                 )
         elif not self._resume and not self._force:
             raise OutputError(
-                f"{self.folder} holds an interrupted {self._work}; give --resume to go on with it, "
-                "--force to start anew"
+                f"{self.folder} holds an interrupted {self._work}; use --resume to continue it, "
+                "or --force to start again"
             )
 
     # -- whose it is -----------------------------------------------------------------------------------------
 
     def _is_other(self) -> bool:
-        """Return whether the state there is known to be of another job."""
-        found = _read_job(self.folder)
-        # Without a readable job.json nothing is known, and the fit compares the frames anyway.
-        return isinstance(found.get("inputs"), list) and any(
-            found.get(key) != value for key, value in self._job.items()
-        )
+        """Return whether the state in the folder is known to belong to another job."""
+        job = _read_job(self.folder)
+        # Without a readable job.json nothing is known, and training compares the frames anyway.
+        is_known = isinstance(job.get("inputs"), list)
+        return is_known and any(job.get(key) != value for key, value in self._job.items())
 
     def _described(self) -> str:
-        found = _read_job(self.folder)
-        edits = [key for key in ("frames", "crop", "resize") if found.get(key) != self._job[key]]
-        return ", ".join([*map(str, found["inputs"]), *(f"{key} {found.get(key)}" for key in edits)])
+        """Return the inputs of the job in the folder, and those of its edits that differ from this job's."""
+        job = _read_job(self.folder)
+        text = ", ".join(map(str, job["inputs"]))
+        for key in ("frames", "crop", "resize"):
+            if job.get(key) != self._job[key]:
+                text += f", {key} {job.get(key)}"
+        return text
 
     def _write_job(self, more: Mapping[str, Any]) -> None:
         from importlib.metadata import version
@@ -289,21 +295,20 @@ class StateFolder:
         """Remove vinr's own files, and the folder if nothing else is in it."""
         if not self.folder.is_dir():
             return
-        # The job goes last: as long as there is state, it must be known whose it is.
-        own = [path for path in self.folder.iterdir() if _is_own(path.name)]
-        for path in sorted(own, key=lambda path: path.name == JOB_NAME):
-            path.unlink()
+        # The job goes last (False sorts before True): as long as there is state, its owner must be known.
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == JOB_NAME):
+            if _is_vinrs(path.name):
+                path.unlink()
         if not keep_folder and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _set_aside(self) -> None:
-        """Rename the folder to the first free of ``OUTPUT.partial-1`` and on."""
+        """Rename the folder to the first free one of ``OUTPUT.partial-1``, ``-2``, …"""
         described = self._described()
-        aside = next(
-            path
-            for path in (self.folder.with_name(f"{self.folder.name}-{number}") for number in count(1))
-            if not path.exists() and not path.is_symlink()
-        )
+        for number in count(1):
+            aside = self.folder.with_name(f"{self.folder.name}-{number}")
+            if not aside.exists() and not aside.is_symlink():
+                break
         self.folder.rename(aside)
         flush(aside.parent)
         self._on_note(
@@ -320,17 +325,17 @@ def _states(folder: Path) -> list[Path]:
 def _read_job(folder: Path) -> dict[str, Any]:
     try:
         with open(folder / JOB_NAME, "rb") as file:
-            found = json.loads(file.read(MAX_JOB_BYTES))
+            job = json.loads(file.read(MAX_JOB_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return job if isinstance(job, dict) else {}
 
 
-def _is_own(name: str) -> bool:
-    return OWN.fullmatch(name) is not None or OWN_TEMPORARY.fullmatch(name) is not None
+def _is_vinrs(name: str) -> bool:
+    return OUR_FILES.fullmatch(name) is not None or OUR_TEMPORARIES.fullmatch(name) is not None
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_this_users(folder: Path) -> bool:
     """Return whether this user made ``folder``."""
     if os.name == "nt":
         return True
@@ -339,7 +344,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _owner_of_new_files(folder: Path) -> int:
-    """Return who owns a file made in ``folder``: on some network file systems, not its maker."""
+    """Return who owns a file created in ``folder``: on some network file systems, not its creator."""
     with tempfile.TemporaryFile(dir=folder) as file:
         return os.fstat(file.fileno()).st_uid
 

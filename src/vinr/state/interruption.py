@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Final
 
 # SIGHUP: the terminal was closed; SIGBREAK: Ctrl-Break on Windows. Not every system has all of them.
-NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-NUMBERS: Final = tuple(signal.Signals[name].value for name in NAMES if name in signal.Signals.__members__)
+NAMES: Final = frozenset({"SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"})
+NUMBERS: Final = tuple(number.value for number in signal.Signals if number.name in NAMES)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -31,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_status(error: KeyboardInterrupt | None) -> int:
-    """Return the exit status of a program that ``error`` ended: 128 and the signal, SIGINT if it is none."""
+    """Return the exit status of a program that ``error`` ended: 128 plus the signal (SIGINT if unknown)."""
     return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT.value)
 
 
@@ -41,8 +41,9 @@ class _Inbox:
     def __init__(self) -> None:
         self.depth = 0
         self.waiting: int | None = None
-        # At most one entry: whoever takes it out, the handler or the thread that watches, says it.
-        self.unsaid: deque[Callable[[], None]] = deque()
+        # At most one entry. The handler and the watching thread both want to call it: taking it out is
+        # atomic.
+        self.announcements: deque[Callable[[], None]] = deque()
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
@@ -53,9 +54,9 @@ class _Inbox:
         self.announce()
 
     def announce(self) -> None:
-        """Say, once, that the signal was seen."""
+        """Tell the user, once, that the signal was seen."""
         try:
-            say = self.unsaid.pop()
+            say = self.announcements.pop()
         except IndexError:
             return
         say()
@@ -72,30 +73,30 @@ def _is_main_thread() -> bool:
 def raised() -> Iterator[None]:
     """Raise :class:`Interrupted` on each of the signals while the body runs, as Ctrl-C does.
 
-    Signals that are ignored (``nohup``) or handled by the program around stay so. Nothing is done outside the
-    main thread, where Python allows no handlers.
+    Signals that are ignored (``nohup``) or handled by the calling program stay so. Outside the main thread,
+    where Python allows no handlers, nothing is done.
     """
     if not _is_main_thread():
         yield
         return
-    usual = (signal.SIG_DFL, signal.default_int_handler)
-    before = {number: signal.getsignal(number) for number in NUMBERS}
-    before = {number: handler for number, handler in before.items() if handler in usual}
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    replaced = [(number, signal.getsignal(number)) for number in NUMBERS]
+    replaced = [(number, handler) for number, handler in replaced if handler in defaults]
     _inbox.waiting = None
     try:
-        for number in before:
+        for number, _ in replaced:
             signal.signal(number, _inbox.receive)
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in replaced:
             signal.signal(number, handler)
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Let signals wait until the body has ended well, if :func:`raised` is at work; may be nested.
+    """Delay signals until the body has ended without an exception, inside :func:`raised`; may be nested.
 
-    An exception of the body goes on as it is, and the signal waits for the end of the next such block.
+    An exception of the body is raised as it is, and the signal waits for the end of the next such block.
     """
     if not _is_main_thread():
         yield
@@ -113,16 +114,18 @@ def held_back() -> Iterator[None]:
 
 @contextmanager
 def announced(say: Callable[[], None]) -> Iterator[None]:
-    """Call ``say`` as soon as a signal is held back, once; from another thread, since PyTorch may be at work.
+    """Call ``say`` once, as soon as a signal is held back.
 
-    Python's own handlers wait for the running instruction, and a backward pass is a single one.
+    It is called from another thread: Python's own handlers wait for the running instruction, and a whole
+    backward pass of PyTorch is a single one.
     """
     if not _is_main_thread():
         yield
         return
+    # The interpreter writes the number of each signal to `theirs` at once; the thread waits at `ours`.
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    _inbox.unsaid.append(say)
+    _inbox.announcements.append(say)
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=_watch, args=(ours,), daemon=True)
     watcher.start()
@@ -130,8 +133,8 @@ def announced(say: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        _inbox.unsaid.clear()
-        theirs.close()
+        _inbox.announcements.clear()
+        theirs.close()  # which ends the thread
         watcher.join()
         ours.close()
 

@@ -1,6 +1,6 @@
 """Tensors and plain values in one safetensors file, written whole or not at all, read without pickle.
 
-A checksum over all of it lies among the metadata: what is read is what was written, or it is refused.
+A checksum of everything is part of the metadata: what is read is what was written, or it is refused.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from vinr.errors import InputError
 from vinr.files import atomic_path
+from vinr.settings import first_problem
 
+# Of what such files hold; any other is refused.
 VERSION: Final = 2
-"""Of what such files hold; another one is refused."""
 
 VALUES, VERSION_KEY, CHECKSUM = "vinr", "version", "checksum"
 DIGEST_BYTES: Final = 32
@@ -37,7 +38,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str
     OutputError
         If the system refuses to write.
     """
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    plain = {}
+    for name, value in tensors.items():
+        # A copy of its own for each: safetensors refuses tensors that share memory.
+        plain[name] = value.detach().cpu().contiguous().clone()
     text = json.dumps(values)
     metadata = {VALUES: text, VERSION_KEY: str(VERSION), CHECKSUM: _checksum(plain, text)}
     content = safetensors.torch.save(plain, metadata=metadata)
@@ -57,36 +61,37 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             text, checksum = _metadata(path, file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        # The values are text until the checksum has been compared: nothing damaged is interpreted.
         intact = checksum == _checksum(tensors, text)
         values = json.loads(text) if intact else {}
     except (OSError, safetensors.SafetensorError, ValueError, RecursionError) as error:
         raise refuse_state(path, str(error)) from None
     if not intact:
-        raise refuse_state(path, "damaged: its checksum does not match")
+        raise refuse_state(path, "damaged: wrong checksum")
     if not isinstance(values, dict):
         raise refuse_state(path, "it is another kind of file")
     return tensors, values
 
 
 def read_state(path: Path, schema: type[Schema]) -> tuple[dict[str, Tensor], Schema]:
-    """Return what :func:`write_tensors` wrote, the values as ``schema`` has them.
+    """Return what :func:`write_tensors` wrote, the values as a ``schema``.
 
     Raises
     ------
     InputError
-        Also if they are not what ``schema`` asks for.
+        As :func:`read_tensors`, and if the values do not fit ``schema``.
     """
     tensors, values = read_tensors(path)
     return tensors, _validated(path, json.dumps(values), schema)
 
 
 def read_state_values(path: Path, schema: type[Schema]) -> Schema:
-    """Return the values alone, without a look at the tensors; whoever uses those reads the file whole.
+    """Return the values alone, without reading the tensors.
 
     Raises
     ------
     InputError
-        As :func:`read_state`, but damage is not found.
+        As :func:`read_state`, except that damage goes unnoticed.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -97,7 +102,7 @@ def read_state_values(path: Path, schema: type[Schema]) -> Schema:
 
 
 def refuse_state(path: Path, reason: str) -> InputError:
-    """Return the error for a file that cannot be gone on from."""
+    """Return the error for a file that no encode can continue from."""
     return InputError(f"{path}: not a readable state of an encode ({reason}); delete it to start anew")
 
 
@@ -108,7 +113,7 @@ def _metadata(path: Path, metadata: Mapping[str, str] | None) -> tuple[str, str]
         raise refuse_state(path, "it is another kind of file")
     version = stated.get(VERSION_KEY, "1")
     if version != str(VERSION):
-        raise refuse_state(path, f"version {version[:20]!r}, this vinr reads {VERSION}")
+        raise refuse_state(path, f"version {version[:20]!r}; this vinr reads {VERSION}")
     return stated[VALUES], stated.get(CHECKSUM, "")
 
 
@@ -116,9 +121,7 @@ def _validated(path: Path, text: str, schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"])[:100]
-        raise refuse_state(path, f"{key or 'values'}: {first['msg']}") from None
+        raise refuse_state(path, first_problem(error)) from None
 
 
 def _checksum(tensors: Mapping[str, Tensor], values: str) -> str:
@@ -126,6 +129,7 @@ def _checksum(tensors: Mapping[str, Tensor], values: str) -> str:
     digest = hashlib.blake2b(values.encode(), digest_size=DIGEST_BYTES)
     for name in sorted(tensors):
         value = tensors[name].contiguous()
+        # As bytes, whatever the type: NumPy has no bfloat16.
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
         if value.numel():
             digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())

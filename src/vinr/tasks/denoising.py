@@ -1,6 +1,6 @@
 """How much noise a network leaves out when it is fitted to nothing but a noisy clip.
 
-Axes: T frames of the video.
+Axes: N frames of a batch, T frames of the video.
 """
 
 from __future__ import annotations
@@ -10,11 +10,44 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import torch
+from torch import Tensor
 
 from vinr.config import Preset
-from vinr.fit import Denoise, Event, Noise, fit, ignore
+from vinr.fit import Event, Task, fit, ignore
+from vinr.models import VideoModel
 from vinr.tasks.frames import FittedFrames, plain_fit, psnr_of_frames_db
-from vinr.video.spec import FrameSource
+from vinr.tasks.noise import Noise, NoisyFrames
+from vinr.video.spec import FrameSource, VideoSpec
+
+
+@dataclass(frozen=True)
+class Denoise(Task):
+    """Fit a noisy copy of the clip, and nothing else: a small network has no room for noise (NeRV)."""
+
+    noise: Noise
+
+    def describe(self) -> str:
+        """See :meth:`Task.describe`."""
+        return f"denoise {self.noise}"
+
+    def training_frames(self, spec: VideoSpec) -> Tensor:
+        """All frames."""
+        return torch.arange(spec.num_frames)
+
+    def target(self, source: FrameSource) -> FrameSource:
+        """The noisy frames; the same every time."""
+        return NoisyFrames(source, self.noise)
+
+    def visible(self, source: FrameSource) -> FrameSource:
+        """All that is left: the noisy frames."""
+        return source
+
+    def weight(self, index_N: Tensor) -> Tensor | None:
+        """Every pixel counts fully."""
+        return None
+
+    def complete(self, model: VideoModel) -> None:
+        """Every frame was trained on."""
 
 
 @dataclass(frozen=True)

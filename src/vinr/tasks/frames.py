@@ -11,8 +11,8 @@ from torch import Tensor
 from vinr.config import Preset
 from vinr.decoding.networks import to_uint8
 from vinr.device import exact_float32
-from vinr.fit.losses import psnr_from_mse_db
 from vinr.models import VideoModel
+from vinr.quality.measures import psnr_from_mse_db
 from vinr.video.spec import FrameSource, Query, VideoSpec
 
 
@@ -35,7 +35,7 @@ class FittedFrames:
         """Return uint8 rgb_NCHW, on the CPU."""
         device = next(self._model.parameters()).device
         with torch.inference_mode(), exact_float32(device):
-            queries = [Query.of_frames(index_N[row : row + 1].to(device)) for row in range(len(index_N))]
+            queries = map(Query.of_frames, torch.split(index_N.to(device), 1))
             return torch.cat([to_uint8(self._model(query)).cpu() for query in queries])
 
 
@@ -52,6 +52,20 @@ class FilledFrames:
         return torch.where(self._mask_T1HW[index_N], inside_NCHW, outside_NCHW)
 
 
+class MaskedFrames:
+    """Frames with masked pixels black."""
+
+    def __init__(self, source: FrameSource, mask_T1HW: Tensor) -> None:
+        self._source, self._mask_T1HW = source, mask_T1HW
+        self.spec = source.spec
+
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW."""
+        rgb_NCHW = self._source.frames(index_N)
+        mask_N1HW = self._mask_T1HW[index_N.to(self._mask_T1HW.device)]
+        return rgb_NCHW.masked_fill(mask_N1HW.to(rgb_NCHW.device), 0)
+
+
 def psnr_of_frames_db(
     decoded: FrameSource, reference: FrameSource, index_N: Tensor, mask_T1HW: Tensor | None = None
 ) -> tuple[float, ...]:
@@ -59,12 +73,13 @@ def psnr_of_frames_db(
 
     With a mask that of the pixels where it is True, of the frames that have such.
     """
-    found = []
+    psnr_db = []
     for index in index_N.tolist():
         one_N = torch.tensor([index])
         error_NCHW = (decoded.frames(one_N).double() - reference.frames(one_N).double()) / 255
         if mask_T1HW is not None:
+            # mask_T1HW[index] is (1, H, W): it chooses pixels of (1, H, W, C), all colours of each
             error_NCHW = error_NCHW.permute(0, 2, 3, 1)[mask_T1HW[index]]
         if error_NCHW.numel():
-            found.append(float(psnr_from_mse_db(error_NCHW.square().mean())))
-    return tuple(found)
+            psnr_db.append(float(psnr_from_mse_db(error_NCHW.square().mean())))
+    return tuple(psnr_db)

@@ -10,12 +10,14 @@ Axes: N frames of a batch, T frames of the video, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import hashlib
 import time as clock
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from statistics import fmean
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,24 +25,92 @@ from vinr.config import Preset
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.plan import EncodePlan, describe_threads, plan_encode
 from vinr.errors import InputError
-from vinr.fit import Event, FitResult, Inpaint, Noted, fit, ignore
+from vinr.fit import Event, FitResult, Noted, Task, fit, ignore
 from vinr.fit.budget import RESERVE_EPOCHS
-from vinr.fit.masks import open_mask
 from vinr.fit.precision import Precision, PrecisionName, resolve_precision
+from vinr.models import VideoModel
 from vinr.settings import checked_arguments
-from vinr.tasks.frames import FilledFrames, FittedFrames, plain_fit, psnr_of_frames_db
+from vinr.tasks.frames import FilledFrames, FittedFrames, MaskedFrames, plain_fit, psnr_of_frames_db
+from vinr.tasks.masks import open_mask
+from vinr.tasks.neighbours import find_neighbours, mix_latents
 from vinr.units import parse_count, parse_seconds
 from vinr.video.sink import Sink, open_sink
 from vinr.video.source import VideoReader, open_video
-from vinr.video.spec import FrameSource
+from vinr.video.spec import FrameSource, VideoSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Inpaint(Task):
+    """Leave masked pixels out: weight 0 in the loss, black to encoders (HNeRV).
+
+    Every term of the loss compares both images with masked pixels black, so that windows of SSIM and waves of
+    the Fourier transform that reach across a mask see the same there. A frame masked altogether is not
+    trained on; its latents are mixed from those of its neighbours in time.
+
+    Parameters
+    ----------
+    mask_T1HW
+        Bool, True where a pixel is masked.
+
+    Raises
+    ------
+    InputError
+        If every pixel is masked; later, if the frames differ from the mask in number or size.
+    """
+
+    mask_T1HW: Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.mask_T1HW.dtype != torch.bool or self.mask_T1HW.ndim != 4 or self.mask_T1HW.shape[1] != 1:
+            raise ValueError(f"a mask is bool (T, 1, H, W), got {self.mask_T1HW.dtype} {self._size}")
+        if bool(self.mask_T1HW.all()):
+            raise InputError("the mask covers every pixel of every frame: nothing is left to fit")
+
+    @property
+    def _size(self) -> tuple[int, ...]:
+        return tuple(self.mask_T1HW.shape)
+
+    def describe(self) -> str:
+        """See :meth:`Task.describe`."""
+        bits = np.packbits(self.mask_T1HW.cpu().numpy()).tobytes()
+        return f"inpaint {self._size} {hashlib.sha256(bits).hexdigest()}"
+
+    def training_frames(self, spec: VideoSpec) -> Tensor:
+        """Frames that have a pixel left."""
+        return (~self.mask_T1HW).flatten(1).any(1).nonzero().flatten()
+
+    def target(self, source: FrameSource) -> FrameSource:
+        """The frames as they are; masked pixels weigh nothing."""
+        spec = source.spec
+        if self._size != (spec.num_frames, 1, spec.height, spec.width):
+            count, _, height, width = self._size
+            raise InputError(
+                f"the mask has {count} frames of {height}×{width}, the video {spec.num_frames} of "
+                f"{spec.height}×{spec.width}; give a mask of the same size"
+            )
+        return source
+
+    def visible(self, source: FrameSource) -> FrameSource:
+        """The frames, masked pixels black."""
+        return MaskedFrames(source, self.mask_T1HW)
+
+    def weight(self, index_N: Tensor) -> Tensor | None:
+        """0 where masked, else 1."""
+        mask_N1HW = self.mask_T1HW[index_N.to(self.mask_T1HW.device)]
+        return (~mask_N1HW).to(index_N.device, torch.float32)
+
+    def complete(self, model: VideoModel) -> None:
+        """Mix latents for frames that are masked altogether."""
+        trained_N = self.training_frames(model.video)
+        mix_latents(model, find_neighbours(model.video.span_lengths, trained_N))
 
 
 @dataclass(frozen=True)
 class InpaintReport:
     """What an inpainting wrote. ``visible_psnr_db`` is the network's PSNR where nothing was masked.
 
-    How good the filled pixels are nobody can say: they are not known. ``masked_share`` is of all pixels,
-    ``precision`` the arithmetic of the fit.
+    The quality of the filled pixels cannot be measured: nobody knows them. ``masked_share`` is of all pixels,
+    ``precision`` is the arithmetic of the fit.
     """
 
     path: str
@@ -87,13 +157,13 @@ def inpaint(
     output
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``. It appears whole or not at all.
     mask
-        What is filled; see :func:`vinr.fit.masks.open_mask`.
-    model, preset, params, epochs, time, frames, crop, resize, seed, overrides
+        What is filled; see :func:`vinr.tasks.masks.open_mask`.
+    model, preset, params, epochs, time, frames, crop, resize, device, seed, overrides, on_event
         As for :func:`vinr.encode`.
     all_pixels
-        Write the network's frames; else pixels that are not masked stay what they were.
-    codec
-        As for ``vinr decode``.
+        Write the network's whole frames; else pixels that are not masked stay what they were.
+    codec, force
+        As for :func:`vinr.decode`.
 
     Raises
     ------
@@ -121,21 +191,25 @@ def inpaint(
         precision = resolve_precision(plan.presets[0].fit.precision, target_device)
         work = _Work(plan, mask_T1HW, target_device, precision, all_pixels, started, on_event)
         target = fspath(output)
+        results: list[FitResult] = []
+        psnr_db: list[float] = []
         with open_sink(
             target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
         ) as sink:
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
-            parts = [work.segment(number, reader, sink) for number in range(len(plan.jobs))]
-    results = [result for result, _ in parts]
-    weights = [job.share for job in plan.jobs]
+            for number in range(len(plan.jobs)):
+                result, per_frame_db = work.segment(number, reader, sink)
+                results.append(result)
+                psnr_db += per_frame_db
+    shares = [job.share for job in plan.jobs]
     return InpaintReport(
         path=target,
         num_frames=len(mask_T1HW),
         masked_share=float(mask_T1HW.double().mean()),
-        visible_psnr_db=fmean([value for _, per_frame in parts for value in per_frame]),
+        visible_psnr_db=fmean(psnr_db),
         model=plan.presets[0].model,
         num_parameters=sum(result.model.num_stored() for result in results),
-        num_epochs=fmean([result.num_epochs for result in results], weights),
+        num_epochs=fmean([result.num_epochs for result in results], shares),
         num_collapses=sum(result.num_collapses for result in results),
         seconds=clock.monotonic() - started,
         precision=precision.name,
@@ -157,7 +231,7 @@ class _Work:
     def segment(self, number: int, reader: VideoReader, sink: Sink) -> tuple[FitResult, tuple[float, ...]]:
         """Fit and write a segment; return the fit, and each frame's PSNR where it is not masked."""
         job = self.plan.jobs[number]
-        (span,) = job.spans  # a single clip is cut, never joined
+        (span,) = job.spans  # one clip is cut into segments, never joined
         stop = span.first_frame + span.num_frames
         frames = reader.read(span.first_frame, stop)
         mask_T1HW = self.mask_T1HW[span.first_frame : stop]
@@ -191,7 +265,7 @@ class InpaintingScore:
     """How close filled frames are to the clean ones, of a clip whose masked pixels are known.
 
     ``masked_psnr_db``: the network's, of masked pixels alone, in frames that have such. ``filled_psnr_db``:
-    of whole frames, masked pixels filled by the network, the others given (HNeRV's table).
+    of whole frames, masked pixels filled by the network, the others those of the video (HNeRV's table).
     ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``visible_psnr_db``: of
     its pixels that are not masked. ``input_…``: the first two of the masked frames, black where masked. All
     are means over frames of 8-bit colours.
@@ -264,7 +338,7 @@ def fit_inpainting(
     Parameters
     ----------
     mask_T1HW
-        Bool, True where masked (:mod:`vinr.fit.masks`).
+        Bool, True where masked (:mod:`vinr.tasks.masks`).
     preset
         A preset with a complete architecture (:func:`vinr.encoding.plan.choose_preset`).
 

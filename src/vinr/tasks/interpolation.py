@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from statistics import fmean
 from typing import Literal
 
@@ -23,14 +23,15 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
-from vinr.decoding.playback import decode_to, quiet
+from vinr.decoding.playback import DecodeReport, decode
 from vinr.device import exact_float32
 from vinr.errors import UsageError
-from vinr.fit import Event, FitResult, Interpolate, fit, ignore
+from vinr.fit import Event, FitResult, Task, fit, ignore
 from vinr.models import HybridModel, VideoModel
 from vinr.settings import checked_arguments
 from vinr.tasks.frames import FittedFrames, plain_fit, psnr_of_frames_db
-from vinr.video.spec import FrameSource
+from vinr.tasks.neighbours import MixedFrames, Neighbours, find_neighbours, mix_latents
+from vinr.video.spec import FrameSource, VideoSpec
 
 Way = Literal["time", "embeddings", "encoder"]
 FACTORS = range(2, 17)
@@ -46,21 +47,19 @@ def interpolate(
     device: str = "auto",
     force: bool = False,
     max_memory: int | str | None = None,
-    on_frame: Callable[[int, int], None] = quiet,
-) -> int:
-    """Write a .vinr file with ``factor`` − 1 new frames between each two; return how many frames.
+    on_frame: Callable[[int, int], None] | None = None,
+) -> DecodeReport:
+    """Write a .vinr file as a video with ``factor`` − 1 new frames between each two.
 
-    Models of time alone are asked for times between frames, models with latents mix those of both neighbours.
-    Frames of the file stay what they are, the rate is multiplied, the last frame is the last frame.
+    Models of time alone are evaluated at times between frames, models with latents mix those of both
+    neighbours. Frames of the file stay the same and the rate is multiplied; the last frame stays the last.
 
     Parameters
     ----------
-    file, output
-        The file (``FILE.vinr#name`` chooses a clip); .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``.
+    file, output, codec, device, force, max_memory, on_frame
+        As for :func:`vinr.decode`.
     factor
         2 to 16.
-    max_memory
-        See :class:`vinr.decoding.decoder.VideoDecoder`.
 
     Raises
     ------
@@ -69,9 +68,9 @@ def interpolate(
     """
     if factor not in FACTORS:
         raise UsageError(f"factor {factor}: give a whole number from {FACTORS[0]} to {FACTORS[-1]}")
-    return decode_to(
-        fspath(file),
-        fspath(output),
+    return decode(
+        file,
+        output,
         fps_scale=factor,
         codec=codec,
         device=device,
@@ -79,6 +78,72 @@ def interpolate(
         max_memory=max_memory,
         on_frame=on_frame,
     )
+
+
+@dataclass(frozen=True)
+class Interpolate(Task):
+    """Fit every ``every``-th frame of each clip, the first among them; hold the others out.
+
+    Encoders find in the place of a held-out frame the mix of the trained frames around it, weighted by time,
+    and after the fit its latents are that mix of theirs (Boosting-NeRV: the mean of both neighbours'). Frames
+    behind the last trained one get what that has.
+
+    Raises
+    ------
+    UsageError
+        If ``every`` is below 2.
+    """
+
+    every: int = 2
+
+    def __post_init__(self) -> None:
+        if self.every < 2:
+            raise UsageError(f"every {self.every}: fit every 2nd frame or fewer, so that some are held out")
+
+    def describe(self) -> str:
+        """See :meth:`Task.describe`."""
+        return f"interpolate {self.every}"
+
+    def training_frames(self, spec: VideoSpec) -> Tensor:
+        """Every ``every``-th frame of each clip."""
+        return self._is_trained(spec).nonzero().flatten()
+
+    def held_out_frames(self, spec: VideoSpec) -> Tensor:
+        """Return the frames (int64, rising) that are not trained on.
+
+        Raises
+        ------
+        UsageError
+            If there are none: every clip has one frame.
+        """
+        held_out_N = (~self._is_trained(spec)).nonzero().flatten()
+        if not len(held_out_N):
+            raise UsageError("clips of one frame have none to hold out; give clips of two frames or more")
+        return held_out_N
+
+    def neighbours(self, spec: VideoSpec) -> Neighbours:
+        """Return the trained frames around each frame."""
+        return find_neighbours(spec.span_lengths, self.training_frames(spec))
+
+    def target(self, source: FrameSource) -> FrameSource:
+        """The frames as they are; held-out ones are in no batch."""
+        return source
+
+    def visible(self, source: FrameSource) -> FrameSource:
+        """Trained frames, and mixes of them."""
+        return MixedFrames(source, self.neighbours(source.spec))
+
+    def weight(self, index_N: Tensor) -> Tensor | None:
+        """Every pixel of a trained frame counts fully."""
+        return None
+
+    def complete(self, model: VideoModel) -> None:
+        """Mix the latents of the trained frames."""
+        mix_latents(model, self.neighbours(model.video))
+
+    def _is_trained(self, spec: VideoSpec) -> Tensor:
+        place_T = torch.cat([torch.arange(length) for length in spec.span_lengths])
+        return place_T % self.every == 0
 
 
 @dataclass(frozen=True)
@@ -116,7 +181,10 @@ class InterpolationScore:
         KeyError
             If the model has no such way.
         """
-        return {score.way: score for score in self.held_out}[way]
+        for score in self.held_out:
+            if score.way == way:
+                return score
+        raise KeyError(way)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +246,7 @@ class HeldOutFit:
 
         yield score(self.way)
         if self.way == "embeddings" and self.result.encoder is not None:
-            with _encoded(self.result.model, self.result.encoder, self.source, held_out_N):
+            with encoded_frames(self.result.model, self.result.encoder, self.source, held_out_N):
                 yield score("encoder")
 
 
@@ -221,13 +289,16 @@ def measure_interpolation(
 
 
 @contextmanager
-def _encoded(model: VideoModel, encoder: nn.Module, source: FrameSource, index_N: Tensor) -> Iterator[None]:
+def encoded_frames(
+    model: VideoModel, encoder: nn.Module, source: FrameSource, index_N: Tensor
+) -> Iterator[None]:
     """Give frames ``index_N`` the latents that the encoder makes of them, for as long as the body runs."""
     assert isinstance(model, HybridModel)
     assert model.latents is not None
     model.encoder = encoder.eval()
     with torch.no_grad(), exact_float32(next(encoder.parameters()).device):
-        encoded = [model.encode(source, index_N[row : row + 1]).per_frame for row in range(len(index_N))]
+        # One frame at a time: batches may round differently.
+        encoded = [model.encode(source, index_1).per_frame for index_1 in torch.split(index_N, 1)]
     model.drop_encoder()
     kept = {name: value.detach().clone() for name, value in model.latents.per_frame.items()}
     with torch.no_grad():

@@ -1,29 +1,7 @@
 """Frames in and out: what a video is, reading, colour, writing.
 
-``vinr.video.spec`` says what is asked for and in which units; its names are re-exported here. ``source``
-reads files, image folders and raw YUV, ``edit`` crops and resizes, ``color`` has the only colour arithmetic,
-``sink`` writes files and PNGs, ``audio`` carries the sound along, ``samples`` finds the demo clips. With the
-package only ``spec`` is imported, so that decoding a ``.vinr`` file needs neither PyAV nor Pillow.
+``spec`` says what a video and its timeline are, and which pixels a model is asked for. ``source`` reads
+files, image folders and raw YUV, ``edit`` crops and resizes, ``color`` has the only colour arithmetic,
+``sink`` writes files and PNGs, ``audio`` copies the audio, ``samples`` finds the demo clips. Decoding a
+``.vinr`` file imports only ``spec``, and so neither PyAV nor Pillow.
 """
-
-from __future__ import annotations
-
-from vinr.video.spec import (
-    ColorSpec,
-    FrameBatch,
-    FrameSource,
-    PatchGrid,
-    Query,
-    Timeline,
-    VideoSpec,
-)
-
-__all__ = [
-    "ColorSpec",
-    "FrameBatch",
-    "FrameSource",
-    "PatchGrid",
-    "Query",
-    "Timeline",
-    "VideoSpec",
-]

@@ -1,9 +1,9 @@
-"""Sound, carried along packet by packet: never decoded, never encoded again.
+"""Audio, copied packet by packet: never decoded, never encoded again.
 
 ::
 
-    input file ── extract_audio ──> Matroska bytes ── SoundCopier ──> output file
-                  (all sound streams, cut to the frames, moved to start with them)
+    input file ── extract_audio ──> Matroska bytes ── AudioCopier ──> output file
+                  (all audio streams, cut to the frames, shifted to start with them)
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from av.packet import Packet
 from vinr.errors import InputError
 from vinr.video.libav import explain, open_input
 
-# Encoders start a little before 0 to warm up. Such times must not be moved, or sound and picture part.
-# bitexact leaves out random identifiers, so that the same sound gives the same bytes.
+# Audio encoders start a little before 0 to warm up. Such times must not be shifted, or audio and video drift
+# apart. bitexact leaves out random identifiers, so that the same audio gives the same bytes.
 MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
 
-# What is raised of streams that libav cannot make sense of.
+# What PyAV raises for streams that libav cannot make sense of.
 UNUSABLE: Final = (av.FFmpegError, ValueError, ArithmeticError, InputError)
 
 
 def extract_audio(
     path: Path, *, origin: Fraction, start: Fraction | None = None, stop: Fraction | None = None
 ) -> bytes | None:
-    """Return the sound of a file as the bytes of a Matroska file (.mka), ``None`` if there is none.
+    """Return the audio of a file as the bytes of a Matroska file (.mka), ``None`` if there is none.
 
     Times are seconds on the file's clock, whose first frame appears at ``origin``. Packets that begin in
     ``start`` ≤ time < ``stop`` are kept (``None``: no limit); ``start`` (else ``origin``) becomes 0. Matroska
@@ -43,7 +43,7 @@ def extract_audio(
     Raises
     ------
     InputError
-        If the sound cannot be read, or is of a codec that Matroska cannot hold.
+        If the audio cannot be read, or has a codec that Matroska cannot hold.
     """
     with open_input(path) as container:
         streams = container.streams.audio
@@ -54,6 +54,7 @@ def extract_audio(
         try:
             with av.open(target, "w", format="matroska", options=MATROSKA_OPTIONS) as output:
                 copies = {stream.index: _copy_stream(output, stream) for stream in streams}
+                # A file whose streams have no packet in the range is as one without audio.
                 is_silent = True
                 for packet in _packets(container, start, stop):
                     _move(packet, shift)
@@ -63,19 +64,19 @@ def extract_audio(
         except UNUSABLE as error:
             names = ", ".join(codec_name(stream) for stream in streams)
             raise InputError(
-                f"{path}: its sound ({names}) cannot be copied: {explain(error)}; leave it out with "
+                f"{path}: its audio ({names}) cannot be copied: {explain(error)}; leave it out with "
                 f"--set compress.audio=false"
             ) from error
     return None if is_silent else target.getvalue()
 
 
-class SoundCopier:
+class AudioCopier:
     """Copies the packets of ``audio`` (from :func:`extract_audio`) to an output that is being written.
 
     Raises
     ------
     InputError
-        If the output's format cannot hold the sound's codec.
+        If the output's format cannot hold the audio codec.
     """
 
     def __init__(self, audio: bytes, output: OutputContainer) -> None:
@@ -83,19 +84,19 @@ class SoundCopier:
         try:
             self._input = av.open(io.BytesIO(audio), "r", format="matroska", metadata_errors="replace")
         except UNUSABLE as error:
-            raise InputError(f"the sound is no readable Matroska data: {explain(error)}") from error
+            raise InputError(f"the audio is not readable Matroska data: {explain(error)}") from error
         self._copies = {stream.index: self._add(stream) for stream in self._input.streams.audio}
         self._packets = _packets(self._input, None, None)
         self._next = self._read()
 
     def copy_until(self, seconds: Fraction | None) -> None:
-        """Write the packets that begin at ``seconds`` or earlier; all that are left if ``None``."""
+        """Write the packets that begin at ``seconds`` or earlier; all remaining ones if ``None``."""
         while self._next is not None and (seconds is None or _begin(self._next) <= seconds):
             self._next.stream = self._copies[self._next.stream_index]
             try:
                 self._output.mux(self._next)
             except (ValueError, ArithmeticError) as error:
-                raise InputError(f"the sound is damaged: {explain(error)}; leave it out") from error
+                raise InputError(f"the audio is damaged: {explain(error)}; leave it out") from error
             self._next = self._read()
 
     def close(self) -> None:
@@ -106,21 +107,19 @@ class SoundCopier:
         try:
             return next(self._packets, None)
         except UNUSABLE as error:
-            raise InputError(f"the sound is damaged: {explain(error)}; leave it out") from error
+            raise InputError(f"the audio is damaged: {explain(error)}; leave it out") from error
 
     def _add(self, stream: AudioStream) -> AudioStream:
         try:
             return _copy_stream(self._output, stream)
         except UNUSABLE as error:
-            sound = f"{codec_name(stream)} sound"
-            raise InputError(
-                f"{self._output.format.name} cannot hold {sound}; write .mkv, or leave it out"
-            ) from error
+            formats = f"{self._output.format.name} cannot hold {codec_name(stream)} audio"
+            raise InputError(f"{formats}; write .mkv, or leave it out") from error
 
 
 def codec_name(stream: AudioStream) -> str:
-    """Return the name of a sound's codec, ``unknown`` where libav knows none."""
-    # PyAV types it as always there.
+    """Return the name of a stream's codec, ``unknown`` if libav does not know it."""
+    # None for such streams, which PyAV's types do not say.
     context: AudioCodecContext | None = stream.codec_context
     return "unknown" if context is None else context.name
 
@@ -137,10 +136,10 @@ def _copy_stream(output: OutputContainer, stream: AudioStream) -> AudioStream:
 def _packets(
     container: InputContainer, start: Fraction | None, stop: Fraction | None
 ) -> Iterator[Packet[AudioStream]]:
-    """Yield the sound packets of all streams that begin in ``start`` ≤ time < ``stop`` (seconds)."""
+    """Yield the audio packets of all streams that begin in ``start`` ≤ time < ``stop`` (seconds)."""
     for packet in container.demux(container.streams.audio):
         if packet.size == 0:
-            continue
+            continue  # PyAV ends each stream with an empty packet
         if packet.pts is None:
             packet.pts = packet.dts
         if packet.pts is None:
@@ -157,6 +156,7 @@ def _begin(packet: Packet[AudioStream]) -> Fraction:
 
 def _move(packet: Packet[AudioStream], seconds: Fraction) -> None:
     assert packet.pts is not None
+    # Decoding and presentation time by the same whole number of ticks, so that neither overtakes the other.
     ticks = round(seconds / packet.time_base)
     packet.pts -= ticks
     packet.dts = packet.pts if packet.dts is None else packet.dts - ticks

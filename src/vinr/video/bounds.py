@@ -1,4 +1,4 @@
-"""A file in which reading past the end is the finding, and what can be found.
+"""A file in which reading past the end is the result, and the verdicts on the end of a file.
 
 Files are untrusted: a reader makes at most :data:`MAX_READS` reads, of at most :data:`MAX_READ` bytes each.
 """
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import BinaryIO, Final
 
-# Two seconds of Python, hours of video; what lies behind is left to libav.
+# Enough for hours of video; the rest of a longer file is left to libav.
 MAX_READS: Final = 1 << 21
 MAX_READ: Final = 1 << 20
-# Of a file, in bytes; what states more is damaged, and only clutters a message.
+# Bytes of a file; a header that states more is damaged, and its number would only clutter a message.
 LARGEST: Final = 1 << 60
 
 
@@ -22,7 +22,7 @@ class Verdict(Enum):
     WHOLE = "its end is there"
     OPEN = "it says nothing about its end"
     DOUBTFUL = "it states more than is there, or lacks an end mark that is usually there"
-    MISSING = "an element is not all there"
+    MISSING = "an element is incomplete"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ OPEN: Final = End(Verdict.OPEN)
 
 
 def doubtful(reason: str) -> End:
+    """Return the doubtful end of this reason."""
     return End(Verdict.DOUBTFUL, reason)
 
 
@@ -46,11 +47,11 @@ class CutError(Exception):
 
 
 class TooLongError(Exception):
-    """A file has more elements than are looked at."""
+    """A file has more elements than are checked."""
 
 
 class BoundedFile:
-    """A file in which reading past the end is the finding."""
+    """A file that raises :class:`CutError` where a read passes its end."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream = stream
@@ -74,4 +75,4 @@ class BoundedFile:
         """Raise :class:`CutError` unless the file reaches to byte ``end``."""
         if end > self.size:
             stated = f"at least {end:,}" if end < LARGEST else "far more"
-            raise CutError(f"{self.size:,} of {stated} bytes are there")
+            raise CutError(f"it has {self.size:,} of {stated} bytes")

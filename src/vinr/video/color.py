@@ -5,8 +5,8 @@
     decoded frame ── matrix, range of the stream ──> rgb_HWC uint8 ── the same, back ──> frame to encode
     (any format)                                                                         (yuv420p, …)
 
-A stream that does not say its matrix is taken as BT.601, one that does not say its range as limited:
-swscale's defaults, which made the PNG frames of the papers.
+A stream without a matrix tag is read as BT.601, one without a range tag as limited range: swscale's defaults,
+with which the papers' PNG frames were made.
 
 Axes: H rows, W columns, C colour channels (red, green, blue).
 """
@@ -28,7 +28,9 @@ from vinr.sharing import Shared
 from vinr.temporaries import hold
 from vinr.video.spec import ColorMatrix, ColorSpec
 
-# Numbers of ISO/IEC 23091-2 (H.273), MatrixCoefficients, as libav's AVColorSpace uses them.
+# Y = Kr·R + Kg·G + Kb·B:  BT.601 0.299 0.587 0.114 · BT.709 0.2126 0.7152 0.0722
+# Tags are the numbers of ISO/IEC 23091-2 (H.273), MatrixCoefficients, as libav's AVColorSpace has them: 2 is
+# "unspecified", 3 reserved, 5 and 6 both BT.601 (625 and 525 lines).
 MATRIX_OF_TAG: Final[dict[int, ColorMatrix]] = {1: "bt709", 2: "bt601", 3: "bt601", 5: "bt601", 6: "bt601"}
 NAME_OF_REFUSED_TAG: Final = {
     4: "FCC",
@@ -39,16 +41,17 @@ NAME_OF_REFUSED_TAG: Final = {
 }
 TAG_OF_MATRIX: Final[dict[ColorMatrix, int]] = {"bt601": 6, "bt709": 1}
 SWSCALE_MATRIX: Final = {"bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709}
+# 8 bits: limited has Y in 16 … 235 and Cb, Cr in 16 … 240; full has all in 0 … 255.
 SWSCALE_RANGE: Final = {"limited": ColorRange.MPEG, "full": ColorRange.JPEG}
-# How chroma is brought to full size where arithmetic is exact; see ColorConverter.to_rgb.
+# How chroma is brought to full size when the arithmetic is exact; see ColorConverter.to_rgb.
 Upsampling = Literal["nearest", "bicubic"]
 SWSCALE_UPSAMPLING: Final = {"nearest": Interpolation.POINT, "bicubic": Interpolation.BICUBIC}
 
 
 def color_of(frame: VideoFrame) -> ColorSpec:
-    """Return how ``frame`` is to be read: its tags, or BT.601 and limited range where it has none.
+    """Return how to read ``frame``: its tags, or BT.601 and limited range where it has none.
 
-    Frames that are RGB already have no matrix; they too get BT.601 limited, for output.
+    RGB frames have no matrix; they get BT.601 and limited range, for output.
 
     Raises
     ------
@@ -61,13 +64,14 @@ def color_of(frame: VideoFrame) -> ColorSpec:
     matrix = MATRIX_OF_TAG.get(frame.colorspace)
     if matrix is None:
         name = NAME_OF_REFUSED_TAG.get(frame.colorspace, f"number {frame.colorspace}")
-        raise InputError(f"colour matrix {name} is not handled; convert the video to BT.709 or BT.601 first")
+        raise InputError(f"colour matrix {name} is not supported; convert the video to BT.709 or BT.601")
+    # yuvj… are libav's old pixel formats of full range; their frames may lack the tag.
     is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     return ColorSpec(matrix, "full" if is_full else "limited", bit_depth)
 
 
 def tag_color(context: CodecContext, color: ColorSpec, pixel_format: str) -> None:
-    """Tell an encoder matrix and range of ``color``; RGB formats are full range, without matrix."""
+    """Tell an encoder the matrix and range of ``color``; RGB formats are full range, without a matrix."""
     assert isinstance(context, VideoCodecContext)
     if av.VideoFormat(pixel_format).is_rgb:
         context.color_range = ColorRange.JPEG
@@ -80,6 +84,7 @@ def planes_of(frame: VideoFrame) -> tuple[NDArray[np.uint8], ...]:
     """Return copies of the planes of an 8-bit planar frame, each uint8 [rows, columns] of its own size."""
     planes = []
     for plane in frame.planes:
+        # A line of a plane is width samples and then padding up to line_size.
         padded = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
         planes.append(padded[:, : plane.width].copy())
     return tuple(planes)
@@ -94,17 +99,17 @@ class ColorConverter(Shared):
         super().__init__()
 
     def _forked(self, *, interrupted: bool) -> None:
-        """Keep a copy for good: its end would wait without end for swscale's threads, which a child lacks."""
+        """Keep the copy forever: its end would wait forever for swscale's threads, which a child lacks."""
         hold(self._reformatter)
         self._reformatter = VideoReformatter()
 
     def to_rgb(self, frame: VideoFrame, *, upsampling: Upsampling | None = None) -> NDArray[np.uint8]:
         """Return ``frame`` as uint8 rgb_HWC; deeper samples are rounded to 8 bits.
 
-        Without ``upsampling`` swscale's quick default is used, which made the PNG frames of the papers. It
-        rounds down: 4:2:0 comes out darker by one level of 255, so that :meth:`from_rgb` and back measures
-        no more than 46 dB. With it the arithmetic is exact, and several times slower; chroma is taken to lie
-        where :meth:`from_rgb` puts it, whatever a decoder says.
+        Without ``upsampling`` swscale's fast default is used, with which the papers' PNG frames were made. It
+        rounds down: 4:2:0 comes out darker by one level of 255, so that :meth:`from_rgb` and back gives at
+        most 46 dB. With it the arithmetic is exact, and several times slower; chroma is taken to be sited
+        where :meth:`from_rgb` puts it, whatever the decoder says.
         """
         is_rgb = _is_rgb(frame)
         if upsampling is not None and not is_rgb:
@@ -136,11 +141,12 @@ class ColorConverter(Shared):
 
 
 def _without_siting(frame: VideoFrame) -> VideoFrame:
-    """Return a copy of a planar 8-bit frame that does not say where chroma lies between luma.
+    """Return a copy of a planar 8-bit frame without the tag that says where chroma is sited.
 
-    Decoders of H.264 and H.265 say "left" even of streams that do not; swscale then shifts what was made
-    without a shift, and the nearest sample is a wrong one.
+    Decoders of H.264 and H.265 set "left" even for streams that do not say so; swscale then shifts chroma
+    that was made without a shift, and the nearest sample is the wrong one.
     """
+    # PyAV cannot change the tag of a frame, but a new frame has none.
     copy = VideoFrame(frame.width, frame.height, frame.format.name)
     for plane, samples in zip(copy.planes, planes_of(frame), strict=True):
         padded = np.zeros((plane.height, plane.line_size), dtype=np.uint8)

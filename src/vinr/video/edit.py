@@ -1,4 +1,4 @@
-"""Crop, resize and frame range: done once, in 8 bit, before anything else sees the frames.
+"""Crop, resize and frame range: applied once, in 8 bit, before anything else sees the frames.
 
 Axes: H rows, W columns, C colour channels.
 """
@@ -16,10 +16,10 @@ from vinr.errors import UsageError
 
 @dataclass(frozen=True)
 class Edit:
-    """What is done to an original before it is fitted, so that the same can be done to it again.
+    """How an original is edited before training, so that the same can be repeated later.
 
-    ``crop`` (rows, columns): the centred part that is kept. ``resize`` (rows, columns): the size it is
-    brought to afterwards. Frames ``first_frame`` ≤ i < ``stop_frame`` are kept; ``None`` means to the end.
+    ``crop`` (rows, columns): the centred part that is kept. ``resize`` (rows, columns): the size after that.
+    Frames ``first_frame`` ≤ i < ``stop_frame`` are kept; ``None`` means to the end.
     """
 
     crop: tuple[int, int] | None = None
@@ -32,11 +32,10 @@ class Edit:
             if size is not None and min(size) < 1:
                 raise UsageError(f"{name} to {_text(size)}: both numbers must be at least 1")
         if self.first_frame < 0:
-            raise UsageError(f"first frame {self.first_frame}: frames are counted from 0")
+            raise UsageError(f"first frame {self.first_frame}: frames are numbered from 0")
         if self.stop_frame is not None and self.stop_frame <= self.first_frame:
-            raise UsageError(
-                f"frames {self.first_frame}:{self.stop_frame} are none; the end must lie behind the start"
-            )
+            frames = f"frames {self.first_frame}:{self.stop_frame}"
+            raise UsageError(f"{frames}: the range is empty; the end must be greater than the start")
 
     def frame_range(self, num_frames: int) -> tuple[int, int]:
         """Return first and stop frame for an original of ``num_frames``.
@@ -48,8 +47,8 @@ class Edit:
         """
         stop = num_frames if self.stop_frame is None else self.stop_frame
         if self.first_frame >= num_frames or stop > num_frames:
-            wanted = f"{self.first_frame}:{'' if self.stop_frame is None else stop}"
-            raise UsageError(f"frames {wanted} asked for, the video has frames 0:{num_frames}")
+            frames = f"frames {self.first_frame}:{'' if self.stop_frame is None else stop}"
+            raise UsageError(f"{frames} are out of range; the video has frames 0:{num_frames}")
         return self.first_frame, stop
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
@@ -89,6 +88,7 @@ def _resize(rgb_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
     rows, row_rest = divmod(rgb_HWC.shape[0], height)
     cols, col_rest = divmod(rgb_HWC.shape[1], width)
     if rows and cols and not row_rest and not col_rest:
+        #   (height · rows, width · cols, 3)  ->  one block of rows × cols samples per pixel; halves round up
         blocks = rgb_HWC.reshape(height, rows, width, cols, 3)
         total = blocks.sum(axis=(1, 3), dtype=np.uint64)
         count = np.uint64(rows * cols)

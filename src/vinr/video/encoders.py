@@ -1,9 +1,9 @@
-"""Options that keep libav's encoders from two faults of theirs; for everything that vinr encodes.
+"""Options that work around two bugs of libav's encoders; for everything that vinr encodes.
 
 - **x264 with AVX-512 does not write the same file twice.** ``mbtree_propagate_list_internal_avx512`` takes
-  eight macroblocks a turn. Where a row is no multiple of eight (176, 320, 352, 854, 960 pixels), it goes on
-  past the end of the row and of its buffer, and rate control depends on what lay there: files differ from run
-  to run and are up to 10 % larger. With the instructions of AVX2 they are those of any CPU from SSSE3 on.
+  eight macroblocks at a time. Where a row is not a multiple of eight (176, 320, 352, 854, 960 pixels), it
+  reads past the end of the row and of its buffer, and rate control depends on what lies there: files differ
+  from run to run and are up to 10 % larger. With AVX2 they are those of any CPU from SSSE3 on.
 - **x265 writes past the end of a block for frames up to 48 pixels wide.** The lookahead's buffer for the CU
   tree has one integer per 16 pixels of width, ``mbtree_propagate_cost`` (AVX, AVX2) writes more than three,
   and the program may abort. The height does not matter. Without the CU tree the buffer is not used.
@@ -16,7 +16,7 @@ from typing import Final
 
 import torch
 
-# Three blocks of 16 pixels. Checked with a malloc that guards its blocks: from 50 on nothing is overwritten.
+# Three blocks of 16 pixels. Under a malloc that guards its blocks nothing is overwritten from 50 pixels on.
 MAX_WIDTH_WITHOUT_CU_TREE: Final = 48
 
 
@@ -37,7 +37,7 @@ def drops_cu_tree(encoder: str, width: int) -> bool:
 def _has_avx512() -> bool:
     """Return whether the CPU has AVX-512, which brings AVX2; false on ARM.
 
-    The CPU itself is asked: ``torch.backends.cpu.get_cpu_capability`` follows ATEN_CPU_CAPABILITY, which
+    This asks the CPU itself: ``torch.backends.cpu.get_cpu_capability`` follows ATEN_CPU_CAPABILITY, which
     means nothing to x264.
     """
     return torch.cpu._is_avx512_supported()
@@ -45,5 +45,5 @@ def _has_avx512() -> bool:
 
 def _with_parameter(options: Mapping[str, str], name: str, parameter: str) -> dict[str, str]:
     """Return ``options`` with one more ``key=value`` in the encoder's own list ``name``."""
-    given = [options[name]] if name in options else []
-    return {**options, name: ":".join([*given, parameter])}
+    parameters = f"{options[name]}:{parameter}" if name in options else parameter
+    return {**options, name: parameters}

@@ -1,13 +1,13 @@
-"""What a container says of its own end: stated sizes and end marks, read without libav and without decoding.
+"""What a container says about its own end: stated sizes and end marks, read without libav or decoding.
 
 ::
 
     file ── sizes of boxes, chunks, tags, packets ──> one passes the end of the file ──> missing
-                                                  └─> end mark, or a size that agrees ──> whole
-                                                  └─> stated figures not reached ───────> doubtful
-                                                  └─> nothing said ─────────────────────> open
+                                                  └─> end mark, or a matching size ────> whole
+                                                  └─> stated figures not reached ──────> doubtful
+                                                  └─> no statement ────────────────────> open
 
-libav passes over most of this: to it, a file ends where its bytes end.
+libav ignores most of this: for it, a file ends where its bytes end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vinr.video.ends_mpeg import mjpeg_end, mpeg_ps_end, mpegts_end
 
 
 def read_end(path: Path, format_name: str) -> End:
-    """Return what the file at ``path`` says of its end; ``format_name`` is libav's name of its demuxer."""
+    """Return what the file at ``path`` says about its end; ``format_name`` is libav's name of its demuxer."""
     reader = READERS.get(format_name.partition(",")[0])
     if reader is None:
         return OPEN
@@ -47,13 +47,17 @@ def read_end(path: Path, format_name: str) -> End:
             return OPEN
 
 
-# Matroska, WebM: elements of an identifier, a size (all ones: unknown) and a body. Segment and Clusters of a
-# live stream have unknown sizes; their children follow at once: walking into them is walking on.
 SEGMENT: Final = 0x18538067
 CLUSTER: Final = 0x1F43B675
 
 
 def _matroska(file: BoundedFile) -> End:
+    """Elements (also of WebM). Segment and Clusters of a live stream have unknown sizes.
+
+    Their children follow at once, so that walking into them is walking on.
+    """
+    # identifier | size | body     the first byte of both numbers tells their length by its leading zeros:
+    #                              1xxxxxxx one byte, 01xxxxxx two, …; a size of all ones is unknown
     place = 0
     result = WHOLE
     while True:
@@ -79,6 +83,7 @@ def _matroska(file: BoundedFile) -> End:
 
 def _avi(file: BoundedFile) -> End:
     """RIFF chunks, several in large files; some writers count the eight bytes of the head too."""
+    # "RIFF" | size (4, little-endian) | body | a byte of padding if the size is odd
     place = 0
     while True:
         if place + 8 > file.size or file.read(place, 4) != b"RIFF":
@@ -92,6 +97,7 @@ def _avi(file: BoundedFile) -> End:
 
 def _mp4(file: BoundedFile) -> End:
     """Boxes; a fragmented file ends with an index (mfra) or begins with one (sidx), unless streamed."""
+    # size (4) | kind (4) | body     size 0: to the end of the file; 1: the real size follows in 8 bytes
     place, num_fragments, has_index = 0, 0, False
     while True:
         if not any(file.read(place, min(8, file.size - place))):
@@ -114,7 +120,9 @@ def _mp4(file: BoundedFile) -> End:
 
 
 def _check_sidx(file: BoundedFile, place: int, size: int) -> bool:
-    """Whether a segment index covers more than its own fragment; all it refers to must be there."""
+    """Return whether a segment index covers more than its own fragment; all it refers to must be present."""
+    # size 4 | "sidx" | version 1, flags 3 | id 4 | timescale 4 | time 4, offset 4 (version 1: 8, 8) | 2 |
+    # count 2 | count × (kind and size 4 | duration 4 | 4)
     times = place + 20
     long = file.number(place + 8, 1) == 1
     offset = file.number(times + 8, 8) if long else file.number(times + 4, 4)
@@ -126,7 +134,8 @@ def _check_sidx(file: BoundedFile, place: int, size: int) -> bool:
 
 
 def _flv(file: BoundedFile) -> End:
-    """Tags; the first may state the size of the file, the last of H.264 is an end mark."""
+    """Tags; the first may state the size of the file, the last one of H.264 is an end mark."""
+    # kind 1 (8 audio, 9 video, 18 data) | size 3 | time 4 | stream 3 | body | size of the tag 4
     place = file.number(5, 4) + 4
     stated, is_ended = OPEN, False
     while True:
@@ -151,11 +160,12 @@ def _flv_size(file: BoundedFile, stated: float) -> End:
         return WHOLE
     if not 0 < stated < LARGEST:
         return OPEN
-    return doubtful(f"its header states {stated:,.0f} bytes, {file.size:,} are there")
+    return doubtful(f"its header states {stated:,.0f} bytes, the file has {file.size:,}")
 
 
 def _ivf(file: BoundedFile) -> End:
-    """Frames behind their sizes; the header states how many, or in old files of libav how long they last."""
+    """Frames, each after its size; the header states their number, or in old libav files their duration."""
+    # header (its length is at byte 6) | size 4 | time 8 | frame | size 4 | time 8 | frame | …
     place, count, last, tick = file.number(6, 2, little=True), 0, 0, 1
     stated = file.number(24, 4, little=True)
     while True:
@@ -168,7 +178,7 @@ def _ivf(file: BoundedFile) -> End:
     if stated in (0, 0xFFFFFFFF):
         return OPEN
     is_there = stated <= max(count, last + abs(tick))
-    return WHOLE if is_there else doubtful(f"{count} of {stated} frames are there")
+    return WHOLE if is_there else doubtful(f"it has {count} of {stated} frames")
 
 
 ASF_HEADER: Final = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -176,7 +186,9 @@ ASF_PROPERTIES: Final = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 def _asf(file: BoundedFile) -> End:
-    """Objects of a GUID and a size; a broadcast states none."""
+    """Objects of a GUID and a size; a broadcast states no size of the file."""
+    # GUID 16 | size 8 | body. The properties object has the size of the file at byte 40 and flags at 88 (1:
+    # broadcast).
     place, stated = 0, 0
     while True:
         if place + 24 > file.size:
@@ -184,21 +196,23 @@ def _asf(file: BoundedFile) -> End:
         guid, size = struct.unpack("<16sQ", file.read(place, 24))
         if guid == ASF_HEADER:
             head = file.read(place, min(size, MAX_READ))
-            found = head.find(ASF_PROPERTIES)
-            if found >= 0 and len(head) >= found + 92:
-                stated = int.from_bytes(head[found + 40 : found + 48], "little")
-                if head[found + 88] & 1:
+            start = head.find(ASF_PROPERTIES)
+            if start >= 0 and len(head) >= start + 92:
+                stated = int.from_bytes(head[start + 40 : start + 48], "little")
+                if head[start + 88] & 1:
                     return OPEN
         if size < 24:
             return OPEN
         place += size
         file.need(place)
     is_there = stated <= file.size
-    return WHOLE if is_there else doubtful(f"its header states {stated:,} bytes, {file.size:,} are there")
+    return WHOLE if is_there else doubtful(f"its header states {stated:,} bytes, the file has {file.size:,}")
 
 
 def _ogg(file: BoundedFile) -> End:
     """Pages; the last of each stream is marked."""
+    # "OggS" | version 1 | flags 1 (4: last page) | position 8 | stream 4 | … | byte 26: number of sizes |
+    # sizes | body
     place = 0
     open_streams: set[int] = set()
     while True:
@@ -217,6 +231,7 @@ def _ogg(file: BoundedFile) -> End:
 
 def _gif(file: BoundedFile) -> End:
     """Blocks of sub-blocks, then a trailer."""
+    # header 13 | colours | "!" kind 1, sub-blocks | "," head 9, colours, 1, sub-blocks | … | ";"
     place = 13 + _gif_colours(file.number(10, 1))
     while True:
         if place >= file.size:
@@ -232,6 +247,7 @@ def _gif(file: BoundedFile) -> End:
 
 
 def _gif_colours(flags: int) -> int:
+    # Bit 7: there is a table; bits 0 … 2: it has 2^(n + 1) colours of 3 bytes.
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
@@ -246,6 +262,7 @@ def _after_sub_blocks(file: BoundedFile, place: int) -> int:
 
 def _png(file: BoundedFile) -> End:
     """Chunks up to IEND."""
+    # signature 8 | size 4 | kind 4 | body | CRC 4 | …
     place = 8
     while True:
         if place >= file.size:
@@ -261,7 +278,7 @@ NUT_INDEX: Final = bytes.fromhex("4e58dd672f23e64e")
 
 
 def _nut(file: BoundedFile) -> End:
-    """The index stands at the end and says how long it is."""
+    """The index is at the end and states its length, 12 bytes before the end of the file."""
     length = file.number(max(file.size - 12, 0), 8)
     has_index = 20 <= length <= file.size and file.read(file.size - length, 8) == NUT_INDEX
     return WHOLE if has_index else doubtful("it has no closing index")
@@ -272,7 +289,8 @@ MXF_PARTITION: Final = bytes.fromhex("060e2b34020501010d010201")
 
 
 def _mxf(file: BoundedFile) -> End:
-    """Keys, lengths, values; the first partition says where the last one stands."""
+    """Keys, lengths, values; the first partition tells where the last one begins."""
+    # key 16 | length, in BER: one byte below 128, or 128 + n and then n bytes | value
     place = 0
     result = OPEN
     while place < file.size:

@@ -1,4 +1,4 @@
-"""Where MPEG program, transport and Motion-JPEG streams end: packets have sizes, streams no end mark."""
+"""Where MPEG program, transport and Motion-JPEG streams end: packets have sizes, but streams no end mark."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from vinr.video.bounds import OPEN, WHOLE, BoundedFile, End, Verdict, doubtful
 
 def mpeg_ps_end(file: BoundedFile) -> End:
     """Packs and packets; the end code is rarely written."""
+    # 0 0 1 | code 1:  B9 end · BA pack, of 12 bytes in MPEG-1 or 14 and stuffing in MPEG-2 · others: size 2 |
+    # body
     place = 0
     while True:
         if place >= file.size:
@@ -35,23 +37,23 @@ def mjpeg_end(file: BoundedFile) -> End:
 
 
 TS_SYNC: Final = 0x47
-# (bytes of a packet, bytes before its sync byte): plain, M2TS with its time, DVB with its parity behind.
+# (bytes per packet, bytes before its sync byte): plain; M2TS with a time in front; DVB with parity at the
+# end.
 TS_LAYOUTS: Final = ((188, 0), (192, 4), (204, 0))
 TS_TAIL_PACKETS: Final = 1 << 15
 
 
 def mpegts_end(file: BoundedFile) -> End:
-    """Packets of one size. The stream has no end, but each of its elementary streams' packets (PES) does."""
-    head = file.read(0, min(file.size, 8192))
-    found = _ts_layout(head)
-    if found is None:
+    """Packets of one size. The stream has no end, but the packets of its elementary streams (PES) have."""
+    layout = _ts_layout(file.read(0, min(file.size, 8192)))
+    if layout is None:
         return OPEN
-    size, first = found
+    size, first = layout
     excess = (file.size - first) % size
     if excess:
         return End(Verdict.MISSING, f"its last packet has {excess} of {size} bytes")
     num_packets = min((file.size - first) // size, TS_TAIL_PACKETS)
-    # From the sync byte on, whatever stands around it.
+    # 188 bytes from the sync byte on, without the time or parity around them.
     sync = 4 if size == 192 else 0
     left: dict[int, int | None] = {}
     for number in range(num_packets):
@@ -73,11 +75,13 @@ def _ts_layout(head: bytes) -> tuple[int, int] | None:
 
 
 def _follow_pes(packet: bytes, left: dict[int, int | None]) -> None:
-    """Keep account of the bytes that are still to come of each stream's PES.
+    """Update ``left``, the bytes still to come of each stream's PES, by the next packet.
 
-    Where a PES states no length, as of pictures, it ends in a packet that is filled up: one that happens to
-    end with its packet (1 in 184) looks unfinished.
+    A PES without a stated length, as usual for video, ends in a packet with stuffing: one that happens to end
+    with its packet (1 in 184) looks unfinished.
     """
+    # 47 | flags, PID 13 bits (bit 6 of byte 1: a PES begins) | byte 3: bit 5 adaptation field, bit 4 payload
+    #    | adaptation: length 1, flags 1, … | payload
     pid = int.from_bytes(packet[1:3], "big") & 0x1FFF
     if packet[0] != TS_SYNC or not packet[3] & 0x10:
         return
@@ -100,6 +104,7 @@ def _follow_pes(packet: bytes, left: dict[int, int | None]) -> None:
 
 
 def _is_filled_up(length: int, flags: int) -> bool:
-    """Whether an adaptation field holds more than its flags, two clocks and a countdown, if it has them."""
+    """Return whether an adaptation field holds stuffing: more than its flags say."""
+    # Two clocks of 6 bytes and a countdown of 1; bits 0 and 1 announce fields of other lengths.
     clocks = 6 * bool(flags & 0x10) + 6 * bool(flags & 0x08) + bool(flags & 0x04)
     return length == 0 or bool(flags & 0x03) or length > 1 + clocks

@@ -1,4 +1,4 @@
-"""A folder of images as a video: one frame a file, in the order of the file names.
+"""A folder of images as a video: one frame per file, in the order of the file names.
 
 Axes: H rows, W columns, C colour channels.
 """
@@ -24,13 +24,13 @@ from vinr.errors import InputError
 from vinr.video.spec import ColorSpec, Timeline
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-# Pillow's modes of 8 bits and less; its others (I;16, I, F) would be clipped to 8 bits, not scaled.
+# Pillow's modes of at most 8 bits; the others (I;16, I, F) would be clipped to 8 bits, not scaled.
 MODES: Final = frozenset({"1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
 FRAME_RATE: Final = Fraction(30)
 EXIF_ORIENTATION: Final = 0x0112
 # Pillow logs some errors besides raising them; without a handler they would go to standard error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-# What its readers of damaged files are known to let through, beside OSError and SyntaxError that they mean.
+# Its readers mean to raise OSError and SyntaxError; on damaged files they are known to let these through too.
 PILLOW_ERRORS: Final = (
     OSError,
     SyntaxError,
@@ -49,19 +49,20 @@ PILLOW_ERRORS: Final = (
 
 
 class FolderInput:
-    """A folder of images of one size, played at 30 frames a second; transparency is dropped.
+    """A folder of images of one size, played at 30 frames per second; transparency is dropped.
 
     Raises
     ------
     InputError
-        If the folder holds no image, one cannot be read, or two differ in size.
+        If the folder has no images, one cannot be read, or two differ in size.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Paths of one folder sort by name. Names with a dot in front are hidden: thumbnails, files half
+        # copied.
         self._files = sorted(
-            (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != "."),
-            key=lambda file: file.name,
+            file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != "."
         )
         if not self._files:
             raise InputError(f"{path}: the folder holds no images ({', '.join(sorted(SUFFIXES))})")
@@ -79,7 +80,7 @@ class FolderInput:
         return Timeline(stop - first, FRAME_RATE)
 
     def inspect(self, first: int, stop: int) -> tuple[str, ...]:
-        """Images that can be read leave nothing to be told."""
+        """Return no lines: readable images have no doubtful end."""
         return ()
 
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
@@ -88,7 +89,7 @@ class FolderInput:
             yield read_image(file, label=str(file))
 
     def audio(self, first: int, stop: int) -> bytes | None:
-        """Images have no sound."""
+        """Return None: images have no audio."""
         return None
 
 
@@ -115,10 +116,10 @@ def open_image(source: Path | BinaryIO, *, label: str = "image") -> Iterator[Ima
     Raises
     ------
     InputError
-        If it is damaged, no image, or of more pixels than Pillow takes for an honest image (179 million).
+        If it is damaged, not an image, or has more pixels than Pillow accepts (179 million).
     """
     try:
-        # Pillow warns of sizes and tags; what matters is an error.
+        # Pillow's warnings of large sizes and odd tags are not for the user: what matters is an error.
         with warnings.catch_warnings(action="ignore"), Image.open(source) as image:
             yield image
     except UnidentifiedImageError:
@@ -131,9 +132,10 @@ def _shown_size(file: Path) -> tuple[int, int]:
     """Return rows and columns of an image as shown, from its header alone."""
     with open_image(file, label=str(file)) as image:
         mode, (width, height) = image.mode, image.size
+        # Orientations 5 to 8 swap rows and columns.
         is_turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     if mode not in MODES:
         raise InputError(
-            f"{file}: has samples of more than 8 bits (Pillow mode {mode}); convert it to 8 bits"
+            f"{file}: its samples have more than 8 bits (Pillow mode {mode}); convert it to 8 bits"
         )
     return (width, height) if is_turned else (height, width)

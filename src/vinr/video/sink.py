@@ -1,14 +1,14 @@
-"""Writes frames to mp4, Matroska, y4m or PNG; an output appears whole or not at all.
+"""Writes frames to mp4, Matroska, y4m or PNG; an output appears complete or not at all.
 
 ::
 
-    rgb_NCHW ── write ──> mp4, mkv   encoded, with sound and timestamps
-                          y4m, -     Y'CbCr 4:4:4, every sample; - and pipes take it as it comes
+    rgb_NCHW ── write ──> mp4, mkv   encoded, with audio and timestamps
+                          y4m, -     Y'CbCr 4:4:4, every sample; - and pipes get it frame by frame
                           PNG        exact, a folder or a pattern of names
 
-y4m is written 4:4:4: on 4 frames of the Bunny clip RGB → y4m → RGB measures 52.7 dB so, and 46.0 dB with
-4:2:0, where the loss of chroma alone would be seen beside a good decoder's error; also 4:4:4 keeps odd sizes.
-y4m cannot say its matrix and readers take it as BT.601, so it is written as BT.601 whatever the input was.
+y4m is written 4:4:4: on 4 frames of the Bunny clip RGB → y4m → RGB measures 52.7 dB, but 46.0 dB with 4:2:0,
+where the loss of chroma alone would show beside a good network's error; 4:4:4 also keeps odd sizes. y4m
+cannot state its matrix and readers assume BT.601, so it is written as BT.601 whatever the input was.
 
 Axes: N frames, C colour channels (red, green, blue), H rows, W columns.
 """
@@ -35,7 +35,7 @@ from PIL import Image
 from torch import Tensor
 
 from vinr.errors import OutputError, UsageError
-from vinr.files import atomic_files, atomic_folder, atomic_path, check_suffix, said_of
+from vinr.files import as_output_error, atomic_files, atomic_folder, atomic_path, check_suffix
 from vinr.temporaries import Maker
 from vinr.video.color import ColorConverter
 from vinr.video.mux import FORMATS, ContainerWriter
@@ -46,7 +46,7 @@ Y4M_SUFFIX: Final = ".y4m"
 Y4M_FORMAT: Final = "yuv444p"
 PNG_NAME: Final = "frame_%05d.png"
 PNG_GLOB: Final = "frame_*.png"
-# Batches that may wait to be written: they even out who is faster at the moment, and lie in memory.
+# Batches in memory that may wait to be written: enough to even out varying speeds.
 QUEUE_LENGTH: Final = 4
 # One number, as in f_%04d.png, and no other per cent sign.
 PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*\.png", re.IGNORECASE)
@@ -65,10 +65,8 @@ class Sink(ABC):
     def check_process(self) -> None:
         """Raise :class:`OutputError` in a child that was forked since the output was opened."""
         if not self._maker.is_here:
-            raise OutputError(
-                "the output is written by the process that this one was forked from; "
-                "end the child with os._exit"
-            )
+            owner = "the process that this one was forked from"
+            raise OutputError(f"the output is written by {owner}; end the child with os._exit")
 
     @final
     def write(self, rgb_NCHW: Tensor) -> None:
@@ -93,7 +91,7 @@ class Sink(ABC):
 
     @final
     def finish(self) -> None:
-        """Complete the output; called by :func:`open_sink` when its body ends well."""
+        """Complete the output; called by :func:`open_sink` when its body ends without an error."""
         self.check_process()
         if self._num_written != self.timeline.num_frames:
             raise ValueError(f"{self._num_written} of {self.timeline.num_frames} frames were written")
@@ -105,7 +103,7 @@ class Sink(ABC):
 
     @abstractmethod
     def _finish(self) -> None:
-        """Write what is held back."""
+        """Write what an encoder still holds."""
 
 
 @contextmanager
@@ -120,30 +118,30 @@ def open_sink(
 ) -> Iterator[Sink]:
     """Open an output for the ``timeline.num_frames`` frames that are written in the body.
 
-    When the body raises, nothing is left and an existing output stays as it was (standard output and pipes
-    excepted). How each output behaves when the process is killed: docs/outputs.md.
+    When the body raises, nothing is left and an existing output stays as it was (except for standard output
+    and pipes). What is left when the process is killed: docs/outputs.md.
 
     Parameters
     ----------
     output
         A name ending in ``.mp4``, ``.mkv`` or ``.y4m``; a folder (no suffix, or ending in ``/``) for PNGs,
         ``frame_00000.png`` and on; a pattern of PNG names as ``f_%04d.png``, counted from 0; ``-`` for y4m
-        on standard output. A named pipe or device takes y4m as standard output does.
+        on standard output. A named pipe or device gets y4m, as standard output does.
     spec, timeline
         Frame size and colour; when the frames are shown. y4m and PNG have a constant rate, the timeline's.
     audio
-        Sound as :meth:`vinr.video.source.VideoReader.audio` gives it; y4m and PNG go without.
+        Audio from :meth:`vinr.video.source.VideoReader.audio`; y4m and PNG have none.
     codec
-        ``x264``, ``x265``, ``av1``, or ``ffv1`` (lossless, .mkv only). Matters to mp4 and mkv alone.
+        ``x264``, ``x265``, ``av1``, or ``ffv1`` (lossless, .mkv only), for mp4 and mkv.
     force
-        Replace an existing output. A folder that holds anything but ``frame_*.png`` is never replaced.
+        Replace an existing output. A folder with anything but ``frame_*.png`` in it is never replaced.
 
     Raises
     ------
     UsageError
-        If name, codec and frame size do not go together.
+        If name, codec and frame size do not fit together.
     InputError
-        If the output cannot hold the sound's codec.
+        If the output cannot hold the audio codec.
     OutputError
         If the output exists, its folder is missing, or the system refuses to write.
     """
@@ -182,10 +180,10 @@ def open_sink(
 
 @contextmanager
 def written_behind(sink: Sink) -> Iterator[Callable[[Tensor], None]]:
-    """Give a function that writes as :meth:`Sink.write` does, in a thread, while the body goes on.
+    """Yield a function that writes as :meth:`Sink.write` does, in a thread, while the body continues.
 
-    An error of writing is raised by the next call, or where the body ends. When the body raises, frames that
-    wait are dropped. Either way the thread has ended afterwards, and the sink can be closed.
+    An error of writing is raised by the next call, or where the body ends. When the body raises, waiting
+    frames are dropped. Either way the thread has ended afterwards, and the sink can be closed.
     """
     waiting: deque[Future[None]] = deque()
     failed = False
@@ -193,7 +191,7 @@ def written_behind(sink: Sink) -> Iterator[Callable[[Tensor], None]]:
     def write_next(rgb_NCHW: Tensor) -> None:
         nonlocal failed
         if failed:
-            return  # nothing may follow a frame that is missing
+            return  # no frame may follow a missing one
         try:
             sink.write(rgb_NCHW)
         except BaseException:
@@ -204,6 +202,7 @@ def written_behind(sink: Sink) -> Iterator[Callable[[Tensor], None]]:
 
         def write(rgb_NCHW: Tensor) -> None:
             sink.check_process()  # the thread is not in a forked child
+            # result() waits where the queue is full, and raises what writing has raised.
             while waiting and (waiting[0].done() or len(waiting) >= QUEUE_LENGTH):
                 waiting.popleft().result()
             waiting.append(thread.submit(write_next, rgb_NCHW))
@@ -232,6 +231,8 @@ class _ContainerSink(Sink):
 class _Y4mSink(Sink):
     """YUV4MPEG2: a line of text, then each frame as a line and its three planes."""
 
+    # YUV4MPEG2 W64 H48 F25:1 Ip A1:1 C444 XCOLORRANGE=LIMITED\n
+    # FRAME\n | Y, H × W bytes | Cb, H × W | Cr, H × W | FRAME\n | …
     def __init__(self, spec: VideoSpec, timeline: Timeline, file: BinaryIO, name: str) -> None:
         super().__init__(spec, timeline)
         self._file = file
@@ -254,11 +255,9 @@ class _Y4mSink(Sink):
         return f"YUV4MPEG2 {size} {rate_text} Ip A1:1 C444 XCOLORRANGE={color_range}\n".encode()
 
     def _output(self, data: bytes) -> None:
-        try:
+        with as_output_error(self._name):
             self._file.write(data)
             self._file.flush()
-        except OSError as error:
-            raise OutputError(f"{self._name}: cannot be written: {error.strerror or error}") from error
 
 
 class _PngSink(Sink):
@@ -270,18 +269,16 @@ class _PngSink(Sink):
         self._name = name
 
     def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
-        path = self._folder / (self._name % self.timeline.number(index))
-        try:
-            Image.fromarray(rgb_HWC).save(path, format="PNG")
-        except OSError as error:
-            raise OutputError(f"{path.name}: cannot be written: {error.strerror or error}") from error
+        name = self._name % self.timeline.number(index)
+        with as_output_error(name):
+            Image.fromarray(rgb_HWC).save(self._folder / name, format="PNG")
 
     def _finish(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: each image is complete when it is written."""
 
 
 def _is_stream(output: str) -> bool:
-    """Return whether ``output`` is a named pipe or a device, which holds nothing that could be replaced."""
+    """Return whether ``output`` is a named pipe or a device, which has no content to replace."""
     try:
         mode = os.stat(output).st_mode
     except (OSError, ValueError):
@@ -295,9 +292,9 @@ def _opened_stream(output: str) -> Iterator[BinaryIO]:
     if suffix not in ("", Y4M_SUFFIX):
         raise OutputError(
             f"{output}: is not a regular file, which {suffix} needs; "
-            f"give a name without a suffix or with {Y4M_SUFFIX} to get y4m"
+            f"use a name without a suffix or with {Y4M_SUFFIX} for y4m"
         )
-    with said_of(Path(output)), Maker().closing(open(output, "wb")) as file:
+    with as_output_error(output), Maker().closing(open(output, "wb")) as file:
         yield file
 
 
@@ -306,7 +303,7 @@ def _is_folder(output: str) -> bool:
 
 
 def _is_named_folder(output: str) -> bool:
-    """Return whether ``output`` can be nothing but a folder."""
+    """Return whether ``output`` can only be a folder."""
     return output.endswith("/") or Path(output).is_dir()
 
 
@@ -315,13 +312,13 @@ def _checked_file(output: str) -> Path:
     allowed = (*FORMATS, Y4M_SUFFIX)
     if target.suffix.lower() not in allowed:
         raise UsageError(
-            f"{output}: end the name in {', '.join(allowed)}, or give a folder or f_%04d.png for PNGs"
+            f"{output}: end the name in {', '.join(allowed)}, or use a folder or f_%04d.png for PNGs"
         )
     return target
 
 
 def _is_pattern(output: str) -> bool:
-    """Return whether ``output`` was meant as a pattern; videos and folders may have a per cent sign too."""
+    """Return whether ``output`` is meant as a pattern; names of videos and folders may have a % too."""
     path = Path(output)
     if _is_named_folder(output) or path.suffix.lower() in (*FORMATS, Y4M_SUFFIX):
         return False
@@ -331,5 +328,5 @@ def _is_pattern(output: str) -> bool:
 def _checked_pattern(output: str) -> Path:
     pattern = Path(output)
     if not PATTERN.fullmatch(pattern.name):
-        raise UsageError(f"{output}: a pattern has one number and ends in .png, as f_%04d.png")
+        raise UsageError(f"{output}: a pattern has one number and ends in .png, such as f_%04d.png")
     return pattern

@@ -19,7 +19,6 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Protocol, Self
 
 import numpy as np
@@ -35,7 +34,7 @@ from vinr.video.spec import ColorSpec, Timeline, VideoSpec
 from vinr.video.stream import StreamInput
 
 RAW_SUFFIX: Final = ".yuv"
-# As in Beauty_1920x1080_120fps_420_8bit_YUV.yuv or foreman_352x288_29.97.yuv.
+# Beauty_1920x1080_120fps_420_8bit_YUV.yuv and foreman_352x288_29.97.yuv, but not clip_352x288_10bit.yuv.
 RAW_NAME: Final = re.compile(
     r"(?<!\d)(\d{1,5})x(\d{1,5})_(\d{1,4}(?:\.\d{1,3})?)(?:fps|hz)?(?![\d.]*\d)", re.IGNORECASE
 )
@@ -55,7 +54,7 @@ class FrameInput(Protocol):
         ...
 
     def inspect(self, first: int, stop: int) -> tuple[str, ...]:
-        """Return lines for the user on frames ``first`` ≤ i < ``stop``; InputError if one is cut off."""
+        """Return lines for the user about frames ``first`` ≤ i < ``stop``; InputError if one is cut off."""
         ...
 
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
@@ -63,7 +62,7 @@ class FrameInput(Protocol):
         ...
 
     def audio(self, first: int, stop: int) -> bytes | None:
-        """Return the sound of those frames as Matroska bytes, ``None`` if there is none."""
+        """Return the audio of those frames as Matroska bytes, ``None`` if there is none."""
         ...
 
 
@@ -102,9 +101,9 @@ class FrameTensor:
 class VideoReader:
     """A video that is read from front to back, after its edit; a context manager. See :func:`open_video`.
 
-    ``spec`` and ``timeline`` describe the frames as read; ``original`` is (rows, columns) before the edit but
-    upright; ``edit`` is the edit with its end filled in; ``name`` is the file's or folder's, without suffix
-    and without what a clip's name must not hold.
+    ``spec`` and ``timeline`` describe the frames as read; ``original`` is (rows, columns) upright, before the
+    edit; ``edit`` is the edit with its end filled in; ``name`` is the file's or folder's, without its suffix
+    and without characters that a clip's name may not have.
     """
 
     def __init__(self, frame_input: FrameInput, edit: Edit) -> None:
@@ -129,7 +128,7 @@ class VideoReader:
     def read(self, first: int = 0, stop: int | None = None) -> FrameTensor:
         """Return frames ``first`` ≤ i < ``stop`` (to the end if ``None``), counted after the edit.
 
-        Reading on from where the last call stopped goes on decoding there; else the decoder seeks.
+        A call that begins where the last one stopped continues decoding there; any other seeks.
 
         Raises
         ------
@@ -144,6 +143,7 @@ class VideoReader:
         spec = replace(self.spec, num_frames=stop - first, span_lengths=())
         rgb_NCHW = np.empty((spec.num_frames, 3, spec.height, spec.width), dtype=np.uint8)
         decoder = self._decode_from(self._first + first)
+        # Straight into one array: a list of frames would take twice the memory.
         for number, rgb_HWC in enumerate(islice(decoder, spec.num_frames)):
             rgb_NCHW[number] = self.edit.apply(rgb_HWC).transpose(2, 0, 1)
             self._position += 1
@@ -151,18 +151,31 @@ class VideoReader:
             self._finish()
         return FrameTensor(torch.from_numpy(rgb_NCHW), spec)
 
+    def frames(self, index_N: Tensor) -> Tensor:
+        """Return uint8 rgb_NCHW of frames ``index_N`` (int64); fast where they follow those read last.
+
+        Raises
+        ------
+        IndexError, InputError
+            As from :meth:`read`.
+        """
+        first, count = int(index_N[0]), len(index_N)
+        if torch.equal(index_N, torch.arange(first, first + count)):
+            return self.read(first, first + count).rgb_NCHW
+        return torch.cat([self.read(index, index + 1).rgb_NCHW for index in index_N.tolist()])
+
     def audio(self) -> bytes | None:
-        """Return the sound of the frames as Matroska bytes starting with them, ``None`` if there is none."""
+        """Return the audio of the frames as Matroska bytes starting with them, ``None`` if there is none."""
         return self._audio
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines for the user, such as that the file may be cut short; mostly none."""
+        """Lines for the user, such as that the file may be cut short; usually none."""
         return self._notes
 
     @property
     def has_audio(self) -> bool:
-        """Whether there is sound for the frames."""
+        """Whether the frames have audio."""
         return self._audio is not None
 
     @cached_property
@@ -178,9 +191,7 @@ class VideoReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _decode_from(self, index: int) -> Iterator[NDArray[np.uint8]]:
@@ -194,7 +205,7 @@ class VideoReader:
         yield from self._input.decode(index)
 
     def _finish(self) -> None:
-        """Run the decoder out after the last frame, so that it can say if the count was wrong."""
+        """Ask the decoder for one more frame after the last, so that it can report a wrong count."""
         assert self._decoder is not None
         next(self._decoder, None)
         self.close()
@@ -208,26 +219,27 @@ def open_video(
     frames: tuple[int | None, int | None] | None = None,
     edit: Edit | None = None,
 ) -> VideoReader:
-    """Open a video and say what is to be done to it.
+    """Open a video, to be edited as it is read.
 
     Parameters
     ----------
     path
-        Any file libav opens (mp4, mkv, webm, mov, y4m, …), a folder of images in the order of their names, or
-        raw planar 8-bit 4:2:0 (``.yuv``) with size and rate in its name: ``beauty_1920x1080_120fps.yuv``.
+        Any file that libav opens (mp4, mkv, webm, mov, y4m, …), a folder of images in the order of their
+        names, or raw planar 8-bit 4:2:0 (``.yuv``) with size and rate in its name:
+        ``beauty_1920x1080_120fps.yuv``.
     crop
         (rows, columns) of the centred part to keep.
     resize
-        (rows, columns) to bring it to afterwards: averaging if it shrinks by whole factors, else bicubic.
+        (rows, columns) after that: block averages if it shrinks by whole factors, else bicubic.
     frames
         First frame, and the frame before which to stop; ``None`` for start and end.
     edit
-        All three at once, as ``VideoReader.edit`` gave them; not together with the others.
+        All three at once, as in ``VideoReader.edit``; not together with the others.
 
     Raises
     ------
     InputError
-        If the input is missing, empty, cut short, damaged, or of a kind that is not handled.
+        If the input is missing, empty, cut short, damaged, or of an unsupported format.
     UsageError
         If crop or frame range do not fit the video.
     """
@@ -235,7 +247,7 @@ def open_video(
         first, stop = frames or (None, None)
         edit = Edit(crop, resize, first or 0, stop)
     elif (crop, resize, frames) != (None, None, None):
-        raise UsageError("give either an edit, or crop, resize and frames, not both")
+        raise UsageError("use either an edit, or crop, resize and frames, not both")
     path = Path(path)
     return VideoReader(_open_input(path), edit)
 
@@ -249,27 +261,27 @@ def _open_input(path: Path) -> FrameInput:
 
 
 def _open_raw(path: Path) -> StreamInput:
-    """Open raw planar 8-bit 4:2:0 video: nothing but samples, so the name must say size and rate."""
-    found = RAW_NAME.search(path.stem)
-    if found is None:
+    """Open raw planar 8-bit 4:2:0 video: nothing but samples, so the name must state size and rate."""
+    name = RAW_NAME.search(path.stem)
+    if name is None:
         raise InputError(
-            f"{path}: raw video needs size and rate in its name, as in clip_1920x1080_120fps.yuv"
+            f"{path}: raw video needs size and rate in its name, such as clip_1920x1080_120fps.yuv"
         )
-    if re.search(r"(9|1\d)bit|422|444", path.stem[found.end() :], re.IGNORECASE):
-        raise InputError(f"{path}: its name says other than 8-bit 4:2:0, the only raw video that is read")
-    width, height, rate = int(found[1]), int(found[2]), _exact_rate(found[3])
+    if re.search(r"(9|1\d)bit|422|444", path.stem[name.end() :], re.IGNORECASE):
+        raise InputError(f"{path}: by its name not 8-bit 4:2:0, the only raw format that can be read")
+    width, height, rate = int(name[1]), int(name[2]), _exact_rate(name[3])
     num_bytes = path.stat().st_size
+    # Y at full size, Cb and Cr at half of it in both directions, rounded up.
     frame_bytes = width * height + 2 * ((width + 1) // 2) * ((height + 1) // 2)
     if min(width, height) < 1 or rate <= 0 or num_bytes == 0 or num_bytes % frame_bytes:
-        raise InputError(
-            f"{path}: {num_bytes} bytes are not made of {width}x{height} 4:2:0 frames of {frame_bytes} bytes"
-        )
+        frames = f"whole {width}x{height} 4:2:0 frames of {frame_bytes} bytes"
+        raise InputError(f"{path}: {num_bytes} bytes are not {frames}")
     options = {"video_size": f"{width}x{height}", "pixel_format": "yuv420p", "framerate": str(rate)}
     return StreamInput(path, format_name="rawvideo", options=options)
 
 
 def _exact_rate(text: str) -> Fraction:
-    """Return frames a second; 23.976, 29.97 and 59.94 stand for 24, 30 and 60 times 1000/1001."""
+    """Return frames per second; 23.976, 29.97 and 59.94 stand for 24, 30 and 60 times 1000/1001."""
     rate = Fraction(text)
     ntsc = Fraction(round(rate) * 1000, 1001)
     return ntsc if rate.denominator != 1 and abs(rate - ntsc) < Fraction(1, 100) else rate

@@ -1,4 +1,4 @@
-"""What is asked for, and in which units.
+"""What a video is, when its frames are shown, and which of its pixels a model is asked for.
 
 Axes in names: N frames (or patches) of a batch, C colour channels (red, green, blue), H rows, W columns.
 """
@@ -6,10 +6,9 @@ Axes in names: N frames (or patches) of a batch, C colour channels (red, green, 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
 from typing import Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
@@ -71,7 +70,7 @@ class VideoSpec:
 class Ticks(Sequence[int]):
     """Presentation times of many frames, eight bytes each, in units of a time base.
 
-    ``scale`` − 1 frames lie evenly between each two of ``values``, and a tick is as many times shorter.
+    ``scale`` − 1 frames are evenly spaced between each two of ``values``; a tick is ``scale`` times shorter.
     """
 
     def __init__(self, values: Iterable[int] | NDArray[np.int64], scale: int = 1) -> None:
@@ -88,19 +87,21 @@ class Ticks(Sequence[int]):
     def __getitem__(self, index: slice) -> Ticks: ...
 
     def __getitem__(self, index: int | slice) -> int | Ticks:
-        """Return a time, or some of them; numbers as in Python."""
+        """Return a time, or several; indices and slices as in Python."""
         if isinstance(index, slice):
             if self.scale == 1:
                 return Ticks(self.values[index])
             return Ticks([self[number] for number in range(len(self))[index]])
         if not -len(self) <= index < len(self):
             raise IndexError(f"time {index} of {len(self)}")
+        # values    0        40             scale 4: three frames between each two, in ticks of a quarter
+        # index     0 1 2 3  4 5 6 7  8     9 = 4 · 2 + 1: values[2] · 4 + 1 · (values[3] − values[2])
         whole, part = divmod(index % len(self), self.scale)
         tick = int(self.values[whole]) * self.scale
         return tick + part * (int(self.values[whole + 1]) - int(self.values[whole])) if part else tick
 
     def rise(self) -> bool:
-        """Return whether each time lies behind the one before."""
+        """Return whether each time is greater than the one before."""
         return bool((self.values[1:] > self.values[:-1]).all())
 
     def __eq__(self, other: object) -> bool:
@@ -122,8 +123,8 @@ class Timeline:
     """When each frame is shown.
 
     ``pts`` are presentation times in units of ``time_base`` seconds, strictly rising, the first one 0;
-    ``None`` stands for a constant rate of one frame every ``1 / frame_rate`` seconds. Where frames of a video
-    are missing, ``numbers`` are those of the others, and the first time may be later.
+    ``None`` stands for a constant rate of one frame every ``1 / frame_rate`` seconds. If frames of a video
+    are missing, ``numbers`` are those of the other frames, and the first time may be later.
     """
 
     num_frames: int
@@ -153,7 +154,7 @@ class Timeline:
     def index_at(self, seconds: float | Fraction) -> int:
         """Return the frame on screen at ``seconds`` ≥ 0; times past the end show the last frame."""
         if seconds < 0:
-            raise IndexError(f"time {seconds} s lies before the first frame")
+            raise IndexError(f"time {seconds} s is before the first frame")
         exact = Fraction(seconds)
         if self.pts is None:
             return min(int(exact * self.frame_rate), self.num_frames - 1)
@@ -162,15 +163,18 @@ class Timeline:
     def selected(self, indices: Sequence[int]) -> Timeline:
         """Return the timeline of some frames (rising indices), shifted so that the first appears at 0."""
         if isinstance(indices, range) and (self.pts is None or indices == range(self.num_frames)):
+            # Not listed: there may be millions.
             return Timeline(len(indices), self.frame_rate / indices.step) if self.pts is None else self
         if self.pts is None:
-            steps = {later - earlier for earlier, later in pairwise(indices)}
+            # A tick is a frame; evenly spaced frames have a constant rate again.
+            number_N = np.array(indices, dtype=np.int64)
+            steps = np.unique(np.diff(number_N))
             if len(steps) <= 1:
-                step = steps.pop() if steps else 1
+                step = int(steps[0]) if len(steps) else 1
                 return Timeline(len(indices), self.frame_rate / step)
-            ticks = tuple(index - indices[0] for index in indices)
-            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks)
-        pts = tuple(self.pts[index] - self.pts[indices[0]] for index in indices)
+            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, Ticks(number_N - number_N[0]))
+        start = self.pts[indices[0]]
+        pts = Ticks([self.pts[index] - start for index in indices])
         return Timeline(len(indices), self.frame_rate, self.time_base, pts)
 
     def without_others(self, numbers: Sequence[int]) -> Timeline:
@@ -186,7 +190,7 @@ class Timeline:
         return index if self.numbers is None else self.numbers[index]
 
     def scaled(self, scale: int) -> Timeline:
-        """Return the timeline with ``scale`` − 1 frames put between each two."""
+        """Return the timeline with ``scale`` − 1 frames inserted between each two."""
         count, rate = (self.num_frames - 1) * scale + 1, self.frame_rate * scale
         if self.pts is None:
             return Timeline(count, rate)
@@ -230,18 +234,46 @@ class Query:
         return int(self.time_N.shape[0])
 
 
+Planes = tuple[NDArray[np.uint8], ...]
+"""Y, U and V of an 8-bit frame, each [rows, columns] of its own size."""
+
+
 @dataclass(frozen=True)
 class FrameBatch:
-    """Frames with their numbers: ``index_N`` int64, ``rgb_NCHW`` uint8."""
+    """Frames with their numbers: ``index_N`` int64, ``rgb_NCHW`` uint8.
+
+    ``planes`` are the Y'CbCr planes of each frame, where it was decoded as such; None elsewhere.
+    """
 
     index_N: Tensor
     rgb_NCHW: Tensor
+    planes: tuple[Planes, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.rgb_NCHW.dtype != torch.uint8 or self.rgb_NCHW.ndim != 4 or self.rgb_NCHW.shape[1] != 3:
             raise ValueError(f"frames must be uint8 (N, 3, H, W), got {self}")
-        if self.index_N.shape != self.rgb_NCHW.shape[:1]:
-            raise ValueError(f"one number a frame is needed, got {self}")
+        num_planes = len(self.index_N) if self.planes is None else len(self.planes)
+        if self.index_N.shape != self.rgb_NCHW.shape[:1] or num_planes != len(self.index_N):
+            raise ValueError(f"one number and one set of planes per frame is needed, got {self}")
+
+    def __len__(self) -> int:
+        return len(self.index_N)
+
+    def __getitem__(self, rows: slice) -> FrameBatch:
+        """Return some of the frames, as a batch."""
+        planes = None if self.planes is None else self.planes[rows]
+        return FrameBatch(self.index_N[rows], self.rgb_NCHW[rows], planes)
+
+    @classmethod
+    def join(cls, batches: Sequence[FrameBatch]) -> FrameBatch:
+        """Return the frames of several batches as one; planes only where all have them."""
+        if len(batches) == 1:
+            return batches[0]
+        planes: tuple[Planes, ...] | None = ()
+        for batch in batches:
+            planes = None if planes is None or batch.planes is None else planes + batch.planes
+        index_N = torch.cat([batch.index_N for batch in batches])
+        return cls(index_N, torch.cat([batch.rgb_NCHW for batch in batches]), planes)
 
     def __repr__(self) -> str:
         return f"FrameBatch(index {tuple(self.index_N.shape)}, rgb {tuple(self.rgb_NCHW.shape)})"
@@ -249,7 +281,7 @@ class FrameBatch:
 
 @runtime_checkable
 class FrameSource(Protocol):
-    """Anything frames can be read from by number: an input file, a decoder, a decoded anchor."""
+    """Random access: frames are read by number, in any order (a decoder, a reader, frames in memory)."""
 
     @property
     def spec(self) -> VideoSpec:
@@ -259,3 +291,59 @@ class FrameSource(Protocol):
     def frames(self, index_N: Tensor) -> Tensor:
         """Return uint8 rgb_NCHW of the frames ``index_N`` (int64, each in 0 … num_frames − 1)."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class FrameStream:
+    """Sequential access: all frames of a video in order, in batches of any size. It can be read once.
+
+    Wrap ``batches`` in a generator to watch the frames that pass.
+    """
+
+    spec: VideoSpec
+    batches: Iterable[FrameBatch]
+
+    @classmethod
+    def of(cls, source: FrameSource, *, batch_size: int = 4) -> FrameStream:
+        """Return the frames of a source in order, ``batch_size`` at a time."""
+
+        def read() -> Iterator[FrameBatch]:
+            for first in range(0, source.spec.num_frames, batch_size):
+                index_N = torch.arange(first, min(first + batch_size, source.spec.num_frames))
+                yield FrameBatch(index_N, source.frames(index_N))
+
+        return cls(source.spec, read())
+
+    @classmethod
+    def numbered(cls, spec: VideoSpec, frames: Iterable[Tensor]) -> FrameStream:
+        """Return tensors uint8 rgb_NCHW, such as a player yields, as a stream: their frames are counted."""
+
+        def count() -> Iterator[FrameBatch]:
+            first = 0
+            for rgb_NCHW in frames:
+                yield FrameBatch(torch.arange(first, first + len(rgb_NCHW)), rgb_NCHW)
+                first += len(rgb_NCHW)
+
+        return cls(spec, count())
+
+    def batched(self, size: int) -> FrameStream:
+        """Return the same frames in batches of ``size``; the last batch may be smaller."""
+
+        def regroup() -> Iterator[FrameBatch]:
+            held: list[FrameBatch] = []
+            for batch in self.batches:
+                held.append(batch)
+                if sum(map(len, held)) < size:
+                    continue
+                joined = FrameBatch.join(held)
+                whole = len(joined) - len(joined) % size
+                for first in range(0, whole, size):
+                    yield joined[first : first + size]
+                held = [joined[whole:]] if whole < len(joined) else []
+            if held:
+                yield FrameBatch.join(held)
+
+        return FrameStream(self.spec, regroup())
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        return iter(self.batches)

@@ -1,4 +1,4 @@
-"""The video stream of one file that libav can open: counted first, then decoded from any frame on.
+"""The video stream of a file that libav can open: counted first, then decoded from any frame on.
 
 ::
 
@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, cast
 
@@ -36,7 +36,7 @@ from vinr.video.spec import Timeline
 from vinr.video.tail import inspect_tail, read_packets
 
 FALLBACK_RATE: Final = Fraction(25)
-# EXIF's orientations 1 to 8, as of _orientation; quarter turns counterclockwise are 1, 8, 3 and 6.
+# EXIF's orientations 1 to 8 as (swap rows and columns, then flip rows, then flip columns), see _orientation.
 EXIF_ORIENTATIONS: Final = (
     (False, False, False),
     (False, False, True),
@@ -47,6 +47,7 @@ EXIF_ORIENTATIONS: Final = (
     (True, True, True),
     (True, True, False),
 )
+# The orientations of 0, 1, 2 and 3 quarter turns counterclockwise.
 EXIF_BY_TURNS: Final = (1, 8, 3, 6)
 ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
 
@@ -55,8 +56,8 @@ ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees;
 class _Index:
     """What the packets of a stream say: when its frames are shown and where decoding can start.
 
-    ``pts``: presentation times in order, in units of ``time_base``; ``None`` where the file has none.
-    ``incomplete``: number of the frame whose data is cut off, if it is known; ``notes``: see :class:`Tail`.
+    ``pts``: presentation times in order, in units of ``time_base``; ``None`` if the file has none.
+    ``incomplete``: number of the frame whose data is cut off, if known; ``notes``: see :class:`Tail`.
     """
 
     num_frames: int
@@ -71,7 +72,7 @@ class _Index:
 class StreamInput:
     """A video file (see the module).
 
-    ``options`` and ``format_name`` go to libav, for files that do not say what they are.
+    ``options`` and ``format_name`` are passed to libav, for files that do not state their format.
     """
 
     def __init__(
@@ -100,19 +101,17 @@ class StreamInput:
         return _timeline(self._index, first, stop)
 
     def inspect(self, first: int, stop: int) -> tuple[str, ...]:
-        """Return what is to be told of frames ``first`` ≤ i < ``stop``: whether more should follow them.
+        """Return lines for the user about frames ``first`` ≤ i < ``stop``: whether more should follow them.
 
         Raises
         ------
         InputError
-            If one of them is known to be there in part only.
+            If one of them is known to be incomplete.
         """
         incomplete = self._index.incomplete
         if incomplete is not None and first <= incomplete < stop:
-            raise InputError(
-                f"{self.path}: the file is cut short: frame {incomplete} of {self.num_frames} is incomplete; "
-                f"get a complete copy, or choose frames before it"
-            )
+            problem = f"the file is cut short: frame {incomplete} of {self.num_frames} is incomplete"
+            raise InputError(f"{self.path}: {problem}; get a complete copy, or choose frames before it")
         return self._index.notes if stop == self.num_frames else ()
 
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
@@ -123,6 +122,7 @@ class StreamInput:
         InputError
             If a frame is damaged, missing, or of another size.
         """
+        # From the start only if seeking gives not even the first frame; an error after that is an error.
         for decoded_from in (self._after_seek, self._from_start):
             with Maker().closing(self._open()) as container:
                 frames = decoded_from(container, first)
@@ -132,19 +132,18 @@ class StreamInput:
                 for frame in self._checked(chain([head], frames), first):
                     yield self._upright(self._converter.to_rgb(frame))
                 return
-        raise InputError(
-            f"{self.path}: frame {first} of {self.num_frames} cannot be decoded; the file is damaged"
-        )
+        problem = f"frame {first} of {self.num_frames} cannot be decoded"
+        raise InputError(f"{self.path}: {problem}; the file is damaged")
 
     def audio(self, first: int, stop: int) -> bytes | None:
-        """Return the sound of frames ``first`` ≤ i < ``stop``; see :func:`vinr.video.audio.extract_audio`."""
+        """Return the audio of frames ``first`` ≤ i < ``stop``; see :func:`vinr.video.audio.extract_audio`."""
         origin = self._seconds(0)
         start = self._seconds(first) if first > 0 else None
         end = self._seconds(stop) if stop < self.num_frames else None
         return extract_audio(self.path, origin=origin, start=start, stop=end)
 
     def _seconds(self, index: int) -> Fraction:
-        """Time of a frame on the file's own clock, which the sound shares."""
+        """Return the time of a frame on the file's own clock, which the audio shares."""
         if self._index.pts is None:
             return index / self._index.rates[0]
         return self._index.pts[index] * self._index.time_base
@@ -170,10 +169,11 @@ class StreamInput:
         try:
             return _orientation(frame, self.path)
         except ValueError:
-            # PyAV has no name for some that comes with a frame (EXIF, stereo views), and then lists none.
+            # PyAV does not know some kinds of side data (EXIF, stereo views), and then lists none at all:
+            # look for EXIF in the coded picture, else take libav's own reading of the display matrix.
             with Maker().closing(self._open()) as container:
-                stream = video_stream(container, self.path)
-                coded = next(bytes(packet) for packet in container.demux(stream) if packet.size)
+                packets = container.demux(video_stream(container, self.path))
+                coded = next(bytes(packet) for packet in packets if packet.size)
             exif = exif_orientation(coded)
             if exif is None and frame.rotation % 90 == 0:
                 exif = EXIF_BY_TURNS[frame.rotation // 90 % 4]
@@ -185,7 +185,7 @@ class StreamInput:
         return islice(self._checked(self._frames(container), 0), first, None)
 
     def _after_seek(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
-        """Yield from frame ``first`` on; nothing if a seek does not lead there, or gains nothing."""
+        """Yield from frame ``first`` on; nothing if no seek leads there, or it would save nothing."""
         pts = self._index.pts
         if pts is None:
             return
@@ -196,23 +196,25 @@ class StreamInput:
         frames = self._frames(container)
         try:
             container.seek(keyframe_pts, stream=video_stream(container, self.path))
-            head = next((frame for frame in frames if _ends_search(frame, keyframe_pts, pts[first])), None)
+            for frame in frames:
+                if _ends_search(frame, keyframe_pts, pts[first]):
+                    break
+            else:
+                return
         except (av.FFmpegError, InputError):
-            # Not every container can seek, nor decoding start at every keyframe; the caller then decodes from
-            # the start, where an error is an error.
+            # Some containers cannot seek, and decoding cannot start at every keyframe; the caller then
+            # decodes from the start, where an error is an error.
             return
-        if head is not None and head.pts == pts[first]:
-            yield from chain([head], frames)
+        if frame.pts == pts[first]:
+            yield from chain([frame], frames)
 
     def _checked(self, frames: Iterator[VideoFrame], first: int) -> Iterator[VideoFrame]:
-        """Pass on ``frames``, the first being number ``first``, comparing each with what was counted."""
+        """Yield ``frames``, of which the first has number ``first``; check each against the packets."""
         index = first
         for frame in frames:
             where = f"{self.path}: frame {index} of {self.num_frames}"
             if index == self.num_frames:
-                raise InputError(
-                    f"{self.path}: holds more frames than the {self.num_frames} it has packets for"
-                )
+                raise InputError(f"{self.path}: has more frames than packets ({self.num_frames})")
             if frame.is_corrupt:
                 raise InputError(f"{where} is damaged; choose other frames or repair the file")
             if self._index.pts is not None and frame.pts != self._index.pts[index]:
@@ -223,9 +225,8 @@ class StreamInput:
             yield frame
             index += 1
         if index < self.num_frames:
-            raise InputError(
-                f"{self.path}: only {index} of {self.num_frames} frames can be decoded; it is damaged"
-            )
+            counts = f"only {index} of {self.num_frames} frames can be decoded"
+            raise InputError(f"{self.path}: {counts}; the file is damaged")
 
     def _upright(self, rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         swap_axes, flip_rows, flip_cols = self._orientation
@@ -241,28 +242,36 @@ def _read_index(container: InputContainer, path: Path, reopen: Callable[[], Inpu
     except av.FFmpegError as error:
         raise InputError(f"{path}: reading it failed: {explain(error)}") from error
     if not packets.video:
-        raise InputError(f"{path}: the video stream holds no frames")
+        raise InputError(f"{path}: the video stream has no frames")
     tail = inspect_tail(container, path, packets, reopen=reopen)
-    shown = [packet for packet in packets.video if not packet.is_discard]
-    pts = sorted(packet.pts for packet in shown if packet.pts is not None)
-    has_pts = len(pts) == len(shown) and all(earlier < later for earlier, later in pairwise(pts))
-    keyframes = sorted(packet.pts for packet in shown if packet.is_keyframe and packet.pts is not None)
+    num_frames = 0
+    pts: list[int] = []
+    keyframe_pts: list[int] = []
+    for packet in packets.video:
+        # Discarded packets are decoded for the sake of others, but not shown (edit lists of mp4).
+        num_frames += not packet.is_discard
+        if not packet.is_discard and packet.pts is not None:
+            pts.append(packet.pts)
+            if packet.is_keyframe:
+                keyframe_pts.append(packet.pts)
+    pts.sort()
+    # Without usable times (missing, or duplicate) frames follow one another at the stated rate.
+    has_pts = len(set(pts)) == num_frames
     stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     rates = tuple(rate for rate in stated if rate is not None and rate > 0)
     return _Index(
-        num_frames=len(shown),
+        num_frames=num_frames,
         time_base=stream.time_base or 1 / FALLBACK_RATE,
         rates=rates or (FALLBACK_RATE,),
-        # Without usable times (missing, or the same twice) frames come one after another at the stated rate.
         pts=tuple(pts) if has_pts else None,
-        keyframe_pts=tuple(keyframes) if has_pts else (),
+        keyframe_pts=tuple(sorted(keyframe_pts)) if has_pts else (),
         incomplete=pts.index(tail.incomplete_pts) if tail.incomplete_pts in pts else None,
         notes=tail.notes,
     )
 
 
 def _timeline(index: _Index, first: int, stop: int) -> Timeline:
-    """Return a constant-rate timeline where rounding explains all deviations, else the times themselves."""
+    """Return a constant-rate timeline if rounding explains all deviations, else the times themselves."""
     count = stop - first
     if index.pts is None or count == 1:
         return Timeline(count, index.rates[0])
@@ -270,18 +279,18 @@ def _timeline(index: _Index, first: int, stop: int) -> Timeline:
     exact = Fraction(count - 1) / (pts[-1] * index.time_base)
     for rate in (*index.rates, exact):
         ticks_per_frame = 1 / (rate * index.time_base)
-        # Both ends of an interval are rounded to ticks; where a tick is as coarse as a frame nothing is.
+        # Both ends of an interval may be rounded to ticks, unless a tick is about as coarse as a frame.
         slack = 1 if ticks_per_frame >= 4 else 0
         if all(abs(value - number * ticks_per_frame) <= slack for number, value in enumerate(pts)):
             return Timeline(count, rate)
     return Timeline(count, exact.limit_denominator(1001), index.time_base, pts)
 
 
-def _ends_search(frame: VideoFrame, keyframe_pts: int, wanted_pts: int) -> bool:
-    """Whether ``frame``, decoded after a seek, is the wanted one or shows that it will not come undamaged."""
-    if frame.pts is None or frame.pts >= wanted_pts:
+def _ends_search(frame: VideoFrame, keyframe_pts: int, target_pts: int) -> bool:
+    """Return whether ``frame``, decoded after a seek, is the target, or tells that it comes damaged."""
+    if frame.pts is None or frame.pts >= target_pts:
         return True
-    # Frames before the keyframe may lack what they refer to; nothing after the keyframe refers to them.
+    # Frames before the keyframe may lack their references; no frame after the keyframe refers to them.
     return frame.is_corrupt and frame.pts >= keyframe_pts
 
 
@@ -290,9 +299,11 @@ def _orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:
 
     A display matrix ``a b · / c d · / · · ·`` shows pixel (x, y) at (a·x + c·y, b·x + d·y).
     """
+    #   a d: 1 0 / 0 1 upright · -1 0 / 0 -1 half a turn     b c: 0 1 / -1 0 and 0 -1 / 1 0 quarter turns
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False
+    # Nine integers in fixed point; only signs and zeros matter.
     a, b, _, c, d = np.frombuffer(bytes(cast(SideData, matrix)), dtype=np.int32)[:5].tolist()
     if b == c == 0 and a and d:
         return False, d < 0, a < 0

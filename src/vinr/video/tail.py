@@ -1,6 +1,7 @@
-"""Whether the last frames of a video are there and whole, as its packets tell.
+"""Whether the last frames of a video are present and complete, judged by its packets.
 
-Used beside :mod:`vinr.video.ends`, where the container says nothing of its end or states more than it holds.
+Used with :mod:`vinr.video.ends`, for containers that say nothing about their end or state more than they
+hold.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -23,30 +24,33 @@ from vinr.video.bounds import End, Verdict
 from vinr.video.ends import read_end
 from vinr.video.libav import video_stream
 
-# Formats that packets are cut out of by libav, which takes a cut one for whole.
+# Formats without packets of their own: libav cuts the stream into packets, and takes a truncated one for
+# complete.
 BYTE_STREAMS: Final = frozenset(
     {"avs2", "avs3", "cavsvideo", "dirac", "evc", "h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpeg"}
     | {"mpegts", "mpegvideo", "obu", "vc1", "vvc"}
 )
-# Their duration is that of what is there; nothing states it.
+# Formats that state no duration: libav reports that of the frames that are present.
 UNSTATED: Final = BYTE_STREAMS | {"rawvideo", "yuv4mpegpipe"}
+# Formats whose index counts the frames.
 INDEXED: Final = frozenset({"mov"})
-# Frames by which stated and found duration may differ: of the last frame, and of rounding.
+# Frames by which the stated and the actual duration may differ: the last frame's own, and rounding.
 SLACK_FRAMES: Final = 2
-# Sound is cut off with the pictures, but muxers write the two up to 0.7 s apart.
-SOUND_SLACK_SECONDS: Final = Fraction(1, 4)
-# Frames that are shown after, but may be stored before the last one.
+# In a whole file both end together. Where a file is cut, they end apart: muxers write them up to 0.7 s apart.
+AUDIO_SLACK_SECONDS: Final = Fraction(1, 4)
+# B-frames: this many frames may be shown after the last stored one.
 REORDERED: Final = 16
+# A gap between presentation times is uneven from this many times the median on.
 UNEVEN: Final = 1.5
-# Decoders that take what follows a cut picture for a part of it, without an error.
+# Decoders that take the bytes after a truncated picture for a part of it, without an error.
 READING_ON: Final = frozenset({"h264", "hevc", "vvc"})
-# No start code, and nothing that looks like one.
+# Bytes without a start code (0 0 1) or anything like it.
 PADDING: Final = bytes.fromhex("a55ac33c") * 16
 
 
 @dataclass(frozen=True)
 class PacketNote:
-    """What is kept of a packet of the video."""
+    """The properties of a video packet that are needed later."""
 
     pts: int | None
     is_keyframe: bool
@@ -56,7 +60,7 @@ class PacketNote:
 
     @classmethod
     def of(cls, packet: Packet[Any]) -> PacketNote:
-        """Take notes of ``packet``."""
+        """Return the properties of ``packet``."""
         end_byte = None if packet.pos is None else packet.pos + packet.size
         return cls(packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt, end_byte)
 
@@ -71,9 +75,9 @@ class Packets:
 
 @dataclass(frozen=True)
 class Tail:
-    """What is to be told of the end of a file that can be read.
+    """What the user is told about the end of a readable file.
 
-    ``notes``: lines for the user; ``incomplete_pts``: time of a frame that is there in part only.
+    ``notes``: lines for the user; ``incomplete_pts``: time of a frame that is only partly present.
     """
 
     notes: tuple[str, ...] = ()
@@ -81,7 +85,7 @@ class Tail:
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
-    """Demux the whole file; of files with an index the video alone."""
+    """Demux the whole file; if it has an index, only the video stream."""
     notes = []
     ends: dict[str, Fraction] = {}
     demuxed = container.demux(stream) if _format(container) in INDEXED else container.demux()
@@ -100,12 +104,12 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
 def inspect_tail(
     container: InputContainer, path: Path, packets: Packets, *, reopen: Callable[[], InputContainer]
 ) -> Tail:
-    """Return what is known of the end of the file that ``packets`` were read from.
+    """Return what is known about the end of the file from which ``packets`` were read.
 
     Raises
     ------
     InputError
-        If its end is missing for certain.
+        If its end is certainly missing.
     """
     stream = video_stream(container, path)
     end = read_end(path, container.format.name)
@@ -123,9 +127,8 @@ def inspect_tail(
                 incomplete_pts = packets.video[-1].pts
                 doubts.append("its last frame is incomplete")
                 if incomplete_pts is None:
-                    raise InputError(
-                        f"{path}: the file is cut short: the last frame is incomplete; get a complete copy"
-                    )
+                    problem = "the file is cut short: the last frame is incomplete"
+                    raise InputError(f"{path}: {problem}; get a complete copy")
     notes = (f"{path}: may be cut short: {'; '.join(doubts)}",) if doubts else ()
     return Tail(notes, incomplete_pts)
 
@@ -137,12 +140,12 @@ def _format(container: InputContainer) -> str:
 def _missing(
     container: InputContainer, path: Path, stream: VideoStream, packets: Packets, end: End
 ) -> str | None:
-    """Return why the end of the file is missing for certain; ``None`` if it is not."""
+    """Return why the end of the file is certainly missing; ``None`` if it is not."""
     num_indexed = len(stream.index_entries)
     if len(packets.video) < num_indexed:
-        return f"{len(packets.video)} of {num_indexed} frames are there"
+        return f"only {len(packets.video)} of {num_indexed} frames are present"
     last = packets.video[-1]
-    # libav passes over a cut last frame of y4m, which has nothing but frames up to the end of the file.
+    # libav skips a truncated last frame of y4m, which has nothing but frames up to the end of the file.
     is_partial = _format(container) == "yuv4mpegpipe" and last.end_byte != path.stat().st_size
     if last.is_corrupt or is_partial:
         return "the last frame is incomplete"
@@ -150,55 +153,58 @@ def _missing(
 
 
 def _unmet_duration(container: InputContainer, stream: VideoStream, packets: Packets) -> list[str]:
-    """Compare what the headers state with what is there."""
+    """Return a doubt if the headers state a longer duration than the packets have."""
     if _format(container) in UNSTATED or not packets.ends:
         return []
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     stated = Fraction(container.duration or 0, av.time_base)
-    found = max(packets.ends.values())
+    actual = max(packets.ends.values())
+    # The duration of the video stream is the sharper test: audio may be longer than the video.
     if stream.duration is not None and stream.time_base is not None:
-        own = (stream.duration + (stream.start_time or 0)) * stream.time_base
-        if own - packets.ends.get("video", own) > SLACK_FRAMES / rate:
-            stated, found = own, packets.ends["video"]
-    if _format(container) in INDEXED or stated - found <= SLACK_FRAMES / rate:
+        of_stream = (stream.duration + (stream.start_time or 0)) * stream.time_base
+        if of_stream - packets.ends.get("video", of_stream) > SLACK_FRAMES / rate:
+            stated, actual = of_stream, packets.ends["video"]
+    if _format(container) in INDEXED or stated - actual <= SLACK_FRAMES / rate:
         return []
-    return [f"it states {float(stated):.2f} s but ends at {float(found):.2f} s"]
+    return [f"it states {float(stated):.2f} s but ends at {float(actual):.2f} s"]
 
 
 def _gap(packets: Packets, stream: VideoStream) -> list[str]:
-    """Look for frames that are missing before the last ones: B-frames are stored after what they refer to."""
+    """Return a doubt if frames are missing before the last ones: B-frames follow their references."""
+    # stored  0 4 2 1 3 | 8 6 [5 7]     a cut here leaves 0 1 2 3 4 6 8: gaps among the last frames alone
     pts = sorted(note.pts for note in packets.video if note.pts is not None)
-    steps = [later - earlier for earlier, later in pairwise(pts)]
-    if len(steps) < 3:
+    step_N = np.diff(np.array(pts))
+    if len(step_N) < 3:
         return []
-    usual = median(steps)
-    first, last = steps[:-REORDERED], steps[-REORDERED:]
-    if usual <= 0 or max(first, default=0) >= UNEVEN * usual or max(last) < UNEVEN * usual:
+    usual = float(np.median(step_N))
+    is_even = step_N[:-REORDERED].max(initial=0) < UNEVEN * usual
+    last_N = step_N[-REORDERED:]
+    if usual <= 0 or not is_even or last_N.max() < UNEVEN * usual:
         return []
-    missing = sum(round(step / usual) - 1 for step in last)
+    missing = int((np.rint(last_N / usual) - 1).sum())
     if missing < 1:
         return []
     return [f"{missing} frame{' is' if missing == 1 else 's are'} missing before the last one"]
 
 
 def _uneven_ends(packets: Packets) -> list[str]:
-    """Compare where pictures and sound end."""
+    """Return a doubt if video and audio end at different times."""
     video, audio = packets.ends.get("video"), packets.ends.get("audio")
-    if video is None or audio is None or abs(video - audio) <= SOUND_SLACK_SECONDS:
+    if video is None or audio is None or abs(video - audio) <= AUDIO_SLACK_SECONDS:
         return []
-    first, second = ("sound ends", "pictures") if audio < video else ("pictures end", "sound")
-    return [f"its {first} {float(abs(video - audio)):.2f} s before its {second}"]
+    first, second = ("audio", "video") if audio < video else ("video", "audio")
+    return [f"its {first} ends {float(abs(video - audio)):.2f} s before its {second}"]
 
 
 def _last_is_whole(reopen: Callable[[], InputContainer], path: Path, packets: Packets) -> bool:
-    """Whether the last packet holds all of its picture, so that decoding it neither fails nor needs more."""
+    """Return whether the last packet holds its whole picture: decoding it neither fails nor needs more."""
     picture = _decode_last(reopen, path, packets, err_detect="explode")
     if picture is None:
         return False
     with reopen() as container:
         if video_stream(container, path).codec_context.name not in READING_ON:
             return True
-    # Behind a whole picture nothing matters.
+    # Bytes after a complete picture change nothing.
     return picture == _decode_last(reopen, path, packets, padding=PADDING)
 
 
@@ -210,22 +216,25 @@ def _decode_last(
     padding: bytes = b"",
     err_detect: str = "",
 ) -> tuple[bytes, ...] | None:
-    """Decode the last packet with ``padding`` behind it, from the last keyframe on.
+    """Decode from the last keyframe on, with ``padding`` after the last packet.
 
-    Returns the samples of its picture (none if another shows it), or ``None`` if its decoding fails.
+    Return the samples of the last packet's picture (nothing if another packet shows it), or ``None`` if
+    decoding it fails.
     """
-    last = len(packets.video) - 1
-    first = max((number for number, note in enumerate(packets.video) if note.is_keyframe), default=0)
+    first = last = len(packets.video) - 1
+    while first > 0 and not packets.video[first].is_keyframe:
+        first -= 1
     planes: tuple[bytes, ...] = ()
     with reopen() as container:
         stream = video_stream(container, path)
         context = stream.codec_context
-        # Threads that each have a frame would report an error late.
+        # With a thread per frame, an error would be reported too late.
         context.thread_type = "SLICE"
         if err_detect:
             context.options = {"err_detect": err_detect}
         filled = (packet for packet in container.demux(stream) if packet.size)
         for number, packet in enumerate(islice(filled, first, last + 1), first):
+            # The number of the packet as its time tells which of the pictures that come out is its own.
             coded = Packet(bytes(packet) + (padding if number == last else b""))
             coded.pts = number
             try:

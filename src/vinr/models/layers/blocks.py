@@ -1,4 +1,8 @@
-"""Layers that several models share, and the bounded settings that describe them.
+"""Stages of convolutions that enlarge a feature map, what stands around them, and the settings of both.
+
+::
+
+    embedding or first grid ──> [conv → s²·C → depth to space s → act] per stage ──> conv ──> colours
 
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
@@ -6,17 +10,19 @@ Axes: N frames of a batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._base import ModelConfig
-from vinr.video.spec import Query, VideoSpec
+from vinr.models.base import HybridModel, Latents, ModelConfig
+from vinr.video.spec import FrameSource, Query, VideoSpec
+
+if TYPE_CHECKING:
+    from vinr.models.layers.convnext import ConvNeXtEncoder
 
 ActivationName = Literal[
     "gelu", "relu", "leaky_relu", "leaky_relu_0.1", "relu6", "silu", "softplus", "hardswish", "sin"
@@ -31,12 +37,13 @@ Widths = Annotated[tuple[Width, ...], Field(min_length=2, max_length=9)]
 # Settings of many models, whose defaults differ.
 Activation = Annotated[ActivationName, Field(description="non-linearity after each layer but the last")]
 Output = Annotated[OutputName, Field(description="last step: ½ tanh + ½, sigmoid, or plus output_offset")]
-FirstKernel = Annotated[Kernel, Field(description="kernel of the first stage, odd; it grows by 2 a stage")]
+FirstKernel = Annotated[Kernel, Field(description="kernel of the first stage, odd; it grows by 2 per stage")]
 LargestKernel = Annotated[Kernel, Field(description="largest kernel of a stage, odd")]
 HeadKernel = Annotated[Kernel, Field(description="kernel of the last convolution, odd")]
 
-_MAX_UPSAMPLING = 1024
-_NORM_EPS = 1e-6
+MAX_UPSAMPLING = 1024
+# The two-step block works at a quarter of its input's channels.
+SQUEEZE = 4
 
 
 class Sine(nn.Module):
@@ -73,7 +80,7 @@ def make_mlp(widths: Sequence[int], activation: ActivationName) -> nn.Sequential
 
 
 def squash(raw_NCHW: Tensor, output: OutputName, offset: float = 0.5) -> Tensor:
-    """Map a head's numbers to colours: ½·tanh + ½, the sigmoid, or plus ``offset`` (which has no bounds)."""
+    """Map a head's outputs to colours: ½·tanh + ½, the sigmoid, or plus ``offset`` (which has no bounds)."""
     if output == "tanh":
         return 0.5 * torch.tanh(raw_NCHW) + 0.5
     return torch.sigmoid(raw_NCHW) if output == "sigmoid" else raw_NCHW + offset
@@ -97,16 +104,27 @@ def padded(length: int, multiple: int) -> int:
 
 def padded_size(video: VideoSpec, strides: Sequence[int]) -> tuple[int, int]:
     """Return rows and columns of a frame, each rounded up to a multiple of the product of ``strides``."""
+    return enlarged(grid_size(video.height, video.width, strides), strides)
+
+
+def grid_size(height: int, width: int, strides: Sequence[int]) -> tuple[int, int]:
+    """Return rows and columns that ``strides`` enlarge to a frame, or to just more than the frame."""
     multiple = math.prod(strides)
-    return padded(video.height, multiple), padded(video.width, multiple)
+    return -(-height // multiple), -(-width // multiple)
+
+
+def enlarged(grid: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
+    """Return rows and columns of ``grid`` after stages of ``strides``."""
+    multiple = math.prod(strides)
+    return grid[0] * multiple, grid[1] * multiple
 
 
 def check_stages(strides: Sequence[int], widths: Sequence[int]) -> None:
     """Raise ValueError unless there is a width before the first stage and after each, and a sane scale."""
     if len(widths) != len(strides) + 1:
         raise ValueError(f"{len(strides)} strides need {len(strides) + 1} widths, got {len(widths)}")
-    if math.prod(strides) > _MAX_UPSAMPLING:
-        raise ValueError(f"strides {tuple(strides)} multiply to more than {_MAX_UPSAMPLING}")
+    if math.prod(strides) > MAX_UPSAMPLING:
+        raise ValueError(f"strides {tuple(strides)} multiply to more than {MAX_UPSAMPLING}")
 
 
 def check_kernels(*kernels: int) -> None:
@@ -185,110 +203,118 @@ class UpsampleBlock(nn.Module):
 def make_stages(config: ConvStagesConfig, blocks_per_stage: int = 1) -> list[UpsampleBlock]:
     """Return the blocks of all stages in order; the first one of a stage upsamples."""
     blocks = []
-    for number, (stride, kernel) in enumerate(zip(config.strides, config.kernels, strict=True)):
-        before, after = config.widths[number : number + 2]
-        steps = [(before, stride)] + [(after, 1)] * (blocks_per_stage - 1)
-        blocks += [
-            UpsampleBlock(inputs, after, stride=step, kernel=kernel, activation=config.activation)
-            for inputs, step in steps
-        ]
+    before = config.widths[0]
+    for stride, kernel, after in zip(config.strides, config.kernels, config.widths[1:], strict=True):
+        for place in range(blocks_per_stage):
+            inputs, step = (before, stride) if place == 0 else (after, 1)
+            block = UpsampleBlock(inputs, after, stride=step, kernel=kernel, activation=config.activation)
+            blocks.append(block)
+        before = after
     return blocks
 
 
-class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of each pixel, eps 1e-6."""
+class TwoStepBlock(nn.Module):
+    """Upsampling with fewer weights than one convolution to ``stride``² times the channels.
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, feature_NCHW: Tensor) -> Tensor:
-        """Return normalised features of the same shape."""
-        feature_NHWC = feature_NCHW.permute(0, 2, 3, 1)
-        normed_NHWC = F.layer_norm(feature_NHWC, self.weight.shape, self.weight, self.bias, _NORM_EPS)
-        return normed_NHWC.permute(0, 3, 1, 2)
-
-
-class ConvNeXtBlock(nn.Module):
-    """Depthwise 7×7 → LayerNorm → Linear ×4 → GELU → Linear → layer scale, added to the input.
-
-    Liu et al., "A ConvNet for the 2020s", CVPR 2022.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
-        self.norm = nn.LayerNorm(channels, eps=_NORM_EPS)
-        self.linear1 = nn.Linear(channels, 4 * channels)
-        self.linear2 = nn.Linear(4 * channels, channels)
-        self.layer_scale = nn.Parameter(torch.full((channels,), 1e-6))
-
-    def forward(self, feature_NCHW: Tensor) -> Tensor:
-        """Return features of the same shape."""
-        branch_NHWC: Tensor = self.norm(self.depthwise_conv(feature_NCHW).permute(0, 2, 3, 1))
-        branch_NHWC = self.linear2(F.gelu(self.linear1(branch_NHWC))) * self.layer_scale
-        return feature_NCHW + branch_NHWC.permute(0, 3, 1, 2)
-
-
-class _EncoderStage(nn.Module):
-    """Strided convolution with a LayerNorm before it (after it in the first stage), then ConvNeXt blocks."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, depth: int, *, first: bool) -> None:
-        super().__init__()
-        self.norm_first = not first
-        self.downsample_conv = nn.Conv2d(in_channels, out_channels, stride, stride)
-        self.downsample_norm = ChannelNorm(out_channels if first else in_channels)
-        self.blocks = nn.Sequential(*(ConvNeXtBlock(out_channels) for _ in range(depth)))
-
-    def forward(self, feature_NCHW: Tensor) -> Tensor:
-        if self.norm_first:
-            feature_NCHW = self.downsample_conv(self.downsample_norm(feature_NCHW))
-        else:
-            feature_NCHW = self.downsample_norm(self.downsample_conv(feature_NCHW))
-        out: Tensor = self.blocks(feature_NCHW)
-        return out
-
-
-class ConvNeXtEncoder(nn.Module):
-    """Turns frames into small embeddings: one stage of stride, norm and ConvNeXt blocks after another.
-
-    Parameters
-    ----------
-    strides
-        Reduction of each stage; rows and columns must be divisible by their product.
-    widths
-        Channels after each stage; the last one is the embedding's. Nothing follows the last stage.
-    depths
-        ConvNeXt blocks of each stage.
-    in_channels
-        Channels of the input, 3 for frames.
+    Towards more channels: 3×3 to a quarter of the inputs, depth to space, 3×3, activation, with none between.
+    Towards fewer: 3×3, 3×3, depth to space, activation.
     """
 
     def __init__(
-        self, strides: Sequence[int], widths: Sequence[int], depths: Sequence[int], *, in_channels: int = 3
+        self, in_channels: int, out_channels: int, *, stride: int, activation: ActivationName
     ) -> None:
         super().__init__()
-        inputs = [in_channels, *widths[:-1]]
-        self.stages = nn.Sequential(
-            *(
-                _EncoderStage(before, after, stride, depth, first=number == 0)
-                for number, (before, after, stride, depth) in enumerate(
-                    zip(inputs, widths, strides, depths, strict=True)
-                )
-            )
-        )
-        self.apply(_init_like_convnext)
+        self.squeezed = in_channels <= out_channels
+        middle = max(in_channels // SQUEEZE, 1) if self.squeezed else out_channels
+        scale = stride**2
+        first, second = (middle * scale, out_channels) if self.squeezed else (middle, out_channels * scale)
+        self.conv1 = nn.Conv2d(in_channels, first, 3, padding=1)
+        self.conv2 = nn.Conv2d(middle, second, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(stride)
+        self.activation = make_activation(activation)
 
-    def forward(self, rgb_NCHW: Tensor) -> Tensor:
-        """Return embeddings, rows and columns divided by the product of the strides."""
-        out: Tensor = self.stages(rgb_NCHW)
+    def forward(self, feature_NCHW: Tensor) -> Tensor:
+        """Return features with ``stride`` times the rows and columns."""
+        feature_NCHW = self.conv1(feature_NCHW)
+        if self.squeezed:
+            feature_NCHW = self.conv2(self.shuffle(feature_NCHW))
+        else:
+            feature_NCHW = self.shuffle(self.conv2(feature_NCHW))
+        out: Tensor = self.activation(feature_NCHW)
         return out
 
 
-def _init_like_convnext(module: nn.Module) -> None:
-    """Draw weights of convolutions and linears from N(0, 0.02²) cut at ±2, and set biases to 0."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+# -- embeddings of frames, before the stages -----------------------------------------------------------------
+
+
+class EmbeddingConfig(ConvStagesConfig):
+    """Settings of decoders that start from an embedding of the frame, and of the encoder that makes it."""
+
+    embedding_channels: Width = Field(16, description="channels of a frame's stored embedding")
+    encoder_strides: Strides | None = Field(None, description="reductions of the encoder; none: strides")
+    encoder_width: Width = Field(64, description="channels of all encoder stages but the last")
+    encoder_depth: int = Field(1, ge=1, le=32, description="ConvNeXt blocks per encoder stage")
+
+    @property
+    def analysis_strides(self) -> tuple[int, ...]:
+        """Strides of the encoder."""
+        return self.encoder_strides or self.strides
+
+    def make_encoder(self) -> ConvNeXtEncoder:
+        """Return the network from frames to embeddings."""
+        from vinr.models.layers.convnext import ConvNeXtEncoder  # decoding has no encoder
+
+        num_stages = len(self.analysis_strides)
+        widths = [self.encoder_width] * (num_stages - 1) + [self.embedding_channels]
+        return ConvNeXtEncoder(self.analysis_strides, widths, [self.encoder_depth] * num_stages)
+
+
+class EmbeddingModel(HybridModel):
+    """A model with one stored embedding (d, h, w) per frame, made by a ConvNeXt encoder."""
+
+    Config: ClassVar[type[EmbeddingConfig]]
+    encoder: ConvNeXtEncoder | None
+
+    def __init__(self, config: EmbeddingConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
+        super().__init__(config, video, with_encoder=with_encoder)
+        self.config = config
+        self.encoder = config.make_encoder() if with_encoder else None
+
+    @classmethod
+    def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> Any:
+        """See :meth:`VideoModel.configure`.
+
+        Embeddings get 16 channels, or as many (at least one) as keep them within 35 % of all parameters.
+        """
+        from vinr.sizing.strides import affordable_latents  # decoding chooses no sizes
+
+        chosen = cls.scale(video, width, settings)
+        if "embedding_channels" not in chosen:
+            thin = cls.on_meta(cls.Config(**chosen, embedding_channels=1), video)
+            cells = math.prod(thin.per_frame_shapes()["embedding"]) * video.num_frames
+            affordable = affordable_latents(thin.num_stored() - cells) / cells
+            most = cls.Config.model_fields["embedding_channels"].default
+            chosen["embedding_channels"] = max(1, min(most, int(affordable)))
+        return cls.Config(**chosen)
+
+    @final
+    def coded_size(self) -> tuple[int, int]:
+        """See :meth:`VideoModel.coded_size`: multiples of the product of the encoder's strides."""
+        return padded_size(self.video, self.config.analysis_strides)
+
+    @final
+    def per_frame_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See :meth:`VideoModel.per_frame_shapes`: one embedding (d, h, w) per frame."""
+        size = grid_size(self.video.height, self.video.width, self.config.analysis_strides)
+        return {"embedding": (self.config.embedding_channels, *size)}
+
+    @final
+    def frames_using_latents(self, first: int, stop: int) -> range:
+        """See :meth:`VideoModel.frames_using_latents`: a frame needs its own."""
+        return range(first, stop)
+
+    def encode(self, source: FrameSource, index_N: Tensor) -> Latents:
+        """See :meth:`HybridModel.encode`."""
+        if self.encoder is None:
+            raise ValueError("the encoder was dropped; give no source")
+        return Latents({"embedding": self.encoder(self.read_frames(source, index_N))})

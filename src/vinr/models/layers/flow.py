@@ -14,19 +14,23 @@ Axes: N frames of a batch, A neighbours, C channels, H rows, W columns, T frames
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vinr.models._stored import FirstFrame
-from vinr.models.layers.blocks import squash
+from vinr.models.base import FirstFrame, ModelConfig
+from vinr.models.layers.blocks import Strides, Widths, check_stages, squash
+from vinr.models.layers.grids import GridFrames
+from vinr.models.layers.warp import warp
 from vinr.sharing import LruCache
 from vinr.video.spec import Query
 
@@ -49,16 +53,18 @@ def flow_stage(strides: Sequence[int]) -> tuple[int, int]:
 
     That is the first stage whose output is at most four times smaller than the frame.
     """
-    scales = [math.prod(strides[stage:]) for stage in range(1, len(strides) + 1)]
-    scale = next(scale for scale in scales if scale <= COARSEST_FLOW)
-    return scales.index(scale) + 1, scale
+    num_stages, scale = 1, math.prod(strides[1:])
+    while scale > COARSEST_FLOW:
+        scale //= strides[num_stages]
+        num_stages += 1
+    return num_stages, scale
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What the network says about N frames.
 
-    ``rgb_NCHW``: independent frames in [0, 1]. ``blend_NCHW``: two logits a pixel, for the independent and
+    ``rgb_NCHW``: independent frames in [0, 1]. ``blend_NCHW``: two logits per pixel, for the independent and
     the aggregated frame. ``flow_NCHW``, at lower resolution: (dx, dy) for each neighbour, then a logit each.
     Both are empty for networks without neighbours.
     """
@@ -91,23 +97,6 @@ class FlowHeads(nn.Module):
 
 def _at_least_float32(value: Tensor) -> Tensor:
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-
-
-def warp(frame_NCHW: Tensor, flow_NCHW: Tensor, *, align_corners: bool = True) -> Tensor:
-    """Return ``frame_NCHW`` sampled at (x + dx, y + dy), bilinear, edges repeated; flows in pixels.
-
-    Without ``align_corners`` positions are scaled for pixel centres in the corners but sampled for pixel
-    edges there, as FFNeRV's code does: zero flow then moves pixels by up to half of one.
-    """
-    height, width = frame_NCHW.shape[-2:]
-    x_W = torch.arange(width, dtype=flow_NCHW.dtype, device=flow_NCHW.device)
-    y_H1 = torch.arange(height, dtype=flow_NCHW.dtype, device=flow_NCHW.device).view(-1, 1)
-    x_NHW = (flow_NCHW[:, 0] + x_W) * (2 / max(width - 1, 1)) - 1
-    y_NHW = (flow_NCHW[:, 1] + y_H1) * (2 / max(height - 1, 1)) - 1
-    position_NHW2 = torch.stack([x_NHW, y_NHW], -1)
-    return F.grid_sample(
-        frame_NCHW.to(flow_NCHW.dtype), position_NHW2, padding_mode="border", align_corners=align_corners
-    )
 
 
 # -- neighbours while fitting --------------------------------------------------------------------------------
@@ -143,9 +132,9 @@ class FrameBuffer(nn.Module):
     def read(self, times: Sequence[float | None], device: torch.device) -> Tensor:
         """Return frames (N, 3, H, W) in [0, 1]; None is a black frame."""
         frames_TCHW = self._frames(device)
-        index_N = torch.tensor([0 if time is None else int(time) for time in times], device=device)
-        there_N = torch.tensor([time is not None for time in times], device=device)
-        return frames_TCHW[index_N].float() / 255 * there_N.view(-1, 1, 1, 1)
+        # −1 stands for a frame that is not there: what is read for it is multiplied by 0.
+        index_N = torch.tensor([-1 if time is None else int(time) for time in times], device=device)
+        return frames_TCHW[index_N].float() / 255 * (index_N >= 0).view(-1, 1, 1, 1)
 
     def _frames(self, device: torch.device) -> Tensor:
         assert self.frames_TCHW is not None
@@ -166,26 +155,27 @@ class FrameBuffer(nn.Module):
 
 
 class _Values:
-    """The parameters of a module as they are now; equal to itself while none of them is changed in place.
-
-    Their memory is held, so that no other values can come to lie at the same addresses.
-    """
+    """The parameters of a module as they are now: equal while they are the same objects, unchanged."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], cast: torch.dtype | None) -> None:
-        self._held = [parameter.untyped_storage() for parameter in parameters]
-        places = ((parameter.data_ptr(), parameter._version) for parameter in parameters)
-        self._key = cast, tuple(places)
+        self._parameters, self._cast = parameters, cast
+        # torch counts changes in place; converting a module swaps values without counting.
+        self._states = [(item._version, item.dtype, item.device) for item in parameters]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Values) and self._key == other._key
+        if not isinstance(other, _Values):
+            return False
+        if self._cast != other._cast or self._states != other._states:
+            return False
+        return all(map(operator.is_, self._parameters, other._parameters))
 
     __hash__ = None  # type: ignore[assignment]  # compared only
 
 
 def values_state(module: nn.Module) -> object:
-    """Return what differs as soon as a parameter of ``module`` changed or moved, to compare for equality."""
+    """Return what differs as soon as a parameter of ``module`` changes or moves, to compare for equality."""
     parameters = list(module.parameters())
-    if any(parameter.is_inference() for parameter in parameters):
+    if any(map(Tensor.is_inference, parameters)):
         return object()  # changes of these are not counted: never equal
     device = parameters[0].device.type
     casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -221,15 +211,23 @@ class FlowGuide:
     ring: LruCache[float, Evaluation] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        reach = max((abs(offset) for offset in self.offsets), default=0)
-        object.__setattr__(self, "ring", LruCache(2 * reach + 2))
+        # Frames in order: the neighbours on both sides, the frame itself, and the next one.
+        object.__setattr__(self, "ring", LruCache(2 * self.reach + 2))
+
+    @property
+    def reach(self) -> int:
+        """How far away the farthest neighbour is, in frames."""
+        return max(map(abs, self.offsets), default=0)
 
     def neighbour_times(self, time: float) -> list[float | None]:
         """Return the time of each neighbour of the frame at ``time``; None where there is none."""
-        last = self.num_frames - 1
-        if self.missing == "clamp":
-            return [min(max(time + offset, 0.0), float(last)) for offset in self.offsets]
-        return [time + offset if 0 <= time + offset <= last else None for offset in self.offsets]
+        last = float(self.num_frames - 1)
+        near_times: list[float | None] = []
+        for offset in self.offsets:
+            inside = min(max(time + offset, 0.0), last)
+            is_there = inside == time + offset or self.missing == "clamp"
+            near_times.append(inside if is_there else None)
+        return near_times
 
     def first_frame(self, coded_size: tuple[int, int]) -> FirstFrame:
         """See :meth:`VideoModel.first_frame`: neighbours are evaluated too, and all are kept."""
@@ -239,25 +237,25 @@ class FlowGuide:
 
     def frames_near(self, first: int, stop: int) -> range:
         """Return the frames that need one of ``first`` … ``stop`` − 1, as themselves or as neighbours."""
-        reach = max((abs(offset) for offset in self.offsets), default=0)
-        return range(max(first - reach, 0), min(stop + reach, self.num_frames))
+        return range(max(first - self.reach, 0), min(stop + self.reach, self.num_frames))
 
-    def combine(self, own: Evaluation, neighbour_NACHW: Tensor) -> tuple[Tensor, Tensor]:
+    def combine(self, evaluation: Evaluation, neighbour_NACHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return final and aggregated frames (N, 3, H, W); the final ones in [0, 1]."""
-        num_neighbours, size = len(self.offsets), own.rgb_NCHW.shape[-2:]
-        flow_NCHW = own.flow_NCHW[:, : 2 * num_neighbours]
-        logit_NAHW = own.flow_NCHW[:, 2 * num_neighbours :]
+        num_neighbours, size = len(self.offsets), evaluation.rgb_NCHW.shape[-2:]
+        flow_NCHW = evaluation.flow_NCHW[:, : 2 * num_neighbours]
+        logit_NAHW = evaluation.flow_NCHW[:, 2 * num_neighbours :]
         if self.scale > 1:
+            # Displacements count pixels of their own map: larger maps, larger displacements.
             flow_NCHW = F.interpolate(flow_NCHW, size, mode="bilinear", align_corners=False) * self.scale
             logit_NAHW = F.interpolate(logit_NAHW, size, mode="nearest")
         warped_NACHW = warp(
             neighbour_NACHW.flatten(0, 1),
-            flow_NCHW.reshape(-1, 2, *size),
+            flow_NCHW.reshape(-1, 2, *size),  # (N, 2·A, H, W) becomes (N·A, 2, H, W)
             align_corners=self.align_corners,
-        ).view(len(own), num_neighbours, 3, *size)
+        ).view(len(evaluation), num_neighbours, 3, *size)
         aggregated_NCHW = (logit_NAHW.softmax(1).unsqueeze(2) * warped_NACHW).sum(1)
-        share_N2HW = own.blend_NCHW.softmax(1)
-        final_NCHW = share_N2HW[:, :1] * own.rgb_NCHW + share_N2HW[:, 1:] * aggregated_NCHW
+        share_N2HW = evaluation.blend_NCHW.softmax(1)
+        final_NCHW = share_N2HW[:, :1] * evaluation.rgb_NCHW + share_N2HW[:, 1:] * aggregated_NCHW
         return final_NCHW.clamp(0, 1), aggregated_NCHW  # roundings may leave the range
 
     def decode(
@@ -273,19 +271,19 @@ class FlowGuide:
         come one by one from the ring while ``state`` stays the same; None keeps nothing. With gradients the
         frames are one batch, into whose neighbours no gradient flows.
         """
-        times = [float(time) for time in time_N.tolist()]
+        times = time_N.double().tolist()
         if torch.is_grad_enabled():
-            own = evaluate_all()
-            return (
-                self.combine(own, self._fresh(times, own, evaluate_one))[0] if self.offsets else own.rgb_NCHW
-            )
+            evaluation = evaluate_all()
+            if not self.offsets:
+                return evaluation.rgb_NCHW
+            return self.combine(evaluation, self._fresh(times, evaluation, evaluate_one))[0]
         ring = LruCache[float, Evaluation](self.ring.max_entries) if state is None else self.ring
         return torch.cat([self._decode_one(time, ring, state, evaluate_one) for time in times])
 
     def training_outputs(
         self,
         time_N: Tensor,
-        own: Evaluation,
+        evaluation: Evaluation,
         buffer: FrameBuffer,
         evaluate_one: Callable[[float], Evaluation],
     ) -> tuple[tuple[float, Tensor], ...]:
@@ -294,19 +292,19 @@ class FlowGuide:
         ``time_N`` are whole frames. Neighbours come from the buffer, which is filled if it is empty.
         """
         if not self.offsets:
-            return ((1.0, own.rgb_NCHW),)
+            return ((1.0, evaluation.rgb_NCHW),)
         if buffer.frames_TCHW is None:
             with torch.no_grad():
                 buffer.fill(self.num_frames, evaluate_one)
-        times = [float(round(time)) for time in time_N.tolist()]
-        device, shape = own.rgb_NCHW.device, own.rgb_NCHW.shape
-        buffer.write(torch.tensor(times, device=device).long(), own.rgb_NCHW)
-        near_times = [near for time in times for near in self.neighbour_times(time)]
-        near_NACHW = buffer.read(near_times, device).view(len(own), len(self.offsets), *shape[1:])
-        final_NCHW, aggregated_NCHW = self.combine(own, near_NACHW)
+        times = time_N.double().round().tolist()
+        device, shape = evaluation.rgb_NCHW.device, evaluation.rgb_NCHW.shape
+        buffer.write(torch.tensor(times, device=device).long(), evaluation.rgb_NCHW)
+        near_times = list(itertools.chain(*map(self.neighbour_times, times)))
+        near_NACHW = buffer.read(near_times, device).view(len(evaluation), len(self.offsets), *shape[1:])
+        final_NCHW, aggregated_NCHW = self.combine(evaluation, near_NACHW)
         return (
             (1.0, final_NCHW),
-            (AUXILIARY_WEIGHT, own.rgb_NCHW),
+            (AUXILIARY_WEIGHT, evaluation.rgb_NCHW),
             (AUXILIARY_WEIGHT, aggregated_NCHW),
         )
 
@@ -317,29 +315,73 @@ class FlowGuide:
         state: object,
         evaluate: Callable[[float], Evaluation],
     ) -> Tensor:
-        own = ring.get(time, lambda: evaluate(time), state)
+        evaluation = ring.get(time, lambda: evaluate(time), state)
         if not self.offsets:
-            return own.rgb_NCHW
+            return evaluation.rgb_NCHW
         # Without values there is nothing to decode: count what a frame costs where all come in order.
-        near_times = [] if own.rgb_NCHW.is_meta else self.neighbour_times(time)
-        near = {t: ring.get(t, partial(evaluate, t), state).rgb_NCHW for t in near_times if t is not None}
-        return self.combine(own, self._stack([time], own, near))[0]
+        near_times = [] if evaluation.rgb_NCHW.is_meta else self.neighbour_times(time)
+        near = {}
+        for near_time in near_times:
+            if near_time is not None:
+                near[near_time] = ring.get(near_time, partial(evaluate, near_time), state).rgb_NCHW
+        return self.combine(evaluation, self._stack([time], evaluation, near))[0]
 
     def _fresh(
-        self, times: Sequence[float], own: Evaluation, evaluate: Callable[[float], Evaluation]
+        self, times: Sequence[float], evaluation: Evaluation, evaluate: Callable[[float], Evaluation]
     ) -> Tensor:
-        near = {time: own.rgb_NCHW[row : row + 1].detach() for row, time in enumerate(times)}
+        # Each frame as a batch of one: (N, C, H, W) becomes N times (1, C, H, W).
+        near = dict(zip(times, evaluation.rgb_NCHW.detach().unsqueeze(1), strict=True))
         with torch.no_grad():
-            for wanted in (near_time for time in times for near_time in self.neighbour_times(time)):
-                if wanted is not None and wanted not in near:
-                    near[wanted] = evaluate(wanted).rgb_NCHW
-        return self._stack(times, own, near)
+            for near_time in itertools.chain(*map(self.neighbour_times, times)):
+                if near_time is not None and near_time not in near:
+                    near[near_time] = evaluate(near_time).rgb_NCHW
+        return self._stack(times, evaluation, near)
 
-    def _stack(self, times: Sequence[float], own: Evaluation, near: Mapping[float, Tensor]) -> Tensor:
+    def _stack(self, times: Sequence[float], evaluation: Evaluation, near: Mapping[float, Tensor]) -> Tensor:
         """Return the neighbours (N, A, 3, H, W) of frames at ``times``, black where there is none."""
-        black_NCHW = torch.zeros_like(own.rgb_NCHW[:1])
-        rows = [
-            [black_NCHW if near_time is None else near.get(near_time, black_NCHW) for near_time in near_times]
-            for near_times in map(self.neighbour_times, times)
-        ]
-        return torch.stack([torch.cat(row) for row in rows])
+        black_NCHW = torch.zeros_like(evaluation.rgb_NCHW[:1])
+        rows = []
+        for time in times:
+            near_times = self.neighbour_times(time)
+            rows.append(torch.cat([black_NCHW if t is None else near.get(t, black_NCHW) for t in near_times]))
+        return torch.stack(rows)
+
+
+# -- settings ------------------------------------------------------------------------------------------------
+
+
+class TemporalGridConfig(ModelConfig):
+    """Settings of FFNeRV and T-NeRV: stages, grids over time, and neighbours to warp."""
+
+    size_fields: ClassVar[tuple[str, ...]] = ("widths", "grid_frames")
+
+    strides: Strides = Field(description="upsampling of each stage, 1 to 16")
+    widths: Widths = Field(description="channels before the first stage and after each, 1 to 4096")
+    grid_frames: GridFrames = Field(description="maps in time of each grid, at most eight; empty: no grids")
+    neighbours: Offsets = Field(
+        (-2, -1, 1, 2), description="frames to warp, relative to the frame; may be none"
+    )
+    warp_align_corners: bool = Field(
+        True, description="zero flow is the identity; false: off by up to half a pixel as in FFNeRV's code"
+    )
+    oob: MissingNeighbour = Field("zero", description="neighbours outside the video: black, or the end frame")
+    output: SquashName = Field("tanh", description="last step of independent frames: ½ tanh + ½, or sigmoid")
+
+    @model_validator(mode="after")
+    def _check_neighbours(self) -> Self:
+        check_stages(self.strides, self.widths)
+        if 0 in self.neighbours:
+            raise ValueError(f"neighbours {self.neighbours} must not hold 0, the frame itself")
+        return self
+
+    def make_heads(self) -> FlowHeads:
+        """Return what turns features into independent frames and flows."""
+        num_coarse, _ = flow_stage(self.strides)
+        return FlowHeads(
+            self.widths[num_coarse], self.widths[-1], num_neighbours=len(self.neighbours), output=self.output
+        )
+
+    def make_guide(self, num_frames: int) -> FlowGuide:
+        """Return what improves frames of a video of ``num_frames`` by their neighbours."""
+        _, scale = flow_stage(self.strides)
+        return FlowGuide(num_frames, self.neighbours, scale, self.warp_align_corners, self.oob)

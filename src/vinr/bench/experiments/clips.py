@@ -1,0 +1,131 @@
+"""Many clips in one network, compared with a network for each and with a codec for each.
+
+Axes: K clips, N frames, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from statistics import fmean
+
+import torch
+
+from vinr.bench.experiments.curves import anchor_points
+from vinr.bench.work import Values, Work
+from vinr.bench.written import WrittenNetwork, write_network
+from vinr.errors import UsageError
+from vinr.fit import fit
+from vinr.quality.clip import bits_per_pixel
+from vinr.quality.record import Quality
+from vinr.video.source import FrameTensor
+
+
+def clips_experiment(work: Work) -> Values:
+    """Represent all clips by one network (or one each, ``joint = false``), or code each by a codec.
+
+    PSNR and MS-SSIM are means over all frames, the rate is that of all bytes. ``clip_psnr_db``: of each clip.
+    A codec has a point for each setting, the same for all clips; its bytes are those of all its streams.
+    """
+    setup = work.setup
+    clips: list[FrameTensor] = []
+    for frames in work.all_frames():
+        clips += cut_clips(frames, setup.tiles, setup.length)
+    if setup.anchor is not None:
+        return _coded_one_by_one(setup.anchor, clips)
+    started = time.perf_counter()
+    if setup.joint is False:
+        share = None if setup.params is None else max(setup.params // len(clips), 1)
+        networks = [_fitted(work, clip, share) for clip in clips]
+    else:
+        networks = [_fitted(work, join(clips), setup.params)]
+    return {**_values(networks, clips), "seconds": time.perf_counter() - started}
+
+
+def cut_clips(frames: FrameTensor, tiles: tuple[int, int] | None, length: int | None) -> list[FrameTensor]:
+    """Cut a clip into tiles (rows × columns of equal size) and parts of ``length`` frames; rests are dropped.
+
+    ::
+
+        tiles (1, 2), length 22 of 132 frames:      part 0   ┌───┬───┐   clips 0, 1
+                                                    part 1   ├───┼───┤   clips 2, 3
+                                                    …        └───┴───┘
+
+    Raises
+    ------
+    UsageError
+        If nothing is left of a part.
+    """
+    rows, columns = tiles or (1, 1)
+    spec = frames.spec
+    height, width, count = spec.height // rows, spec.width // columns, length or spec.num_frames
+    if not height or not width or count > spec.num_frames:
+        raise UsageError(
+            f"clips of {spec.num_frames} frames of {spec.height}×{spec.width} cannot be cut into "
+            f"{rows}×{columns} tiles and parts of {count} frames"
+        )
+    clip_spec = replace(spec, num_frames=count, height=height, width=width, span_lengths=())
+    clips = []
+    for first, row, column in product(range(spec.num_frames // count), range(rows), range(columns)):
+        part_NCHW = frames.rgb_NCHW[first * count : (first + 1) * count]
+        tile_NCHW = part_NCHW[..., row * height : (row + 1) * height, column * width : (column + 1) * width]
+        clips.append(FrameTensor(tile_NCHW.contiguous(), clip_spec))
+    return clips
+
+
+def join(clips: Sequence[FrameTensor]) -> FrameTensor:
+    """Return clips of one size as the spans of one video.
+
+    Raises
+    ------
+    UsageError
+        If their sizes differ.
+    """
+    sizes = {(clip.spec.height, clip.spec.width) for clip in clips}
+    if len(sizes) > 1:
+        raise UsageError(f"clips of sizes {sorted(sizes)} cannot share a network; give resize")
+    lengths = tuple(clip.spec.num_frames for clip in clips)
+    spec = replace(clips[0].spec, num_frames=sum(lengths), span_lengths=lengths)
+    return FrameTensor(torch.cat([clip.rgb_NCHW for clip in clips]), spec)
+
+
+def _fitted(work: Work, frames: FrameTensor, params: int | None) -> WrittenNetwork:
+    preset = work.preset(frames.spec, params=params)
+    result = fit(frames, preset, device=work.device, on_event=work.on_event)
+    return write_network(frames, preset, result, device=work.device)
+
+
+def _values(networks: Sequence[WrittenNetwork], clips: Sequence[FrameTensor]) -> Values:
+    spans: list[Quality] = []
+    for network in networks:
+        spans += network.spans
+    num_bytes = sum(network.num_bytes for network in networks)
+    num_pixels = sum(clip.spec.num_pixels for clip in clips)
+    quality = Quality.of_all(spans)
+    values: Values = {
+        "psnr_db": quality.psnr_db,
+        "num_bytes": num_bytes,
+        "bpp": bits_per_pixel(num_bytes, num_pixels),
+        "keyframes_percent": 100 * sum(network.keyframe_bytes for network in networks) / num_bytes,
+        "num_parameters": sum(network.num_parameters for network in networks),
+        "num_clips": len(clips),
+        "clip_psnr_db": [span.psnr_db for span in spans],
+    }
+    return values if quality.ms_ssim is None else {**values, "ms_ssim": quality.ms_ssim}
+
+
+def _coded_one_by_one(anchor: str, clips: Sequence[FrameTensor]) -> Values:
+    curves = [anchor_points(anchor, clip) for clip in clips]
+    weights = [clip.spec.num_pixels for clip in clips]
+    points = []
+    # Of each setting the mean over clips, by pixels: their streams together.
+    for clip_points in zip(*curves, strict=True):
+        point = {}
+        for name in ("bpp", "psnr_db", "ms_ssim"):
+            known = [clip_point[name] for clip_point in clip_points if name in clip_point]
+            if len(known) == len(clips):
+                point[name] = fmean(known, weights)
+        points.append(point)
+    return {"points": points, "num_clips": len(clips)}

@@ -1,0 +1,74 @@
+"""Curves of rate and quality: a network at several sizes or rate weights, a codec, or published points."""
+
+from __future__ import annotations
+
+import time
+
+from vinr.bench.points import point_values, published_points
+from vinr.bench.work import Values, Work
+from vinr.bench.written import write_network
+from vinr.comparison.anchor_runs import choose_upsampling, measure_anchor
+from vinr.comparison.anchors import parse_anchor
+from vinr.config import Preset
+from vinr.fit import fit
+from vinr.quality.clip import bits_per_pixel
+from vinr.video.source import FrameTensor
+
+
+def rate_distortion_experiment(work: Work) -> Values:
+    """Return the ``points`` (bpp, psnr_db, ms_ssim) of a curve, and beside them their means."""
+    setup = work.setup
+    if setup.published is not None:
+        points = published_points(setup.published, work.data)
+    elif setup.anchor is not None:
+        points = anchor_points(setup.anchor, work.frames)
+    else:
+        points = [_network_point(work, preset) for preset in _presets(work)]
+    values: Values = {"points": points}
+    for name in ("bpp", "psnr_db", "ms_ssim"):
+        known = [point[name] for point in points if name in point]
+        if len(known) == len(points):
+            values[name] = sum(known) / len(known)
+    return values
+
+
+def anchor_points(text: str, frames: FrameTensor) -> list[dict[str, float]]:
+    """Return the points of a codec; ``text`` as :func:`vinr.comparison.anchors.parse_anchor` has it."""
+    anchor, qualities = parse_anchor(text)
+    upsampling = choose_upsampling(frames)
+    return [point_values(measure_anchor(anchor, q, frames, upsampling=upsampling)) for q in qualities]
+
+
+def _presets(work: Work) -> list[Preset]:
+    setup = work.setup
+    if setup.presets is not None:
+        return [work.preset(name=name) for name in setup.presets]
+    presets = []
+    for size in setup.sizes or (None,):
+        preset = work.preset(params=size)
+        presets += [_with_weight(preset, weight) for weight in setup.rate_weights or (None,)]
+    return presets
+
+
+def _with_weight(preset: Preset, weight: float | None) -> Preset:
+    """Return ``preset`` whose last phase weighs the rate so."""
+    if weight is None:
+        return preset
+    *others, last = preset.fit.phases
+    phases = (*others, last.model_copy(update={"rate_weight": weight}))
+    return preset.model_copy(update={"fit": preset.fit.model_copy(update={"phases": phases})})
+
+
+def _network_point(work: Work, preset: Preset) -> dict[str, float]:
+    started = time.perf_counter()
+    result = fit(work.frames, preset, device=work.device, on_event=work.on_event)
+    seconds = time.perf_counter() - started
+    network = write_network(work.frames, preset, result, device=work.device)
+    point = {
+        "bpp": bits_per_pixel(network.num_bytes, work.frames.spec.num_pixels),
+        "psnr_db": network.quality.psnr_db,
+        "num_bytes": float(network.num_bytes),
+        "num_parameters": float(network.num_parameters),
+        "seconds": seconds,
+    }
+    return point if network.quality.ms_ssim is None else {**point, "ms_ssim": network.quality.ms_ssim}

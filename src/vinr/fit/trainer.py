@@ -1,0 +1,483 @@
+"""The only training loop.
+
+::
+
+    frames (uint8, on the device) ─┐
+    order of an epoch ─> batch ────┼─> model ─> loss ─> gradients ─> optimiser
+                                   └─────────────> end of a round: PSNR, collapse?, state
+
+A round is an epoch, or 250 steps where an epoch is longer. A collapsed fit goes back to the end of its last
+good round. A state that is kept holds that one, and the one after the last step.
+
+The plain fit may be followed by phases (``fit.phases``) that prepare the network for coding. They train the
+frozen network, latents included, with a fresh optimiser, and through :class:`CodingNoise`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from vinr.config import Preset
+from vinr.device import exact_float32, memory_kept
+from vinr.errors import FitError, InputError, UsageError
+from vinr.fit.batches import Batches
+from vinr.fit.budget import Budget, StepClock
+from vinr.fit.checkpoint import (
+    FitState,
+    Snapshot,
+    SnapshotValues,
+    check_tensors,
+    restore_draws,
+    under_prefix,
+    with_prefix,
+)
+from vinr.fit.draws import Draws
+from vinr.fit.events import Collapsed, Event, RoundDone
+from vinr.fit.learner import Learner
+from vinr.fit.losses import LossFunction, build_loss, loss_of
+from vinr.fit.phases import Moment, append_phases, moment_at
+from vinr.fit.precision import Precision, PrecisionName, resolve_precision
+from vinr.fit.prepare import DeviceFrames
+from vinr.fit.task import Reconstruct, Task
+from vinr.models import HybridModel, VideoModel
+from vinr.quality.measures import psnr_from_mse_db
+from vinr.state.interruption import held_back
+from vinr.video.spec import FrameSource, PatchGrid
+
+ROUND_STEPS = 250
+MAX_COLLAPSES = 6
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted model, frozen (no source needed) and in evaluation mode, with how the fit went.
+
+    ``steps``: learned quantisation steps by stored name, as :func:`vinr.compress.pack_tensors` takes them;
+    the model's values are not rounded to them yet. ``encoder``: where it was to be kept, and had not been
+    dropped before the fit was resumed. ``precision``: the arithmetic of the fit.
+    """
+
+    model: VideoModel
+    train_psnr_db: float
+    num_epochs: float
+    num_steps: int
+    num_collapses: int
+    seconds: float
+    steps: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    encoder: nn.Module | None = field(default=None, repr=False)
+    precision: PrecisionName = "fp32"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a part of a batch came to: its part of the mean squared error, and the bits of all parameters."""
+
+    mse: Tensor
+    num_bits: Tensor | None
+
+
+@final
+class Trainer:
+    """One fit that its caller steps: state, order of frames, phases, collapses.
+
+    :func:`vinr.fit.fit` is a short loop over it that also writes the state to a file. Gradients must be on
+    (they are, outside ``torch.no_grad()``).
+
+    Parameters
+    ----------
+    source
+        The frames. All of them are held on ``device`` as uint8.
+    preset
+        Model, complete architecture and fit settings.
+    task
+        What is seen and scored; :class:`Reconstruct` if None.
+    device
+        Where the fit runs.
+    seconds
+        Wall-clock time to spend in place of ``preset.fit.epochs``, less that of ``reserve_epochs`` epochs.
+    precision
+        The arithmetic; what ``preset.fit.precision`` means on ``device`` if None.
+    loss
+        A loss in place of that of the preset: from float prediction_NCHW and target_NCHW in [0, 1], masked
+        pixels black in both, to one value per frame, Tensor[N].
+    schedule
+        A learning-rate schedule in place of those of the preset: from the progress of the part of the fit
+        that a schedule spans, 0 to 1, to a multiplier of the full rate, at least 0.
+    keep_encoder
+        Hold on to the encoder of a hybrid model, which is dropped otherwise when the model is frozen.
+
+    Raises
+    ------
+    UsageError
+        If preset, frames and task do not fit together, such as a loss that needs larger frames.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        preset: Preset,
+        task: Task | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        seconds: float | None = None,
+        reserve_epochs: float = 0.0,
+        precision: Precision | None = None,
+        loss: LossFunction | None = None,
+        schedule: Callable[[float], float] | None = None,
+        keep_encoder: bool = False,
+    ) -> None:
+        settings = preset.fit
+        self.preset, self.settings, self.task = preset, settings, task or Reconstruct()
+        self.device = torch.device(device)
+        self.precision = precision or resolve_precision(settings.precision, self.device)
+        self.frames = DeviceFrames(self.task.target(source), self.device)
+        visible = self.task.visible(self.frames)
+        self.draws = Draws(settings.seed, self.device)
+        self.learner = Learner(preset, visible, self.device, self.precision, self.draws, schedule)
+        model = self.model
+        model.check_patches(PatchGrid(*settings.patches))
+        if model.keyframes is not None:
+            model.keyframes.code(visible)
+        frame_N = self.task.training_frames(source.spec)
+        self.batches = Batches(frame_N, model.group_of(frame_N), settings, model.coded_size())
+        self.loss = build_loss(settings.loss) if loss is None else loss_of(loss)
+        self.steps_per_epoch = self.batches.steps_per_epoch
+        self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve_epochs)
+        self.clock = StepClock()
+        self.steps_done, self.round_steps = 0, 0
+        self.round_mse = torch.zeros((), device=self.device)
+        self.best_psnr_db, self.rate_scale, self.num_collapses = -math.inf, 1.0, 0
+        self._is_finished, self._is_at_rest = False, True
+        self._keeps_encoder, self._encoder = keep_encoder, self._held_encoder(keep_encoder)
+        self._round_start, self._round_batches = -1, list[tuple[Tensor, ...]]()
+        self._good = self._copy()
+
+    @property
+    def model(self) -> VideoModel:
+        """The model in training."""
+        return self.learner.model
+
+    def _held_encoder(self, is_kept: bool) -> nn.Module | None:
+        return self.model.encoder if is_kept and isinstance(self.model, HybridModel) else None
+
+    # -- stepping ------------------------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the budget is used up and the last round has ended."""
+        return self.progress() >= 1 and not self.round_steps
+
+    def rounds(self) -> Iterator[Event]:
+        """Step to the end of the budget; yield what happened after each round.
+
+        Raises
+        ------
+        FitError
+            If the fit collapses again and again.
+        """
+        while not self.is_done:
+            event = self.step()
+            if event is not None:
+                yield event
+
+    def step(self) -> RoundDone | Collapsed | None:
+        """Do the next step; return what the round came to if it ended, else None.
+
+        Raises
+        ------
+        FitError
+            If the fit collapses again and again.
+        """
+        batches = self._batches_of_round()
+        if self.round_steps:
+            self.clock.skip()  # what the caller did since the last step is no work of the fit
+        else:
+            with self._at_work():
+                self._enter()
+            self.clock.start()
+        # A fit that was interrupted between the last step of a round and its end has only the end left to do.
+        if not self._is_round_over():
+            if not self.model.training:
+                self.model.train()
+            with self._at_work():
+                self.round_mse += self.train_on(batches[self.round_steps])
+                self.round_steps += 1
+                self.steps_done += 1
+                self.clock.tick(self.steps_done)
+        if not self._is_round_over():
+            return None
+        with self._at_work():
+            event = self._end_round()
+            self._is_finished = self.progress() >= 1
+        return event
+
+    def train_on(self, batch: Sequence[Tensor]) -> Tensor:
+        """Update the network once, on ``batch`` (parts of one, as :class:`Batches` gives them).
+
+        Nothing is counted: :meth:`step` is the door for a fit, this one for measuring a step alone.
+
+        Returns
+        -------
+        Tensor
+            The mean squared error before the update, on the device, without gradient.
+        """
+        self.learner.set_rate(self.moment(), self.rate_scale)
+        count = sum(len(sample_N) for sample_N in batch)
+        parts = [self._add_gradients(sample_N, len(sample_N) / count) for sample_N in batch]
+        self.learner.update()
+        mse = torch.stack([part.mse for part in parts]).sum()
+        self.learner.observe(parts[0].num_bits, psnr_from_mse_db(mse), self.moment())
+        return mse
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute as :func:`vinr.fit.fit` does: float32 kept exact on a GPU, freed memory kept if so set."""
+        with ExitStack() as settings:
+            if self.settings.keep_memory:
+                settings.enter_context(memory_kept(self.device))
+            settings.enter_context(exact_float32(self.device))
+            yield
+
+    def progress(self) -> float:
+        """Return how much of the budget is used, 0 to 1."""
+        if self._is_finished:
+            return 1.0
+        return self.budget.progress(
+            self.steps_done, self.clock.seconds, self.clock.step_seconds * self.steps_per_epoch
+        )
+
+    def moment(self) -> Moment:
+        """Return in which part of the fit the next step is, and where in it."""
+        return moment_at(self.progress(), self.settings.phases)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Change the state: signals wait, and what another interruption leaves behind is not kept."""
+        with held_back():
+            self._is_at_rest = False
+            yield
+            self._is_at_rest = True
+
+    def _batches_of_round(self) -> list[tuple[Tensor, ...]]:
+        """Return the batches of the round at hand, those included that are done.
+
+        ::
+
+            epoch   0 ──────────────────────┐ 1 ──────────────────────┐
+            rounds  ├ 250 ─┼ 250 ─┼ 250 ─┼ 4┤ ├ 250 ─┼ …              an epoch begins a round
+        """
+        start = self.steps_done - self.round_steps
+        if start != self._round_start:
+            epoch, first = divmod(start, self.steps_per_epoch)
+            self._round_start = start
+            self._round_batches = self.batches.of_epoch(epoch)[first : first + ROUND_STEPS]
+        return self._round_batches
+
+    def _is_round_over(self) -> bool:
+        """Return whether the round at hand has had its steps, or the budget or its part of the fit ended."""
+        if not self.round_steps:
+            return False
+        is_full = self.round_steps >= len(self._batches_of_round())
+        return is_full or self.progress() >= 1 or self.moment().number > self.learner.part
+
+    def _enter(self) -> None:
+        """Begin the next part of the fit where it is time to."""
+        number = self.moment().number
+        if number > self.learner.part:
+            self.learner.enter(number)
+            self.best_psnr_db = -math.inf  # rounding costs quality, which is no collapse
+            self._good = self._copy()
+
+    def _end_round(self) -> RoundDone | Collapsed:
+        psnr_db = float(psnr_from_mse_db(self.round_mse / self.round_steps))
+        self.clock.wait(self.steps_done)
+        # The PSNR is that of before each update: what the last one did is seen in the values alone.
+        if not self.learner.is_sound:
+            psnr_db = math.nan
+        if self._collapsed(psnr_db):
+            return self._roll_back(psnr_db)
+        self.best_psnr_db = max(self.best_psnr_db, psnr_db)
+        self.learner.calibrate()
+        self.clock.wait(self.steps_done)
+        self.round_mse, self.round_steps = torch.zeros_like(self.round_mse), 0
+        self._good = self._copy()
+        return self._report(psnr_db)
+
+    def _add_gradients(self, sample_N: Tensor, share: float) -> _Part:
+        """Add the gradients of a part of a batch, which is ``share`` of it."""
+        query = self.batches.query(sample_N.to(self.device))
+        target_NCHW = self.batches.target(self.frames.rgb_NCHW, query).float() / 255
+        dtype = self.precision.dtype
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            outputs = self.learner.evaluate(query)
+        weight_N1HW = self.batches.weight(self.task.weight(query.time_N.long()), query)
+        losses, errors = [], []
+        for weight, rgb_NCHW in outputs.frames:
+            value = self.loss(rgb_NCHW.float(), target_NCHW, weight_N1HW)
+            losses.append(weight * value.total)
+            errors.append(value.mse)
+        total = torch.stack(losses).sum()
+        if outputs.num_bits is not None:
+            total = total + self.learner.price(outputs.num_bits, total.detach())
+        # Losses are means over their part; gradients add up to those of the mean over the whole batch.
+        (share * total).backward()  # type: ignore[no-untyped-call]
+        num_bits = None if outputs.num_bits is None else outputs.num_bits.detach()
+        # The first are the frames themselves; others are what a model's paper adds to its loss.
+        return _Part(share * errors[0].detach(), num_bits)
+
+    # -- collapse ------------------------------------------------------------------------------------------
+
+    def _collapsed(self, psnr_db: float) -> bool:
+        return not math.isfinite(psnr_db) or psnr_db < self.best_psnr_db - self.settings.collapse_db
+
+    def _roll_back(self, psnr_db: float) -> Collapsed:
+        steps_lost, seconds = self.steps_done, self.clock.seconds
+        scale, count = self.rate_scale / 2, self.num_collapses + 1
+        if count > MAX_COLLAPSES:
+            raise FitError(
+                f"the fit collapsed {count} times, last from {self.best_psnr_db:.1f} dB to {psnr_db:.1f} dB; "
+                f"lower fit.learning_rate ({self.settings.learning_rate:g}) or choose another seed"
+            )
+        self._restore(self._good)
+        self.rate_scale, self.num_collapses = scale, count
+        if self.budget.seconds is not None:
+            self.clock.seconds = seconds  # the clock does not go back
+        self._good = self._copy()
+        epochs_lost = (steps_lost - self.steps_done) / self.steps_per_epoch
+        return Collapsed(psnr_db, self.best_psnr_db, epochs_lost, scale)
+
+    # -- state ---------------------------------------------------------------------------------------------
+
+    def state(self, *, copied: bool = True) -> FitState:
+        """Return everything that decides how the fit goes on.
+
+        Where it is not ``copied``, for writing it at once, its tensors change with the next step.
+        """
+        # Values that are not finite come to nothing at the end of the round, and so they do again.
+        is_sound = bool(self.round_mse.isfinite()) and self.learner.is_sound
+        now = None
+        if self.round_steps and self._is_at_rest and is_sound:
+            now = self._copy() if copied else self._snapshot()
+        last = self._good if now is None else now
+        epochs_done = last.values.steps_done / self.steps_per_epoch
+        return FitState(self._good, now, self.precision.name, epochs_done, self._is_finished)
+
+    def load(self, state: FitState) -> None:
+        """Go on from ``state``.
+
+        Raises
+        ------
+        InputError
+            If it is not one of a fit like this.
+        """
+        for values in (state.good.values, state.last.values):
+            if self.budget.seconds is None and values.steps_done > self.budget.num_steps:
+                raise InputError(
+                    f"the kept state has {values.steps_done} steps, the fit only {self.budget.num_steps}"
+                )
+        # steps    0 ────────── good ──────── last        good ends a round, last lies in the next one
+        #                        └ round_steps ┘
+        good, last = state.good.values, state.last.values
+        is_next_round = last.part == good.part and last.steps_done - last.round_steps == good.steps_done
+        if good.round_steps or not is_next_round:
+            raise InputError("the rounds of the kept state do not follow one another")
+        self._restore(state.good)
+        self._good = state.good
+        if state.now is not None:
+            self._restore(state.now)
+        self._is_finished = state.is_finished
+        self._encoder = self._held_encoder(self._keeps_encoder)
+        self.clock.start()
+
+    def continue_with(self, phases: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+        """Append phases to the fit, and the epochs that they last to its budget.
+
+        Parameters
+        ----------
+        phases
+            For each the epochs it lasts, at least 1, and the settings of a :class:`vinr.config.Phase` but
+            its share.
+
+        Raises
+        ------
+        UsageError
+            If a setting is unknown or not allowed, or the fit follows the clock.
+        """
+        if self.budget.seconds is not None:
+            raise UsageError("a fit by time cannot be continued with phases; give it epochs")
+        self.settings = append_phases(self.settings, phases)
+        self.preset = self.preset.model_copy(update={"fit": self.settings})
+        self.learner.follow(self.preset)
+        self.budget = replace(self.budget, num_steps=self.settings.epochs * self.steps_per_epoch)
+        self._is_finished = False
+
+    def _copy(self) -> Snapshot:
+        snapshot = self._snapshot()
+        copies = {name: value.detach().clone() for name, value in snapshot.tensors.items()}
+        return replace(snapshot, tensors=copies)
+
+    def _snapshot(self) -> Snapshot:
+        tensors = {**self.learner.tensors(), "round.mse": self.round_mse}
+        tensors |= with_prefix("random.", self.draws.state())
+        control = self.learner.control
+        values = SnapshotValues(
+            part=self.learner.part,
+            steps_done=self.steps_done,
+            round_steps=self.round_steps,
+            seconds_done=self.clock.seconds,
+            step_seconds=self.clock.step_seconds,
+            best_psnr_db=self.best_psnr_db if math.isfinite(self.best_psnr_db) else None,
+            rate_scale=self.rate_scale,
+            num_collapses=self.num_collapses,
+            optimizer_steps=self.learner.optimizer_steps(),
+            control=None if control is None else control.state(),
+        )
+        return Snapshot(tensors, values)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        tensors, values = snapshot.tensors, snapshot.values
+        self.learner.load(tensors, values)
+        check_tensors({"mse": self.round_mse}, under_prefix("round.", tensors), "tensor")
+        restore_draws(self.draws, under_prefix("random.", tensors))
+        self.round_mse = tensors["round.mse"].to(self.device, copy=True)
+        self.steps_done, self.round_steps = values.steps_done, values.round_steps
+        self.clock.seconds, self.clock.step_seconds = values.seconds_done, values.step_seconds
+        self.best_psnr_db = -math.inf if values.best_psnr_db is None else values.best_psnr_db
+        self.rate_scale, self.num_collapses = values.rate_scale, values.num_collapses
+
+    # -- end -----------------------------------------------------------------------------------------------
+
+    def _report(self, psnr_db: float) -> RoundDone:
+        progress = self.progress()
+        seconds = self.clock.seconds
+        left = seconds * (1 - progress) / progress if progress else math.inf
+        if self.budget.seconds is None:
+            left = (self.budget.num_steps - self.steps_done) * self.clock.step_seconds
+        epochs_done = self.steps_done / self.steps_per_epoch
+        return RoundDone(epochs_done, progress, psnr_db, seconds, left)
+
+    def finish(self) -> FitResult:
+        """Freeze the model and return it.
+
+        Nothing can be trained afterwards; a fit whose budget is not used up may be finished too.
+        """
+        steps = self.learner.close_part()
+        self.task.complete(self.model)
+        return FitResult(
+            model=self.model.eval(),
+            train_psnr_db=self.best_psnr_db,
+            num_epochs=self.steps_done / self.steps_per_epoch,
+            num_steps=self.steps_done,
+            num_collapses=self.num_collapses,
+            seconds=self.clock.seconds,
+            steps=steps,
+            encoder=self._encoder,
+            precision=self.precision.name,
+        )

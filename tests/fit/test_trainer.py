@@ -1,0 +1,146 @@
+"""The public trainer: stepped by hand, with one's own loss and schedule, continued with phases."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import vinr
+from clips import MemoryClip, moving_shapes
+from vinr.config import Preset, load_preset
+from vinr.errors import UsageError
+from vinr.fit import RoundDone, fit
+from vinr.fit.phases import SHARE_SLACK
+
+EPOCHS, STEPS_PER_EPOCH = 3, 3
+
+
+@pytest.fixture(scope="module")
+def clip() -> MemoryClip:
+    return moving_shapes(num_frames=6, height=16, width=32)
+
+
+def preset_of(*overrides: str) -> Preset:
+    return load_preset(
+        "hnerv-tiny", [f"fit.epochs={EPOCHS}", "fit.batch_size=2", "fit.phases=[]", *overrides]
+    )
+
+
+def weights_of(trainer: vinr.Trainer) -> Tensor:
+    return torch.cat([value.detach().flatten() for value in trainer.model.parameters()])
+
+
+def run_out(trainer: vinr.Trainer) -> Tensor:
+    """Return the weights at the end of the budget."""
+    for _ in trainer.rounds():
+        pass
+    return weights_of(trainer)
+
+
+def stored_of(trainer: vinr.Trainer) -> Tensor:
+    """Return all that a file would hold."""
+    return torch.cat([item.value.detach().flatten() for item in trainer.finish().model.stored().values()])
+
+
+def test_steps_end_rounds_and_come_to_what_fit_does(clip: MemoryClip) -> None:
+    trainer = vinr.Trainer(clip, preset_of())
+    events = []
+    while not trainer.is_done:
+        trainer.model.eval()  # as a program that measures in between leaves it
+        events.append(trainer.step())
+    expected = [None, None, RoundDone] * EPOCHS
+    assert [event if event is None else type(event) for event in events] == expected
+    assert trainer.progress() == 1
+    whole = fit(clip, preset_of())
+    values = [item.value.detach().flatten() for item in whole.model.stored().values()]
+    assert torch.equal(stored_of(trainer), torch.cat(values))
+
+
+def test_a_loss_and_a_schedule_of_ones_own_take_effect(clip: MemoryClip) -> None:
+    shapes, progress_seen = [], []
+
+    def absolute(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+        shapes.append((prediction_NCHW.shape, target_NCHW.shape))
+        return (prediction_NCHW - target_NCHW).abs().mean((1, 2, 3))
+
+    def falling(progress: float) -> float:
+        progress_seen.append(progress)
+        return 1 - progress
+
+    own = run_out(vinr.Trainer(clip, preset_of(), loss=absolute, schedule=falling))
+    assert shapes == [((2, 3, 16, 32), (2, 3, 16, 32))] * (EPOCHS * STEPS_PER_EPOCH)
+    assert progress_seen == [number / 9 for number in range(9)]
+    named = run_out(vinr.Trainer(clip, preset_of("fit.loss={l1 = 1.0}"), schedule=falling))
+    assert torch.equal(own, named)
+    assert not torch.equal(own, run_out(vinr.Trainer(clip, preset_of(), schedule=falling)))
+
+
+def test_a_rate_of_zero_leaves_the_weights(clip: MemoryClip) -> None:
+    trainer = vinr.Trainer(
+        clip, preset_of("fit.weight_decay=0", "fit.optimizer=adam"), schedule=lambda _: 0.0
+    )
+    before = weights_of(trainer).clone()
+    assert torch.equal(run_out(trainer), before)
+
+
+def test_a_state_stays_what_it_was_and_goes_on_bit_for_bit(clip: MemoryClip) -> None:
+    trainer = vinr.Trainer(clip, preset_of())
+    for _ in range(4):  # one step into the second round
+        trainer.step()
+    state = trainer.state()
+    assert state.epochs_done == pytest.approx(4 / STEPS_PER_EPOCH)
+    expected = run_out(trainer)
+    for _ in range(2):
+        other = vinr.Trainer(clip, preset_of())
+        other.load(state)
+        assert torch.equal(run_out(other), expected)
+
+
+def test_phases_that_are_appended_are_those_of_a_preset(clip: MemoryClip) -> None:
+    trainer = vinr.Trainer(clip, preset_of())
+    run_out(trainer)
+    trainer.continue_with([(2, {"sparsity": 0.2}), (1, {"quantization": "entropy"})])
+    assert not trainer.is_done
+    run_out(trainer)
+    shares = [length / 6 + SHARE_SLACK for length in (2, 1)]
+    phases = f'[{{share={shares[0]}, sparsity=0.2}}, {{share={shares[1]}, quantization="entropy"}}]'
+    at_once = vinr.Trainer(clip, preset_of("fit.epochs=6", f"fit.phases={phases}"))
+    run_out(at_once)
+    assert trainer.steps_done == at_once.steps_done == 6 * STEPS_PER_EPOCH
+    # The plain fit's schedule knows nothing of what is appended: its end is that of the shorter fit.
+    assert trainer.learner.part == at_once.learner.part == 1
+    once, twice = vinr.Trainer(clip, preset_of()), vinr.Trainer(clip, preset_of())
+    for other in (once, twice):
+        run_out(other)
+    once.continue_with([(2, {"sparsity": 0.2}), (1, {"quantization": "entropy"})])
+    run_out(once)
+    assert torch.equal(stored_of(once), stored_of(trainer))
+    twice.continue_with([(2, {"sparsity": 0.2})])
+    run_out(twice)
+    twice.continue_with([(1, {"quantization": "entropy"})])
+    run_out(twice)
+    assert twice.steps_done == 6 * STEPS_PER_EPOCH
+    assert [phase.share for phase in twice.settings.phases] == pytest.approx(shares)
+
+
+def test_what_cannot_be_appended_is_refused(clip: MemoryClip) -> None:
+    trainer = vinr.Trainer(clip, preset_of())
+    with pytest.raises(UsageError, match="phase 0: sparseness: Extra inputs"):
+        trainer.continue_with([(1, {"sparseness": 0.2})])
+    with pytest.raises(UsageError, match="phase 1: share: Input should be greater than 0"):
+        trainer.continue_with([(1, {}), (-1, {})])
+    by_time = vinr.Trainer(clip, preset_of(), seconds=5)
+    with pytest.raises(UsageError, match="by time"):
+        by_time.continue_with([(1, {})])
+
+
+def test_an_unfinished_fit_may_be_finished(clip: MemoryClip) -> None:
+    trainer = vinr.Trainer(clip, preset_of())
+    trainer.step()
+    result = trainer.finish()
+    assert result.num_steps == 1
+    assert result.train_psnr_db == -math.inf  # no round has ended
+    assert all(bool(item.value.isfinite().all()) for item in result.model.stored().values())
