@@ -18,10 +18,9 @@ import numpy as np
 import torch
 
 import _record
-from vinr.compress.entropy import Kind, StreamReader, StreamWriter, SymbolModel, Symbols
+from vinr.compress.entropy import MAX_LEVEL, Kind, StreamReader, StreamWriter, SymbolModel, Symbols
 from vinr.compress.quantize import quantize
 from vinr.compress.search import choose_model
-from vinr.compress.tables import MAX_LEVEL
 
 NUM_SYMBOLS, BITS, DEVIATION, NUM_RUNS = 3_000_000, 8, 32.0, 3
 MOST_SECONDS = 2.0

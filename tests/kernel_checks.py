@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vinr.kernels import layers
+from vinr import kernels
 
 
 def count_transforms(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
@@ -16,14 +16,14 @@ def count_transforms(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     Kernels from 3×3 on are, also where the direct convolution of small ones is as fast.
     """
-    monkeypatch.setitem(layers.MIN_KERNEL, torch.backends.cpu.get_cpu_capability(), 3)
+    monkeypatch.setitem(kernels.MIN_KERNEL, torch.backends.cpu.get_cpu_capability(), 3)
     shapes: list[tuple[int, ...]] = []
-    operator = layers.NNPACK
+    operator = kernels.NNPACK
     assert operator is not None
 
     def counted(feature_NCHW: Tensor, *rest: Any) -> Tensor:
         shapes.append(tuple(feature_NCHW.shape))
         return operator(feature_NCHW, *rest)
 
-    monkeypatch.setattr(layers, "NNPACK", counted)
+    monkeypatch.setattr(kernels, "NNPACK", counted)
     return shapes

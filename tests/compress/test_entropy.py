@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from compress import reference_decoder as reference
 from vinr.bitstream import ByteReader
-from vinr.compress.entropy import Kind, StreamReader, StreamWriter, SymbolModel
+from vinr.compress.entropy import Bell, Kind, StreamReader, StreamWriter, SymbolModel
 from vinr.compress.search import choose_model, group_small
-from vinr.compress.tables import Bell
 from vinr.errors import BitstreamError
 
 ADAPTIVE = SymbolModel(-20, 41, bell=Bell(20, 48, 1, 2), weight=5)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress import reference_decoder as reference
-from vinr.compress.tables import (
+from vinr.compress.entropy import (
     MAX_TABLE,
     Bell,
     Counts,

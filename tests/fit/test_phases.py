@@ -19,7 +19,7 @@ from vinr.encoding.segment import FittedSegment
 from vinr.errors import UsageError
 from vinr.fit import FitResult, RoundDone, fit
 from vinr.fit.phases import moment_at, schedule_of
-from vinr.kernels.layers import arrange_layers
+from vinr.kernels import arrange_layers
 from vinr.models import HybridModel, get_model, list_models
 from vinr.video.spec import Query
 

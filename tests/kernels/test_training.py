@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from clips import moving_shapes
+from vinr import kernels
 from vinr.config import load_preset
 from vinr.fit.precision import Precision
 from vinr.fit.prepare import build_model
-from vinr.kernels import layers, training
-from vinr.kernels.layers import arrange_layers, is_transformed
+from vinr.kernels import arrange_layers, is_transformed, training
 from vinr.kernels.training import replace_trained_convolutions
 from vinr.models import HybridModel, list_models
 from vinr.video.spec import Query
@@ -26,7 +26,7 @@ TOLERANCE = 2e-5
 @pytest.fixture(autouse=True)
 def _transforms_from_3x3_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Test every kernel, also where the direct convolution of small ones is as fast."""
-    monkeypatch.setitem(layers.MIN_KERNEL, torch.backends.cpu.get_cpu_capability(), 3)
+    monkeypatch.setitem(kernels.MIN_KERNEL, torch.backends.cpu.get_cpu_capability(), 3)
 
 
 def gradients(module: nn.Module, feature_NCHW: Tensor, weight_NCHW: Tensor) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ def test_small_maps_and_half_precision_are_direct(monkeypatch: pytest.MonkeyPatc
     def refuse(*_: Any) -> Tensor:
         raise AssertionError("transformed")
 
-    monkeypatch.setattr(layers, "NNPACK", refuse)
+    monkeypatch.setattr(kernels, "NNPACK", refuse)
     conv = fast(nn.Conv2d(4, 4, 3, padding=1))
     small_NCHW, large_NCHW = torch.randn(1, 4, 20, 30), torch.randn(1, 4, 60, 60)
     assert not is_transformed(small_NCHW)
@@ -153,7 +153,7 @@ def gradients_of(model: str, name: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("model", list_models())
 def test_every_model_has_the_gradients_of_its_plain_form(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "MIN_PIXELS", 64)  # tiny models have small maps
+    monkeypatch.setattr(kernels, "MIN_PIXELS", 64)  # tiny models have small maps
     plain, computed = gradients_of(model, "direct"), gradients_of(model, "auto")
     assert computed.keys() == plain.keys()
     largest = max(value.abs().max() for value in plain.values())

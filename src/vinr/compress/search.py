@@ -15,11 +15,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vinr.compress.entropy import MAX_SHIFT, MAX_SIZE, Kind, StreamWriter, SymbolModel, Symbols
-from vinr.compress.tables import (
+from vinr.compress.entropy import (
     MAX_LEVEL,
     MAX_SCALE,
     MAX_SHAPE,
+    MAX_SHIFT,
+    MAX_SIZE,
     MAX_TABLE,
     MAX_TAIL,
     MAX_WEIGHT,
@@ -27,6 +28,10 @@ from vinr.compress.tables import (
     TABLE_SUM,
     Bell,
     Counts,
+    Kind,
+    StreamWriter,
+    SymbolModel,
+    Symbols,
     bell_table,
     normalise_rows,
 )

@@ -18,7 +18,7 @@ from vinr.bitstream import Header, SectionKind, SectionSize
 from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.device import compute_when_forked
 from vinr.errors import BitstreamError, LimitError, OutOfMemoryError, UsageError
-from vinr.kernels.layers import arrange_layers
+from vinr.kernels import arrange_layers
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.models.cost import measure_first_frame
 from vinr.sharing import LruCache
@@ -105,7 +105,7 @@ class Sections(Protocol):
 class Layout:
     """Where a network lies and how its layers compute: networks of one layout can be shared.
 
-    ``transforms`` and ``channels_last`` are those of :func:`vinr.kernels.layers.arrange_layers`.
+    ``transforms`` and ``channels_last`` are those of :func:`vinr.kernels.arrange_layers`.
     """
 
     device: torch.device

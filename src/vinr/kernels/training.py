@@ -1,4 +1,4 @@
-"""Convolutions of a fit on a CPU, computed after transforms with their gradients (see :mod:`.layers`).
+"""Convolutions of a fit on a CPU, computed after transforms with their gradients (see :mod:`vinr.kernels`).
 
 A step convolves three times in each layer, and all three are convolutions that NNPACK can do::
 
@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from vinr.kernels.layers import (
+from vinr.kernels import (
     SharedConv2d,
     convolve_transformed,
     copied_shuffle,

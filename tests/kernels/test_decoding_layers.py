@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from kernel_checks import count_transforms
 from random_files import random_network
-from vinr.kernels import layers
-from vinr.kernels.layers import arrange_layers, replace_convolutions
+from vinr import kernels
+from vinr.kernels import arrange_layers, replace_convolutions
 from vinr.models import VideoModel, list_models
 from vinr.video.spec import Query, VideoSpec
 
@@ -54,11 +54,11 @@ def plain_frame(model: VideoModel, index: int) -> Tensor:
 )
 def test_the_operator_is_a_convolution(kernel: int, height: int, width: int, padding: int) -> None:
     """What layers rely on, in any version of PyTorch that has it: (feature, kernel, bias, padding)."""
-    assert layers.NNPACK is not None, "this version of PyTorch has no such operator: decoding is slower"
+    assert kernels.NNPACK is not None, "this version of PyTorch has no such operator: decoding is slower"
     feature_NIHW, bias_O = torch.randn(2, 7, height, width), torch.randn(5)
     kernel_OIkk = torch.randn(5, 7, kernel, kernel)
     expected = F.conv2d(feature_NIHW.double(), kernel_OIkk.double(), bias_O.double(), padding=padding)
-    computed = layers.NNPACK(feature_NIHW, kernel_OIkk, bias_O, [padding, padding])
+    computed = kernels.NNPACK(feature_NIHW, kernel_OIkk, bias_O, [padding, padding])
     assert computed.dtype == torch.float32
     assert computed.shape == expected.shape
     assert (computed - expected).abs().max() <= TOLERANCE * expected.abs().max()
@@ -67,7 +67,7 @@ def test_the_operator_is_a_convolution(kernel: int, height: int, width: int, pad
 @pytest.mark.parametrize("missing", ["operator", "library"])
 def test_nothing_is_transformed_without_it(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if missing == "operator":
-        monkeypatch.setattr(layers, "NNPACK", None)
+        monkeypatch.setattr(kernels, "NNPACK", None)
     else:
         monkeypatch.setattr(torch.backends.nnpack, "is_available", lambda: False)
     model = nn.Sequential(nn.Conv2d(1, 4, 5, padding=2), nn.PixelShuffle(2))
