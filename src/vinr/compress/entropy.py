@@ -8,8 +8,8 @@
 The coder is constriction's. It takes float64 probabilities, which it turns into 24-bit integers; given the
 entries of a table less one, whose sum is 2²⁴ less the number of entries, that conversion is exact.
 
-Tables are integers (docs/format.md, 5.1): every decoder gets the same ones. A table has H entries ≥ 1 with sum
-2²⁴; entry i is the probability of symbol i in units of 2⁻²⁴.
+Tables are integers (docs/format.md, 5.1): every decoder gets the same ones. A table has H entries ≥ 1 with
+sum 2²⁴; entry i is the probability of symbol i in units of 2⁻²⁴.
 
 Axes: H entries of a table, S symbols, T steps of time.
 """
