@@ -145,6 +145,11 @@ def info(
 
 def _describe_file(file: VinrFile) -> FileInfo:
     networks = [_describe_network(file, number) for number in _affordable(file)]
+    # Every byte counts once:
+    #
+    #   header, index      as they are
+    #   WEIGHTS, CHUNKS    by role of their tensors, what is no symbol as SIDE; whole where not read
+    #   other sections     by their kind
     sizes = Counter({"header": file.container.header_bytes, "index": file.container.index_bytes})
     for section in file.sections:
         if section.kind not in (SectionKind.WEIGHTS, SectionKind.CHUNKS):
@@ -172,6 +177,7 @@ def _affordable(file: VinrFile) -> Iterator[int]:
     budget = PARAMETERS + PARAMETERS_PER_BYTE * file.num_bytes
     for number, network in enumerate(file.header.networks):
         if not is_trusted:
+            # Counted from the header alone, before any of it is done: a small file may describe much.
             budget -= file.networks.skeleton(number).num_stored()
             budget -= PARAMETERS_PER_NETWORK + PARAMETERS_PER_CHUNK * network.num_chunks
             if budget < 0:
@@ -184,6 +190,7 @@ def layer_bars(info: FileInfo) -> list[ByteBar]:
     members: dict[str, list[ByteBar]] = {}
     for network in info.networks:
         for layer in network.layers:
+            # blocks.0.conv.weight, blocks.0.conv.bias ─> blocks.0.conv;   latents.embedding ─> itself
             parent, _, kind = layer.name.rpartition(".")
             name = parent if parent and kind in ("weight", "bias") else layer.name
             parts = {layer.role: layer.num_bytes - layer.side_bytes, SIDE: layer.side_bytes}

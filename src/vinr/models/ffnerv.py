@@ -156,7 +156,7 @@ class FFNeRV(IndexModel):
         return tuple((share, self.crop(rgb_NCHW, query)) for share, rgb_NCHW in outputs)
 
     def evaluate(self, time_N: Tensor) -> Evaluation:
-        """Return independent frames at ``time_N``, with flow and weights, as quantised as ``weight_bits`` says."""
+        """Return independent frames at ``time_N``, with flow and weights; see ``weight_bits``."""
         bits = self.config.weight_bits
         if bits is None:
             evaluation: Evaluation = self.network(time_N)
