@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from vinr.bitstream import Clip, EditRecord, Quality, SectionKind
-from vinr.compress import ComponentSize, network_sizes
+from vinr.compress import network_sizes
 from vinr.decoding.byte_plot import ByteBar, plot_bytes
 from vinr.decoding.file import VinrFile
 from vinr.files import check_target
@@ -201,10 +201,19 @@ def layer_bars(info: FileInfo) -> list[ByteBar]:
 
 def _describe_network(file: VinrFile, number: int) -> NetworkInfo:
     parts = file.networks.parts(number)
-    layers = tuple(map(_describe_layer, network_sizes(parts.payload, parts.expected, parts.chunks)))
     num_parameters = parts.skeleton.num_stored()
-    num_bytes, ideal_bits = 0, 0.0
-    for layer in layers:
+    layers, num_bytes, ideal_bits = [], 0, 0.0
+    for size in network_sizes(parts.payload, parts.expected, parts.chunks):
+        layer = LayerInfo(
+            name=size.name,
+            role=size.role,
+            num_elements=size.num_elements,
+            num_bytes=size.num_bytes,
+            side_bytes=size.side_bytes,
+            bits_per_parameter=8 * size.num_bytes / max(size.num_elements, 1),
+            ideal_bits=size.ideal_bits,
+        )
+        layers.append(layer)
         num_bytes += layer.num_bytes
         ideal_bits += layer.ideal_bits
     return NetworkInfo(
@@ -215,19 +224,7 @@ def _describe_network(file: VinrFile, number: int) -> NetworkInfo:
         bits_per_parameter=8 * num_bytes / num_parameters,
         ideal_bits=ideal_bits,
         precision=file.header.networks[number].precision,
-        layers=layers,
-    )
-
-
-def _describe_layer(size: ComponentSize) -> LayerInfo:
-    return LayerInfo(
-        name=size.name,
-        role=size.role,
-        num_elements=size.num_elements,
-        num_bytes=size.num_bytes,
-        side_bytes=size.side_bytes,
-        bits_per_parameter=8 * size.num_bytes / max(size.num_elements, 1),
-        ideal_bits=size.ideal_bits,
+        layers=tuple(layers),
     )
 
 

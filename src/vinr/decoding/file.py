@@ -288,7 +288,8 @@ def open_clip(
 
 def split_clip(text: str) -> tuple[str, str | None]:
     """Return path and clip of ``FILE.vinr#name``; a name may hold ``#``, and so may the folders of a file."""
-    # Of several marks, as in sets.vinr#1/clip.vinr#name, the first one with a file before it.
+    # Of several marks, as in sets.vinr#1/clip.vinr#name, the first one with a file before it; without a
+    # file the first one.
     marks = [match.end() - 1 for match in re.finditer(r"\.vinr#", text, re.IGNORECASE)]
     mark = next((place for place in marks if isfile(text[:place])), marks[0] if marks else None)
     if mark is None or (isfile(text) and not isfile(text[:mark])):

@@ -99,7 +99,7 @@ def decode(
         numbers, timeline = _choose_frames(frames, len(decoder)), decoder.timeline
         if clip is not None and clip.lost:
             numbers = _keep_whole(clip, numbers)
-            # Without a choice the frames that are left keep their times; chosen ones follow each other.
+            # Without a choice each frame that is left keeps its time; of a choice the first appears at 0.
             timeline = timeline.without_others(numbers) if frames is None else _select(timeline, numbers)
         elif frames is not None:
             timeline = _select(timeline, numbers)
