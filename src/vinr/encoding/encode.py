@@ -18,6 +18,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
@@ -25,7 +26,7 @@ from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.kept import find_kept, fit_path, segment_path
-from vinr.encoding.plan import EncodePlan, Target, count_pixels, describe_threads, plan_encode
+from vinr.encoding.plan import EncodePlan, Job, Target, count_pixels, describe_threads, plan_encode
 from vinr.encoding.segment import (
     FittedSegment,
     assemble,
@@ -292,13 +293,7 @@ class _Work:
         # The time for the first network starts with that for everything: it pays for opening and planning.
         began = self.started if number == 0 else clock.monotonic()
         job, preset = self.plan.jobs[number], self.plan.presets[number]
-        # The frames of its spans, one after another; those of a single one, the usual case, are not copied.
-        parts = []
-        for span in job.spans:
-            part = readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames)
-            parts.append(part.rgb_NCHW)
-        rgb_NCHW = parts[0] if len(parts) == 1 else torch.cat(parts)
-        frames = FrameTensor(rgb_NCHW, job.spec(specs))
+        frames = FrameTensor(_read_spans(job, readers), job.spec(specs))
         finished, checkpoint = segment_path(self.folder, number), fit_path(self.folder, number)
         fingerprint = fingerprint_of(frames, preset, Reconstruct(), self.plan.seconds)
         if self.resume and finished.exists():
@@ -387,6 +382,16 @@ class _Work:
             meter.add(decoder.frames(index_N), frames.frames(index_N))
         measured = clock.monotonic() - started - once
         return once + measured * frames.spec.num_frames / len(index_N)
+
+
+def _read_spans(job: Job, readers: Sequence[VideoReader]) -> Tensor:
+    """Return the frames of a network, uint8 rgb_NCHW, those of its spans one after another."""
+    parts = []
+    for span in job.spans:
+        frames = readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames)
+        parts.append(frames.rgb_NCHW)
+    # A single span, the usual case, is not copied; of several the parts are freed on return, before the fit.
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _report(

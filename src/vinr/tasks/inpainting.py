@@ -247,7 +247,7 @@ class _Work:
             device=self.device,
             on_event=self.on_event,
             seconds=self._seconds(number),
-            # Writing and measuring come after the fit, and decode each frame as an epoch does.
+            # Writing and measuring decode every frame: forward passes alone, so less than an epoch each.
             reserve_epochs=RESERVE_EPOCHS,
             precision=self.precision,
         )
