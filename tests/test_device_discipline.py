@@ -252,7 +252,8 @@ def test_a_dataset_leaves_the_gpu_to_its_workers(tiny_file: Path, monkeypatch: p
     with pretended_gpu():
         worker = pickle.loads(pickle.dumps(dataset))
         assert place(worker[3]) == "cpu"
-    assert len(dataset._decoders) == 0
+    with pytest.raises(AssertionError, match="CUDA was asked for"):
+        dataset[3]  # this process has no decoder yet
 
 
 # -- the default model ---------------------------------------------------------------------------------------
