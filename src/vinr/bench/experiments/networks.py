@@ -74,6 +74,7 @@ def _fitted(work: Work, preset: Preset) -> FitResult:
     result = fit(
         work.frames, preset, device=work.device, on_event=work.on_event, checkpoint=checkpoint, resume=True
     )
+    # The state is needed no more, and a later job of the same key starts anew.
     checkpoint.unlink(missing_ok=True)
     return result
 
@@ -86,6 +87,7 @@ def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitR
         if work.setup.tune is not None:
             base = work.base().with_settings(compress)
             result = continue_fit(work.frames, base, work.phases(), on_event=work.on_event)
+        # Without tuning, the fit knows nothing of bits: one fit is written at each.
         elif result is None:
             result = _fitted(work, preset)
         yield bits, preset.model_copy(update={"compress": compress}), result
@@ -93,6 +95,7 @@ def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitR
 
 def _file(work: Work, bits: int | None = None) -> Path:
     """Return the .vinr file of ``bits`` per parameter, or that whose figures are the job's: the first."""
+    # A file has its bits in its name only where there are several, one per number of bits.
     bits = work.setup.bits[0] if bits is None and work.setup.bits else bits
     return work.file("" if bits is None else f"-{bits}bit")
 
