@@ -13,7 +13,7 @@ import torch
 
 from vinr.bench.work import Values
 from vinr.compress import ComponentSize, pack_tensors
-from vinr.config import CompressSettings, Preset
+from vinr.config import Preset
 from vinr.decoding.file import open_clip
 from vinr.device import exact_float32
 from vinr.encoding.segment import FittedSegment
@@ -68,11 +68,6 @@ class WrittenNetwork:
             values[f"{part}_bytes"] = num_bytes
             values[f"{part}_percent"] = 100 * num_bytes / self.num_bytes
         return values
-
-
-def at_bits(settings: CompressSettings, bits: int) -> CompressSettings:
-    """Return ``settings`` with ``bits`` for everything but vectors, as HiNeRV quantises."""
-    return settings.model_copy(update={"weight_bits": bits, "grid_bits": bits, "latent_bits": bits})
 
 
 def write_network(

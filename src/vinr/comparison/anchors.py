@@ -74,7 +74,7 @@ class Anchor(Settings, ABC):
         """Codec, effort and what was left out, for tables."""
 
     @abstractmethod
-    def _own_options(self, quality: int) -> dict[str, str]:
+    def _encoder_options(self, quality: int) -> dict[str, str]:
         """Return libav's options for CRF or QP ``quality``."""
 
     @final
@@ -116,7 +116,7 @@ class Anchor(Settings, ABC):
             As :meth:`check_quality`.
         """
         self.check_quality(quality)
-        return safe_options(self.encoder, self._own_options(quality), width=width)
+        return safe_options(self.encoder, self._encoder_options(quality), width=width)
 
     @final
     def setting(self, quality: int, *, width: int) -> str:
@@ -152,7 +152,7 @@ class X264(_MpegAnchor):
     suffix = ".264"
     stream_filter = "filter_units=remove_types=6"  # supplemental messages: x264 writes its settings there
 
-    def _own_options(self, quality: int) -> dict[str, str]:
+    def _encoder_options(self, quality: int) -> dict[str, str]:
         options = {self.rate_control: str(quality), "preset": self.preset, "threads": "1"}
         return {**options, **_tune_option(self.tune), **({} if self.b_frames else {"bf": "0"})}
 
@@ -166,7 +166,7 @@ class X265(_MpegAnchor):
     muxer = "hevc"
     suffix = ".265"
 
-    def _own_options(self, quality: int) -> dict[str, str]:
+    def _encoder_options(self, quality: int) -> dict[str, str]:
         # One thread, and no message with the settings in the stream.
         params = "log-level=none:info=0:pools=none:frame-threads=1" + ("" if self.b_frames else ":bframes=0")
         options = {self.rate_control: str(quality), "preset": self.preset, "x265-params": params}
@@ -191,7 +191,7 @@ class SvtAv1(Anchor):
     def title(self) -> str:
         return f"SVT-AV1 preset {self.preset}"
 
-    def _own_options(self, quality: int) -> dict[str, str]:
+    def _encoder_options(self, quality: int) -> dict[str, str]:
         params = ["lp=1"]  # one thread
         # SVT-AV1 numbers its tunings: 0 for the eye, 1 for PSNR, 2 for SSIM.
         params += [] if self.tune is None else [f"tune={'1' if self.tune == 'psnr' else '2'}"]
@@ -221,7 +221,7 @@ class Vp9(Anchor):
     def title(self) -> str:
         return f"VP9 good, cpu-used {self.preset}"
 
-    def _own_options(self, quality: int) -> dict[str, str]:
+    def _encoder_options(self, quality: int) -> dict[str, str]:
         # CRF sets the quality alone where no bit rate is aimed at; qmin = qmax then leaves one quantiser.
         level = str(quality)
         options = {"crf": level, "b": "0", "deadline": "good", "cpu-used": str(self.preset)}

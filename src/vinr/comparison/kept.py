@@ -100,10 +100,10 @@ class KeptWork:
 
     def find_point(self, work: Work) -> tuple[RDPoint, Crops] | None:
         """Return the point of ``work`` with its crops, if it was kept; the setting is left out."""
-        found = self._find(work, "point", KeptPoint)
-        if found is None:
+        kept = self._find(work, "point", KeptPoint)
+        if kept is None:
             return None
-        tensors, values = found
+        tensors, values = kept
         return values.point, {int(name): crop_CHW for name, crop_CHW in tensors.items()}
 
     def keep_point(self, work: Work, point: RDPoint, crops: Crops) -> None:
@@ -114,8 +114,8 @@ class KeptWork:
 
     def find_network(self, work: Work) -> KeptNetwork | None:
         """Return what was kept of the network of ``work``."""
-        found = self._find(work, "network", KeptNetwork)
-        return None if found is None else found[1]
+        kept = self._find(work, "network", KeptNetwork)
+        return None if kept is None else kept[1]
 
     def keep_network(self, work: Work, **values: Any) -> KeptNetwork:
         """Keep what is known of the network of ``work``, and return it; ``values`` as in its class."""

@@ -232,10 +232,10 @@ def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], edit: Ed
 def check_sizes(decoders: Sequence[VideoDecoder], files: Sequence[str], spec: VideoSpec) -> None:
     """Raise :class:`InputError` if a file does not have the frames of the video."""
     for file, decoder in zip(files, decoders, strict=True):
-        held = decoder.spec
-        if (held.num_frames, held.height, held.width) != (spec.num_frames, spec.height, spec.width):
+        in_file = decoder.spec
+        if (in_file.num_frames, in_file.height, in_file.width) != (spec.num_frames, spec.height, spec.width):
             raise InputError(
-                f"{file}: has {held.num_frames} frames of {held.height}x{held.width}, the video "
+                f"{file}: has {in_file.num_frames} frames of {in_file.height}x{in_file.width}, the video "
                 f"{spec.num_frames} of {spec.height}x{spec.width}; give the video it was made from"
             )
 

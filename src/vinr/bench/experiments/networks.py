@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vinr.bench.base_fits import continue_fit, drop_pruned
 from vinr.bench.work import Values, Work
-from vinr.bench.written import at_bits, float_psnr_db, write_network
+from vinr.bench.written import float_psnr_db, write_network
 from vinr.config import Preset
 from vinr.decoding.file import open_clip
 from vinr.fit import FitResult, Trainer, fit
@@ -83,7 +83,12 @@ def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitR
     """Fit once, or tune the plain fit for each number of bits; yield these, how to write it, and the fit."""
     result = None
     for bits in work.setup.bits or (None,):
-        compress = preset.compress if bits is None else at_bits(preset.compress, bits)
+        compress = preset.compress
+        if bits is not None:
+            # Everything but vectors, as HiNeRV quantises.
+            compress = compress.model_copy(
+                update=dict.fromkeys(("weight_bits", "grid_bits", "latent_bits"), bits)
+            )
         if work.setup.tune is not None:
             base = work.base().with_settings(compress)
             result = continue_fit(work.frames, base, work.phases(), on_event=work.on_event)
