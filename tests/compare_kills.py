@@ -92,7 +92,7 @@ def _file_is_announced(video: Path) -> None:
 
     def killed(state: StateFolder) -> Path:
         folder = prepare(state)
-        return os._exit(KILLED) if state._work == "encode" else folder
+        return os._exit(KILLED) if state.work == "encode" else folder
 
     StateFolder.prepare = killed  # type: ignore[method-assign]
     run(video)
@@ -111,7 +111,7 @@ def _clearing(work: str) -> Callable[[Path], None]:
         finish = StateFolder.finish
 
         def killed(state: StateFolder) -> None:
-            if state._work == work:
+            if state.work == work:
                 os._exit(KILLED)
             finish(state)
 

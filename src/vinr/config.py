@@ -15,11 +15,13 @@ from vinr.models import get_model, list_models
 from vinr.settings import Settings, apply_overrides, describe_validation, list_plugins
 
 DEFAULT_RECIPE = "vinr"
+# Those of vinr itself; packages add more as entry points of the group below.
 OPTIMIZERS = ("adam", "adamw", "adan", "muon")
 OPTIMIZER_GROUP = "vinr.optimizers"
 
 
 def _check_optimizer(name: str) -> str:
+    # Looking for packages takes long, so that it waits until a name is not known.
     if name in OPTIMIZERS:
         return name
     names = [*OPTIMIZERS, *list_plugins(OPTIMIZER_GROUP)]
@@ -176,20 +178,23 @@ class FitSettings(Settings):
     def _read_old_keys(cls, values: Any) -> Any:
         # Presets of earlier versions say that weights are not averaged over steps; they never are any more.
         if isinstance(values, dict) and values.get("ema_decay") == 0:
-            return {key: value for key, value in values.items() if key != "ema_decay"}
+            values = dict(values)  # the caller keeps its own
+            del values["ema_decay"]
         return values
 
     @model_validator(mode="after")
     def _check(self) -> FitSettings:
         if not self.loss:
             raise ValueError("loss names no term; give at least one, such as l2 = 1.0")
-        if not all(0 <= beta < 1 for beta in self.betas):
+        if min(self.betas) < 0 or max(self.betas) >= 1:
             raise ValueError(f"betas {self.betas} must each lie in [0, 1)")
+        # Optimisers of other packages say themselves how many they have.
         num_moments = 3 if self.optimizer == "adan" else 2
         if self.optimizer in OPTIMIZERS and len(self.betas) != num_moments:
             raise ValueError(f"{self.optimizer} has {num_moments} betas, got {self.betas}")
-        if sum(phase.share for phase in self.phases) > 1:
-            raise ValueError(f"shares of the phases add up to more than 1: {[p.share for p in self.phases]}")
+        shares = [phase.share for phase in self.phases]
+        if sum(shares) > 1:  # the rest is the plain fit's
+            raise ValueError(f"shares of the phases add up to more than 1: {shares}")
         return self
 
 
@@ -230,6 +235,7 @@ class Preset(Settings):
 
 
 def _read_model_file(model: str) -> dict[str, Any]:
+    #  vinr.models.hnerv ─> vinr, where presets/hnerv.toml lies; so too for models of other packages
     package = get_model(model).__module__.rpartition(".")[0].rpartition(".")[0]
     path = resources.files(package).joinpath("presets", f"{model}.toml")
     return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -237,7 +243,10 @@ def _read_model_file(model: str) -> dict[str, Any]:
 
 def list_presets() -> list[str]:
     """Return the names of all presets, ``model-size``, sorted by model, then as in the model's file."""
-    return [f"{model}-{size}" for model in list_models() for size in _read_model_file(model)["sizes"]]
+    names = []
+    for model in list_models():
+        names += [f"{model}-{size}" for size in _read_model_file(model)["sizes"]]
+    return names
 
 
 def default_model() -> str:
@@ -246,6 +255,7 @@ def default_model() -> str:
 
 
 def _split_name(name: str) -> tuple[str, str]:
+    # Longest first: the name of a model may start with another's and a hyphen.
     for model in sorted(list_models(), key=len, reverse=True):
         if name == model:
             return model, ""
@@ -285,12 +295,12 @@ def load_preset(name: str | Path, overrides: Sequence[str] = ()) -> Preset:
 
 def _read_preset_path(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a readable preset file ({error})") from None
-    if "model" not in given:
+    if "model" not in table:
         raise UsageError(f"{path}: the key model is missing; it names one of {', '.join(list_models())}")
-    return _read_model_file(str(given["model"])), given, path.stem
+    return _read_model_file(str(table["model"])), table, path.stem
 
 
 def _section(name: str, table: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -320,8 +330,11 @@ def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrid
         )
     if actual not in recipes:
         raise UsageError(f"unknown recipe {recipe!r}; {tree['model']} has {', '.join(recipes)}")
-    known = {"source", "paper", "model"} | sections.keys()
-    plain = {key: value for key, value in table.items() if key not in known}
+    # Sizes may state architecture settings without a table of that name. Later ones win:
+    #   model's ── size's, plain ── size's table ── overrides
+    plain = dict(table)
+    for key in ("source", "paper", "model", *sections):
+        plain.pop(key, None)
     values = {
         "name": name,
         "model": tree["model"],

@@ -134,7 +134,7 @@ def test_a_quality_is_met_or_missed_openly(video: Path, tmp_path: Path) -> None:
         ({"psnr": 200.0}, "psnr 200: give decibels between 10 and 60"),
         ({"size": "much"}, "size 'much': give a positive one such as 500kB"),
         ({"size": 300}, "a file of 300 bytes leaves"),
-        ({"size": 900}, "numbers are too few"),
+        ({"size": 900}, "parameters are too few"),
     ],
 )
 def test_wishes_that_are_refused(

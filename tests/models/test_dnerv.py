@@ -94,7 +94,7 @@ def test_every_stage_matches(golden: Golden, dtype: torch.dtype) -> None:
         | {"difference_branch.stem": model.difference_branch[0]}
     )
     video, index_N = golden["input/video"].to(dtype), golden["input/frame_index"]
-    before_NCHW, frame_NCHW, after_NCHW = video[model._neighbours(index_N)].chunk(3)
+    before_NCHW, frame_NCHW, after_NCHW = video[model.with_neighbours(index_N)].chunk(3)
     difference_NCHW = frame_differences(before_NCHW, frame_NCHW, after_NCHW)
     latents = model.encoder(frame_NCHW, difference_NCHW)
     frames = model.decode(Query.of_frames(index_N), latents)

@@ -103,7 +103,7 @@ def test_every_stage_matches(golden: Golden, dtype: torch.dtype) -> None:
         lambda _module, inputs: seen.__setitem__("normalised_input", inputs[0])
     )
     clips = [model.layout.clip(number) for number in golden["input/clip_index"].tolist()]
-    time_NF = torch.cat([model._encode_times(clip, 0.0) for clip in clips])
+    time_NF = torch.cat([model.encode_clip_times(clip, 0.0) for clip in clips])
     distance_N = torch.tensor([clip.distances() for clip in clips], dtype=torch.float64)
     assert torch.equal(distance_N, golden["input/backward_distance"])
     keyframe_KCHW = golden["input/keyframes_normalised"].transpose(1, 2).flatten(0, 1)
@@ -455,13 +455,13 @@ def test_frames_do_not_depend_on_what_else_is_asked_for(keyframes: str) -> None:
 def test_a_clip_is_decoded_once_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(tile_rows=2)
     calls: list[tuple[int, int]] = []
-    decode = model._decode_parts
+    decode = model.decode_parts
 
     def counted(parts: Any, images: Any) -> Tensor:
         calls.extend((part.number, part.row) for part in parts)
         return decode(parts, images)
 
-    monkeypatch.setattr(model, "_decode_parts", counted)
+    monkeypatch.setattr(model, "decode_parts", counted)
     for index in range(10):
         decoded(model, [index])
     assert calls == [(clip, row) for clip in range(3) for row in range(2)]
@@ -471,7 +471,7 @@ def test_few_decoded_clips_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vinr.models.layers.clips.CACHED_BYTES", 0)
     model = build(20, tile_rows=2)
     expected = decoded(model, list(range(20)))
-    assert len(model._decoded) == 2  # the tiles of one clip
+    assert len(model.decoded_parts) == 2  # the tiles of one clip
     assert torch.equal(decoded(model, [0, 19]), expected[[0, 19]])
 
 
@@ -528,8 +528,8 @@ def test_times_between_frames() -> None:
     assert distance_N.tolist() == [0.125, 0.375, 0.625, 0.875]
     assert shift_B.tolist() == [0.5]
     clip = model.layout.clip(0)
-    assert torch.equal(time_NF, model._encode_times(clip, 0.5))
-    assert not torch.equal(time_NF, model._encode_times(clip, 0.0))
+    assert torch.equal(time_NF, model.encode_clip_times(clip, 0.5))
+    assert not torch.equal(time_NF, model.encode_clip_times(clip, 0.0))
 
 
 def test_padding_repeats_edges_and_is_cut() -> None:
@@ -562,7 +562,7 @@ def test_tiles_are_put_together_without_loss(monkeypatch: pytest.MonkeyPatch) ->
             tiles.append(cut_at(frames_NCHW, Query(time_D, row_D, col_D, model.tile_grid)))
         return torch.cat(tiles)
 
-    monkeypatch.setattr(model, "_decode_parts", give_back)
+    monkeypatch.setattr(model, "decode_parts", give_back)
     assert torch.equal(decoded(model, [5, 0, 3]), frames_NCHW[[5, 0, 3]])
     assert torch.equal(model(Query.of_frames(torch.tensor([5, 0, 3]))), frames_NCHW[[5, 0, 3]])
 

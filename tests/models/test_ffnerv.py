@@ -77,12 +77,12 @@ def test_every_stage_matches(name: str, dtype: torch.dtype) -> None:
     recorded = record_outputs(
         modules | {"temporal_features": network.grids, "flows_and_logits": network.heads.flow}
     )
-    own = model._evaluate(time_N)
+    own = model.evaluate(time_N)
     seen = dict(recorded)  # before neighbours are evaluated
     seen["independent_frame_and_blend_logits"] = torch.cat([own.rgb_NCHW, own.blend_NCHW], 1)
     num_near, size = len(model.config.neighbours), own.rgb_NCHW.shape[-2:]
-    near_NACHW = model.guide._fresh(
-        time_N.tolist(), own, lambda time: model._evaluate(torch.tensor([time], dtype=torch.float64))
+    near_NACHW = model.guide.evaluate_neighbours(
+        time_N.tolist(), own, lambda time: model.evaluate(torch.tensor([time], dtype=torch.float64))
     )
     flow_NCHW = torch.nn.functional.interpolate(
         own.flow_NCHW[:1, : 2 * num_near], size, mode="bilinear", align_corners=False
@@ -115,9 +115,9 @@ def test_half_precision_neighbours_match(name: str) -> None:
     golden = Golden(name)
     model = build(golden, torch.float64, warp_align_corners=False)
     time_N = golden["input/frame_index"].double()
-    own = model._evaluate(time_N)
-    near_NACHW = model.guide._fresh(
-        time_N.tolist(), own, lambda time: model._evaluate(torch.tensor([time], dtype=torch.float64))
+    own = model.evaluate(time_N)
+    near_NACHW = model.guide.evaluate_neighbours(
+        time_N.tolist(), own, lambda time: model.evaluate(torch.tensor([time], dtype=torch.float64))
     )
     final_NCHW, _ = model.guide.combine(own, near_NACHW.half())
     golden.check("output/frames_half_precision_buffer", final_NCHW)
@@ -344,7 +344,7 @@ def test_without_neighbours_the_independent_frame_is_the_frame(clip: MemoryClip)
     model = small(clip, neighbours=())
     assert model.buffer is None
     assert [name for name in model.stored() if "flow" in name] == []
-    expected = model._evaluate(torch.tensor([3.0])).rgb_NCHW
+    expected = model.evaluate(torch.tensor([3.0])).rgb_NCHW
     assert torch.equal(frames(model, [3]), expected)
     outputs = model.training_outputs(Query.of_frames(torch.tensor([3])), clip)
     assert [share for share, _ in outputs] == [1.0]
@@ -372,7 +372,7 @@ def test_losses_see_three_frames_and_neighbours_from_the_buffer(clip: MemoryClip
     query = Query.of_frames(torch.tensor([4, 0]))
     outputs = model.training_outputs(query, clip)
     assert [share for share, _ in outputs] == [1.0, 0.1, 0.1]
-    assert torch.equal(outputs[1][1], model._evaluate(query.time_N).rgb_NCHW)
+    assert torch.equal(outputs[1][1], model.evaluate(query.time_N).rgb_NCHW)
     # The buffer is fresh: within 8 bits the frame is what decoding gives.
     assert (outputs[0][1] - frames(model, [4, 0])).abs().max() < 2 / 255
     buffered = model.buffer.frames_TCHW

@@ -117,7 +117,7 @@ def test_map_sizes(size: str, rows: list[int], columns: list[int]) -> None:
     shapes = model.per_frame_shapes()
     latents = Latents({name: torch.empty(1, *shape, device="meta") for name, shape in shapes.items()})
     with torch.no_grad():
-        model._evaluate(torch.zeros(1, dtype=torch.float64), latents)
+        model.evaluate(torch.zeros(1, dtype=torch.float64), latents)
     expected = list(zip(model.config.widths, rows, columns, strict=True))
     assert [tuple(seen[str(n)].shape[1:]) for n in range(6)] == expected
     assert model.num_coarse == 3

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +26,7 @@ from vinr.tasks.frames import plain_fit
 from vinr.temporaries import try_lock
 from vinr.video.spec import FrameSource
 
+# Between two looks at another process's fit; fits take minutes.
 WAIT_SECONDS: Final = 2.0
 
 
@@ -91,8 +91,10 @@ def continue_fit(
     trainer.continue_with(phases)
     #  plain fit     phase 0    phase 1
     #  ├─────────────┼──────────┼──────────┤     epochs at the start and after each part
-    epochs = [length for length, _ in phases]
-    ends = [end * trainer.steps_per_epoch for end in accumulate(epochs, initial=base.preset.fit.epochs)][1:]
+    ends, end_epochs = [], base.preset.fit.epochs
+    for num_epochs, _ in phases:
+        end_epochs += num_epochs
+        ends.append(end_epochs * trainer.steps_per_epoch)
     for event in trainer.rounds():
         on_event(event)
         # A collapse at the end of a phase goes back before it, so that an end may be reached later.

@@ -22,6 +22,7 @@ MASKS: Final = "masks"
 OBJECT_MASK: Final = "object"
 ALL: Final = "*"
 
+# Where to get a data set, and in which form the papers use it: part of the error that names a missing clip.
 DATASETS: Final[dict[str, str]] = {
     "uvg": "https://ultravideo.fi: 7 clips of 1080×1920 at 120 fps, 8-bit 4:2:0",
     "davis": "https://davischallenge.org: DAVIS-2016 at full resolution, 1080×1920",
@@ -68,7 +69,7 @@ def find_clips(name: str, data: Path | None) -> list[Path]:
     paths = sorted(path for path in folder.iterdir() if path.is_dir() or path.suffix.lower() in SUFFIXES)
     if not paths:
         raise InputError(f"clips {name}: {folder} has no videos and no folders of images; {_source(dataset)}")
-    return [_frames_of(path) for path in paths]
+    return list(map(_frames_of, paths))
 
 
 def find_masks(name: str, data: Path | None) -> Path:
@@ -79,6 +80,7 @@ def find_masks(name: str, data: Path | None) -> Path:
     InputError
         If it is not there.
     """
+    # DAVIS has its images in the clip's folder or in frames/ below it; masks/ lies in the clip's folder.
     path = find_clip(name, data)
     folder = path.parent / MASKS if path.name == FRAMES else path / MASKS
     if not folder.is_dir():
@@ -107,6 +109,7 @@ def _source(dataset: str) -> str:
 def _in_folder(folder: Path, clip: str) -> Path | None:
     if (folder / clip).is_dir():
         return _frames_of(folder / clip)
+    # Recipes and the names of files need not agree in case.
     clip = clip.lower()
     for path in sorted(folder.iterdir()):
         name, rest = path.stem.lower()[: len(clip)], path.stem[len(clip) :]

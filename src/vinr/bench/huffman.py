@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from vinr.compress.unpack import QuantizedTensor
 
+# HNeRV's code stores its minima and scales as half floats.
 SCALAR_BITS: Final = 16
 
 
@@ -61,9 +62,12 @@ def joint_code_bits(symbols: Mapping[str, NDArray[np.int32]]) -> dict[str, int]:
 
     The code has an end symbol, which is not counted.
     """
-    if not any(part.size for part in symbols.values()):
+    # The empty array in front lets networks without tensors pass.
+    symbol_S = np.concatenate([np.zeros(0, dtype=np.int32), *map(np.ravel, symbols.values())])
+    if not symbol_S.size:
         return dict.fromkeys(symbols, 0)
-    symbol_S = np.concatenate([part.ravel() for part in symbols.values()])
+    #  symbol    low  low + 1  …  high  end
+    #  index A    0      1     …        last     int64: the difference may exceed 32 bits
     low = int(symbol_S.min())
     length_A = code_lengths(np.append(np.bincount(symbol_S.astype(np.int64) - low), 1))
     return {name: int(length_A[part.astype(np.int64) - low].sum()) for name, part in symbols.items()}
@@ -74,6 +78,9 @@ def huffman_size(coded: Mapping[str, QuantizedTensor]) -> HuffmanSize:
 
     :func:`~vinr.compress.pipeline.quantized_symbols` gives ``coded`` as it is written.
     """
-    by_tensor = joint_code_bits({name: item.symbols for name, item in coded.items()})
-    num_scalars = sum(len(item.step_codes) for item in coded.values())
+    symbols, num_scalars = {}, 0
+    for name, item in coded.items():
+        symbols[name] = item.symbols
+        num_scalars += len(item.step_codes)
+    by_tensor = joint_code_bits(symbols)
     return HuffmanSize(sum(by_tensor.values()), SCALAR_BITS * num_scalars, by_tensor)

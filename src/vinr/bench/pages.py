@@ -20,7 +20,7 @@ def markdown_table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def records_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return records as a Markdown table ; all have the keys of the first one, in its order."""
+    """Return records as a Markdown table; all have the keys of the first one, in its order."""
     names = list(records[0])
     return markdown_table(names, (map(show_value, record.values()) for record in records))
 
@@ -64,6 +64,7 @@ def write_page(
     OutputError
         As :func:`write_json`.
     """
+    # Not with_suffix, which takes the end of a name with a dot in it for its suffix.
     page_path = path.with_name(page or f"{path.name}.md")
     write_json(path.with_name(f"{path.name}.json"), document, force=force)
     with atomic_path(page_path, force=force) as temporary:

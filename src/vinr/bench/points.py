@@ -42,12 +42,12 @@ def published_points(text: str, data: Path | None) -> list[dict[str, float]]:
         raise UsageError(
             f"published {text}: expected {data / file}; docs/published of the source has such files"
         )
-    curves = {curve.name: curve for curve in published_curves(f"{data / file}#{clip}")}
-    if codec not in curves:
-        raise UsageError(
-            f"published {text}: {data / file} has no codec {codec!r}; it has {', '.join(curves)}"
-        )
-    return [point_values(point) for point in curves[codec].points]
+    codecs = []
+    for curve in published_curves(f"{data / file}#{clip}"):
+        if curve.name == codec:
+            return list(map(point_values, curve.points))
+        codecs.append(curve.name)
+    raise UsageError(f"published {text}: {data / file} has no codec {codec!r}; it has {', '.join(codecs)}")
 
 
 def bd_of_points(anchor: Points, test: Points, what: Literal["rate_percent", "quality_db"]) -> float | None:
@@ -56,6 +56,7 @@ def bd_of_points(anchor: Points, test: Points, what: Literal["rate_percent", "qu
     There is none of fewer than four points, of curves that do not rise, and of curves that share nothing.
     """
     delta = bd_rate if what == "rate_percent" else bd_quality
+    # A table has a dash where a curve is too short; the reason would find no room in a cell.
     try:
         return delta(_curve("anchor", anchor), _curve("test", test))
     except UsageError:
@@ -63,7 +64,10 @@ def bd_of_points(anchor: Points, test: Points, what: Literal["rate_percent", "qu
 
 
 def _curve(name: str, points: Points) -> RDCurve:
-    rd_points = [RDPoint(setting="", bpp=point["bpp"], psnr_db=point.get("psnr_db")) for point in points]
+    rd_points = []
+    for point in points:
+        psnr_db = point.get("psnr_db")  # points that only have MS-SSIM stay out of the delta
+        rd_points.append(RDPoint(setting="", bpp=point["bpp"], psnr_db=psnr_db))
     return RDCurve(name, "vinr", tuple(rd_points))
 
 

@@ -88,6 +88,7 @@ class Setup(Settings):
 
     def over(self, other: Setup) -> Setup:
         """Return ``other`` with what is set here on top of it; overrides come one after another."""
+        # Only what a table sets counts: a default in it must not hide what a table below it sets.
         mine, below = self.model_dump(exclude_unset=True), other.model_dump(exclude_unset=True)
         # A size is named in one way: a preset replaces model and size below it, and the other way round.
         for name in ("model", "params") if "preset" in mine else ("preset",) if "model" in mine else ():
@@ -114,6 +115,7 @@ class Layers(Settings):
 
     def of(self, scale: Scale) -> list[Setup]:
         """Return the tables that make up a scale, in order."""
+        # `reduced` is what mini and tiny share: their clip, mostly, and its crop.
         if scale == "full":
             return [self.all, self.full]
         return [self.all, self.reduced, self.mini if scale == "mini" else self.tiny]
@@ -177,10 +179,13 @@ class Recipe(Layers):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        labels = [row.label for row in self.rows]
+        labels: list[str] = []
+        named: set[str | None] = {self.baseline}  # the rows that something refers to by their labels
+        for row in self.rows:
+            labels.append(row.label)
+            named.add(row.at_rate_of)
         if len(set(labels)) != len(labels):
             raise ValueError(f"two rows have one label: {labels}")
-        named = {self.baseline, *(row.at_rate_of for row in self.rows)}
         for metric in self.metrics.values():
             named |= {metric.relative_to, metric.test}
         missing = named - {None, *labels}
@@ -190,6 +195,7 @@ class Recipe(Layers):
             unknown = [*(row.paper.keys() - self.metrics), *(row.values.keys() - self.metrics)]
             if unknown:
                 raise ValueError(f"row {row.label}: {unknown[0]} is no metric; there are {[*self.metrics]}")
+            # Lists of printed numbers go by the clips of the paper; the smaller scales have others.
             clips = self.setup(row, "full").clips or ()
             for name, value in row.paper.items():
                 if isinstance(value, tuple) and len(value) != len(clips):
@@ -211,8 +217,12 @@ class Recipe(Layers):
 
 def list_recipes() -> list[str]:
     """Return the names of all recipes, sorted."""
-    names = [file.name for file in resources.files("vinr.bench").joinpath("recipes").iterdir()]
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+    names = []
+    for file in resources.files("vinr.bench").joinpath("recipes").iterdir():
+        name, _, suffix = file.name.rpartition(".")
+        if suffix == "toml":
+            names.append(name)
+    return sorted(names)
 
 
 def load_recipe(name: str) -> Recipe:
@@ -268,5 +278,6 @@ def paper_mean(value: float | Sequence[float | None] | None) -> float | None:
     """Return a printed number, or the mean of those of the clips."""
     if value is None or isinstance(value, (int, float)):
         return value
+    # A paper may leave the cell of a clip empty.
     known = [item for item in value if item is not None]
     return sum(known) / len(known) if known else None

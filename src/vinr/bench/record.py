@@ -16,6 +16,7 @@ import vinr
 
 def machine() -> dict[str, Any]:
     """Return the CPU, its threads and the versions that matter for speed and results."""
+    # On Linux `platform` knows no more than x86_64; the model, on which speed depends, stands in cpuinfo.
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -28,6 +28,7 @@ BUNNY_NOTE: Final = (
     "Bunny's frames are decoded from an H.264 stream of 0.0523 bpp: every rate above that is larger than its "
     "own source."
 )
+# Side of MS-SSIM's Gaussian window in all the papers; frames of up to 160 rows or columns need a smaller one.
 USUAL_WINDOW: Final = 11
 SIDES: Final = ("paper", "ours", "difference")
 
@@ -62,27 +63,27 @@ class Result:
         value = self._mean(row, metric_name)
         if value is None or metric.relative_to is None:
             return None if value is None else value * metric.scale
+        # Of percentages the metric's scale cancels out; those of 0 do not exist.
         base = self._mean(self.recipe.row(metric.relative_to), metric_name)
         return 100 * value / base if base else None
 
     def _mean(self, row: Row, metric_name: str) -> float | None:
         name = row.values.get(metric_name) or self.recipe.metrics[metric_name].of or metric_name
-        documents = self._documents(row.label)
-        if row.at_rate_of is None:
-            return _mean_if_all_known([document["values"].get(name) for document in documents.values()])
-        values = []
-        # Read off the row's curve, clip by clip, at the rate that the other row has there.
-        for clip, other in self._documents(row.at_rate_of).items():
-            if clip in documents and "bpp" in other["values"]:
+        documents, values = self._documents(row.label), list[Any]()
+        # A value is measured, or read off the row's curve, clip by clip, at the rate of another row there.
+        for clip, document in self._documents(row.at_rate_of or row.label).items():
+            if row.at_rate_of is None:
+                values.append(document["values"].get(name))
+            elif clip in documents and "bpp" in document["values"]:
                 points = documents[clip]["values"].get("points", [])
-                values.append(value_at_rate(points, other["values"]["bpp"], name))
+                values.append(value_at_rate(points, document["values"]["bpp"], name))
         return _mean_if_all_known(values)
 
     def _bd(self, metric: Metric, label: str) -> float | None:
         assert metric.test is not None
         assert metric.bd is not None
         if label == metric.test:
-            return None
+            return None  # it would save nothing against itself
         tests, deltas = self._documents(metric.test), []
         for clip, anchor in self._documents(label).items():
             if clip in tests:
@@ -98,7 +99,6 @@ class Result:
     def document(self) -> dict[str, Any]:
         """Return the result as JSON: what the page needs, and all that the jobs measured."""
         recipe = self.recipe
-        metrics = {name: metric.model_dump(exclude_none=True) for name, metric in recipe.metrics.items()}
         return {
             "name": recipe.name,
             "paper": recipe.paper,
@@ -107,12 +107,12 @@ class Result:
             "source": recipe.source,
             "scale": self.scale,
             "settings": dict(self.settings),
-            "metrics": metrics,
+            "metrics": recipe.model_dump(include={"metrics"}, exclude_none=True)["metrics"],
             "baseline": recipe.baseline,
             "order": recipe.order,
             "notes": [*recipe.notes],
             "num_missing": self.num_missing,
-            "rows": [self._row(row) for row in recipe.rows],
+            "rows": list(map(self._row, recipe.rows)),
         }
 
     def _row(self, row: Row) -> dict[str, Any]:
@@ -130,8 +130,9 @@ class Result:
 
 def _mean_if_all_known(values: Sequence[Any]) -> float | None:
     """Return the mean; None where there are no values, or one is missing or no number."""
-    known = [value for value in values if isinstance(value, (int, float))]
-    return fmean(known) if known and len(known) == len(values) else None
+    # A mean over some of the clips would stand beside the paper's mean over all of them.
+    all_known = bool(values) and all(isinstance(value, (int, float)) for value in values)
+    return fmean(values) if all_known else None
 
 
 def write_result(result: Result, folder: Path) -> None:
@@ -143,9 +144,7 @@ def write_result(result: Result, folder: Path) -> None:
 def page(document: Document) -> str:
     """Return the Markdown page of a result's JSON document."""
     command = f"`vinr bench {document['name']} --scale {document['scale']}`"
-    source = (
-        f"Paper: {document['source']}" if shown_sides(document) == SIDES else f"Source: {document['source']}"
-    )
+    source = f"{'Paper' if shown_sides(document) == SIDES else 'Source'}: {document['source']}"
     parts = [
         f"# {document['paper']}, {document['table']}: {document['title']}",
         f"{command}{given_options(document['settings'])}. {source}.",
@@ -205,7 +204,7 @@ def _ranks(values: Sequence[float]) -> list[float]:
 def shown_sides(document: Document) -> tuple[str, ...]:
     """Return what a table shows of each metric: ours alone where no row has a printed number."""
     for row in document["rows"]:
-        if any(value is not None for value in row["paper"].values()):
+        if set(row["paper"].values()) - {None}:
             return SIDES
     return ("ours",)
 
@@ -214,8 +213,8 @@ def result_table(document: Document, baseline: str | None = None) -> tuple[list[
     """Return head and rows of a document's table, or of the differences from row ``baseline``."""
     sides, head, rows = shown_sides(document), ["row"], []
     base = next((row for row in document["rows"] if row["label"] == baseline), None)
-    if base is not None:
-        sides = tuple(side for side in sides if side != "difference")
+    if base is not None and sides == SIDES:
+        sides = SIDES[:2]  # cells are differences themselves
     for metric in document["metrics"].values():
         head += [f"{metric['title']}: {sides[0]}" if len(sides) > 1 else metric["title"], *sides[1:]]
     for row in document["rows"]:
@@ -237,18 +236,22 @@ def _minus(first: float | None, second: float | None) -> float | None:
 def given_options(settings: Document) -> str:
     """Return the caller's epochs and settings, as the command took them; empty where there were none."""
     words = [] if settings.get("epochs") is None else [f"--epochs {settings['epochs']}"]
-    words += [f"--set {item}" for item in settings.get("overrides", ())]
+    words += map("--set {}".format, settings.get("overrides", ()))
     return f" with `{' '.join(words)}`" if words else ""
 
 
 def _notes(document: Document) -> list[str]:
-    jobs = _jobs(document)
-    notes = [*document["notes"]]
+    notes, windows, shows_bunny = [*document["notes"]], set(), False
+    for job in _jobs(document):
+        windows.add(job["values"].get("ms_ssim_window"))
+        # Averaging over an area hides the artefacts of the stream that Bunny comes from.
+        shows_bunny |= job["clip"] == BUNNY and "resize" not in job["setup"]
     if document["scale"] != "full":
         notes.append(MINI_NOTE)
-    if any("ms_ssim" in name for name in document["metrics"]):
-        notes += window_notes(job["values"].get("ms_ssim_window") for job in jobs)
-    if any(job["clip"] == BUNNY and "resize" not in job["setup"] for job in jobs):
+    # Metrics may rename what they show: ms_ssim_6bit is a column of MS-SSIM, too.
+    if "ms_ssim" in " ".join(document["metrics"]):
+        notes += window_notes(windows)
+    if shows_bunny:
         notes.append(BUNNY_NOTE)
     return notes
 
@@ -278,6 +281,7 @@ def conditions(jobs: Sequence[Document]) -> str:
         # Rows share jobs, whose time counts once.
         seconds[json.dumps([job["kind"], job["clip"], job["setup"]])] = job["seconds"]
         commits.add(job["commit"] or "unknown")
+    # One line has room for one machine: that of the last row's job.
     machine = jobs[-1]["machine"]
     where = machine.get("gpu") if jobs[-1]["device"] != "cpu" else None
     return (

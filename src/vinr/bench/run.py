@@ -76,27 +76,26 @@ def run_recipe(
     for row in recipe.rows:
         if row.runs:
             jobs[row.label] = plan_row(recipe, row, chosen, epochs, overrides)
-            distinct |= {job.key: job for job in jobs[row.label]}
+            for job in jobs[row.label]:
+                distinct[job.key] = job
     check_jobs(distinct.values(), data_folder)
     if data is not None and not any(job.reads_data for job in distinct.values()):
         on_event(Noted(f"--data has no effect: at scale {chosen} no row reads anything from {data_folder}"))
     runner = run_jobs(
         recipe.name, list(distinct.values()), folder, data_folder, device, force=force, on_event=on_event
     )
+    rows = {}
+    for label, row_jobs in jobs.items():
+        documents = {}
+        for job in row_jobs:
+            document = runner.read(job)
+            if document is not None:  # None: another process is still at it
+                documents[job.clip] = document
+        rows[label] = RowResult(documents, missing=len(row_jobs) - len(documents))
     settings = {"epochs": epochs, "overrides": [*overrides], "device": device}
-    rows = {label: _row_result(row_jobs, runner) for label, row_jobs in jobs.items()}
     result = Result(recipe, chosen, rows, settings)
     write_result(result, folder)
     return result
-
-
-def _row_result(jobs: Sequence[Job], runner: Runner) -> RowResult:
-    documents = {}
-    for job in jobs:
-        document = runner.read(job)
-        if document is not None:
-            documents[job.clip] = document
-    return RowResult(documents, missing=len(jobs) - len(documents))
 
 
 def run_jobs(
@@ -139,10 +138,12 @@ def plan_jobs(
     shown: tuple[float, ...] = (),
 ) -> list[Job]:
     """Return a job for each clip of ``setup``, with the caller's epochs and settings on top."""
+    # Before the caller's settings, which have the last word at tiny, too.
     if scale == "tiny":
         setup = _shortened(setup)
     changes: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     setup = Setup(**changes, overrides=tuple(overrides)).over(setup)
+    # A job is of one clip: rows with other clips beside it share it.
     clips = setup.clips or ()
     setup = setup.model_copy(update={"clips": None})
     return [Job(kind, setup, clip, shown) for clip in clips]
@@ -153,6 +154,7 @@ def _shortened(setup: Setup) -> Setup:
     changes: dict[str, Any] = {}
     if setup.tune is not None:
         changes["tune"] = tuple(Tuning(epochs=1, phase=tuning.phase) for tuning in setup.tune)
+    # At tiny, a bare model means its smallest network, not the one that suits the video.
     named = setup.preset or setup.params or setup.sizes or setup.presets or setup.anchor or setup.published
     if setup.model is not None and not named:
         changes |= {"preset": f"{setup.model}-tiny", "model": None}
@@ -188,6 +190,7 @@ def check_jobs(jobs: Iterable[Job], data: Path | None) -> None:
         setup = job.setup
         find_clips(job.clip, data)
         if job.kind == "inpaint":
+            # Only an opened mask shows that it has the size and the frames of the clip.
             job_mask(Work(job, data, Path(), "cpu", ignore))
         if job.kind == "denoise":
             parse_noise(setup.noise or "")

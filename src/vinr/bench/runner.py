@@ -44,6 +44,7 @@ class Runner:
             if not is_mine:
                 self.on_event(Noted(f"{job.key}: another process is at it"))
             elif not self._has_ended(job):
+                # Asked again under the lock: another process may have ended it in between.
                 self._measure(job, path)
 
     def _measure(self, job: Job, path: Path) -> None:
@@ -75,10 +76,12 @@ class Runner:
         for job in jobs:
             for path in self.folder.glob(f"{job.key}*"):
                 path.unlink()
+        # The names of plain fits do not say whose they are, so that all of them go.
         for path in self.folder.glob("base-*"):
             path.unlink()
 
     def _has_ended(self, job: Job) -> bool:
+        # A result without its pictures is from a run that wanted none: the job runs again for them.
         return self.path(job).exists() and (not job.shown or self.path(job, SHOWN_SUFFIX).exists())
 
     def path(self, job: Job, suffix: str = ".json") -> Path:

@@ -37,9 +37,9 @@ DEFAULTS: Final[dict[Scale, Setup]] = {
     "mini": Setup(clips=("bunny",), crop=(640, 1280), resize=(160, 320)),
     "tiny": Setup(clips=("bunny",), crop=(640, 1280), resize=(32, 64), frames=(0, 8), epochs=1),
 }
+# Hexadecimal digits, 40 bits: enough to tell the jobs of a folder apart, and short in a file name.
 KEY_LENGTH: Final = 10
 SHOWN_SUFFIX: Final = ".shown"
-
 
 # Rows share the small clips that were read last; reading a large one anew costs little beside its fit.
 MAX_KEPT_BYTES: Final = 64 * 2**20
@@ -74,6 +74,7 @@ class Job:
     def key(self) -> str:
         """A file name that tells this job from all others."""
         setup = self.setup.model_dump(mode="json", exclude_none=True)
+        # Left out where empty: jobs without pictures, and their results, keep their keys.
         text = json.dumps([self.kind, self.clip, setup, *([self.shown] if self.shown else [])])
         what = self.setup.anchor or self.setup.preset or self.setup.model or "network"
         slug = re.sub(r"[^\w.-]|_", "-", f"{self.clip}-{what}")
@@ -124,13 +125,14 @@ class Work:
 
     def all_frames(self) -> list[FrameTensor]:
         """Return the frames of each clip that ``dataset/*`` stands for."""
-        return [self._read(path) for path in find_clips(self.job.clip, self.data)]
+        return list(map(self._read, find_clips(self.job.clip, self.data)))
 
     def _read(self, path: Path) -> FrameTensor:
         """Return the frames of a video; rows of a recipe share the last small ones that were read."""
         setup = self.setup
         with self.open(path) as reader:
             spec = reader.spec
+            # 8-bit RGB takes three bytes per pixel.
             if 3 * spec.num_pixels > MAX_KEPT_BYTES:
                 return reader.read()
         return _small_clip(path, path.stat().st_mtime_ns, setup.crop, setup.resize, setup.frames)

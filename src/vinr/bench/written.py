@@ -13,7 +13,7 @@ import torch
 
 from vinr.bench.work import Values
 from vinr.compress import ComponentSize, pack_tensors
-from vinr.config import CompressSettings, Preset
+from vinr.config import Preset
 from vinr.decoding.file import open_clip
 from vinr.device import exact_float32
 from vinr.encoding.segment import FittedSegment
@@ -50,6 +50,7 @@ class WrittenNetwork:
 
     def values(self, num_pixels: int) -> Values:
         """Return what tables show of the file; shares are percent of all its bytes."""
+        # Bits per parameter count the whole file: headers, tables and images are paid for, too.
         values: Values = {
             "num_bytes": self.num_bytes,
             "bpp": bits_per_pixel(self.num_bytes, num_pixels),
@@ -58,6 +59,7 @@ class WrittenNetwork:
             "ms_ssim": self.quality.ms_ssim,
             "ms_ssim_window": self.quality.ms_ssim_window,
         }
+        # Parts that a model lacks are 0 rather than missing, so that all rows of a table have a number.
         part_bytes = dict.fromkeys(PARTS.values(), 0)
         part_bytes["keyframes"] = self.keyframe_bytes
         for component in self.components:
@@ -66,11 +68,6 @@ class WrittenNetwork:
             values[f"{part}_bytes"] = num_bytes
             values[f"{part}_percent"] = 100 * num_bytes / self.num_bytes
         return values
-
-
-def at_bits(settings: CompressSettings, bits: int) -> CompressSettings:
-    """Return ``settings`` with ``bits`` for everything but vectors, as HiNeRV quantises."""
-    return settings.model_copy(update={"weight_bits": bits, "grid_bits": bits, "latent_bits": bits})
 
 
 def write_network(
@@ -87,6 +84,7 @@ def write_network(
     writer = segment.alone("segment", frames.spec)
     if path is not None:
         writer.write(path, force=True)
+    # The score is that of the decoded bytes: what the fit reached does not count.
     with open_clip(path or writer.to_bytes(), device=device) as decoder:
         quality = compare(decoder, frames)
         num_bytes = decoder.file.num_bytes
@@ -105,6 +103,7 @@ def float_psnr_db(model: VideoModel, frames: FrameSource) -> float:
     device = next(model.parameters()).device
     psnr_db = []
     with torch.inference_mode(), exact_float32(device):
+        # One frame at a time takes least memory, and the mean of frame PSNRs is the same.
         for index in range(frames.spec.num_frames):
             index_N = torch.tensor([index])
             target_NCHW = frames.frames(index_N).to(device) / 255

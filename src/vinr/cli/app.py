@@ -153,6 +153,7 @@ def decode(
         )
     for text in report.notes:
         console.note(text)
+    # 1: the output is there, but not whole; 2 would say that there is none.
     if report.lost:
         raise typer.Exit(1)
 
@@ -240,6 +241,7 @@ def inpaint(
 ) -> None:
     """Fill masked pixels of a video with those of a network trained on the others."""
     if as_json and output == "-":
+        # Two documents in one stream could not be told apart.
         raise UsageError("the video and --json are both to go to standard output; name a file for the video")
     with console.fit_progress(lambda: "nothing was written") as on_event:
         report = vinr.inpaint(
@@ -328,7 +330,7 @@ def _describe_saved(output: str) -> str:
     kept = find_kept(partial_folder(Path(output)))
     if not kept:
         return "nothing was saved"
-    words = sys.argv[1:]
+    words = sys.argv[1:]  # the shell took its quotes away; shlex puts back what a shell needs
     command = shlex.join(words if "--resume" in words else [*words, "--resume"])
     return f"saved: {kept}. Continue with: vinr {command}"
 

@@ -44,7 +44,9 @@ def list_model_entries() -> list[ModelEntry]:
     presets = list_presets()
     entries = []
     for name in list_models():
-        sizes = tuple(p.removeprefix(f"{name}-") for p in presets if p.startswith(f"{name}-"))
+        # The hyphen keeps dnerv from having the sizes of dnerv_diverse.
+        start = f"{name}-"
+        sizes = tuple(preset.removeprefix(start) for preset in presets if preset.startswith(start))
         entries.append(ModelEntry(name, describe_model(name), sizes))
     return entries
 
@@ -71,6 +73,7 @@ def _describe(name: str) -> PresetEntry:
     if paper is None:
         raise UsageError(f"preset {preset.name} does not state the video it is for; add a paper table to it")
     cls = get_model(preset.model)
+    # The frame rate changes neither parameters nor operations: any will do.
     spec = VideoSpec(paper.num_frames, paper.height, paper.width, Fraction(30))
     size = describe_size(cls, validate_architecture(cls, preset.architecture), spec)
     return PresetEntry(

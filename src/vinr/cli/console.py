@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from vinr.fit.events import Event
     from vinr.tasks.inpainting import InpaintReport
 
+# Wider than any table; where stdout is no terminal, rich would cut tables at 80 columns.
 MAX_COLUMNS = 400
-
 
 OUT = SafeConsole()
 ERR = SafeConsole(stderr=True)
@@ -75,7 +75,7 @@ def fit_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[Event]
     ]
     with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as bar:
         task = bar.add_task("fitting", total=1.0, detail="")
-        lost: list[str] = []
+        lost: list[str] = []  # why the state could not be saved, for the line after an interruption
 
         def on_event(event: Event) -> None:
             match event:
@@ -117,6 +117,7 @@ def ended_by_signals(bar: Progress, text: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
+        # A second Ctrl-C must not cut off the line that says how to continue.
         with held_back(), suppress(OSError):
             bar.stop()
             ERR.print(text(), markup=False)
@@ -127,6 +128,7 @@ def ended_by_signals(bar: Progress, text: Callable[[], str]) -> Iterator[None]:
 def frame_progress(verb: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show a bar over frames; the callback takes the number of frames done and of all frames."""
     columns = [SafeColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
+    # Quiet where a video goes to stdout: the program that reads it may draw on the same terminal.
     with Progress(*columns, console=ERR, disable=quiet or not ERR.is_terminal, transient=True) as bar:
         task = bar.add_task(verb, total=None)
 
@@ -233,6 +235,7 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
         if clip.psnr_db is not None:
             _pairs(_quality_rows(clip.psnr_db, clip.ms_ssim, clip.ms_ssim_window))
     for network in info.networks:
+        # ideal_bits / 8 is in bytes; max: a network of constants has no bits at all.
         above = network.num_bytes / max(network.ideal_bits / 8, 1) - 1
         say(
             f"network {network.model}: {format_count(network.num_parameters)} parameters, "
@@ -287,6 +290,7 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
         ]
     )
     if per_frame:
+        # Frames too small for MS-SSIM have none, in all of the file.
         similarities = report.per_frame_ms_ssim or (None,) * report.num_frames
         for index, (psnr_db, ms_ssim) in enumerate(zip(report.per_frame_psnr_db, similarities, strict=True)):
             say(f"frame {index:5d}  {psnr_db:.3f} dB" + ("" if ms_ssim is None else f"  {ms_ssim:.5f}"))
@@ -295,6 +299,7 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
 def show_export(graphs: Sequence[ExportedGraph]) -> None:
     """Print which files hold which frames."""
     for graph in graphs:
+        # Networks count frames from the start of their segment, or from any place: the first input says so.
         last = graph.first_frame + graph.num_frames - 1
         inputs = f", its inputs from {graph.first_input} on" if graph.first_input != graph.first_frame else ""
         say(f"{graph.path}  {format_bytes(graph.num_bytes)}, frames {graph.first_frame} to {last}{inputs}")

@@ -84,27 +84,30 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Run a paper's experiment and print paper, ours and the difference; without a name, list them."""
-    from vinr.cli import show_bench as shown
+    from vinr.bench.recipe import list_recipes, load_recipe
+    from vinr.bench.run import parse_scale, run_recipe
+    from vinr.cli.show_bench import show_bench, show_recipes
 
     if recipe is None:
-        from vinr.bench.recipe import list_recipes, load_recipe
-        from vinr.bench.run import parse_scale
-
+        # A mistyped scale or an option without effect is refused, as it would be with a recipe.
         parse_scale(scale)
         if data is not None or epochs is not None or settings:
             raise UsageError("--data, --epochs and --set belong to a recipe; `vinr bench` lists them")
-        shown.show_recipes(list(map(load_recipe, list_recipes())), as_json=as_json)
+        show_recipes(list(map(load_recipe, list_recipes())), as_json=as_json)
         return
-    options = shown.BenchOptions(
-        scale=scale,
-        data=data,
-        out=out,
-        epochs=epochs,
-        device=device,
-        overrides=settings,
-        force=force,
-    )
-    shown.run_and_show(recipe, options, as_json=as_json)
+    with console.fit_progress(lambda: f"finished rows are saved in {out}") as on_event:
+        result = run_recipe(
+            recipe,
+            scale=scale,
+            data=data,
+            out=out,
+            epochs=epochs,
+            device=device,
+            overrides=settings,
+            force=force,
+            on_event=on_event,
+        )
+    show_bench(result, out, as_json=as_json)
 
 
 def models(as_json: Json = False) -> None:

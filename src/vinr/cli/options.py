@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+# One text per option: a command that means something else by it declares its own.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Force = Annotated[bool, typer.Option("--force", help="replace an existing output")]
 Output = Annotated[str, typer.Argument(help=".mp4, .mkv, .y4m, a folder or pattern of PNGs, or - (y4m)")]

@@ -28,6 +28,7 @@ class SafeConsole(Console):
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
+        # soft_wrap: a path that is broken over two lines cannot be copied.
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     @property

@@ -39,7 +39,7 @@ def show_comparison(report: ComparisonReport, *, as_json: bool) -> None:
     names = ("codec", "setting", "bytes", "bpp", "RGB dB", "YUV dB", "MS-SSIM", "encoding s", "frames/s")
     table = Table(*names[:2], box=None)
     for name in names[2:]:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right")  # so that digits line up
     for curve in report.curves:
         for point in curve.points:
             table.add_row(
@@ -54,6 +54,7 @@ def show_comparison(report: ComparisonReport, *, as_json: bool) -> None:
                 _cell(point.decode_fps, 1),
             )
     print_table(table)
+    # Of codecs against each other the page has all: here stands what the networks save.
     networks = {curve.name for curve in report.curves if curve.kind == "vinr"}
     for result in report.bd:
         if result.measure == "psnr_db" and result.test in networks:

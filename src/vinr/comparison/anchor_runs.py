@@ -85,6 +85,7 @@ def _frames_to_encode(
 ) -> Iterator[VideoFrame]:
     spec = stream.spec
     converter = ColorConverter(spec.color)
+    #           rows                  columns              colours    of HWC, after the last only
     padding = ((0, spec.height % 2), (0, spec.width % 2), (0, 0))
     for batch in stream:
         rgb_NHWC = batch.rgb_NCHW.permute(0, 2, 3, 1).cpu().numpy()
@@ -156,6 +157,7 @@ def choose_upsampling(source: FrameSource) -> Upsampling:
     """
     converter = ColorConverter(source.spec.color)
     count = source.spec.num_frames
+    # Sums of mean squared errors, the probed frames weighing the same.
     error: dict[Upsampling, float] = {"nearest": 0.0, "bicubic": 0.0}
     for index in sorted({count * step // NUM_PROBED for step in range(NUM_PROBED)}):
         rgb_HWC = source.frames(torch.tensor([index]))[0].permute(1, 2, 0).cpu().numpy()
@@ -196,6 +198,7 @@ def measure_anchor(
     with temporary_folder("vinr-anchor-") as folder:
         path = folder / f"anchor{anchor.suffix}"
         encoded = encode_anchor(anchor, reference, path, quality=quality, on_frame=on_frame)
+        # Decoded twice, since exact conversion is slower than a player's, and would count as decoding.
         clock = StreamClock()
         for _ in clock.watch(decode_anchor(path, spec)):
             pass

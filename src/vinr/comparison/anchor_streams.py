@@ -23,8 +23,9 @@ from vinr.video.spec import ColorSpec
 
 def library_versions(anchor: Anchor) -> str:
     """Return the versions of PyAV, libavcodec and the encoder (the name of its file in PyAV's wheel)."""
+    # Wheels rename the libraries in them to NAME-HASH.so, which tells builds apart.
     names = [file.name for file in files("av") or [] if file.name.startswith(f"{anchor.library}-")]
-    libavcodec = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
     return f"PyAV {version('av')}, libavcodec {libavcodec}, {names[0] if names else anchor.encoder}"
 
 
@@ -54,6 +55,7 @@ def write_stream(
             assert isinstance(stream, VideoStream)
             stream.height, stream.width = size
             stream.pix_fmt = anchor.pixel_format
+            # One tick per frame: a frame's time is its number.
             stream.codec_context.time_base = 1 / frame_rate
             tag_color(stream.codec_context, color, anchor.pixel_format)
             _open_encoder(anchor, stream, size)
@@ -83,7 +85,7 @@ def _encoded(
         # A frame that was decoded before must not bring its old type along.
         frame.pict_type = PictureType.NONE
         yield from stream.encode(frame)
-    yield from stream.encode(None)
+    yield from stream.encode(None)  # what the encoder still looks ahead at
 
 
 def _filtered(

@@ -74,7 +74,7 @@ class Anchor(Settings, ABC):
         """Codec, effort and what was left out, for tables."""
 
     @abstractmethod
-    def _own_options(self, quality: int) -> dict[str, str]:
+    def _encoder_options(self, quality: int) -> dict[str, str]:
         """Return libav's options for CRF or QP ``quality``."""
 
     @final
@@ -116,7 +116,7 @@ class Anchor(Settings, ABC):
             As :meth:`check_quality`.
         """
         self.check_quality(quality)
-        return safe_options(self.encoder, self._own_options(quality), width=width)
+        return safe_options(self.encoder, self._encoder_options(quality), width=width)
 
     @final
     def setting(self, quality: int, *, width: int) -> str:
@@ -125,49 +125,48 @@ class Anchor(Settings, ABC):
         return f"{setting}, {NO_CU_TREE}" if drops_cu_tree(self.encoder, width) else setting
 
 
+class _MpegAnchor(Anchor, ABC):
+    """What x264 and x265 share: names of presets, range of CRF, B-frames that can be left out."""
+
+    max_quality = 51
+    # Six steps of CRF about halve the rate of both; the ends lie a factor of 2 ** (25 / 6), about 18, apart.
+    sweep = (18, 23, 28, 33, 38, 43)
+
+    preset: MpegPreset = Field(default="medium", description="effort")
+    b_frames: bool = Field(default=True, description="whether frames may refer to later ones")
+
+    @final
+    @property
+    def title(self) -> str:
+        title = f"{self.encoder.removeprefix('lib')} {self.preset}"
+        return title if self.b_frames else f"{title}, {NO_B_FRAMES}"
+
+
 @final
-class X264(Anchor):
+class X264(_MpegAnchor):
     """H.264 by x264."""
 
     encoder = "libx264"
     library = "libx264"
     muxer = "h264"
     suffix = ".264"
-    max_quality = 51
-    sweep = (18, 23, 28, 33, 38, 43)
     stream_filter = "filter_units=remove_types=6"  # supplemental messages: x264 writes its settings there
 
-    preset: MpegPreset = Field(default="medium", description="effort")
-    b_frames: bool = Field(default=True, description="whether frames may refer to later ones")
-
-    @property
-    def title(self) -> str:
-        return _mpeg_title("x264", self.preset, self.b_frames)
-
-    def _own_options(self, quality: int) -> dict[str, str]:
+    def _encoder_options(self, quality: int) -> dict[str, str]:
         options = {self.rate_control: str(quality), "preset": self.preset, "threads": "1"}
         return {**options, **_tune_option(self.tune), **({} if self.b_frames else {"bf": "0"})}
 
 
 @final
-class X265(Anchor):
+class X265(_MpegAnchor):
     """H.265 by x265."""
 
     encoder = "libx265"
     library = "libx265"
     muxer = "hevc"
     suffix = ".265"
-    max_quality = 51
-    sweep = (18, 23, 28, 33, 38, 43)
 
-    preset: MpegPreset = Field(default="medium", description="effort")
-    b_frames: bool = Field(default=True, description="whether frames may refer to later ones")
-
-    @property
-    def title(self) -> str:
-        return _mpeg_title("x265", self.preset, self.b_frames)
-
-    def _own_options(self, quality: int) -> dict[str, str]:
+    def _encoder_options(self, quality: int) -> dict[str, str]:
         # One thread, and no message with the settings in the stream.
         params = "log-level=none:info=0:pools=none:frame-threads=1" + ("" if self.b_frames else ":bframes=0")
         options = {self.rate_control: str(quality), "preset": self.preset, "x265-params": params}
@@ -192,8 +191,9 @@ class SvtAv1(Anchor):
     def title(self) -> str:
         return f"SVT-AV1 preset {self.preset}"
 
-    def _own_options(self, quality: int) -> dict[str, str]:
+    def _encoder_options(self, quality: int) -> dict[str, str]:
         params = ["lp=1"]  # one thread
+        # SVT-AV1 numbers its tunings: 0 for the eye, 1 for PSNR, 2 for SSIM.
         params += [] if self.tune is None else [f"tune={'1' if self.tune == 'psnr' else '2'}"]
         # A constant quantiser has no rate control that varies it over the frame.
         params += ["rc=0", "aq-mode=0"] if self.rate_control == "qp" else []
@@ -221,7 +221,8 @@ class Vp9(Anchor):
     def title(self) -> str:
         return f"VP9 good, cpu-used {self.preset}"
 
-    def _own_options(self, quality: int) -> dict[str, str]:
+    def _encoder_options(self, quality: int) -> dict[str, str]:
+        # CRF sets the quality alone where no bit rate is aimed at; qmin = qmax then leaves one quantiser.
         level = str(quality)
         options = {"crf": level, "b": "0", "deadline": "good", "cpu-used": str(self.preset)}
         if self.rate_control == "qp":
@@ -235,10 +236,6 @@ CODECS: Final[dict[str, type[X264 | X265 | SvtAv1 | Vp9]]] = {
     "av1": SvtAv1,
     "vp9": Vp9,
 }
-
-
-def _mpeg_title(codec: str, preset: str, b_frames: bool) -> str:
-    return f"{codec} {preset}" + ("" if b_frames else f", {NO_B_FRAMES}")
 
 
 def _tune_option(tune: Tune | None) -> dict[str, str]:
@@ -266,13 +263,14 @@ def parse_anchor(text: str) -> tuple[Anchor, tuple[int, ...]]:
     for word in words:
         if word == "nob" and "b_frames" in CODECS[codec].model_fields:
             values["b_frames"] = False
+        # What is neither is taken for a preset, which the class checks: names for x264, numbers for AV1.
         elif word == "444":
             values["chroma"] = "4:4:4"
         else:
             values["preset"] = word
     try:
         anchor = CODECS[codec].model_validate(values)
-        sweep = tuple(int(number) for number in numbers) or anchor.sweep
+        sweep = tuple(map(int, numbers)) or anchor.sweep
     except ValueError:
         raise UsageError(
             f"anchor {text!r}: give a codec, its preset, nob (x264, x265), 444, and values of CRF or QP, "

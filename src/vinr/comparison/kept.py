@@ -50,6 +50,7 @@ KEY_LENGTH: Final = 32
 
 
 class _Values(Settings):
+    # Values are read back as the types that were written; anything else is damage.
     model_config = ConfigDict(strict=True)
 
     fingerprint: str = Field(description="hash of what it is of")
@@ -99,10 +100,10 @@ class KeptWork:
 
     def find_point(self, work: Work) -> tuple[RDPoint, Crops] | None:
         """Return the point of ``work`` with its crops, if it was kept; the setting is left out."""
-        found = self._find(work, "point", KeptPoint)
-        if found is None:
+        kept = self._find(work, "point", KeptPoint)
+        if kept is None:
             return None
-        tensors, values = found
+        tensors, values = kept
         return values.point, {int(name): crop_CHW for name, crop_CHW in tensors.items()}
 
     def keep_point(self, work: Work, point: RDPoint, crops: Crops) -> None:
@@ -113,8 +114,8 @@ class KeptWork:
 
     def find_network(self, work: Work) -> KeptNetwork | None:
         """Return what was kept of the network of ``work``."""
-        found = self._find(work, "network", KeptNetwork)
-        return None if found is None else found[1]
+        kept = self._find(work, "network", KeptNetwork)
+        return None if kept is None else kept[1]
 
     def keep_network(self, work: Work, **values: Any) -> KeptNetwork:
         """Keep what is known of the network of ``work``, and return it; ``values`` as in its class."""
@@ -123,6 +124,7 @@ class KeptWork:
         return network
 
     def _find(self, work: Work, kind: str, schema: type[Kind]) -> tuple[dict[str, Tensor], Kind] | None:
+        # A fingerprint needs every frame of the video, so it waits until there is something to find.
         if not any(self._folder.glob(f"{kind}-*.safetensors")):
             return None
         fingerprint = self._fingerprint(work)
@@ -134,10 +136,12 @@ class KeptWork:
         except InputError as error:
             self.note(f"{error}; it is made anew")
             return None
+        # The name of the file has half of the fingerprint, the file all of it.
         return (tensors, values) if values.fingerprint == fingerprint else None
 
     def _keep(self, kind: str, values: _Values, tensors: Mapping[str, Tensor]) -> None:
         path = self._path(kind, values.fingerprint)
+        # A full disk costs the second measurement after an interruption, not the comparison.
         try:
             write_tensors(path, tensors, values.model_dump(mode="json"))
         except OutputError as error:
@@ -207,5 +211,9 @@ def hash_file(path: Path) -> str:
 
 def kept_in_words(folder: Path) -> str:
     """Return what a comparison has kept in ``folder``, for whoever interrupted it; empty if nothing."""
-    counts = [(len([*folder.glob(f"{kind}-*.safetensors")]), kind) for kind in ("point", "network")]
-    return " and ".join(f"{count} {kind}{'s' * (count > 1)}" for count, kind in counts if count)
+    words = []
+    for kind in ("point", "network"):
+        count = len([*folder.glob(f"{kind}-*.safetensors")])
+        if count:
+            words.append(f"{count} {kind}{'s' * (count > 1)}")
+    return " and ".join(words)

@@ -62,16 +62,17 @@ class ComparisonPage:
     def plots(self) -> list[str]:
         """Rate-distortion plots of the qualities that any curve has, then quality over the frames."""
         numbers = {curve.name: number for number, curve in enumerate(self.curves)}
-        figures = []
+        figures, lines = [], []
         for measure in SHOWN_MEASURES:
-            samples = [curve.samples(measure) for curve in self.curves]
-            title, _, _ = MEASURES[measure].partition(" (")
-            if any(samples):
+            title, _, _ = MEASURES[measure].partition(" (")  # the axis has the unit
+            if any(curve.samples(measure) for curve in self.curves):
                 figures.append(draw_rd(self.curves, measure, title=title))
-        # A curve keeps its colour in all plots, which goes by its number.
-        lines = [(curve, point, numbers[curve.name]) for curve, point in self.chosen]
+        for curve, point in self.chosen:
+            # A curve keeps its colour in all plots, which goes by its number.
+            number = numbers[curve.name]
+            lines.append((curve, point, number))
         figures.append(draw_per_frame(lines, title="Frame by frame, at about equal rate"))
-        return [svg_data_uri(figure) for figure in figures]
+        return list(map(svg_data_uri, figures))
 
     @property
     def bd_tables(self) -> list[tuple[str, list[str], list[tuple[str, list[BDResult | None]]]]]:
@@ -87,6 +88,7 @@ class ComparisonPage:
                     if result.rate_percent is not None and result.anchor not in anchors:
                         anchors.append(result.anchor)
             rows = []
+            # Every curve has a row; where it cannot be compared, a reason stands below the table.
             for curve in self.curves:
                 cells = [by_curves.get((curve.name, anchor)) for anchor in anchors]
                 rows.append((curve.name, cells))
@@ -114,6 +116,7 @@ def busiest_window(rgb_CHW: Tensor, side: int) -> CropWindow:
     change_HW[1:] += gray_HW.diff(dim=0).abs()
     step = max(side // 4, 1)
     total = torch.nn.functional.avg_pool2d(change_HW[None, None], side, stride=step)[0, 0]
+    #  argmax counts windows row by row:  row · columns + column
     row, column = divmod(int(total.argmax()), total.shape[1])
     return CropWindow(row * step, column * step, side, side)
 

@@ -31,7 +31,7 @@ from vinr.comparison.plan import (
     plan_fits,
     read_anchors,
 )
-from vinr.comparison.rd import BDResult, RDCurve, RDPoint, bd_table
+from vinr.comparison.rd import BDResult, Kind, RDCurve, RDPoint, bd_table
 from vinr.comparison.runs import Progress, Runner
 from vinr.device import resolve_device
 from vinr.files import atomic_path, check_suffix
@@ -148,6 +148,7 @@ def compare(
         on_note=note,
     )
     with state, ExitStack() as opened:
+        # Everything that can be refused is refused before `prepare` touches what an earlier call left.
         decoders = [opened.enter_context(open_file(name, device)) for name in names]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
         reader = opened.enter_context(open_video(fspath(source), edit=edit))
@@ -155,12 +156,14 @@ def compare(
             note(text)
         check_sizes(decoders, names, reader.spec)
         budget = Budget(epochs, seconds, seed, (*overrides, NO_AUDIO))
+        # Files alone are compared alone; without any, the default model is fitted.
         jobs = []
         if models or presets or params or bpp or not names:
-            counts = [parse_count(count) for count in params]
+            counts = list(map(parse_count, params))
             jobs = plan_fits(models, presets, counts, bpp, reader.spec, budget)
         folder = path.with_name(f"{path.stem}-files")
         kept = KeptWork(state.folder, lambda: describe_video(reader), note)
+        # Progress counts points, one per file, network and quality of a codec.
         num_points = len(names) + len(jobs)
         for _, qualities in sweeps:
             num_points += len(qualities)
@@ -175,6 +178,7 @@ def compare(
         report = _report(path, fspath(source), reader, runner, [*networks, *measured, *published])
         # A path may hold bytes that are no text.
         content = _page(report, reader, runner).render().encode("utf-8", errors="backslashreplace")
+        # Whoever is killed from here on has a page, which the next call must know as its own.
         state.expect(content)
         with atomic_path(path, force=force) as temporary:
             temporary.write_bytes(content)
@@ -190,7 +194,7 @@ def page_path(source: str | PathLike[str], page: str | PathLike[str] | None = No
     UsageError
         If its name does not end in .html.
     """
-    stem = Path(os.path.realpath(source)).stem
+    stem = Path(os.path.realpath(source)).stem  # realpath: "." and ".." have no name to build on
     path = Path(f"{stem}-compare{PAGE_SUFFIX}") if page is None else Path(fspath(page))
     check_suffix(path, PAGE_SUFFIX, "page")
     return path
@@ -258,11 +262,14 @@ def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str
 
 def _at_equal_rate(curves: Sequence[RDCurve]) -> list[tuple[RDCurve, RDPoint]]:
     """Return of each measured curve the point nearest to the networks' middle rate."""
-    measured = [curve for curve in curves if curve.kind != "published"]
+    measured: list[RDCurve] = []
+    rates: dict[Kind, list[float]] = {"vinr": [], "anchor": []}
+    for curve in curves:
+        # Published points come without frames, of which crops could be shown.
+        if curve.kind != "published":
+            measured.append(curve)
+            rates[curve.kind] += [point.bpp for point in curve.points]
     if not measured:
         return []
-    rates: dict[bool, list[float]] = {True: [], False: []}
-    for curve in measured:
-        rates[curve.kind == "vinr"] += [point.bpp for point in curve.points]
-    middle = median(rates[True] or rates[False])
+    middle = median(rates["vinr"] or rates["anchor"])
     return [(curve, curve.nearest(middle)) for curve in measured]

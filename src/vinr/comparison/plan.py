@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +28,9 @@ DEFAULT_ANCHORS: Final = ("x264-medium", "x265-medium", "x265-medium-nob", "av1-
 # A BD-rate needs four points. The first size tried is a quarter of the default; each next one is twice that.
 NUM_SIZES: Final = 4
 FIRST_SIZE: Final = 0.25
+# Some models cannot be small; the last size tried is 2 ** 7 / 4 = 32 times the default.
 MAX_DOUBLINGS: Final = 8
-MAX_BPP: Final = 24
+MAX_BPP: Final = 24  # of uncompressed 8-bit RGB
 
 Sweep = tuple[Anchor, tuple[int, ...]]
 
@@ -92,13 +94,19 @@ def read_anchors(texts: Sequence[str]) -> tuple[list[Sweep], list[RDCurve]]:
     UsageError, InputError
         If one is unknown or cannot be read.
     """
-    sweeps, published = [], []
+    sweeps, published, names = [], [], []
     for text in texts:
+        # FILE.csv#CLIP names a table, everything else a codec.
         if text.partition("#")[0].lower().endswith(PUBLISHED_SUFFIX):
-            published += published_curves(text)
+            curves = published_curves(text)
+            published += curves
+            names += [curve.name for curve in curves]
         else:
-            sweeps.append(parse_anchor(text))
-    twice = _first_repeated([*(anchor.name for anchor, _ in sweeps), *(curve.name for curve in published)])
+            anchor, qualities = parse_anchor(text)
+            sweeps.append((anchor, qualities))
+            names.append(anchor.name)
+    # Curves are told apart by their names, in tables and by their crops.
+    twice = _first_repeated(names)
     if twice is not None:
         raise UsageError(f"anchor {twice!r} is given twice; give each once, with all its values")
     return sweeps, published
@@ -123,9 +131,10 @@ def plan_fits(
         if not 0 < value <= MAX_BPP:
             raise UsageError(f"bpp {value:g}: give bits per pixel above 0, at most {MAX_BPP}, such as 0.05")
     jobs: list[FitJob] = []
-    for model, preset in [*((name, None) for name in models), *((None, name) for name in presets)]:
+    for model, preset in [*product(models, [None]), *product([None], presets)]:
         sizes = [FitJob(model, preset, params=count) for count in sorted(params)]
         sizes += [FitJob(model, preset, bpp=value) for value in sorted(bpp)]
+        # A preset has a size of its own; a bare model without sizes gets four, for its BD-rate.
         if sizes or preset is not None:
             jobs += [_checked(job, spec, budget) for job in sizes or [FitJob(None, preset)]]
         else:
@@ -139,8 +148,10 @@ def plan_fits(
 
 
 def _first_repeated(names: Sequence[str]) -> str | None:
-    counts = Counter(names)
-    return next((name for name in names if counts[name] > 1), None)
+    for name, count in Counter(names).items():
+        if count > 1:
+            return name
+    return None
 
 
 def _ladder(model: str, spec: VideoSpec, budget: Budget) -> list[FitJob]:
@@ -152,7 +163,7 @@ def _ladder(model: str, spec: VideoSpec, budget: Budget) -> list[FitJob]:
         try:
             jobs.append(_checked(FitJob(model, None, params=round(size)), spec, budget))
         except UsageError as error:
-            refusal = error
+            refusal = error  # too small for this model, so far as one can tell; larger ones may do
         if len(jobs) == NUM_SIZES:
             break
         size *= 2
@@ -170,6 +181,7 @@ def _checked(job: FitJob, spec: VideoSpec, budget: Budget) -> FitJob:
         num_parameters=job.params,
         epochs=budget.epochs,
         seconds=budget.seconds,
+        # bits per pixel · pixels / 8 = bytes, of all frames
         target=Target(None if job.bpp is None else int(job.bpp * spec.num_pixels / 8)),
         seed=budget.seed,
         overrides=budget.overrides,
@@ -188,6 +200,7 @@ def open_file(file: str, device: str) -> VideoDecoder:
     try:
         return open_clip(file, device=device)
     except BitstreamError as error:
+        # Errors of reading name the file already, those of decoding do not.
         text = str(error)
         raise BitstreamError(text if file in text else f"{file}: {text}") from error
 
@@ -219,10 +232,10 @@ def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], edit: Ed
 def check_sizes(decoders: Sequence[VideoDecoder], files: Sequence[str], spec: VideoSpec) -> None:
     """Raise :class:`InputError` if a file does not have the frames of the video."""
     for file, decoder in zip(files, decoders, strict=True):
-        held = decoder.spec
-        if (held.num_frames, held.height, held.width) != (spec.num_frames, spec.height, spec.width):
+        in_file = decoder.spec
+        if (in_file.num_frames, in_file.height, in_file.width) != (spec.num_frames, spec.height, spec.width):
             raise InputError(
-                f"{file}: has {held.num_frames} frames of {held.height}x{held.width}, the video "
+                f"{file}: has {in_file.num_frames} frames of {in_file.height}x{in_file.width}, the video "
                 f"{spec.num_frames} of {spec.height}x{spec.width}; give the video it was made from"
             )
 
@@ -238,6 +251,7 @@ def check_folder(folder: Path, jobs: Sequence[FitJob], may_use: Callable[[FitJob
         )
     for job in jobs:
         path = folder / job.file_name
+        # may_use comes last: it hashes the frames of the video.
         if not (path.exists() or holds_state(path)) or may_use(job):
             continue
         if path.exists():

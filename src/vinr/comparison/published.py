@@ -61,7 +61,7 @@ def read_published(path: Path) -> list[PublishedPoint]:
         Naming the line, if something is missing or no number.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is no text in UTF-8: {error.reason}") from None
     except OSError as error:
@@ -72,7 +72,7 @@ def read_published(path: Path) -> list[PublishedPoint]:
         rows = [(f"{path}: line {reader.line_num}", fields) for fields in reader if fields]
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num}: is no CSV: {error}") from None
-    names = [name.strip() for name in rows[0][1]] if rows else []
+    names = list(map(str.strip, rows[0][1])) if rows else []
     _check_head(path, names)
     if len(rows) < 2:
         raise InputError(f"{path}: holds no points below its head line")
@@ -90,20 +90,19 @@ def published_curves(text: str) -> list[RDCurve]:
         As :func:`read_published`.
     """
     file, _, clip = text.partition("#")
-    points = read_published(Path(file))
-    clips = sorted({point.clip for point in points})
+    by_clip: dict[str, dict[str, list[PublishedPoint]]] = {}  # then by codec, in the order of the file
+    for point in read_published(Path(file)):
+        by_clip.setdefault(point.clip, {}).setdefault(point.codec, []).append(point)
+    clips = sorted(by_clip)
     if not clip and len(clips) > 1:
         raise UsageError(f"{file}: choose a clip, such as {file}#{clips[0]}; it has {', '.join(clips)}")
-    chosen = [point for point in points if point.clip == (clip or clips[0])]
-    if not chosen:
+    by_codec = by_clip.get(clip or clips[0])
+    if by_codec is None:
         raise UsageError(f"{file}: has no clip {clip!r}; it has {', '.join(clips)}")
-    by_codec: dict[str, list[PublishedPoint]] = {}
-    for point in chosen:
-        by_codec.setdefault(point.codec, []).append(point)
     curves = []
     for codec, codec_points in by_codec.items():
         sources = dict.fromkeys(point.source for point in codec_points)  # each once, in their order
-        rd_points = tuple(point.rd_point() for point in codec_points)
+        rd_points = tuple(map(PublishedPoint.rd_point, codec_points))
         curves.append(RDCurve(codec, "published", rd_points, "; ".join(sources)))
     return curves
 
@@ -129,6 +128,7 @@ def _point(names: Sequence[str], values: Sequence[str], where: str) -> Published
     domain = fields.get("domain") or "rgb"
     if domain not in get_args(Domain):
         raise InputError(f"{where}: domain {domain!r}: give {' or '.join(get_args(Domain))}")
+    # Limits that no codec reaches, but a mistaken column or unit does, such as kbit/s for bpp.
     psnr_db = _number(fields["psnr_db"], f"{where}: psnr_db", 0, 100)
     ms_ssim = _number(fields["ms_ssim"], f"{where}: ms_ssim", 0, 1)
     bpp = _number(fields["bpp"], f"{where}: bpp", 0, 100)
@@ -151,7 +151,7 @@ def _number(text: str, where: str, low: float, high: float) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
+        value = math.nan  # compares with nothing, so that it is refused below
     if not low < value <= high:
         raise InputError(f"{where} {text!r}: give a number above {low}, at most {high}")
     return value

@@ -89,6 +89,7 @@ class RDPoint:
     @property
     def ms_ssim_db(self) -> float | None:
         """MS-SSIM as −10·log10(1 − MS-SSIM), at most 90 dB."""
+        # Identical frames have MS-SSIM 1, which would be infinite: 1e-9 stands for 90 dB.
         return None if self.ms_ssim is None else -10 * math.log10(max(1 - self.ms_ssim, 1e-9))
 
     def value(self, measure: Measure) -> float | None:
@@ -120,6 +121,7 @@ class RDCurve:
 
     def nearest(self, bpp: float) -> RDPoint:
         """Return the point whose rate is closest to ``bpp`` by ratio."""
+        # Rates of a curve span factors: 0.2 bpp is as far from 0.1 as 0.05 is.
         return min(self.points, key=lambda point: abs(math.log(point.bpp / bpp)))
 
 
@@ -179,6 +181,7 @@ def bd_table(
     """Return every curve against every anchor or published curve; refusals carry their reason."""
     results = []
     for measure, test, anchor in product(measures, curves, curves):
+        # Networks are compared with codecs, not with each other.
         if anchor is not test and anchor.kind != "vinr":
             results.append(_bd_result(anchor, test, measure, method))
     return tuple(results)

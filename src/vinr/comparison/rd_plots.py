@@ -33,6 +33,7 @@ def draw_rd(curves: Sequence[RDCurve], measure: Measure, *, title: str) -> Figur
     figure, axes = _figure(title)
     for number, curve in enumerate(curves):
         samples = curve.samples(measure)
+        # Colours go by all curves: one without this quality leaves its colour out.
         if samples:
             style, width = LINES[curve.kind]
             axes.plot(
@@ -64,6 +65,7 @@ def draw_per_frame(points: Sequence[tuple[RDCurve, RDPoint, int]], *, title: str
             point.per_frame_psnr_db,
             color=COLORS[number % len(COLORS)],
             linewidth=LINES[curve.kind][1],
+            # A line through one point cannot be seen.
             marker="o" if len(point.per_frame_psnr_db) == 1 else None,
             label=f"{curve.name}, {point.bpp:.4f} bpp",
         )
@@ -78,6 +80,7 @@ def svg_data_uri(figure: Figure) -> str:
     from matplotlib import rc_context
 
     drawn = BytesIO()
+    # Without a salt and a date of its own, each drawing would have other names of clip paths.
     with rc_context({"svg.hashsalt": "vinr"}):
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + b64encode(drawn.getvalue()).decode("ascii")
@@ -89,7 +92,7 @@ def _figure(title: str) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=FIGURE_INCHES)
     figure.set_layout_engine("constrained")
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)  # without pyplot: no window system, no global list of figures
     axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)

@@ -45,8 +45,9 @@ def draw_sheet(rows: Sequence[Sequence[Panel]], *, enlarge: int = 1) -> Image.Im
         raise ValueError(f"panels must have one size, got {sorted(sizes)}")
     ((height, width),) = sizes
     height, width = enlarge * height, enlarge * width
+    # No gap follows the last column.
     step, row_height = width + GAP_COLUMNS, height + CAPTION_ROWS
-    num_columns = max(len(row) for row in rows)
+    num_columns = max(map(len, rows))
     sheet = Image.new("RGB", (num_columns * step - GAP_COLUMNS, len(rows) * row_height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
     for number, row in enumerate(rows):
@@ -62,6 +63,7 @@ def draw_sheet(rows: Sequence[Sequence[Panel]], *, enlarge: int = 1) -> Image.Im
 
 def signed_difference(frame_CHW: Tensor, original_CHW: Tensor, *, amplification: int = 8) -> Tensor:
     """Return ``amplification`` · (frame − original) around grey of 128, as uint8; too bright is brighter."""
+    # Differences of uint8 need a sign and a ninth bit.
     difference_CHW = frame_CHW.short() - original_CHW.short()
     return (GREY + amplification * difference_CHW).clamp(0, 255).byte()
 
@@ -96,6 +98,7 @@ def side_by_side(
     if original_NCHW.shape != decoded_NCHW.shape or original_NCHW.ndim != 4 or original_NCHW.shape[1] != 3:
         raise ValueError(f"shapes differ: {tuple(original_NCHW.shape)}, {tuple(decoded_NCHW.shape)}")
     difference_NCHW = (original_NCHW.short() - decoded_NCHW.short()).abs()
+    # Clamped, not wrapped around: too large differences are white.
     amplified_NCHW = (difference_NCHW * amplification).clamp(max=255).byte()
     rows = [
         (

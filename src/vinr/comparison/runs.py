@@ -79,6 +79,7 @@ class Runner:
         self._window = busiest_window(originals_NCHW[0], CROP_SIDE)
         self.upsampling = choose_upsampling(reader)
         self.crops: dict[tuple[str, str], Crops] = {}
+        # The originals pass a keeper, too, so that all crops are cut alike.
         keeper = self._keeper()
         originals = FrameBatch(torch.tensor(self._shown), originals_NCHW)
         for _ in keeper.watch(FrameStream(reader.spec, [originals])):
@@ -146,8 +147,11 @@ class Runner:
         options = {
             "parameters": str(network.num_parameters),
             "epochs": f"{network.num_epochs:.1f}",
-            **dict(item.split("=", 1) for item in budget.overrides if "=" in item),
         }
+        for item in budget.overrides:
+            key, equals, value = item.partition("=")
+            if equals:
+                options[key] = value
         return self._file(str(path), job.setting, network.seconds, options)[1]
 
     def _network(self, job: FitJob, path: Path, budget: Budget, *, force: bool) -> KeptNetwork:
@@ -170,6 +174,7 @@ class Runner:
         self, job: FitJob, path: Path, budget: Budget, work: Work, network: KeptNetwork, *, force: bool
     ) -> KeptNetwork:
         """Fit a network that was begun, from where its encode was interrupted."""
+        # Unknown (None) where the process was killed, nothing where the fit left no state to continue.
         before = network.seconds if find_kept(partial_folder(path)) else 0.0
         show = self._events_of(f"{_curve_name(job.curve)}, {job.setting}")
         written: list[KeptNetwork] = []
@@ -211,6 +216,7 @@ class Runner:
                 force=force or path.exists(),
                 on_event=on_event,
             )
+        # Ctrl-C, too: what the fit has taken so far is part of its time when it continues.
         except BaseException:
             if not written:
                 with held_back():
@@ -260,6 +266,7 @@ class Runner:
         stream = keeper.watch(clock.watch(decoder.stream()))
         quality = compare(stream, self._reader, yuv=True, on_frame=show)
         options = {"decoding": "; ".join(decoder.notes)} if decoder.notes else {}
+        # Codecs have no audio to code: beside theirs, a size with audio would say nothing.
         audio = 0
         for section in decoder.file.sections:
             if section.kind is SectionKind.AUDIO:
@@ -283,6 +290,7 @@ class Runner:
         """Return the kept point of ``work``, or measure and keep it."""
         kept = self._kept.find_point(work)
         point, crops = kept or measure()
+        # A signal waits until the file of the point is whole.
         if kept is None:
             with held_back():
                 self._kept.keep_point(work, point, crops)

@@ -157,7 +157,10 @@ def _draw_whole(axes: Axes, components: Mapping[str, int], title: str) -> None:
 
 
 def _draw_layers(axes: Axes, bars: Sequence[ByteBar]) -> None:
+    labels, widest = [], 1
     for row, bar in enumerate(bars):
+        labels.append(bar.label)
+        widest = max(widest, bar.num_bytes)
         start = 0
         for name in _in_order(bar.parts):
             axes.barh(row, bar.parts[name], left=start, height=0.72, color=_color(name))
@@ -168,9 +171,10 @@ def _draw_layers(axes: Axes, bars: Sequence[ByteBar]) -> None:
             axes, row, [f"{bar.num_bytes:,}", f"{bar.bits_per_parameter:.2f}", f"{ideal_bytes:,.0f}"]
         )
     _write_columns(axes, -1, ["bytes", "bits per parameter", "ideal bytes"])
-    axes.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize=8)
+    axes.set_yticks(range(len(bars)), labels, fontsize=8)
+    # Rows count downwards: the first layer is on top, with the heads of the columns above it.
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.set_xlim(0, 1.02 * max((bar.num_bytes for bar in bars), default=1))
+    axes.set_xlim(0, 1.02 * widest)
     axes.set_xlabel("bytes of each layer; black line: ideal", fontsize=9)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.tick_params(axis="x", labelsize=8)
@@ -180,6 +184,7 @@ def _draw_layers(axes: Axes, bars: Sequence[ByteBar]) -> None:
 def _write_columns(axes: Axes, row: int, texts: Sequence[str]) -> None:
     """Write ``texts`` to the right of the bars of ``row``; row −1 is above the first bar."""
     for place, text in zip(COLUMNS, texts, strict=True):
+        # x: points from the right edge of the axes, whatever their scale; y: the row, in their own units.
         axes.annotate(
             text,
             (1, row),

@@ -48,6 +48,7 @@ class FrameDataset(Dataset[Tensor]):
         with open_clip(file, clip=clip, device="cpu") as decoder:
             self.spec, name, path = decoder.spec, decoder.clip.name, decoder.file.source
         assert isinstance(path, str)
+        # Bytes, not the path: every worker decodes the same file, even if the path is written anew.
         options: dict[str, Any] = {"clip": name, "device": device, "max_memory": max_memory}
         self._open = partial(open_clip, Path(path).read_bytes(), **options)
         self._decoders: LruCache[None, VideoDecoder] = LruCache(1)

@@ -128,16 +128,19 @@ class VideoDecoder:
         IndexError, TypeError
             As from ``video[index]``.
         """
-        index_N = torch.tensor([self._checked(index) for index in indices], dtype=torch.int64)
+        index_N = torch.tensor(list(map(self._checked, indices)), dtype=torch.int64)
         return FrameBatch(index_N, self.frames(index_N))
 
     def frames_played_at(self, seconds: Sequence[float]) -> FrameBatch:
         """Return the frames on screen at times ``seconds`` (the first frame appears at 0)."""
+        # Nothing says how long the last frame is shown: as long as a frame of the nominal rate.
         end = self.timeline.seconds(len(self) - 1) + 1 / self.spec.frame_rate
+        numbers = []
         for time in seconds:
             if not 0 <= time < end:
                 raise IndexError(f"time {time} s; the clip plays from 0 to {float(end):.3f} s")
-        return self.frames_at([self.timeline.index_at(Fraction(time)) for time in seconds])
+            numbers.append(self.timeline.index_at(Fraction(time)))
+        return self.frames_at(numbers)
 
     def frames(self, index_N: Tensor) -> Tensor:
         """Return uint8 rgb_NCHW of frames ``index_N``; fractions lie between frames and are interpolated.
@@ -150,12 +153,14 @@ class VideoDecoder:
         self.file.container.check_open()
         if index_N.numel() == 0:
             return torch.empty((0, 3, self.spec.height, self.spec.width), dtype=torch.uint8)
-        times = [self._checked_time(time) for time in index_N.flatten().tolist()]
-        return torch.cat([self._decode(time) for time in times])
+        # All times are checked before the first frame is decoded.
+        times = list(map(self._checked_time, index_N.flatten().tolist()))
+        return torch.cat(list(map(self._decode, times)))
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield every frame in order, uint8 rgb_CHW."""
-        return (self._decode(index)[0] for index in range(len(self)))
+        for index in range(len(self)):
+            yield self._decode(index)[0]
 
     def play(self, times: Iterable[float | Fraction] | None = None) -> Generator[Tensor, None, None]:
         """Yield frames in order as fast as the device can: uint8 rgb_NCHW, one or more at a time, on the CPU.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from vinr.bitstream import Clip, EditRecord, Quality, SectionKind
-from vinr.compress import ComponentSize, network_sizes
+from vinr.compress import network_sizes
 from vinr.decoding.byte_plot import ByteBar, plot_bytes
 from vinr.decoding.file import VinrFile
 from vinr.files import check_target
@@ -145,6 +145,11 @@ def info(
 
 def _describe_file(file: VinrFile) -> FileInfo:
     networks = [_describe_network(file, number) for number in _affordable(file)]
+    # Every byte counts once:
+    #
+    #   header, index      as they are
+    #   WEIGHTS, CHUNKS    by role of their tensors, what is no symbol as SIDE; whole where not read
+    #   other sections     by their kind
     sizes = Counter({"header": file.container.header_bytes, "index": file.container.index_bytes})
     for section in file.sections:
         if section.kind not in (SectionKind.WEIGHTS, SectionKind.CHUNKS):
@@ -172,6 +177,7 @@ def _affordable(file: VinrFile) -> Iterator[int]:
     budget = PARAMETERS + PARAMETERS_PER_BYTE * file.num_bytes
     for number, network in enumerate(file.header.networks):
         if not is_trusted:
+            # Counted from the header alone, before any of it is done: a small file may describe much.
             budget -= file.networks.skeleton(number).num_stored()
             budget -= PARAMETERS_PER_NETWORK + PARAMETERS_PER_CHUNK * network.num_chunks
             if budget < 0:
@@ -184,6 +190,7 @@ def layer_bars(info: FileInfo) -> list[ByteBar]:
     members: dict[str, list[ByteBar]] = {}
     for network in info.networks:
         for layer in network.layers:
+            # blocks.0.conv.weight, blocks.0.conv.bias ─> blocks.0.conv;   latents.embedding ─> itself
             parent, _, kind = layer.name.rpartition(".")
             name = parent if parent and kind in ("weight", "bias") else layer.name
             parts = {layer.role: layer.num_bytes - layer.side_bytes, SIDE: layer.side_bytes}
@@ -194,10 +201,19 @@ def layer_bars(info: FileInfo) -> list[ByteBar]:
 
 def _describe_network(file: VinrFile, number: int) -> NetworkInfo:
     parts = file.networks.parts(number)
-    layers = tuple(map(_describe_layer, network_sizes(parts.payload, parts.expected, parts.chunks)))
     num_parameters = parts.skeleton.num_stored()
-    num_bytes, ideal_bits = 0, 0.0
-    for layer in layers:
+    layers, num_bytes, ideal_bits = [], 0, 0.0
+    for size in network_sizes(parts.payload, parts.expected, parts.chunks):
+        layer = LayerInfo(
+            name=size.name,
+            role=size.role,
+            num_elements=size.num_elements,
+            num_bytes=size.num_bytes,
+            side_bytes=size.side_bytes,
+            bits_per_parameter=8 * size.num_bytes / max(size.num_elements, 1),
+            ideal_bits=size.ideal_bits,
+        )
+        layers.append(layer)
         num_bytes += layer.num_bytes
         ideal_bits += layer.ideal_bits
     return NetworkInfo(
@@ -208,19 +224,7 @@ def _describe_network(file: VinrFile, number: int) -> NetworkInfo:
         bits_per_parameter=8 * num_bytes / num_parameters,
         ideal_bits=ideal_bits,
         precision=file.header.networks[number].precision,
-        layers=layers,
-    )
-
-
-def _describe_layer(size: ComponentSize) -> LayerInfo:
-    return LayerInfo(
-        name=size.name,
-        role=size.role,
-        num_elements=size.num_elements,
-        num_bytes=size.num_bytes,
-        side_bytes=size.side_bytes,
-        bits_per_parameter=8 * size.num_bytes / max(size.num_elements, 1),
-        ideal_bits=size.ideal_bits,
+        layers=tuple(layers),
     )
 
 

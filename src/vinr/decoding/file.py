@@ -39,6 +39,8 @@ class Piece(NamedTuple):
 
 def list_pieces(header: Header) -> Iterator[Piece]:
     """Yield the pieces of all clips, network by network."""
+    # network    |-- span 0 --|---- span 1 ----|      a span may belong to any clip
+    # offset     0            num_frames of span 0
     for number, network in enumerate(header.networks):
         offset = 0
         for span in network.spans:
@@ -286,6 +288,8 @@ def open_clip(
 
 def split_clip(text: str) -> tuple[str, str | None]:
     """Return path and clip of ``FILE.vinr#name``; a name may hold ``#``, and so may the folders of a file."""
+    # Of several marks, as in sets.vinr#1/clip.vinr#name, the first one with a file before it; without a
+    # file the first one.
     marks = [match.end() - 1 for match in re.finditer(r"\.vinr#", text, re.IGNORECASE)]
     mark = next((place for place in marks if isfile(text[:place])), marks[0] if marks else None)
     if mark is None or (isfile(text) and not isfile(text[:mark])):

@@ -97,6 +97,7 @@ class VerifyReport:
         return lines
 
 
+# Lines and ranges that a report lists; of more it gives the number, or "…".
 SHOWN: Final = 20
 
 
@@ -230,7 +231,7 @@ class _Trials:
         """Return the frames of a network that ``parts`` or a failing trial take, numbered as it does."""
         all_frames = ((0, self._header.networks[network].num_frames),)
         if any(part.kind is SectionKind.WEIGHTS for part in parts):
-            self.num_tried += self._budget >= 0
+            self.num_tried += self._budget >= 0  # its damage is known without a trial
             return all_frames
         lost = _merged(self._touched(network, parts))
         try:
@@ -247,10 +248,12 @@ class _Trials:
         """Load a network and decode the first of its frames that is not lost, while the budget lasts."""
         if self._budget < 0:
             return
+        # Even to count the operations of a frame a network has to be built.
         self._budget -= OPERATIONS_PER_NETWORK
         if self._budget < 0:
             return
         self._budget -= self._loader.cost(network).operations
+        # The first one is tried whatever it costs: it may take what a file of this size may.
         if self._budget < 0 and self.num_tried:
             return
         model = self._loader.model(network)
@@ -334,6 +337,9 @@ def refused_by_default(path: str | PathLike[str]) -> str:
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Return the same frames as rising ranges that do not touch."""
+    # ranges    |---|    |--|             sorted by their first frame, so that one either begins
+    #              |---|    |--|          in or right behind the last merged one, or apart from all
+    # merged    |------| |-----|
     merged: list[tuple[int, int]] = []
     for first, stop in sorted(ranges):
         if merged and first <= merged[-1][1]:

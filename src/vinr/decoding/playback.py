@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from operator import itemgetter
 from os import PathLike, fspath
 
 from vinr.bitstream import Clip, SectionKind
@@ -98,11 +99,13 @@ def decode(
         numbers, timeline = _choose_frames(frames, len(decoder)), decoder.timeline
         if clip is not None and clip.lost:
             numbers = _keep_whole(clip, numbers)
+            # Without a choice each frame that is left keeps its time; of a choice the first appears at 0.
             timeline = timeline.without_others(numbers) if frames is None else _select(timeline, numbers)
         elif frames is not None:
             timeline = _select(timeline, numbers)
         times: Iterable[float | Fraction] = numbers
         if fps_scale > 1:
+            # scale 3: frames 0, ⅓, ⅔, 1, …; the last one is a frame of the file
             timeline = timeline.scaled(fps_scale)
             times = (Fraction(number, fps_scale) for number in range(timeline.num_frames))
         spec, num_frames = decoder.spec, timeline.num_frames
@@ -147,11 +150,10 @@ def _select(timeline: Timeline, numbers: Sequence[int]) -> Timeline:
 
 def _keep_whole(clip: ClipReport, numbers: Sequence[int]) -> list[int]:
     """Return those of the frames ``numbers`` that damage does not touch."""
-    starts = [first for first, _ in clip.whole]
     kept = []
     for number in numbers:
         # The only range that may hold the frame is the last one that starts no later.
-        place = bisect_right(starts, number) - 1
+        place = bisect_right(clip.whole, number, key=itemgetter(0)) - 1
         if place >= 0 and number < clip.whole[place][1]:
             kept.append(number)
     if not kept:

@@ -40,9 +40,12 @@ from vinr.video.spec import Query, VideoSpec
 # Measured (docs/convert.md): frames then differ by less than a tenth of an 8-bit step; 12 bits, which are a
 # sixth cheaper, come close to half a step.
 BITS: Final = 14
-COMPRESS: Final = tuple(f"compress.{role}_bits={BITS}" for role in ("weight", "bias", "latent"))
+COMPRESS: Final = (
+    f"compress.weight_bits={BITS}",
+    f"compress.bias_bits={BITS}",
+    f"compress.latent_bits={BITS}",
+)
 SECTIONS: Final = ("architecture.", "compress.")
-COMPARED_FRAMES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def convert(
     except ValidationError as error:
         raise UsageError(f"clip {describe_validation(error)}") from None
     except (InputError, FitError) as error:
+        # Whatever does not fit comes from the checkpoint, not from an option: its path goes in front.
         raise InputError(f"{source}: {error}") from None
     num_bytes = file.write(target, force=force)
     return ConvertReport(
@@ -174,6 +178,7 @@ def _settings(published: PublishedNetwork, overrides: Sequence[str]) -> Preset:
                 f"--set {item!r}: a checkpoint is fitted already; set architecture.* or compress.*"
             )
         key = item.partition("=")[0].strip().removeprefix("architecture.")
+        # Shapes are facts: another value could only fail when the tensors are loaded.
         if key in published.architecture:
             raise UsageError(f"--set {item!r}: the checkpoint's shapes say {published.architecture[key]}")
     preset = load_preset(published.model, [*COMPRESS, *overrides])
@@ -197,12 +202,13 @@ def _largest_difference(model: VideoModel, coded: dict[str, StoredTensor]) -> tu
     Frames are spread over the video, the first and the last among them. ``model`` becomes the coded one.
     """
     last = model.video.num_frames - 1
-    chosen = sorted({last * part // (COMPARED_FRAMES - 1) for part in range(COMPARED_FRAMES)})
+    chosen = sorted({0, last // 2, last})
 
     def frames() -> list[torch.Tensor]:
         return [model(Query.of_frames(torch.tensor([index]))) for index in chosen]
 
     with torch.inference_mode():
+        # One network, twice: restoring overwrites its values, and the memory of a second one is saved.
         before = frames()
         model.restore(coded)
         largest = float((torch.cat(before) - torch.cat(frames())).abs().max())

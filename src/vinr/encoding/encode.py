@@ -18,6 +18,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
@@ -25,7 +26,7 @@ from vinr.config import Preset, default_model, load_preset
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.kept import find_kept, fit_path, segment_path
-from vinr.encoding.plan import EncodePlan, Job, Target, describe_threads, plan_encode
+from vinr.encoding.plan import EncodePlan, Job, Target, count_pixels, describe_threads, plan_encode
 from vinr.encoding.segment import (
     FittedSegment,
     assemble,
@@ -190,13 +191,14 @@ def encode(
         state.check_process()  # a child that it forked must not continue the work of its parent
 
     with state, ExitStack() as opened:
-        readers = []
+        readers, specs = [], []
         for source in sources:
             reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames)
             readers.append(opened.enter_context(reader))
+            specs.append(reader.spec)
             for note in reader.notes:
                 tell(Noted(note))
-        specs = [reader.spec for reader in readers]
+        # A target is that of the whole file: what belongs to no network is taken off it first.
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
         plan = plan_encode(
@@ -215,7 +217,7 @@ def encode(
         precision = _decide_precision(plan, target_device, folder if resume else None)
         work = _Work(plan, target_device, precision, folder, resume, started, tell)
         tell(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
-        segments = work.run(readers)
+        segments = [work.segment(number, readers, specs) for number in range(len(plan.jobs))]
         file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
         state.expect(file.to_bytes())
         try:
@@ -250,7 +252,7 @@ def _target(
         raise UsageError(f"psnr {psnr:g}: give decibels between 10 and 60, such as 34")
     num_bytes = None if size is None else parse_bytes(size)
     if bpp is not None:
-        num_bytes = int(bpp * sum(spec.num_pixels for spec in specs) / 8)
+        num_bytes = int(bpp * count_pixels(specs) / 8)
     return Target(num_bytes, psnr, others)
 
 
@@ -284,14 +286,14 @@ class _Work:
     started: float
     on_event: Callable[[Event], None]
 
-    def run(self, readers: Sequence[VideoReader]) -> list[FittedSegment]:
-        """Return all segments, in order."""
-        return [self._segment(number, job, readers) for number, job in enumerate(self.plan.jobs)]
-
-    def _segment(self, number: int, job: Job, readers: Sequence[VideoReader]) -> FittedSegment:
+    def segment(
+        self, number: int, readers: Sequence[VideoReader], specs: Sequence[VideoSpec]
+    ) -> FittedSegment:
+        """Return a segment: fitted, coded and measured, or as it was kept."""
+        # The time for the first network starts with that for everything: it pays for opening and planning.
         began = self.started if number == 0 else clock.monotonic()
-        preset = self.plan.presets[number]
-        frames = _read_spans(job, readers)
+        job, preset = self.plan.jobs[number], self.plan.presets[number]
+        frames = FrameTensor(_read_spans(job, readers), job.spec(specs))
         finished, checkpoint = segment_path(self.folder, number), fit_path(self.folder, number)
         fingerprint = fingerprint_of(frames, preset, Reconstruct(), self.plan.seconds)
         if self.resume and finished.exists():
@@ -303,7 +305,7 @@ class _Work:
             on_event=self.on_event,
             checkpoint=checkpoint,
             resume=self.resume,
-            seconds=self._seconds(began, job, preset, frames),
+            seconds=self._seconds(began, job.share, preset, frames),
             precision=self.precision,
             fingerprint=fingerprint,
         )
@@ -334,6 +336,8 @@ class _Work:
         target_db = preset.fit.phases[-1].target_psnr_db if preset.fit.phases else None
         if target_db is None or segment.psnr_db < target_db + PSNR_TOLERANCE_DB / 2:
             return segment
+        # Better than its target: coarser steps, up to the largest amount that keeps to it. Trials are kept,
+        # so that the chosen one is not coded and measured again.
         segments = {0.0: segment}
 
         def is_good(amount: float) -> bool:
@@ -342,20 +346,23 @@ class _Work:
 
         return segments[bisect_largest(is_good, low=0.0, num_trials=COARSER_TRIALS)]
 
-    def _seconds(self, began: float, job: Job, preset: Preset, frames: FrameTensor) -> float | None:
+    def _seconds(self, began: float, share: float, preset: Preset, frames: FrameTensor) -> float | None:
         """Return the time for a fit: its share from ``began`` on, less what went before and what follows."""
         if self.plan.seconds is None:
             return None
         import torch._dynamo  # noqa: F401 - optimisers load it at their first use, which takes seconds
 
         follows = self._seconds_after(preset, frames)
-        left = self.plan.seconds * job.share - (clock.monotonic() - began)
+        # began                     now                                      began + seconds · share
+        #   |-- reading, planning --|---------- fit ----------|-- coding, measuring: follows --|
+        left = self.plan.seconds * share - (clock.monotonic() - began)
         return max(left - min(follows, MAX_RESERVED_SHARE * left), 1.0)
 
     def _seconds_after(self, preset: Preset, frames: FrameTensor) -> float:
         """Return how long coding, decoding and measuring take, tried with the network before it is fitted."""
         model = build_model(preset, frames.spec, self.device, self.precision).eval()
         if isinstance(model, HybridModel):
+            # The encoder has learned nothing yet: latents are drawn, which takes no pass over the video.
             latents, draws = {}, Draws(preset.fit.seed)
             for name, shape in model.per_frame_shapes().items():
                 latents[name] = draws.uniform(frames.spec.num_frames, *shape)
@@ -363,6 +370,8 @@ class _Work:
             model.drop_encoder()
         if model.keyframes is not None:
             model.keyframes.code(frames)
+        # once        coding, opening, the first frame: the same for a clip of any length
+        # measured    decoding and scoring of so few frames, scaled to all
         started = clock.monotonic()
         packed = pack_tensors(model.stored(), preset.compress)
         segment = FittedSegment.coded(preset, model, packed, frames.spec)
@@ -375,15 +384,14 @@ class _Work:
         return once + measured * frames.spec.num_frames / len(index_N)
 
 
-def _read_spans(job: Job, readers: Sequence[VideoReader]) -> FrameTensor:
-    """Return the frames of a network, those of its spans one after another."""
+def _read_spans(job: Job, readers: Sequence[VideoReader]) -> Tensor:
+    """Return the frames of a network, uint8 rgb_NCHW, those of its spans one after another."""
     parts = []
     for span in job.spans:
         frames = readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames)
         parts.append(frames.rgb_NCHW)
-    # A single span, the usual case, is not copied.
-    rgb_NCHW = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return FrameTensor(rgb_NCHW, job.spec([reader.spec for reader in readers]))
+    # A single span, the usual case, is not copied; of several the parts are freed on return, before the fit.
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _report(

@@ -18,6 +18,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Final
 
 import torch
@@ -71,10 +73,11 @@ def read_published(document: object) -> PublishedNetwork:
     embed, model = _parts(document, ("embed", "model"), "the checkpoint")
     if not isinstance(model, Mapping):
         raise InputError(f"'model' is a {type(model).__name__}; {LAYOUT}")
-    tensors = {}
+    tensors, stored = {}, {}
     for name, entry in model.items():
         stored_name = _stored_name(name)
         tensors[stored_name] = dequantise(entry, name=str(name))
+        stored[stored_name] = plain_stored(tensors[stored_name])
     if len(tensors) != len(model):
         raise InputError(f"'model' has {len(model)} tensors under {len(tensors)} names; {LAYOUT}")
     embedding_Tdhw = dequantise(embed, name="embed")
@@ -88,8 +91,8 @@ def read_published(document: object) -> PublishedNetwork:
         raise InputError(
             f"embed has {channels} channels, the first layer takes {architecture['embedding_channels']}"
         )
+    # The checkpoint says nothing of padding: a frame is its embedding, enlarged by all strides.
     scale = math.prod(architecture["strides"])
-    stored = {name: plain_stored(value) for name, value in tensors.items()}
     stored[EMBEDDING] = StoredTensor(embedding_Tdhw, "latent", per_frame=True)
     return PublishedNetwork(
         model=MODEL,
@@ -119,7 +122,7 @@ def dequantise(entry: object, *, name: str) -> Tensor:
             "codes must be uint8, the others float16 or float32"
         )
     if not (_spreads(low, quant) and _spreads(scale, quant)):
-        shapes = ", ".join(str(tuple(part.shape)) for part in (quant, low, scale))
+        shapes = f"{tuple(quant.shape)}, {tuple(low.shape)}, {tuple(scale.shape)}"
         raise InputError(f"{name}: quant, min, scale have shapes {shapes}, which do not fit each other")
     value: Tensor = low.float() + scale.float() * quant.float()
     if not bool(value.isfinite().all()):
@@ -131,7 +134,7 @@ def _parts(value: object, names: Sequence[str], what: str) -> list[Any]:
     if not isinstance(value, Mapping) or set(value) != set(names):
         content = sorted(map(str, value))[:5] if isinstance(value, Mapping) else type(value).__name__
         raise InputError(f"{what} holds {content}, not {list(names)}; {LAYOUT}")
-    return [value[name] for name in names]
+    return list(itemgetter(*names)(value))
 
 
 def _is_plain(value: Tensor) -> bool:
@@ -166,11 +169,12 @@ def _stored_name(name: object) -> str:
 
 def _architecture(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the architecture whose tensors have exactly these names and shapes."""
-    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    weights = {}
-    for name, shape in shapes.items():
+    shapes, weights = {}, {}
+    for name, value in tensors.items():
+        shapes[name] = tuple(value.shape)
         if name.endswith(".weight"):
-            weights[name.removesuffix(".weight")] = shape
+            weights[name.removesuffix(".weight")] = shapes[name]
+    # All layers but stem and head are blocks.
     num_blocks = len(weights) - 2
     layers = ["stem.conv", *map("blocks.{}.conv".format, range(num_blocks)), "head"]
     if num_blocks < 1 or set(layers) != weights.keys():
@@ -190,11 +194,12 @@ def _candidates(convs: Sequence[tuple[int, ...]]) -> Iterator[dict[str, Any]]:
     A block turns in channels to out = s² · (in channels of the next layer); where a stage has several
     blocks, all but its first have s = 1.
     """
-    widths = [conv[1] for conv in convs[1:]]
-    strides, kernels = [], []
-    for conv, after in zip(convs[1:-1], widths[1:], strict=True):
-        strides.append(math.isqrt(conv[0] // max(after, 1)))
-        kernels.append(conv[2])
+    # stem (·, d, ·, ·) ─> block (s² · w1, w0, k, k) ─> block (s² · w2, w1, k, k) ─> … ─> head (3, wn, k, k)
+    widths, strides, kernels = [convs[1][1]], [], []
+    for (out, _, kernel, _), (_, after, _, _) in pairwise(convs[1:]):
+        widths.append(after)
+        strides.append(math.isqrt(out // max(after, 1)))
+        kernels.append(kernel)
     for blocks in range(1, len(strides) + 1):
         # Every ``blocks``-th convolution begins a stage: it upsamples, and has the stage's width.
         if len(strides) % blocks == 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -40,7 +39,7 @@ FRONT_BYTES, CLIP_BYTES, NETWORK_BYTES = 60, 120, 110
 # and parameters have to move far.
 TARGET_PHASE = Phase(share=0.35, quantization="entropy", rate_moves="steps", schedule=Schedule(warmup=0.05))
 # Settings of tensors whose steps follow from a number of bits.
-IDLE_WITH_LEARNED_STEPS = {f"compress.{name}" for name in ("weight_bits", "grid_bits", "latent_bits")}
+IDLE_WITH_LEARNED_STEPS = {"compress.weight_bits", "compress.grid_bits", "compress.latent_bits"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,8 @@ class Target:
         """
         if self.num_bytes is None:
             return None
+        # | prologue, header, index | times, audio | network 0 | network 1 | …       networks share what is
+        # |---------- front --------|--- other ----|---------- left ---------|       left by their pixels
         front = FRONT_BYTES + CLIP_BYTES * len(specs) + NETWORK_BYTES * len(jobs)
         left = self.num_bytes - self.other_bytes - front
         if left < NETWORK_BYTES * len(jobs):
@@ -110,6 +111,11 @@ class EncodePlan:
         hint = " (chosen; see --time, --epochs)" if self.time_is_chosen else ""
         segments = f", {len(self.jobs)} networks" if len(self.jobs) > 1 else ""
         return f"model {preset.model} ({preset.name}), recipe {preset.fit.recipe}, {time}{hint}{segments}"
+
+
+def count_pixels(specs: Sequence[VideoSpec]) -> int:
+    """Return frames × rows × columns, added up over ``specs``."""
+    return sum(spec.num_pixels for spec in specs)
 
 
 def default_parameters(num_pixels: int) -> int:
@@ -154,7 +160,7 @@ def plan_encode(
     keys = {item.partition("=")[0].strip() for item in overrides}
     chosen = seconds is None and epochs is None and not keys & {"fit.epochs", "fit.recipe"}
     if chosen:
-        seconds = default_seconds(sum(spec.num_pixels for spec in specs))
+        seconds = default_seconds(count_pixels(specs))
     extra = []
     if seed is not None:
         extra.append(f"fit.seed={seed}")
@@ -175,6 +181,7 @@ def plan_encode(
     for number, job in enumerate(jobs):
         num_bytes = None if network_bytes is None else network_bytes[number]
         count = None if num_parameters is None else max(round(num_parameters * job.share), 1)
+        # Where bytes alone are fixed, as many parameters as will fill them; a preset fixes its own number.
         if count is None and num_bytes is not None and preset is None:
             count = round(8 * num_bytes / BITS_PER_PARAMETER)
         complete = choose_preset(
@@ -255,24 +262,28 @@ def split_segments(specs: Sequence[VideoSpec], segment_seconds: float | None) ->
     Without ``segment_seconds`` a clip is one segment unless its frames would fill more than 2 GiB. A clip's
     segments are equally long to within one frame.
     """
-    total = sum(spec.num_pixels for spec in specs)
+    total = count_pixels(specs)
     jobs = []
     for clip, spec in enumerate(specs):
-        frame_bytes = 3 * spec.height * spec.width
-        longest = max(MAX_SEGMENT_BYTES // frame_bytes, 1)
+        # 8-bit RGB: three bytes a pixel.
+        longest = max(MAX_SEGMENT_BYTES // (3 * spec.height * spec.width), 1)
         if segment_seconds is not None:
             longest = min(longest, max(round(segment_seconds * spec.fps), 1))
         count = -(-spec.num_frames // longest)
-        bounds = [round(spec.num_frames * i / count) for i in range(count + 1)]
-        for first, stop in pairwise(bounds):
+        # 10 frames, at most 4 in a segment: 3 segments with bounds 0, 3, 7, 10, not 4 + 4 + 2 frames.
+        first = 0
+        for number in range(1, count + 1):
+            stop = round(spec.num_frames * number / count)
             share = (stop - first) * spec.height * spec.width / total
             jobs.append(Job((Span(clip, first, stop - first),), share))
+            first = stop
     return jobs
 
 
 def join_clips(jobs: Sequence[Job], specs: Sequence[VideoSpec]) -> list[Job]:
     """Put clips of one size into one network, as many as fit into 2 GiB; the order of clips is kept."""
     joined: list[Job] = []
+    # Frame size ─> place in ``joined`` of the last network for that size, which may have room left.
     open_jobs: dict[tuple[int, int], int] = {}
     for job in jobs:
         spec = job.spec(specs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, starmap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -108,8 +108,7 @@ class FittedSegment:
         # span_lengths    3    2    4
         # bounds        0    3    5    9
         bounds = accumulate(self.span_lengths, initial=0)
-        qualities = tuple(quality.part(first, stop) for first, stop in pairwise(bounds))
-        return replace(self, qualities=qualities)
+        return replace(self, qualities=tuple(starmap(quality.part, pairwise(bounds))))
 
     def network(self, spans: Sequence[Span]) -> Network:
         """Return the header entry of the network when it holds ``spans``."""
@@ -124,6 +123,7 @@ class FittedSegment:
 
     def alone(self, name: str, spec: VideoSpec) -> ContainerWriter:
         """Return a file that holds this segment alone, all its spans in one clip, one after another."""
+        # ``accumulate`` gives the end of the last span too, which is no start.
         starts = accumulate(self.span_lengths, initial=0)
         spans = [Span(0, start, count) for start, count in zip(starts, self.span_lengths, strict=False)]
         header = Header(created_by=created_by(), clips=(_clip(name, spec),), networks=(self.network(spans),))
@@ -159,18 +159,21 @@ def assemble(
 
     The result depends on the segments alone, not on where or in which order they were fitted.
     """
-    clips = []
-    names = unique_names([reader.name for reader in readers])
-    audios = [reader.audio() if audio else None for reader in readers]
+    clips, names, audios, networks = [], [], [], []
+    for reader in readers:
+        names.append(reader.name)
+        audios.append(reader.audio() if audio else None)
+    # A clip may be cut into several networks, and a network may hold several clips: qualities by clip.
     qualities: dict[int, list[Quality]] = {}
     for job, segment in zip(jobs, segments, strict=True):
+        networks.append(segment.network(job.spans))
         for span, quality in zip(job.spans, segment.qualities, strict=True):
             qualities.setdefault(span.clip, []).append(quality)
-    for number, (reader, name, content) in enumerate(zip(readers, names, audios, strict=True)):
+    for number, (reader, name, content) in enumerate(zip(readers, unique_names(names), audios, strict=True)):
         quality = Quality.of_all(qualities[number])
         clips.append(_clip_of(reader, name, quality, has_audio=content is not None))
-    networks = tuple(segment.network(job.spans) for job, segment in zip(jobs, segments, strict=True))
-    writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
+    header = Header(created_by=created_by(), clips=tuple(clips), networks=tuple(networks))
+    writer = ContainerWriter(header)
     for number, segment in enumerate(segments):
         segment.add_to(writer, number)
     for number, (reader, content) in enumerate(zip(readers, audios, strict=True)):
@@ -207,11 +210,16 @@ def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
 
 
 def _clip_of(reader: VideoReader, name: str, quality: Quality, *, has_audio: bool) -> Clip:
-    similarity = quality.ms_ssim
+    edit, similarity = reader.edit, quality.ms_ssim
     return _clip(
         name,
         reader.spec,
-        edit=_edit_record(reader),
+        edit=EditRecord(
+            first_frame=edit.first_frame,
+            stop_frame=edit.stop_frame,
+            crop=edit.crop,
+            resize=edit.resize,
+        ),
         has_audio=has_audio,
         has_times=reader.timeline.pts is not None,
         quality=ClipHeaderQuality(
@@ -220,16 +228,6 @@ def _clip_of(reader: VideoReader, name: str, quality: Quality, *, has_audio: boo
             ms_ssim=None if similarity is None else round(similarity, 6),
             ms_ssim_window=quality.ms_ssim_window,
         ),
-    )
-
-
-def _edit_record(reader: VideoReader) -> EditRecord:
-    edit = reader.edit
-    return EditRecord(
-        first_frame=edit.first_frame,
-        stop_frame=edit.stop_frame,
-        crop=edit.crop,
-        resize=edit.resize,
     )
 
 
@@ -263,9 +261,11 @@ def save_segment(segment: FittedSegment, path: Path, fingerprint: Fingerprint) -
     for kind, members in (("chunk", segment.chunks), ("keyframe", segment.keyframes)):
         for number, member in enumerate(members):
             parts[f"{kind}.{number:07d}"] = member
-    tensors = {}
+    tensors, empty = {}, []
     for name, part in parts.items():
         # A tensor of no bytes cannot be made of a buffer: it gets one byte, and ``empty`` names it.
+        if not part:
+            empty.append(name)
         tensors[name] = torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8)
     values = SegmentValues(
         kind="segment",
@@ -278,7 +278,7 @@ def save_segment(segment: FittedSegment, path: Path, fingerprint: Fingerprint) -
         train_psnr_db=segment.train_psnr_db,
         num_collapses=segment.num_collapses,
         qualities=segment.qualities,
-        empty=tuple(name for name, part in parts.items() if not part),
+        empty=tuple(empty),
     )
     write_tensors(path, tensors, values.model_dump(mode="json"))
 
@@ -320,6 +320,7 @@ def load_segment(path: Path, fingerprint: Fingerprint, spec: VideoSpec) -> Fitte
     )
     if tuple(quality.num_frames for quality in segment.qualities) != segment.span_lengths:
         raise refuse_state(path, "qualities of other frames")
+    # A network that cannot be decoded is refused now, not once all the others are fitted.
     try:
         with segment.open(spec, "cpu") as decoder:
             damaged = decoder.file.verify().damaged

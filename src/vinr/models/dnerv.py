@@ -225,11 +225,11 @@ class DNeRV(HybridModel):
         if self.encoder is None:
             raise ValueError("the encoder was dropped; give no source")
         # One read for all three: the frames before, then the frames, then those after.
-        before_NCHW, frame_NCHW, after_NCHW = self.read_frames(source, self._neighbours(index_N)).chunk(3)
+        before_NCHW, frame_NCHW, after_NCHW = self.read_frames(source, self.with_neighbours(index_N)).chunk(3)
         latents: Latents = self.encoder(frame_NCHW, frame_differences(before_NCHW, frame_NCHW, after_NCHW))
         return latents
 
-    def _neighbours(self, index_N: Tensor) -> Tensor:
+    def with_neighbours(self, index_N: Tensor) -> Tensor:
         """Return the frames before ``index_N``, those themselves, and those after, within their own clip."""
         lengths = torch.tensor(self.video.span_lengths, device=index_N.device)
         # Frame i belongs to the first clip that ends after it.

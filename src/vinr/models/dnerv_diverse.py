@@ -140,7 +140,7 @@ class DNeRVDiverse(IndexModel):
             numbers = tuple(self.layout.keyframes)
             quality, chroma = config.keyframe_quality, config.keyframe_chroma
             self.keyframes = Keyframes(numbers, video, quality=quality, chroma=chroma)
-        self._decoded = keep_parts(self.tile_grid.rows * self.tile_grid.cols)
+        self.decoded_parts = keep_parts(self.tile_grid.rows * self.tile_grid.cols)
         stem_outputs = math.prod(self.stem_grid) * config.widths[0]
         self.stem = make_mlp([2 * config.levels, config.stem_hidden, stem_outputs], "gelu")
         self.pyramid = self._make_pyramid()
@@ -272,7 +272,7 @@ class DNeRVDiverse(IndexModel):
         # Each part once: its D frames follow one another, those of the next part after them.
         distinct = list(dict.fromkeys(parts))
         images = list(chain.from_iterable(map(self._read_images, distinct)))
-        rgb_NCHW = self._decode_parts(distinct, images)
+        rgb_NCHW = self.decode_parts(distinct, images)
         rows = []
         for part, place in zip(parts, places, strict=True):
             rows += [distinct.index(part) * self.config.clip_length + place]
@@ -280,16 +280,16 @@ class DNeRVDiverse(IndexModel):
 
     def _decode_part(self, part: ClipPart, state: object) -> Tensor:
         """Return the frames (D, 3, H, W) of one part of a clip, decoded by itself or kept from before."""
-        return self._decoded.get(part, lambda: self._decode_parts([part], self._read_images(part)), state)
+        return self.decoded_parts.get(part, lambda: self.decode_parts([part], self._read_images(part)), state)
 
-    def _decode_parts(self, parts: Sequence[ClipPart], images: Sequence[Tensor]) -> Tensor:
+    def decode_parts(self, parts: Sequence[ClipPart], images: Sequence[Tensor]) -> Tensor:
         """Return the frames (N, 3, H, W) of all ``parts``; ``images`` are their keyframes, uint8 rgb_CHW."""
         like = next(self.parameters())
         clips = [self.layout.clip(part.number) for part in parts]
         maps = self._read_maps(parts, clips, images)
         times, distances, shifts = [], [], []
         for clip, part in zip(clips, parts, strict=True):
-            times.append(self._encode_times(clip, part.shift))
+            times.append(self.encode_clip_times(clip, part.shift))
             distances += clip.distances(part.shift)
             shifts.append(part.shift)
         distance_N = torch.tensor(distances, dtype=torch.float64).to(like)
@@ -322,7 +322,7 @@ class DNeRVDiverse(IndexModel):
         for values in (self.config.mean, self.config.std):
             yield torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
 
-    def _encode_times(self, clip: Clip, shift: float) -> Tensor:
+    def encode_clip_times(self, clip: Clip, shift: float) -> Tensor:
         """Return float64 features (D, F) of the times of a clip in its own video, on the CPU."""
         config = self.config
         encoding = TimeEncoding(

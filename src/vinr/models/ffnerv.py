@@ -137,8 +137,8 @@ class FFNeRV(IndexModel):
         require_whole_frames(query)
         return self.guide.decode(
             query.time_N,
-            lambda: self._evaluate(query.time_N),
-            lambda time: self._evaluate(_as_time(time, query)),
+            lambda: self.evaluate(query.time_N),
+            lambda time: self.evaluate(_as_time(time, query)),
             values_state(self),
         )
 
@@ -149,13 +149,14 @@ class FFNeRV(IndexModel):
             return super().training_outputs(query, source)
         outputs = self.guide.training_outputs(
             query.time_N,
-            self._evaluate(query.time_N),
+            self.evaluate(query.time_N),
             self.buffer,
-            lambda time: self._evaluate(_as_time(time, query)),
+            lambda time: self.evaluate(_as_time(time, query)),
         )
         return tuple((share, self.crop(rgb_NCHW, query)) for share, rgb_NCHW in outputs)
 
-    def _evaluate(self, time_N: Tensor) -> Evaluation:
+    def evaluate(self, time_N: Tensor) -> Evaluation:
+        """Return independent frames at ``time_N``, with flow and weights; see ``weight_bits``."""
         bits = self.config.weight_bits
         if bits is None:
             evaluation: Evaluation = self.network(time_N)

@@ -300,7 +300,7 @@ class TNeRV(HybridModel):
         has_latents = self.latents is not None or self._store is not None
         return self.guide.decode(
             query.time_N,
-            lambda: self._evaluate(query.time_N, latents),
+            lambda: self.evaluate(query.time_N, latents),
             lambda time: self._evaluate_one(time, query),
             (values_state(self), self._store) if has_latents else None,
         )
@@ -314,7 +314,7 @@ class TNeRV(HybridModel):
         assert isinstance(self.encoder, FittingParts)
         outputs = self.guide.training_outputs(
             query.time_N,
-            self._evaluate(query.time_N, latents),
+            self.evaluate(query.time_N, latents),
             self.encoder.buffer,
             lambda time: self._evaluate_one(time, query),
         )
@@ -325,10 +325,11 @@ class TNeRV(HybridModel):
         time_N = torch.tensor([time], dtype=torch.float64, device=query.time_N.device)
         if self.latents is None and self._store is None and isinstance(self.encoder, FittingParts):
             assert self.encoder.source is not None
-            return self._evaluate(time_N, self.encode(self.encoder.source, time_N.round().long()))
-        return self._evaluate(time_N, self.latents_at(time_N))
+            return self.evaluate(time_N, self.encode(self.encoder.source, time_N.round().long()))
+        return self.evaluate(time_N, self.latents_at(time_N))
 
-    def _evaluate(self, time_N: Tensor, latents: Latents) -> Evaluation:
+    def evaluate(self, time_N: Tensor, latents: Latents) -> Evaluation:
+        """Return independent frames at ``time_N`` of their ``latents``, with flow and weights."""
         parts = list(latents.per_frame.values())
         if self.grids is not None:
             parts.append(self.grids(time_N))

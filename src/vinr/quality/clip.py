@@ -29,6 +29,7 @@ from vinr.video.color import ColorConverter, planes_of
 from vinr.video.spec import ColorSpec, FrameSource, FrameStream, Planes
 
 YUV_FORMAT = "yuv420p"
+# Luma counts six times as much as either chroma, which have a quarter of its samples each.
 YUV_WEIGHTS = (6, 1, 1)
 
 MS_SSIM_WINDOW_OF_SIDE = ((160, 11), (64, 5))
@@ -55,6 +56,7 @@ def ms_ssim_window(height: int, width: int) -> int | None:
 
     11 where the smaller side is above 160, 5 (as in HiNeRV) above 64, else None: no room for five scales.
     """
+    # Five scales halve the frame four times, and the window has to fit into the last: (11 - 1) · 2⁴ = 160.
     for side, window in MS_SSIM_WINDOW_OF_SIDE:
         if min(height, width) > side:
             return window
@@ -79,6 +81,7 @@ def kilobits_per_second(num_bytes: int, seconds: float) -> float:
 
 def yuv_psnr_611_db(mse_of_planes: Sequence[float]) -> float:
     """Return (6 · PSNR_Y + PSNR_U + PSNR_V) / 8 in dB of mean squared errors of 8-bit samples (0 to 255)."""
+    # psnr_from_mse_db takes values in [0, 1]: samples are 255 times as large, their squares 255² times.
     psnr_db = psnr_from_mse_db(torch.tensor(mse_of_planes, dtype=torch.float64) / 255**2)
     weight = torch.tensor(YUV_WEIGHTS, dtype=torch.float64)
     return float((weight * psnr_db).sum() / weight.sum())
@@ -93,7 +96,9 @@ class YuvPsnrMeter:
 
     def planes(self, rgb_NCHW: Tensor) -> list[Planes]:
         """Return the 4:2:0 planes of uint8 frames."""
+        # The converter takes images as they lie in memory: rows, columns, colours side by side.
         frames_NHWC = rgb_NCHW.permute(0, 2, 3, 1).cpu().contiguous().numpy()
+        # Y (H, W), U and V (H/2, W/2), rounded up, of each frame.
         return [planes_of(self._converter.from_rgb(rgb_HWC, YUV_FORMAT)) for rgb_HWC in frames_NHWC]
 
     def add(self, decoded: Sequence[Planes], reference: Sequence[Planes]) -> None:
@@ -110,6 +115,7 @@ class YuvPsnrMeter:
 
     def pooled_psnr_db(self) -> float:
         """Return the 6:1:1 PSNR in dB of squared errors averaged over all frames, plane by plane."""
+        # (N, 3) ─> (3,): planes have different sizes, so that each is averaged by itself.
         return yuv_psnr_611_db(np.mean(self._mse, axis=0).tolist())
 
 
@@ -266,9 +272,11 @@ def compare(
     for decoded_batch, reference_batch in zip(
         decoded.batched(batch_size), reference.batched(batch_size), strict=False
     ):
+        # A stream that ends early leaves a shorter batch, or none: num_done tells below.
         if len(decoded_batch) != len(reference_batch):
             break
         decoded_NCHW = decoded_batch.rgb_NCHW
+        # Frames decoded on a GPU are measured there: the figures alone come back.
         reference_NCHW = reference_batch.rgb_NCHW.to(decoded_NCHW.device)
         meter.add(decoded_NCHW, reference_NCHW, planes=decoded_batch.planes if yuv else None)
         for _ in range(len(decoded_batch)):

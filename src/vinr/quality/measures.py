@@ -15,6 +15,7 @@ import pytorch_msssim
 import torch
 from torch import Tensor
 
+# Identical frames would have an infinite PSNR, and no mean: −10 · log10(1e-9) = 90 dB instead.
 PSNR_EPSILON = 1e-9
 SSIM_WINDOW = 11
 MS_SSIM_WINDOW = 11

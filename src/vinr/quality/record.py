@@ -50,6 +50,8 @@ class Quality:
     @classmethod
     def of_all(cls, parts: Sequence[Quality]) -> Quality:
         """Return the quality of the frames of all ``parts`` together; MS-SSIM only where all have it."""
+        # Means over frames: each part counts as often as it has frames. A mean of PSNRs is not the PSNR of a
+        # mean error, so that both are kept.
         counts = [part.num_frames for part in parts]
         # Parts of several sizes may have MS-SSIM in part alone: a mean of those is not that of the frames.
         ms_ssim = [part.ms_ssim for part in parts if part.ms_ssim is not None]

@@ -127,6 +127,7 @@ class _Search:
         yield from (below, above)
         for neighbour in (below, above):
             held = {name: getattr(neighbour, name) for name in neighbour.model_fields_set}
+            # The sizes themselves stay free, or there would be nothing left to turn.
             for name in self.free:
                 held.pop(name, None)
             yield from self._turn_dial(self.settings | held)
@@ -181,6 +182,7 @@ class _Search:
 
     def _nudged(self, config: ModelConfig, nudges: Sequence[int]) -> Iterator[ModelConfig]:
         """Yield ``config`` with one number nudged towards the target, smallest steps first."""
+        # (64, 32, 16), step 2, too few parameters ─> (66, 32, 16), (64, 34, 16), (64, 32, 18)
         sign = 1 if self.count(config) < self.target else -1
         values = config.model_dump()
         for step, name in itertools.product(nudges, self.free):

@@ -73,6 +73,7 @@ def choose_strides(
 
 @lru_cache(maxsize=1)
 def _stride_lists() -> list[tuple[int, ...]]:
+    # Of each multiset one list, falling: the order of strides moves parameters, not the size of the grid.
     lists: list[tuple[int, ...]] = []
     for count in range(1, MAX_STAGES + 1):
         lists += combinations_with_replacement(STRIDES, count)
@@ -122,4 +123,5 @@ def shrink(full: int, share: float, lowest: int) -> int:
 
 def affordable_latents(num_others: int, share: float = LATENT_SHARE) -> float:
     """Return how many latents keep to ``share`` of a total whose other parameters are ``num_others``."""
+    # latents = share · (latents + others), solved for latents
     return num_others * share / (1 - share)

@@ -148,7 +148,7 @@ class StateFolder:
         self._target = output
         self._output = followed(output)
         self.folder = partial_folder(output)
-        self._job, self._work = job.document(), job.work
+        self._job, self.work = job.document(), job.work
         self._about = {"settings": dict(settings or {})}
         self._resume, self._force, self._on_note = resume, force, on_note
         self._stack, self._maker = ExitStack(), Maker()
@@ -161,7 +161,7 @@ class StateFolder:
                 use = f"vinr locks that name while it writes {self._target}"
                 raise OutputError(f"{lock}: is not a regular file, and {use}; remove it")
             if not stack.enter_context(try_lock(lock)):
-                busy = f"another {self._work} is writing it"
+                busy = f"another {self.work} is writing it"
                 raise OutputError(f"{self._target}: {busy}; wait for that or choose another name")
             self._check_folder()
             if self._resume is None:
@@ -244,7 +244,7 @@ class StateFolder:
                 raise OutputError(f"{self._target}: is already complete; there is nothing to resume")
             if not _states(self.folder):
                 raise OutputError(
-                    f"{self._target}: exists already, and no interrupted {self._work} of it can be resumed; "
+                    f"{self._target}: exists already, and no interrupted {self.work} of it can be resumed; "
                     "choose another name or overwrite it with --force"
                 )
         check_target(self._target, force=self._force)
@@ -255,12 +255,12 @@ class StateFolder:
         if self._is_other():
             if self._resume:
                 raise OutputError(
-                    f"{self.folder}: holds an interrupted {self._work} of {self._described()}; "
+                    f"{self.folder}: holds an interrupted {self.work} of {self._described()}; "
                     "omit --resume to start again, which sets that state aside"
                 )
         elif not self._resume and not self._force:
             raise OutputError(
-                f"{self.folder} holds an interrupted {self._work}; use --resume to continue it, "
+                f"{self.folder} holds an interrupted {self.work}; use --resume to continue it, "
                 "or --force to start again"
             )
 
@@ -312,7 +312,7 @@ class StateFolder:
         self.folder.rename(aside)
         flush(aside.parent)
         self._on_note(
-            f"{self.folder} held an interrupted {self._work} of {described}; it is kept as {aside.name}"
+            f"{self.folder} held an interrupted {self.work} of {described}; it is kept as {aside.name}"
         )
 
 

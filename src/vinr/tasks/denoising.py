@@ -79,7 +79,11 @@ def measure_denoising(
     """
     task = Denoise(noise)
     result = fit(source, plain_fit(preset), task, device=device, on_event=on_event)
+    # Noise depends on the number of a frame alone: this is the clip that the fit saw.
     fitted, noisy = FittedFrames(result.model, source.spec), task.target(source)
+    # clean ──noise──> noisy ──fit──> fitted       psnr        fitted against clean
+    #   └────────────────┴──────────────┘          input       noisy against clean
+    #                                              noisy       fitted against noisy
     every_T = torch.arange(source.spec.num_frames)
     return DenoisingScore(
         noise=noise,

@@ -34,6 +34,7 @@ class FittedFrames:
     def frames(self, index_N: Tensor) -> Tensor:
         """Return uint8 rgb_NCHW, on the CPU."""
         device = next(self._model.parameters()).device
+        # One frame at a time: a frame of a batch may be rounded otherwise than the same frame alone.
         with torch.inference_mode(), exact_float32(device):
             queries = map(Query.of_frames, torch.split(index_N.to(device), 1))
             return torch.cat([to_uint8(self._model(query)).cpu() for query in queries])
@@ -62,6 +63,7 @@ class MaskedFrames:
     def frames(self, index_N: Tensor) -> Tensor:
         """Return uint8 rgb_NCHW."""
         rgb_NCHW = self._source.frames(index_N)
+        # Indices, mask and frames may be on three devices; one channel of mask serves all colours.
         mask_N1HW = self._mask_T1HW[index_N.to(self._mask_T1HW.device)]
         return rgb_NCHW.masked_fill(mask_N1HW.to(rgb_NCHW.device), 0)
 
@@ -80,6 +82,7 @@ def psnr_of_frames_db(
         if mask_T1HW is not None:
             # mask_T1HW[index] is (1, H, W): it chooses pixels of (1, H, W, C), all colours of each
             error_NCHW = error_NCHW.permute(0, 2, 3, 1)[mask_T1HW[index]]
+        # A frame without such pixels has no PSNR; it is left out, so that means are of those that have one.
         if error_NCHW.numel():
             psnr_db.append(float(psnr_from_mse_db(error_NCHW.square().mean())))
     return tuple(psnr_db)

@@ -72,11 +72,13 @@ class Inpaint(Task):
 
     def describe(self) -> str:
         """See :meth:`Task.describe`."""
+        # A mask belongs to what a checkpoint is for: one bit a pixel, whatever device it lies on.
         bits = np.packbits(self.mask_T1HW.cpu().numpy()).tobytes()
         return f"inpaint {self._size} {hashlib.sha256(bits).hexdigest()}"
 
     def training_frames(self, spec: VideoSpec) -> Tensor:
         """Frames that have a pixel left."""
+        # (T, 1, H, W) ─> (T, H · W) ─> (T,) ─> numbers of the frames
         return (~self.mask_T1HW).flatten(1).any(1).nonzero().flatten()
 
     def target(self, source: FrameSource) -> FrameSource:
@@ -96,6 +98,7 @@ class Inpaint(Task):
 
     def weight(self, index_N: Tensor) -> Tensor | None:
         """0 where masked, else 1."""
+        # The mask stays where it is, as a bit a pixel of all frames; only the batch's part is moved.
         mask_N1HW = self.mask_T1HW[index_N.to(self.mask_T1HW.device)]
         return (~mask_N1HW).to(index_N.device, torch.float32)
 
@@ -176,6 +179,7 @@ def inpaint(
     with open_video(fspath(source), crop=crop, resize=resize, frames=frames) as reader:
         for note in reader.notes:
             on_event(Noted(note))
+        # The mask comes before the plan, and the sink before the fit: what is refused is refused at once.
         mask_T1HW = open_mask(fspath(mask), reader, frames=frames)
         plan = plan_encode(
             [reader.spec],
@@ -201,6 +205,7 @@ def inpaint(
                 result, per_frame_db = work.segment(number, reader, sink)
                 results.append(result)
                 psnr_db += per_frame_db
+    # Segments may be of different lengths: a longer one counts more.
     shares = [job.share for job in plan.jobs]
     return InpaintReport(
         path=target,
@@ -242,11 +247,13 @@ class _Work:
             device=self.device,
             on_event=self.on_event,
             seconds=self._seconds(number),
+            # Writing and measuring decode every frame: forward passes alone, so less than an epoch each.
             reserve_epochs=RESERVE_EPOCHS,
             precision=self.precision,
         )
         fitted = FittedFrames(result.model, frames.spec)
         written = fitted if self.all_pixels else FilledFrames(frames, fitted, mask_T1HW)
+        # One by one: a segment at full size need not be in memory twice.
         for index in range(span.num_frames):
             sink.write(written.frames(torch.tensor([index])))
         every_T = torch.arange(span.num_frames)
@@ -256,6 +263,7 @@ class _Work:
         """Return the time for a segment: its share, less what opening and reading have taken."""
         if self.plan.seconds is None:
             return None
+        # Opening and planning happened once: the first segment pays for them.
         spent = clock.monotonic() - self.started if number == 0 else 0.0
         return max(self.plan.seconds * self.plan.jobs[number].share - spent, 1.0)
 
@@ -310,6 +318,10 @@ class InpaintedFit:
 
     def score(self) -> InpaintingScore:
         """Compare with the source, whose masked pixels have to be the truth."""
+        #                    masked pixels    whole frames    the other pixels
+        # network            masked           network         visible
+        # network + video    as above         filled          no error
+        # black + video      input_masked     input           no error
         source, mask_T1HW = self.source, self.mask_T1HW
         every_T = torch.arange(source.spec.num_frames)
         return InpaintingScore(

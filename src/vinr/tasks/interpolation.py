@@ -34,6 +34,7 @@ from vinr.tasks.neighbours import MixedFrames, Neighbours, find_neighbours, mix_
 from vinr.video.spec import FrameSource, VideoSpec
 
 Way = Literal["time", "embeddings", "encoder"]
+# 1 would change nothing; 16 turns 24 frames a second into 384.
 FACTORS = range(2, 17)
 
 
@@ -142,6 +143,9 @@ class Interpolate(Task):
         mix_latents(model, self.neighbours(model.video))
 
     def _is_trained(self, spec: VideoSpec) -> Tensor:
+        # clips of 5 and 3 frames, every = 2
+        # place    0 1 2 3 4 | 0 1 2
+        # fitted   x   x   x | x   x
         place_T = torch.cat([torch.arange(length) for length in spec.span_lengths])
         return place_T % self.every == 0
 
@@ -227,6 +231,7 @@ class HeldOutFit:
     def score(self) -> InterpolationScore:
         """Measure held-out frames in every way that the model has, and what needs no network."""
         source, held_out_N = self.source, self.held_out_N
+        # What was fitted is scored beside: a way may be good at frames that it saw, and at no others.
         trained_N = self.task.training_frames(source.spec)
         return InterpolationScore(
             every=self.task.every,
@@ -241,6 +246,7 @@ class HeldOutFit:
 
     def _score_ways(self, held_out_N: Tensor) -> Iterator[HeldOutScore]:
         def score(way: Way) -> HeldOutScore:
+            # Frames are computed when they are read: under ``encoded_frames`` from the encoder's latents.
             per_frame = psnr_of_frames_db(self.predicted, self.source, held_out_N)
             return HeldOutScore(way, fmean(per_frame), per_frame)
 
@@ -300,6 +306,7 @@ def encoded_frames(
         # One frame at a time: batches may round differently.
         encoded = [model.encode(source, index_1).per_frame for index_1 in torch.split(index_N, 1)]
     model.drop_encoder()
+    # ``value`` is the model's own memory: the latents are replaced in it, and put back after the body.
     kept = {name: value.detach().clone() for name, value in model.latents.per_frame.items()}
     with torch.no_grad():
         for name, value in model.latents.per_frame.items():

@@ -59,6 +59,7 @@ def center_mask(height: int, width: int) -> Tensor:
 
 
 def _fill(mask_HW: Tensor, row: int, col: int, half_height: int, half_width: int) -> None:
+    # row - half_height … row + half_height - 1: even sides; a negative start would count from the end.
     rows = slice(max(row - half_height, 0), row + half_height)
     mask_HW[rows, max(col - half_width, 0) : col + half_width] = True
 
@@ -70,6 +71,9 @@ def grow_mask(mask_T1HW: Tensor, pixels: int) -> Tensor:
     """
     if not pixels:
         return mask_T1HW
+    # The largest of a window is 1 if any pixel in it is masked. pixels = 1, a window of side 3:
+    #
+    #   0 0 0 1 0 0 0   ─>   0 0 1 1 1 0 0
     side = 2 * pixels + 1
     return torch.nn.functional.max_pool2d(mask_T1HW.float(), side, stride=1, padding=pixels) > 0
 
@@ -104,6 +108,7 @@ def open_mask(
     else:
         mask_THW = box_mask(spec.height, spec.width, side=int(named["side"] or BOX_SIDE)).unsqueeze(0)
     _check(mask, mask_THW, spec)
+    # A single mask is not copied for each frame: all frames share its memory.
     return mask_THW.unsqueeze(1).expand(spec.num_frames, -1, -1, -1)
 
 
@@ -155,15 +160,18 @@ def _choose_masks(
     path: Path, num_masks: int, video: VideoReader, frames: tuple[int | None, int | None] | None
 ) -> tuple[int, int]:
     """Return the range of the masks that belong to the frames of ``video``."""
-    wanted = video.spec.num_frames
-    if num_masks == wanted:
-        return 0, wanted
-    first, stop = video.edit.first_frame, video.edit.first_frame + wanted
+    # whole video    0 … first_frame … first_frame + num_frames …
+    # masks          0 … num_frames                  one for each frame that is read; or
+    #                0 … first … stop …              one for each frame of the whole video
+    num_frames = video.spec.num_frames
+    if num_masks == num_frames:
+        return 0, num_frames
+    first, stop = video.edit.first_frame, video.edit.first_frame + num_frames
     if frames is not None and num_masks >= stop:
         return first, stop
     raise InputError(
-        f"mask {path} has {num_masks} frames for {wanted} of the video; give one for each, or a single image "
-        f"for all"
+        f"mask {path} has {num_masks} frames for {num_frames} of the video; give one for each, or a single "
+        f"image for all"
     )
 
 

@@ -34,6 +34,7 @@ class Neighbours:
 
     def lerp(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the mix of values before and after, T along their first axis, by the shares."""
+        # (N,) ─> (N, 1, …, 1): one share for all values of a frame
         share = self.share_T.to(before).view(-1, *[1] * (before.ndim - 1))
         return torch.lerp(before, after, share)
 
@@ -53,22 +54,24 @@ def find_neighbours(span_lengths: Sequence[int], trained_N: Tensor) -> Neighbour
     trained_N
         The trained frames, int64, rising, at least one.
     """
+    # trained      0       3     5                distance / (after - before)
+    # frame        0   1   2     3   4   5   6
+    # before       0   0   0     3   3   5   5    the last trained one that is not behind it
+    # after        0   3   3     3   5   5   5    the first trained one that is not before it
+    # share        0   ⅓   ⅔     0   ½   0   0    0 where both are the same, also beyond the ends
     parts, first = [], 0
     for length in span_lengths:
         frame_T = torch.arange(first, first + length)
         inside_N = trained_N[(trained_N >= first) & (trained_N < first + length)]
-        parts.append(_around(frame_T, inside_N if len(inside_N) else trained_N))
+        # A clip of which nothing was trained lies between trained frames of the others.
+        near_N = inside_N if len(inside_N) else trained_N
+        before_T = near_N[(torch.searchsorted(near_N, frame_T, right=True) - 1).clamp(min=0)]
+        after_T = near_N[torch.searchsorted(near_N, frame_T).clamp(max=len(near_N) - 1)]
+        distance_T = (frame_T - before_T).clamp(min=0).to(torch.float64)
+        share_T = distance_T / (after_T - before_T).clamp(min=1)
+        parts.append((before_T, after_T, share_T.clamp(max=1) * (after_T > before_T)))
         first += length
     return Neighbours(*(torch.cat(values) for values in zip(*parts, strict=True)))
-
-
-def _around(frame_T: Tensor, trained_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    last = len(trained_N) - 1
-    before_T = trained_N[(torch.searchsorted(trained_N, frame_T, right=True) - 1).clamp(min=0)]
-    after_T = trained_N[torch.searchsorted(trained_N, frame_T).clamp(max=last)]
-    distance_T = (frame_T - before_T).clamp(min=0).to(torch.float64)
-    share_T = distance_T / (after_T - before_T).clamp(min=1)
-    return before_T, after_T, share_T.clamp(max=1) * (after_T > before_T)
 
 
 class MixedFrames:
@@ -92,5 +95,6 @@ def mix_latents(model: VideoModel, neighbours: Neighbours) -> None:
     if not isinstance(model, HybridModel) or model.latents is None:
         return
     for value in model.latents.per_frame.values():
+        # Indexing copies, so that no mix is made of mixes while ``value`` is overwritten.
         before, after = value[neighbours.before_T], value[neighbours.after_T]
         value.copy_(neighbours.lerp(before, after))

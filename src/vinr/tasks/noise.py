@@ -57,9 +57,15 @@ class Noise:
         # NumPy mixes both numbers; torch's generator keeps 32 bits of a seed.
         generator = np.random.default_rng((self.seed, index))
         if self.kind == "gaussian":
+            # Colours are 0 to 255 here, and the deviation is that of colours in [0, 1].
             noise_CHW = generator.standard_normal(tuple(rgb_CHW.shape), np.float32) * (255 * self.amount)
             noisy_CHW = rgb_CHW.float() + torch.from_numpy(noise_CHW).to(rgb_CHW.device)
             return noisy_CHW.round().clamp(0, 255).to(torch.uint8)
+        # One draw u a pixel, so that no pixel is hit twice; a = amount, w = share of white among those hit:
+        #
+        #   u    0 … a·w      white
+        #        a·w … a      black
+        #        a … 1        as it was
         draw_HW = torch.from_numpy(generator.random(tuple(rgb_CHW.shape[1:]))).to(rgb_CHW.device)
         dark_CHW = rgb_CHW.masked_fill(draw_HW < self.amount, 0)
         return dark_CHW.masked_fill(draw_HW < self.amount * WHITE_SHARE[self.kind], 255)

@@ -12,6 +12,7 @@ from itertools import product
 from statistics import fmean
 
 import torch
+from torch import Tensor
 
 from vinr.bench.experiments.curves import anchor_points
 from vinr.bench.work import Values, Work
@@ -37,6 +38,7 @@ def clips_experiment(work: Work) -> Values:
         return _coded_one_by_one(setup.anchor, clips)
     started = time.perf_counter()
     if setup.joint is False:
+        # As many parameters in all as the joint network has.
         share = None if setup.params is None else max(setup.params // len(clips), 1)
         networks = [_fitted(work, clip, share) for clip in clips]
     else:
@@ -69,8 +71,10 @@ def cut_clips(frames: FrameTensor, tiles: tuple[int, int] | None, length: int | 
     clip_spec = replace(spec, num_frames=count, height=height, width=width, span_lengths=())
     clips = []
     for first, row, column in product(range(spec.num_frames // count), range(rows), range(columns)):
+        # product: columns run fastest, parts slowest, as drawn above.
         part_NCHW = frames.rgb_NCHW[first * count : (first + 1) * count]
         tile_NCHW = part_NCHW[..., row * height : (row + 1) * height, column * width : (column + 1) * width]
+        # A tile is a view of the whole clip, which it would keep in memory.
         clips.append(FrameTensor(tile_NCHW.contiguous(), clip_spec))
     return clips
 
@@ -83,12 +87,15 @@ def join(clips: Sequence[FrameTensor]) -> FrameTensor:
     UsageError
         If their sizes differ.
     """
-    sizes = {(clip.spec.height, clip.spec.width) for clip in clips}
+    sizes, lengths, clip_tensors = set(), list[int](), list[Tensor]()
+    for clip in clips:
+        sizes.add((clip.spec.height, clip.spec.width))
+        lengths.append(clip.spec.num_frames)
+        clip_tensors.append(clip.rgb_NCHW)
     if len(sizes) > 1:
         raise UsageError(f"clips of sizes {sorted(sizes)} cannot share a network; give resize")
-    lengths = tuple(clip.spec.num_frames for clip in clips)
-    spec = replace(clips[0].spec, num_frames=sum(lengths), span_lengths=lengths)
-    return FrameTensor(torch.cat([clip.rgb_NCHW for clip in clips]), spec)
+    spec = replace(clips[0].spec, num_frames=sum(lengths), span_lengths=tuple(lengths))
+    return FrameTensor(torch.cat(clip_tensors), spec)
 
 
 def _fitted(work: Work, frames: FrameTensor, params: int | None) -> WrittenNetwork:
@@ -98,18 +105,20 @@ def _fitted(work: Work, frames: FrameTensor, params: int | None) -> WrittenNetwo
 
 
 def _values(networks: Sequence[WrittenNetwork], clips: Sequence[FrameTensor]) -> Values:
-    spans: list[Quality] = []
+    spans, num_bytes, keyframe_bytes, num_parameters = list[Quality](), 0, 0, 0
     for network in networks:
-        spans += network.spans
-    num_bytes = sum(network.num_bytes for network in networks)
+        spans += network.spans  # one per clip, whether the clips share a network or not
+        num_bytes += network.num_bytes
+        keyframe_bytes += network.keyframe_bytes
+        num_parameters += network.num_parameters
     num_pixels = sum(clip.spec.num_pixels for clip in clips)
     quality = Quality.of_all(spans)
     values: Values = {
         "psnr_db": quality.psnr_db,
         "num_bytes": num_bytes,
         "bpp": bits_per_pixel(num_bytes, num_pixels),
-        "keyframes_percent": 100 * sum(network.keyframe_bytes for network in networks) / num_bytes,
-        "num_parameters": sum(network.num_parameters for network in networks),
+        "keyframes_percent": 100 * keyframe_bytes / num_bytes,
+        "num_parameters": num_parameters,
         "num_clips": len(clips),
         "clip_psnr_db": [span.psnr_db for span in spans],
     }
@@ -117,9 +126,10 @@ def _values(networks: Sequence[WrittenNetwork], clips: Sequence[FrameTensor]) ->
 
 
 def _coded_one_by_one(anchor: str, clips: Sequence[FrameTensor]) -> Values:
-    curves = [anchor_points(anchor, clip) for clip in clips]
-    weights = [clip.spec.num_pixels for clip in clips]
-    points = []
+    curves, weights, points = [], [], []
+    for clip in clips:
+        curves.append(anchor_points(anchor, clip))
+        weights.append(clip.spec.num_pixels)
     # Of each setting the mean over clips, by pixels: their streams together.
     for clip_points in zip(*curves, strict=True):
         point = {}

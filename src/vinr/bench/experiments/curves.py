@@ -36,7 +36,11 @@ def anchor_points(text: str, frames: FrameTensor) -> list[dict[str, float]]:
     """Return the points of a codec; ``text`` as :func:`vinr.comparison.anchors.parse_anchor` has it."""
     anchor, qualities = parse_anchor(text)
     upsampling = choose_upsampling(frames)
-    return [point_values(measure_anchor(anchor, q, frames, upsampling=upsampling)) for q in qualities]
+    points = []
+    for quality in qualities:
+        point = measure_anchor(anchor, quality, frames, upsampling=upsampling)
+        points.append(point_values(point))
+    return points
 
 
 def _presets(work: Work) -> list[Preset]:
@@ -46,6 +50,7 @@ def _presets(work: Work) -> list[Preset]:
     presets = []
     for size in setup.sizes or (None,):
         preset = work.preset(params=size)
+        # Sizes outside, weights inside: points of one network size lie together.
         presets += [_with_weight(preset, weight) for weight in setup.rate_weights or (None,)]
     return presets
 
@@ -62,7 +67,7 @@ def _with_weight(preset: Preset, weight: float | None) -> Preset:
 def _network_point(work: Work, preset: Preset) -> dict[str, float]:
     started = time.perf_counter()
     result = fit(work.frames, preset, device=work.device, on_event=work.on_event)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started  # of the fit: writing and scoring come after it
     network = write_network(work.frames, preset, result, device=work.device)
     point = {
         "bpp": bits_per_pixel(network.num_bytes, work.frames.spec.num_pixels),

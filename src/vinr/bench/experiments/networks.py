@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vinr.bench.base_fits import continue_fit, drop_pruned
 from vinr.bench.work import Values, Work
-from vinr.bench.written import at_bits, float_psnr_db, write_network
+from vinr.bench.written import float_psnr_db, write_network
 from vinr.config import Preset
 from vinr.decoding.file import open_clip
 from vinr.fit import FitResult, Trainer, fit
@@ -74,6 +74,7 @@ def _fitted(work: Work, preset: Preset) -> FitResult:
     result = fit(
         work.frames, preset, device=work.device, on_event=work.on_event, checkpoint=checkpoint, resume=True
     )
+    # The state is needed no more, and a later job of the same key starts anew.
     checkpoint.unlink(missing_ok=True)
     return result
 
@@ -82,10 +83,16 @@ def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitR
     """Fit once, or tune the plain fit for each number of bits; yield these, how to write it, and the fit."""
     result = None
     for bits in work.setup.bits or (None,):
-        compress = preset.compress if bits is None else at_bits(preset.compress, bits)
+        compress = preset.compress
+        if bits is not None:
+            # Everything but vectors, as HiNeRV quantises.
+            compress = compress.model_copy(
+                update=dict.fromkeys(("weight_bits", "grid_bits", "latent_bits"), bits)
+            )
         if work.setup.tune is not None:
             base = work.base().with_settings(compress)
             result = continue_fit(work.frames, base, work.phases(), on_event=work.on_event)
+        # Without tuning, the fit knows nothing of bits: one fit is written at each.
         elif result is None:
             result = _fitted(work, preset)
         yield bits, preset.model_copy(update={"compress": compress}), result
@@ -93,6 +100,7 @@ def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitR
 
 def _file(work: Work, bits: int | None = None) -> Path:
     """Return the .vinr file of ``bits`` per parameter, or that whose figures are the job's: the first."""
+    # A file has its bits in its name only where there are several, one per number of bits.
     bits = work.setup.bits[0] if bits is None and work.setup.bits else bits
     return work.file("" if bits is None else f"-{bits}bit")
 

@@ -20,6 +20,7 @@ from vinr.tasks.interpolation import fit_held_out
 from vinr.tasks.masks import grow_mask, open_mask
 from vinr.tasks.noise import NoiseKind
 
+# Every second frame is held out, as in the papers on interpolation by such networks.
 DEFAULT_EVERY = 2
 
 
@@ -43,6 +44,7 @@ def interpolate_experiment(work: Work) -> Values:
         "num_parameters": fitted.result.model.num_stored(),
         "num_epochs": score.num_epochs,
     }
+    # `fitted.way` is what the model can do without the frame itself: embeddings, or time.
     names = {fitted.way: "held_out_psnr_db", "encoder": "encoder_psnr_db"}
     for way in score.held_out:
         if way.way in names:
@@ -81,6 +83,7 @@ def job_mask(work: Work) -> Tensor:
     mask = work.setup.mask or "boxes"
     if mask == OBJECT_MASK:
         mask = str(find_masks(work.job.clip, work.data))
+    # The mask follows the clip's crop and resize, which the reader knows.
     with work.open() as reader:
         mask_T1HW = open_mask(mask, reader, frames=work.setup.frames)
     return grow_mask(mask_T1HW, work.setup.grow or 0)

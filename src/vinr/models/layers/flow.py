@@ -276,7 +276,7 @@ class FlowGuide:
             evaluation = evaluate_all()
             if not self.offsets:
                 return evaluation.rgb_NCHW
-            return self.combine(evaluation, self._fresh(times, evaluation, evaluate_one))[0]
+            return self.combine(evaluation, self.evaluate_neighbours(times, evaluation, evaluate_one))[0]
         ring = LruCache[float, Evaluation](self.ring.max_entries) if state is None else self.ring
         return torch.cat([self._decode_one(time, ring, state, evaluate_one) for time in times])
 
@@ -326,9 +326,13 @@ class FlowGuide:
                 near[near_time] = ring.get(near_time, partial(evaluate, near_time), state).rgb_NCHW
         return self.combine(evaluation, self._stack([time], evaluation, near))[0]
 
-    def _fresh(
+    def evaluate_neighbours(
         self, times: Sequence[float], evaluation: Evaluation, evaluate: Callable[[float], Evaluation]
     ) -> Tensor:
+        """Return the neighbours (N, A, 3, H, W) of frames at ``times``, without gradients.
+
+        Those that are frames of ``evaluation`` themselves are taken from there.
+        """
         # Each frame as a batch of one: (N, C, H, W) becomes N times (1, C, H, W).
         near = dict(zip(times, evaluation.rgb_NCHW.detach().unsqueeze(1), strict=True))
         with torch.no_grad():
