@@ -299,7 +299,7 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
 def show_export(graphs: Sequence[ExportedGraph]) -> None:
     """Print which files hold which frames."""
     for graph in graphs:
-        # Networks count frames from the start of their segment, or from any place: the first input says so.
+        # In a network that clips share, a clip's frames follow those of the clips before it.
         last = graph.first_frame + graph.num_frames - 1
         inputs = f", its inputs from {graph.first_input} on" if graph.first_input != graph.first_frame else ""
         say(f"{graph.path}  {format_bytes(graph.num_bytes)}, frames {graph.first_frame} to {last}{inputs}")
