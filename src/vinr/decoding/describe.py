@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Final
@@ -144,7 +145,7 @@ def info(
 
 
 def _describe_file(file: VinrFile) -> FileInfo:
-    networks = [_describe_network(file, number) for number in _affordable(file)]
+    networks = tuple(map(partial(_describe_network, file), _affordable(file)))
     # Every byte counts once:
     #
     #   header, index      as they are
@@ -165,7 +166,7 @@ def _describe_file(file: VinrFile) -> FileInfo:
         format_version=file.format_version,
         created_by=file.header.created_by,
         clips=tuple(map(_describe_clip, file.header.clips)),
-        networks=tuple(networks),
+        networks=networks,
         bytes_by_component={name: size for name, size in sizes.items() if size},
         num_networks=len(file.header.networks),
     )

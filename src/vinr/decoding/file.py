@@ -290,8 +290,13 @@ def split_clip(text: str) -> tuple[str, str | None]:
     """Return path and clip of ``FILE.vinr#name``; a name may hold ``#``, and so may the folders of a file."""
     # Of several marks, as in sets.vinr#1/clip.vinr#name, the first one with a file before it; without a
     # file the first one.
-    marks = [match.end() - 1 for match in re.finditer(r"\.vinr#", text, re.IGNORECASE)]
-    mark = next((place for place in marks if isfile(text[:place])), marks[0] if marks else None)
+    mark = None
+    for match in re.finditer(r"\.vinr#", text, re.IGNORECASE):
+        is_behind_file = isfile(text[: match.end() - 1])
+        if mark is None or is_behind_file:
+            mark = match.end() - 1
+        if is_behind_file:
+            break
     if mark is None or (isfile(text) and not isfile(text[:mark])):
         return text, None
     return text[:mark], text[mark + 1 :]

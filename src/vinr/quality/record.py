@@ -52,14 +52,19 @@ class Quality:
         """Return the quality of the frames of all ``parts`` together; MS-SSIM only where all have it."""
         # Means over frames: each part counts as often as it has frames. A mean of PSNRs is not the PSNR of a
         # mean error, so that both are kept.
-        counts = [part.num_frames for part in parts]
+        counts, psnr_db, mse, ms_ssim = [], [], [], []
+        for part in parts:
+            counts.append(part.num_frames)
+            psnr_db.append(part.psnr_db)
+            mse.append(part.mse)
+            if part.ms_ssim is not None:
+                ms_ssim.append(part.ms_ssim)
         # Parts of several sizes may have MS-SSIM in part alone: a mean of those is not that of the frames.
-        ms_ssim = [part.ms_ssim for part in parts if part.ms_ssim is not None]
         is_whole = len(ms_ssim) == len(parts)
         return cls(
             num_frames=sum(counts),
-            psnr_db=fmean([part.psnr_db for part in parts], counts),
-            mse=fmean([part.mse for part in parts], counts),
+            psnr_db=fmean(psnr_db, counts),
+            mse=fmean(mse, counts),
             ms_ssim=fmean(ms_ssim, counts) if is_whole else None,
             ms_ssim_window=parts[0].ms_ssim_window if is_whole else None,
         )
