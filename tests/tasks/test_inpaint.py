@@ -231,6 +231,19 @@ def test_long_videos_are_filled_part_by_part(
     assert not torch.equal(after[inside], before[inside])
 
 
+def test_a_part_that_is_masked_wholly_is_refused_before_any_fit(
+    tiny_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "MAX_SEGMENT_BYTES", 5 * 3 * HEIGHT * WIDTH)
+    mask_THW = hole()
+    mask_THW[4:] = True
+    masks = write_masks(tmp_path / "masks", mask_THW)
+    monkeypatch.setattr(inpainting, "fit", None)
+    with pytest.raises(InputError, match="every pixel of frames 4 to 7, fitted together"):
+        vinr.inpaint(tiny_video, tmp_path / "out", mask=masks, preset=TINY, epochs=1, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_y4m_on_stdout_is_not_mixed_with_the_report(
     tiny_video: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

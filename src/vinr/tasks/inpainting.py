@@ -191,6 +191,7 @@ def inpaint(
             seed=seed,
             overrides=overrides,
         )
+        _check_segments(plan, mask_T1HW)
         target_device = resolve_device(device)
         precision = resolve_precision(plan.presets[0].fit.precision, target_device)
         work = _Work(plan, mask_T1HW, target_device, precision, all_pixels, started, on_event)
@@ -219,6 +220,18 @@ def inpaint(
         seconds=clock.monotonic() - started,
         precision=precision.name,
     )
+
+
+def _check_segments(plan: EncodePlan, mask_T1HW: Tensor) -> None:
+    """Refuse a mask that leaves a whole segment without a pixel to fit: before the first one is fitted."""
+    for job in plan.jobs:
+        (span,) = job.spans
+        last = span.first_frame + span.num_frames - 1
+        if bool(mask_T1HW[span.first_frame : last + 1].all()):
+            raise InputError(
+                f"the mask covers every pixel of frames {span.first_frame} to {last}, fitted together: "
+                "nothing is left to fit; leave these frames out with frames, or mask less of them"
+            )
 
 
 @dataclass(frozen=True)
