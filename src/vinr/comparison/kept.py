@@ -141,7 +141,7 @@ class KeptWork:
 
     def _keep(self, kind: str, values: _Values, tensors: Mapping[str, Tensor]) -> None:
         path = self._path(kind, values.fingerprint)
-        # A full disk costs the second measurement after an interruption, not the comparison.
+        # A full disk costs a second measurement after an interruption, not the comparison.
         try:
             write_tensors(path, tensors, values.model_dump(mode="json"))
         except OutputError as error:

@@ -148,7 +148,7 @@ def compare(
         on_note=note,
     )
     with state, ExitStack() as opened:
-        # Everything that can be refused is refused before `prepare` touches what an earlier call left.
+        # Files, video and sizes are checked before `prepare` touches what an earlier call left.
         decoders = [opened.enter_context(open_file(name, device)) for name in names]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
         reader = opened.enter_context(open_video(fspath(source), edit=edit))

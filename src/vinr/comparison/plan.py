@@ -200,7 +200,7 @@ def open_file(file: str, device: str) -> VideoDecoder:
     try:
         return open_clip(file, device=device)
     except BitstreamError as error:
-        # Errors of reading name the file already, those of decoding do not.
+        # Some of these errors name the file already.
         text = str(error)
         raise BitstreamError(text if file in text else f"{file}: {text}") from error
 
@@ -251,7 +251,7 @@ def check_folder(folder: Path, jobs: Sequence[FitJob], may_use: Callable[[FitJob
         )
     for job in jobs:
         path = folder / job.file_name
-        # may_use comes last: it hashes the frames of the video.
+        # may_use comes last: it may hash all frames of the video.
         if not (path.exists() or holds_state(path)) or may_use(job):
             continue
         if path.exists():

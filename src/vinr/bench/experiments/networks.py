@@ -86,9 +86,8 @@ def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitR
         compress = preset.compress
         if bits is not None:
             # Everything but vectors, as HiNeRV quantises.
-            compress = compress.model_copy(
-                update=dict.fromkeys(("weight_bits", "grid_bits", "latent_bits"), bits)
-            )
+            depths = {"weight_bits": bits, "grid_bits": bits, "latent_bits": bits}
+            compress = compress.model_copy(update=depths)
         if work.setup.tune is not None:
             base = work.base().with_settings(compress)
             result = continue_fit(work.frames, base, work.phases(), on_event=work.on_event)
@@ -100,7 +99,7 @@ def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitR
 
 def _file(work: Work, bits: int | None = None) -> Path:
     """Return the .vinr file of ``bits`` per parameter, or that whose figures are the job's: the first."""
-    # A file has its bits in its name only where there are several, one per number of bits.
+    # The names of files have bits in them only where the row states bits.
     bits = work.setup.bits[0] if bits is None and work.setup.bits else bits
     return work.file("" if bits is None else f"-{bits}bit")
 
