@@ -129,6 +129,8 @@ def test_bd_rate_of_a_curve_at_half_the_rate() -> None:
 def test_value_at_another_rows_rate() -> None:
     assert value_at_rate(curve(1.0), 0.1 * 2**0.5, "psnr_db") == pytest.approx(31.5)
     assert value_at_rate(curve(1.0), 0.05, "psnr_db") is None
+    equal_rates = [{"bpp": 0.1, "psnr_db": 30.0}, {"bpp": 0.1, "psnr_db": 31.0}]
+    assert value_at_rate(equal_rates, 0.1, "psnr_db") == 30.0
     ours = {"A": [job(bpp=0.4, psnr_db=35.0)], "codec": [job(points=curve(1.0))]}
     made = result(PSNR, {"A": {}, "codec": {}}, ours, rows={"codec": {"at_rate_of": "A"}})
     assert made.value("codec", "psnr_db") == pytest.approx(36.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -320,6 +321,16 @@ def test_fitted_files_are_not_overwritten(run: Run, tiny_video: Path, tmp_path: 
     refused(run(tiny_video, tmp_path / "p.html", *options), "was interrupted", "--force")
     assert run(tiny_video, tmp_path / "p.html", *options, "--force")[0] == 0
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_files_of_one_name_are_told_apart(tiny_video: Path, tiny_file: Path, tmp_path: Path) -> None:
+    files = [tmp_path / folder / "x.vinr" for folder in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        shutil.copy(tiny_file, file)
+    report = vinr.compare(tiny_video, tmp_path / "p.html", files=files, anchors=[], device="cpu")
+    settings = [point.setting for curve in report.curves for point in curve.points]
+    assert settings == [str(file) for file in files]
 
 
 def test_sound_is_not_counted(tmp_path: Path) -> None:

@@ -78,6 +78,6 @@ def value_at_rate(points: Points, bpp: float, name: str) -> float | None:
         if low <= bpp <= high:
             #  log low ──── log bpp ─────── log high
             #  first   ──── returned ────── second
-            share = math.log(bpp / low) / math.log(high / low)
+            share = math.log(bpp / low) / math.log(high / low) if high > low else 0.0
             return float(first + share * (second - first))
     return None

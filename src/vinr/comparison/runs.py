@@ -125,8 +125,11 @@ class Runner:
     ) -> list[RDCurve]:
         """Return a curve for each model, of ``files`` and of networks fitted now and kept in ``folder``."""
         points: dict[str, list[RDPoint]] = {}
-        for file in files:
-            model, point = self._file(file, Path(file).name, None, {})
+        names = [Path(file).name for file in files]
+        for file, name in zip(files, names, strict=True):
+            # Files of one name are told apart by their paths: points and crops are found by what is shown.
+            setting = name if names.count(name) == 1 else file
+            model, point = self._file(file, setting, None, {})
             points.setdefault(model, []).append(point)
         for job in jobs:
             points.setdefault(_curve_name(job.curve), []).append(self._fit(job, folder, budget, force=force))
