@@ -132,8 +132,9 @@ def checked_arguments(
                 if name not in bound.arguments:
                     continue
                 try:
+                    _refuse_bytes(bound.arguments[name])
                     bound.arguments[name] = adapter.validate_python(bound.arguments[name])
-                except ValidationError:
+                except (ValidationError, TypeError):
                     shown, allowed = repr(bound.arguments[name]), signature.parameters[name].annotation
                     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
                     raise UsageError(f"{name} {shown}: give a value of type {allowed}") from None
@@ -142,6 +143,13 @@ def checked_arguments(
         return call
 
     return decorate
+
+
+def _refuse_bytes(value: object) -> None:
+    """Raise TypeError for bytes, alone or in a list: pydantic would read a number or a text from them."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(item, (bytes, bytearray)) for item in items):
+        raise TypeError
 
 
 def _texts_as_they_are(hint: Any) -> Any:
