@@ -22,7 +22,7 @@ OPTIMIZER_GROUP = "vinr.optimizers"
 def _check_optimizer(name: str) -> str:
     if name in OPTIMIZERS:
         return name
-    names = [*OPTIMIZERS, *list_plugins(OPTIMIZER_GROUP)]
+    names = sorted({*OPTIMIZERS, *list_plugins(OPTIMIZER_GROUP)})
     if name not in names:
         raise ValueError(f"unknown optimizer; there are {', '.join(names)}")
     return name
