@@ -109,6 +109,11 @@ def example(
         ("inputs", 3),
         ("inputs", ["a", 3]),
         ("on_event", "x"),
+        ("size", b"10"),
+        ("rate", b"0.5"),
+        ("crop", (b"1", 2)),
+        ("inputs", b"a.mp4"),
+        ("names", [bytearray(b"a")]),
     ],
 )
 def test_arguments_of_other_types_are_refused(name: str, value: object) -> None:
@@ -153,6 +158,7 @@ def test_wrong_names_of_arguments_are_python_s_own_error() -> None:
         ("encode", {"epochs": 1.5}),
         ("encode", {"time": ["10m"]}),
         ("encode", {"segment": {}}),
+        ("encode", {"segment": b"10"}),
         ("encode", {"frames": "0:5"}),
         ("encode", {"crop": 5}),
         ("encode", {"resize": "8x8"}),
@@ -209,3 +215,10 @@ def test_what_is_no_file_is_called_so(file: Any) -> None:
 def test_a_file_that_is_open_as_text_is_refused(tiny_file: Path) -> None:
     with tiny_file.open(encoding="latin-1") as file, pytest.raises(InputError, match="open it in mode 'rb'"):
         vinr.open(file)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [{"batch": -1}, {"bath": 1}, {"precision": b"fp32"}], ids=str)
+def test_settings_of_decoding_refuse_what_is_not_allowed(values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"^decode.{next(iter(values))}: ") as caught:
+        vinr.DecodeSettings(**values)
+    assert "\n" not in str(caught.value)

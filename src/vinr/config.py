@@ -24,7 +24,7 @@ def _check_optimizer(name: str) -> str:
     # Looking for packages takes long, so that it waits until a name is not known.
     if name in OPTIMIZERS:
         return name
-    names = [*OPTIMIZERS, *list_plugins(OPTIMIZER_GROUP)]
+    names = sorted({*OPTIMIZERS, *list_plugins(OPTIMIZER_GROUP)})
     if name not in names:
         raise ValueError(f"unknown optimizer; there are {', '.join(names)}")
     return name

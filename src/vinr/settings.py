@@ -71,19 +71,31 @@ def list_plugins(group: str) -> list[str]:
     return sorted(entry_points(group=group).names)
 
 
-def load_plugin(group: str, name: str) -> Any:
+def load_plugin(group: str, name: str, *, is_called: bool = True) -> Any:
     """Return the object that an installed package offers as ``name`` under ``group``.
 
     Raises
     ------
     UsageError
-        If it cannot be loaded.
+        If it cannot be loaded, two packages offer that name, or it cannot be called though it ``is_called``.
     """
+    # A package may be listed twice where its folder is on the path twice: that is one entry all the same.
+    values = sorted({entry.value for entry in entry_points(group=group, name=name)})
+    if len(values) > 1:
+        raise UsageError(f"{name!r} of the group {group} is offered twice: {', '.join(values)}; remove one")
     entry = next(iter(entry_points(group=group, name=name)))
     try:
-        return entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{name!r} of the group {group}: {entry.value} cannot be loaded ({error})") from None
+        plugin = entry.load()
+    except Exception as error:  # whatever a module of somebody else raises when it is imported
+        problem = f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"{name!r} of the group {group}: {entry.value} cannot be loaded ({problem})"
+        ) from error
+    if is_called and not callable(plugin):
+        raise UsageError(
+            f"{name!r} of the group {group}: {entry.value} is a {type(plugin).__name__}, not a function"
+        )
+    return plugin
 
 
 def describe_validation(error: ValidationError) -> str:
@@ -132,8 +144,9 @@ def checked_arguments(
                 if name not in bound.arguments:
                     continue
                 try:
+                    _refuse_bytes(bound.arguments[name])
                     bound.arguments[name] = adapter.validate_python(bound.arguments[name])
-                except ValidationError:
+                except (ValidationError, TypeError):
                     shown, allowed = repr(bound.arguments[name]), signature.parameters[name].annotation
                     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
                     raise UsageError(f"{name} {shown}: give a value of type {allowed}") from None
@@ -142,6 +155,13 @@ def checked_arguments(
         return call
 
     return decorate
+
+
+def _refuse_bytes(value: object) -> None:
+    """Raise TypeError for bytes, alone or in a list: pydantic would read a number or a text from them."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(item, (bytes, bytearray)) for item in items):
+        raise TypeError
 
 
 def _texts_as_they_are(hint: Any) -> Any:

@@ -33,6 +33,7 @@ def test_a_file_tells_what_it_holds(joint: Path) -> None:
         sections = sum(section.num_bytes for section in file.sections)
         assert file.container.header_bytes + file.container.index_bytes + sections == file.num_bytes
         assert [section.kind for section in file.sections] == [SectionKind.WEIGHTS]
+        assert str(file.sections[0].kind) == "WEIGHTS"
         assert file.bytes_read == file.container.header_bytes + file.container.index_bytes
 
 

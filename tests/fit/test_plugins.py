@@ -13,6 +13,9 @@ from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
 
 LOSSES = """
+NUMBER = 3
+
+
 def charbonnier(prediction_NCHW, target_NCHW):
     return ((prediction_NCHW - target_NCHW).square() + 1e-6).sqrt().mean((1, 2, 3))
 """
@@ -88,13 +91,20 @@ ENTRY_POINTS = """
 [vinr.losses]
 charbonnier = myvinr.losses:charbonnier
 missing = myvinr.losses:nothing
+raising = myvinr.raising:loss
+number = myvinr.losses:NUMBER
+l1 = myvinr.losses:charbonnier
+twice = myvinr.losses:charbonnier
 
 [vinr.optimizers]
 lion = myvinr.optimizers:build_lion
 broken = myvinr.optimizers:broken
+adam = myvinr.optimizers:build_lion
 
 [vinr.models]
 plain = myvinr.models.plain
+hnerv = myvinr.models.plain
+gone = myvinr.models.gone
 """
 
 
@@ -105,12 +115,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {
         "myvinr/__init__.py": "",
         "myvinr/losses.py": LOSSES,
+        "myvinr/raising.py": "raise RuntimeError('no licence\\nfound')\n",
         "myvinr/optimizers.py": OPTIMIZERS,
         "myvinr/models/__init__.py": "",
         "myvinr/models/plain.py": MODEL,
         "myvinr/presets/plain.toml": PRESET,
         "myvinr-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: myvinr\nVersion: 1.0\n",
         "myvinr-1.0.dist-info/entry_points.txt": ENTRY_POINTS,
+        "other-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: other\nVersion: 1.0\n",
+        "other-1.0.dist-info/entry_points.txt": "[vinr.losses]\ntwice = other:loss\n",
     }
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +171,44 @@ def test_a_loss_by_name_from_outside(installed: Path) -> None:
     assert missing.startswith("'missing' of the group vinr.losses: myvinr.losses:nothing cannot be loaded")
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("raising", r"'raising' .* cannot be loaded (RuntimeError: no licence\nfound)"),
+        ("number", "'number' of the group vinr.losses: myvinr.losses:NUMBER is a int, not a function"),
+        ("twice", "'twice' of the group vinr.losses is offered twice: myvinr.losses:charbonnier, other:loss"),
+    ],
+)
+def test_what_a_package_offers_and_cannot_be_used_is_refused(
+    installed: Path, name: str, problem: str
+) -> None:
+    code = (
+        "from vinr.errors import UsageError\nfrom vinr.fit.losses import build_loss\n"
+        f"try: build_loss({{{name!r}: 1.0}})\nexcept UsageError as error: print(error)\n"
+    )
+    (line,) = run(installed, code).splitlines()
+    for part in problem.split(" .* "):
+        assert part in line
+
+
+def test_no_package_replaces_what_is_built_in(installed: Path) -> None:
+    code = FIT + (
+        "from vinr.fit.losses import build_loss, list_losses\n"
+        "print(build_loss({'l1': 1.0}).terms[0][1].per_frame.__module__, list_losses().count('l1'))\n"
+        "print(type(trainer('hnerv', 'fit.optimizer=adam').learner.optimizer).__module__)\n"
+        "try: trainer('hnerv', 'fit.optimizer=tiger')\n"
+        "except UsageError as error: print(str(error).count(' adam,'))\n"
+        "from vinr.models import get_model\n"
+        "print(get_model('hnerv').__module__)\n"
+        "try: get_model('gone')\n"
+        "except UsageError as error: print(error)\n"
+    )
+    loss, optimizer, count, model, gone = run(installed, code).splitlines()
+    assert (loss, optimizer, count) == ("vinr.fit.losses 1", "torch.optim.adam", "1")
+    assert model == "vinr.models.hnerv"
+    assert gone.startswith("'gone' of the group vinr.models: myvinr.models.gone cannot be loaded (")
+
+
 def test_an_optimizer_by_name_from_outside_goes_on_bit_for_bit(installed: Path) -> None:
     code = FIT + (
         "one = trainer('hnerv', 'fit.optimizer=lion')\n"
@@ -179,7 +230,7 @@ def test_an_optimizer_by_name_from_outside_goes_on_bit_for_bit(installed: Path) 
     assert module == "myvinr.optimizers"
     assert equal == "True True"
     assert "fit.optimizer" in unknown
-    assert "there are adam, adamw, adan, muon, broken, lion" in unknown
+    assert "there are adam, adamw, adan, broken, lion, muon" in unknown
     assert broken == "optimizer 'broken' is str, not a torch.optim.Optimizer"
 
 

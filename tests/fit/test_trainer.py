@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ from torch import Tensor
 import vinr
 from clips import MemoryClip, moving_shapes
 from vinr.config import Preset, load_preset
-from vinr.errors import UsageError
+from vinr.errors import InputError, UsageError
 from vinr.fit import RoundDone, fit
 from vinr.fit.phases import SHARE_SLACK
+from vinr.video.spec import VideoSpec
 
 EPOCHS, STEPS_PER_EPOCH = 3, 3
 
@@ -130,8 +133,11 @@ def test_what_cannot_be_appended_is_refused(clip: MemoryClip) -> None:
     trainer = vinr.Trainer(clip, preset_of())
     with pytest.raises(UsageError, match="phase 0: sparseness: Extra inputs"):
         trainer.continue_with([(1, {"sparseness": 0.2})])
-    with pytest.raises(UsageError, match="phase 1: share: Input should be greater than 0"):
-        trainer.continue_with([(1, {}), (-1, {})])
+    for length in (0, -1, -EPOCHS, 1.5, "1", math.nan):
+        with pytest.raises(UsageError, match=r"phase 1: lasts .* give a whole number of at least 1"):
+            trainer.continue_with([(1, {}), (length, {})])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="phase 0: its share follows"):
+        trainer.continue_with([(1, {"share": 0.5})])
     by_time = vinr.Trainer(clip, preset_of(), seconds=5)
     with pytest.raises(UsageError, match="by time"):
         by_time.continue_with([(1, {})])
@@ -144,3 +150,93 @@ def test_an_unfinished_fit_may_be_finished(clip: MemoryClip) -> None:
     assert result.num_steps == 1
     assert result.train_psnr_db == -math.inf  # no round has ended
     assert all(bool(item.value.isfinite().all()) for item in result.model.stored().values())
+
+
+def test_nothing_is_trained_after_the_end(clip: MemoryClip) -> None:
+    trainer = vinr.Trainer(clip, preset_of())
+    state = trainer.state()
+    run_out(trainer)
+    with pytest.raises(UsageError, match="budget of the fit is used up"):
+        trainer.step()
+    assert trainer.steps_done == EPOCHS * STEPS_PER_EPOCH
+    result = trainer.finish()
+    assert trainer.finish() is result
+    calls = (
+        trainer.step,
+        trainer.state,
+        lambda: trainer.load(state),
+        lambda: trainer.continue_with([(1, {})]),
+    )
+    for call in calls:
+        with pytest.raises(UsageError, match="the fit is finished"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (0.5, "a float"),
+        (None, "a NoneType"),
+        (torch.tensor(0.5), r"a tensor \(\) of torch.float32"),
+        (torch.zeros(7), r"a tensor \(7,\)"),
+        (torch.zeros(2, dtype=torch.int64), r"a tensor \(2,\) of torch.int64"),
+        (torch.zeros(2, 3, 16, 32), r"a tensor \(2, 3, 16, 32\)"),
+        (torch.zeros(2), "values without gradient"),
+    ],
+    ids=str,
+)
+def test_losses_that_return_anything_else_are_refused(clip: MemoryClip, value: Any, problem: str) -> None:
+    def fixed(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Any:
+        return value
+
+    trainer = vinr.Trainer(clip, preset_of(), loss=fixed)
+    with pytest.raises(UsageError, match=f"loss fixed returns {problem}.*; return one float per frame"):
+        trainer.step()
+
+
+@pytest.mark.parametrize("multiplier", [-0.1, math.nan, math.inf, None, "1", 1j])
+def test_schedules_that_return_no_rate_are_refused(clip: MemoryClip, multiplier: Any) -> None:
+    trainer = vinr.Trainer(clip, preset_of(), schedule=lambda _: multiplier)
+    before = weights_of(trainer).clone()
+    with pytest.raises(UsageError, match=r"the schedule returns .* at progress 0;"):
+        trainer.step()
+    assert torch.equal(weights_of(trainer), before)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"device": "nonsense"}, {"device": "cuda:99"}, {"seconds": 0}, {"seconds": -1.0}, {"seconds": math.nan}],
+    ids=str,
+)
+def test_trainers_are_not_made_of_values_that_are_not_allowed(
+    clip: MemoryClip, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError):
+        vinr.Trainer(clip, preset_of(), **arguments)
+
+
+@dataclass(frozen=True)
+class Liar:
+    """A source whose frames are not what its spec says."""
+
+    spec: VideoSpec
+    rgb: Any
+
+    def frames(self, index_N: Tensor) -> Any:
+        return self.rgb
+
+
+def test_frames_that_are_not_those_of_the_spec_are_refused(clip: MemoryClip) -> None:
+    rgb_NCHW = clip.rgb_NCHW
+    for rgb in (rgb_NCHW / 255, rgb_NCHW[:5], rgb_NCHW[..., :8], rgb_NCHW[:, :1], rgb_NCHW.numpy(), None):
+        with pytest.raises(InputError, match=r"the source returns frames as .*; its spec promises"):
+            vinr.Trainer(Liar(clip.spec, rgb), preset_of())
+
+
+def test_what_is_no_source_preset_or_state_is_a_type_error(clip: MemoryClip) -> None:
+    with pytest.raises(TypeError, match="takes a FrameSource and a Preset"):
+        vinr.Trainer(clip, "hnerv-tiny")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="takes a FrameSource and a Preset"):
+        vinr.Trainer(clip.rgb_NCHW, preset_of())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"give what state\(\) returned"):
+        vinr.Trainer(clip, preset_of()).load({})  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clips import MemoryClip, moving_shapes
-from vinr.errors import InputError
+from vinr.errors import InputError, UsageError
 from vinr.quality import compare
 from vinr.video.source import open_video
 from vinr.video.spec import FrameBatch, FrameSource, FrameStream
@@ -76,8 +76,42 @@ def test_two_streams_are_compared_whatever_their_batches(clip: MemoryClip) -> No
 @pytest.mark.parametrize("count", [0, 3, 4, 6])
 def test_a_stream_that_ends_early_is_noticed(clip: MemoryClip, count: int) -> None:
     short = FrameStream.numbered(clip.spec, clip.rgb_NCHW[:count].split(1))
-    with pytest.raises(InputError, match="a stream ends early: 7 frames were announced"):
+    with pytest.raises(InputError, match=r"a stream ends after . of 7 frames"):
         compare(short, clip)
+
+
+@pytest.mark.parametrize(
+    "numbers", [[6, 5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 0, 1, 2], [1, 2, 3, 4, 5, 6, 7]], ids=str
+)
+def test_frames_out_of_order_are_refused(clip: MemoryClip, numbers: list[int]) -> None:
+    def stream() -> FrameStream:
+        rgb_NCHW = clip.rgb_NCHW[torch.tensor(numbers) % NUM_FRAMES]
+        return FrameStream(clip.spec, [FrameBatch(torch.tensor(numbers), rgb_NCHW)])
+
+    for pair in ((stream(), clip), (clip, stream()), (stream(), stream())):
+        with pytest.raises(InputError, match=r"a stream yields frames .* were due"):
+            compare(*pair)
+
+
+def test_frames_of_another_size_than_announced_are_refused(clip: MemoryClip) -> None:
+    def smaller() -> FrameStream:
+        return FrameStream.numbered(clip.spec, [clip.rgb_NCHW[..., :-1, :]])
+
+    for pair in ((smaller(), smaller()), (clip, smaller())):
+        with pytest.raises(InputError, match="were announced"):
+            compare(*pair)
+
+
+def test_what_is_no_stream_batch_or_size_is_refused(clip: MemoryClip) -> None:
+    for size in (0, -1):
+        with pytest.raises(UsageError, match="give at least 1"):
+            FrameStream.of(clip, batch_size=size)
+        with pytest.raises(UsageError, match="give at least 1"):
+            compare(clip, clip, batch_size=size)
+    with pytest.raises(TypeError, match="a FrameStream or a FrameSource, not str"):
+        compare("in.mp4", clip)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="frame numbers must be int64"):
+        FrameBatch(torch.zeros(NUM_FRAMES), clip.rgb_NCHW)
 
 
 def test_a_reader_is_a_source_in_any_order(tiny_video: Path) -> None:

@@ -153,6 +153,9 @@ class SectionKind(IntEnum):
         """Whether the section has several parts, each with a size and a checksum."""
         return bool(self & ARRAY_FLAG)
 
+    def __str__(self) -> str:
+        return self.name
+
 
 KNOWN: Final = frozenset(int(kind) for kind in SectionKind)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -14,7 +14,13 @@ SECTION = "decode"
 
 
 class DecodeSettings(Settings):
-    """How frames are computed; the defaults leave choices to the device (docs/decoding.md says how)."""
+    """How frames are computed; the defaults leave choices to the device (docs/decoding.md says how).
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown or a value not allowed.
+    """
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="arithmetic; auto: fp16 on GPUs if the first frame loses nothing, else fp32"
@@ -34,6 +40,12 @@ class DecodeSettings(Settings):
     )
     backend: Literal["torch", "onnx"] = Field("torch", description="what runs networks; onnx: ONNX Runtime")
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UsageError(f"{SECTION}.{describe_validation(error)}") from None
+
 
 def load_decode_settings(overrides: Sequence[str] = (), *, backend: str | None = None) -> DecodeSettings:
     """Return the settings with ``overrides`` (``decode.key=value``) applied; ``backend`` goes before them.
@@ -50,7 +62,4 @@ def load_decode_settings(overrides: Sequence[str] = (), *, backend: str | None =
     if unknown := sorted(tree.keys() - {SECTION}):
         names = ", ".join(f"{SECTION}.{name}" for name in DecodeSettings.model_fields)
         raise UsageError(f"--set {unknown[0]}.…: decoding has settings {names} only")
-    try:
-        return DecodeSettings.model_validate(tree.get(SECTION, {}))
-    except ValidationError as error:
-        raise UsageError(f"{SECTION}.{describe_validation(error)}") from None
+    return DecodeSettings(**tree.get(SECTION, {}))

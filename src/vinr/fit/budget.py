@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from vinr.errors import UsageError
 
 # What follows a fit where nobody tried it, in epochs' worth of time: freezing and decoding are forward
 # passes, a third of a step.
@@ -21,12 +24,21 @@ class Budget:
     ``reserve_epochs`` of measured epoch time are left unspent of ``seconds``, for what comes after the fit; a
     quarter of them at most, since the first steps, or a busy machine, may be slow beyond measure. Time that
     passes between steps counts too, from ``began`` on.
+
+    Raises
+    ------
+    UsageError
+        If ``seconds`` is not a finite number above 0.
     """
 
     num_steps: int
     seconds: float | None = None
     reserve_epochs: float = 0.0
     began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise UsageError(f"seconds {self.seconds!r}: give a finite number above 0")
 
     def progress(self, steps_done: int, seconds_done: float, epoch_seconds: float) -> float:
         """Return how much of the budget is used, 0 to 1."""

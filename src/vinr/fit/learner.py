@@ -8,9 +8,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +91,11 @@ class Learner:
             multiplier = learning_rate_multiplier(moment.schedule_progress, schedule)
         else:
             multiplier = self._schedule(moment.schedule_progress)
+            if not isinstance(multiplier, Real) or not 0 <= multiplier < math.inf:
+                raise UsageError(
+                    f"the schedule returns {multiplier!r} at progress {moment.schedule_progress:g}; "
+                    "return a finite number of at least 0, which multiplies the full learning rate"
+                )
         set_learning_rate(self.optimizer, full * scale * multiplier)
 
     def evaluate(self, query: Query) -> TrainingOutputs:

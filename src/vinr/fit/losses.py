@@ -172,13 +172,29 @@ class Loss:
         losses = []
         mse = None
         for weight, term in self.terms:
-            value = term.per_frame(prediction_NCHW, target_NCHW).mean()
+            value_N = term.per_frame(prediction_NCHW, target_NCHW)
+            _check_value(term, value_N, prediction_NCHW)
+            value = value_N.mean()
             losses.append(weight * value)
             if term is _BUILT_IN["l2"]:
                 mse = value.detach()  # measured already
         if mse is None:
             mse = F.mse_loss(prediction_NCHW.detach(), target_NCHW)
         return LossValue(torch.stack(losses).sum(), mse if visible is None else mse / visible)
+
+
+def _check_value(term: Term, value_N: object, prediction_NCHW: Tensor) -> None:
+    """Refuse what a loss of a package or program returns that is not one value per frame."""
+    count = len(prediction_NCHW)
+    if not isinstance(value_N, Tensor):
+        came = f"a {type(value_N).__name__}"
+    elif value_N.shape != (count,) or not value_N.is_floating_point():
+        came = f"a tensor {tuple(value_N.shape)} of {value_N.dtype}"
+    elif prediction_NCHW.requires_grad and not value_N.requires_grad:
+        came = "values without gradient"
+    else:
+        return
+    raise UsageError(f"loss {term.name} returns {came}; return one float per frame, Tensor[{count}]")
 
 
 def _full_precision(rgb_NCHW: Tensor) -> Tensor:

@@ -60,8 +60,13 @@ def append_phases(settings: FitSettings, phases: Sequence[tuple[int, Mapping[str
     Raises
     ------
     UsageError
-        If a setting is unknown or not allowed.
+        If a length is not a whole number of epochs, at least 1, or a setting is unknown or not allowed.
     """
+    for number, (length, values) in enumerate(phases, len(settings.phases)):
+        if not isinstance(length, int) or length < 1:
+            raise UsageError(f"phase {number}: lasts {length!r} epochs; give a whole number of at least 1")
+        if "share" in values:
+            raise UsageError(f"phase {number}: its share follows from its {length} epochs; leave share out")
     epochs = settings.epochs + sum(length for length, _ in phases)
     # Parts that the fit has keep their lengths in epochs:  share · old epochs = new share · new epochs.
     scale = settings.epochs / epochs

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
-from vinr.device import exact_float32, memory_kept
+from vinr.device import exact_float32, memory_kept, resolve_device
 from vinr.errors import FitError, InputError, UsageError
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget, StepClock
@@ -99,7 +99,7 @@ class Trainer:
     task
         What is seen and scored; :class:`Reconstruct` if None.
     device
-        Where the fit runs.
+        Where the fit runs: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     seconds
         Wall-clock time to spend in place of ``preset.fit.epochs``, less that of ``reserve_epochs`` epochs.
     precision
@@ -116,7 +116,10 @@ class Trainer:
     Raises
     ------
     UsageError
-        If preset, frames and task do not fit together, such as a loss that needs larger frames.
+        If preset, frames and task do not fit together, such as a loss that needs larger frames, or there is
+        no such device. From a step: if the loss or the schedule returns what it must not.
+    InputError
+        If the source's frames are not what its spec says.
     """
 
     def __init__(
@@ -133,9 +136,11 @@ class Trainer:
         schedule: Callable[[float], float] | None = None,
         keep_encoder: bool = False,
     ) -> None:
+        if not (isinstance(source, FrameSource) and isinstance(preset, Preset)):
+            raise TypeError("Trainer takes a FrameSource and a Preset, as vinr.config.load_preset() returns")
         settings = preset.fit
         self.preset, self.settings, self.task = preset, settings, task or Reconstruct()
-        self.device = torch.device(device)
+        self.device = resolve_device(str(device))
         self.precision = precision or resolve_precision(settings.precision, self.device)
         self.frames = DeviceFrames(self.task.target(source), self.device)
         visible = self.task.visible(self.frames)
@@ -155,6 +160,7 @@ class Trainer:
         self.round_mse = torch.zeros((), device=self.device)
         self.best_psnr_db, self.rate_scale, self.num_collapses = -math.inf, 1.0, 0
         self._is_finished, self._is_at_rest = False, True
+        self._result: FitResult | None = None
         self._keeps_encoder, self._encoder = keep_encoder, self._held_encoder(keep_encoder)
         self._round_start, self._round_batches = -1, list[tuple[Tensor, ...]]()
         self._good = self._copy()
@@ -183,8 +189,7 @@ class Trainer:
             If the fit collapses again and again.
         """
         while not self.is_done:
-            event = self.step()
-            if event is not None:
+            if (event := self.step()) is not None:
                 yield event
 
     def step(self) -> RoundDone | Collapsed | None:
@@ -194,7 +199,12 @@ class Trainer:
         ------
         FitError
             If the fit collapses again and again.
+        UsageError
+            If the budget is used up or the fit finished, or loss or schedule return what they must not.
         """
+        self._check_open()
+        if self._is_finished:  # not is_done: a clock may run out between that and this
+            raise UsageError("the budget of the fit is used up; append phases with continue_with()")
         batches = self._batches_of_round()
         if self.round_steps:
             self.clock.skip()  # what the caller did since the last step is no work of the fit
@@ -244,6 +254,10 @@ class Trainer:
                 settings.enter_context(memory_kept(self.device))
             settings.enter_context(exact_float32(self.device))
             yield
+
+    def _check_open(self) -> None:
+        if self._result is not None:
+            raise UsageError("the fit is finished, its model frozen; make a new Trainer")
 
     def progress(self) -> float:
         """Return how much of the budget is used, 0 to 1."""
@@ -360,6 +374,7 @@ class Trainer:
 
         Where it is not ``copied``, for writing it at once, its tensors change with the next step.
         """
+        self._check_open()
         # Values that are not finite come to nothing at the end of the round, and so they do again.
         is_sound = bool(self.round_mse.isfinite()) and self.learner.is_sound
         now = None
@@ -377,14 +392,17 @@ class Trainer:
         InputError
             If it is not one of a fit like this.
         """
-        for values in (state.good.values, state.last.values):
+        self._check_open()
+        if not isinstance(state, FitState):
+            raise TypeError(f"load({type(state).__name__}): give what state() returned")
+        good, last = state.good.values, state.last.values
+        for values in (good, last):
             if self.budget.seconds is None and values.steps_done > self.budget.num_steps:
                 raise InputError(
                     f"the kept state has {values.steps_done} steps, the fit only {self.budget.num_steps}"
                 )
         # steps    0 ────────── good ──────── last        good ends a round, last lies in the next one
         #                        └ round_steps ┘
-        good, last = state.good.values, state.last.values
         is_next_round = last.part == good.part and last.steps_done - last.round_steps == good.steps_done
         if good.round_steps or not is_next_round:
             raise InputError("the rounds of the kept state do not follow one another")
@@ -408,8 +426,9 @@ class Trainer:
         Raises
         ------
         UsageError
-            If a setting is unknown or not allowed, or the fit follows the clock.
+            If a length or a setting is not allowed, the fit follows the clock, or it is finished.
         """
+        self._check_open()
         if self.budget.seconds is not None:
             raise UsageError("a fit by time cannot be continued with phases; give it epochs")
         self.settings = append_phases(self.settings, phases)
@@ -455,22 +474,19 @@ class Trainer:
     # -- end -----------------------------------------------------------------------------------------------
 
     def _report(self, psnr_db: float) -> RoundDone:
-        progress = self.progress()
-        seconds = self.clock.seconds
+        progress, seconds = self.progress(), self.clock.seconds
         left = seconds * (1 - progress) / progress if progress else math.inf
         if self.budget.seconds is None:
             left = (self.budget.num_steps - self.steps_done) * self.clock.step_seconds
-        epochs_done = self.steps_done / self.steps_per_epoch
-        return RoundDone(epochs_done, progress, psnr_db, seconds, left)
+        return RoundDone(self.steps_done / self.steps_per_epoch, progress, psnr_db, seconds, left)
 
     def finish(self) -> FitResult:
-        """Freeze the model and return it.
-
-        Nothing can be trained afterwards; a fit whose budget is not used up may be finished too.
-        """
+        """Freeze the model and return it, also before the budget is used up; nothing trains afterwards."""
+        if self._result is not None:
+            return self._result
         steps = self.learner.close_part()
         self.task.complete(self.model)
-        return FitResult(
+        self._result = FitResult(
             model=self.model.eval(),
             train_psnr_db=self.best_psnr_db,
             num_epochs=self.steps_done / self.steps_per_epoch,
@@ -481,3 +497,4 @@ class Trainer:
             encoder=self._encoder,
             precision=self.precision.name,
         )
+        return self._result

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from inspect import getdoc, isabstract
 from pkgutil import iter_modules
 from typing import Any
@@ -27,7 +26,7 @@ from vinr.models.base import (
     StoringModule,
     VideoModel,
 )
-from vinr.settings import describe_validation
+from vinr.settings import describe_validation, list_plugins, load_plugin
 
 __all__ = [
     "FirstFrame",
@@ -50,17 +49,22 @@ __all__ = [
 
 # Files of this folder that hold no model.
 SHARED_FILES = {"base", "cost"}
+GROUP = "vinr.models"
+
+
+@cache
+def _built_in() -> frozenset[str]:
+    return frozenset(module.name for module in iter_modules(__path__) if not module.ispkg) - SHARED_FILES
 
 
 @cache  # what is installed does not change while a process runs; looking for it reads a file of each package
-def _plugins() -> dict[str, str]:
-    return {entry.name: entry.value for entry in entry_points(group="vinr.models")}
+def _plugins() -> frozenset[str]:
+    return frozenset(list_plugins(GROUP))
 
 
 def list_models() -> list[str]:
     """Return the names of all models: files of this folder, and entry points of the group ``vinr.models``."""
-    files = {module.name for module in iter_modules(__path__) if not module.ispkg}
-    return sorted((files - SHARED_FILES) | _plugins().keys())
+    return sorted(_built_in() | _plugins())
 
 
 @cache
@@ -70,18 +74,22 @@ def get_model(name: str) -> type[VideoModel]:
     Raises
     ------
     UsageError
-        If there is no such model.
+        If there is no such model, or what a package offers is none.
     """
     if name not in list_models():
         raise UsageError(f"unknown model {name!r}; there are {', '.join(list_models())}")
-    module = import_module(_plugins().get(name, f"{__name__}.{name}"))
+    # Files name their model: that of a package must not take the place of a built-in one.
+    if name in _built_in():
+        module = import_module(f"{__name__}.{name}")
+    else:
+        module = load_plugin(GROUP, name, is_called=False)
     for item in vars(module).values():
         # Not what the file imports: its own class, and no abstract one.
         is_defined_there = isinstance(item, type) and item.__module__ == module.__name__
         if is_defined_there and issubclass(item, VideoModel) and not isabstract(item):
             model_class: type[VideoModel] = item
             return model_class
-    raise UsageError(f"{module.__name__} defines no VideoModel")
+    raise UsageError(f"model {name!r}: {module.__name__} defines no VideoModel")
 
 
 def describe_model(name: str) -> str:

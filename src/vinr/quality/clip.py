@@ -26,7 +26,7 @@ from vinr.quality.measures import ms_ssim_per_frame as ms_ssim_with_window
 from vinr.quality.measures import mse_per_frame, psnr_from_mse_db
 from vinr.quality.record import Quality, psnr_of_mse_db
 from vinr.video.color import ColorConverter, planes_of
-from vinr.video.spec import ColorSpec, FrameSource, FrameStream, Planes
+from vinr.video.spec import ColorSpec, FrameBatch, FrameSource, FrameStream, Planes, VideoSpec
 
 YUV_FORMAT = "yuv420p"
 # Luma counts six times as much as either chroma, which have a quarter of its samples each.
@@ -258,7 +258,10 @@ def compare(
     Raises
     ------
     InputError
-        If the two differ in frame size or number of frames.
+        If the two differ in frame size or number of frames, or one of them yields other frames than it
+        announced: fewer, larger, or in another order.
+    UsageError
+        If ``batch_size`` is below 1.
     """
     decoded, reference = _as_stream(decoded), _as_stream(reference)
     got, wanted = decoded.spec, reference.spec
@@ -275,6 +278,8 @@ def compare(
         # A stream that ends early leaves a shorter batch, or none: num_done tells below.
         if len(decoded_batch) != len(reference_batch):
             break
+        for batch in (decoded_batch, reference_batch):
+            _check_order(batch, num_done, got)
         decoded_NCHW = decoded_batch.rgb_NCHW
         # Frames decoded on a GPU are measured there: the figures alone come back.
         reference_NCHW = reference_batch.rgb_NCHW.to(decoded_NCHW.device)
@@ -284,9 +289,29 @@ def compare(
             if on_frame is not None:
                 on_frame(num_done, got.num_frames)
     if num_done != got.num_frames:
-        raise InputError(f"a stream ends early: {got.num_frames} frames were announced")
+        raise InputError(
+            f"a stream ends after {num_done} of {got.num_frames} frames, or yields more; "
+            "it can be read once only"
+        )
     return meter.quality()
 
 
+def _check_order(batch: FrameBatch, first: int, spec: VideoSpec) -> None:
+    """Raise InputError unless ``batch`` holds the frames ``first`` … of a video of that size."""
+    expected = list(range(first, first + len(batch)))
+    if batch.index_N.tolist() != expected:
+        raise InputError(
+            f"a stream yields frames {batch.index_N.tolist()} where frames {expected} were due; "
+            "a stream yields all frames once, in order"
+        )
+    if batch.rgb_NCHW.shape[2:] != (spec.height, spec.width):
+        height, width = batch.rgb_NCHW.shape[2:]
+        raise InputError(
+            f"a stream yields frames of {height}×{width}, {spec.height}×{spec.width} were announced"
+        )
+
+
 def _as_stream(frames: FrameStream | FrameSource) -> FrameStream:
+    if not isinstance(frames, (FrameStream, FrameSource)):
+        raise TypeError(f"compare takes a FrameStream or a FrameSource, not {type(frames).__name__}")
     return frames if isinstance(frames, FrameStream) else FrameStream.of(frames)

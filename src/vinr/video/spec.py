@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vinr.errors import UsageError
+
 ColorMatrix = Literal["bt601", "bt709"]
 ColorRange = Literal["limited", "full"]
 
@@ -252,6 +254,8 @@ class FrameBatch:
     def __post_init__(self) -> None:
         if self.rgb_NCHW.dtype != torch.uint8 or self.rgb_NCHW.ndim != 4 or self.rgb_NCHW.shape[1] != 3:
             raise ValueError(f"frames must be uint8 (N, 3, H, W), got {self}")
+        if self.index_N.dtype != torch.int64:
+            raise ValueError(f"frame numbers must be int64, got {self.index_N.dtype}")
         num_planes = len(self.index_N) if self.planes is None else len(self.planes)
         if self.index_N.shape != self.rgb_NCHW.shape[:1] or num_planes != len(self.index_N):
             raise ValueError(f"one number and one set of planes per frame is needed, got {self}")
@@ -305,7 +309,14 @@ class FrameStream:
 
     @classmethod
     def of(cls, source: FrameSource, *, batch_size: int = 4) -> FrameStream:
-        """Return the frames of a source in order, ``batch_size`` at a time."""
+        """Return the frames of a source in order, ``batch_size`` at a time.
+
+        Raises
+        ------
+        UsageError
+            If ``batch_size`` is below 1.
+        """
+        _check_size(batch_size)
 
         def read() -> Iterator[FrameBatch]:
             for first in range(0, source.spec.num_frames, batch_size):
@@ -327,7 +338,14 @@ class FrameStream:
         return cls(spec, count())
 
     def batched(self, size: int) -> FrameStream:
-        """Return the same frames in batches of ``size``; the last batch may be smaller."""
+        """Return the same frames in batches of ``size``; the last batch may be smaller.
+
+        Raises
+        ------
+        UsageError
+            If ``size`` is below 1.
+        """
+        _check_size(size)
 
         def regroup() -> Iterator[FrameBatch]:
             held: list[FrameBatch] = []
@@ -347,3 +365,8 @@ class FrameStream:
 
     def __iter__(self) -> Iterator[FrameBatch]:
         return iter(self.batches)
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise UsageError(f"batches of {size} frames: give at least 1")
