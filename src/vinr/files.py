@@ -244,7 +244,7 @@ def _put_folder(names: Temporary, place: Path) -> None:
     if not place.exists():
         names.part.rename(place)
         return
-    if _exchange(names.part, place):
+    if exchange(names.part, place):
         return
     aside = names.path("old")
     place.rename(aside)
@@ -257,7 +257,7 @@ def _put_folder(names: Temporary, place: Path) -> None:
     remove(aside)
 
 
-def _exchange(first: Path, second: Path) -> bool:
+def exchange(first: Path, second: Path) -> bool:
     """Let two names change places in one step; return whether system and file system can do that."""
     if sys.platform != "linux":
         return False

@@ -219,7 +219,7 @@ def test_prediction_is_chosen_where_it_pays() -> None:
 
 def without_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vinr.compress.pipeline.predict_tensor", lambda symbol_S, num_steps: None)
-    monkeypatch.setattr(prediction, "_code_predicted", lambda symbol_TS, frames_per_chunk: None)
+    monkeypatch.setattr(prediction, "code_predicted", lambda symbol_TS, frames_per_chunk: None)
 
 
 @pytest.mark.parametrize(("noise", "frames_per_chunk"), [(0.0, None), (0.2, 4), (0.4, None), (0.7, 4)])

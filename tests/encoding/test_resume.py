@@ -199,13 +199,13 @@ def test_an_encode_goes_on_in_the_arithmetic_it_was_begun_in(
 ) -> None:
     options = (*OPTIONS, "--segment", "0.12s")  # two networks: the second one is begun after the resume
     output = tmp_path / "clip.vinr"
-    monkeypatch.setattr(precision_module, "_cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision_module, "cpu_has_bf16", lambda: True)
     report = encoding.encode(video, tmp_path / "first.vinr", epochs=1, preset="nerv-tiny", device="cpu")
     assert report.precision == "bf16"
     with pytest.MonkeyPatch.context() as patch:
         stop_in(patch, "save_segment")
         run(video, output, *options)
-    monkeypatch.setattr(precision_module, "_cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(precision_module, "cpu_has_bf16", lambda: False)
     monkeypatch.setattr(sys, "argv", ["vinr", "encode", str(video), str(output), *options, "--resume"])
     with pytest.raises(SystemExit):
         main()

@@ -131,7 +131,7 @@ def test_the_arithmetic_is_decided_once(
         asked.append(1)
         return len(asked) % 2 == 1
 
-    monkeypatch.setattr(precision_module, "_cpu_has_bf16", changing)
+    monkeypatch.setattr(precision_module, "cpu_has_bf16", changing)
     assert fit(clip, preset).precision == "bf16"
     assert len(asked) == 1
 
@@ -145,11 +145,11 @@ def test_a_resumed_fit_keeps_its_arithmetic(
             raise KeyboardInterrupt
 
     path = tmp_path / "fit.safetensors"
-    monkeypatch.setattr(precision_module, "_cpu_has_bf16", lambda: first)
+    monkeypatch.setattr(precision_module, "cpu_has_bf16", lambda: first)
     whole = fit(clip, preset)
     with pytest.raises(KeyboardInterrupt):
         fit(clip, preset, checkpoint=path, on_event=stop)
-    monkeypatch.setattr(precision_module, "_cpu_has_bf16", lambda: not first)
+    monkeypatch.setattr(precision_module, "cpu_has_bf16", lambda: not first)
     events: list[Event] = []
     resumed = fit(clip, preset, checkpoint=path, resume=True, on_event=events.append)
     assert events[0] == Resumed(1.0)

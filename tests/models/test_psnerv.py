@@ -94,7 +94,7 @@ def test_frames_are_joined_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a network that gives back the patches of given frames, decoding gives back the frames."""
     model = small(VideoSpec(4, 18, 24), patch_rows=3, patch_cols=2)
     frames_NCHW = torch.rand(4, 3, *model.coded_size())
-    monkeypatch.setattr(model, "_decode_patches", lambda query: cut_at(frames_NCHW, query))
+    monkeypatch.setattr(model, "decode_patches", lambda query: cut_at(frames_NCHW, query))
     index_N = torch.tensor([2, 0, 3])
     assert torch.equal(model(Query.of_frames(index_N)), frames_NCHW[index_N])
 

@@ -363,7 +363,7 @@ def test_folder_of_another_user_is_refused(make: Make, monkeypatch: pytest.Monke
     # Only root gives files away, so it is this user who becomes another.
     other = folder.stat().st_uid + 1
     monkeypatch.setattr(statefolder.os, "geteuid", lambda: other)
-    monkeypatch.setattr(statefolder, "_owner_of_new_files", lambda folder: other)
+    monkeypatch.setattr(statefolder, "owner_of_new_files", lambda folder: other)
     for options in ({"resume": True}, {"force": True}):
         refuse(make(**options), "belongs to another user")
 

@@ -137,14 +137,14 @@ def _code(
     """Return the shorter of ``direct`` and prediction for each tensor, in chunks of ``frames_per_chunk``."""
     codings = []
     for symbol_TS, plain in zip(latents, direct, strict=True):
-        predicted = _code_predicted(symbol_TS, frames_per_chunk)
+        predicted = code_predicted(symbol_TS, frames_per_chunk)
         if predicted is None or predicted.num_bits >= (1 - MIN_SAVING) * plain.num_bits:
             predicted = plain
         codings.append(predicted)
     return codings
 
 
-def _code_predicted(symbol_TS: Symbols, frames_per_chunk: int) -> LatentCoding | None:
+def code_predicted(symbol_TS: Symbols, frames_per_chunk: int) -> LatentCoding | None:
     """Return how a tensor is coded with prediction; None where that cannot be."""
     num_frames = symbol_TS.shape[0]
     if min(frames_per_chunk, num_frames) < 2 or not symbol_TS.size:

@@ -50,7 +50,7 @@ def resolve_precision(name: str, device: torch.device | str) -> Precision:
         return Precision("bf16", "as set")
     if device.type == "cuda" and _gpu_has_bf16(device):
         return Precision("bf16", "auto: this GPU has bf16 instructions")
-    if device.type == "cpu" and _cpu_has_bf16():
+    if device.type == "cpu" and cpu_has_bf16():
         return Precision("bf16", "auto: this CPU has bf16 instructions")
     return Precision("fp32")
 
@@ -82,7 +82,7 @@ def _gpu_has_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
     """Return whether PyTorch computes with AVX-512 here, and the CPU has instructions for bfloat16."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False

@@ -190,10 +190,10 @@ class PSNeRV(IndexModel):
             If the query is for patches of another grid.
         """
         if query.grid == self.patch_grid:
-            return self._decode_patches(query)
+            return self.decode_patches(query)
         if not query.grid.is_whole_frame:
             raise ValueError(f"this model has patches of {self.patch_grid}, not of {query.grid}")
-        patches_NCHW = self._decode_patches(all_patches(query.time_N, self.patch_grid))
+        patches_NCHW = self.decode_patches(all_patches(query.time_N, self.patch_grid))
         height, width = self.coded_size()
         return join(patches_NCHW, self.patch_grid, height=height, width=width)
 
@@ -206,7 +206,8 @@ class PSNeRV(IndexModel):
                 f"[{rows}, {cols}] or [1, 1]"
             )
 
-    def _decode_patches(self, query: Query) -> Tensor:
+    def decode_patches(self, query: Query) -> Tensor:
+        """Return the patches of ``query``, each alone: (N, 3, H, W)."""
         feature_NF = self._encode(query).to(self.head.weight)
         # The stem's outputs are (C0, h0, w0) of each patch, row by row.
         feature_NCHW = self.stem(feature_NF).view(len(query), self.config.widths[0], *self.stem_grid)

@@ -340,10 +340,10 @@ def _is_this_users(folder: Path) -> bool:
     if os.name == "nt":
         return True
     owner = folder.lstat().st_uid
-    return owner == os.geteuid() or owner == _owner_of_new_files(folder.parent)
+    return owner == os.geteuid() or owner == owner_of_new_files(folder.parent)
 
 
-def _owner_of_new_files(folder: Path) -> int:
+def owner_of_new_files(folder: Path) -> int:
     """Return who owns a file created in ``folder``: on some network file systems, not its creator."""
     with tempfile.TemporaryFile(dir=folder) as file:
         return os.fstat(file.fileno()).st_uid
