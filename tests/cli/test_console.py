@@ -135,7 +135,7 @@ def test_names_in_error_messages(
 def test_streams_that_lack_characters() -> None:
     code = (
         "from vinr.cli import console as c, screen; screen.write_any_character()\n"
-        "c.say('36×50 \\u202e'); c.note('é'); c.complain('中')"
+        r"c.say('36\xd750 \u202e'); c.note('\xe9'); c.complain('\u4e2d')"
     )
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
