@@ -6,9 +6,8 @@ import json
 import re
 import shlex
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from typer.main import get_command
 
 import vinr
 from clips import moving_shapes, write_clip
-from vinr.cli.app import app, main
+from command_line import TINY, Run, refused
+from vinr.cli.app import app
 from vinr.comparison import ComparisonReport, runs
 from vinr.comparison.anchors import parse_anchor
 from vinr.comparison.plan import DEFAULT_ANCHORS, Budget, plan_fits, read_anchors
@@ -26,28 +26,14 @@ from vinr.config import default_model
 from vinr.video.samples import sample_clip
 from vinr.video.spec import VideoSpec
 
-TINY = f"{default_model()}-tiny"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compare.md"
 PUBLISHED = Path(__file__).parents[2] / "docs" / "published" / "codecs-uvg.csv"
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run) -> Run:
     """Run ``vinr compare`` in this process; return exit status, stdout, stderr."""
-
-    def call(*arguments: str | Path | int) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vinr", "compare", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as error:
-            status = int(error.code or 0)
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return call
+    return lambda *arguments: run("compare", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -272,15 +258,6 @@ def test_bad_options_are_refused_before_anything_runs(
 ) -> None:
     refused(run(tiny_video, tmp_path / "p.html", "--anchors", "x264:30", *options), *words)
     assert list(tmp_path.iterdir()) == []
-
-
-def refused(result: tuple[int, str, str], *words: str) -> None:
-    status, out, err = result
-    assert (status, out) == (2, ""), err
-    assert err.startswith("vinr: ")
-    assert len(err.strip().splitlines()) == 1, err
-    for word in words:
-        assert word in err, err
 
 
 def test_inputs_and_outputs_are_checked(
