@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 import vinr
 from clips import moving_shapes, write_clip
@@ -16,6 +17,10 @@ from command_line import Run
 from vinr.cli.app import main
 from vinr.config import default_model
 from vinr.state.interruption import NUMBERS
+
+# The same examples in every run, and no deadline: a test may neither fail by chance nor depend on the clock.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 
 
 @pytest.hookimpl(tryfirst=True)

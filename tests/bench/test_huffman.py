@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.tensors import SMALL, network
@@ -51,7 +51,6 @@ def test_one_symbol_needs_no_code(count: list[int]) -> None:
     assert code_lengths(np.array(count, dtype=np.int64)).tolist() == [0] * len(count)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=200).filter(lambda c: sum(map(bool, c)) > 1))
 def test_no_prefix_code_is_much_longer_than_the_entropy(counts: list[int]) -> None:
     count = np.array(counts)

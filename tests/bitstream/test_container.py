@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bitstream.crafting import assemble, entry, header, varint, writer
@@ -80,7 +80,6 @@ def test_sizes_add_up() -> None:
     assert container.header_bytes + container.index_bytes + total == container.num_bytes == len(BYTES)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.binary(max_size=300), min_size=1, max_size=20), st.data())
 def test_round_trip(weights: bytes, chunks: list[bytes], data: st.DataObject) -> None:
     per_chunk = data.draw(st.integers(1, 5))

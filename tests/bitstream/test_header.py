@@ -49,7 +49,7 @@ clips = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(clips, min_size=1, max_size=4, unique_by=lambda clip: clip.name),
     st.dictionaries(names, plain_values),

@@ -74,7 +74,7 @@ def models_and_symbols(draw: st.DrawFn) -> tuple[SymbolModel, list[int]]:
     return model, draw(st.lists(st.integers(low, low + size - 1), max_size=200))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(models_and_symbols(), min_size=1, max_size=3))
 def test_round_trip(sequence: list[tuple[SymbolModel, list[int]]]) -> None:
     writer = StreamWriter()
@@ -123,7 +123,7 @@ def symbols_or_none(stream: bytes, model: SymbolModel, num_symbols: int) -> list
         return None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(models_and_symbols())
 def test_streams_are_as_short_as_they_can_be(drawn: tuple[SymbolModel, list[int]]) -> None:
     model, symbols = drawn

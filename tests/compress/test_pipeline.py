@@ -36,7 +36,7 @@ def test_decoded_tensors_are_the_quantised_ones(
         assert len(packed.chunks) == -(-7 // frames_per_chunk)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(

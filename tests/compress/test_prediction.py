@@ -95,7 +95,7 @@ def test_sums_are_bounded_but_reach_the_bound() -> None:
 # -- what is written and read --------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(
         st.tuples(

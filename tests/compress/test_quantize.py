@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from compress import reference_decoder as reference
@@ -32,7 +32,6 @@ def test_step_code_rounds_up_to_the_next(step: float, unit: int) -> None:
     assert code < unit or step_of(code - unit) < step
 
 
-@settings(deadline=None)
 @given(values, st.integers(2, 16))
 def test_error_and_alphabet_are_bounded(numbers: list[float], bits: int) -> None:
     value = torch.tensor(numbers)

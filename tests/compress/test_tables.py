@@ -33,7 +33,6 @@ def test_powers_are_the_largest_integers_below() -> None:
     assert power_of_two(np.array([256 * 24, 256 * 25, 2**48])).tolist() == [1, 0, 0]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**33), min_size=2, max_size=400).filter(any))
 def test_normalised_tables_add_up_and_keep_proportions(weights: list[int]) -> None:
     table = normalise(np.array(weights, dtype=np.int64)).tolist()
@@ -46,7 +45,7 @@ def test_normalised_tables_add_up_and_keep_proportions(weights: list[int]) -> No
         assert exact - 1 < table[number] <= exact + (len(weights) if number == largest else 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(bells)
 def test_bells_equal_the_second_implementation(bell: Bell) -> None:
     table = bell_table(300, bell).tolist()
@@ -72,7 +71,6 @@ def test_largest_tables() -> None:
         assert table.min() >= 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 95), min_size=2, max_size=300))
 def test_levels_are_quarter_octaves(levels: list[int]) -> None:
     table = level_table(np.array(levels)).tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vinr.bitstream import deflate, pack_varint, pack_zigzag
@@ -24,7 +24,6 @@ def timeline(*steps: int, base: Fraction = Fraction(1, 90_000)) -> Timeline:
     return Timeline(len(pts), RATE, base, tuple(pts))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 2**40), max_size=50),
     st.fractions(min_value=Fraction(1, 10**6), max_value=10, max_denominator=10**6),

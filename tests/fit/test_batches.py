@@ -43,7 +43,7 @@ def test_whole_frames_come_in_the_order_of_seed_and_epoch(clip: MemoryClip) -> N
     assert batches.weight(weight, query) is weight
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.booleans())
 def test_an_epoch_visits_every_patch_once(
     num_frames: int, batch_size: int, rows: int, cols: int, drop_last: bool

@@ -166,7 +166,7 @@ def test_nothing_is_done_where_nothing_is_asked() -> None:
     assert all(seen[name] is value for name, value in values.items())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.floats(2**-40, 2**30), st.booleans())
 def test_snapped_steps_are_steps_of_the_format(step: float, by_channel: bool) -> None:
     unit = 16 if by_channel else 1

@@ -161,7 +161,7 @@ def test_half_precision_and_autocast_are_measured_in_float32() -> None:
     assert torch.equal(value.total, loss(prediction_NCHW.float(), target_NCHW).total)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     weights=st.dictionaries(
         st.sampled_from(["l1", "l2", "ssim", "frequency"]), st.floats(0.01, 60), min_size=1

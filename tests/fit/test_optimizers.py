@@ -120,7 +120,7 @@ def test_orthogonalize_of_zero_is_zero() -> None:
     assert torch.equal(orthogonalize(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     batch=st.integers(1, 4), rows=st.integers(1, 12), columns=st.integers(1, 12), scale=st.floats(1e-4, 1e4)
 )

@@ -59,7 +59,7 @@ def num_zeros(masks: dict[str, torch.Tensor]) -> int:
     return sum(int((~mask).sum()) for mask in masks.values())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0, 0.7), st.sampled_from(["global", "adaptive", "head_excluded"]))
 def test_as_many_as_asked_for(sparsity: float, rule: str) -> None:
     stored = network(stem_weight=(20, 30), body_weight=(40, 20, 3, 3), body_bias=(40,), head_weight=(3, 40))

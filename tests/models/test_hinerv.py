@@ -351,7 +351,7 @@ def test_layers_of_the_smallest_bunny_size() -> None:
 # -- any video -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.integers(1, 700), st.integers(16, 1200), st.integers(16, 2000), st.floats(1.05, 60), st.booleans())
 def test_any_size_of_any_video_is_met(
     num_frames: int, height: int, width: int, times: float, fixed_blocks: bool
@@ -378,7 +378,7 @@ def test_grids_take_their_share_and_shrink_for_long_videos() -> None:
         assert 0.1 < grids / 1_500_000 < 0.25
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(1, 5), st.integers(1, 41), st.integers(1, 41), st.integers(1, 7))
 def test_odd_sizes_and_single_frames_decode(num_frames: int, height: int, width: int, steps: int) -> None:
     config = HiNeRVConfig(strides=(3, 2), widths=(4, 3), base_grid_frames=steps, local_grid_frames=steps)

@@ -68,7 +68,7 @@ def test_usual_frame_sizes_need_little_padding(height: int, width: int) -> None:
     assert cells <= 150
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 4400), st.integers(1, 4400))
 def test_strides_of_any_frame_size(height: int, width: int) -> None:
     strides = choose_strides(height, width)
@@ -116,7 +116,7 @@ FACTORS = st.floats(1.0, 4.0) | st.floats(1.0, 300.0)
 
 
 @EVERY_MODEL
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=2)
 @given(video=VIDEOS, factor=FACTORS)
 def test_any_size_is_hit(name: str, video: VideoSpec, factor: float) -> None:
     check_hit(name, video, factor)
@@ -124,7 +124,7 @@ def test_any_size_is_hit(name: str, video: VideoSpec, factor: float) -> None:
 
 @pytest.mark.slow
 @EVERY_MODEL
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(video=VIDEOS, factor=FACTORS)
 def test_any_of_more_sizes_is_hit(name: str, video: VideoSpec, factor: float) -> None:
     check_hit(name, video, factor)

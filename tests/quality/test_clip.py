@@ -247,7 +247,7 @@ def test_parts_add_up_to_the_whole() -> None:
     assert (mixed.ms_ssim, mixed.ms_ssim_window) == (None, None)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cut=st.integers(1, 5), seed=st.integers(0, 1000), step=st.integers(1, 64))
 def test_meter_does_not_depend_on_batches_and_pooled_is_no_more_than_the_mean(
     cut: int, seed: int, step: int

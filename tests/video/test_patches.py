@@ -19,7 +19,7 @@ def numbered(num_frames: int, height: int, width: int) -> Tensor:
     return torch.arange(num_frames * 3 * height * width).view(num_frames, 3, height, width)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), GRIDS, st.integers(0, 3), st.integers(0, 3))
 def test_joined_patches_are_the_frames(
     num_frames: int, height: int, width: int, grid: PatchGrid, more_rows: int, more_cols: int
@@ -40,7 +40,7 @@ def test_joined_patches_are_the_frames(
         assert torch.equal(join(patches, grid, height=height, width=width), frames)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(1, 30), GRIDS)
 def test_padding_repeats_the_last_row_and_column(height: int, width: int, grid: PatchGrid) -> None:
     frames = torch.rand(2, 3, height, width)

@@ -56,7 +56,7 @@ def test_odd_sizes_are_kept(tmp_path: Path, name: str, codec: str) -> None:
         assert psnr_db(reader.read().rgb_NCHW, rgb_NCHW) > 38
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @example(height=272, width=640, num_frames=1, seed=0)  # large enough that the encoder insists on slices
 @example(height=2, width=300, num_frames=1, seed=0)
 @example(height=16, width=700, num_frames=1, seed=0)
