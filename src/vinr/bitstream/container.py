@@ -30,7 +30,7 @@ from vinr.sharing import Shared
 # byte  0 … 3   4        5       6 … 7         8 … 11       12 … 15               16 … 19
 #       VINR    version  flags   header size   index size   CRC of 0 … 11+header  CRC of the index
 MAGIC: Final = b"VINR"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 SIZES: Final = struct.Struct("<4sBBHI")
 CHECKSUMS: Final = struct.Struct("<II")
 PROLOGUE_BYTES: Final = SIZES.size + CHECKSUMS.size
@@ -175,7 +175,7 @@ class Container(Shared):
         self._num_readers = 0
         self.bytes_read = 0
         super().__init__()
-        self.header, self._entries, self._front_sizes = self._read_front()
+        self.header, self._entries, self._version, self._front_sizes = self._read_front()
         self._by_key = {(entry.kind, entry.owner): entry for entry in self._entries}
 
     @classmethod
@@ -217,7 +217,7 @@ class Container(Shared):
     @property
     def format_version(self) -> int:
         """Format version of the file."""
-        return FORMAT_VERSION
+        return self._version
 
     @property
     def num_bytes(self) -> int:
@@ -288,7 +288,7 @@ class Container(Shared):
                 except BitstreamError as error:
                     yield DamagedPart(entry.known_kind, entry.owner, part, str(error))
 
-    def _read_front(self) -> tuple[Header, list[Entry], tuple[int, int]]:
+    def _read_front(self) -> tuple[Header, list[Entry], int, tuple[int, int]]:
         prologue = self._read_at(0, min(PROLOGUE_BYTES, self._source.num_bytes))
         if prologue[: len(MAGIC)] != MAGIC:
             raise BitstreamError("not a .vinr file: it does not begin with VINR")
@@ -307,7 +307,7 @@ class Container(Shared):
         _, version, flags, header_size, index_size = SIZES.unpack_from(prologue)
         header_crc, index_crc = CHECKSUMS.unpack_from(prologue, SIZES.size)
         front = PROLOGUE_BYTES + header_size + index_size
-        if version != FORMAT_VERSION or flags:
+        if not 1 <= version <= FORMAT_VERSION or flags:
             raise BitstreamError(f"format version {version} with flags {flags:#04x} does not exist")
         if not header_size or not 1 <= index_size <= MAX_INDEX or front > self._source.num_bytes:
             raise BitstreamError(
@@ -323,7 +323,7 @@ class Container(Shared):
         entries = unpack_index(index, front, self._source.num_bytes)
         if mismatch := find_mismatch(header, entries):
             raise BitstreamError(mismatch)
-        return header, entries, (PROLOGUE_BYTES + header_size, index_size)
+        return header, entries, version, (PROLOGUE_BYTES + header_size, index_size)
 
     def _entry(self, kind: SectionKind, owner: int) -> Entry:
         try:

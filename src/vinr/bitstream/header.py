@@ -26,6 +26,7 @@ MAX_INTEGER: Final = 2**53
 MAX_TEXT: Final = 1024
 
 RatePart = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Offset = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Size = tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
 
 
@@ -35,12 +36,38 @@ class Part(Settings):
     model_config = ConfigDict(strict=True)
 
 
+Tag = Annotated[int, Field(ge=0, le=255)]
+SeiNumber = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+
+class Tags(Part):
+    """What the original says of its colours, in numbers of ISO/IEC 23091-2; 2 says nothing."""
+
+    primaries: Tag = Field(2, description="colour primaries")
+    transfer: Tag = Field(2, description="transfer characteristics")
+    matrix: Tag = Field(2, description="matrix coefficients")
+    range: Literal[0, 1, 2] = Field(0, description="0: not stated, 1: limited, 2: full")
+
+
+class Hdr(Part):
+    """HDR metadata in the units of H.265's SEI messages."""
+
+    mastering: Annotated[tuple[SeiNumber, ...], Field(min_length=10, max_length=10)] | None = Field(
+        None, description="display: x, y of green, blue, red, white; highest and lowest luminance"
+    )
+    light: tuple[SeiNumber, SeiNumber] | None = Field(None, description="highest light of pixel and frame")
+
+
 class Color(Part):
     """How the RGB frames relate to the Y'CbCr of the original file."""
 
-    matrix: Literal["bt601", "bt709"] = Field("bt601", description="luma coefficients of the original")
+    matrix: Literal["bt601", "bt709", "bt2020"] = Field(
+        "bt601", description="luma coefficients of the original"
+    )
     range: Literal["limited", "full"] = Field("limited", description="value range of the original")
     bit_depth: Literal[8, 10] = Field(8, description="bits per sample of the original")
+    tags: Tags | None = Field(None, description="what the original states; none: matrix and range")
+    hdr: Hdr | None = Field(None, description="HDR metadata of the original")
 
 
 class EditRecord(Part):
@@ -50,6 +77,8 @@ class EditRecord(Part):
     stop_frame: int | None = Field(None, ge=1, le=2**40, description="frame after the last; none: the end")
     crop: Size | None = Field(None, description="height and width cut from the centre; none: not cropped")
     resize: Size | None = Field(None, description="height and width resized to; none: not resized")
+    stream: int | None = Field(None, ge=0, le=2**16, description="video stream; none: the main one")
+    deinterlaced: bool = Field(False, description="whether fields were made frames")
 
     @model_validator(mode="after")
     def _check(self) -> EditRecord:
@@ -74,7 +103,13 @@ class Clip(Part):
     num_frames: int = Field(ge=1, le=MAX_FRAMES, description="number of frames")
     height: int = Field(ge=1, le=MAX_SIDE, description="rows")
     width: int = Field(ge=1, le=MAX_SIDE, description="columns")
+    bit_depth: Literal[8, 10] = Field(8, description="bits per sample of the frames")
     frame_rate: tuple[RatePart, RatePart] = Field((30, 1), description="frames per second as a fraction")
+    pixel_aspect: tuple[RatePart, RatePart] = Field((1, 1), description="width of a pixel over its height")
+    last_seconds: tuple[RatePart, RatePart] | None = Field(
+        None, description="how long the last frame is held; none: as long as the rate says"
+    )
+    audio_start: tuple[Offset, RatePart] = Field((0, 1), description="start of AUDIO, seconds from frame 0")
     color: Color = Field(default_factory=Color, description="colour of the original")
     edit: EditRecord | None = Field(None, description="how the clip was cut from the original")
     has_audio: bool = Field(False, description="whether there is a section AUDIO")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from operator import index as whole_number
@@ -25,7 +26,17 @@ from vinr.decoding.networks import memory_told, to_uint8
 from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.sharing import LruCache
-from vinr.video.spec import ColorSpec, FrameBatch, FrameStream, Query, Timeline, VideoSpec
+from vinr.video.spec import (
+    Audio,
+    ColorSpec,
+    ColorTags,
+    FrameBatch,
+    FrameStream,
+    Hdr,
+    Query,
+    Timeline,
+    VideoSpec,
+)
 
 if TYPE_CHECKING:
     from vinr.decoding.engine import Engine
@@ -82,12 +93,13 @@ class VideoDecoder:
     def __len__(self) -> int:
         return self.spec.num_frames
 
-    def audio(self) -> bytes | None:
-        """Return the clip's audio as a Matroska file, or None where it has none."""
+    def audio(self) -> Audio | None:
+        """Return the clip's audio, or None where it has none."""
         self.file.container.check_open()
         if not self.clip.has_audio:
             return None
-        return self.file.container.read(SectionKind.AUDIO, self._number)
+        content = self.file.container.read(SectionKind.AUDIO, self._number)
+        return Audio(content, Fraction(*self.clip.audio_start))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -241,12 +253,15 @@ class VideoDecoder:
         return Engine(self.file.networks, self.file.networks.device, settings, self._notes.append)
 
     def _read_timeline(self) -> Timeline:
+        held = self.clip.last_seconds
+        last_seconds = None if held is None else Fraction(*held)
         if not self.clip.has_times or self._constant_rate:
-            return Timeline(self.spec.num_frames, self.spec.frame_rate)
+            return Timeline(self.spec.num_frames, self.spec.frame_rate, last_seconds=last_seconds)
         from vinr.compress import decode_times  # few files need it
 
         payload = self.file.container.read(SectionKind.TIMES, self._number)
-        return decode_times(payload, self.spec.num_frames, self.spec.frame_rate)
+        timeline = decode_times(payload, self.spec.num_frames, self.spec.frame_rate)
+        return replace(timeline, last_seconds=last_seconds)
 
     # -- resources -----------------------------------------------------------------------------------------
 
@@ -273,5 +288,20 @@ class VideoDecoder:
 
 
 def _clip_spec(clip: Clip) -> VideoSpec:
-    color = ColorSpec(clip.color.matrix, clip.color.range, clip.color.bit_depth)
-    return VideoSpec(clip.num_frames, clip.height, clip.width, Fraction(*clip.frame_rate), color)
+    stated = clip.color
+    color = ColorSpec(
+        stated.matrix,
+        stated.range,
+        stated.bit_depth,
+        tags=None if stated.tags is None else ColorTags(**stated.tags.model_dump()),
+        hdr=Hdr() if stated.hdr is None else Hdr(stated.hdr.mastering, stated.hdr.light),
+    )
+    return VideoSpec(
+        clip.num_frames,
+        clip.height,
+        clip.width,
+        Fraction(*clip.frame_rate),
+        color,
+        pixel_aspect=Fraction(*clip.pixel_aspect),
+        bit_depth=clip.bit_depth,
+    )

@@ -388,7 +388,10 @@ def _network_spec(header: Header, network: int) -> VideoSpec:
     spans = header.networks[network].spans
     clip = header.clips[spans[0].clip]
     lengths = tuple(span.num_frames for span in spans)
-    return VideoSpec(sum(lengths), clip.height, clip.width, Fraction(*clip.frame_rate), span_lengths=lengths)
+    rate = Fraction(*clip.frame_rate)
+    return VideoSpec(
+        sum(lengths), clip.height, clip.width, rate, span_lengths=lengths, bit_depth=clip.bit_depth
+    )
 
 
 def _expected(skeleton: VideoModel) -> dict[str, StoredTensor]:

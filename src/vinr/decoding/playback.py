@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from operator import itemgetter
@@ -23,7 +23,7 @@ from vinr.units import parse_indices
 from vinr.video.edit import Edit
 from vinr.video.sink import open_sink, written_behind
 from vinr.video.source import open_video
-from vinr.video.spec import Timeline, VideoSpec
+from vinr.video.spec import Timeline
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def decode(
             timeline = timeline.scaled(fps_scale)
             times = (Fraction(number, fps_scale) for number in range(timeline.num_frames))
         spec, num_frames = decoder.spec, timeline.num_frames
-        out = VideoSpec(num_frames, spec.height, spec.width, timeline.frame_rate, spec.color)
+        out = replace(spec, num_frames=num_frames, frame_rate=timeline.frame_rate, span_lengths=())
         # Audio belongs to the whole clip: a choice of frames has none.
         has_audio = frames is None and (clip is None or clip.sound_ok is not False)
         with (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from itertools import accumulate, pairwise, starmap
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +22,9 @@ from vinr.bitstream import (
     Network,
     SectionKind,
     Span,
+    Tags,
 )
+from vinr.bitstream import Hdr as HeaderHdr
 from vinr.bitstream import Quality as ClipHeaderQuality
 from vinr.compress import ComponentSize, PackedTensors, encode_times
 from vinr.config import Preset
@@ -40,7 +43,7 @@ from vinr.settings import Settings
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors
 from vinr.video.names import unique_names
 from vinr.video.source import VideoReader
-from vinr.video.spec import VideoSpec
+from vinr.video.spec import Audio, Hdr, VideoSpec
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def assemble(
             qualities.setdefault(span.clip, []).append(quality)
     for number, (reader, name, content) in enumerate(zip(readers, unique_names(names), audios, strict=True)):
         quality = Quality.of_all(qualities[number])
-        clips.append(_clip_of(reader, name, quality, has_audio=content is not None))
+        clips.append(_clip_of(reader, name, quality, content))
     header = Header(created_by=created_by(), clips=tuple(clips), networks=tuple(networks))
     writer = ContainerWriter(header)
     for number, segment in enumerate(segments):
@@ -180,7 +183,7 @@ def assemble(
         if reader.timeline.pts is not None:
             writer.add(SectionKind.TIMES, number, encode_times(reader.timeline))
         if content is not None:
-            writer.add(SectionKind.AUDIO, number, content)
+            writer.add(SectionKind.AUDIO, number, content.data)
     return writer
 
 
@@ -190,27 +193,39 @@ def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:
     for reader in readers:
         if reader.timeline.pts is not None:
             num_bytes += len(encode_times(reader.timeline))
-        if audio:
-            num_bytes += len(reader.audio() or b"")
+        content = reader.audio() if audio else None
+        num_bytes += 0 if content is None else len(content.data)
     return num_bytes
 
 
+def _parts(value: Fraction) -> tuple[int, int]:
+    return value.numerator, value.denominator
+
+
 def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
-    color = Color(matrix=spec.color.matrix, range=spec.color.range, bit_depth=spec.color.bit_depth)
-    rate = (spec.frame_rate.numerator, spec.frame_rate.denominator)
+    tags, hdr = spec.color.tags, spec.color.hdr
+    color = Color(
+        matrix=spec.color.matrix,
+        range=spec.color.range,
+        bit_depth=spec.color.bit_depth,
+        tags=None if tags is None else Tags(**asdict(tags)),
+        hdr=None if hdr == Hdr() else HeaderHdr(mastering=hdr.mastering, light=hdr.light),
+    )
     return Clip(
         name=name,
         num_frames=spec.num_frames,
         height=spec.height,
         width=spec.width,
-        frame_rate=rate,
+        frame_rate=_parts(spec.frame_rate),
         color=color,
+        pixel_aspect=_parts(spec.pixel_aspect),
+        bit_depth=spec.bit_depth,
         **more,
     )
 
 
-def _clip_of(reader: VideoReader, name: str, quality: Quality, *, has_audio: bool) -> Clip:
-    edit, similarity = reader.edit, quality.ms_ssim
+def _clip_of(reader: VideoReader, name: str, quality: Quality, audio: Audio | None) -> Clip:
+    edit, similarity, held = reader.edit, quality.ms_ssim, reader.timeline.last_seconds
     return _clip(
         name,
         reader.spec,
@@ -220,7 +235,9 @@ def _clip_of(reader: VideoReader, name: str, quality: Quality, *, has_audio: boo
             crop=edit.crop,
             resize=edit.resize,
         ),
-        has_audio=has_audio,
+        has_audio=audio is not None,
+        audio_start=(0, 1) if audio is None else _parts(audio.start),
+        last_seconds=None if held is None else _parts(held),
         has_times=reader.timeline.pts is not None,
         quality=ClipHeaderQuality(
             psnr_db=round(quality.psnr_db, 4),

@@ -22,6 +22,7 @@ from av.packet import Packet
 
 from vinr.errors import InputError
 from vinr.video.libav import explain, open_input
+from vinr.video.spec import Audio
 
 # Audio encoders start a little before 0 to warm up. Such times must not be shifted, or audio and video drift
 # apart. bitexact leaves out random identifiers, so that the same audio gives the same bytes.
@@ -33,8 +34,8 @@ UNUSABLE: Final = (av.FFmpegError, ValueError, ArithmeticError, InputError)
 
 def extract_audio(
     path: Path, *, origin: Fraction, start: Fraction | None = None, stop: Fraction | None = None
-) -> bytes | None:
-    """Return the audio of a file as the bytes of a Matroska file (.mka), ``None`` if there is none.
+) -> Audio | None:
+    """Return the audio of a file, as the bytes of a Matroska file (.mka), ``None`` if there is none.
 
     Times are seconds on the file's clock, whose first frame appears at ``origin``. Packets that begin in
     ``start`` ≤ time < ``stop`` are kept (``None``: no limit); ``start`` (else ``origin``) becomes 0. Matroska
@@ -67,7 +68,7 @@ def extract_audio(
                 f"{path}: its audio ({names}) cannot be copied: {explain(error)}; leave it out with "
                 f"--set compress.audio=false"
             ) from error
-    return None if is_silent else target.getvalue()
+    return None if is_silent else Audio(target.getvalue())
 
 
 class AudioCopier:
@@ -79,10 +80,10 @@ class AudioCopier:
         If the output's format cannot hold the audio codec.
     """
 
-    def __init__(self, audio: bytes, output: OutputContainer) -> None:
+    def __init__(self, audio: Audio, output: OutputContainer) -> None:
         self._output = output
         try:
-            self._input = av.open(io.BytesIO(audio), "r", format="matroska", metadata_errors="replace")
+            self._input = av.open(io.BytesIO(audio.data), "r", format="matroska", metadata_errors="replace")
         except UNUSABLE as error:
             raise InputError(f"the audio is not readable Matroska data: {explain(error)}") from error
         self._copies = {stream.index: self._add(stream) for stream in self._input.streams.audio}

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vinr.errors import InputError
-from vinr.video.spec import ColorSpec, Timeline
+from vinr.video.spec import Audio, ColorSpec, Timeline
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's modes of at most 8 bits; the others (I;16, I, F) would be clipped to 8 bits, not scaled.
@@ -88,7 +88,7 @@ class FolderInput:
         for file in self._files[first:]:
             yield read_image(file, label=str(file))
 
-    def audio(self, first: int, stop: int) -> bytes | None:
+    def audio(self, first: int, stop: int) -> Audio | None:
         """Return None: images have no audio."""
         return None
 

@@ -24,7 +24,7 @@ from vinr.video.audio import MATROSKA_OPTIONS, AudioCopier
 from vinr.video.color import ColorConverter, tag_color
 from vinr.video.encoders import safe_options
 from vinr.video.libav import explain
-from vinr.video.spec import Timeline, VideoSpec
+from vinr.video.spec import Audio, Timeline, VideoSpec
 
 # By suffix: libav's muxer, and its options.
 FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
@@ -87,7 +87,7 @@ class ContainerWriter:
         timeline: Timeline,
         *,
         target: Path,
-        audio: bytes | None,
+        audio: Audio | None,
         codec: str,
     ) -> None:
         suffix = target.suffix.lower()

@@ -39,7 +39,7 @@ from vinr.files import as_output_error, atomic_files, atomic_folder, atomic_path
 from vinr.temporaries import Maker
 from vinr.video.color import ColorConverter
 from vinr.video.mux import FORMATS, ContainerWriter
-from vinr.video.spec import Timeline, VideoSpec
+from vinr.video.spec import Audio, Timeline, VideoSpec
 
 STDOUT: Final = "-"
 Y4M_SUFFIX: Final = ".y4m"
@@ -112,7 +112,7 @@ def open_sink(
     spec: VideoSpec,
     timeline: Timeline,
     *,
-    audio: bytes | None = None,
+    audio: Audio | None = None,
     codec: str = "x264",
     force: bool = False,
 ) -> Iterator[Sink]:

@@ -30,7 +30,7 @@ from vinr.errors import InputError, UsageError
 from vinr.video.edit import Edit
 from vinr.video.images import FolderInput
 from vinr.video.names import clip_name
-from vinr.video.spec import ColorSpec, Timeline, VideoSpec
+from vinr.video.spec import Audio, ColorSpec, Timeline, VideoSpec
 from vinr.video.stream import StreamInput
 
 RAW_SUFFIX: Final = ".yuv"
@@ -61,8 +61,8 @@ class FrameInput(Protocol):
         """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
         ...
 
-    def audio(self, first: int, stop: int) -> bytes | None:
-        """Return the audio of those frames as Matroska bytes, ``None`` if there is none."""
+    def audio(self, first: int, stop: int) -> Audio | None:
+        """Return the audio of those frames, ``None`` if there is none."""
         ...
 
 
@@ -164,8 +164,8 @@ class VideoReader:
             return self.read(first, first + count).rgb_NCHW
         return torch.cat([self.read(index, index + 1).rgb_NCHW for index in index_N.tolist()])
 
-    def audio(self) -> bytes | None:
-        """Return the audio of the frames as Matroska bytes starting with them, ``None`` if there is none."""
+    def audio(self) -> Audio | None:
+        """Return the audio of the frames, ``None`` if there is none."""
         return self._audio
 
     @property
@@ -179,7 +179,7 @@ class VideoReader:
         return self._audio is not None
 
     @cached_property
-    def _audio(self) -> bytes | None:
+    def _audio(self) -> Audio | None:
         return self._input.audio(self._first, self._stop)
 
     def close(self) -> None:

@@ -18,27 +18,58 @@ from torch import Tensor
 
 from vinr.errors import UsageError
 
-ColorMatrix = Literal["bt601", "bt709"]
+ColorMatrix = Literal["bt601", "bt709", "bt2020"]
 ColorRange = Literal["limited", "full"]
+BitDepth = Literal[8, 10]
+
+
+@dataclass(frozen=True)
+class ColorTags:
+    """What a file says of its colours, for players: numbers of ISO/IEC 23091-2 (H.273), 2 where it is silent.
+
+    ``range`` is libav's AVColorRange: 0 silent, 1 limited, 2 full.
+    """
+
+    primaries: int = 2
+    transfer: int = 2
+    matrix: int = 2
+    range: int = 0
+
+
+@dataclass(frozen=True)
+class Hdr:
+    """HDR metadata, in the units of H.265's SEI messages (ITU-T H.265, D.3.28 and D.3.35); parts may lack.
+
+    ``mastering`` is green, blue, red and white as x, y in 0.00002, then the highest and the lowest luminance
+    in 0.0001 cd/m². ``light`` is the highest light level of a pixel and of a frame's mean, in cd/m².
+    """
+
+    mastering: tuple[int, ...] | None = None
+    light: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class ColorSpec:
-    """How the 8-bit RGB frames relate to the Y'CbCr of the original file.
+    """How the RGB frames relate to the Y'CbCr of the original file.
 
     ``matrix`` and ``range`` are those the input was converted with; output is converted back with the same.
-    ``bit_depth`` is the input's (8, or 10 for more than 8), kept for information: frames are 8-bit.
+    ``bit_depth`` is the input's (8, or 10 for more than 8), kept for information. ``tags`` are what the input
+    said and the output says too; None, as for files of format 1, says ``matrix`` and ``range``.
     """
 
     matrix: ColorMatrix = "bt601"
     range: ColorRange = "limited"
-    bit_depth: Literal[8, 10] = 8
+    bit_depth: BitDepth = 8
+    tags: ColorTags | None = None
+    hdr: Hdr = Hdr()
 
 
 @dataclass(frozen=True)
 class VideoSpec:
     """Size and rate of a video, as fitted (after crop, resize and frame selection).
 
+    Frames are uint8 (0 … 255), or with a ``bit_depth`` of 10 uint16 (0 … 1023). ``pixel_aspect`` is the width
+    of a pixel as shown, over its height.
     ``span_lengths`` gives the number of frames of each clip when one network represents several clips, whose
     frames are then numbered one after another; it is ``(num_frames,)`` for the ordinary single clip.
     """
@@ -49,6 +80,8 @@ class VideoSpec:
     frame_rate: Fraction = Fraction(30)
     color: ColorSpec = field(default_factory=ColorSpec)
     span_lengths: tuple[int, ...] = ()
+    pixel_aspect: Fraction = Fraction(1)
+    bit_depth: BitDepth = 8
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.height < 1 or self.width < 1 or self.frame_rate <= 0:
@@ -126,7 +159,8 @@ class Timeline:
 
     ``pts`` are presentation times in units of ``time_base`` seconds, strictly rising, the first one 0;
     ``None`` stands for a constant rate of one frame every ``1 / frame_rate`` seconds. If frames of a video
-    are missing, ``numbers`` are those of the other frames, and the first time may be later.
+    are missing, ``numbers`` are those of the other frames, and the first time may be later. ``last_seconds``
+    is how long the last frame is held; ``None`` stands for ``1 / frame_rate``.
     """
 
     num_frames: int
@@ -134,8 +168,11 @@ class Timeline:
     time_base: Fraction = Fraction(1, 90_000)
     pts: Sequence[int] | None = None
     numbers: tuple[int, ...] | None = None
+    last_seconds: Fraction | None = None
 
     def __post_init__(self) -> None:
+        if self.last_seconds is not None and self.last_seconds <= 0:
+            raise ValueError(f"the last frame is shown for {self.last_seconds} s; it must be above 0")
         if self.pts is None:
             return
         ticks = self.pts if isinstance(self.pts, Ticks) else Ticks(self.pts)
@@ -152,6 +189,12 @@ class Timeline:
         if self.pts is None:
             return index / self.frame_rate
         return self.pts[index] * self.time_base
+
+    @property
+    def duration(self) -> Fraction:
+        """Seconds from the first frame's appearance to the last one's end."""
+        held = 1 / self.frame_rate if self.last_seconds is None else self.last_seconds
+        return self.seconds(self.num_frames - 1) + held
 
     def index_at(self, seconds: float | Fraction) -> int:
         """Return the frame on screen at ``seconds`` ≥ 0; times past the end show the last frame."""
@@ -198,6 +241,17 @@ class Timeline:
             return Timeline(count, rate)
         assert isinstance(self.pts, Ticks)
         return Timeline(count, rate, self.time_base / scale, Ticks(self.pts.values, scale * self.pts.scale))
+
+
+@dataclass(frozen=True)
+class Audio:
+    """All audio tracks of a clip: a file of them, whose time 0 is ``start`` seconds after the first frame.
+
+    ``start`` is below 0 where audio begins before the picture.
+    """
+
+    data: bytes = field(repr=False)
+    start: Fraction = Fraction(0)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from vinr.video.audio import extract_audio
 from vinr.video.color import ColorConverter, color_of
 from vinr.video.images import exif_orientation
 from vinr.video.libav import explain, open_input, video_stream
-from vinr.video.spec import Timeline
+from vinr.video.spec import Audio, Timeline
 from vinr.video.tail import inspect_tail, read_packets
 
 FALLBACK_RATE: Final = Fraction(25)
@@ -135,7 +135,7 @@ class StreamInput:
         problem = f"frame {first} of {self.num_frames} cannot be decoded"
         raise InputError(f"{self.path}: {problem}; the file is damaged")
 
-    def audio(self, first: int, stop: int) -> bytes | None:
+    def audio(self, first: int, stop: int) -> Audio | None:
         """Return the audio of frames ``first`` ≤ i < ``stop``; see :func:`vinr.video.audio.extract_audio`."""
         origin = self._seconds(0)
         start = self._seconds(first) if first > 0 else None
