@@ -15,6 +15,7 @@ from typing import Final
 import av
 import numpy as np
 from av.packet import Packet
+from av.rational import AVRational
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -102,6 +103,8 @@ class ContainerWriter:
         with self._writing():
             self._container = av.open(str(path), "w", format=format_name, options=options)
         self._maker = Maker()
+        self._waiting: Packet[VideoStream] | None = None
+        self._begin: Fraction | None = None  # decoding time of the first packet, in seconds
         self._audio: AudioCopier | None = None
         try:
             self._stream = self._add_video(spec, codec)
@@ -125,6 +128,8 @@ class ContainerWriter:
         """Write the frames that the encoder still holds and the rest of the audio, then close the file."""
         with self._writing():
             self._mux(self._stream.encode(None))
+            if self._waiting is not None:
+                self._write(self._waiting, is_last=True)
             if self._audio is not None:
                 self._audio.copy_until(None)
             self._container.close()
@@ -165,11 +170,42 @@ class ContainerWriter:
             raise InputError(f"{self._target}: cannot hold {names} audio: {explain(error)}") from error
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
+        # One packet behind, since the duration of the last one is that of no other.
         for packet in packets:
-            if self._audio is not None and packet.dts is not None:
-                # Interleaved with the video, so that a player finds both close together.
-                self._audio.copy_until(Fraction(packet.dts) * packet.time_base)
-            self._container.mux(packet)
+            if self._waiting is not None:
+                self._write(self._waiting)
+            self._waiting = packet
+
+    def _write(self, packet: Packet[VideoStream], *, is_last: bool = False) -> None:
+        decoded = None if packet.dts is None else packet.dts * packet.time_base
+        if self._audio is not None and decoded is not None:
+            # Interleaved with the video, so that a player finds both close together.
+            self._audio.copy_until(decoded)
+        if self._begin is None:
+            self._begin = decoded
+        seconds = self._duration(packet, is_last=is_last)
+        if seconds is not None:
+            # In the ticks of the file, which are finer than those of a constant rate.
+            assert self._stream.time_base is not None
+            packet.rescale_ts(AVRational(*self._stream.time_base.as_integer_ratio()))
+            packet.duration = max(round(seconds / self._stream.time_base), 1)
+        self._container.mux(packet)
+
+    def _duration(self, packet: Packet[VideoStream], *, is_last: bool) -> Fraction | None:
+        """Return how long the frame that is shown last is held, or what is left for the last packet.
+
+        Matroska ends where the frame that is shown last ends. In mp4 the durations of the packets, in the
+        order of decoding, add up to that of the video. Those between follow from the times.
+        """
+        timeline = self._timeline
+        shown_last = timeline.seconds(timeline.num_frames - 1)
+        if packet.pts is not None and abs(packet.pts * packet.time_base - shown_last) < packet.time_base / 2:
+            return timeline.duration - shown_last
+        if not is_last or packet.dts is None or self._begin is None:
+            return None
+        total = timeline.duration - timeline.seconds(0)
+        rest = total - (packet.dts * packet.time_base - self._begin)
+        return rest if rest > 0 else None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

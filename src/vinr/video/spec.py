@@ -206,21 +206,31 @@ class Timeline:
         return bisect_right(self.pts, exact / self.time_base) - 1
 
     def selected(self, indices: Sequence[int]) -> Timeline:
-        """Return the timeline of some frames (rising indices), shifted so that the first appears at 0."""
+        """Return the timeline of some frames (rising indices), shifted so that the first appears at 0.
+
+        The last one is held until the next frame of this timeline, but evenly spaced frames of a constant
+        rate as long as the others.
+        """
+        is_end = indices[-1] == self.num_frames - 1
+        held = self.last_seconds if is_end else None
         if isinstance(indices, range) and (self.pts is None or indices == range(self.num_frames)):
             # Not listed: there may be millions.
-            return Timeline(len(indices), self.frame_rate / indices.step) if self.pts is None else self
+            if self.pts is not None:
+                return self
+            return Timeline(len(indices), self.frame_rate / indices.step, last_seconds=held)
         if self.pts is None:
             # A tick is a frame; evenly spaced frames have a constant rate again.
             number_N = np.array(indices, dtype=np.int64)
             steps = np.unique(np.diff(number_N))
             if len(steps) <= 1:
                 step = int(steps[0]) if len(steps) else 1
-                return Timeline(len(indices), self.frame_rate / step)
-            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, Ticks(number_N - number_N[0]))
+                return Timeline(len(indices), self.frame_rate / step, last_seconds=held)
+            ticks = Ticks(number_N - number_N[0])
+            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks, last_seconds=held)
         start = self.pts[indices[0]]
         pts = Ticks([self.pts[index] - start for index in indices])
-        return Timeline(len(indices), self.frame_rate, self.time_base, pts)
+        held = self._held(indices[-1])
+        return Timeline(len(indices), self.frame_rate, self.time_base, pts, last_seconds=held)
 
     def without_others(self, numbers: Sequence[int]) -> Timeline:
         """Return the timeline of the frames ``numbers`` (rising), each at the time it had."""
@@ -228,19 +238,28 @@ class Timeline:
             return self
         base = 1 / self.frame_rate if self.pts is None else self.time_base
         pts = Ticks([number if self.pts is None else self.pts[number] for number in numbers])
-        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers))
+        held = self._held(numbers[-1])
+        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers), held)
+
+    def _held(self, index: int) -> Fraction | None:
+        """Return how long frame ``index`` is shown, ``None`` for 1 / ``frame_rate``."""
+        if index == self.num_frames - 1:
+            return self.last_seconds
+        held = self.seconds(index + 1) - self.seconds(index)
+        return None if held == 1 / self.frame_rate else held
 
     def number(self, index: int) -> int:
         """Return the number that frame ``index`` of this timeline has in its video."""
         return index if self.numbers is None else self.numbers[index]
 
     def scaled(self, scale: int) -> Timeline:
-        """Return the timeline with ``scale`` − 1 frames inserted between each two."""
+        """Return the timeline with ``scale`` − 1 frames inserted between each two; it ends with a frame."""
         count, rate = (self.num_frames - 1) * scale + 1, self.frame_rate * scale
         if self.pts is None:
-            return Timeline(count, rate)
+            return Timeline(count, rate, last_seconds=self.last_seconds)
         assert isinstance(self.pts, Ticks)
-        return Timeline(count, rate, self.time_base / scale, Ticks(self.pts.values, scale * self.pts.scale))
+        ticks = Ticks(self.pts.values, scale * self.pts.scale)
+        return Timeline(count, rate, self.time_base / scale, ticks, last_seconds=self.last_seconds)
 
 
 @dataclass(frozen=True)
