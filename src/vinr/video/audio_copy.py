@@ -39,6 +39,8 @@ PCM_BY_SAMPLES: Final = {
 }
 # What rounding to Matroska's milliseconds explains.
 ROUNDING_SECONDS: Final = Fraction(1, 1000)
+# A year, far more than any recording; the sums of times then stay within what packets hold.
+MAX_START_SECONDS: Final = 365 * 24 * 3600
 # Samples follow one another where the times leave gaps or overlap by less than this.
 JITTER_SECONDS: Final = Fraction(5, 1000)
 
@@ -59,6 +61,9 @@ class AudioCopier:
     def __init__(self, audio: Audio, output: OutputContainer) -> None:
         self._output = output
         self.notes: tuple[str, ...] = ()
+        if abs(audio.start) > MAX_START_SECONDS:
+            far = f"it begins {float(audio.start):.3g} s after the picture"
+            raise InputError(f"the audio is damaged: {far}; leave it out")
         # Whole milliseconds: the containers count in them, and frames and audio are rounded alike.
         early = -audio.start
         self.lead = Fraction(math.ceil(early * 1000), 1000) if early > ROUNDING_SECONDS else Fraction(0)

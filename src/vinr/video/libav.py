@@ -90,7 +90,13 @@ def open_input(
 
 
 def move_packet(packet: Packet[Any], seconds: Fraction) -> None:
-    """Add ``seconds`` to the times of a packet; presentation and decoding time are rounded alike."""
+    """Add ``seconds`` to the times of a packet; presentation and decoding time are rounded alike.
+
+    Raises
+    ------
+    OverflowError
+        If a time is more than 292 years from 0.
+    """
     base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
     ticks = base / NANOSECOND
     offset = seconds / NANOSECOND
