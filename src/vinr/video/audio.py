@@ -38,6 +38,7 @@ from vinr.video.audio_section import (
     keep_layout,
     open_section,
 )
+from vinr.video.clock import Clock
 from vinr.video.libav import explain, move_packet
 from vinr.video.spec import Audio
 
@@ -46,6 +47,7 @@ WARM_UP_SECONDS: Final = Fraction(1, 2)
 NUM_PROBED: Final = 4  # packets of a track
 # The largest denominator of the header's fractions.
 MAX_DENOMINATOR: Final = 2**31 - 1
+UNCHANGED: Final = Clock()
 
 
 def extract_audio(
@@ -55,14 +57,15 @@ def extract_audio(
     origin: Fraction,
     start: Fraction | None = None,
     stop: Fraction | None = None,
+    clock: Clock = UNCHANGED,
     on_note: Callable[[str], None],
 ) -> Audio | None:
     """Return the audio of a file, ``None`` if there is none.
 
-    Times are seconds on the file's clock, whose first frame appears at ``origin``. Packets that begin in
-    ``start`` ≤ time < ``stop`` are kept (``None``: no limit); the result counts from ``start``, else
-    ``origin``. Matroska counts in milliseconds. ``reopen`` opens the file that ``path`` names; ``on_note`` is
-    told of tracks that are left out.
+    Times are seconds on the file's clock as ``clock`` continues it, where the first frame appears at
+    ``origin``. Packets that begin in ``start`` ≤ time < ``stop`` are kept (``None``: no limit); the result
+    counts from ``start``, else ``origin``. Matroska counts in milliseconds. ``reopen`` opens the file that
+    ``path`` names; ``on_note`` is told of tracks that are left out.
 
     Raises
     ------
@@ -73,7 +76,7 @@ def extract_audio(
         streams = list(container.streams.audio)
         known = _list_known(streams, path, on_note)
         try:
-            return _carry(reopen, container, known, shift=origin, start=start, stop=stop)
+            return _carry(reopen, container, known, _Range(origin, start, stop, clock))
         except UNUSABLE as error:
             names = ", ".join(dict.fromkeys(codec_name(streams[number]) for number in known))
             raise InputError(
@@ -98,16 +101,46 @@ def cut_audio(audio: Audio, *, start: Fraction | None, stop: Fraction | None) ->
 
     with reopen() as container:
         try:
-            return _carry(
-                reopen,
-                container,
-                range(len(container.streams.audio)),
-                shift=-audio.start,
-                start=None if start is None else start - audio.start,
-                stop=None if stop is None else stop - audio.start,
+            chosen = _Range(
+                -audio.start,
+                None if start is None else start - audio.start,
+                None if stop is None else stop - audio.start,
             )
+            return _carry(reopen, container, range(len(container.streams.audio)), chosen)
         except UNUSABLE as error:
             raise InputError(f"the audio is damaged: {explain(error)}; leave it out") from error
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Which packets are copied, as :func:`extract_audio` says."""
+
+    origin: Fraction
+    start: Fraction | None
+    stop: Fraction | None
+    clock: Clock = UNCHANGED
+
+    @property
+    def zero(self) -> Fraction:
+        """The time from which the result counts."""
+        return self.origin if self.start is None else self.start
+
+    def packets(
+        self, container: InputContainer, streams: tuple[AudioStream, ...]
+    ) -> Iterator[Packet[AudioStream]]:
+        """Yield the packets of ``streams`` that are copied."""
+        if not streams:
+            return
+        added = self.clock.follow()
+        for packet in container.demux(streams):
+            if packet.size == 0:
+                continue  # PyAV ends each stream with an empty packet
+            seconds = added(packet)
+            if seconds:
+                move_packet(packet, seconds)
+            begin = find_begin(packet)
+            if (self.start is None or begin >= self.start) and (self.stop is None or begin < self.stop):
+                yield packet
 
 
 @dataclass
@@ -124,19 +157,17 @@ def _carry(
     reopen: Callable[[], InputContainer],
     container: InputContainer,
     tracks: Collection[int],
-    *,
-    shift: Fraction,
-    start: Fraction | None,
-    stop: Fraction | None,
+    chosen: _Range,
 ) -> Audio | None:
     """Return the section of some ``tracks`` (numbers among the audio streams).
 
     The container is read from its beginning until all tracks have begun; what ``reopen`` opens is copied.
     """
     streams = tuple(container.streams.audio[number] for number in tracks)
-    beginnings = _find_beginnings(_packets(container, streams, start, stop), len(streams))
-    # A file whose streams have no packet in the range is as one without audio.
-    if not beginnings:
+    beginnings = _find_beginnings(chosen.packets(container, streams), len(streams))
+    # Tracks that have no packet in the range are as none.
+    streams = tuple(stream for stream in streams if stream.index in beginnings)
+    if not streams:
         return None
     format_name = choose_format(streams)
     if format_name is None:
@@ -146,28 +177,33 @@ def _carry(
     hints: dict[int, dict[str, str]] = {}
     if format_name == NUT:
         for stream in streams:
-            if stream.index in beginnings:
-                hints[stream.index] = find_hints(stream, beginnings[stream.index].packets)
+            hints[stream.index] = find_hints(stream, beginnings[stream.index].packets)
         zero = min(beginning.seconds for beginning in beginnings.values())  # NUT has no times below 0
     else:
         zero = min(beginning.heard for beginning in beginnings.values())
     target = io.BytesIO()
     with reopen() as again, av.open(target, "w", format=format_name, options=OPTIONS[format_name]) as output:
-        originals = tuple(again.streams.audio[number] for number in tracks)
+        originals = tuple(stream for stream in again.streams.audio if stream.index in beginnings)
         copies = {}
         for stream in originals:
             copy = copies[stream.index] = copy_track(output, stream)
             keep_layout(copy, stream)
             copy.metadata.update(hints.get(stream.index, {}))
-        for packet in _packets(again, originals, start, stop):
-            # Cut off by an edit list, and too early to be of use to a decoder.
-            if packet.is_discard and find_begin(packet) < zero - WARM_UP_SECONDS:
-                continue
-            move_packet(packet, -zero)
+        for packet in _from(zero, chosen.packets(again, originals)):
             packet.stream = copies[packet.stream_index]
             output.mux(packet)
-    first = shift if start is None else start
-    return Audio(target.getvalue(), (zero - first).limit_denominator(MAX_DENOMINATOR))
+    return Audio(target.getvalue(), (zero - chosen.zero).limit_denominator(MAX_DENOMINATOR))
+
+
+def _from(zero: Fraction, packets: Iterator[Packet[AudioStream]]) -> Iterator[Packet[AudioStream]]:
+    """Yield ``packets`` with times that count from ``zero``."""
+    for packet in packets:
+        if find_begin(packet) < zero - WARM_UP_SECONDS:
+            if packet.is_discard:
+                continue  # cut off by an edit list, and too early to be of use to a decoder
+            raise InputError("its times go back to before its beginning")
+        move_packet(packet, -zero)
+        yield packet
 
 
 def _list_known(streams: list[AudioStream], path: Path, on_note: Callable[[str], None]) -> list[int]:
@@ -210,17 +246,3 @@ def _skipped(packet: Packet[AudioStream]) -> Fraction:
     num_samples = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
     # Up: the time of the packet was rounded down, away from 0.
     return math.ceil(Fraction(num_samples, rate) / packet.time_base) * packet.time_base
-
-
-def _packets(
-    container: InputContainer, streams: tuple[AudioStream, ...], start: Fraction | None, stop: Fraction | None
-) -> Iterator[Packet[AudioStream]]:
-    """Yield the packets of ``streams`` that begin in ``start`` ≤ time < ``stop`` (seconds)."""
-    if not streams:
-        return
-    for packet in container.demux(streams):
-        if packet.size == 0:
-            continue  # PyAV ends each stream with an empty packet
-        begin = find_begin(packet)
-        if (start is None or begin >= start) and (stop is None or begin < stop):
-            yield packet
