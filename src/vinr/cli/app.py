@@ -280,7 +280,7 @@ def interpolate(
 ) -> None:
     """Write a .vinr file with new frames between its frames."""
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        vinr.interpolate(
+        report = vinr.interpolate(
             file,
             output,
             factor=factor,
@@ -290,6 +290,8 @@ def interpolate(
             max_memory=max_memory,
             on_frame=on_frame,
         )
+    for text in report.notes:
+        console.note(text)
 
 
 @app.command()

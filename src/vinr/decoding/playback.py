@@ -20,10 +20,11 @@ from vinr.errors import BitstreamError, UsageError
 from vinr.quality.clip import bits_per_pixel, compare, kilobits_per_second
 from vinr.settings import checked_arguments
 from vinr.units import parse_indices
+from vinr.video.audio import cut_audio
 from vinr.video.edit import Edit
 from vinr.video.sink import open_sink, written_behind
 from vinr.video.source import open_video
-from vinr.video.spec import Timeline
+from vinr.video.spec import Audio, Timeline
 
 
 @dataclass(frozen=True)
@@ -110,28 +111,32 @@ def decode(
             times = (Fraction(number, fps_scale) for number in range(timeline.num_frames))
         spec, num_frames = decoder.spec, timeline.num_frames
         out = replace(spec, num_frames=num_frames, frame_rate=timeline.frame_rate, span_lengths=())
-        # Audio belongs to the whole clip: a choice of frames has none.
-        has_audio = frames is None and (clip is None or clip.sound_ok is not False)
+        notes = [*(() if clip is None else _list_left_out(clip))]
+        audio = None if clip is not None and clip.sound_ok is False else decoder.audio()
+        if audio is not None and frames is not None:
+            audio, left_out = _cut_audio(audio, decoder.timeline, numbers)
+            notes += left_out
         with (
             open_sink(
                 fspath(output),
                 out,
                 timeline,
-                audio=decoder.audio() if has_audio else None,
+                audio=audio,
                 codec=codec,
                 force=force,
             ) as sink,
             written_behind(sink) as write,
             closing(decoder.play(times)) as batches,
         ):
+            notes += sink.notes
             num_done = 0
             for rgb_NCHW in batches:
                 write(rgb_NCHW)
                 num_done += len(rgb_NCHW)
                 if on_frame is not None:
                     on_frame(num_done, num_frames)
-        notes = (*decoder.notes, *(() if clip is None else _list_left_out(clip)))
-        return DecodeReport(fspath(output), num_frames, () if clip is None else clip.lost, notes)
+        lost = () if clip is None else clip.lost
+        return DecodeReport(fspath(output), num_frames, lost, (*decoder.notes, *notes))
 
 
 def _choose_frames(frames: str | Sequence[int] | None, num_frames: int) -> Sequence[int]:
@@ -146,6 +151,23 @@ def _select(timeline: Timeline, numbers: Sequence[int]) -> Timeline:
     """Return when the frames ``numbers`` are shown: at the nominal rate unless they rise."""
     rising = isinstance(numbers, range) or all(later > earlier for earlier, later in pairwise(numbers))
     return timeline.selected(numbers) if rising else Timeline(len(numbers), timeline.frame_rate)
+
+
+def _cut_audio(
+    audio: Audio, timeline: Timeline, numbers: Sequence[int]
+) -> tuple[Audio | None, tuple[str, ...]]:
+    """Return the audio of the frames ``numbers`` if they follow one another; else None, and a note."""
+    first, stop = numbers[0], numbers[-1] + 1
+    if list(numbers) != list(range(first, stop)):
+        return None, ("the audio is left out: the chosen frames do not follow one another",)
+    return (
+        cut_audio(
+            audio,
+            start=timeline.seconds(first) if first > 0 else None,
+            stop=timeline.seconds(stop) if stop < timeline.num_frames else None,
+        ),
+        (),
+    )
 
 
 def _keep_whole(clip: ClipReport, numbers: Sequence[int]) -> list[int]:

@@ -201,6 +201,9 @@ def encode(
         # A target is that of the whole file: what belongs to no network is taken off it first.
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
+        for reader in readers:
+            for note in reader.audio_notes:
+                tell(Noted(note))
         plan = plan_encode(
             specs,
             model=model,

@@ -198,9 +198,10 @@ def inpaint(
         target = fspath(output)
         results: list[FitResult] = []
         psnr_db: list[float] = []
-        with open_sink(
-            target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
-        ) as sink:
+        audio = reader.audio() if plan.presets[0].compress.audio else None
+        with open_sink(target, reader.spec, reader.timeline, audio=audio, codec=codec, force=force) as sink:
+            for note in (*reader.audio_notes, *sink.notes):
+                on_event(Noted(note))
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
             for number in range(len(plan.jobs)):
                 result, per_frame_db = work.segment(number, reader, sink)

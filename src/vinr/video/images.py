@@ -9,7 +9,7 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
@@ -88,7 +88,7 @@ class FolderInput:
         for file in self._files[first:]:
             yield read_image(file, label=str(file))
 
-    def audio(self, first: int, stop: int) -> Audio | None:
+    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
         """Return None: images have no audio."""
         return None
 

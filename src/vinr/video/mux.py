@@ -16,21 +16,24 @@ import av
 import numpy as np
 from av.packet import Packet
 from av.rational import AVRational
+from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vinr.errors import InputError, OutputError, UsageError
 from vinr.temporaries import Maker
-from vinr.video.audio import MATROSKA_OPTIONS, AudioCopier
+from vinr.video.audio_copy import AudioCopier
+from vinr.video.audio_section import MATROSKA_OPTIONS
 from vinr.video.color import ColorConverter, tag_color
-from vinr.video.encoders import safe_options
-from vinr.video.libav import explain
+from vinr.video.encoders import safe_options, why_refused
+from vinr.video.libav import explain, move_packet
 from vinr.video.spec import Audio, Timeline, VideoSpec
 
 # By suffix: libav's muxer, and its options.
 FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
-    # The index at the front lets a browser start before it has the whole file.
-    ".mp4": ("mp4", {"movflags": "+faststart"}),
+    # The index at the front lets a browser start before it has the whole file. Tracks begin at multiples of
+    # the movie's time scale, by default a millisecond.
+    ".mp4": ("mp4", {"movflags": "+faststart", "movie_timescale": "90000"}),
     ".mkv": ("matroska", MATROSKA_OPTIONS),
 }
 
@@ -56,6 +59,14 @@ class _Codec:
 # FFV1 takes 2×300 and 128×128 in one slice, but not 272×640; with its own choice of slices it fails at 2×1.
 SMALL_SIDE: Final = 16
 LARGE_SIDE: Final = 256
+
+# What muxers raise for a track that they cannot hold.
+REFUSALS: Final = (
+    av.error.ArgumentError,
+    av.error.InvalidDataError,
+    av.error.NotImplementedError,
+    av.error.PatchWelcomeError,
+)
 
 # These CRFs are near-transparent: the output should show the network's errors, not the encoder's. In x264 and
 # x265 4:2:0 needs even sizes; SVT-AV1 pads and crops by itself, and has only 4:2:0. FFV1 keeps RGB.
@@ -110,8 +121,8 @@ class ContainerWriter:
             self._stream = self._add_video(spec, codec)
             if audio is not None:
                 self._audio = AudioCopier(audio, self._container)
-            with self._writing():
-                self._start()
+            with self._writing(), self._checking_audio():
+                self._container.start_encoding()
         except BaseException:
             self.close()
             raise
@@ -132,7 +143,8 @@ class ContainerWriter:
                 self._write(self._waiting, is_last=True)
             if self._audio is not None:
                 self._audio.copy_until(None)
-            self._container.close()
+            with self._checking_audio():
+                self._container.close()
 
     def close(self) -> None:
         """Release everything; without :meth:`finish` the file is left incomplete."""
@@ -151,23 +163,15 @@ class ContainerWriter:
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
         stream.codec_context.time_base = self._time_base
+        stream.disposition = Disposition.default
         tag_color(stream.codec_context, spec.color, self._pixel_format)
         try:
             stream.codec_context.open()
         except av.FFmpegError as error:
-            problem = f"{codec} cannot encode frames of {spec.height}x{spec.width}: {explain(error)}"
-            raise UsageError(f"{problem}; write .y4m, PNG, or ffv1 in .mkv") from error
+            size, rate = {"height": spec.height, "width": spec.width}, self._timeline.frame_rate
+            cause = why_refused(self._settings.encoder, error, frame_rate=rate, **size)
+            raise UsageError(f"{codec} {cause}; write .y4m, PNG, or ffv1 in .mkv") from error
         return stream
-
-    def _start(self) -> None:
-        try:
-            self._container.start_encoding()
-        except av.FFmpegError as error:
-            if self._audio is None:
-                raise
-            # Muxers check the codecs when they write the header.
-            names = ", ".join(stream.codec_context.name for stream in self._container.streams.audio)
-            raise InputError(f"{self._target}: cannot hold {names} audio: {explain(error)}") from error
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
         # One packet behind, since the duration of the last one is that of no other.
@@ -178,9 +182,6 @@ class ContainerWriter:
 
     def _write(self, packet: Packet[VideoStream], *, is_last: bool = False) -> None:
         decoded = None if packet.dts is None else packet.dts * packet.time_base
-        if self._audio is not None and decoded is not None:
-            # Interleaved with the video, so that a player finds both close together.
-            self._audio.copy_until(decoded)
         if self._begin is None:
             self._begin = decoded
         seconds = self._duration(packet, is_last=is_last)
@@ -189,6 +190,12 @@ class ContainerWriter:
             assert self._stream.time_base is not None
             packet.rescale_ts(AVRational(*self._stream.time_base.as_integer_ratio()))
             packet.duration = max(round(seconds / self._stream.time_base), 1)
+        if self._audio is not None:
+            if self._audio.lead:
+                move_packet(packet, self._audio.lead)
+            # Interleaved with the video, so that a player finds both close together.
+            if packet.dts is not None:
+                self._audio.copy_until(Fraction(packet.dts) * packet.time_base)
         self._container.mux(packet)
 
     def _duration(self, packet: Packet[VideoStream], *, is_last: bool) -> Fraction | None:
@@ -206,6 +213,22 @@ class ContainerWriter:
         total = timeline.duration - timeline.seconds(0)
         rest = total - (packet.dts * packet.time_base - self._begin)
         return rest if rest > 0 else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about audio that is not copied as it is."""
+        return () if self._audio is None else self._audio.notes
+
+    @contextmanager
+    def _checking_audio(self) -> Iterator[None]:
+        """Name the audio in errors of muxers, which check it when they write the header or the index."""
+        try:
+            yield
+        except REFUSALS as error:
+            if self._audio is None:
+                raise
+            problem = f"cannot hold {self._audio.names} audio: {explain(error)}"
+            raise InputError(f"{self._target}: {problem}; write .mkv, or leave it out") from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

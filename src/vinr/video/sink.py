@@ -60,6 +60,17 @@ class Sink(ABC):
         self.timeline = timeline
         self._num_written = 0
         self._maker = Maker()
+        self._notes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about what is written otherwise than it was given; usually none."""
+        return self._notes
+
+    @final
+    def leave_out_audio(self) -> None:
+        """Note that the audio is not written."""
+        self._notes += ("the audio is left out: y4m and PNG have none; write .mkv or .mp4 to keep it",)
 
     @final
     def check_process(self) -> None:
@@ -130,7 +141,7 @@ def open_sink(
     spec, timeline
         Frame size and colour; when the frames are shown. y4m and PNG have a constant rate, the timeline's.
     audio
-        Audio from :meth:`vinr.video.source.VideoReader.audio`; y4m and PNG have none.
+        Audio from :meth:`vinr.video.source.VideoReader.audio`; y4m and PNG have none, and a note says so.
     codec
         ``x264``, ``x265``, ``av1``, or ``ffv1`` (lossless, .mkv only), for mp4 and mkv.
     force
@@ -174,6 +185,8 @@ def open_sink(
                 writer = ContainerWriter(temporary, spec, timeline, target=target, audio=audio, codec=codec)
                 stack.callback(writer.close)
                 sink = _ContainerSink(spec, timeline, writer)
+        if audio is not None and not isinstance(sink, _ContainerSink):
+            sink.leave_out_audio()
         yield sink
         sink.finish()
 
@@ -220,6 +233,7 @@ class _ContainerSink(Sink):
     def __init__(self, spec: VideoSpec, timeline: Timeline, writer: ContainerWriter) -> None:
         super().__init__(spec, timeline)
         self._writer = writer
+        self._notes = writer.notes
 
     def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
         self._writer.put(rgb_HWC, index)

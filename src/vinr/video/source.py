@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -61,8 +61,8 @@ class FrameInput(Protocol):
         """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
         ...
 
-    def audio(self, first: int, stop: int) -> Audio | None:
-        """Return the audio of those frames, ``None`` if there is none."""
+    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
+        """Return the audio of those frames, ``None`` if there is none; tell of tracks that are left out."""
         ...
 
 
@@ -113,6 +113,7 @@ class VideoReader:
         self.name = clip_name(Path(os.path.realpath(frame_input.path)).stem)
         self.original = (frame_input.height, frame_input.width)
         self._notes = frame_input.inspect(self._first, self._stop)
+        self._audio_notes: list[str] = []
         self.timeline = frame_input.timeline(self._first, self._stop)
         height, width = edit.output_size(*self.original)
         self.spec = VideoSpec(
@@ -174,13 +175,18 @@ class VideoReader:
         return self._notes
 
     @property
+    def audio_notes(self) -> tuple[str, ...]:
+        """Lines for the user about audio that is left out; usually none. They are known once it is read."""
+        return tuple(self._audio_notes)
+
+    @property
     def has_audio(self) -> bool:
         """Whether the frames have audio."""
         return self._audio is not None
 
     @cached_property
     def _audio(self) -> Audio | None:
-        return self._input.audio(self._first, self._stop)
+        return self._input.audio(self._first, self._stop, self._audio_notes.append)
 
     def close(self) -> None:
         """Stop decoding and close the file."""

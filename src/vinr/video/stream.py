@@ -131,12 +131,12 @@ class StreamInput:
                     yield self._upright(self._converter.to_rgb(frame))
                 return
 
-    def audio(self, first: int, stop: int) -> Audio | None:
+    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
         """Return the audio of frames ``first`` ≤ i < ``stop``; see :func:`vinr.video.audio.extract_audio`."""
         origin = self._seconds(0)
         start = self._seconds(first) if first > 0 else None
         end = self._seconds(stop) if stop < self.num_frames else None
-        return extract_audio(self.path, origin=origin, start=start, stop=end)
+        return extract_audio(self._open, self.path, origin=origin, start=start, stop=end, on_note=on_note)
 
     def _seconds(self, index: int) -> Fraction:
         """Return the time of a frame on the file's clock, as :attr:`clock` continues it; audio shares it."""
