@@ -79,6 +79,7 @@ def write_clip(
     time_base: Fraction = Fraction(1, 25),
     tags: ColorTags | None = None,
     display_matrix: Sequence[int] | None = None,
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
     """Encode :func:`picture` frames."""
     with av.open(str(path), "w", options=dict(container_options or {})) as output:
@@ -87,6 +88,8 @@ def write_clip(
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.time_base = time_base
         set_tags(stream.codec_context, tags)
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if display_matrix is not None:
             stream.set_display_matrix(display_matrix)
         for index in range(num_frames):

@@ -130,7 +130,7 @@ def decode(
                 num_done += len(rgb_NCHW)
                 if on_frame is not None:
                     on_frame(num_done, num_frames)
-        notes = (*decoder.notes, *(() if clip is None else _list_left_out(clip)))
+        notes = (*decoder.notes, *sink.notes, *(() if clip is None else _list_left_out(clip)))
         return DecodeReport(fspath(output), num_frames, () if clip is None else clip.lost, notes)
 
 

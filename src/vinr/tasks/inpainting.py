@@ -201,6 +201,8 @@ def inpaint(
         with open_sink(
             target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
         ) as sink:
+            for note in sink.notes:
+                on_event(Noted(note))
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
             for number in range(len(plan.jobs)):
                 result, per_frame_db = work.segment(number, reader, sink)

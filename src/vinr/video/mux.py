@@ -70,6 +70,8 @@ CODECS: Final[dict[str, _Codec]] = {
 class ContainerWriter:
     """An mp4 or Matroska file being written to ``path``; messages name ``target``, its final name.
 
+    ``notes`` are lines for the user about what the file cannot hold.
+
     Raises
     ------
     UsageError
@@ -92,6 +94,7 @@ class ContainerWriter:
     ) -> None:
         suffix = target.suffix.lower()
         self._settings = _codec(codec, suffix)
+        self.notes: tuple[str, ...] = ()
         self._target = target
         self._timeline = timeline
         self._time_base = 1 / timeline.frame_rate if timeline.pts is None else timeline.time_base
@@ -147,6 +150,8 @@ class ContainerWriter:
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
         stream.codec_context.time_base = self._time_base
         tag_color(stream.codec_context, spec.color, self._pixel_format)
+        if spec.pixel_aspect != 1:
+            stream.codec_context.sample_aspect_ratio = spec.pixel_aspect
         try:
             stream.codec_context.open()
         except av.FFmpegError as error:

@@ -53,11 +53,15 @@ PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*\.png", re.IGNORECASE)
 
 
 class Sink(ABC):
-    """Takes the frames of a video in order; see :func:`open_sink`."""
+    """Takes the frames of a video in order; see :func:`open_sink`.
 
-    def __init__(self, spec: VideoSpec, timeline: Timeline) -> None:
+    ``notes`` are lines for the user about what the output cannot hold; usually none.
+    """
+
+    def __init__(self, spec: VideoSpec, timeline: Timeline, notes: tuple[str, ...] = ()) -> None:
         self.spec = spec
         self.timeline = timeline
+        self.notes = notes
         self._num_written = 0
         self._maker = Maker()
 
@@ -218,7 +222,7 @@ def written_behind(sink: Sink) -> Iterator[Callable[[Tensor], None]]:
 
 class _ContainerSink(Sink):
     def __init__(self, spec: VideoSpec, timeline: Timeline, writer: ContainerWriter) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, writer.notes)
         self._writer = writer
 
     def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
@@ -252,7 +256,9 @@ class _Y4mSink(Sink):
         color_range = self.spec.color.range.upper()
         size = f"W{self.spec.width} H{self.spec.height}"
         rate_text = f"F{rate.numerator}:{rate.denominator}"
-        return f"YUV4MPEG2 {size} {rate_text} Ip A1:1 C444 XCOLORRANGE={color_range}\n".encode()
+        aspect = self.spec.pixel_aspect
+        shape = f"A{aspect.numerator}:{aspect.denominator}"
+        return f"YUV4MPEG2 {size} {rate_text} Ip {shape} C444 XCOLORRANGE={color_range}\n".encode()
 
     def _output(self, data: bytes) -> None:
         with as_output_error(self._name):
@@ -264,7 +270,7 @@ class _PngSink(Sink):
     """Numbered PNG files in one folder."""
 
     def __init__(self, spec: VideoSpec, timeline: Timeline, folder: Path, name: str = PNG_NAME) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, _png_notes(spec))
         self._folder = folder
         self._name = name
 
@@ -275,6 +281,13 @@ class _PngSink(Sink):
 
     def _finish(self) -> None:
         """Do nothing: each image is complete when it is written."""
+
+
+def _png_notes(spec: VideoSpec) -> tuple[str, ...]:
+    if spec.pixel_aspect == 1:
+        return ()
+    shown = f"pixels {spec.pixel_aspect} times as wide as high"
+    return (f"PNG cannot store {shown}: viewers show them as square; .mkv, .mp4 and .y4m keep them",)
 
 
 def _is_stream(output: str) -> bool:

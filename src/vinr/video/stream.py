@@ -17,39 +17,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from vinr.errors import InputError
 from vinr.temporaries import Maker
 from vinr.video.audio import extract_audio
-from vinr.video.color import MISTAGGED, ColorConverter, color_of, is_mistagged, tags_of
-from vinr.video.images import exif_orientation
+from vinr.video.color import ColorConverter, tags_of
 from vinr.video.libav import explain, open_input, video_stream
+from vinr.video.picture import Picture
 from vinr.video.spec import Audio, Timeline
 from vinr.video.tail import inspect_tail, read_packets
 
 FALLBACK_RATE: Final = Fraction(25)
-# EXIF's orientations 1 to 8 as (swap rows and columns, then flip rows, then flip columns), see _orientation.
-EXIF_ORIENTATIONS: Final = (
-    (False, False, False),
-    (False, False, True),
-    (False, True, True),
-    (False, True, False),
-    (True, False, False),
-    (True, False, True),
-    (True, True, True),
-    (True, True, False),
-)
-# The orientations of 0, 1, 2 and 3 quarter turns counterclockwise.
-EXIF_BY_TURNS: Final = (1, 8, 3, 6)
-ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
 
 
 @dataclass(frozen=True)
@@ -85,19 +70,15 @@ class StreamInput:
             self._index = _read_index(container, path, self._open)
         self.num_frames = self._index.num_frames
         with Maker().closing(self._open()) as container:
-            # The file's own tags: decoders of H.265 drop them where the coded video has none.
-            tags = tags_of(video_stream(container, path).codec_context)
+            stream = video_stream(container, path)
+            tags = tags_of(stream.codec_context)
             frame = self._first_shown(container)
-        try:
-            self.color = color_of(frame, tags)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        self._notes = (f"{path}: {MISTAGGED}",) if is_mistagged(frame) else ()
+            self._picture = Picture.of(path, stream, frame, tags)
+        self.color, self.pixel_aspect = self._picture.color, self._picture.pixel_aspect
         self._converter = ColorConverter(self.color)
         self._coded_size = (frame.height, frame.width)
-        self._orientation = self._turned(frame)
-        rotated = self._orientation[0]
-        self.height, self.width = (frame.width, frame.height) if rotated else (frame.height, frame.width)
+        is_turned = self._picture.orientation.swap_axes
+        self.height, self.width = (frame.width, frame.height) if is_turned else (frame.height, frame.width)
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return when frames ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
@@ -115,7 +96,7 @@ class StreamInput:
         if incomplete is not None and first <= incomplete < stop:
             problem = f"the file is cut short: frame {incomplete} of {self.num_frames} is incomplete"
             raise InputError(f"{self.path}: {problem}; get a complete copy, or choose frames before it")
-        return (*self._notes, *(self._index.notes if stop == self.num_frames else ()))
+        return (*self._picture.notes, *(self._index.notes if stop == self.num_frames else ()))
 
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
         """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC, upright.
@@ -133,7 +114,7 @@ class StreamInput:
                 if head is None:
                     continue
                 for frame in self._checked(chain([head], frames), first):
-                    yield self._upright(self._converter.to_rgb(frame))
+                    yield self._picture.orientation.apply(self._converter.to_rgb(frame))
                 return
         problem = f"frame {first} of {self.num_frames} cannot be decoded"
         raise InputError(f"{self.path}: {problem}; the file is damaged")
@@ -167,22 +148,6 @@ class StreamInput:
         if frame is None:
             raise InputError(f"{self.path}: no frame can be decoded; the file is damaged")
         return frame
-
-    def _turned(self, frame: VideoFrame) -> tuple[bool, bool, bool]:
-        try:
-            return _orientation(frame, self.path)
-        except ValueError:
-            # PyAV does not know some kinds of side data (EXIF, stereo views), and then lists none at all:
-            # look for EXIF in the coded picture, else take libav's own reading of the display matrix.
-            with Maker().closing(self._open()) as container:
-                packets = container.demux(video_stream(container, self.path))
-                coded = next(bytes(packet) for packet in packets if packet.size)
-            exif = exif_orientation(coded)
-            if exif is None and frame.rotation % 90 == 0:
-                exif = EXIF_BY_TURNS[frame.rotation // 90 % 4]
-            if exif is None:
-                raise InputError(f"{self.path}: {ODD_ANGLE}") from None
-            return EXIF_ORIENTATIONS[exif - 1]
 
     def _from_start(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
         return islice(self._checked(self._frames(container), 0), first, None)
@@ -230,12 +195,6 @@ class StreamInput:
         if index < self.num_frames:
             counts = f"only {index} of {self.num_frames} frames can be decoded"
             raise InputError(f"{self.path}: {counts}; the file is damaged")
-
-    def _upright(self, rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        swap_axes, flip_rows, flip_cols = self._orientation
-        if swap_axes:
-            rgb_HWC = rgb_HWC.swapaxes(0, 1)
-        return rgb_HWC[:: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
 
 
 def _read_index(container: InputContainer, path: Path, reopen: Callable[[], InputContainer]) -> _Index:
@@ -295,21 +254,3 @@ def _ends_search(frame: VideoFrame, keyframe_pts: int, target_pts: int) -> bool:
         return True
     # Frames before the keyframe may lack their references; no frame after the keyframe refers to them.
     return frame.is_corrupt and frame.pts >= keyframe_pts
-
-
-def _orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:
-    """Return (swap rows and columns, then flip rows, then flip columns) that turn ``frame`` upright.
-
-    A display matrix ``a b · / c d · / · · ·`` shows pixel (x, y) at (a·x + c·y, b·x + d·y).
-    """
-    #   a d: 1 0 / 0 1 upright · -1 0 / 0 -1 half a turn     b c: 0 1 / -1 0 and 0 -1 / 1 0 quarter turns
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return False, False, False
-    # Nine integers in fixed point; only signs and zeros matter.
-    a, b, _, c, d = np.frombuffer(bytes(cast(SideData, matrix)), dtype=np.int32)[:5].tolist()
-    if b == c == 0 and a and d:
-        return False, d < 0, a < 0
-    if a == d == 0 and b and c:
-        return True, b < 0, c < 0
-    raise InputError(f"{path}: {ODD_ANGLE}")
