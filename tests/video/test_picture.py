@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from video.video_clips import tags_in, write_clip
+from video.video_clips import copy_frames, tags_in, write_clip
 from vinr.video.sink import open_sink
 from vinr.video.source import open_video
 from vinr.video.spec import ColorTags, VideoSpec, round_aspect
+from vinr.video.tag_names import describe_tags
 
 OUTPUTS = [(f"a{suffix}", codec) for suffix in (".mkv", ".mp4") for codec in ("x264", "x265", "av1")]
 UNTAGGED = ColorTags()
@@ -32,22 +33,12 @@ TAGS = {
 }
 
 
-def copy(source: Path, target: Path, codec: str = "x264") -> tuple[str, ...]:
-    """Read a video and write its frames, as a decoder writes those of a file; return the notes."""
-    with (
-        open_video(source) as reader,
-        open_sink(str(target), reader.spec, reader.timeline, codec=codec) as sink,
-    ):
-        sink.write(reader.read().rgb_NCHW)
-        return reader.notes
-
-
 @pytest.mark.parametrize("tags", TAGS.values(), ids=TAGS)
 @pytest.mark.parametrize(("name", "codec"), OUTPUTS)
 def test_tags_are_those_of_the_input(tmp_path: Path, name: str, codec: str, tags: ColorTags) -> None:
     source = write_clip(tmp_path / "in.mkv", 2, pixel_format="yuv420p", tags=tags)
     assert tags_in(source) == tags
-    copy(source, tmp_path / name, codec)
+    copy_frames(source, tmp_path / name, codec)
     # H.265 and AV1 always state a range, and untagged is limited.
     expected = tags if codec == "x264" else replace(tags, range=tags.range or 1)
     assert tags_in(tmp_path / name) == expected
@@ -55,7 +46,7 @@ def test_tags_are_those_of_the_input(tmp_path: Path, name: str, codec: str, tags
 
 def test_rgb_outputs_have_no_matrix(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mkv", 2, tags=ColorTags(9, 1, 9, 1))
-    copy(source, tmp_path / "a.mkv", "ffv1")
+    copy_frames(source, tmp_path / "a.mkv", "ffv1")
     assert tags_in(tmp_path / "a.mkv") == ColorTags(9, 1, 2, 2)
 
 
@@ -63,7 +54,7 @@ def test_rgb_outputs_have_no_matrix(tmp_path: Path) -> None:
 def test_samples_come_back_whatever_the_tags(tmp_path: Path, tags: ColorTags) -> None:
     """They are converted back with the matrix and range that they were read with."""
     source = write_clip(tmp_path / "in.mkv", 2, options={"crf": "4"}, tags=tags)
-    copy(source, tmp_path / "a.mkv")
+    copy_frames(source, tmp_path / "a.mkv")
     before, after = samples(source), samples(tmp_path / "a.mkv")
     assert np.abs(after - before).mean() < 1.2
 
@@ -93,7 +84,7 @@ def aspect_in(path: Path) -> Fraction:
 )
 def test_pixel_aspect_is_kept(tmp_path: Path, name: str, codec: str) -> None:
     source = write_clip(tmp_path / "in.mp4", 2, pixel_aspect=ASPECT)
-    assert copy(source, tmp_path / name, codec) == ()
+    assert copy_frames(source, tmp_path / name, codec) == ()
     assert aspect_in(tmp_path / name) == ASPECT
     with open_video(tmp_path / name) as reader:
         assert reader.spec.pixel_aspect == ASPECT
@@ -102,7 +93,7 @@ def test_pixel_aspect_is_kept(tmp_path: Path, name: str, codec: str) -> None:
 def test_square_pixels_are_not_mentioned(tmp_path: Path) -> None:
     with open_video(write_clip(tmp_path / "in.mp4", 2)) as reader:
         assert reader.spec.pixel_aspect == 1
-    copy(tmp_path / "in.mp4", tmp_path / "a.mkv")
+    copy_frames(tmp_path / "in.mp4", tmp_path / "a.mkv")
     with av.open(str(tmp_path / "a.mkv")) as container:
         assert container.streams.video[0].codec_context.sample_aspect_ratio in (None, 0, 1)
 
@@ -160,3 +151,29 @@ def test_stored_aspects_fit_in_16_bits(aspect: Fraction) -> None:
     assert max(rounded.numerator, rounded.denominator) < 2**16
     assert abs(rounded / aspect - 1) < Fraction(1, 500)
     assert VideoSpec(1, 1, 1, pixel_aspect=rounded).pixel_aspect == rounded
+
+
+# -- what cannot be kept is said -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "what"), [("images", "PNG"), ("a.y4m", "y4m")])
+def test_outputs_without_tags_say_so_where_it_shows(tmp_path: Path, name: str, what: str) -> None:
+    source = write_clip(tmp_path / "hlg.mkv", 1, tags=TAGS["hlg"])
+    (note,) = copy_frames(source, tmp_path / name)
+    assert note == f"{what} cannot state BT.2020, HLG colours: viewers show others; mp4 and mkv can"
+    plain = write_clip(tmp_path / "plain.mkv", 1, tags=TAGS["bt709"])
+    assert copy_frames(plain, tmp_path / f"plain_{name}") == ()
+
+
+@pytest.mark.parametrize("codec", ["av1", "ffv1"])
+def test_streams_that_cannot_state_the_aspect_say_so(tmp_path: Path, codec: str) -> None:
+    source = write_clip(tmp_path / "in.mp4", 1, pixel_aspect=ASPECT)
+    (note,) = copy_frames(source, tmp_path / "a.mkv", codec)
+    assert note.startswith(f"{codec} in .mkv cannot store pixels 16/11 times as wide as high")
+
+
+def test_tags_have_names() -> None:
+    assert describe_tags(ColorTags()) == ""
+    stated = "primaries BT.2020, transfer PQ, matrix BT.2020, range limited"
+    assert describe_tags(ColorTags(9, 16, 9, 1)) == stated
+    assert describe_tags(ColorTags(99, 99, 99, 2)) == "range full"

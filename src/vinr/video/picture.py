@@ -8,7 +8,7 @@ Axes: H rows, W columns, C colour channels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Self, cast
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from vinr.errors import InputError
 from vinr.video.color import MISTAGGED, color_of, is_mistagged
+from vinr.video.hdr import dynamic_kinds, hdr_of
 from vinr.video.libav import explain
 from vinr.video.spec import MAX_ASPECT, ColorSpec, ColorTags, round_aspect
 
@@ -71,18 +72,26 @@ class Picture:
             If its colours or its orientation are not supported.
         """
         try:
-            color = color_of(frame, stated)
-            orientation = _orientation(side_data_of(frame))
+            side_data = side_data_of(frame)
+            color = replace(color_of(frame, stated), hdr=hdr_of(side_data))
+            orientation = _orientation(side_data)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        # Set by a decoder where the container has none.
-        stated_aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-        aspect = 1 / stated_aspect if orientation.swap_axes else stated_aspect
         notes = [MISTAGGED] if is_mistagged(frame) else []
+        if dynamic := dynamic_kinds(side_data):
+            names = " and ".join(dynamic)
+            notes.append(f"its {names} metadata is left out: players that use it will show other colours")
+        aspect = _aspect_of(stream)
         if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
             notes.append(f"pixels {aspect} times as wide as high are taken as square")
             aspect = Fraction(1)
-        return cls(color, round_aspect(aspect), orientation, tuple(f"{path}: {note}" for note in notes))
+        aspect = round_aspect(1 / aspect if orientation.swap_axes else aspect)
+        return cls(color, aspect, orientation, tuple(f"{path}: {note}" for note in notes))
+
+
+def _aspect_of(stream: VideoStream) -> Fraction:
+    """Return the pixel aspect that a stream states: its container, else its decoder; 1 if neither does."""
+    return stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
 
 
 def side_data_of(frame: VideoFrame) -> Mapping[str, bytes]:

@@ -40,6 +40,7 @@ from vinr.temporaries import Maker
 from vinr.video.color import ColorConverter
 from vinr.video.mux import FORMATS, ContainerWriter
 from vinr.video.spec import Audio, Timeline, VideoSpec
+from vinr.video.tag_names import special_colors
 
 STDOUT: Final = "-"
 Y4M_SUFFIX: Final = ".y4m"
@@ -238,7 +239,7 @@ class _Y4mSink(Sink):
     # YUV4MPEG2 W64 H48 F25:1 Ip A1:1 C444 XCOLORRANGE=LIMITED\n
     # FRAME\n | Y, H × W bytes | Cb, H × W | Cr, H × W | FRAME\n | …
     def __init__(self, spec: VideoSpec, timeline: Timeline, file: BinaryIO, name: str) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, tuple(_color_notes("y4m", spec)))
         self._file = file
         self._name = name
         self._converter = ColorConverter(replace(spec.color, matrix="bt601"))
@@ -283,11 +284,18 @@ class _PngSink(Sink):
         """Do nothing: each image is complete when it is written."""
 
 
+def _color_notes(name: str, spec: VideoSpec) -> list[str]:
+    """Return the line that says which colours a format without tags cannot state, if it matters."""
+    special = special_colors(spec.color.tags)
+    return [f"{name} cannot state {special} colours: viewers show others; mp4 and mkv can"] if special else []
+
+
 def _png_notes(spec: VideoSpec) -> tuple[str, ...]:
-    if spec.pixel_aspect == 1:
-        return ()
-    shown = f"pixels {spec.pixel_aspect} times as wide as high"
-    return (f"PNG cannot store {shown}: viewers show them as square; .mkv, .mp4 and .y4m keep them",)
+    notes = _color_notes("PNG", spec)
+    if spec.pixel_aspect != 1:
+        shown = f"pixels {spec.pixel_aspect} times as wide as high"
+        notes.append(f"PNG cannot store {shown}: viewers show them as square; .mkv, .mp4 and .y4m keep them")
+    return tuple(notes)
 
 
 def _is_stream(output: str) -> bool:
