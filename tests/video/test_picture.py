@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from video.video_clips import copy_frames, tags_in, write_clip
+from video.video_clips import copy_frames, pictures, spec_of, tags_in, write_clip
 from vinr.video.sink import open_sink
 from vinr.video.source import open_video
-from vinr.video.spec import ColorTags, VideoSpec, round_aspect
+from vinr.video.spec import ColorSpec, ColorTags, VideoSpec, round_aspect
 from vinr.video.tag_names import describe_tags
 
 OUTPUTS = [(f"a{suffix}", codec) for suffix in (".mkv", ".mp4") for codec in ("x264", "x265", "av1")]
@@ -42,6 +42,15 @@ def test_tags_are_those_of_the_input(tmp_path: Path, name: str, codec: str, tags
     # H.265 and AV1 always state a range, and untagged is limited.
     expected = tags if codec == "x264" else replace(tags, range=tags.range or 1)
     assert tags_in(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize(("name", "codec"), OUTPUTS)
+def test_tags_without_meaning_are_not_written(tmp_path: Path, name: str, codec: str) -> None:
+    """Such as a file may hold that was made to do harm."""
+    spec, timeline = spec_of(pictures(1), color=ColorSpec(tags=ColorTags(255, 255, 255, 2)))
+    with open_sink(str(tmp_path / name), spec, timeline, codec=codec) as sink:
+        sink.write(pictures(1))
+    assert tags_in(tmp_path / name) == ColorTags(range=2)
 
 
 def test_rgb_outputs_have_no_matrix(tmp_path: Path) -> None:
