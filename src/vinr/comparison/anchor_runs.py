@@ -74,6 +74,7 @@ def encode_anchor(
         size=size,
         frame_rate=spec.frame_rate,
         color=spec.color,
+        pixel_aspect=spec.pixel_aspect,
     )
     seconds = time.monotonic() - started
     options = anchor.options(quality, width=size[1])

@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -68,6 +67,7 @@ class FolderInput:
             raise InputError(f"{path}: the folder holds no images ({', '.join(sorted(SUFFIXES))})")
         self.num_frames = len(self._files)
         self.color = ColorSpec()
+        self.pixel_aspect = Fraction(1)
         self.height, self.width = _shown_size(self._files[0])
         for file in self._files[1:]:
             height, width = _shown_size(file)
@@ -97,16 +97,6 @@ def read_image(file: Path, *, label: str) -> NDArray[np.uint8]:
     """Return an image, upright, as uint8 rgb_HWC; ``label`` names it in errors (see :func:`open_image`)."""
     with open_image(file, label=label) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def exif_orientation(coded: bytes) -> int | None:
-    """Return the orientation, 1 to 8, that a coded image states in its EXIF data; ``None`` if it has none."""
-    try:
-        with open_image(BytesIO(coded)) as image:
-            stated = image.getexif().get(EXIF_ORIENTATION)
-    except InputError:
-        return None
-    return stated if stated in range(1, 9) else None
 
 
 @contextmanager

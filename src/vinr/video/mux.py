@@ -26,8 +26,9 @@ from vinr.video.audio_copy import AudioCopier
 from vinr.video.audio_section import MATROSKA_OPTIONS
 from vinr.video.color import ColorConverter, tag_color
 from vinr.video.encoders import safe_options, why_refused
+from vinr.video.hdr import DIALECTS, with_hdr
 from vinr.video.libav import explain, move_packet
-from vinr.video.spec import Audio, Timeline, VideoSpec
+from vinr.video.spec import Audio, Hdr, Timeline, VideoSpec
 
 # By suffix: libav's muxer, and its options.
 FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
@@ -40,7 +41,10 @@ FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
 
 @dataclass(frozen=True)
 class _Codec:
-    """An encoder of libav; ``odd_format`` is the pixel format for sizes that are not both even."""
+    """An encoder of libav; ``odd_format`` is the pixel format for sizes that are not both even.
+
+    ``states_aspect``: whether its stream states the shape of pixels.
+    """
 
     encoder: str
     even_format: str
@@ -48,12 +52,14 @@ class _Codec:
     formats: tuple[str, ...] = (".mkv", ".mp4")
     options: Mapping[str, str] = field(default_factory=dict)
     small_frame_options: Mapping[str, str] = field(default_factory=dict)
+    states_aspect: bool = False
 
-    def options_for(self, height: int, width: int) -> dict[str, str]:
-        """Return the encoder's options for frames of a size."""
-        is_small = min(height, width) < SMALL_SIDE and max(height, width) < LARGE_SIDE
+    def options_for(self, spec: VideoSpec) -> dict[str, str]:
+        """Return the encoder's options for frames of a size and colour."""
+        is_small = min(spec.height, spec.width) < SMALL_SIDE and max(spec.height, spec.width) < LARGE_SIDE
         options = {**self.options, **(self.small_frame_options if is_small else {})}
-        return safe_options(self.encoder, options, width=width)
+        options = with_hdr(self.encoder, options, spec.color.hdr)
+        return safe_options(self.encoder, options, width=spec.width)
 
 
 # FFV1 takes 2×300 and 128×128 in one slice, but not 272×640; with its own choice of slices it fails at 2×1.
@@ -71,8 +77,14 @@ REFUSALS: Final = (
 # These CRFs are near-transparent: the output should show the network's errors, not the encoder's. In x264 and
 # x265 4:2:0 needs even sizes; SVT-AV1 pads and crops by itself, and has only 4:2:0. FFV1 keeps RGB.
 CODECS: Final[dict[str, _Codec]] = {
-    "x264": _Codec("libx264", "yuv420p", "yuv444p", options={"crf": "10"}),
-    "x265": _Codec("libx265", "yuv420p", "yuv444p", options={"crf": "10", "x265-params": "log-level=none"}),
+    "x264": _Codec("libx264", "yuv420p", "yuv444p", options={"crf": "10"}, states_aspect=True),
+    "x265": _Codec(
+        "libx265",
+        "yuv420p",
+        "yuv444p",
+        options={"crf": "10", "x265-params": "log-level=none"},
+        states_aspect=True,
+    ),
     "av1": _Codec("libsvtav1", "yuv420p", "yuv420p", options={"crf": "4", "preset": "8"}),
     # FFV1 cuts frames into slices by itself, and fails if one has fewer than a few pixels.
     "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",), small_frame_options={"slices": "1"}),
@@ -104,6 +116,7 @@ class ContainerWriter:
     ) -> None:
         suffix = target.suffix.lower()
         self._settings = _codec(codec, suffix)
+        self._left_out = _left_out(codec, self._settings, suffix, spec)
         self._target = target
         self._timeline = timeline
         self._time_base = 1 / timeline.frame_rate if timeline.pts is None else timeline.time_base
@@ -158,13 +171,15 @@ class ContainerWriter:
         stream = self._container.add_stream(
             self._settings.encoder,
             rate=self._timeline.frame_rate,
-            options=self._settings.options_for(spec.height, spec.width),
+            options=self._settings.options_for(spec),
         )
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
         stream.codec_context.time_base = self._time_base
         stream.disposition = Disposition.default
         tag_color(stream.codec_context, spec.color, self._pixel_format)
+        if spec.pixel_aspect != 1:
+            stream.codec_context.sample_aspect_ratio = spec.pixel_aspect
         try:
             stream.codec_context.open()
         except av.FFmpegError as error:
@@ -216,8 +231,8 @@ class ContainerWriter:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines for the user about audio that is not copied as it is."""
-        return () if self._audio is None else self._audio.notes
+        """Lines for the user about what the file cannot hold, and audio that is not copied as it is."""
+        return (*self._left_out, *(() if self._audio is None else self._audio.notes))
 
     @contextmanager
     def _checking_audio(self) -> Iterator[None]:
@@ -236,6 +251,18 @@ class ContainerWriter:
             yield
         except av.FFmpegError as error:
             raise OutputError(f"{self._target}: cannot be written: {explain(error)}") from error
+
+
+def _left_out(name: str, codec: _Codec, suffix: str, spec: VideoSpec) -> tuple[str, ...]:
+    """Return lines for the user about what the file cannot state."""
+    notes = []
+    if spec.color.hdr != Hdr() and codec.encoder not in DIALECTS:
+        notes.append(f"{name} cannot store HDR metadata (display, light levels): it is left out")
+    # libav's Matroska writer states no shape of pixels when called by PyAV; some codecs do so themselves.
+    if spec.pixel_aspect != 1 and suffix == ".mkv" and not codec.states_aspect:
+        shape = f"pixels {spec.pixel_aspect} times as wide as high"
+        notes.append(f"{name} in .mkv cannot store {shape}: players show them as square; write x264")
+    return tuple(notes)
 
 
 def _codec(name: str, suffix: str) -> _Codec:

@@ -40,6 +40,7 @@ from vinr.temporaries import Maker
 from vinr.video.color import ColorConverter
 from vinr.video.mux import FORMATS, ContainerWriter
 from vinr.video.spec import Audio, Timeline, VideoSpec
+from vinr.video.tag_names import special_colors
 
 STDOUT: Final = "-"
 Y4M_SUFFIX: Final = ".y4m"
@@ -55,12 +56,12 @@ PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*\.png", re.IGNORECASE)
 class Sink(ABC):
     """Takes the frames of a video in order; see :func:`open_sink`."""
 
-    def __init__(self, spec: VideoSpec, timeline: Timeline) -> None:
+    def __init__(self, spec: VideoSpec, timeline: Timeline, notes: tuple[str, ...] = ()) -> None:
         self.spec = spec
         self.timeline = timeline
+        self._notes = notes
         self._num_written = 0
         self._maker = Maker()
-        self._notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -231,9 +232,8 @@ def written_behind(sink: Sink) -> Iterator[Callable[[Tensor], None]]:
 
 class _ContainerSink(Sink):
     def __init__(self, spec: VideoSpec, timeline: Timeline, writer: ContainerWriter) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, writer.notes)
         self._writer = writer
-        self._notes = writer.notes
 
     def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
         self._writer.put(rgb_HWC, index)
@@ -248,7 +248,7 @@ class _Y4mSink(Sink):
     # YUV4MPEG2 W64 H48 F25:1 Ip A1:1 C444 XCOLORRANGE=LIMITED\n
     # FRAME\n | Y, H × W bytes | Cb, H × W | Cr, H × W | FRAME\n | …
     def __init__(self, spec: VideoSpec, timeline: Timeline, file: BinaryIO, name: str) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, tuple(_color_notes("y4m", spec)))
         self._file = file
         self._name = name
         self._converter = ColorConverter(replace(spec.color, matrix="bt601"))
@@ -266,7 +266,9 @@ class _Y4mSink(Sink):
         color_range = self.spec.color.range.upper()
         size = f"W{self.spec.width} H{self.spec.height}"
         rate_text = f"F{rate.numerator}:{rate.denominator}"
-        return f"YUV4MPEG2 {size} {rate_text} Ip A1:1 C444 XCOLORRANGE={color_range}\n".encode()
+        aspect = self.spec.pixel_aspect
+        shape = f"A{aspect.numerator}:{aspect.denominator}"
+        return f"YUV4MPEG2 {size} {rate_text} Ip {shape} C444 XCOLORRANGE={color_range}\n".encode()
 
     def _output(self, data: bytes) -> None:
         with as_output_error(self._name):
@@ -278,7 +280,7 @@ class _PngSink(Sink):
     """Numbered PNG files in one folder."""
 
     def __init__(self, spec: VideoSpec, timeline: Timeline, folder: Path, name: str = PNG_NAME) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, _png_notes(spec))
         self._folder = folder
         self._name = name
 
@@ -289,6 +291,20 @@ class _PngSink(Sink):
 
     def _finish(self) -> None:
         """Do nothing: each image is complete when it is written."""
+
+
+def _color_notes(name: str, spec: VideoSpec) -> list[str]:
+    """Return the line that says which colours a format without tags cannot state, if it matters."""
+    special = special_colors(spec.color.tags)
+    return [f"{name} cannot state {special} colours: viewers show others; mp4 and mkv can"] if special else []
+
+
+def _png_notes(spec: VideoSpec) -> tuple[str, ...]:
+    notes = _color_notes("PNG", spec)
+    if spec.pixel_aspect != 1:
+        shown = f"pixels {spec.pixel_aspect} times as wide as high"
+        notes.append(f"PNG cannot store {shown}: viewers show them as square; .mkv, .mp4 and .y4m keep them")
+    return tuple(notes)
 
 
 def _is_stream(output: str) -> bool:

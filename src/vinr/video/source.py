@@ -48,6 +48,7 @@ class FrameInput(Protocol):
     height: int
     width: int
     color: ColorSpec
+    pixel_aspect: Fraction
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return when frames ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
@@ -122,6 +123,7 @@ class VideoReader:
             width=width,
             frame_rate=self.timeline.frame_rate,
             color=frame_input.color,
+            pixel_aspect=edit.output_aspect(frame_input.pixel_aspect, *self.original),
         )
         self._decoder: Generator[NDArray[np.uint8]] | None = None
         self._position = 0

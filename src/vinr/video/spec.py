@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, Protocol, overload, runtime_checkable
+from typing import Final, Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,9 +18,11 @@ from torch import Tensor
 
 from vinr.errors import UsageError
 
-ColorMatrix = Literal["bt601", "bt709", "bt2020"]
+ColorMatrix = Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m"]
 ColorRange = Literal["limited", "full"]
 BitDepth = Literal[8, 10]
+# Pixels are at most so many times as wide as high, or as high as wide.
+MAX_ASPECT: Final = 64
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,10 @@ class VideoSpec:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.height < 1 or self.width < 1 or self.frame_rate <= 0:
             raise ValueError(f"a video needs at least one frame of one pixel and a positive rate, got {self}")
+        if not 1 / MAX_ASPECT <= self.pixel_aspect <= MAX_ASPECT:
+            raise ValueError(
+                f"pixel aspect {self.pixel_aspect}; pixels are at most {MAX_ASPECT} times as wide"
+            )
         if not self.span_lengths:
             object.__setattr__(self, "span_lengths", (self.num_frames,))
         if sum(self.span_lengths) != self.num_frames or min(self.span_lengths) < 1:
@@ -100,6 +106,11 @@ class VideoSpec:
     def num_pixels(self) -> int:
         """Pixels of the whole video: frames × rows × columns, no factor for colour channels."""
         return self.num_frames * self.height * self.width
+
+
+def round_aspect(aspect: Fraction) -> Fraction:
+    """Return a pixel aspect in numbers that all containers can hold, of 16 bits."""
+    return aspect.limit_denominator(1000) if aspect >= 1 else 1 / (1 / aspect).limit_denominator(1000)
 
 
 class Ticks(Sequence[int]):

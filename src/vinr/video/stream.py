@@ -11,48 +11,31 @@ Axes: H rows, W columns, C colour channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Final, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from vinr.errors import InputError
 from vinr.temporaries import Maker
 from vinr.video.audio import extract_audio
-from vinr.video.color import ColorConverter, color_of
+from vinr.video.color import ColorConverter, tags_of
 from vinr.video.head import find_empty, inspect_head
-from vinr.video.images import exif_orientation
 from vinr.video.libav import open_input, video_stream
 from vinr.video.numbered import NumberedFrames, in_order
 from vinr.video.order import Order
 from vinr.video.packets import read_packets
+from vinr.video.picture import Picture
 from vinr.video.spec import Audio, Timeline
 from vinr.video.stated import stated_times
 from vinr.video.tail import inspect_tail
 from vinr.video.times import frame_seconds, make_timeline
-
-# EXIF's orientations 1 to 8 as (swap rows and columns, then flip rows, then flip columns), see _orientation.
-EXIF_ORIENTATIONS: Final = (
-    (False, False, False),
-    (False, False, True),
-    (False, True, True),
-    (False, True, False),
-    (True, False, False),
-    (True, False, True),
-    (True, True, True),
-    (True, True, False),
-)
-# The orientations of 0, 1, 2 and 3 quarter turns counterclockwise.
-EXIF_BY_TURNS: Final = (1, 8, 3, 6)
-ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
 
 
 class StreamInput:
@@ -80,19 +63,16 @@ class StreamInput:
         with Maker().closing(self._open()) as container:
             tail = inspect_tail(container, path, packets, reopen=self._open)
             self._stated = stated_times(container, path, packets, order, is_whole=tail.is_whole)
+            stream, frame = video_stream(container, path), head.frame
+            self._picture = Picture.of(path, stream, frame, tags_of(stream.codec_context))
         self._incomplete = order.ranks().get(len(packets.video) - 1) if tail.is_incomplete else None
         self._tail_notes = tail.notes
         self._head_notes = head.notes(path)
-        frame = head.frame
-        try:
-            self.color = color_of(frame)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        self.color, self.pixel_aspect = self._picture.color, self._picture.pixel_aspect
         self._converter = ColorConverter(self.color)
         self._coded_size = (frame.height, frame.width)
-        self._orientation = self._turned(frame)
-        rotated = self._orientation[0]
-        self.height, self.width = (frame.width, frame.height) if rotated else (frame.height, frame.width)
+        is_turned = self._picture.orientation.swap_axes
+        self.height, self.width = (frame.width, frame.height) if is_turned else (frame.height, frame.width)
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return when frames ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
@@ -110,7 +90,8 @@ class StreamInput:
         if incomplete is not None and first <= incomplete < stop:
             problem = f"the file is cut short: frame {incomplete} of {self.num_frames} is incomplete"
             raise InputError(f"{self.path}: {problem}; get a complete copy, or choose frames before it")
-        return self._head_notes + (self._tail_notes if stop == self.num_frames else ())
+        notes = (*self._picture.notes, *self._head_notes)
+        return (*notes, *self._tail_notes) if stop == self.num_frames else notes
 
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
         """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC, upright.
@@ -128,7 +109,7 @@ class StreamInput:
                 if head is None:
                     continue
                 for frame in chain([head], frames):
-                    yield self._upright(self._converter.to_rgb(frame))
+                    yield self._picture.orientation.apply(self._converter.to_rgb(frame))
                 return
 
     def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
@@ -144,22 +125,6 @@ class StreamInput:
 
     def _open(self) -> InputContainer:
         return open_input(self.path, format_name=self._format_name, options=self._options)
-
-    def _turned(self, frame: VideoFrame) -> tuple[bool, bool, bool]:
-        try:
-            return _orientation(frame, self.path)
-        except ValueError:
-            # PyAV does not know some kinds of side data (EXIF, stereo views), and then lists none at all:
-            # look for EXIF in the coded picture, else take libav's own reading of the display matrix.
-            with Maker().closing(self._open()) as container:
-                packets = container.demux(video_stream(container, self.path))
-                coded = next(bytes(packet) for packet in packets if packet.size)
-            exif = exif_orientation(coded)
-            if exif is None and frame.rotation % 90 == 0:
-                exif = EXIF_BY_TURNS[frame.rotation // 90 % 4]
-            if exif is None:
-                raise InputError(f"{self.path}: {ODD_ANGLE}") from None
-            return EXIF_ORIENTATIONS[exif - 1]
 
     def _from_start(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
         frames = NumberedFrames(container, self.path)
@@ -224,27 +189,3 @@ class StreamInput:
         ranges = [f":{index}"] * bool(index) + [f"{after}:"] * (after is not None)
         others = f"choose other frames, as {' or '.join(ranges)}" if ranges else "the file is damaged"
         return f"{self.path}: frame {index} of {self.num_frames} {problem}; {others}"
-
-    def _upright(self, rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        swap_axes, flip_rows, flip_cols = self._orientation
-        if swap_axes:
-            rgb_HWC = rgb_HWC.swapaxes(0, 1)
-        return rgb_HWC[:: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
-
-
-def _orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:
-    """Return (swap rows and columns, then flip rows, then flip columns) that turn ``frame`` upright.
-
-    A display matrix ``a b · / c d · / · · ·`` shows pixel (x, y) at (a·x + c·y, b·x + d·y).
-    """
-    #   a d: 1 0 / 0 1 upright · -1 0 / 0 -1 half a turn     b c: 0 1 / -1 0 and 0 -1 / 1 0 quarter turns
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return False, False, False
-    # Nine integers in fixed point; only signs and zeros matter.
-    a, b, _, c, d = np.frombuffer(bytes(cast(SideData, matrix)), dtype=np.int32)[:5].tolist()
-    if b == c == 0 and a and d:
-        return False, d < 0, a < 0
-    if a == d == 0 and b and c:
-        return True, b < 0, c < 0
-    raise InputError(f"{path}: {ODD_ANGLE}")
