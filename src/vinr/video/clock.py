@@ -29,6 +29,7 @@ BACK: Final = MICROSECONDS // 10
 AHEAD: Final = 10 * MICROSECONDS
 # A time lapse has frames further apart than that: what is usual in a stream is no jump.
 UNUSUAL: Final = 10
+CLOSEST: Final = Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class Clock:
 
         It is to be called for every packet of a stream that has data, in the order of the file and from its
         start. Streams may come in any mixture or be left out. In a file that is joined, packets of a stream
-        that overlap after that come one tick after another.
+        that overlap after that come a millisecond after another: the least that all containers tell apart.
         """
         counts: dict[int, int] = {}
         places: dict[int, int] = {}
-        ends: dict[int, Fraction] = {}
+        lasts: dict[int, Fraction] = {}
 
         def added(packet: Packet[Any]) -> Fraction:
             stream = packet.stream_index
@@ -72,8 +73,8 @@ class Clock:
             if tick is None:
                 return seconds
             begin = tick * packet.time_base + seconds
-            ends[stream] = max(begin, ends.get(stream, begin - packet.time_base) + packet.time_base)
-            return seconds + ends[stream] - begin
+            lasts[stream] = max(begin, lasts.get(stream, begin - CLOSEST) + CLOSEST)
+            return seconds + lasts[stream] - begin
 
         return added
 

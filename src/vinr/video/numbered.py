@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any, Final
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
-from vinr.video.libav import explain, video_stream
+from vinr.video.libav import explain
 from vinr.video.order import Order
 
 # Decoders hold back at most this many frames until those before them are there.
@@ -26,7 +26,7 @@ UNKNOWN: Final = -1
 
 
 class NumberedFrames:
-    """The frames of a container from where it is read, each with the number of its packet.
+    """The frames of a stream from where its container is read, each with the number of its packet.
 
     ``number_of`` gives the number of a packet (``None``: unknown); without it packets are counted from 0.
     ``failure`` is what the decoder said last of a packet that it cannot decode, and ``failed`` is the packet,
@@ -36,12 +36,12 @@ class NumberedFrames:
     def __init__(
         self,
         container: InputContainer,
-        path: Path,
+        stream: VideoStream,
         *,
         number_of: Callable[[Packet[Any]], int | None] | None = None,
         one_by_one: bool = False,
     ) -> None:
-        self._stream = video_stream(container, path)
+        self._stream = stream
         self._stream.thread_type = "SLICE" if one_by_one else "AUTO"
         self._packets = container.demux(self._stream)
         self._number_of = number_of

@@ -29,6 +29,7 @@ from vinr.video.color import ColorConverter, tags_of
 from vinr.video.head import find_empty, inspect_head
 from vinr.video.libav import open_input, video_stream
 from vinr.video.numbered import NumberedFrames, in_order
+from vinr.video.opened import VideoFile
 from vinr.video.order import Order
 from vinr.video.packets import read_packets
 from vinr.video.picture import Picture
@@ -50,20 +51,24 @@ class StreamInput:
         self.path = path
         self._format_name = format_name
         self._options = options
-        packets = read_packets(self._open, path)
-        order = Order.of(packets, find_empty(self._open, path, packets))
+        with Maker().closing(self._open()) as container:
+            number = container.streams.video.index(video_stream(container, path))
+        self._file = file = VideoFile(path, self._open, number)
+        packets = read_packets(file)
+        order = Order.of(packets, find_empty(file, packets))
         if not order.num_frames:
             raise InputError(f"{path}: the video stream has no frames")
-        head = inspect_head(self._open, path, packets, order)
+        head = inspect_head(file, packets, order)
         self._order = order = order.without(head.dropped)
         self._can_seek = order.has_unique_times and not packets.clock.is_joined
         self._can_seek &= order.is_timed or not head.reorders
-        self.clock = packets.clock
+        self._clock = packets.clock
         self.num_frames = order.num_frames
         with Maker().closing(self._open()) as container:
-            tail = inspect_tail(container, path, packets, reopen=self._open)
-            self._stated = stated_times(container, path, packets, order, is_whole=tail.is_whole)
-            stream, frame = video_stream(container, path), head.frame
+            tail = inspect_tail(file, container, packets)
+            stream = file.stream(container)
+            self._stated = stated_times(container, stream, packets, order, is_whole=tail.is_whole)
+            frame = head.frame
             self._picture = Picture.of(path, stream, frame, tags_of(stream.codec_context))
         self._incomplete = order.ranks().get(len(packets.video) - 1) if tail.is_incomplete else None
         self._tail_notes = tail.notes
@@ -117,17 +122,19 @@ class StreamInput:
         origin = self._seconds(0)
         start = self._seconds(first) if first > 0 else None
         end = self._seconds(stop) if stop < self.num_frames else None
-        return extract_audio(self._open, self.path, origin=origin, start=start, stop=end, on_note=on_note)
+        return extract_audio(
+            self._open, self.path, origin=origin, start=start, stop=end, clock=self._clock, on_note=on_note
+        )
 
     def _seconds(self, index: int) -> Fraction:
-        """Return the time of a frame on the file's clock, as :attr:`clock` continues it; audio shares it."""
+        """Return the time of a frame on the file's clock, as ``clock`` continues it; audio shares it."""
         return frame_seconds(self._order.time_F, index, self._stated)
 
     def _open(self) -> InputContainer:
         return open_input(self.path, format_name=self._format_name, options=self._options)
 
     def _from_start(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
-        frames = NumberedFrames(container, self.path)
+        frames = NumberedFrames(container, self._file.stream(container))
         yield from self._reached(frames, 0, first, is_sought=False)
 
     def _after_seek(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
@@ -135,11 +142,12 @@ class StreamInput:
         key = self._order.keyframe_before(first)
         if not self._can_seek or self._order.time_F is None or not key:
             return
+        stream = self._file.stream(container)
         try:
-            container.seek(int(self._order.time_F[key]), stream=video_stream(container, self.path))
+            container.seek(int(self._order.time_F[key]), stream=stream)
         except av.FFmpegError:
             return  # some containers cannot seek
-        frames = NumberedFrames(container, self.path, number_of=self._order.number_at)
+        frames = NumberedFrames(container, stream, number_of=self._order.number_at)
         yield from self._reached(frames, key, first, is_sought=True)
 
     def _reached(
