@@ -15,7 +15,6 @@ import av
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
 from vinr.comparison.anchor_streams import library_versions, write_stream
 from vinr.comparison.anchors import Anchor
@@ -26,7 +25,7 @@ from vinr.quality.clip import compare
 from vinr.temporaries import Maker, temporary_folder
 from vinr.video.color import ColorConverter, Upsampling, planes_of
 from vinr.video.libav import explain, open_input, video_stream
-from vinr.video.spec import FrameBatch, FrameSource, FrameStream, VideoSpec
+from vinr.video.spec import FrameBatch, FrameSource, FrameStream, Levels, VideoSpec
 
 # Frames looked at to choose how chroma is brought to full size.
 NUM_PROBED: Final = 4
@@ -122,7 +121,7 @@ def _decoded_batches(
 ) -> Iterator[FrameBatch]:
     converter = ColorConverter(spec.color)
 
-    def cut(padded_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def cut(padded_HW: Levels) -> Levels:
         return padded_HW[: spec.height, : spec.width]
 
     # A process that is forked while frames are read leaves the file of its parent alone.

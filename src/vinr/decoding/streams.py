@@ -48,7 +48,7 @@ class CropWindow:
 
 @final
 class CropKeeper:
-    """Keeps ``window`` of the frames ``numbers`` as ``crops``, uint8 rgb_CHW by frame number."""
+    """Keeps ``window`` of the frames ``numbers`` as ``crops``, rgb_CHW by frame number."""
 
     def __init__(self, numbers: Sequence[int], window: CropWindow) -> None:
         self._numbers, self._window = frozenset(numbers), window

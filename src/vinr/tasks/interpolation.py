@@ -327,5 +327,5 @@ class _Renumbered:
         self.spec = source.spec
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW."""
+        """Return levels rgb_NCHW."""
         return self._source.frames(self._number_T[index_N])

@@ -1,9 +1,9 @@
-"""The only colour arithmetic: Y'CbCr to 8-bit RGB and back, done by libav's swscale.
+"""The only colour arithmetic: Y'CbCr to RGB and back; of 8 bits by libav's swscale, else ``deep_color``.
 
 ::
 
-    decoded frame ── matrix, range of the stream ──> rgb_HWC uint8 ── the same, back ──> frame to encode
-    (any format)                                                                         (yuv420p, …)
+    decoded frame ── matrix, range of the stream ──> rgb_HWC ── the same, back ──> frame to encode
+    (any format)                                       uint8 or uint16                (yuv420p, …)
 
 A stream without a matrix tag is read as BT.601, one without a range tag as limited range: swscale's defaults,
 with which the papers' PNG frames were made.
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from vinr.errors import InputError
 from vinr.sharing import Shared
 from vinr.temporaries import hold
-from vinr.video.spec import ColorMatrix, ColorSpec
+from vinr.video.deep_color import fill_planes, is_deep, read_rgb, write_rgb
+from vinr.video.spec import ColorMatrix, ColorSpec, Levels, Planes
 
 # Y = Kr·R + Kg·G + Kb·B:  BT.601 0.299 0.587 0.114 · BT.709 0.2126 0.7152 0.0722
 # Tags are the numbers of ISO/IEC 23091-2 (H.273), MatrixCoefficients, as libav's AVColorSpace has them: 2 is
@@ -80,12 +81,16 @@ def tag_color(context: CodecContext, color: ColorSpec, pixel_format: str) -> Non
     context.color_range = SWSCALE_RANGE[color.range]
 
 
-def planes_of(frame: VideoFrame) -> tuple[NDArray[np.uint8], ...]:
-    """Return copies of the planes of an 8-bit planar frame, each uint8 [rows, columns] of its own size."""
+def planes_of(frame: VideoFrame) -> Planes:
+    """Return copies of the planes of a planar frame, each [rows, columns] of its own size.
+
+    They are uint8; uint16 where samples have more than 8 bits.
+    """
+    dtype = np.dtype(np.uint16 if is_deep(frame.format.name) else np.uint8)
     planes = []
     for plane in frame.planes:
-        # A line of a plane is width samples and then padding up to line_size.
-        padded = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
+        # A line of a plane is width samples and then padding up to line_size, in bytes.
+        padded = np.frombuffer(memoryview(plane), dtype=dtype).reshape(plane.height, -1)
         planes.append(padded[:, : plane.width].copy())
     return tuple(planes)
 
@@ -102,6 +107,10 @@ class ColorConverter(Shared):
         """Keep the copy forever: its end would wait forever for swscale's threads, which a child lacks."""
         hold(self._reformatter)
         self._reformatter = VideoReformatter()
+
+    def to_deep_rgb(self, frame: VideoFrame) -> NDArray[np.uint16]:
+        """Return ``frame`` as uint16 rgb_HWC of 10 bits, 0 … 1023; see :mod:`vinr.video.deep_color`."""
+        return read_rgb(self._reformatter, frame, self.color)
 
     def to_rgb(self, frame: VideoFrame, *, upsampling: Upsampling | None = None) -> NDArray[np.uint8]:
         """Return ``frame`` as uint8 rgb_HWC; deeper samples are rounded to 8 bits.
@@ -125,9 +134,12 @@ class ColorConverter(Shared):
         )
         return converted.to_ndarray().astype(np.uint8, copy=False)
 
-    def from_rgb(self, rgb_HWC: NDArray[np.uint8], pixel_format: str) -> VideoFrame:
-        """Return uint8 ``rgb_HWC`` as a frame of ``pixel_format`` (yuv420p, yuv444p, bgr0)."""
-        frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb_HWC), format="rgb24")
+    def from_rgb(self, rgb_HWC: Levels, pixel_format: str) -> VideoFrame:
+        """Return ``rgb_HWC`` as a frame: of yuv420p, yuv444p or bgr0 if uint8; else as ``write_rgb`` does."""
+        if rgb_HWC.dtype == np.uint16:
+            return write_rgb(rgb_HWC.astype(np.uint16, copy=False), pixel_format, self.color)
+        bytes_HWC = np.ascontiguousarray(rgb_HWC, dtype=np.uint8)
+        frame = VideoFrame.from_ndarray(bytes_HWC, format="rgb24")
         if av.VideoFormat(pixel_format).is_rgb:
             return self._reformatter.reformat(frame, format=pixel_format)
         return self._reformatter.reformat(
@@ -141,17 +153,14 @@ class ColorConverter(Shared):
 
 
 def _without_siting(frame: VideoFrame) -> VideoFrame:
-    """Return a copy of a planar 8-bit frame without the tag that says where chroma is sited.
+    """Return a copy of a planar frame without the tag that says where chroma is sited.
 
     Decoders of H.264 and H.265 set "left" even for streams that do not say so; swscale then shifts chroma
     that was made without a shift, and the nearest sample is the wrong one.
     """
     # PyAV cannot change the tag of a frame, but a new frame has none.
     copy = VideoFrame(frame.width, frame.height, frame.format.name)
-    for plane, samples in zip(copy.planes, planes_of(frame), strict=True):
-        padded = np.zeros((plane.height, plane.line_size), dtype=np.uint8)
-        padded[:, : plane.width] = samples
-        plane.update(padded.tobytes())
+    fill_planes(copy, planes_of(frame))
     return copy
 
 

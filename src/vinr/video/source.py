@@ -30,7 +30,7 @@ from vinr.errors import InputError, UsageError
 from vinr.video.edit import Edit
 from vinr.video.images import FolderInput
 from vinr.video.names import clip_name
-from vinr.video.spec import Audio, ColorSpec, Timeline, VideoSpec
+from vinr.video.spec import TYPES, Audio, ColorSpec, Timeline, VideoSpec
 from vinr.video.stream import StreamInput
 
 RAW_SUFFIX: Final = ".yuv"
@@ -70,7 +70,8 @@ class FrameInput(Protocol):
 class FrameTensor:
     """Frames held in memory, a :class:`~vinr.video.spec.FrameSource`.
 
-    ``rgb_NCHW`` is uint8 with ``spec.num_frames`` frames of ``spec.height`` × ``spec.width``.
+    ``rgb_NCHW`` has ``spec.num_frames`` frames of ``spec.height`` × ``spec.width``: uint8, or uint16 where
+    ``spec.bit_depth`` is 10.
     """
 
     rgb_NCHW: Tensor
@@ -78,8 +79,9 @@ class FrameTensor:
 
     def __post_init__(self) -> None:
         expected = (self.spec.num_frames, 3, self.spec.height, self.spec.width)
-        if self.rgb_NCHW.dtype != torch.uint8 or tuple(self.rgb_NCHW.shape) != expected:
-            raise ValueError(f"frames must be uint8 {expected}, got {self}")
+        dtype = TYPES[self.spec.bit_depth]
+        if self.rgb_NCHW.dtype != dtype or tuple(self.rgb_NCHW.shape) != expected:
+            raise ValueError(f"frames must be {dtype} {expected}, got {self}")
 
     def frames(self, index_N: Tensor) -> Tensor:
         """Return uint8 rgb_NCHW of frames ``index_N`` (int64).
