@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from vinr.errors import InputError
 from vinr.sharing import Shared
 from vinr.temporaries import hold
-from vinr.video.deep_color import fill_planes, is_deep, read_rgb, write_rgb
+from vinr.video.deep_color import depth_of_format, fill_planes, is_deep, read_rgb, write_rgb
 from vinr.video.spec import ColorMatrix, ColorSpec, Levels, Planes
 
 # Y = Kr·R + Kg·G + Kb·B:  BT.601 0.299 0.587 0.114 · BT.709 0.2126 0.7152 0.0722
@@ -59,7 +59,7 @@ def color_of(frame: VideoFrame) -> ColorSpec:
     InputError
         If the matrix is neither BT.601 nor BT.709.
     """
-    bit_depth: Literal[8, 10] = 10 if max(part.bits for part in frame.format.components) > 8 else 8
+    bit_depth: Literal[8, 10] = 10 if depth_of_format(frame) > 8 else 8
     if _is_rgb(frame):
         return ColorSpec(bit_depth=bit_depth)
     matrix = MATRIX_OF_TAG.get(frame.colorspace)

@@ -46,7 +46,7 @@ Samples = NDArray[np.float32]
 
 def read_rgb(reformatter: VideoReformatter, frame: VideoFrame, color: ColorSpec) -> NDArray[np.uint16]:
     """Return a frame of any format as uint16 rgb_HWC, 0 … 1023; Y'CbCr has matrix and range of ``color``."""
-    if frame.format.is_rgb or frame.format.has_palette:
+    if has_rgb(frame):
         wide_HWC = reformatter.reformat(frame, format="rgb48le").to_ndarray()
         return _to_levels(wide_HWC.astype(np.float32) * (WHITE / WIDE_WHITE))
     if frame.format.name.startswith("gray"):
@@ -55,7 +55,7 @@ def read_rgb(reformatter: VideoReformatter, frame: VideoFrame, color: ColorSpec)
         levels_HW1 = _to_levels(wide_HW.astype(np.float32) * (WHITE / WIDE_WHITE))[..., np.newaxis]
         return np.repeat(levels_HW1, 3, axis=2)
     luma_HW, blue_HW, red_HW = _wide_samples(reformatter, frame)
-    num_bits = max(part.bits for part in frame.format.components)
+    num_bits = depth_of_format(frame)
     black, scale, chroma_scale = _range_of(color, num_bits)
     # In 16 bits samples are shifted up: 2^(16 − bits) times as large.
     unit = np.float32(2.0 ** (num_bits - 16))
@@ -157,6 +157,16 @@ def _halve(chroma_HW: Samples) -> Samples:
 
 def _to_levels(values: Samples) -> NDArray[np.uint16]:
     return np.clip(np.rint(values), 0, WHITE).astype(np.uint16)
+
+
+def has_rgb(frame: VideoFrame) -> bool:
+    """Return whether swscale reads the format of ``frame`` as RGB, without a matrix; it does so with XYZ."""
+    return frame.format.is_rgb or frame.format.has_palette or frame.format.name.startswith("xyz")
+
+
+def depth_of_format(frame: VideoFrame) -> int:
+    """Return the bits of the deepest samples of ``frame``."""
+    return max(part.bits for part in frame.format.components)
 
 
 def is_deep(pixel_format: str) -> bool:

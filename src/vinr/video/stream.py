@@ -24,15 +24,15 @@ import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
 from vinr.errors import InputError
 from vinr.temporaries import Maker
 from vinr.video.audio import extract_audio
 from vinr.video.color import ColorConverter, color_of
+from vinr.video.deep_color import BITS, depth_of_format
 from vinr.video.images import exif_orientation
 from vinr.video.libav import explain, open_input, video_stream
-from vinr.video.spec import Audio, Timeline
+from vinr.video.spec import Audio, BitDepth, Levels, Timeline
 from vinr.video.tail import inspect_tail, read_packets
 
 FALLBACK_RATE: Final = Fraction(25)
@@ -72,11 +72,17 @@ class _Index:
 class StreamInput:
     """A video file (see the module).
 
-    ``options`` and ``format_name`` are passed to libav, for files that do not state their format.
+    ``options`` and ``format_name`` are passed to libav, for files that do not state their format. Frames are
+    read at ``bit_depth``; if None at 10 bits where samples have more than 8.
     """
 
     def __init__(
-        self, path: Path, *, format_name: str | None = None, options: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        *,
+        format_name: str | None = None,
+        options: Mapping[str, str] | None = None,
+        bit_depth: BitDepth | None = None,
     ) -> None:
         self.path = path
         self._format_name = format_name
@@ -90,6 +96,8 @@ class StreamInput:
             self.color = color_of(frame)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+        self.bit_depth: BitDepth = bit_depth or self.color.bit_depth
+        self._depth_notes = depth_notes(frame, bit_depth)
         self._converter = ColorConverter(self.color)
         self._coded_size = (frame.height, frame.width)
         self._orientation = self._turned(frame)
@@ -112,10 +120,11 @@ class StreamInput:
         if incomplete is not None and first <= incomplete < stop:
             problem = f"the file is cut short: frame {incomplete} of {self.num_frames} is incomplete"
             raise InputError(f"{self.path}: {problem}; get a complete copy, or choose frames before it")
-        return self._index.notes if stop == self.num_frames else ()
+        notes = self._index.notes if stop == self.num_frames else ()
+        return (*self._depth_notes, *notes)
 
-    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC, upright.
+    def decode(self, first: int) -> Iterator[Levels]:
+        """Yield frames ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``, upright.
 
         Raises
         ------
@@ -130,7 +139,7 @@ class StreamInput:
                 if head is None:
                     continue
                 for frame in self._checked(chain([head], frames), first):
-                    yield self._upright(self._converter.to_rgb(frame))
+                    yield self._upright(self._read(frame))
                 return
         problem = f"frame {first} of {self.num_frames} cannot be decoded"
         raise InputError(f"{self.path}: {problem}; the file is damaged")
@@ -228,7 +237,10 @@ class StreamInput:
             counts = f"only {index} of {self.num_frames} frames can be decoded"
             raise InputError(f"{self.path}: {counts}; the file is damaged")
 
-    def _upright(self, rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _read(self, frame: VideoFrame) -> Levels:
+        return self._converter.to_rgb(frame) if self.bit_depth == 8 else self._converter.to_deep_rgb(frame)
+
+    def _upright(self, rgb_HWC: Levels) -> Levels:
         swap_axes, flip_rows, flip_cols = self._orientation
         if swap_axes:
             rgb_HWC = rgb_HWC.swapaxes(0, 1)
@@ -284,6 +296,14 @@ def _timeline(index: _Index, first: int, stop: int) -> Timeline:
         if all(abs(value - number * ticks_per_frame) <= slack for number, value in enumerate(pts)):
             return Timeline(count, rate)
     return Timeline(count, exact.limit_denominator(1001), index.time_base, pts)
+
+
+def depth_notes(frame: VideoFrame, bit_depth: BitDepth | None) -> tuple[str, ...]:
+    """Return a line for the user where more than 10 bits are rounded although nobody asked for it."""
+    num_bits = depth_of_format(frame)
+    if bit_depth is not None or num_bits <= BITS:
+        return ()
+    return (f"the video has {num_bits} bits per sample ({frame.format.name}); they are rounded to {BITS}",)
 
 
 def _ends_search(frame: VideoFrame, keyframe_pts: int, target_pts: int) -> bool:
