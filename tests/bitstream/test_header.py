@@ -111,7 +111,7 @@ def change(path: str, value: object) -> dict[str, Any]:
         ("clips.0.frame_rate", [30], "clips.0.frame_rate"),
         ("clips.0.frame_rate", [30, 1, 1], "clips.0.frame_rate"),
         ("clips.0.frame_rate", [2**31, 1], "clips.0.frame_rate.0"),
-        ("clips.0.color", {"matrix": "bt2020"}, "clips.0.color.matrix"),
+        ("clips.0.color", {"matrix": "ycgco"}, "clips.0.color.matrix"),
         ("clips.0.color", {"bit_depth": 9}, "clips.0.color.bit_depth"),
         ("clips.0.edit", {"crop": [0, 5]}, "clips.0.edit.crop"),
         ("clips.0.edit", {"first_frame": 5, "stop_frame": 5}, "the range of frames 5:5 is empty"),

@@ -61,7 +61,7 @@ class Hdr(Part):
 class Color(Part):
     """How the RGB frames relate to the Y'CbCr of the original file."""
 
-    matrix: Literal["bt601", "bt709", "bt2020"] = Field(
+    matrix: Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m"] = Field(
         "bt601", description="luma coefficients of the original"
     )
     range: Literal["limited", "full"] = Field("limited", description="value range of the original")

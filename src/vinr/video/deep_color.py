@@ -32,6 +32,8 @@ RED_BLUE: Final[dict[ColorMatrix, tuple[float, float]]] = {
     "bt601": (0.299, 0.114),
     "bt709": (0.2126, 0.0722),
     "bt2020": (0.2627, 0.0593),
+    "fcc": (0.3, 0.11),
+    "smpte240m": (0.212, 0.087),
 }
 EXACT: Final = (
     Interpolation.BICUBIC
@@ -49,7 +51,7 @@ def read_rgb(reformatter: VideoReformatter, frame: VideoFrame, color: ColorSpec)
     if has_rgb(frame):
         wide_HWC = reformatter.reformat(frame, format="rgb48le").to_ndarray()
         return _to_levels(wide_HWC.astype(np.float32) * (WHITE / WIDE_WHITE))
-    if frame.format.name.startswith("gray"):
+    if len(frame.format.components) < 3:
         # Grey is of full range in swscale, whatever its tag says.
         wide_HW = reformatter.reformat(frame, format="gray16le").to_ndarray()
         levels_HW1 = _to_levels(wide_HW.astype(np.float32) * (WHITE / WIDE_WHITE))[..., np.newaxis]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vinr.errors import UsageError
 
-ColorMatrix = Literal["bt601", "bt709", "bt2020"]
+ColorMatrix = Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m"]
 ColorRange = Literal["limited", "full"]
 BitDepth = Literal[8, 10]
 

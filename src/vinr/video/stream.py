@@ -28,7 +28,7 @@ from av.video.frame import VideoFrame
 from vinr.errors import InputError
 from vinr.temporaries import Maker
 from vinr.video.audio import extract_audio
-from vinr.video.color import ColorConverter, color_of
+from vinr.video.color import MISTAGGED, ColorConverter, color_of, is_mistagged, tags_of
 from vinr.video.deep_color import BITS, depth_of_format
 from vinr.video.images import exif_orientation
 from vinr.video.libav import explain, open_input, video_stream
@@ -91,13 +91,16 @@ class StreamInput:
             self._index = _read_index(container, path, self._open)
         self.num_frames = self._index.num_frames
         with Maker().closing(self._open()) as container:
+            # The file's own tags: decoders of H.265 drop them where the coded video has none.
+            tags = tags_of(video_stream(container, path).codec_context)
             frame = self._first_shown(container)
         try:
-            self.color = color_of(frame)
+            self.color = color_of(frame, tags)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         self.bit_depth: BitDepth = bit_depth or self.color.bit_depth
-        self._depth_notes = depth_notes(frame, bit_depth)
+        mistagged = (f"{path}: {MISTAGGED}",) if is_mistagged(frame) else ()
+        self._notes = (*mistagged, *depth_notes(frame, bit_depth))
         self._converter = ColorConverter(self.color)
         self._coded_size = (frame.height, frame.width)
         self._orientation = self._turned(frame)
@@ -120,8 +123,7 @@ class StreamInput:
         if incomplete is not None and first <= incomplete < stop:
             problem = f"the file is cut short: frame {incomplete} of {self.num_frames} is incomplete"
             raise InputError(f"{self.path}: {problem}; get a complete copy, or choose frames before it")
-        notes = self._index.notes if stop == self.num_frames else ()
-        return (*self._depth_notes, *notes)
+        return (*self._notes, *(self._index.notes if stop == self.num_frames else ()))
 
     def decode(self, first: int) -> Iterator[Levels]:
         """Yield frames ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``, upright.
