@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from vinr.video.spec import FrameBatch, FrameStream
+from vinr.video.spec import BitDepth, FrameBatch, FrameStream, with_depth
 
 
 @final
@@ -34,6 +34,14 @@ class StreamClock:
             if batch is None:
                 return
             yield batch
+
+
+def at_depth(stream: FrameStream, bit_depth: BitDepth) -> FrameStream:
+    """Return the same stream with colours rounded to ``bit_depth``; planes are left out."""
+    if stream.spec.bit_depth == bit_depth:
+        return stream
+    rounded = (FrameBatch(batch.index_N, with_depth(batch.rgb_NCHW, bit_depth)) for batch in stream)
+    return FrameStream(replace(stream.spec, bit_depth=bit_depth), rounded)
 
 
 @dataclass(frozen=True)

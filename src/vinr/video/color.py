@@ -160,12 +160,13 @@ def planes_of(frame: VideoFrame) -> Planes:
 
     They are uint8; uint16 where samples have more than 8 bits.
     """
-    dtype = np.dtype(np.uint16 if is_deep(frame.format.name) else np.uint8)
-    planes = []
+    deep = is_deep(frame.format.name)
+    planes: list[Levels] = []
     for plane in frame.planes:
         # A line of a plane is width samples and then padding up to line_size, in bytes.
-        padded = np.frombuffer(memoryview(plane), dtype=dtype).reshape(plane.height, -1)
-        planes.append(padded[:, : plane.width].copy())
+        raw = memoryview(plane)
+        lines: Levels = np.frombuffer(raw, np.uint16) if deep else np.frombuffer(raw, np.uint8)
+        planes.append(lines.reshape(plane.height, -1)[:, : plane.width].copy())
     return tuple(planes)
 
 

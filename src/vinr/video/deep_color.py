@@ -14,7 +14,7 @@ Axes: H rows, W columns, C colour channels (red, green, blue).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import av
 import numpy as np
@@ -48,16 +48,16 @@ Samples = NDArray[np.float32]
 
 def read_rgb(reformatter: VideoReformatter, frame: VideoFrame, color: ColorSpec) -> NDArray[np.uint16]:
     """Return a frame of any format as uint16 rgb_HWC, 0 … 1023; Y'CbCr has matrix and range of ``color``."""
+    num_bits = depth_of_format(frame)
     if has_rgb(frame):
-        wide_HWC = reformatter.reformat(frame, format="rgb48le").to_ndarray()
-        return _to_levels(wide_HWC.astype(np.float32) * (WHITE / WIDE_WHITE))
+        pixel_format = "rgb48le" if num_bits > 8 else "rgb24"
+        return _from_full_range(reformatter.reformat(frame, format=pixel_format).to_ndarray(), num_bits)
     if len(frame.format.components) < 3:
         # Grey is of full range in swscale, whatever its tag says.
-        wide_HW = reformatter.reformat(frame, format="gray16le").to_ndarray()
-        levels_HW1 = _to_levels(wide_HW.astype(np.float32) * (WHITE / WIDE_WHITE))[..., np.newaxis]
-        return np.repeat(levels_HW1, 3, axis=2)
+        pixel_format = "gray16le" if num_bits > 8 else "gray"
+        grey_HW = reformatter.reformat(frame, format=pixel_format).to_ndarray()
+        return np.repeat(_from_full_range(grey_HW, num_bits)[..., np.newaxis], 3, axis=2)
     luma_HW, blue_HW, red_HW = _wide_samples(reformatter, frame)
-    num_bits = depth_of_format(frame)
     black, scale, chroma_scale = _range_of(color, num_bits)
     # In 16 bits samples are shifted up: 2^(16 − bits) times as large.
     unit = np.float32(2.0 ** (num_bits - 16))
@@ -107,6 +107,16 @@ def fill_planes(frame: VideoFrame, planes: Sequence[Levels]) -> None:
         padded = np.zeros((plane.height, plane.line_size // samples.itemsize), dtype=samples.dtype)
         padded[:, : plane.width] = samples
         plane.update(padded.tobytes())
+
+
+def _from_full_range(samples: NDArray[Any], num_bits: int) -> NDArray[np.uint16]:
+    """Return RGB or grey samples of 8 bits, or of ``num_bits`` in the upper bits of 16, as levels."""
+    if samples.dtype == np.uint8:
+        return _to_levels(samples.astype(np.float32) * np.float32(WHITE / 255))
+    # The bits below are zeros or repeat the upper ones, as swscale's way to 16 bits happens to be.
+    num_bits = min(num_bits, 16)
+    exact = (samples >> (16 - num_bits)).astype(np.float32)
+    return _to_levels(exact * np.float32(WHITE / (2**num_bits - 1)))
 
 
 def _wide_samples(reformatter: VideoReformatter, frame: VideoFrame) -> tuple[Samples, Samples, Samples]:
