@@ -17,22 +17,21 @@ from itertools import chain
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
 from vinr.errors import InputError
 from vinr.temporaries import Maker
 from vinr.video.audio import extract_audio
 from vinr.video.color import ColorConverter, tags_of
+from vinr.video.deep_color import depth_notes
 from vinr.video.head import find_empty, inspect_head
 from vinr.video.libav import open_input, video_stream
 from vinr.video.numbered import NumberedFrames, in_order
 from vinr.video.order import Order
 from vinr.video.packets import read_packets
 from vinr.video.picture import Picture
-from vinr.video.spec import Audio, Timeline
+from vinr.video.spec import Audio, BitDepth, Levels, Timeline
 from vinr.video.stated import stated_times
 from vinr.video.tail import inspect_tail
 from vinr.video.times import frame_seconds, make_timeline
@@ -41,11 +40,17 @@ from vinr.video.times import frame_seconds, make_timeline
 class StreamInput:
     """A video file (see the module).
 
-    ``options`` and ``format_name`` are passed to libav, for files that do not state their format.
+    ``options`` and ``format_name`` are passed to libav, for files that do not state their format. Frames are
+    read at ``bit_depth``; if None at 10 bits where samples have more than 8.
     """
 
     def __init__(
-        self, path: Path, *, format_name: str | None = None, options: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        *,
+        format_name: str | None = None,
+        options: Mapping[str, str] | None = None,
+        bit_depth: BitDepth | None = None,
     ) -> None:
         self.path = path
         self._format_name = format_name
@@ -67,8 +72,9 @@ class StreamInput:
             self._picture = Picture.of(path, stream, frame, tags_of(stream.codec_context))
         self._incomplete = order.ranks().get(len(packets.video) - 1) if tail.is_incomplete else None
         self._tail_notes = tail.notes
-        self._head_notes = head.notes(path)
+        self._head_notes = (*depth_notes(frame, bit_depth), *head.notes(path))
         self.color, self.pixel_aspect = self._picture.color, self._picture.pixel_aspect
+        self.bit_depth: BitDepth = bit_depth or self.color.bit_depth
         self._converter = ColorConverter(self.color)
         self._coded_size = (frame.height, frame.width)
         is_turned = self._picture.orientation.swap_axes
@@ -93,8 +99,8 @@ class StreamInput:
         notes = (*self._picture.notes, *self._head_notes)
         return (*notes, *self._tail_notes) if stop == self.num_frames else notes
 
-    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC, upright.
+    def decode(self, first: int) -> Iterator[Levels]:
+        """Yield frames ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``, upright.
 
         Raises
         ------
@@ -109,7 +115,7 @@ class StreamInput:
                 if head is None:
                     continue
                 for frame in chain([head], frames):
-                    yield self._picture.orientation.apply(self._converter.to_rgb(frame))
+                    yield self._picture.orientation.apply(self._read(frame))
                 return
 
     def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
@@ -171,6 +177,9 @@ class StreamInput:
             problem = self._cannot_decode(index + 1, frames.failure)
         if problem is not None and (has_begun or not is_sought):
             raise InputError(problem)
+
+    def _read(self, frame: VideoFrame) -> Levels:
+        return self._converter.to_rgb(frame) if self.bit_depth == 8 else self._converter.to_deep_rgb(frame)
 
     def _check_size(self, index: int, frame: VideoFrame) -> None:
         if index >= self.num_frames:
