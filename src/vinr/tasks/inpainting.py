@@ -180,7 +180,7 @@ def inpaint(
         for note in reader.notes:
             on_event(Noted(note))
         # The mask comes before the plan, and the sink before the fit: what is refused is refused at once.
-        mask_T1HW = open_mask(fspath(mask), reader, frames=frames)
+        mask_T1HW = open_mask(fspath(mask), reader, frames=frames, on_note=lambda text: on_event(Noted(text)))
         plan = plan_encode(
             [reader.spec],
             model=model,

@@ -1,4 +1,4 @@
-"""A folder of images as a video: one frame per file, in the order of the file names.
+"""A folder of images as a video: one frame per file, in the order of the numbers in their names.
 
 Axes: H rows, W columns, C colour channels.
 """
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vinr.errors import InputError
+from vinr.video.numbering import describe_numbering, number_order
 from vinr.video.spec import Audio, ColorSpec, Timeline
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -49,7 +50,7 @@ PILLOW_ERRORS: Final = (
 
 
 class FolderInput:
-    """A folder of images of one size, played at 30 frames per second; transparency is dropped.
+    """A folder of images of one size, played at ``rate`` frames per second; transparency is dropped.
 
     Raises
     ------
@@ -57,13 +58,11 @@ class FolderInput:
         If the folder has no images, one cannot be read, or two differ in size.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # Paths of one folder sort by name. Names with a dot in front are hidden: thumbnails, files half
-        # copied.
-        self._files = sorted(
-            file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != "."
-        )
+    def __init__(self, path: Path, *, rate: Fraction = FRAME_RATE) -> None:
+        self.path, self._rate = path, rate
+        # Names with a dot in front are hidden: thumbnails, files half copied.
+        images = [file for file in path.iterdir() if is_image(file) and file.name[0] != "."]
+        self._files = sorted(images, key=number_order)
         if not self._files:
             raise InputError(f"{path}: the folder holds no images ({', '.join(sorted(SUFFIXES))})")
         self.num_frames = len(self._files)
@@ -77,11 +76,12 @@ class FolderInput:
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return the constant-rate timeline of ``stop`` − ``first`` frames."""
-        return Timeline(stop - first, FRAME_RATE)
+        return Timeline(stop - first, self._rate)
 
     def inspect(self, first: int, stop: int) -> tuple[str, ...]:
-        """Return no lines: readable images have no doubtful end."""
-        return ()
+        """Return a line for the user if the numbers of those images have gaps or their names differ."""
+        odd = describe_numbering(self._files[first:stop])
+        return (f"{self.path}: {odd}",) if odd else ()
 
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
         """Yield images ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
@@ -91,6 +91,11 @@ class FolderInput:
     def audio(self, first: int, stop: int) -> Audio | None:
         """Return None: images have no audio."""
         return None
+
+
+def is_image(file: Path) -> bool:
+    """Return whether the name of ``file`` says that it is an image."""
+    return file.suffix.lower() in SUFFIXES
 
 
 def read_image(file: Path, *, label: str) -> NDArray[np.uint8]:
