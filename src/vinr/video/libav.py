@@ -11,7 +11,6 @@ from typing import Final
 import av
 import av.logging
 from av.container import InputContainer
-from av.video.stream import VideoStream
 
 from vinr.errors import InputError
 
@@ -43,11 +42,16 @@ def explain(error: Exception) -> str:
 
 
 def open_input(
-    path: Path, *, format_name: str | None = None, options: Mapping[str, str] | None = None
+    path: Path,
+    *,
+    format_name: str | None = None,
+    options: Mapping[str, str] | None = None,
+    codec_tag: str | None = None,
 ) -> InputContainer:
     """Open a local media file.
 
-    ``format_name`` and ``options`` are libav's, for files that do not state their format (raw YUV).
+    ``format_name``, ``options`` and the ``codec_tag`` of the video are libav's, for files that do not state
+    their format (raw YUV).
 
     Raises
     ------
@@ -82,18 +86,6 @@ def open_input(
     if container.format.name == "tty":
         container.close()
         raise InputError(f"{path}: is a text file, not a video")
+    if codec_tag is not None:
+        container.streams.video[0].codec_context.codec_tag = codec_tag
     return container
-
-
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the first video stream; the cover picture of an audio file does not count.
-
-    Raises
-    ------
-    InputError
-        If there is no such stream.
-    """
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    raise InputError(f"{path}: has no video stream")

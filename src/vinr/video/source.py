@@ -12,32 +12,26 @@ Axes: N frames, C colour channels (red, green, blue), H rows, W columns.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vinr.errors import InputError, UsageError
+from vinr.errors import UsageError
 from vinr.video.edit import Edit
-from vinr.video.images import FolderInput
+from vinr.video.images import FRAME_RATE, FolderInput
 from vinr.video.names import clip_name
+from vinr.video.raw import RAW_DEMUXER, describe_raw, is_raw
+from vinr.video.reading import ReadOptions
 from vinr.video.spec import Audio, ColorSpec, Timeline, VideoSpec
 from vinr.video.stream import StreamInput
-
-RAW_SUFFIX: Final = ".yuv"
-# Beauty_1920x1080_120fps_420_8bit_YUV.yuv and foreman_352x288_29.97.yuv, but not clip_352x288_10bit.yuv.
-RAW_NAME: Final = re.compile(
-    r"(?<!\d)(\d{1,5})x(\d{1,5})_(\d{1,4}(?:\.\d{1,3})?)(?:fps|hz)?(?![\d.]*\d)", re.IGNORECASE
-)
 
 
 class FrameInput(Protocol):
@@ -102,17 +96,24 @@ class VideoReader:
     """A video that is read from front to back, after its edit; a context manager. See :func:`open_video`.
 
     ``spec`` and ``timeline`` describe the frames as read; ``original`` is (rows, columns) upright, before the
-    edit; ``edit`` is the edit with its end filled in; ``name`` is the file's or folder's, without its suffix
-    and without characters that a clip's name may not have.
+    edit; ``edit`` is the edit with its end filled in; ``options`` are as given; ``name`` is the file's or
+    folder's, without its suffix and without characters that a clip's name may not have.
     """
 
-    def __init__(self, frame_input: FrameInput, edit: Edit) -> None:
+    def __init__(
+        self,
+        frame_input: FrameInput,
+        edit: Edit,
+        options: ReadOptions | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
         self._input = frame_input
+        self.options = options or ReadOptions()
         self._first, self._stop = edit.frame_range(frame_input.num_frames)
         self.edit = replace(edit, first_frame=self._first, stop_frame=self._stop)
         self.name = clip_name(Path(os.path.realpath(frame_input.path)).stem)
         self.original = (frame_input.height, frame_input.width)
-        self._notes = frame_input.inspect(self._first, self._stop)
+        self._notes = *notes, *frame_input.inspect(self._first, self._stop)
         self.timeline = frame_input.timeline(self._first, self._stop)
         height, width = edit.output_size(*self.original)
         self.spec = VideoSpec(
@@ -218,6 +219,7 @@ def open_video(
     resize: tuple[int, int] | None = None,
     frames: tuple[int | None, int | None] | None = None,
     edit: Edit | None = None,
+    options: ReadOptions | None = None,
 ) -> VideoReader:
     """Open a video, to be edited as it is read.
 
@@ -225,8 +227,8 @@ def open_video(
     ----------
     path
         Any file that libav opens (mp4, mkv, webm, mov, y4m, …), a folder of images in the order of their
-        names, or raw planar 8-bit 4:2:0 (``.yuv``) with size and rate in its name:
-        ``beauty_1920x1080_120fps.yuv``.
+        numbers, or raw video (``.yuv``) with size, rate and format in its name:
+        ``beauty_1920x1080_120fps_420_8bit.yuv``.
     crop
         (rows, columns) of the centred part to keep.
     resize
@@ -235,53 +237,37 @@ def open_video(
         First frame, and the frame before which to stop; ``None`` for start and end.
     edit
         All three at once, as in ``VideoReader.edit``; not together with the others.
+    options
+        What the file does not say, such as the size of raw video, or leaves open, such as one of several
+        streams.
 
     Raises
     ------
     InputError
         If the input is missing, empty, cut short, damaged, or of an unsupported format.
     UsageError
-        If crop or frame range do not fit the video.
+        If crop, frame range or options do not fit the video.
     """
     if edit is None:
         first, stop = frames or (None, None)
         edit = Edit(crop, resize, first or 0, stop)
     elif (crop, resize, frames) != (None, None, None):
         raise UsageError("use either an edit, or crop, resize and frames, not both")
-    path = Path(path)
-    return VideoReader(_open_input(path), edit)
+    options = options or ReadOptions()
+    opened, notes = _open_input(Path(path), options)
+    return VideoReader(opened, edit, options, notes)
 
 
-def _open_input(path: Path) -> FrameInput:
+def _open_input(path: Path, options: ReadOptions) -> tuple[FrameInput, tuple[str, ...]]:
+    """Return what is read, and lines for the user on how it is taken."""
     if path.is_dir():
-        return FolderInput(path)
-    if path.suffix.lower() == RAW_SUFFIX and path.is_file():
-        return _open_raw(path)
-    return StreamInput(path)
-
-
-def _open_raw(path: Path) -> StreamInput:
-    """Open raw planar 8-bit 4:2:0 video: nothing but samples, so the name must state size and rate."""
-    name = RAW_NAME.search(path.stem)
-    if name is None:
-        raise InputError(
-            f"{path}: raw video needs size and rate in its name, such as clip_1920x1080_120fps.yuv"
-        )
-    if re.search(r"(9|1\d)bit|422|444", path.stem[name.end() :], re.IGNORECASE):
-        raise InputError(f"{path}: by its name not 8-bit 4:2:0, the only raw format that can be read")
-    width, height, rate = int(name[1]), int(name[2]), _exact_rate(name[3])
-    num_bytes = path.stat().st_size
-    # Y at full size, Cb and Cr at half of it in both directions, rounded up.
-    frame_bytes = width * height + 2 * ((width + 1) // 2) * ((height + 1) // 2)
-    if min(width, height) < 1 or rate <= 0 or num_bytes == 0 or num_bytes % frame_bytes:
-        frames = f"whole {width}x{height} 4:2:0 frames of {frame_bytes} bytes"
-        raise InputError(f"{path}: {num_bytes} bytes are not {frames}")
-    options = {"video_size": f"{width}x{height}", "pixel_format": "yuv420p", "framerate": str(rate)}
-    return StreamInput(path, format_name="rawvideo", options=options)
-
-
-def _exact_rate(text: str) -> Fraction:
-    """Return frames per second; 23.976, 29.97 and 59.94 stand for 24, 30 and 60 times 1000/1001."""
-    rate = Fraction(text)
-    ntsc = Fraction(round(rate) * 1000, 1001)
-    return ntsc if rate.denominator != 1 and abs(rate - ntsc) < Fraction(1, 100) else rate
+        options.refuse(str(path), ("stream", "deinterlace"), "is a folder of images")
+        options.refuse(str(path), ("pixel_format", "raw_size"), "is a folder, not raw video")
+        return FolderInput(path, rate=options.rate or FRAME_RATE), ()
+    if path.is_file() and is_raw(path, str(path), options):
+        raw = describe_raw(path, str(path), options)
+        return StreamInput(
+            path, format_name=RAW_DEMUXER, options=raw.options, codec_tag=raw.codec_tag, stream=options.stream
+        ), raw.notes
+    options.refuse(str(path), ("rate",), "is neither raw video nor a folder, and states its rate itself")
+    return StreamInput(path, stream=options.stream), ()

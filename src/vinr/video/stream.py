@@ -24,14 +24,16 @@ import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vinr.errors import InputError
 from vinr.temporaries import Maker
 from vinr.video.audio import extract_audio
+from vinr.video.choice import choose_stream
 from vinr.video.color import ColorConverter, color_of
 from vinr.video.images import exif_orientation
-from vinr.video.libav import explain, open_input, video_stream
+from vinr.video.libav import explain, open_input
 from vinr.video.spec import Audio, Timeline
 from vinr.video.tail import inspect_tail, read_packets
 
@@ -72,17 +74,25 @@ class _Index:
 class StreamInput:
     """A video file (see the module).
 
-    ``options`` and ``format_name`` are passed to libav, for files that do not state their format.
+    ``stream`` is the number of the video stream, from 0; None: the one that players show.
+    ``options``, ``format_name`` and ``codec_tag`` are passed to libav, for files that do not state their
+    format.
     """
 
     def __init__(
-        self, path: Path, *, format_name: str | None = None, options: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        *,
+        stream: int | None = None,
+        format_name: str | None = None,
+        options: Mapping[str, str] | None = None,
+        codec_tag: str | None = None,
     ) -> None:
         self.path = path
-        self._format_name = format_name
-        self._options = options
+        self._format_name, self._options, self._codec_tag = format_name, options, codec_tag
         with Maker().closing(self._open()) as container:
-            self._index = _read_index(container, path, self._open)
+            self._number, self._note_of_choice = choose_stream(container, path, stream, self._open)
+            self._index = _read_index(container, path, self._number, self._open)
         self.num_frames = self._index.num_frames
         with Maker().closing(self._open()) as container:
             frame = self._first_shown(container)
@@ -112,7 +122,8 @@ class StreamInput:
         if incomplete is not None and first <= incomplete < stop:
             problem = f"the file is cut short: frame {incomplete} of {self.num_frames} is incomplete"
             raise InputError(f"{self.path}: {problem}; get a complete copy, or choose frames before it")
-        return self._index.notes if stop == self.num_frames else ()
+        notes = (self._note_of_choice,) if self._note_of_choice else ()
+        return (*notes, *self._index.notes) if stop == self.num_frames else notes
 
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
         """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC, upright.
@@ -137,6 +148,8 @@ class StreamInput:
 
     def audio(self, first: int, stop: int) -> Audio | None:
         """Return the audio of frames ``first`` ≤ i < ``stop``; see :func:`vinr.video.audio.extract_audio`."""
+        if self._format_name is not None:
+            return None  # raw video is samples of pictures alone
         origin = self._seconds(0)
         start = self._seconds(first) if first > 0 else None
         end = self._seconds(stop) if stop < self.num_frames else None
@@ -149,10 +162,15 @@ class StreamInput:
         return self._index.pts[index] * self._index.time_base
 
     def _open(self) -> InputContainer:
-        return open_input(self.path, format_name=self._format_name, options=self._options)
+        return open_input(
+            self.path, format_name=self._format_name, options=self._options, codec_tag=self._codec_tag
+        )
+
+    def _video(self, container: InputContainer) -> VideoStream:
+        return container.streams.video[self._number]
 
     def _frames(self, container: InputContainer) -> Iterator[VideoFrame]:
-        stream = video_stream(container, self.path)
+        stream = self._video(container)
         stream.thread_type = "AUTO"
         try:
             yield from container.decode(stream)
@@ -172,7 +190,7 @@ class StreamInput:
             # PyAV does not know some kinds of side data (EXIF, stereo views), and then lists none at all:
             # look for EXIF in the coded picture, else take libav's own reading of the display matrix.
             with Maker().closing(self._open()) as container:
-                packets = container.demux(video_stream(container, self.path))
+                packets = container.demux(self._video(container))
                 coded = next(bytes(packet) for packet in packets if packet.size)
             exif = exif_orientation(coded)
             if exif is None and frame.rotation % 90 == 0:
@@ -195,7 +213,7 @@ class StreamInput:
         keyframe_pts = self._index.keyframe_pts[before]
         frames = self._frames(container)
         try:
-            container.seek(keyframe_pts, stream=video_stream(container, self.path))
+            container.seek(keyframe_pts, stream=self._video(container))
             for frame in frames:
                 if _ends_search(frame, keyframe_pts, pts[first]):
                     break
@@ -235,15 +253,17 @@ class StreamInput:
         return rgb_HWC[:: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
 
 
-def _read_index(container: InputContainer, path: Path, reopen: Callable[[], InputContainer]) -> _Index:
-    stream = video_stream(container, path)
+def _read_index(
+    container: InputContainer, path: Path, number: int, reopen: Callable[[], InputContainer]
+) -> _Index:
+    stream = container.streams.video[number]
     try:
         packets = read_packets(container, stream)
     except av.FFmpegError as error:
         raise InputError(f"{path}: reading it failed: {explain(error)}") from error
     if not packets.video:
         raise InputError(f"{path}: the video stream has no frames")
-    tail = inspect_tail(container, path, packets, reopen=reopen)
+    tail = inspect_tail(container, path, packets, number=number, reopen=reopen)
     num_frames = 0
     pts: list[int] = []
     keyframe_pts: list[int] = []

@@ -22,7 +22,6 @@ from av.video.stream import VideoStream
 from vinr.errors import InputError
 from vinr.video.bounds import End, Verdict
 from vinr.video.ends import read_end
-from vinr.video.libav import video_stream
 
 # Formats without packets of their own: libav cuts the stream into packets, and takes a truncated one for
 # complete.
@@ -102,16 +101,21 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
 
 
 def inspect_tail(
-    container: InputContainer, path: Path, packets: Packets, *, reopen: Callable[[], InputContainer]
+    container: InputContainer,
+    path: Path,
+    packets: Packets,
+    *,
+    number: int,
+    reopen: Callable[[], InputContainer],
 ) -> Tail:
-    """Return what is known about the end of the file from which ``packets`` were read.
+    """Return what is known about the end of the file from which ``packets`` of video ``number`` were read.
 
     Raises
     ------
     InputError
         If its end is certainly missing.
     """
-    stream = video_stream(container, path)
+    stream = container.streams.video[number]
     end = read_end(path, container.format.name)
     reason = _missing(container, path, stream, packets, end)
     if reason is not None:
@@ -123,7 +127,7 @@ def inspect_tail(
         doubts += _gap(packets, stream)
         if _format(container) in BYTE_STREAMS:
             doubts += _uneven_ends(packets)
-            if not _last_is_whole(reopen, path, packets):
+            if not _last_is_whole(reopen, number, packets):
                 incomplete_pts = packets.video[-1].pts
                 doubts.append("its last frame is incomplete")
                 if incomplete_pts is None:
@@ -196,21 +200,21 @@ def _uneven_ends(packets: Packets) -> list[str]:
     return [f"its {first} ends {float(abs(video - audio)):.2f} s before its {second}"]
 
 
-def _last_is_whole(reopen: Callable[[], InputContainer], path: Path, packets: Packets) -> bool:
+def _last_is_whole(reopen: Callable[[], InputContainer], number: int, packets: Packets) -> bool:
     """Return whether the last packet holds its whole picture: decoding it neither fails nor needs more."""
-    picture = _decode_last(reopen, path, packets, err_detect="explode")
+    picture = _decode_last(reopen, number, packets, err_detect="explode")
     if picture is None:
         return False
     with reopen() as container:
-        if video_stream(container, path).codec_context.name not in READING_ON:
+        if container.streams.video[number].codec_context.name not in READING_ON:
             return True
     # Bytes after a complete picture change nothing.
-    return picture == _decode_last(reopen, path, packets, padding=PADDING)
+    return picture == _decode_last(reopen, number, packets, padding=PADDING)
 
 
 def _decode_last(
     reopen: Callable[[], InputContainer],
-    path: Path,
+    number: int,
     packets: Packets,
     *,
     padding: bytes = b"",
@@ -226,7 +230,7 @@ def _decode_last(
         first -= 1
     planes: tuple[bytes, ...] = ()
     with reopen() as container:
-        stream = video_stream(container, path)
+        stream = container.streams.video[number]
         context = stream.codec_context
         # With a thread per frame, an error would be reported too late.
         context.thread_type = "SLICE"
