@@ -20,6 +20,7 @@ from vinr.cli.options import (
     Codec,
     Crop,
     Decoding,
+    Deinterlace,
     Device,
     Epochs,
     File,
@@ -29,10 +30,14 @@ from vinr.cli.options import (
     MaxMemory,
     Model,
     Output,
+    PixFmt,
     Preset,
+    Rate,
+    RawSize,
     Resize,
     Seed,
     Settings,
+    Stream,
     Time,
 )
 from vinr.errors import UsageError, VinrError
@@ -68,6 +73,11 @@ def encode(
     frames: Frames = None,
     crop: Crop = None,
     resize: Resize = None,
+    stream: Stream = None,
+    pix_fmt: PixFmt = None,
+    raw_size: RawSize = None,
+    rate: Rate = None,
+    deinterlace: Deinterlace = False,
     segment: Annotated[
         str | None, typer.Option(help="seconds per segment, such as 10s; each has its own network")
     ] = None,
@@ -104,6 +114,11 @@ def encode(
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
+            stream=stream,
+            pix_fmt=pix_fmt,
+            raw_size=parse_size(raw_size) if raw_size else None,
+            rate=rate,
+            deinterlace=deinterlace,
             segment=segment,
             device=device,
             resume=resume,
@@ -189,8 +204,13 @@ def verify(file: File, device: Device = "auto", as_json: Json = False, max_memor
 def evaluate(
     file: File,
     reference: Annotated[
-        str, typer.Argument(help="the original video; crop, resize and frames are read from the file")
+        str, typer.Argument(help="the original video; crop, resize, frames and stream are read from the file")
     ],
+    stream: Stream = None,
+    pix_fmt: PixFmt = None,
+    raw_size: RawSize = None,
+    rate: Rate = None,
+    deinterlace: Deinterlace = False,
     per_frame: Annotated[bool, typer.Option("--per-frame", help="also print each frame's quality")] = False,
     device: Device = "auto",
     backend: Backend = None,
@@ -205,6 +225,11 @@ def evaluate(
         report = vinr.evaluate(
             file,
             reference,
+            stream=stream,
+            pix_fmt=pix_fmt,
+            raw_size=parse_size(raw_size) if raw_size else None,
+            rate=rate,
+            deinterlace=deinterlace,
             device=device,
             settings=load_decode_settings(settings, backend=backend),
             max_memory=max_memory,
@@ -229,6 +254,11 @@ def inpaint(
     frames: Frames = None,
     crop: Crop = None,
     resize: Resize = None,
+    stream: Stream = None,
+    pix_fmt: PixFmt = None,
+    raw_size: RawSize = None,
+    rate: Rate = None,
+    deinterlace: Deinterlace = False,
     all_pixels: Annotated[
         bool, typer.Option("--all-pixels", help="write the network's whole frames, not only masked pixels")
     ] = False,
@@ -256,6 +286,11 @@ def inpaint(
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
+            stream=stream,
+            pix_fmt=pix_fmt,
+            raw_size=parse_size(raw_size) if raw_size else None,
+            rate=rate,
+            deinterlace=deinterlace,
             all_pixels=all_pixels,
             codec=codec,
             device=device,

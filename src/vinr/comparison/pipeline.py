@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
 from statistics import median
@@ -27,6 +28,7 @@ from vinr.comparison.plan import (
     check_folder,
     check_sizes,
     common_edit,
+    common_options,
     open_file,
     plan_fits,
     read_anchors,
@@ -40,6 +42,7 @@ from vinr.state.folder import EncodeJob, StateFolder, partial_folder
 from vinr.units import parse_count, parse_seconds
 from vinr.video.color import Upsampling
 from vinr.video.edit import Edit
+from vinr.video.reading import ReadOptions
 from vinr.video.source import VideoReader, open_video
 
 PAGE_SUFFIX: Final = ".html"
@@ -81,6 +84,11 @@ def compare(
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
+    stream: int | None = None,
+    pix_fmt: str | None = None,
+    raw_size: tuple[int, int] | None = None,
+    rate: Fraction | float | str | None = None,
+    deinterlace: bool = False,
     device: str = "auto",
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -113,6 +121,8 @@ def compare(
         points; None: those of ``DEFAULT_ANCHORS``.
     frames, crop, resize
         Half-open frame range, centred crop, and resize, as for :func:`vinr.encode`.
+    stream, pix_fmt, raw_size, rate, deinterlace
+        As for :func:`vinr.encode`; with ``files``, stream and deinterlacing are theirs if they are not given.
     device, seed, overrides
         As for :func:`vinr.encode`.
     on_progress
@@ -139,6 +149,9 @@ def compare(
 
     names = [fspath(file) for file in files]
     first, stop = frames or (None, None)
+    options = ReadOptions.of(
+        stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
+    )
     seconds = None if time is None else parse_seconds(time)
     state = StateFolder(
         path,
@@ -151,7 +164,8 @@ def compare(
         # Files, video and sizes are checked before `prepare` touches what an earlier call left.
         decoders = [opened.enter_context(open_file(name, device)) for name in names]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
-        reader = opened.enter_context(open_video(fspath(source), edit=edit))
+        options = common_options(decoders, names, options)
+        reader = opened.enter_context(open_video(fspath(source), edit=edit, options=options))
         for text in reader.notes:
             note(text)
         check_sizes(decoders, names, reader.spec)

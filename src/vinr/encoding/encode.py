@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -49,6 +50,7 @@ from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
 from vinr.units import parse_bytes, parse_count, parse_seconds
+from vinr.video.reading import ReadOptions
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
@@ -115,6 +117,11 @@ def encode(
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
+    stream: int | None = None,
+    pix_fmt: str | None = None,
+    raw_size: tuple[int, int] | None = None,
+    rate: Fraction | float | str | None = None,
+    deinterlace: bool = False,
     segment: float | str | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -144,6 +151,13 @@ def encode(
         a time that suits the video if both are None.
     frames, crop, resize
         Half-open frame range, centred crop, and resize of every input, as (rows, columns).
+    stream
+        Number of the video stream, from 0; the one that players show if None.
+    pix_fmt, raw_size, rate
+        Samples, (rows, columns) and frames per second of raw video, where its name does not say them; image
+        folders have a rate, too.
+    deinterlace
+        Make whole frames of fields.
     segment
         Length of segments in seconds (or ``"10s"``), each with a network of its own; one segment if None,
         unless the frames fill 2 GiB.
@@ -174,6 +188,9 @@ def encode(
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     if not sources:
         raise UsageError("no input is given; give at least one video")
+    options = ReadOptions.of(
+        stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
+    )
     params = None if params is None else parse_count(params)
     path = Path(fspath(output))
     check_suffix(path, ".vinr", "output (the last path)")
@@ -193,7 +210,7 @@ def encode(
     with state, ExitStack() as opened:
         readers, specs = [], []
         for source in sources:
-            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames)
+            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options)
             readers.append(opened.enter_context(reader))
             specs.append(reader.spec)
             for note in reader.notes:

@@ -264,6 +264,7 @@ def _open_input(path: Path, options: ReadOptions) -> tuple[FrameInput, tuple[str
         options.refuse(str(path), ("stream", "deinterlace"), "is a folder of images")
         options.refuse(str(path), ("pixel_format", "raw_size"), "is a folder, not raw video")
         return FolderInput(path, rate=options.rate or FRAME_RATE), ()
+    options.refuse(str(path), ("deinterlace",), "cannot be deinterlaced yet")
     if path.is_file() and is_raw(path, str(path), options):
         raw = describe_raw(path, str(path), options)
         return StreamInput(
