@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -97,7 +98,7 @@ def encode(
     from vinr.encoding.encode import time_counted_from
 
     with (
-        console.fit_progress(lambda: _describe_saved(paths[-1])) as on_event,
+        console.fit_progress(lambda: _describe_saved(paths)) as on_event,
         time_counted_from(started),
     ):
         report = vinr.encode(
@@ -357,14 +358,17 @@ for command in (experiments.compare, experiments.bench, experiments.models, expe
     app.command()(command)
 
 
-def _describe_saved(output: str) -> str:
+def _describe_saved(paths: Sequence[str]) -> str:
     """Return in words what an interrupted encode has saved, and the command that continues it."""
     from vinr.encoding.kept import find_kept
     from vinr.state.folder import partial_folder
+    from vinr.video.pipes import is_pipe
 
-    kept = find_kept(partial_folder(Path(output)))
+    kept = find_kept(partial_folder(Path(paths[-1])))
     if not kept:
         return "nothing was saved"
+    if any(map(is_pipe, paths[:-1])):
+        return f"saved: {kept}, which cannot be continued: a pipe is read once"
     words = sys.argv[1:]  # the shell took its quotes away; shlex puts back what a shell needs
     command = shlex.join(words if "--resume" in words else [*words, "--resume"])
     return f"saved: {kept}. Continue with: vinr {command}"

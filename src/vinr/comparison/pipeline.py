@@ -42,6 +42,8 @@ from vinr.state.folder import EncodeJob, StateFolder, partial_folder
 from vinr.units import parse_count, parse_seconds
 from vinr.video.color import Upsampling
 from vinr.video.edit import Edit
+from vinr.video.names import FALLBACK
+from vinr.video.pipes import is_pipe, pipe_name
 from vinr.video.reading import ReadOptions
 from vinr.video.source import VideoReader, open_video
 
@@ -208,7 +210,9 @@ def page_path(source: str | PathLike[str], page: str | PathLike[str] | None = No
     UsageError
         If its name does not end in .html.
     """
-    stem = Path(os.path.realpath(source)).stem  # realpath: "." and ".." have no name to build on
+    # realpath: "." and ".." have no name to build on
+    name = fspath(source)
+    stem = (pipe_name(name) or FALLBACK) if is_pipe(name) else Path(os.path.realpath(name)).stem
     path = Path(f"{stem}-compare{PAGE_SUFFIX}") if page is None else Path(fspath(page))
     check_suffix(path, PAGE_SUFFIX, "page")
     return path

@@ -50,6 +50,7 @@ from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
 from vinr.units import parse_bytes, parse_count, parse_seconds
+from vinr.video.pipes import is_kept, is_pipe
 from vinr.video.reading import ReadOptions
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import VideoSpec
@@ -188,6 +189,8 @@ def encode(
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     if not sources:
         raise UsageError("no input is given; give at least one video")
+    if resume:
+        _refuse_pipes([fspath(source) for source in sources])
     options = ReadOptions.of(
         stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
     )
@@ -253,6 +256,13 @@ def encode(
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
         tell(Noted(_miss(report.psnr_db, psnr)))
     return report
+
+
+def _refuse_pipes(sources: Sequence[str]) -> None:
+    for source in sources:
+        if is_pipe(source) and not is_kept(source):
+            problem = "what came out of a pipe cannot be read again, so that nothing can be resumed"
+            raise UsageError(f"{source}: {problem}; save the video as a file first")
 
 
 def _target(

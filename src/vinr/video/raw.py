@@ -102,8 +102,8 @@ class RawVideo:
     notes: tuple[str, ...]
 
 
-def is_raw(path: Path, name: str, options: ReadOptions) -> bool:
-    """Return whether the file ``path``, which the user knows as ``name``, is raw video."""
+def is_raw(name: str, options: ReadOptions) -> bool:
+    """Return whether a file is raw video, by its name and what is said of it."""
     if options.is_for_raw:
         return True
     stem, suffix = Path(name).stem, Path(name).suffix.lower()

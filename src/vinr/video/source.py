@@ -12,26 +12,32 @@ Axes: N frames, C colour channels (red, green, blue), H rows, W columns.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from os import fspath
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vinr.errors import UsageError
+from vinr.errors import InputError, UsageError
 from vinr.video.edit import Edit
 from vinr.video.images import FRAME_RATE, FolderInput
 from vinr.video.names import clip_name
+from vinr.video.pipes import KeptPipe, is_pipe, pipe_name
 from vinr.video.raw import RAW_DEMUXER, describe_raw, is_raw
 from vinr.video.reading import ReadOptions
 from vinr.video.spec import Audio, ColorSpec, Timeline, VideoSpec
 from vinr.video.stream import StreamInput
+
+ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class FrameInput(Protocol):
@@ -104,14 +110,17 @@ class VideoReader:
         self,
         frame_input: FrameInput,
         edit: Edit,
+        name: str,
+        *,
         options: ReadOptions | None = None,
         notes: Sequence[str] = (),
+        pipe: KeptPipe | None = None,
     ) -> None:
-        self._input = frame_input
+        self._input, self._pipe = frame_input, pipe
         self.options = options or ReadOptions()
         self._first, self._stop = edit.frame_range(frame_input.num_frames)
         self.edit = replace(edit, first_frame=self._first, stop_frame=self._stop)
-        self.name = clip_name(Path(os.path.realpath(frame_input.path)).stem)
+        self.name = clip_name(name)
         self.original = (frame_input.height, frame_input.width)
         self._notes = *notes, *frame_input.inspect(self._first, self._stop)
         self.timeline = frame_input.timeline(self._first, self._stop)
@@ -125,6 +134,7 @@ class VideoReader:
         )
         self._decoder: Generator[NDArray[np.uint8]] | None = None
         self._position = 0
+        self._is_closed = False
 
     def read(self, first: int = 0, stop: int | None = None) -> FrameTensor:
         """Return frames ``first`` ≤ i < ``stop`` (to the end if ``None``), counted after the edit.
@@ -143,13 +153,14 @@ class VideoReader:
             raise IndexError(f"frames {first}:{stop} of {self.spec.num_frames}")
         spec = replace(self.spec, num_frames=stop - first, span_lengths=())
         rgb_NCHW = np.empty((spec.num_frames, 3, spec.height, spec.width), dtype=np.uint8)
-        decoder = self._decode_from(self._first + first)
-        # Straight into one array: a list of frames would take twice the memory.
-        for number, rgb_HWC in enumerate(islice(decoder, spec.num_frames)):
-            rgb_NCHW[number] = self.edit.apply(rgb_HWC).transpose(2, 0, 1)
-            self._position += 1
-        if self._position == self._input.num_frames:
-            self._finish()
+        with self._naming():
+            decoder = self._decode_from(self._first + first)
+            # Straight into one array: a list of frames would take twice the memory.
+            for number, rgb_HWC in enumerate(islice(decoder, spec.num_frames)):
+                rgb_NCHW[number] = self.edit.apply(rgb_HWC).transpose(2, 0, 1)
+                self._position += 1
+            if self._position == self._input.num_frames:
+                self._finish()
         return FrameTensor(torch.from_numpy(rgb_NCHW), spec)
 
     def frames(self, index_N: Tensor) -> Tensor:
@@ -172,7 +183,7 @@ class VideoReader:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines for the user, such as that the file may be cut short; usually none."""
-        return self._notes
+        return self._notes if self._pipe is None else tuple(map(self._pipe.rename, self._notes))
 
     @property
     def has_audio(self) -> bool:
@@ -181,13 +192,15 @@ class VideoReader:
 
     @cached_property
     def _audio(self) -> Audio | None:
-        return self._input.audio(self._first, self._stop)
+        with self._naming():
+            return self._input.audio(self._first, self._stop)
 
     def close(self) -> None:
         """Stop decoding and close the file."""
-        if self._decoder is not None:
-            self._decoder.close()
-            self._decoder = None
+        self._stop_decoding()
+        if self._pipe is not None and not self._is_closed:
+            self._pipe.close()
+        self._is_closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -197,7 +210,7 @@ class VideoReader:
 
     def _decode_from(self, index: int) -> Iterator[NDArray[np.uint8]]:
         if self._decoder is None or self._position != index:
-            self.close()
+            self._stop_decoding()
             self._decoder = self._generate(index)
             self._position = index
         return self._decoder
@@ -209,7 +222,15 @@ class VideoReader:
         """Ask the decoder for one more frame after the last, so that it can report a wrong count."""
         assert self._decoder is not None
         next(self._decoder, None)
-        self.close()
+        self._stop_decoding()
+
+    def _stop_decoding(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
+
+    def _naming(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._pipe is None else self._pipe.named()
 
 
 def open_video(
@@ -226,9 +247,9 @@ def open_video(
     Parameters
     ----------
     path
-        Any file that libav opens (mp4, mkv, webm, mov, y4m, …), a folder of images in the order of their
-        numbers, or raw video (``.yuv``) with size, rate and format in its name:
-        ``beauty_1920x1080_120fps_420_8bit.yuv``.
+        Any file that libav opens (mp4, mkv, webm, mov, y4m, …); ``-`` for standard input, or another pipe; a
+        folder of images in the order of their numbers; or raw video (``.yuv``) with size, rate and format in
+        its name: ``beauty_1920x1080_120fps_420_8bit.yuv``.
     crop
         (rows, columns) of the centred part to keep.
     resize
@@ -253,22 +274,38 @@ def open_video(
         edit = Edit(crop, resize, first or 0, stop)
     elif (crop, resize, frames) != (None, None, None):
         raise UsageError("use either an edit, or crop, resize and frames, not both")
-    options = options or ReadOptions()
-    opened, notes = _open_input(Path(path), options)
-    return VideoReader(opened, edit, options, notes)
+    options, source = options or ReadOptions(), fspath(path)
+    if is_pipe(source):
+        return _open_pipe(source, edit, options)
+    opened, notes = _open_input(Path(path), source, options)
+    return VideoReader(opened, edit, Path(os.path.realpath(source)).stem, options=options, notes=notes)
 
 
-def _open_input(path: Path, options: ReadOptions) -> tuple[FrameInput, tuple[str, ...]]:
-    """Return what is read, and lines for the user on how it is taken."""
+def _open_pipe(source: str, edit: Edit, options: ReadOptions) -> VideoReader:
+    """Open what comes out of a pipe."""
+    with ExitStack() as stack:
+        pipe = KeptPipe.open(source)
+        stack.callback(pipe.close)
+        with pipe.named():
+            opened, notes = _open_input(pipe.path, source, options)
+            reader = VideoReader(opened, edit, pipe_name(source), options=options, notes=notes, pipe=pipe)
+        stack.pop_all()
+        return reader
+
+
+def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInput, tuple[str, ...]]:
+    """Return what is read, and lines for the user on how it is taken; ``source`` is how the user names it."""
     if path.is_dir():
-        options.refuse(str(path), ("stream", "deinterlace"), "is a folder of images")
-        options.refuse(str(path), ("pixel_format", "raw_size"), "is a folder, not raw video")
+        options.refuse(source, ("stream", "deinterlace"), "is a folder of images")
+        options.refuse(source, ("pixel_format", "raw_size"), "is a folder, not raw video")
         return FolderInput(path, rate=options.rate or FRAME_RATE), ()
-    options.refuse(str(path), ("deinterlace",), "cannot be deinterlaced yet")
-    if path.is_file() and is_raw(path, str(path), options):
-        raw = describe_raw(path, str(path), options)
+    options.refuse(source, ("deinterlace",), "cannot be deinterlaced yet")
+    if path.is_file() and is_raw(source, options):
+        raw = describe_raw(path, source, options)
         return StreamInput(
             path, format_name=RAW_DEMUXER, options=raw.options, codec_tag=raw.codec_tag, stream=options.stream
         ), raw.notes
-    options.refuse(str(path), ("rate",), "is neither raw video nor a folder, and states its rate itself")
+    options.refuse(source, ("rate",), "is neither raw video nor a folder, and states its rate itself")
+    if not path.exists() and ADDRESS.match(source):
+        raise InputError(f"{source}: addresses are not read; download the video, or pipe it into -")
     return StreamInput(path, stream=options.stream), ()
