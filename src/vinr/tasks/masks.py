@@ -27,6 +27,7 @@ from torch import Tensor
 from vinr.errors import InputError
 from vinr.video.edit import Edit
 from vinr.video.images import is_image, read_image
+from vinr.video.pictures import has_several_pictures
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
@@ -137,7 +138,7 @@ def _read_masks(
             f"mask {path}: no such file; give an image, a folder of images, a video, or the name boxes, "
             f"boxes:WIDTH or center"
         )
-    if is_image(path) and path.is_file():
+    if is_image(path) and path.is_file() and not has_several_pictures(path):
         rgb_HWC = read_image(path, label=f"mask {path}")
         _check_size(path, rgb_HWC.shape[:2], video)
         yield _edited(rgb_HWC, video)

@@ -67,9 +67,11 @@ class FolderInput:
             raise InputError(f"{path}: the folder holds no images ({', '.join(sorted(SUFFIXES))})")
         self.num_frames = len(self._files)
         self.color = ColorSpec()
-        self.height, self.width = _shown_size(self._files[0])
-        for file in self._files[1:]:
-            height, width = _shown_size(file)
+        self.height, self.width, _ = _shown(self._files[0])
+        self._num_animated = 0
+        for file in self._files:
+            height, width, num_pictures = _shown(file)
+            self._num_animated += num_pictures > 1
             if (height, width) != (self.height, self.width):
                 expected = f"{self._files[0].name} is {self.height}x{self.width}"
                 raise InputError(f"{file}: is {height}x{width}, {expected}; all images must have one size")
@@ -79,9 +81,13 @@ class FolderInput:
         return Timeline(stop - first, self._rate)
 
     def inspect(self, first: int, stop: int) -> tuple[str, ...]:
-        """Return a line for the user if the numbers of those images have gaps or their names differ."""
+        """Return lines for the user: numbers of those images with gaps, names that differ, animations."""
         odd = describe_numbering(self._files[first:stop])
-        return (f"{self.path}: {odd}",) if odd else ()
+        notes = [f"{self.path}: {odd}"] if odd else []
+        if self._num_animated:
+            several = f"several pictures in {self._num_animated} of {self.num_frames} files"
+            notes.append(f"{self.path}: {several}; the first of each is read")
+        return tuple(notes)
 
     def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
         """Yield images ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
@@ -133,14 +139,16 @@ def open_image(source: Path | BinaryIO, *, label: str = "image") -> Iterator[Ima
         raise InputError(f"{label}: not a readable image: {error}") from error
 
 
-def _shown_size(file: Path) -> tuple[int, int]:
-    """Return rows and columns of an image as shown, from its header alone."""
+def _shown(file: Path) -> tuple[int, int, int]:
+    """Return rows and columns of an image as shown, and how many there are, from its header alone."""
     with open_image(file, label=str(file)) as image:
         mode, (width, height) = image.mode, image.size
+        # Photographs may have a preview or another view behind them.
+        num_pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         # Orientations 5 to 8 swap rows and columns.
         is_turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     if mode not in MODES:
         raise InputError(
             f"{file}: its samples have more than 8 bits (Pillow mode {mode}); convert it to 8 bits"
         )
-    return (width, height) if is_turned else (height, width)
+    return (width, height, num_pictures) if is_turned else (height, width, num_pictures)

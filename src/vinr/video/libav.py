@@ -27,6 +27,10 @@ SCRIPTS: Final = frozenset({"avisynth", "lavfi", "vapoursynth"})
 SETS: Final = frozenset({"dvdvideo", "image2", "vobsub"})
 
 
+class UnknownFormatError(InputError):
+    """libav does not know what a file is."""
+
+
 @cache
 def _readable_formats() -> str:
     """Return libav's demuxers that read only one file, as its option ``format_whitelist`` takes them."""
@@ -79,7 +83,7 @@ def open_input(
     except av.error.ArgumentError as error:
         # What libav raises for a demuxer that the whitelist lacks.
         problem = "not a readable video; playlists and other files that name files are not followed"
-        raise InputError(f"{path}: {problem}; give the video itself") from error
+        raise UnknownFormatError(f"{path}: {problem}; give the video itself") from error
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{path}: not a readable video, or cut short: {explain(error)}") from error
     # The demuxer of ANSI art, to which libav gives any text file.

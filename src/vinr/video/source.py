@@ -30,7 +30,9 @@ from torch import Tensor
 from vinr.errors import InputError, UsageError
 from vinr.video.edit import Edit
 from vinr.video.images import FRAME_RATE, FolderInput
+from vinr.video.libav import UnknownFormatError
 from vinr.video.names import clip_name
+from vinr.video.pictures import PicturesInput, has_several_pictures, is_photograph
 from vinr.video.pipes import KeptPipe, is_pipe, pipe_name
 from vinr.video.raw import RAW_DEMUXER, describe_raw, is_raw
 from vinr.video.reading import ReadOptions
@@ -305,7 +307,16 @@ def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInp
         return StreamInput(
             path, format_name=RAW_DEMUXER, options=raw.options, codec_tag=raw.codec_tag, stream=options.stream
         ), raw.notes
+    if path.is_file() and has_several_pictures(path):
+        options.refuse(source, ("stream", "deinterlace"), "is a file of pictures")
+        return PicturesInput(path, rate=options.rate), ()
     options.refuse(source, ("rate",), "is neither raw video nor a folder, and states its rate itself")
     if not path.exists() and ADDRESS.match(source):
         raise InputError(f"{source}: addresses are not read; download the video, or pipe it into -")
-    return StreamInput(path, stream=options.stream), ()
+    try:
+        return StreamInput(path, stream=options.stream), ()
+    except UnknownFormatError:
+        # Photographs with something behind them: another view, a preview, a short film.
+        if not is_photograph(path):
+            raise
+        return PicturesInput(path), ()
