@@ -141,9 +141,8 @@ def test_animation_in_a_folder_is_said(tmp_path: Path) -> None:
     write_webp(tmp_path / "2.webp", images(), DURATIONS)
     with open_video(tmp_path) as reader:
         assert reader.spec.num_frames == 2
-        assert reader.notes == (
-            f"{tmp_path}: 1 of the files hold several pictures; the first of each is read",
-        )
+        (note,) = reader.notes
+    assert note == f"{tmp_path}: several pictures in 1 of 2 files; the first of each is read"
 
 
 def test_mask_of_several_pictures_is_a_video(tmp_path: Path) -> None:
