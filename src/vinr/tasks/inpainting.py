@@ -14,8 +14,10 @@ import hashlib
 import time as clock
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from os import PathLike, fspath
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ from vinr.tasks.frames import FilledFrames, FittedFrames, MaskedFrames, plain_fi
 from vinr.tasks.masks import open_mask
 from vinr.tasks.neighbours import find_neighbours, mix_latents
 from vinr.units import parse_count, parse_seconds
+from vinr.video.reading import ReadOptions
 from vinr.video.sink import Sink, open_sink
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec
@@ -143,8 +146,14 @@ def inpaint(
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
+    stream: int | None = None,
+    pix_fmt: str | None = None,
+    raw_size: tuple[int, int] | None = None,
+    rate: Fraction | float | str | None = None,
+    deinterlace: bool = False,
     all_pixels: bool = False,
-    codec: str = "x264",
+    bit_depth: Literal[8, 10] | None = None,
+    codec: str | None = None,
     device: str = "auto",
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -161,7 +170,9 @@ def inpaint(
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``. It appears whole or not at all.
     mask
         What is filled; see :func:`vinr.tasks.masks.open_mask`.
-    model, preset, params, epochs, time, frames, crop, resize, device, seed, overrides, on_event
+    model, preset, params, epochs, time, frames, crop, resize, bit_depth, device, seed, overrides, on_event
+        As for :func:`vinr.encode`.
+    stream, pix_fmt, raw_size, rate, deinterlace
         As for :func:`vinr.encode`.
     all_pixels
         Write the network's whole frames; else pixels that are not masked stay what they were.
@@ -176,11 +187,19 @@ def inpaint(
         If a fit collapses again and again.
     """
     started = clock.monotonic()
-    with open_video(fspath(source), crop=crop, resize=resize, frames=frames) as reader:
+    options = ReadOptions.of(
+        stream=stream,
+        pix_fmt=pix_fmt,
+        raw_size=raw_size,
+        rate=rate,
+        deinterlace=deinterlace,
+        bit_depth=bit_depth,
+    )
+    with open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options) as reader:
         for note in reader.notes:
             on_event(Noted(note))
         # The mask comes before the plan, and the sink before the fit: what is refused is refused at once.
-        mask_T1HW = open_mask(fspath(mask), reader, frames=frames)
+        mask_T1HW = open_mask(fspath(mask), reader, frames=frames, on_note=lambda text: on_event(Noted(text)))
         plan = plan_encode(
             [reader.spec],
             model=model,
@@ -290,7 +309,7 @@ class InpaintingScore:
     of whole frames, masked pixels filled by the network, the others those of the video (HNeRV's table).
     ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``visible_psnr_db``: of
     its pixels that are not masked. ``input_…``: the first two of the masked frames, black where masked. All
-    are means over frames of 8-bit colours.
+    are means over frames of rounded colours.
     """
 
     masked_share: float

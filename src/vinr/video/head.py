@@ -18,8 +18,8 @@ from av.video.frame import VideoFrame
 
 from vinr.errors import InputError
 from vinr.video.coded import HasPicture
+from vinr.video.libav import VideoFile
 from vinr.video.numbered import REORDERED, NumberedFrames
-from vinr.video.opened import VideoFile
 from vinr.video.order import Order
 from vinr.video.packets import Packets
 
@@ -67,8 +67,8 @@ def inspect_head(file: VideoFile, packets: Packets, order: Order) -> Head:
     """
     key, is_late = _first_keyframe(packets, order)
     with file.open() as container:
-        delays = file.stream(container).codec_context.has_b_frames
-        frames = NumberedFrames(container, file.stream(container))
+        delays = file.video(container).codec_context.has_b_frames
+        frames = NumberedFrames(container, file)
         num_more = NUM_TRIED if (delays or is_late) and not order.is_timed else 0
         start = _decode_start(frames, order, key, num_more)
     if start is None:
@@ -143,11 +143,11 @@ def find_empty(file: VideoFile, packets: Packets) -> frozenset[int]:
     doubtful = {number for number, note in enumerate(notes) if note.has_picture is HasPicture.MAYBE}
     untimed = {number for number, note in enumerate(notes) if note.pts is None}
     with file.open() as container:
-        if file.stream(container).codec_context.name != "h264":
+        if file.video(container).codec_context.name != "h264":
             untimed.clear()
         if not doubtful and not untimed:
             return frozenset()
-        frames = NumberedFrames(container, file.stream(container), one_by_one=True)
+        frames = NumberedFrames(container, file, one_by_one=True)
         is_interlaced = {number: frame.interlaced_frame for number, frame in frames}
     second = {number for number in untimed if is_interlaced.get(number - 1, False)}
     return frozenset((doubtful | second) - is_interlaced.keys() - frames.failed)

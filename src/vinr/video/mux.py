@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Final
 
 import av
-import numpy as np
 from av.packet import Packet
 from av.rational import AVRational
 from av.stream import Disposition
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from vinr.errors import InputError, OutputError, UsageError
 from vinr.temporaries import Maker
@@ -28,7 +26,7 @@ from vinr.video.color import ColorConverter, tag_color
 from vinr.video.encoders import safe_options, why_refused
 from vinr.video.hdr import DIALECTS, with_hdr
 from vinr.video.libav import explain, move_packet
-from vinr.video.spec import Audio, Hdr, Timeline, VideoSpec
+from vinr.video.spec import Audio, BitDepth, Hdr, Levels, Timeline, VideoSpec
 
 # By suffix: libav's muxer, and its options.
 FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
@@ -41,14 +39,15 @@ FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
 
 @dataclass(frozen=True)
 class _Codec:
-    """An encoder of libav; ``odd_format`` is the pixel format for sizes that are not both even.
+    """An encoder of libav, its pixel formats for 8 bits, and those for 10 bits.
 
-    ``states_aspect``: whether its stream states the shape of pixels.
+    The second of each is for sizes that are not both even. ``states_aspect``: whether its stream states the
+    shape of pixels.
     """
 
     encoder: str
-    even_format: str
-    odd_format: str
+    formats_8: tuple[str, str]
+    formats_10: tuple[str, str]
     formats: tuple[str, ...] = (".mkv", ".mp4")
     options: Mapping[str, str] = field(default_factory=dict)
     small_frame_options: Mapping[str, str] = field(default_factory=dict)
@@ -60,6 +59,11 @@ class _Codec:
         options = {**self.options, **(self.small_frame_options if is_small else {})}
         options = with_hdr(self.encoder, options, spec.color.hdr)
         return safe_options(self.encoder, options, width=spec.width)
+
+    def format_for(self, spec: VideoSpec) -> str:
+        """Return the pixel format for frames of ``spec``."""
+        even_format, odd_format = self.formats_8 if spec.bit_depth == 8 else self.formats_10
+        return even_format if spec.height % 2 == 0 and spec.width % 2 == 0 else odd_format
 
 
 # FFV1 takes 2×300 and 128×128 in one slice, but not 272×640; with its own choice of slices it fails at 2×1.
@@ -76,19 +80,23 @@ REFUSALS: Final = (
 
 # These CRFs are near-transparent: the output should show the network's errors, not the encoder's. In x264 and
 # x265 4:2:0 needs even sizes; SVT-AV1 pads and crops by itself, and has only 4:2:0. FFV1 keeps RGB.
+YUV: Final = ("yuv420p", "yuv444p")
+YUV_10: Final = ("yuv420p10le", "yuv444p10le")
 CODECS: Final[dict[str, _Codec]] = {
-    "x264": _Codec("libx264", "yuv420p", "yuv444p", options={"crf": "10"}, states_aspect=True),
+    "x264": _Codec("libx264", YUV, YUV_10, options={"crf": "10"}, states_aspect=True),
     "x265": _Codec(
-        "libx265",
-        "yuv420p",
-        "yuv444p",
-        options={"crf": "10", "x265-params": "log-level=none"},
-        states_aspect=True,
+        "libx265", YUV, YUV_10, options={"crf": "10", "x265-params": "log-level=none"}, states_aspect=True
     ),
-    "av1": _Codec("libsvtav1", "yuv420p", "yuv420p", options={"crf": "4", "preset": "8"}),
+    "av1": _Codec("libsvtav1", ("yuv420p",) * 2, ("yuv420p10le",) * 2, options={"crf": "4", "preset": "8"}),
     # FFV1 cuts frames into slices by itself, and fails if one has fewer than a few pixels.
-    "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",), small_frame_options={"slices": "1"}),
+    "ffv1": _Codec(
+        "ffv1", ("bgr0",) * 2, ("gbrp10le",) * 2, formats=(".mkv",), small_frame_options={"slices": "1"}
+    ),
 }
+
+
+# Few players show 10-bit H.264.
+DEFAULT_CODECS: Final[dict[BitDepth, str]] = {8: "x264", 10: "x265"}
 
 
 class ContainerWriter:
@@ -112,16 +120,16 @@ class ContainerWriter:
         *,
         target: Path,
         audio: Audio | None,
-        codec: str,
+        codec: str | None,
     ) -> None:
         suffix = target.suffix.lower()
+        codec = DEFAULT_CODECS[spec.bit_depth] if codec is None else codec
         self._settings = _codec(codec, suffix)
         self._left_out = _left_out(codec, self._settings, suffix, spec)
         self._target = target
         self._timeline = timeline
         self._time_base = 1 / timeline.frame_rate if timeline.pts is None else timeline.time_base
-        is_even = spec.height % 2 == 0 and spec.width % 2 == 0
-        self._pixel_format = self._settings.even_format if is_even else self._settings.odd_format
+        self._pixel_format = self._settings.format_for(spec)
         self._converter = ColorConverter(spec.color)
         format_name, options = FORMATS[suffix]
         with self._writing():
@@ -140,7 +148,7 @@ class ContainerWriter:
             self.close()
             raise
 
-    def put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
+    def put(self, rgb_HWC: Levels, index: int) -> None:
         """Encode frame number ``index``."""
         frame = self._converter.from_rgb(rgb_HWC, self._pixel_format)
         frame.time_base = self._time_base

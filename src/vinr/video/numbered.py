@@ -15,9 +15,8 @@ import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
-from vinr.video.libav import explain
+from vinr.video.libav import VideoFile, explain
 from vinr.video.order import Order
 
 # Decoders hold back at most this many frames until those before them are there.
@@ -36,12 +35,12 @@ class NumberedFrames:
     def __init__(
         self,
         container: InputContainer,
-        stream: VideoStream,
+        file: VideoFile,
         *,
         number_of: Callable[[Packet[Any]], int | None] | None = None,
         one_by_one: bool = False,
     ) -> None:
-        self._stream = stream
+        self._stream = file.video(container)
         self._stream.thread_type = "SLICE" if one_by_one else "AUTO"
         self._packets = container.demux(self._stream)
         self._number_of = number_of

@@ -15,8 +15,7 @@ from av.video.stream import VideoStream
 from vinr.errors import InputError
 from vinr.video.clock import Clock, ClockReader
 from vinr.video.coded import HasPicture, PictureFinder
-from vinr.video.libav import explain
-from vinr.video.opened import VideoFile
+from vinr.video.libav import VideoFile, explain
 
 # Formats whose index counts the frames.
 INDEXED: Final = frozenset({"mov"})
@@ -80,7 +79,7 @@ def read_packets(file: VideoFile) -> Packets:
 
 def _read(file: VideoFile, clock: Clock | None) -> Packets:
     with file.open() as container:
-        stream = file.stream(container)
+        stream = file.video(container)
         _check_codec(file, stream)
         reader, added = ClockReader(container, stream.index), (clock or Clock()).follow()
         finder = PictureFinder(stream)

@@ -25,6 +25,55 @@ BitDepth = Literal[8, 10]
 MAX_ASPECT: Final = 64
 
 
+# -- levels ------------------------------------------------------------------------------------------------
+# Colours are kept as whole numbers:    8 bits     uint8     0 …  255        to_levels: [0, 1] ──> levels
+#                                       10 bits    uint16    0 … 1023        to_unit:   levels ──> [0, 1]
+
+TYPES: Final[dict[BitDepth, torch.dtype]] = {8: torch.uint8, 10: torch.uint16}
+DEPTHS: Final[dict[torch.dtype, BitDepth]] = {torch.uint8: 8, torch.uint16: 10}
+
+
+def max_level(bit_depth: int) -> int:
+    """Return the level of the brightest colour: 255 for 8 bits, 1023 for 10."""
+    return (1 << bit_depth) - 1
+
+
+def depth_of(levels: Tensor) -> BitDepth:
+    """Return the bit depth of frames by their type.
+
+    Raises
+    ------
+    ValueError
+        If they are neither uint8 nor uint16.
+    """
+    if levels.dtype not in DEPTHS:
+        raise ValueError(f"frames are torch.uint8 (8 bits) or torch.uint16 (10 bits), not {levels.dtype}")
+    return DEPTHS[levels.dtype]
+
+
+def to_unit(levels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return levels as colours in [0, 1] of type ``dtype``."""
+    return levels.to(dtype) / max_level(depth_of(levels))
+
+
+def to_levels(colors: Tensor, bit_depth: BitDepth) -> Tensor:
+    """Round colours in [0, 1] to levels; colours outside are clipped."""
+    return round_to_levels(colors.float() * max_level(bit_depth), bit_depth)
+
+
+def round_to_levels(values: Tensor, bit_depth: BitDepth) -> Tensor:
+    """Round float ``values``, in units of a level, to levels, in place; values outside are clipped."""
+    return values.round_().clamp_(0, max_level(bit_depth)).to(TYPES[bit_depth])
+
+
+def with_depth(levels: Tensor, bit_depth: BitDepth) -> Tensor:
+    """Return frames at ``bit_depth``: the nearest levels, black and white staying what they are."""
+    own = depth_of(levels)
+    if own == bit_depth:
+        return levels
+    return round_to_levels(levels.float() * (max_level(bit_depth) / max_level(own)), bit_depth)
+
+
 @dataclass(frozen=True)
 class ColorTags:
     """What a file says of its colours, for players: numbers of ISO/IEC 23091-2 (H.273), 2 where it is silent.
@@ -320,13 +369,16 @@ class Query:
         return int(self.time_N.shape[0])
 
 
-Planes = tuple[NDArray[np.uint8], ...]
-"""Y, U and V of an 8-bit frame, each [rows, columns] of its own size."""
+Levels = NDArray[np.uint8] | NDArray[np.uint16]
+"""Samples of 8 bits, or of 10."""
+
+Planes = tuple[Levels, ...]
+"""Y, U and V of a frame, each [rows, columns] of its own size; uint8, or uint16 of 10-bit video."""
 
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """Frames with their numbers: ``index_N`` int64, ``rgb_NCHW`` uint8.
+    """Frames with their numbers: ``index_N`` int64, ``rgb_NCHW`` uint8, or uint16 of 10-bit video.
 
     ``planes`` are the Y'CbCr planes of each frame, where it was decoded as such; None elsewhere.
     """
@@ -336,8 +388,9 @@ class FrameBatch:
     planes: tuple[Planes, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.rgb_NCHW.dtype != torch.uint8 or self.rgb_NCHW.ndim != 4 or self.rgb_NCHW.shape[1] != 3:
-            raise ValueError(f"frames must be uint8 (N, 3, H, W), got {self}")
+        is_rgb = self.rgb_NCHW.ndim == 4 and self.rgb_NCHW.shape[1] == 3
+        if self.rgb_NCHW.dtype not in DEPTHS or not is_rgb:
+            raise ValueError(f"frames must be uint8 or uint16 (N, 3, H, W), got {self}")
         if self.index_N.dtype != torch.int64:
             raise ValueError(f"frame numbers must be int64, got {self.index_N.dtype}")
         num_planes = len(self.index_N) if self.planes is None else len(self.planes)
@@ -377,7 +430,7 @@ class FrameSource(Protocol):
         ...
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW of the frames ``index_N`` (int64, each in 0 … num_frames − 1)."""
+        """Return rgb_NCHW, uint8 or uint16 by the spec's bit depth, of frames ``index_N`` (int64)."""
         ...
 
 
@@ -411,7 +464,7 @@ class FrameStream:
 
     @classmethod
     def numbered(cls, spec: VideoSpec, frames: Iterable[Tensor]) -> FrameStream:
-        """Return tensors uint8 rgb_NCHW, such as a player yields, as a stream: their frames are counted."""
+        """Return tensors rgb_NCHW, such as a player yields, as a stream: their frames are counted."""
 
         def count() -> Iterator[FrameBatch]:
             first = 0

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from vinr.errors import InputError
 from vinr.video.bounds import End, Verdict
 from vinr.video.ends import read_end
-from vinr.video.opened import VideoFile
+from vinr.video.libav import VideoFile
 from vinr.video.packets import INDEXED, Packets, format_name
 
 # Formats without packets of their own: libav cuts the stream into packets, and takes a truncated one for
@@ -59,7 +59,7 @@ class Tail:
     is_whole: bool = False
 
 
-def inspect_tail(file: VideoFile, container: InputContainer, packets: Packets) -> Tail:
+def inspect_tail(container: InputContainer, file: VideoFile, packets: Packets) -> Tail:
     """Return what is known about the end of the file from which ``packets`` were read.
 
     Raises
@@ -67,7 +67,7 @@ def inspect_tail(file: VideoFile, container: InputContainer, packets: Packets) -
     InputError
         If its end is certainly missing.
     """
-    stream, path = file.stream(container), file.path
+    stream, path = file.video(container), file.path
     end = read_end(path, container.format.name)
     reason = _missing(container, path, stream, packets, end)
     if reason is not None:
@@ -156,7 +156,7 @@ def _last_is_whole(file: VideoFile, packets: Packets) -> bool:
     if picture is None:
         return False
     with file.open() as container:
-        if file.stream(container).codec_context.name not in READING_ON:
+        if file.video(container).codec_context.name not in READING_ON:
             return True
     # Bytes after a complete picture change nothing.
     return picture == _decode_last(file, packets, padding=PADDING)
@@ -179,7 +179,7 @@ def _decode_last(
         first -= 1
     planes: tuple[bytes, ...] = ()
     with file.open() as container:
-        stream = file.stream(container)
+        stream = file.video(container)
         context = stream.codec_context
         # With a thread per frame, an error would be reported too late.
         context.thread_type = "SLICE"
