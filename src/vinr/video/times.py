@@ -19,6 +19,7 @@ from vinr.video.spec import Ticks, Timeline
 
 LARGEST_PART: Final = 2**31 - 1
 LARGEST_STEP: Final = 2**40
+LATEST: Final = 2**60
 # Denominators of rates as people write them: 1001 is that of 29.97.
 SIMPLE: Final = 1001
 NTSC: Final = Fraction(1000, 1001)
@@ -137,7 +138,8 @@ def _holdable(ticks: NDArray[np.int64], base: Fraction) -> tuple[NDArray[np.int6
         return ticks, base
     for parts in COARSER:
         scale = base * parts
-        rounded = np.array([round(tick * scale) for tick in ticks.tolist()], np.int64)
+        # Of times of thousands of years only the order is kept.
+        rounded = np.array([min(round(tick * scale), LATEST) for tick in ticks.tolist()], np.int64)
         # Frames that would fall on one tick stay a tick apart.
         number_F = np.arange(len(rounded))
         rounded = np.maximum.accumulate(rounded - number_F) + number_F
