@@ -101,6 +101,8 @@ def cut_audio(audio: Audio, *, start: Fraction | None, stop: Fraction | None) ->
 
     with reopen() as container:
         try:
+            if any(codec_name(stream) == UNKNOWN for stream in container.streams.audio):
+                raise InputError("libav does not know its codec")
             chosen = _Range(
                 -audio.start,
                 None if start is None else start - audio.start,
