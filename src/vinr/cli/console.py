@@ -230,7 +230,7 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
         edit = f", {clip.edit}" if clip.edit else ""
         say(
             f"clip {clip.name}: {clip.num_frames} frames of {clip.height}×{clip.width} at {clip.fps:.3f} fps"
-            f"{', with audio' if clip.has_audio else ''}{edit}"
+            f"{', 10 bits' if clip.bit_depth == 10 else ''}{', with audio' if clip.has_audio else ''}{edit}"
         )
         if clip.psnr_db is not None:
             _pairs(_quality_rows(clip.psnr_db, clip.ms_ssim, clip.ms_ssim_window))

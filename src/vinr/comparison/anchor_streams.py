@@ -39,8 +39,11 @@ def write_stream(
     size: tuple[int, int],
     frame_rate: Fraction,
     color: ColorSpec,
+    pixel_aspect: Fraction = Fraction(1),
 ) -> None:
     """Encode frames of ``anchor.pixel_format`` and ``size`` (rows, columns) as an elementary stream.
+
+    The stream states ``color`` and ``pixel_aspect`` as a decoded file does.
 
     Raises
     ------
@@ -59,6 +62,8 @@ def write_stream(
             # One tick per frame: a frame's time is its number.
             stream.codec_context.time_base = 1 / frame_rate
             tag_color(stream.codec_context, color, anchor.pixel_format)
+            if pixel_aspect != 1:
+                stream.codec_context.sample_aspect_ratio = pixel_aspect
             _open_encoder(anchor, stream, size, frame_rate)
             for packet in _filtered(anchor, stream, _encoded(stream, frames, 1 / frame_rate)):
                 container.mux(packet)

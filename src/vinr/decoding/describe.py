@@ -44,6 +44,7 @@ class ClipInfo:
     height: int
     width: int
     fps: float
+    bit_depth: int
     has_audio: bool
     edit: str
     psnr_db: float | None
@@ -237,6 +238,7 @@ def _describe_clip(clip: Clip) -> ClipInfo:
         height=clip.height,
         width=clip.width,
         fps=clip.frame_rate[0] / clip.frame_rate[1],
+        bit_depth=clip.bit_depth,
         has_audio=clip.has_audio,
         edit=_describe_edit(clip.edit) if clip.edit else "",
         psnr_db=quality.psnr_db,

@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from operator import itemgetter
 from os import PathLike, fspath
+from typing import Literal
 
 from vinr.bitstream import Clip, SectionKind
 from vinr.decoding.file import VinrFile
@@ -24,7 +25,7 @@ from vinr.video.audio import cut_audio
 from vinr.video.edit import Edit
 from vinr.video.sink import open_sink, written_behind
 from vinr.video.source import open_video
-from vinr.video.spec import Audio, Timeline
+from vinr.video.spec import Audio, Timeline, with_depth
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def decode(
     *,
     frames: str | Sequence[int] | None = None,
     fps_scale: int = 1,
-    codec: str = "x264",
+    codec: str | None = None,
+    bit_depth: Literal[8, 10] | None = None,
     device: str = "auto",
     settings: DecodeSettings | None = None,
     force: bool = False,
@@ -72,7 +74,9 @@ def decode(
     fps_scale
         2 puts one frame between each two and doubles the rate, 3 two, and so on.
     codec
-        x264, x265, av1 or ffv1, for .mp4 and .mkv.
+        x264, x265, av1 or ffv1, for .mp4 and .mkv; x264, of 10-bit frames x265, if None.
+    bit_depth
+        Bits per colour of what is written, 8 or 10; those of the clip if None.
     device, max_memory
         As for :meth:`VinrFile.open`.
     settings
@@ -110,7 +114,13 @@ def decode(
             timeline = timeline.scaled(fps_scale)
             times = (Fraction(number, fps_scale) for number in range(timeline.num_frames))
         spec, num_frames = decoder.spec, timeline.num_frames
-        out = replace(spec, num_frames=num_frames, frame_rate=timeline.frame_rate, span_lengths=())
+        out = replace(
+            spec,
+            num_frames=num_frames,
+            frame_rate=timeline.frame_rate,
+            span_lengths=(),
+            bit_depth=bit_depth or spec.bit_depth,
+        )
         notes = [*(() if clip is None else _list_left_out(clip))]
         audio = None if clip is not None and clip.sound_ok is False else decoder.audio()
         if audio is not None and frames is not None:
@@ -131,7 +141,7 @@ def decode(
             notes += sink.notes
             num_done = 0
             for rgb_NCHW in batches:
-                write(rgb_NCHW)
+                write(with_depth(rgb_NCHW, out.bit_depth))
                 num_done += len(rgb_NCHW)
                 if on_frame is not None:
                     on_frame(num_done, num_frames)
@@ -276,7 +286,7 @@ def evaluate(
     file
         The file; ``FILE.vinr#name`` chooses a clip.
     reference
-        The original; crop, resize and frame range are taken from the file.
+        The original; crop, resize, frame range and bit depth are taken from the file.
     device, settings, max_memory, on_frame
         As for :func:`decode`.
 
@@ -289,7 +299,8 @@ def evaluate(
         decoder = opened.clip(settings=settings)
         next(decoder.play([0]))  # the weights are read before the clock starts
         clock = StreamClock()
-        with open_video(fspath(reference), edit=edit_of(decoder.clip)) as reader:
+        original = open_video(fspath(reference), edit=edit_of(decoder.clip), bit_depth=decoder.spec.bit_depth)
+        with original as reader:
             quality = compare(clock.watch(decoder.stream()), reader, on_frame=on_frame)
         spec = decoder.spec
         duration = decoder.timeline.seconds(len(decoder) - 1) + 1 / spec.frame_rate

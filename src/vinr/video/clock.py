@@ -54,19 +54,22 @@ class Clock:
         that overlap after that come one tick after another.
         """
         counts: dict[int, int] = {}
+        places: dict[int, int] = {}
         ends: dict[int, Fraction] = {}
 
         def added(packet: Packet[Any]) -> Fraction:
             stream = packet.stream_index
             number = counts.get(stream, 0)
             counts[stream] = number + 1
-            seconds = Fraction(0)
-            for first, step in self.steps.get(stream, ()):
-                if first > number:
-                    break
-                seconds = step
+            steps = self.steps.get(stream)
+            if steps is None:
+                return Fraction(0)
+            place = places.get(stream, 0)
+            if place + 1 < len(steps) and steps[place + 1][0] <= number:
+                places[stream] = place = place + 1
+            seconds = steps[place][1]
             tick = packet.pts if packet.dts is None else packet.dts
-            if tick is None or not self.steps:
+            if tick is None:
                 return seconds
             begin = tick * packet.time_base + seconds
             ends[stream] = max(begin, ends.get(stream, begin - packet.time_base) + packet.time_base)

@@ -29,9 +29,9 @@ MAX_SVT_AV1_RATE: Final = 240  # frames per second
 def safe_options(encoder: str, options: Mapping[str, str], *, width: int) -> dict[str, str]:
     """Return libav's ``options`` for ``encoder`` with what it needs on this CPU at ``width`` pixels."""
     if encoder == "libx264" and _has_avx512():
-        return _with_parameter(options, "x264-params", "asm=avx2")
+        return with_parameter(options, "x264-params", "asm=avx2")
     if drops_cu_tree(encoder, width):
-        return _with_parameter(options, "x265-params", "cutree=0")
+        return with_parameter(options, "x265-params", "cutree=0")
     return dict(options)
 
 
@@ -56,7 +56,7 @@ def _has_avx512() -> bool:
     return torch.cpu._is_avx512_supported()
 
 
-def _with_parameter(options: Mapping[str, str], name: str, parameter: str) -> dict[str, str]:
+def with_parameter(options: Mapping[str, str], name: str, parameter: str) -> dict[str, str]:
     """Return ``options`` with one more ``key=value`` in the encoder's own list ``name``."""
     parameters = f"{options[name]}:{parameter}" if name in options else parameter
     return {**options, name: parameters}
