@@ -30,6 +30,7 @@ from vinr.video.audio_section import (
     OPTIONS,
     UNKNOWN,
     UNUSABLE,
+    CopiedTrack,
     choose_format,
     codec_name,
     copy_track,
@@ -188,11 +189,13 @@ def _carry(
         originals = tuple(stream for stream in again.streams.audio if stream.index in beginnings)
         copies = {}
         for stream in originals:
-            copy = copies[stream.index] = copy_track(output, stream)
+            copy = copy_track(output, stream)
             keep_layout(copy, stream)
             copy.metadata.update(hints.get(stream.index, {}))
+            copies[stream.index] = CopiedTrack(output, copy)
+        output.start_encoding()
         for packet in _from(zero, chosen.packets(again, originals)):
-            packet.stream = copies[packet.stream_index]
+            copies[packet.stream_index].take(packet)
             output.mux(packet)
     return Audio(target.getvalue(), (zero - chosen.zero).limit_denominator(MAX_DENOMINATOR))
 

@@ -123,7 +123,15 @@ class StreamInput:
         origin = self._seconds(0)
         start = self._seconds(first) if first > 0 else None
         end = self._seconds(stop) if stop < self.num_frames else None
-        return extract_audio(self._open, self.path, origin=origin, start=start, stop=end, on_note=on_note)
+        return extract_audio(
+            self._open,
+            self.path,
+            origin=origin,
+            start=start,
+            stop=end,
+            clock=self.clock,
+            on_note=on_note,
+        )
 
     def _seconds(self, index: int) -> Fraction:
         """Return the time of a frame on the file's clock, as :attr:`clock` continues it; audio shares it."""
