@@ -107,7 +107,7 @@ class CopiedTrack:
     def __init__(self, output: OutputContainer, stream: AudioStream) -> None:
         self.stream = stream
         # Matroska takes equal times, and its ticks may be longer than a packet.
-        self._must_rise = not output.format.flags & int(Flags.ts_nonstrict.value)
+        self._must_rise = not cast(Any, output.format).flags & Flags.ts_nonstrict.value
         self._last: int | None = None
 
     def take(self, packet: Packet[AudioStream]) -> None:

@@ -29,6 +29,7 @@ BACK: Final = MICROSECONDS // 10
 AHEAD: Final = 10 * MICROSECONDS
 # A time lapse has frames further apart than that: what is usual in a stream is no jump.
 UNUSUAL: Final = 10
+CLOSEST: Final = Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class Clock:
 
         It is to be called for every packet of a stream that has data, in the order of the file and from its
         start. Streams may come in any mixture or be left out. In a file that is joined, packets of a stream
-        that overlap after that come one tick after another.
+        that overlap after that come a millisecond after another: the least that all containers tell apart.
         """
         counts: dict[int, int] = {}
         places: dict[int, int] = {}
-        ends: dict[int, Fraction] = {}
+        lasts: dict[int, Fraction] = {}
 
         def added(packet: Packet[Any]) -> Fraction:
             stream = packet.stream_index
@@ -72,8 +73,8 @@ class Clock:
             if tick is None:
                 return seconds
             begin = tick * packet.time_base + seconds
-            ends[stream] = max(begin, ends.get(stream, begin - packet.time_base) + packet.time_base)
-            return seconds + ends[stream] - begin
+            lasts[stream] = max(begin, lasts.get(stream, begin - CLOSEST) + CLOSEST)
+            return seconds + lasts[stream] - begin
 
         return added
 
@@ -153,13 +154,14 @@ class ClockReader:
             stream, number, begin, end = self._packets[place : place + 4]
             # Near a join the packets of two streams may mix: one may still be of the piece before.
             own = current.get(stream, len(pieces) - 1)
-            for chosen in range(len(pieces) - 1, own - 1, -1):
-                if not _jumps(pieces[own], pieces[chosen].shift, stream, begin, ahead):
-                    break
-            else:
+            chosen, least = len(pieces), None
+            for candidate in range(len(pieces) - 1, own - 1, -1):
+                gap = _gap(pieces[own], pieces[candidate].shift, stream, begin, ahead)
+                if gap is not None and (least is None or gap < least):
+                    chosen, least = candidate, gap
+            if chosen == len(pieces):
                 before = pieces[own].parts[stream].end + pieces[own].shift
                 pieces.append(_Piece(before - begin))
-                chosen = len(pieces) - 1
             current[stream] = chosen
             part = pieces[chosen].parts.setdefault(stream, _Part(number, begin, begin, end))
             part.last, part.end = begin, end
@@ -177,10 +179,15 @@ class ClockReader:
         return limits
 
 
-def _jumps(own: _Piece, shift: int, stream: int, begin: int, ahead: Mapping[int, float]) -> bool:
-    """Return whether a packet of ``stream`` does not go on from the last one, in ``own``, if shifted so."""
+def _gap(own: _Piece, shift: int, stream: int, begin: int, ahead: Mapping[int, float]) -> int | None:
+    """Return how far a packet of ``stream``, if shifted so, is from the end of the last one, in ``own`` (µs).
+
+    None where it jumps.
+    """
     part = own.parts.get(stream)
     if part is None:
-        return False
+        return 0
     moved = begin + shift - own.shift
-    return moved < part.last - BACK or moved > part.end + ahead[stream]
+    if moved < part.last - BACK or moved > part.end + ahead[stream]:
+        return None
+    return abs(moved - part.end)

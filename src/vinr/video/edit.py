@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vinr.errors import UsageError
-from vinr.video.spec import MAX_ASPECT, Levels, max_level, round_aspect
+from vinr.video.aspect import round_aspect
+from vinr.video.spec import MAX_ASPECT, Levels, max_level
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,15 @@ Players start with the first frame that decodes. So does vinr, and says how many
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from vinr.errors import InputError
-from vinr.video.coded import Picture
-from vinr.video.libav import video_stream
+from vinr.video.coded import HasPicture
+from vinr.video.libav import VideoFile
 from vinr.video.numbered import REORDERED, NumberedFrames
 from vinr.video.order import Order
 from vinr.video.packets import Packets
@@ -43,14 +41,9 @@ class Head:
     def notes(self, path: Path) -> tuple[str, ...]:
         """Return a line for the user if frames are left out."""
         count = len(self.dropped)
-        if not count:
-            return ()
-        frames = (
-            "1 frame that needs an earlier one is"
-            if count == 1
-            else f"{count} frames that need earlier ones are"
-        )
-        return (f"{path}: begins in mid-stream: {frames} left out; frame 0 is the first one after",)
+        frames = "1 frame is" if count == 1 else f"{count} frames are"
+        line = f"{path}: begins in mid-stream: {frames} left out, up to the first that can be decoded"
+        return (line,) if count else ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ class _Start:
     has_failed: bool
 
 
-def inspect_head(reopen: Callable[[], InputContainer], path: Path, packets: Packets, order: Order) -> Head:
+def inspect_head(file: VideoFile, packets: Packets, order: Order) -> Head:
     """Decode from the start until it is known which of the first frames players show.
 
     Raises
@@ -73,14 +66,14 @@ def inspect_head(reopen: Callable[[], InputContainer], path: Path, packets: Pack
         If no frame can be decoded.
     """
     key, is_late = _first_keyframe(packets, order)
-    with reopen() as container:
-        delays = video_stream(container, path).codec_context.has_b_frames
-        frames = NumberedFrames(container, path)
+    with file.open() as container:
+        delays = file.video(container).codec_context.has_b_frames
+        frames = NumberedFrames(container, file)
         num_more = NUM_TRIED if (delays or is_late) and not order.is_timed else 0
         start = _decode_start(frames, order, key, num_more)
     if start is None:
         reason = f": {frames.failure}" if frames.failure else ""
-        raise InputError(f"{path}: no frame can be decoded{reason}; the file is damaged")
+        raise InputError(f"{file.path}: no frame can be decoded{reason}; the file is damaged")
     dropped: frozenset[int] = frozenset()
     # Where the first packet is a keyframe and fails, the file is damaged; reading it says so.
     if is_late or not start.has_failed:
@@ -91,7 +84,7 @@ def inspect_head(reopen: Callable[[], InputContainer], path: Path, packets: Pack
 def _first_keyframe(packets: Packets, order: Order) -> tuple[int, bool]:
     """Return the first packet that is a keyframe, and whether others with a frame come before it."""
     for number, note in enumerate(packets.video):
-        if note.is_keyframe and note.picture is not Picture.NO:
+        if note.is_keyframe and note.has_picture is not HasPicture.NO:
             return number, bool((order.number_F < number).any())
     return 0, True
 
@@ -140,21 +133,21 @@ def _not_come(start: _Start, order: Order, key: int) -> frozenset[int]:
     return frozenset(dropped)
 
 
-def find_empty(reopen: Callable[[], InputContainer], path: Path, packets: Packets) -> frozenset[int]:
+def find_empty(file: VideoFile, packets: Packets) -> frozenset[int]:
     """Return the packets that give no frame, of those whose first bytes do not tell.
 
     These are MPEG-4's "as before", and the second fields of H.264 whose fields are packets of their own: only
     the first of two has a time.
     """
     notes = packets.video
-    doubtful = {number for number, note in enumerate(notes) if note.picture is Picture.MAYBE}
+    doubtful = {number for number, note in enumerate(notes) if note.has_picture is HasPicture.MAYBE}
     untimed = {number for number, note in enumerate(notes) if note.pts is None}
-    with reopen() as container:
-        if video_stream(container, path).codec_context.name != "h264":
+    with file.open() as container:
+        if file.video(container).codec_context.name != "h264":
             untimed.clear()
         if not doubtful and not untimed:
             return frozenset()
-        frames = NumberedFrames(container, path, one_by_one=True)
+        frames = NumberedFrames(container, file, one_by_one=True)
         is_interlaced = {number: frame.interlaced_frame for number, frame in frames}
     second = {number for number in untimed if is_interlaced.get(number - 1, False)}
     return frozenset((doubtful | second) - is_interlaced.keys() - frames.failed)

@@ -21,10 +21,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vinr.errors import InputError
+from vinr.video.aspect import round_aspect
 from vinr.video.color import MISTAGGED, color_of, is_mistagged
 from vinr.video.hdr import dynamic_kinds, hdr_of
 from vinr.video.libav import explain
-from vinr.video.spec import MAX_ASPECT, ColorSpec, ColorTags, Levels, round_aspect
+from vinr.video.spec import MAX_ASPECT, ColorSpec, ColorTags, Levels
 
 ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
 # The first kind of side data that PyAV has no name for, and a number above all kinds that libav has.
