@@ -210,6 +210,15 @@ def test_a_cut_of_the_section_is_what_a_cut_of_the_file_gives(tmp_path: Path, of
     assert cut_audio(audio, start=Fraction(5), stop=None) is None
 
 
+def test_a_cut_that_begins_with_the_first_frame_keeps_the_warm_up(tmp_path: Path) -> None:
+    audio = audio_of(write_audio_clip(tmp_path / "a.mp4", Tone("aac")))
+    cut = cut_audio(audio, start=None, stop=Fraction(1, 5))
+    assert cut is not None
+    whole = [(seconds, data) for seconds, data in packets_of(audio) if seconds < 0.2]
+    assert (cut.start, packets_of(cut)) == (audio.start, whole)
+    assert whole[0][0] < 0
+
+
 def test_audio_that_ends_before_the_frames_is_none(tmp_path: Path) -> None:
     path = write_audio_clip(tmp_path / "a.mkv", Tone("mp2", start=Fraction(-1)), picture_start=Fraction(1))
     with open_video(path, frames=(3, None)) as reader:
