@@ -55,7 +55,7 @@ class _Codec:
         is_small = min(spec.height, spec.width) < SMALL_SIDE and max(spec.height, spec.width) < LARGE_SIDE
         options = {**self.options, **(self.small_frame_options if is_small else {})}
         options = with_hdr(self.encoder, options, spec.color.hdr)
-        return safe_options(self.encoder, options, width=spec.width)
+        return safe_options(self.encoder, options, width=spec.width, num_frames=spec.num_frames)
 
 
 # FFV1 takes 2×300 and 128×128 in one slice, but not 272×640; with its own choice of slices it fails at 2×1.
