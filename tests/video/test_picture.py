@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from video.video_clips import copy_frames, pictures, spec_of, tags_in, write_clip
+from vinr.video.aspect import round_aspect
 from vinr.video.sink import open_sink
 from vinr.video.source import open_video
-from vinr.video.spec import ColorSpec, ColorTags, VideoSpec, round_aspect
+from vinr.video.spec import ColorSpec, ColorTags, VideoSpec
 from vinr.video.tag_names import describe_tags
 
 OUTPUTS = [(f"a{suffix}", codec) for suffix in (".mkv", ".mp4") for codec in ("x264", "x265", "av1")]

@@ -51,7 +51,7 @@ def _small_clip(
     path: Path, changed_ns: int, crop: Size | None, resize: Size | None, frames: tuple[int, int] | None
 ) -> FrameTensor:
     """Read a clip; ``changed_ns`` tells a file from another one that took its place."""
-    with open_video(path, crop=crop, resize=resize, frames=frames) as reader:
+    with open_video(path, crop=crop, resize=resize, frames=frames, bit_depth=8) as reader:
         return reader.read()
 
 
@@ -116,7 +116,8 @@ class Work:
     def open(self, path: Path | None = None) -> VideoReader:
         """Return a reader of the clip (or of another video) with the job's crop, resize and frame range."""
         setup = self.setup
-        return open_video(path or self.path, crop=setup.crop, resize=setup.resize, frames=setup.frames)
+        crop, resize, frames = setup.crop, setup.resize, setup.frames
+        return open_video(path or self.path, crop=crop, resize=resize, frames=frames, bit_depth=8)
 
     @cached_property
     def frames(self) -> FrameTensor:

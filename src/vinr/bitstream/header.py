@@ -192,6 +192,8 @@ class Header(Part):
                 clip = self.clips[span.clip]
                 if (clip.height, clip.width) != (first.height, first.width):
                     raise ValueError(f"network {number} represents clips of different sizes")
+                if clip.bit_depth != first.bit_depth:
+                    raise ValueError(f"network {number} represents clips of different bit depths")
         return self
 
     def _check_spans(self) -> None:

@@ -17,6 +17,7 @@ import vinr
 from vinr.cli import console, experiments, screen
 from vinr.cli.options import (
     Backend,
+    BitDepth,
     Codec,
     Crop,
     Decoding,
@@ -37,7 +38,7 @@ from vinr.cli.options import (
 )
 from vinr.errors import UsageError, VinrError
 from vinr.state import interruption
-from vinr.units import parse_frames, parse_size
+from vinr.units import parse_depth, parse_frames, parse_size
 
 # 128 and the number of SIGPIPE, which Windows has not.
 UNREAD_STATUS: Final = 141
@@ -68,6 +69,7 @@ def encode(
     frames: Frames = None,
     crop: Crop = None,
     resize: Resize = None,
+    bit_depth: BitDepth = None,
     segment: Annotated[
         str | None, typer.Option(help="seconds per segment, such as 10s; each has its own network")
     ] = None,
@@ -104,6 +106,7 @@ def encode(
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
+            bit_depth=parse_depth(bit_depth),
             segment=segment,
             device=device,
             resume=resume,
@@ -123,7 +126,8 @@ def decode(
     fps_scale: Annotated[
         int, typer.Option(min=1, max=16, help="multiply the frame rate: 2 adds a frame between each two")
     ] = 1,
-    codec: Codec = "x264",
+    bit_depth: BitDepth = None,
+    codec: Codec = None,
     device: Device = "auto",
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
@@ -144,6 +148,7 @@ def decode(
             frames=frames,
             fps_scale=fps_scale,
             codec=codec,
+            bit_depth=parse_depth(bit_depth),
             device=device,
             settings=load_decode_settings(settings, backend=backend),
             force=force,
@@ -232,7 +237,8 @@ def inpaint(
     all_pixels: Annotated[
         bool, typer.Option("--all-pixels", help="write the network's whole frames, not only masked pixels")
     ] = False,
-    codec: Codec = "x264",
+    bit_depth: BitDepth = None,
+    codec: Codec = None,
     device: Device = "auto",
     seed: Seed = None,
     settings: Settings = [],  # noqa: B006
@@ -256,6 +262,7 @@ def inpaint(
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
+            bit_depth=parse_depth(bit_depth),
             all_pixels=all_pixels,
             codec=codec,
             device=device,
@@ -273,23 +280,27 @@ def interpolate(
     file: File,
     output: Output,
     factor: Annotated[int, typer.Option(min=2, max=16, help="multiply the frame rate")] = 2,
-    codec: Codec = "x264",
+    bit_depth: BitDepth = None,
+    codec: Codec = None,
     device: Device = "auto",
     force: Force = False,
     max_memory: MaxMemory = None,
 ) -> None:
     """Write a .vinr file with new frames between its frames."""
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        vinr.interpolate(
+        report = vinr.interpolate(
             file,
             output,
             factor=factor,
+            bit_depth=parse_depth(bit_depth),
             codec=codec,
             device=device,
             force=force,
             max_memory=max_memory,
             on_frame=on_frame,
         )
+    for text in report.notes:
+        console.note(text)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from typing import Final
 from vinr.comparison.kept import KeptWork, describe_video, kept_in_words
 from vinr.comparison.page import SHOWN_MEASURES, ComparisonPage, CropSet
 from vinr.comparison.plan import (
+    COMPARED_BITS,
     DEFAULT_ANCHORS,
     Budget,
     check_folder,
@@ -151,7 +152,9 @@ def compare(
         # Files, video and sizes are checked before `prepare` touches what an earlier call left.
         decoders = [opened.enter_context(open_file(name, device)) for name in names]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
-        reader = opened.enter_context(open_video(fspath(source), edit=edit))
+        reader = opened.enter_context(open_video(fspath(source), edit=edit, bit_depth=COMPARED_BITS))
+        if reader.spec.color.bit_depth > COMPARED_BITS:
+            note(f"networks and codecs are compared at {COMPARED_BITS} bits; {fspath(source)} is rounded")
         for text in reader.notes:
             note(text)
         check_sizes(decoders, names, reader.spec)

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -115,6 +116,7 @@ def encode(
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
+    bit_depth: Literal[8, 10] | None = None,
     segment: float | str | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -144,6 +146,8 @@ def encode(
         a time that suits the video if both are None.
     frames, crop, resize
         Half-open frame range, centred crop, and resize of every input, as (rows, columns).
+    bit_depth
+        Bits per colour of the frames, 8 or 10, of every input; if None 8, and 10 for video of more than 8.
     segment
         Length of segments in seconds (or ``"10s"``), each with a network of its own; one segment if None,
         unless the frames fill 2 GiB.
@@ -193,7 +197,7 @@ def encode(
     with state, ExitStack() as opened:
         readers, specs = [], []
         for source in sources:
-            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames)
+            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames, bit_depth=bit_depth)
             readers.append(opened.enter_context(reader))
             specs.append(reader.spec)
             for note in reader.notes:
@@ -201,6 +205,9 @@ def encode(
         # A target is that of the whole file: what belongs to no network is taken off it first.
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
+        for reader in readers:
+            for note in reader.audio_notes:
+                tell(Noted(note))
         plan = plan_encode(
             specs,
             model=model,
@@ -385,7 +392,7 @@ class _Work:
 
 
 def _read_spans(job: Job, readers: Sequence[VideoReader]) -> Tensor:
-    """Return the frames of a network, uint8 rgb_NCHW, those of its spans one after another."""
+    """Return the frames of a network, rgb_NCHW, those of its spans one after another."""
     parts = []
     for span in job.spans:
         frames = readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 import torch
@@ -144,7 +145,8 @@ def inpaint(
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
     all_pixels: bool = False,
-    codec: str = "x264",
+    bit_depth: Literal[8, 10] | None = None,
+    codec: str | None = None,
     device: str = "auto",
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -161,7 +163,7 @@ def inpaint(
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``. It appears whole or not at all.
     mask
         What is filled; see :func:`vinr.tasks.masks.open_mask`.
-    model, preset, params, epochs, time, frames, crop, resize, device, seed, overrides, on_event
+    model, preset, params, epochs, time, frames, crop, resize, bit_depth, device, seed, overrides, on_event
         As for :func:`vinr.encode`.
     all_pixels
         Write the network's whole frames; else pixels that are not masked stay what they were.
@@ -176,7 +178,7 @@ def inpaint(
         If a fit collapses again and again.
     """
     started = clock.monotonic()
-    with open_video(fspath(source), crop=crop, resize=resize, frames=frames) as reader:
+    with open_video(fspath(source), crop=crop, resize=resize, frames=frames, bit_depth=bit_depth) as reader:
         for note in reader.notes:
             on_event(Noted(note))
         # The mask comes before the plan, and the sink before the fit: what is refused is refused at once.
@@ -198,10 +200,9 @@ def inpaint(
         target = fspath(output)
         results: list[FitResult] = []
         psnr_db: list[float] = []
-        with open_sink(
-            target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
-        ) as sink:
-            for note in sink.notes:
+        audio = reader.audio() if plan.presets[0].compress.audio else None
+        with open_sink(target, reader.spec, reader.timeline, audio=audio, codec=codec, force=force) as sink:
+            for note in (*reader.audio_notes, *sink.notes):
                 on_event(Noted(note))
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
             for number in range(len(plan.jobs)):
@@ -291,7 +292,7 @@ class InpaintingScore:
     of whole frames, masked pixels filled by the network, the others those of the video (HNeRV's table).
     ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``visible_psnr_db``: of
     its pixels that are not masked. ``input_…``: the first two of the masked frames, black where masked. All
-    are means over frames of 8-bit colours.
+    are means over frames of rounded colours.
     """
 
     masked_share: float

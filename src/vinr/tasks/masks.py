@@ -134,7 +134,7 @@ def _read_masks(
         _check_size(path, rgb_HWC.shape[:2], video)
         yield _edited(rgb_HWC, video)
         return
-    with open_video(path) as reader:
+    with open_video(path, bit_depth=8) as reader:
         _check_size(path, reader.original, video)
         first, stop = _choose_masks(path, reader.spec.num_frames, video, frames)
         for index in range(first, stop):

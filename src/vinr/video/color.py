@@ -1,9 +1,9 @@
-"""The only colour arithmetic: Y'CbCr to 8-bit RGB and back, done by libav's swscale.
+"""The only colour arithmetic: Y'CbCr to RGB and back; of 8 bits by libav's swscale, else ``deep_color``.
 
 ::
 
-    decoded frame ── matrix, range of the stream ──> rgb_HWC uint8 ── the same, back ──> frame to encode
-    (any format)                                                                         (yuv420p, …)
+    decoded frame ── matrix, range of the stream ──> rgb_HWC ── the same, back ──> frame to encode
+    (any format)                                       uint8 or uint16                (yuv420p, …)
 
 A stream without a matrix tag is read as BT.601, one without a range tag as limited range: swscale's defaults,
 with which the papers' PNG frames were made.
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from vinr.errors import InputError
 from vinr.sharing import Shared
 from vinr.temporaries import hold
-from vinr.video.spec import ColorMatrix, ColorSpec, ColorTags
+from vinr.video.deep_color import depth_of_format, fill_planes, is_deep, read_rgb, write_rgb
+from vinr.video.spec import ColorMatrix, ColorSpec, ColorTags, Levels, Planes
 from vinr.video.tag_names import MATRICES, PRIMARIES, TRANSFERS
 
 # Y = Kr·R + Kg·G + Kb·B, with Kr and Kb of BT.601 0.299 0.114 · BT.709 0.2126 0.0722 · BT.2020 0.2627 0.0593
@@ -95,7 +96,7 @@ def color_of(frame: VideoFrame, stream: ColorTags | None = None) -> ColorSpec:
     InputError
         If the matrix is none of ``MATRIX_OF_TAG``.
     """
-    bit_depth: Literal[8, 10] = 10 if max(part.bits for part in frame.format.components) > 8 else 8
+    bit_depth: Literal[8, 10] = 10 if depth_of_format(frame) > 8 else 8
     tags = _merged(tags_of(frame), stream or ColorTags())
     if not _has_matrix(frame):
         return ColorSpec(bit_depth=bit_depth, tags=replace(tags, matrix=RGB, range=int(ColorRange.JPEG)))
@@ -146,13 +147,18 @@ def tag_color(target: CodecContext | VideoFrame, color: ColorSpec, pixel_format:
     target.colorspace, target.color_range = tags.matrix, tags.range
 
 
-def planes_of(frame: VideoFrame) -> tuple[NDArray[np.uint8], ...]:
-    """Return copies of the planes of an 8-bit planar frame, each uint8 [rows, columns] of its own size."""
-    planes = []
+def planes_of(frame: VideoFrame) -> Planes:
+    """Return copies of the planes of a planar frame, each [rows, columns] of its own size.
+
+    They are uint8; uint16 where samples have more than 8 bits.
+    """
+    deep = is_deep(frame.format.name)
+    planes: list[Levels] = []
     for plane in frame.planes:
-        # A line of a plane is width samples and then padding up to line_size.
-        padded = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
-        planes.append(padded[:, : plane.width].copy())
+        # A line of a plane is width samples and then padding up to line_size, in bytes.
+        raw = memoryview(plane)
+        lines: Levels = np.frombuffer(raw, np.uint16) if deep else np.frombuffer(raw, np.uint8)
+        planes.append(lines.reshape(plane.height, -1)[:, : plane.width].copy())
     return tuple(planes)
 
 
@@ -168,6 +174,10 @@ class ColorConverter(Shared):
         """Keep the copy forever: its end would wait forever for swscale's threads, which a child lacks."""
         hold(self._reformatter)
         self._reformatter = VideoReformatter()
+
+    def to_deep_rgb(self, frame: VideoFrame) -> NDArray[np.uint16]:
+        """Return ``frame`` as uint16 rgb_HWC of 10 bits, 0 … 1023; see :mod:`vinr.video.deep_color`."""
+        return read_rgb(self._reformatter, frame, self.color)
 
     def to_rgb(self, frame: VideoFrame, *, upsampling: Upsampling | None = None) -> NDArray[np.uint8]:
         """Return ``frame`` as uint8 rgb_HWC; deeper samples are rounded to 8 bits.
@@ -191,36 +201,38 @@ class ColorConverter(Shared):
         )
         return converted.to_ndarray().astype(np.uint8, copy=False)
 
-    def from_rgb(self, rgb_HWC: NDArray[np.uint8], pixel_format: str) -> VideoFrame:
-        """Return uint8 ``rgb_HWC`` as a frame of ``pixel_format`` (yuv420p, yuv444p, bgr0), tagged."""
-        frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb_HWC), format="rgb24")
-        if av.VideoFormat(pixel_format).is_rgb:
-            converted = self._reformatter.reformat(frame, format=pixel_format)
+    def from_rgb(self, rgb_HWC: Levels, pixel_format: str) -> VideoFrame:
+        """Return ``rgb_HWC`` as a frame, tagged: of yuv420p, yuv444p or bgr0; if uint16 see ``write_rgb``."""
+        if rgb_HWC.dtype == np.uint16:
+            converted = write_rgb(rgb_HWC.astype(np.uint16, copy=False), pixel_format, self.color)
         else:
-            converted = self._reformatter.reformat(
-                frame,
-                format=pixel_format,
-                src_color_range=ColorRange.JPEG,
-                dst_colorspace=SWSCALE_MATRIX[self.color.matrix],
-                dst_color_range=SWSCALE_RANGE[self.color.range],
-                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
-            )
+            converted = self._from_bytes(np.ascontiguousarray(rgb_HWC, dtype=np.uint8), pixel_format)
         tag_color(converted, self.color, pixel_format)
         return converted
 
+    def _from_bytes(self, rgb_HWC: NDArray[np.uint8], pixel_format: str) -> VideoFrame:
+        frame = VideoFrame.from_ndarray(rgb_HWC, format="rgb24")
+        if av.VideoFormat(pixel_format).is_rgb:
+            return self._reformatter.reformat(frame, format=pixel_format)
+        return self._reformatter.reformat(
+            frame,
+            format=pixel_format,
+            src_color_range=ColorRange.JPEG,
+            dst_colorspace=SWSCALE_MATRIX[self.color.matrix],
+            dst_color_range=SWSCALE_RANGE[self.color.range],
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+        )
+
 
 def _without_siting(frame: VideoFrame) -> VideoFrame:
-    """Return a copy of a planar 8-bit frame without the tag that says where chroma is sited.
+    """Return a copy of a planar frame without the tag that says where chroma is sited.
 
     Decoders of H.264 and H.265 set "left" even for streams that do not say so; swscale then shifts chroma
     that was made without a shift, and the nearest sample is the wrong one.
     """
     # PyAV cannot change the tag of a frame, but a new frame has none.
     copy = VideoFrame(frame.width, frame.height, frame.format.name)
-    for plane, samples in zip(copy.planes, planes_of(frame), strict=True):
-        padded = np.zeros((plane.height, plane.line_size), dtype=np.uint8)
-        padded[:, : plane.width] = samples
-        plane.update(padded.tobytes())
+    fill_planes(copy, planes_of(frame))
     return copy
 
 

@@ -14,12 +14,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Final
 
+import av
 import torch
+
+from vinr.video.libav import explain
 
 # Three blocks of 16 pixels. Under a malloc that guards its blocks nothing is overwritten from 50 pixels on.
 MAX_WIDTH_WITHOUT_CU_TREE: Final = 48
+SVT_AV1: Final = "libsvtav1"
+MAX_SVT_AV1_RATE: Final = 240  # frames per second
 
 
 # So many frames, and no fewer, x265 can put in order with B-frames among them.
@@ -46,6 +52,13 @@ def safe_options(
 def drops_cu_tree(encoder: str, width: int) -> bool:
     """Return whether ``encoder`` does without its CU tree, which costs bits, at ``width`` pixels."""
     return encoder == "libx265" and width <= MAX_WIDTH_WITHOUT_CU_TREE
+
+
+def why_refused(encoder: str, error: av.FFmpegError, *, height: int, width: int, frame_rate: Fraction) -> str:
+    """Return what ``encoder`` refuses, the rate or the size of the frames, as the end of a sentence."""
+    if encoder == SVT_AV1 and frame_rate > MAX_SVT_AV1_RATE:
+        return f"takes at most {MAX_SVT_AV1_RATE} frames per second, not {float(frame_rate):g}"
+    return f"cannot encode frames of {height}x{width}: {explain(error)}"
 
 
 def _has_avx512() -> bool:

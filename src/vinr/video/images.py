@@ -9,18 +9,19 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vinr.errors import InputError
-from vinr.video.spec import Audio, ColorSpec, Timeline
+from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline, with_depth
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's modes of at most 8 bits; the others (I;16, I, F) would be clipped to 8 bits, not scaled.
@@ -56,8 +57,9 @@ class FolderInput:
         If the folder has no images, one cannot be read, or two differ in size.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, bit_depth: BitDepth | None = None) -> None:
         self.path = path
+        self.bit_depth: BitDepth = bit_depth or 8
         # Paths of one folder sort by name. Names with a dot in front are hidden: thumbnails, files half
         # copied.
         self._files = sorted(
@@ -83,12 +85,13 @@ class FolderInput:
         """Return no lines: readable images have no doubtful end."""
         return ()
 
-    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield images ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
+    def decode(self, first: int) -> Iterator[Levels]:
+        """Yield images ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``."""
         for file in self._files[first:]:
-            yield read_image(file, label=str(file))
+            rgb_HWC = torch.from_numpy(read_image(file, label=str(file)).copy())
+            yield with_depth(rgb_HWC, self.bit_depth).numpy()
 
-    def audio(self, first: int, stop: int) -> Audio | None:
+    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
         """Return None: images have no audio."""
         return None
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import av.logging
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vinr.errors import InputError
@@ -19,6 +21,8 @@ from vinr.errors import InputError
 av.logging.set_level(None)
 os.environ.setdefault("SVT_LOG", "0")
 
+# Times are moved in this unit: the tick of a container may be as long as a packet.
+NANOSECOND: Final = Fraction(1, 10**9)
 
 # Demuxers that open other files, as a file or its name tells them: playlists, lists, descriptions of streams,
 # scripts, sets of images, subtitles beside an index. Only the file of the user is read.
@@ -83,6 +87,23 @@ def open_input(
         container.close()
         raise InputError(f"{path}: is a text file, not a video")
     return container
+
+
+def move_packet(packet: Packet[Any], seconds: Fraction) -> None:
+    """Add ``seconds`` to the times of a packet; presentation and decoding time are rounded alike.
+
+    Raises
+    ------
+    OverflowError
+        If a time is more than 292 years from 0.
+    """
+    base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
+    ticks = base / NANOSECOND
+    offset = seconds / NANOSECOND
+    packet.pts = None if packet.pts is None else round(packet.pts * ticks + offset)
+    packet.dts = None if packet.dts is None else round(packet.dts * ticks + offset)
+    packet.duration = None if packet.duration is None else round(packet.duration * ticks)
+    packet.time_base = NANOSECOND
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:

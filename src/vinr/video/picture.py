@@ -19,13 +19,13 @@ from av.filter import Graph
 from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from vinr.errors import InputError
+from vinr.video.aspect import is_plausible, round_aspect
 from vinr.video.color import MISTAGGED, color_of, is_mistagged
 from vinr.video.hdr import dynamic_kinds, hdr_of
 from vinr.video.libav import explain
-from vinr.video.spec import MAX_ASPECT, ColorSpec, ColorTags, round_aspect
+from vinr.video.spec import ColorSpec, ColorTags, Levels
 
 ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
 # The first kind of side data that PyAV has no name for, and a number above all kinds that libav has.
@@ -40,7 +40,7 @@ class Orientation:
     flip_rows: bool = False
     flip_cols: bool = False
 
-    def apply(self, rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def apply(self, rgb_HWC: Levels) -> Levels:
         """Return a frame upright."""
         if self.swap_axes:
             rgb_HWC = rgb_HWC.swapaxes(0, 1)
@@ -82,7 +82,7 @@ class Picture:
             names = " and ".join(dynamic)
             notes.append(f"its {names} metadata is left out: players that use it will show other colours")
         aspect = _aspect_of(stream)
-        if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+        if not is_plausible(aspect):
             notes.append(f"pixels {aspect} times as wide as high are taken as square")
             aspect = Fraction(1)
         aspect = round_aspect(1 / aspect if orientation.swap_axes else aspect)

@@ -1,4 +1,4 @@
-"""Reads a video file, a folder of images or raw YUV as uint8 RGB frames, edited and in order.
+"""Reads a video file, a folder of images or raw YUV as RGB frames, edited and in order.
 
 ::
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -23,14 +23,13 @@ from typing import Final, Protocol, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vinr.errors import InputError, UsageError
 from vinr.video.edit import Edit
 from vinr.video.images import FolderInput
 from vinr.video.names import clip_name
-from vinr.video.spec import Audio, ColorSpec, Timeline, VideoSpec
+from vinr.video.spec import TYPES, Audio, BitDepth, ColorSpec, Levels, Timeline, VideoSpec
 from vinr.video.stream import StreamInput
 
 RAW_SUFFIX: Final = ".yuv"
@@ -49,6 +48,7 @@ class FrameInput(Protocol):
     width: int
     color: ColorSpec
     pixel_aspect: Fraction
+    bit_depth: BitDepth
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return when frames ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
@@ -58,12 +58,12 @@ class FrameInput(Protocol):
         """Return lines for the user about frames ``first`` ≤ i < ``stop``; InputError if one is cut off."""
         ...
 
-    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
+    def decode(self, first: int) -> Iterator[Levels]:
+        """Yield frames ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``."""
         ...
 
-    def audio(self, first: int, stop: int) -> Audio | None:
-        """Return the audio of those frames, ``None`` if there is none."""
+    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
+        """Return the audio of those frames, ``None`` if there is none; tell of tracks that are left out."""
         ...
 
 
@@ -71,7 +71,8 @@ class FrameInput(Protocol):
 class FrameTensor:
     """Frames held in memory, a :class:`~vinr.video.spec.FrameSource`.
 
-    ``rgb_NCHW`` is uint8 with ``spec.num_frames`` frames of ``spec.height`` × ``spec.width``.
+    ``rgb_NCHW`` has ``spec.num_frames`` frames of ``spec.height`` × ``spec.width``: uint8, or uint16 where
+    ``spec.bit_depth`` is 10.
     """
 
     rgb_NCHW: Tensor
@@ -79,11 +80,12 @@ class FrameTensor:
 
     def __post_init__(self) -> None:
         expected = (self.spec.num_frames, 3, self.spec.height, self.spec.width)
-        if self.rgb_NCHW.dtype != torch.uint8 or tuple(self.rgb_NCHW.shape) != expected:
-            raise ValueError(f"frames must be uint8 {expected}, got {self}")
+        dtype = TYPES[self.spec.bit_depth]
+        if self.rgb_NCHW.dtype != dtype or tuple(self.rgb_NCHW.shape) != expected:
+            raise ValueError(f"frames must be {dtype} {expected}, got {self}")
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW of frames ``index_N`` (int64).
+        """Return rgb_NCHW of frames ``index_N`` (int64).
 
         Raises
         ------
@@ -114,6 +116,7 @@ class VideoReader:
         self.name = clip_name(Path(os.path.realpath(frame_input.path)).stem)
         self.original = (frame_input.height, frame_input.width)
         self._notes = frame_input.inspect(self._first, self._stop)
+        self._audio_notes: list[str] = []
         self.timeline = frame_input.timeline(self._first, self._stop)
         height, width = edit.output_size(*self.original)
         self.spec = VideoSpec(
@@ -123,8 +126,9 @@ class VideoReader:
             frame_rate=self.timeline.frame_rate,
             color=frame_input.color,
             pixel_aspect=edit.output_aspect(frame_input.pixel_aspect, *self.original),
+            bit_depth=frame_input.bit_depth,
         )
-        self._decoder: Generator[NDArray[np.uint8]] | None = None
+        self._decoder: Generator[Levels] | None = None
         self._position = 0
 
     def read(self, first: int = 0, stop: int | None = None) -> FrameTensor:
@@ -143,7 +147,8 @@ class VideoReader:
         if not 0 <= first < stop <= self.spec.num_frames:
             raise IndexError(f"frames {first}:{stop} of {self.spec.num_frames}")
         spec = replace(self.spec, num_frames=stop - first, span_lengths=())
-        rgb_NCHW = np.empty((spec.num_frames, 3, spec.height, spec.width), dtype=np.uint8)
+        size = (spec.num_frames, 3, spec.height, spec.width)
+        rgb_NCHW = np.empty(size, dtype=np.uint8 if spec.bit_depth == 8 else np.uint16)
         decoder = self._decode_from(self._first + first)
         # Straight into one array: a list of frames would take twice the memory.
         for number, rgb_HWC in enumerate(islice(decoder, spec.num_frames)):
@@ -154,7 +159,7 @@ class VideoReader:
         return FrameTensor(torch.from_numpy(rgb_NCHW), spec)
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW of frames ``index_N`` (int64); fast where they follow those read last.
+        """Return rgb_NCHW of frames ``index_N`` (int64); fast where they follow those read last.
 
         Raises
         ------
@@ -176,13 +181,18 @@ class VideoReader:
         return self._notes
 
     @property
+    def audio_notes(self) -> tuple[str, ...]:
+        """Lines for the user about audio that is left out; usually none. They are known once it is read."""
+        return tuple(self._audio_notes)
+
+    @property
     def has_audio(self) -> bool:
         """Whether the frames have audio."""
         return self._audio is not None
 
     @cached_property
     def _audio(self) -> Audio | None:
-        return self._input.audio(self._first, self._stop)
+        return self._input.audio(self._first, self._stop, self._audio_notes.append)
 
     def close(self) -> None:
         """Stop decoding and close the file."""
@@ -196,14 +206,14 @@ class VideoReader:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _decode_from(self, index: int) -> Iterator[NDArray[np.uint8]]:
+    def _decode_from(self, index: int) -> Iterator[Levels]:
         if self._decoder is None or self._position != index:
             self.close()
             self._decoder = self._generate(index)
             self._position = index
         return self._decoder
 
-    def _generate(self, index: int) -> Generator[NDArray[np.uint8]]:
+    def _generate(self, index: int) -> Generator[Levels]:
         yield from self._input.decode(index)
 
     def _finish(self) -> None:
@@ -220,6 +230,7 @@ def open_video(
     resize: tuple[int, int] | None = None,
     frames: tuple[int | None, int | None] | None = None,
     edit: Edit | None = None,
+    bit_depth: BitDepth | None = None,
 ) -> VideoReader:
     """Open a video, to be edited as it is read.
 
@@ -237,6 +248,8 @@ def open_video(
         First frame, and the frame before which to stop; ``None`` for start and end.
     edit
         All three at once, as in ``VideoReader.edit``; not together with the others.
+    bit_depth
+        8 or 10 bits; 8 for video of at most 8 bits and 10 for deeper video if ``None``.
 
     Raises
     ------
@@ -251,18 +264,18 @@ def open_video(
     elif (crop, resize, frames) != (None, None, None):
         raise UsageError("use either an edit, or crop, resize and frames, not both")
     path = Path(path)
-    return VideoReader(_open_input(path), edit)
+    return VideoReader(_open_input(path, bit_depth), edit)
 
 
-def _open_input(path: Path) -> FrameInput:
+def _open_input(path: Path, bit_depth: BitDepth | None) -> FrameInput:
     if path.is_dir():
-        return FolderInput(path)
+        return FolderInput(path, bit_depth=bit_depth)
     if path.suffix.lower() == RAW_SUFFIX and path.is_file():
-        return _open_raw(path)
-    return StreamInput(path)
+        return _open_raw(path, bit_depth)
+    return StreamInput(path, bit_depth=bit_depth)
 
 
-def _open_raw(path: Path) -> StreamInput:
+def _open_raw(path: Path, bit_depth: BitDepth | None) -> StreamInput:
     """Open raw planar 8-bit 4:2:0 video: nothing but samples, so the name must state size and rate."""
     name = RAW_NAME.search(path.stem)
     if name is None:
@@ -279,7 +292,7 @@ def _open_raw(path: Path) -> StreamInput:
         frames = f"whole {width}x{height} 4:2:0 frames of {frame_bytes} bytes"
         raise InputError(f"{path}: {num_bytes} bytes are not {frames}")
     options = {"video_size": f"{width}x{height}", "pixel_format": "yuv420p", "framerate": str(rate)}
-    return StreamInput(path, format_name="rawvideo", options=options)
+    return StreamInput(path, format_name="rawvideo", options=options, bit_depth=bit_depth)
 
 
 def _exact_rate(text: str) -> Fraction:
