@@ -23,6 +23,7 @@ from vinr.settings import checked_arguments
 from vinr.units import parse_indices
 from vinr.video.audio import cut_audio
 from vinr.video.edit import Edit
+from vinr.video.reading import ReadOptions
 from vinr.video.sink import open_sink, written_behind
 from vinr.video.source import open_video
 from vinr.video.spec import Audio, Timeline, with_depth
@@ -269,11 +270,25 @@ def edit_of(clip: Clip) -> Edit:
     return Edit(record.crop, record.resize, record.first_frame, record.stop_frame)
 
 
+def options_of(clip: Clip, options: ReadOptions) -> ReadOptions:
+    """Return ``options`` with stream and bit depth of ``clip``, and deinterlaced as it was."""
+    record, options = clip.edit, replace(options, bit_depth=clip.bit_depth)
+    if record is None:
+        return options
+    stream = record.stream if options.stream is None else options.stream
+    return replace(options, stream=stream, deinterlace=options.deinterlace or record.deinterlaced)
+
+
 @checked_arguments()
 def evaluate(
     file: str | PathLike[str],
     reference: str | PathLike[str],
     *,
+    stream: int | None = None,
+    pix_fmt: str | None = None,
+    raw_size: tuple[int, int] | None = None,
+    rate: Fraction | float | str | None = None,
+    deinterlace: bool = False,
     device: str = "auto",
     settings: DecodeSettings | None = None,
     max_memory: int | str | None = None,
@@ -286,7 +301,9 @@ def evaluate(
     file
         The file; ``FILE.vinr#name`` chooses a clip.
     reference
-        The original; crop, resize, frame range and bit depth are taken from the file.
+        The original; crop, resize, frame range, bit depth and stream are taken from the file.
+    stream, pix_fmt, raw_size, rate, deinterlace
+        As for :func:`vinr.encode`; stream and deinterlacing are those of the file if they are not given.
     device, settings, max_memory, on_frame
         As for :func:`decode`.
 
@@ -295,12 +312,15 @@ def evaluate(
     BitstreamError, InputError, UsageError
         If one of them cannot be read, or their sizes differ.
     """
+    options = ReadOptions.of(
+        stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
+    )
     with VinrFile.open(fspath(file), device=device, max_memory=max_memory) as opened:
         decoder = opened.clip(settings=settings)
         next(decoder.play([0]))  # the weights are read before the clock starts
         clock = StreamClock()
-        original = open_video(fspath(reference), edit=edit_of(decoder.clip), bit_depth=decoder.spec.bit_depth)
-        with original as reader:
+        edit, options = edit_of(decoder.clip), options_of(decoder.clip, options)
+        with open_video(fspath(reference), edit=edit, options=options) as reader:
             quality = compare(clock.watch(decoder.stream()), reader, on_frame=on_frame)
         spec = decoder.spec
         duration = decoder.timeline.seconds(len(decoder) - 1) + 1 / spec.frame_rate

@@ -10,17 +10,15 @@ Players start with the first frame that decodes. So does vinr, and says how many
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from vinr.errors import InputError
 from vinr.video.coded import Picture
-from vinr.video.libav import video_stream
+from vinr.video.libav import VideoFile
 from vinr.video.numbered import REORDERED, NumberedFrames
 from vinr.video.order import Order
 from vinr.video.packets import Packets
@@ -64,7 +62,7 @@ class _Start:
     has_failed: bool
 
 
-def inspect_head(reopen: Callable[[], InputContainer], path: Path, packets: Packets, order: Order) -> Head:
+def inspect_head(file: VideoFile, packets: Packets, order: Order) -> Head:
     """Decode from the start until it is known which of the first frames players show.
 
     Raises
@@ -73,14 +71,14 @@ def inspect_head(reopen: Callable[[], InputContainer], path: Path, packets: Pack
         If no frame can be decoded.
     """
     key, is_late = _first_keyframe(packets, order)
-    with reopen() as container:
-        delays = video_stream(container, path).codec_context.has_b_frames
-        frames = NumberedFrames(container, path)
+    with file.open() as container:
+        delays = file.video(container).codec_context.has_b_frames
+        frames = NumberedFrames(container, file)
         num_more = NUM_TRIED if (delays or is_late) and not order.is_timed else 0
         start = _decode_start(frames, order, key, num_more)
     if start is None:
         reason = f": {frames.failure}" if frames.failure else ""
-        raise InputError(f"{path}: no frame can be decoded{reason}; the file is damaged")
+        raise InputError(f"{file.path}: no frame can be decoded{reason}; the file is damaged")
     dropped: frozenset[int] = frozenset()
     # Where the first packet is a keyframe and fails, the file is damaged; reading it says so.
     if is_late or not start.has_failed:
@@ -140,7 +138,7 @@ def _not_come(start: _Start, order: Order, key: int) -> frozenset[int]:
     return frozenset(dropped)
 
 
-def find_empty(reopen: Callable[[], InputContainer], path: Path, packets: Packets) -> frozenset[int]:
+def find_empty(file: VideoFile, packets: Packets) -> frozenset[int]:
     """Return the packets that give no frame, of those whose first bytes do not tell.
 
     These are MPEG-4's "as before", and the second fields of H.264 whose fields are packets of their own: only
@@ -149,12 +147,12 @@ def find_empty(reopen: Callable[[], InputContainer], path: Path, packets: Packet
     notes = packets.video
     doubtful = {number for number, note in enumerate(notes) if note.picture is Picture.MAYBE}
     untimed = {number for number, note in enumerate(notes) if note.pts is None}
-    with reopen() as container:
-        if video_stream(container, path).codec_context.name != "h264":
+    with file.open() as container:
+        if file.video(container).codec_context.name != "h264":
             untimed.clear()
         if not doubtful and not untimed:
             return frozenset()
-        frames = NumberedFrames(container, path, one_by_one=True)
+        frames = NumberedFrames(container, file, one_by_one=True)
         is_interlaced = {number: frame.interlaced_frame for number, frame in frames}
     second = {number for number in untimed if is_interlaced.get(number - 1, False)}
     return frozenset((doubtful | second) - is_interlaced.keys() - frames.failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,10 @@ SCRIPTS: Final = frozenset({"avisynth", "lavfi", "vapoursynth"})
 SETS: Final = frozenset({"dvdvideo", "image2", "vobsub"})
 
 
+class UnknownFormatError(InputError):
+    """libav does not know what a file is."""
+
+
 @cache
 def _readable_formats() -> str:
     """Return libav's demuxers that read only one file, as its option ``format_whitelist`` takes them."""
@@ -47,11 +52,16 @@ def explain(error: Exception) -> str:
 
 
 def open_input(
-    path: Path, *, format_name: str | None = None, options: Mapping[str, str] | None = None
+    path: Path,
+    *,
+    format_name: str | None = None,
+    options: Mapping[str, str] | None = None,
+    codec_tag: str | None = None,
 ) -> InputContainer:
     """Open a local media file.
 
-    ``format_name`` and ``options`` are libav's, for files that do not state their format (raw YUV).
+    ``format_name``, ``options`` and the ``codec_tag`` of the video are libav's, for files that do not state
+    their format (raw YUV).
 
     Raises
     ------
@@ -79,14 +89,40 @@ def open_input(
     except av.error.ArgumentError as error:
         # What libav raises for a demuxer that the whitelist lacks.
         problem = "not a readable video; playlists and other files that name files are not followed"
-        raise InputError(f"{path}: {problem}; give the video itself") from error
+        raise UnknownFormatError(f"{path}: {problem}; give the video itself") from error
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{path}: not a readable video, or cut short: {explain(error)}") from error
     # The demuxer of ANSI art, to which libav gives any text file.
     if container.format.name == "tty":
         container.close()
         raise InputError(f"{path}: is a text file, not a video")
+    if codec_tag is not None:
+        container.streams.video[0].codec_context.codec_tag = codec_tag
     return container
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A file, how libav is to open it, and the number of the video stream that is read of it.
+
+    ``format_name``, ``options`` and ``codec_tag`` are as for :func:`open_input`.
+    """
+
+    path: Path
+    number: int = 0
+    format_name: str | None = None
+    options: Mapping[str, str] | None = None
+    codec_tag: str | None = None
+
+    def open(self) -> InputContainer:
+        """Open it; see :func:`open_input`."""
+        return open_input(
+            self.path, format_name=self.format_name, options=self.options, codec_tag=self.codec_tag
+        )
+
+    def video(self, container: InputContainer) -> VideoStream:
+        """Return the video stream of a container that :meth:`open` returned."""
+        return container.streams.video[self.number]
 
 
 def move_packet(packet: Packet[Any], seconds: Fraction) -> None:
@@ -104,17 +140,3 @@ def move_packet(packet: Packet[Any], seconds: Fraction) -> None:
     packet.dts = None if packet.dts is None else round(packet.dts * ticks + offset)
     packet.duration = None if packet.duration is None else round(packet.duration * ticks)
     packet.time_base = NANOSECOND
-
-
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the first video stream; the cover picture of an audio file does not count.
-
-    Raises
-    ------
-    InputError
-        If there is no such stream.
-    """
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    raise InputError(f"{path}: has no video stream")

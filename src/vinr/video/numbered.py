@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any, Final
 
 import av
@@ -17,7 +16,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from vinr.video.libav import explain, video_stream
+from vinr.video.libav import VideoFile, explain
 from vinr.video.order import Order
 
 # Decoders hold back at most this many frames until those before them are there.
@@ -36,12 +35,12 @@ class NumberedFrames:
     def __init__(
         self,
         container: InputContainer,
-        path: Path,
+        file: VideoFile,
         *,
         number_of: Callable[[Packet[Any]], int | None] | None = None,
         one_by_one: bool = False,
     ) -> None:
-        self._stream = video_stream(container, path)
+        self._stream = file.video(container)
         self._stream.thread_type = "SLICE" if one_by_one else "AUTO"
         self._packets = container.demux(self._stream)
         self._number_of = number_of

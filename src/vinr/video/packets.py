@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +16,7 @@ from av.video.stream import VideoStream
 from vinr.errors import InputError
 from vinr.video.clock import Clock, ClockReader
 from vinr.video.coded import Picture, PictureFinder
-from vinr.video.libav import explain, video_stream
+from vinr.video.libav import VideoFile, explain
 
 # Formats whose index counts the frames.
 INDEXED: Final = frozenset({"mov"})
@@ -60,7 +59,7 @@ def format_name(container: InputContainer) -> str:
     return container.format.name.partition(",")[0]
 
 
-def read_packets(reopen: Callable[[], InputContainer], path: Path) -> Packets:
+def read_packets(file: VideoFile) -> Packets:
     """Demux the whole file; if it has an index, only the video stream.
 
     Raises
@@ -68,12 +67,13 @@ def read_packets(reopen: Callable[[], InputContainer], path: Path) -> Packets:
     InputError
         If the file cannot be read, or its video is encrypted or has no frames.
     """
+    path = file.path
     try:
-        with reopen() as container:
-            packets = _read(container, video_stream(container, path), path, None)
+        with file.open() as container:
+            packets = _read(container, file.video(container), path, None)
         if packets.clock.is_joined:
-            with reopen() as container:
-                packets = _read(container, video_stream(container, path), path, packets.clock)
+            with file.open() as container:
+                packets = _read(container, file.video(container), path, packets.clock)
     except av.FFmpegError as error:
         raise InputError(f"{path}: reading it failed: {explain(error)}") from error
     if not packets.video:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from pathlib import Path
 from typing import Final
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from vinr.video.libav import video_stream
+from vinr.video.libav import VideoFile
 from vinr.video.order import Order
 from vinr.video.packets import Packets, format_name
 from vinr.video.times import Stated
@@ -28,14 +27,14 @@ CLEAR_SECONDS: Final = Fraction(1, 10)
 
 
 def stated_times(
-    container: InputContainer, path: Path, packets: Packets, order: Order, *, is_whole: bool
+    container: InputContainer, file: VideoFile, packets: Packets, order: Order, *, is_whole: bool
 ) -> Stated:
     """Return what ``container`` says of the times of the frames of ``order``.
 
     ``is_whole``: its end is certainly there, so that a longer duration in its header is not that of what
     is missing.
     """
-    stream = video_stream(container, path)
+    stream = file.video(container)
     stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     rates = tuple(rate for rate in stated if rate is not None and rate > 0) or (FALLBACK_RATE,)
     time_base = stream.time_base or 1 / FALLBACK_RATE

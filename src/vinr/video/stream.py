@@ -11,10 +11,10 @@ Axes: H rows, W columns, C colour channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 
 import av
 from av.container import InputContainer
@@ -23,10 +23,11 @@ from av.video.frame import VideoFrame
 from vinr.errors import InputError
 from vinr.temporaries import Maker
 from vinr.video.audio import extract_audio
+from vinr.video.choice import choose_stream
 from vinr.video.color import ColorConverter, tags_of
 from vinr.video.deep_color import depth_notes
 from vinr.video.head import find_empty, inspect_head
-from vinr.video.libav import open_input, video_stream
+from vinr.video.libav import VideoFile
 from vinr.video.numbered import NumberedFrames, in_order
 from vinr.video.order import Order
 from vinr.video.packets import read_packets
@@ -40,39 +41,39 @@ from vinr.video.times import frame_seconds, make_timeline
 class StreamInput:
     """A video file (see the module).
 
-    ``options`` and ``format_name`` are passed to libav, for files that do not state their format. Frames are
-    read at ``bit_depth``; if None at 10 bits where samples have more than 8.
+    ``stream`` is the number of the video stream, from 0; None: the one that players show. Frames are read at
+    ``bit_depth``; if None at 10 bits where samples have more than 8.
     """
 
     def __init__(
         self,
-        path: Path,
+        file: VideoFile,
         *,
-        format_name: str | None = None,
-        options: Mapping[str, str] | None = None,
+        stream: int | None = None,
         bit_depth: BitDepth | None = None,
     ) -> None:
-        self.path = path
-        self._format_name = format_name
-        self._options = options
-        packets = read_packets(self._open, path)
-        order = Order.of(packets, find_empty(self._open, path, packets))
+        self.path = path = file.path
+        with Maker().closing(file.open()) as container:
+            number, note = choose_stream(container, path, stream, file.open)
+        self._file = file = replace(file, number=number)
+        packets = read_packets(file)
+        order = Order.of(packets, find_empty(file, packets))
         if not order.num_frames:
             raise InputError(f"{path}: the video stream has no frames")
-        head = inspect_head(self._open, path, packets, order)
+        head = inspect_head(file, packets, order)
         self._order = order = order.without(head.dropped)
         self._can_seek = order.has_unique_times and not packets.clock.is_joined
         self._can_seek &= order.is_timed or not head.reorders
         self.clock = packets.clock
         self.num_frames = order.num_frames
-        with Maker().closing(self._open()) as container:
-            tail = inspect_tail(container, path, packets, reopen=self._open)
-            self._stated = stated_times(container, path, packets, order, is_whole=tail.is_whole)
-            stream, frame = video_stream(container, path), head.frame
-            self._picture = Picture.of(path, stream, frame, tags_of(stream.codec_context))
+        with Maker().closing(file.open()) as container:
+            tail = inspect_tail(container, file, packets)
+            self._stated = stated_times(container, file, packets, order, is_whole=tail.is_whole)
+            video, frame = file.video(container), head.frame
+            self._picture = Picture.of(path, video, frame, tags_of(video.codec_context))
         self._incomplete = order.ranks().get(len(packets.video) - 1) if tail.is_incomplete else None
         self._tail_notes = tail.notes
-        self._head_notes = (*depth_notes(frame, bit_depth), *head.notes(path))
+        self._head_notes = (*([note] if note else ()), *depth_notes(frame, bit_depth), *head.notes(path))
         self.color, self.pixel_aspect = self._picture.color, self._picture.pixel_aspect
         self.bit_depth: BitDepth = bit_depth or self.color.bit_depth
         self._converter = ColorConverter(self.color)
@@ -109,7 +110,7 @@ class StreamInput:
         """
         # From the start only if seeking gives not even the first frame; an error after that is an error.
         for decoded_from in (self._after_seek, self._from_start):
-            with Maker().closing(self._open()) as container:
+            with Maker().closing(self._file.open()) as container:
                 frames = decoded_from(container, first)
                 head = next(frames, None)
                 if head is None:
@@ -120,20 +121,21 @@ class StreamInput:
 
     def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
         """Return the audio of frames ``first`` ≤ i < ``stop``; see :func:`vinr.video.audio.extract_audio`."""
+        if self._file.format_name is not None:
+            return None  # raw video is samples of pictures alone
         origin = self._seconds(0)
         start = self._seconds(first) if first > 0 else None
         end = self._seconds(stop) if stop < self.num_frames else None
-        return extract_audio(self._open, self.path, origin=origin, start=start, stop=end, on_note=on_note)
+        return extract_audio(
+            self._file.open, self.path, origin=origin, start=start, stop=end, on_note=on_note
+        )
 
     def _seconds(self, index: int) -> Fraction:
         """Return the time of a frame on the file's clock, as :attr:`clock` continues it; audio shares it."""
         return frame_seconds(self._order.time_F, index, self._stated)
 
-    def _open(self) -> InputContainer:
-        return open_input(self.path, format_name=self._format_name, options=self._options)
-
     def _from_start(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
-        frames = NumberedFrames(container, self.path)
+        frames = NumberedFrames(container, self._file)
         yield from self._reached(frames, 0, first, is_sought=False)
 
     def _after_seek(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
@@ -142,10 +144,10 @@ class StreamInput:
         if not self._can_seek or self._order.time_F is None or not key:
             return
         try:
-            container.seek(int(self._order.time_F[key]), stream=video_stream(container, self.path))
+            container.seek(int(self._order.time_F[key]), stream=self._file.video(container))
         except av.FFmpegError:
             return  # some containers cannot seek
-        frames = NumberedFrames(container, self.path, number_of=self._order.number_at)
+        frames = NumberedFrames(container, self._file, number_of=self._order.number_at)
         yield from self._reached(frames, key, first, is_sought=True)
 
     def _reached(

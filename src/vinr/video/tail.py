@@ -6,7 +6,6 @@ hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -22,7 +21,7 @@ from av.video.stream import VideoStream
 from vinr.errors import InputError
 from vinr.video.bounds import End, Verdict
 from vinr.video.ends import read_end
-from vinr.video.libav import video_stream
+from vinr.video.libav import VideoFile
 from vinr.video.packets import INDEXED, Packets, format_name
 
 # Formats without packets of their own: libav cuts the stream into packets, and takes a truncated one for
@@ -60,9 +59,7 @@ class Tail:
     is_whole: bool = False
 
 
-def inspect_tail(
-    container: InputContainer, path: Path, packets: Packets, *, reopen: Callable[[], InputContainer]
-) -> Tail:
+def inspect_tail(container: InputContainer, file: VideoFile, packets: Packets) -> Tail:
     """Return what is known about the end of the file from which ``packets`` were read.
 
     Raises
@@ -70,7 +67,7 @@ def inspect_tail(
     InputError
         If its end is certainly missing.
     """
-    stream = video_stream(container, path)
+    stream, path = file.video(container), file.path
     end = read_end(path, container.format.name)
     reason = _missing(container, path, stream, packets, end)
     if reason is not None:
@@ -82,7 +79,7 @@ def inspect_tail(
         doubts += _gap(packets, stream)
         if format_name(container) in BYTE_STREAMS:
             doubts += _uneven_ends(packets)
-            if not _last_is_whole(reopen, path, packets):
+            if not _last_is_whole(file, packets):
                 is_incomplete = True
                 doubts.append("its last frame is incomplete")
                 if packets.video[-1].pts is None:
@@ -153,21 +150,20 @@ def _uneven_ends(packets: Packets) -> list[str]:
     return [f"its {first} ends {float(abs(video - audio)):.2f} s before its {second}"]
 
 
-def _last_is_whole(reopen: Callable[[], InputContainer], path: Path, packets: Packets) -> bool:
+def _last_is_whole(file: VideoFile, packets: Packets) -> bool:
     """Return whether the last packet holds its whole picture: decoding it neither fails nor needs more."""
-    picture = _decode_last(reopen, path, packets, err_detect="explode")
+    picture = _decode_last(file, packets, err_detect="explode")
     if picture is None:
         return False
-    with reopen() as container:
-        if video_stream(container, path).codec_context.name not in READING_ON:
+    with file.open() as container:
+        if file.video(container).codec_context.name not in READING_ON:
             return True
     # Bytes after a complete picture change nothing.
-    return picture == _decode_last(reopen, path, packets, padding=PADDING)
+    return picture == _decode_last(file, packets, padding=PADDING)
 
 
 def _decode_last(
-    reopen: Callable[[], InputContainer],
-    path: Path,
+    file: VideoFile,
     packets: Packets,
     *,
     padding: bytes = b"",
@@ -182,8 +178,8 @@ def _decode_last(
     while first > 0 and not packets.video[first].is_keyframe:
         first -= 1
     planes: tuple[bytes, ...] = ()
-    with reopen() as container:
-        stream = video_stream(container, path)
+    with file.open() as container:
+        stream = file.video(container)
         context = stream.codec_context
         # With a thread per frame, an error would be reported too late.
         context.thread_type = "SLICE"
