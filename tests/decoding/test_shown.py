@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import vinr
 from random_files import random_file
+from video.test_deinterlace import write_fields
 from video.video_clips import MASTER, tags_in, write_clip
 from vinr.bitstream import Color, Container, Hdr, Tags
 from vinr.cli.app import app
@@ -95,3 +96,22 @@ def test_files_of_version_1_say_what_was_converted() -> None:
     with Container.open(golden) as container:
         clip = container.header.clips[0]
     assert (container.format_version, clip.color.tags, clip.pixel_aspect) == (1, None, (1, 1))
+
+
+def test_eval_deinterlaces_as_encode_did(tmp_path: Path) -> None:
+    source = write_fields(tmp_path / "in.mkv", 3)
+    notes: list[str] = []
+    vinr.encode(
+        source,
+        tmp_path / "a.vinr",
+        preset="nerv-tiny",
+        epochs=1,
+        device="cpu",
+        deinterlace=True,
+        on_event=lambda event: notes.append(str(event)),
+    )
+    assert "interlaced" not in " ".join(notes)
+    (clip,) = vinr.info(tmp_path / "a.vinr").clips
+    report = vinr.evaluate(tmp_path / "a.vinr", source, device="cpu")
+    assert "deinterlaced" in clip.edit
+    assert clip.psnr_db == pytest.approx(report.psnr_db, abs=1e-3)
