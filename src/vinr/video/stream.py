@@ -64,6 +64,9 @@ class StreamInput:
         order = Order.of(packets, find_empty(file, packets))
         if not order.num_frames:
             raise InputError(f"{path}: the video stream has no frames")
+        # Of a file that is cut short this says more than its first frame, which may be missing too.
+        with Maker().closing(file.open()) as container:
+            tail = inspect_tail(container, file, packets)
         head = inspect_head(file, packets, order)
         self._order = order = order.without(head.dropped)
         self._can_seek = order.has_unique_times and not packets.clock.is_joined
@@ -71,7 +74,6 @@ class StreamInput:
         self.clock = packets.clock
         self.num_frames = order.num_frames
         with Maker().closing(file.open()) as container:
-            tail = inspect_tail(container, file, packets)
             self._stated = stated_times(container, file, packets, order, is_whole=tail.is_whole)
             video, frame = file.video(container), head.frame
             self._picture = Picture.of(path, video, frame, tags_of(video.codec_context))
