@@ -314,11 +314,10 @@ def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInp
         options.refuse(source, ("stream", "deinterlace"), "is a folder of images")
         options.refuse(source, ("pixel_format", "raw_size"), "is a folder, not raw video")
         return FolderInput(path, rate=options.rate or FRAME_RATE, bit_depth=options.bit_depth), ()
-    options.refuse(source, ("deinterlace",), "cannot be deinterlaced yet")
     if path.is_file() and is_raw(source, options):
         raw = describe_raw(path, source, options)
         file = VideoFile(path, format_name=RAW_DEMUXER, options=raw.options, codec_tag=raw.codec_tag)
-        return StreamInput(file, stream=options.stream, bit_depth=options.bit_depth), raw.notes
+        return _open_stream(file, options), raw.notes
     if path.is_file() and has_several_pictures(path):
         options.refuse(source, ("stream", "deinterlace"), "is a file of pictures")
         return PicturesInput(path, rate=options.rate, bit_depth=options.bit_depth), ()
@@ -326,9 +325,16 @@ def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInp
     if not path.exists() and ADDRESS.match(source):
         raise InputError(f"{source}: addresses are not read; download the video, or pipe it into -")
     try:
-        return StreamInput(VideoFile(path), stream=options.stream, bit_depth=options.bit_depth), ()
+        return _open_stream(VideoFile(path), options), ()
     except UnknownFormatError:
         # Photographs with something behind them: another view, a preview, a short film.
         if not is_photograph(path):
             raise
+        options.refuse(source, ("stream", "deinterlace"), "is a photograph")
         return PicturesInput(path, bit_depth=options.bit_depth), ()
+
+
+def _open_stream(file: VideoFile, options: ReadOptions) -> StreamInput:
+    return StreamInput(
+        file, stream=options.stream, bit_depth=options.bit_depth, deinterlace=options.deinterlace
+    )

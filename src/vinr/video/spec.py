@@ -21,8 +21,6 @@ from vinr.errors import UsageError
 ColorMatrix = Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m"]
 ColorRange = Literal["limited", "full"]
 BitDepth = Literal[8, 10]
-# Pixels are at most so many times as wide as high, or as high as wide.
-MAX_ASPECT: Final = 64
 
 
 # -- levels ------------------------------------------------------------------------------------------------
@@ -137,10 +135,8 @@ class VideoSpec:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.height < 1 or self.width < 1 or self.frame_rate <= 0:
             raise ValueError(f"a video needs at least one frame of one pixel and a positive rate, got {self}")
-        if not 1 / MAX_ASPECT <= self.pixel_aspect <= MAX_ASPECT:
-            raise ValueError(
-                f"pixel aspect {self.pixel_aspect}; pixels are at most {MAX_ASPECT} times as wide"
-            )
+        if self.pixel_aspect <= 0:
+            raise ValueError(f"pixel aspect {self.pixel_aspect}; it must be above 0")
         if not self.span_lengths:
             object.__setattr__(self, "span_lengths", (self.num_frames,))
         if sum(self.span_lengths) != self.num_frames or min(self.span_lengths) < 1:
