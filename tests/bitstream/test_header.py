@@ -182,6 +182,16 @@ def test_spans(spans: list[tuple[int, int, int]]) -> None:
         header(networks=(Network(model="some", spans=tuple(spans)),))
 
 
+def test_clips_of_one_network_have_one_bit_depth() -> None:
+    two = (
+        Clip(name="a", num_frames=1, height=2, width=4),
+        Clip(name="b", num_frames=1, height=2, width=4, bit_depth=10),
+    )
+    network = Network(model="some", spans=((0, 0, 1), (1, 0, 1)))
+    with pytest.raises(ValidationError, match="different bit depths"):
+        header(clips=two, networks=(network,))
+
+
 def test_clips_of_one_network_have_one_size() -> None:
     two = (
         Clip(name="a", num_frames=1, height=2, width=4),

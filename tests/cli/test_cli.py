@@ -342,9 +342,9 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 # -- surface -------------------------------------------------------------------------------------------------
 
 OPTIONS = {
-    "encode": "bpp crop device epochs force frames json model params preset psnr resize resume seed segment "
+    "encode": "bit-depth bpp crop device epochs force frames json model params preset psnr resize resume seed segment "
     "set size time",
-    "decode": "backend codec device force fps-scale frames keep-going max-memory set",
+    "decode": "backend bit-depth codec device force fps-scale frames keep-going max-memory set",
     "info": "force json max-memory plot",
     "verify": "device json max-memory",
     "eval": "backend device json max-memory per-frame set",
@@ -352,9 +352,9 @@ OPTIONS = {
     "convert": "force fps json name set",
     "export": "force max-memory onnx",
     "bench": "data device epochs force json out scale set",
-    "inpaint": "all-pixels codec crop device epochs force frames json mask model params preset resize seed "
+    "inpaint": "all-pixels bit-depth codec crop device epochs force frames json mask model params preset resize seed "
     "set time",
-    "interpolate": "codec device factor force max-memory",
+    "interpolate": "bit-depth codec device factor force max-memory",
     "models": "json",
     "presets": "json model",
 }
