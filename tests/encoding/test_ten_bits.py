@@ -19,8 +19,9 @@ from vinr.quality.clip import compare
 from vinr.quality.record import psnr_of_mse_db
 from vinr.tasks.frames import FilledFrames, MaskedFrames
 from vinr.tasks.noise import Noise, NoisyFrames
+from vinr.video.depth import with_depth
 from vinr.video.source import FrameTensor, open_video
-from vinr.video.spec import VideoSpec, with_depth
+from vinr.video.spec import VideoSpec
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 36, 50
 

@@ -224,7 +224,8 @@ def test_photo_with_exif_is_upright(tmp_path: Path, orientation: int) -> None:
     [
         ("clip.yuv", 96, "needs size and rate"),
         ("clip_8x8.yuv", 96, "needs size and rate"),
-        ("clip_8x8_25fps_10bit.yuv", 96, "8-bit 4:2:0"),
+        ("clip_8x8_10bit.yuv", 192, "needs size and rate"),
+        ("clip_8x8_25fps_10bit.yuv", 96, "96 bytes are not whole 8x8 yuv420p10le frames of 192 bytes"),
         ("clip_8x8_25fps.yuv", 100, "100 bytes"),
         ("clip_8x8_25fps.yuv", 0, "0 bytes"),
         ("clip_0x8_25fps.yuv", 96, "96 bytes"),

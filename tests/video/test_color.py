@@ -20,6 +20,7 @@ from vinr.video.color import (
     output_tags,
     planes_of,
 )
+from vinr.video.reading import ReadOptions
 from vinr.video.source import open_video
 from vinr.video.spec import ColorSpec, ColorTags
 
@@ -98,7 +99,7 @@ def test_formats_without_chroma_planes(tmp_path: Path, pixel_format: str) -> Non
         expected = np.repeat(
             ycbcr_of(picture(48, 64, 0), ColorSpec("bt601", "full"))[0][..., None], 3, axis=-1
         )
-    with open_video(path, bit_depth=8) as reader:
+    with open_video(path, options=ReadOptions(bit_depth=8)) as reader:
         assert reader.spec.color.tags == RGB_TAGS
         assert np.abs(reader.read().rgb_NCHW[0].permute(1, 2, 0).numpy() - expected).max() <= 2
 

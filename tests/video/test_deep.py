@@ -21,10 +21,12 @@ from video.video_clips import write_clip
 from vinr.errors import InputError
 from vinr.video.color import ColorConverter, planes_of
 from vinr.video.deep_color import fill_planes, read_rgb, write_rgb
+from vinr.video.depth import with_depth
 from vinr.video.edit import Edit
+from vinr.video.reading import ReadOptions
 from vinr.video.sink import open_sink
 from vinr.video.source import open_video
-from vinr.video.spec import ColorMatrix, ColorSpec, Timeline, VideoSpec, with_depth
+from vinr.video.spec import ColorMatrix, ColorSpec, Timeline, VideoSpec
 
 MATRICES: dict[ColorMatrix, tuple[float, float]] = {
     "bt601": (0.299, 0.114),
@@ -139,7 +141,7 @@ def test_deep_video_is_read_at_10_bits_and_at_8_as_before(tmp_path: Path) -> Non
         assert reader.notes == ()
         frames = reader.read()
     assert frames.rgb_NCHW.dtype == torch.uint16
-    with open_video(path, bit_depth=8) as reader:
+    with open_video(path, options=ReadOptions(bit_depth=8)) as reader:
         assert (reader.spec.bit_depth, reader.spec.color.bit_depth) == (8, 10)
         at_8 = reader.read()
     with av.open(str(path)) as container:
@@ -152,7 +154,7 @@ def test_8_bit_video_stays_8_bit_unless_10_are_asked_for(tmp_path: Path) -> None
     path = write_clip(tmp_path / "flat.mkv", 2)
     with open_video(path) as reader:
         assert reader.read().rgb_NCHW.dtype == torch.uint8
-    with open_video(path, bit_depth=10) as reader:
+    with open_video(path, options=ReadOptions(bit_depth=10)) as reader:
         assert reader.read().rgb_NCHW.dtype == torch.uint16
 
 
@@ -161,7 +163,7 @@ def test_more_than_10_bits_are_rounded_with_a_note(tmp_path: Path) -> None:
     with open_video(path) as reader:
         assert reader.notes == ("the video has 16 bits per sample (yuv420p16le); they are rounded to 10",)
         assert reader.read().rgb_NCHW.dtype == torch.uint16
-    with open_video(path, bit_depth=8) as reader:
+    with open_video(path, options=ReadOptions(bit_depth=8)) as reader:
         assert reader.notes == ()
 
 
@@ -268,4 +270,4 @@ def test_unusable_types_are_refused() -> None:
 def test_damaged_deep_video_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "bad.mkv").write_bytes(b"no video")
     with pytest.raises(InputError):
-        open_video(tmp_path / "bad.mkv", bit_depth=10)
+        open_video(tmp_path / "bad.mkv", options=ReadOptions(bit_depth=10))

@@ -15,6 +15,7 @@ from video.video_clips import decoded, pictures, psnr_db, spec_of
 from vinr.video.encoders import drops_cu_tree, safe_options
 from vinr.video.mux import CODECS
 from vinr.video.sink import open_sink
+from vinr.video.spec import VideoSpec
 
 
 @pytest.fixture(params=[False, True], ids=["other", "avx512"])
@@ -63,10 +64,13 @@ def test_other_encoders_are_left_alone() -> None:
 
 
 def test_output_gets_the_same_options(has_avx512: bool) -> None:
-    x264, x265 = CODECS["x264"].options_for(480, 854), CODECS["x265"].options_for(480, 48)
+    x264, x265 = (
+        CODECS["x264"].options_for(VideoSpec(1, 480, 854)),
+        CODECS["x265"].options_for(VideoSpec(1, 480, 48)),
+    )
     assert x264 == ({"crf": "10", "x264-params": "asm=avx2"} if has_avx512 else {"crf": "10"})
     assert x265 == {"crf": "10", "x265-params": "log-level=none:cutree=0"}
-    assert CODECS["x265"].options_for(48, 854)["x265-params"] == "log-level=none"
+    assert CODECS["x265"].options_for(VideoSpec(1, 48, 854))["x265-params"] == "log-level=none"
 
 
 @pytest.mark.parametrize("width", [16, 34, 48])

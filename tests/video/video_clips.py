@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from vinr.video.color import output_tags
 from vinr.video.encoders import safe_options
+from vinr.video.sink import open_sink
+from vinr.video.source import open_video
 from vinr.video.spec import ColorSpec, ColorTags, Timeline, VideoSpec
 
 SAMPLE_RATE = 48_000
@@ -36,6 +38,16 @@ def pictures(num_frames: int, height: int = 48, width: int = 64) -> torch.Tensor
     """uint8 rgb_NCHW."""
     stack = np.stack([picture(height, width, index) for index in range(num_frames)])
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+
+def copy_frames(source: Path, target: Path, codec: str = "x264") -> tuple[str, ...]:
+    """Read a video and write its frames, as a decoder writes those of a file; return the notes."""
+    with (
+        open_video(source) as reader,
+        open_sink(str(target), reader.spec, reader.timeline, codec=codec) as sink,
+    ):
+        sink.write(reader.read().rgb_NCHW)
+        return reader.notes + sink.notes
 
 
 def set_tags(target: Any, tags: ColorTags | None) -> None:
@@ -79,6 +91,7 @@ def write_clip(
     time_base: Fraction = Fraction(1, 25),
     tags: ColorTags | None = None,
     display_matrix: Sequence[int] | None = None,
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
     """Encode :func:`picture` frames."""
     with av.open(str(path), "w", options=dict(container_options or {})) as output:
@@ -87,6 +100,8 @@ def write_clip(
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.time_base = time_base
         set_tags(stream.codec_context, tags)
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if display_matrix is not None:
             stream.set_display_matrix(display_matrix)
         for index in range(num_frames):

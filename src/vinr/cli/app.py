@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from vinr.cli.options import (
     Codec,
     Crop,
     Decoding,
+    Deinterlace,
     Device,
     Epochs,
     File,
@@ -30,10 +32,14 @@ from vinr.cli.options import (
     MaxMemory,
     Model,
     Output,
+    PixFmt,
     Preset,
+    Rate,
+    RawSize,
     Resize,
     Seed,
     Settings,
+    Stream,
     Time,
 )
 from vinr.errors import UsageError, VinrError
@@ -70,6 +76,11 @@ def encode(
     crop: Crop = None,
     resize: Resize = None,
     bit_depth: BitDepth = None,
+    stream: Stream = None,
+    pix_fmt: PixFmt = None,
+    raw_size: RawSize = None,
+    rate: Rate = None,
+    deinterlace: Deinterlace = False,
     segment: Annotated[
         str | None, typer.Option(help="seconds per segment, such as 10s; each has its own network")
     ] = None,
@@ -89,7 +100,7 @@ def encode(
     from vinr.encoding.encode import time_counted_from
 
     with (
-        console.fit_progress(lambda: _describe_saved(paths[-1])) as on_event,
+        console.fit_progress(lambda: _describe_saved(paths)) as on_event,
         time_counted_from(started),
     ):
         report = vinr.encode(
@@ -107,6 +118,11 @@ def encode(
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
             bit_depth=parse_depth(bit_depth),
+            stream=stream,
+            pix_fmt=pix_fmt,
+            raw_size=parse_size(raw_size) if raw_size else None,
+            rate=rate,
+            deinterlace=deinterlace,
             segment=segment,
             device=device,
             resume=resume,
@@ -194,8 +210,13 @@ def verify(file: File, device: Device = "auto", as_json: Json = False, max_memor
 def evaluate(
     file: File,
     reference: Annotated[
-        str, typer.Argument(help="the original video; crop, resize and frames are read from the file")
+        str, typer.Argument(help="the original video; crop, resize, frames and stream are read from the file")
     ],
+    stream: Stream = None,
+    pix_fmt: PixFmt = None,
+    raw_size: RawSize = None,
+    rate: Rate = None,
+    deinterlace: Deinterlace = False,
     per_frame: Annotated[bool, typer.Option("--per-frame", help="also print each frame's quality")] = False,
     device: Device = "auto",
     backend: Backend = None,
@@ -210,6 +231,11 @@ def evaluate(
         report = vinr.evaluate(
             file,
             reference,
+            stream=stream,
+            pix_fmt=pix_fmt,
+            raw_size=parse_size(raw_size) if raw_size else None,
+            rate=rate,
+            deinterlace=deinterlace,
             device=device,
             settings=load_decode_settings(settings, backend=backend),
             max_memory=max_memory,
@@ -234,6 +260,11 @@ def inpaint(
     frames: Frames = None,
     crop: Crop = None,
     resize: Resize = None,
+    stream: Stream = None,
+    pix_fmt: PixFmt = None,
+    raw_size: RawSize = None,
+    rate: Rate = None,
+    deinterlace: Deinterlace = False,
     all_pixels: Annotated[
         bool, typer.Option("--all-pixels", help="write the network's whole frames, not only masked pixels")
     ] = False,
@@ -263,6 +294,11 @@ def inpaint(
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
             bit_depth=parse_depth(bit_depth),
+            stream=stream,
+            pix_fmt=pix_fmt,
+            raw_size=parse_size(raw_size) if raw_size else None,
+            rate=rate,
+            deinterlace=deinterlace,
             all_pixels=all_pixels,
             codec=codec,
             device=device,
@@ -288,7 +324,7 @@ def interpolate(
 ) -> None:
     """Write a .vinr file with new frames between its frames."""
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        vinr.interpolate(
+        report = vinr.interpolate(
             file,
             output,
             factor=factor,
@@ -299,6 +335,8 @@ def interpolate(
             max_memory=max_memory,
             on_frame=on_frame,
         )
+    for text in report.notes:
+        console.note(text)
 
 
 @app.command()
@@ -331,14 +369,17 @@ for command in (experiments.compare, experiments.bench, experiments.models, expe
     app.command()(command)
 
 
-def _describe_saved(output: str) -> str:
+def _describe_saved(paths: Sequence[str]) -> str:
     """Return in words what an interrupted encode has saved, and the command that continues it."""
     from vinr.encoding.kept import find_kept
     from vinr.state.folder import partial_folder
+    from vinr.video.pipes import is_pipe
 
-    kept = find_kept(partial_folder(Path(output)))
+    kept = find_kept(partial_folder(Path(paths[-1])))
     if not kept:
         return "nothing was saved"
+    if any(map(is_pipe, paths[:-1])):
+        return f"saved: {kept}, which cannot be continued: a pipe is read once"
     words = sys.argv[1:]  # the shell took its quotes away; shlex puts back what a shell needs
     command = shlex.join(words if "--resume" in words else [*words, "--resume"])
     return f"saved: {kept}. Continue with: vinr {command}"

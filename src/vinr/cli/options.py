@@ -34,3 +34,10 @@ Frames = Annotated[str | None, typer.Option(help="half-open frame range A:B, suc
 Crop = Annotated[str | None, typer.Option(help="HxW, cut from the centre")]
 Resize = Annotated[str | None, typer.Option(help="HxW, after the crop")]
 Seed = Annotated[int | None, typer.Option(min=0, help="random seed of the training")]
+Stream = Annotated[
+    int | None, typer.Option(min=0, help="video stream, from 0 (default: the one that players show)")
+]
+PixFmt = Annotated[str | None, typer.Option(help="samples of raw video, such as yuv420p10le or nv12")]
+RawSize = Annotated[str | None, typer.Option(metavar="HxW", help="rows and columns of raw video")]
+Rate = Annotated[str | None, typer.Option(help="frames per second of raw video, or of a folder of images")]
+Deinterlace = Annotated[bool, typer.Option("--deinterlace", help="make whole frames of fields")]

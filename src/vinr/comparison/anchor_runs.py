@@ -24,7 +24,7 @@ from vinr.errors import InputError, UsageError
 from vinr.quality.clip import compare
 from vinr.temporaries import Maker, temporary_folder
 from vinr.video.color import ColorConverter, Upsampling, planes_of
-from vinr.video.libav import explain, open_input, video_stream
+from vinr.video.libav import explain, open_input
 from vinr.video.spec import FrameBatch, FrameSource, FrameStream, Levels, VideoSpec
 
 # Frames looked at to choose how chroma is brought to full size.
@@ -77,6 +77,7 @@ def encode_anchor(
         size=size,
         frame_rate=spec.frame_rate,
         color=spec.color,
+        pixel_aspect=spec.pixel_aspect,
     )
     seconds = time.monotonic() - started
     options = anchor.options(quality, width=size[1])
@@ -131,7 +132,7 @@ def _decoded_batches(
     # A process that is forked while frames are read leaves the file of its parent alone.
     container, maker = open_input(path), Maker()
     try:
-        stream = video_stream(container, path)
+        stream = container.streams.video[0]
         # As many threads as the networks have.
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = torch.get_num_threads()

@@ -198,7 +198,7 @@ class Runner:
 
         # Until the fit ends, nobody can say how long it took: the process may be killed.
         self._kept.keep_network(work, replaces=network.replaces)
-        edit, started = self._reader.edit, monotonic()
+        edit, options, started = self._reader.edit, self._reader.options, monotonic()
         try:
             encode(
                 self._source,
@@ -213,6 +213,11 @@ class Runner:
                 crop=edit.crop,
                 resize=edit.resize,
                 bit_depth=COMPARED_BITS,
+                stream=options.stream,
+                pix_fmt=options.pixel_format,
+                raw_size=options.raw_size,
+                rate=options.rate,
+                deinterlace=options.deinterlace,
                 device=self._device,
                 resume=True,
                 seed=budget.seed,

@@ -14,6 +14,7 @@ import hashlib
 import time as clock
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from os import PathLike, fspath
 from statistics import fmean
 from typing import Literal
@@ -35,6 +36,7 @@ from vinr.tasks.frames import FilledFrames, FittedFrames, MaskedFrames, plain_fi
 from vinr.tasks.masks import open_mask
 from vinr.tasks.neighbours import find_neighbours, mix_latents
 from vinr.units import parse_count, parse_seconds
+from vinr.video.reading import ReadOptions
 from vinr.video.sink import Sink, open_sink
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec
@@ -144,6 +146,11 @@ def inpaint(
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
+    stream: int | None = None,
+    pix_fmt: str | None = None,
+    raw_size: tuple[int, int] | None = None,
+    rate: Fraction | float | str | None = None,
+    deinterlace: bool = False,
     all_pixels: bool = False,
     bit_depth: Literal[8, 10] | None = None,
     codec: str | None = None,
@@ -165,6 +172,8 @@ def inpaint(
         What is filled; see :func:`vinr.tasks.masks.open_mask`.
     model, preset, params, epochs, time, frames, crop, resize, bit_depth, device, seed, overrides, on_event
         As for :func:`vinr.encode`.
+    stream, pix_fmt, raw_size, rate, deinterlace
+        As for :func:`vinr.encode`.
     all_pixels
         Write the network's whole frames; else pixels that are not masked stay what they were.
     codec, force
@@ -178,11 +187,19 @@ def inpaint(
         If a fit collapses again and again.
     """
     started = clock.monotonic()
-    with open_video(fspath(source), crop=crop, resize=resize, frames=frames, bit_depth=bit_depth) as reader:
+    options = ReadOptions.of(
+        stream=stream,
+        pix_fmt=pix_fmt,
+        raw_size=raw_size,
+        rate=rate,
+        deinterlace=deinterlace,
+        bit_depth=bit_depth,
+    )
+    with open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options) as reader:
         for note in reader.notes:
             on_event(Noted(note))
         # The mask comes before the plan, and the sink before the fit: what is refused is refused at once.
-        mask_T1HW = open_mask(fspath(mask), reader, frames=frames)
+        mask_T1HW = open_mask(fspath(mask), reader, frames=frames, on_note=lambda text: on_event(Noted(text)))
         plan = plan_encode(
             [reader.spec],
             model=model,
@@ -200,9 +217,10 @@ def inpaint(
         target = fspath(output)
         results: list[FitResult] = []
         psnr_db: list[float] = []
-        with open_sink(
-            target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
-        ) as sink:
+        audio = reader.audio() if plan.presets[0].compress.audio else None
+        with open_sink(target, reader.spec, reader.timeline, audio=audio, codec=codec, force=force) as sink:
+            for note in (*reader.audio_notes, *sink.notes):
+                on_event(Noted(note))
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
             for number in range(len(plan.jobs)):
                 result, per_frame_db = work.segment(number, reader, sink)

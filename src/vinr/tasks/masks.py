@@ -14,7 +14,7 @@ Axes: T frames of the video, H rows, W columns, C colour channels.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,9 @@ from torch import Tensor
 
 from vinr.errors import InputError
 from vinr.video.edit import Edit
-from vinr.video.images import read_image
+from vinr.video.images import is_image, read_image
+from vinr.video.pictures import has_several_pictures
+from vinr.video.reading import ReadOptions
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
@@ -34,7 +36,6 @@ from vinr.video.spec import VideoSpec
 BOX_SIDE: Final = 50
 BOX_CENTRES: Final = ((2, 2), (1, 1), (1, 3), (3, 1), (3, 3))  # in quarters of rows and columns
 NAMES: Final = re.compile(r"(?P<center>cent(?:er|re))|boxes(?::(?P<side>\d{1,5}))?")
-STILLS: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Of a resized pixel; less than that is rounding.
 LEAST_SHARE: Final = 1e-6
 
@@ -79,7 +80,11 @@ def grow_mask(mask_T1HW: Tensor, pixels: int) -> Tensor:
 
 
 def open_mask(
-    mask: str, video: VideoReader, *, frames: tuple[int | None, int | None] | None = None
+    mask: str,
+    video: VideoReader,
+    *,
+    frames: tuple[int | None, int | None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Tensor:
     """Return mask_T1HW, bool, of the frames of ``video`` as they are read.
 
@@ -93,6 +98,8 @@ def open_mask(
         What is masked.
     frames
         The range of frames that was asked of ``video``, None for all.
+    on_note
+        Called with each line on the mask's file or folder, such as that images are missing in between.
 
     Raises
     ------
@@ -102,7 +109,7 @@ def open_mask(
     spec = video.spec
     named = NAMES.fullmatch(mask)
     if named is None:
-        mask_THW = torch.from_numpy(np.stack(list(_read_masks(Path(mask), video, frames))))
+        mask_THW = torch.from_numpy(np.stack(list(_read_masks(Path(mask), video, frames, on_note))))
     elif named["center"]:
         mask_THW = center_mask(spec.height, spec.width).unsqueeze(0)
     else:
@@ -121,7 +128,10 @@ def _check(mask: str, mask_THW: Tensor, spec: VideoSpec) -> None:
 
 
 def _read_masks(
-    path: Path, video: VideoReader, frames: tuple[int | None, int | None] | None
+    path: Path,
+    video: VideoReader,
+    frames: tuple[int | None, int | None] | None,
+    on_note: Callable[[str], None] | None,
 ) -> Iterator[NDArray[np.bool_]]:
     """Yield mask_HW of each frame, or of all of them, edited as the video is."""
     if not path.exists():
@@ -129,12 +139,15 @@ def _read_masks(
             f"mask {path}: no such file; give an image, a folder of images, a video, or the name boxes, "
             f"boxes:WIDTH or center"
         )
-    if path.suffix.lower() in STILLS and path.is_file():
+    if is_image(path) and path.is_file() and not has_several_pictures(path):
         rgb_HWC = read_image(path, label=f"mask {path}")
         _check_size(path, rgb_HWC.shape[:2], video)
         yield _edited(rgb_HWC, video)
         return
-    with open_video(path, bit_depth=8) as reader:
+    with open_video(path, options=ReadOptions(bit_depth=8)) as reader:
+        if on_note is not None:
+            for note in reader.notes:
+                on_note(f"mask {note}")
         _check_size(path, reader.original, video)
         first, stop = _choose_masks(path, reader.spec.num_frames, video, frames)
         for index in range(first, stop):

@@ -29,6 +29,7 @@ from vinr.sharing import Shared
 from vinr.temporaries import hold
 from vinr.video.deep_color import depth_of_format, fill_planes, is_deep, read_rgb, write_rgb
 from vinr.video.spec import ColorMatrix, ColorSpec, ColorTags, Levels, Planes
+from vinr.video.tag_names import MATRICES, PRIMARIES, TRANSFERS
 
 # Y = Kr·R + Kg·G + Kb·B, with Kr and Kb of BT.601 0.299 0.114 · BT.709 0.2126 0.0722 · BT.2020 0.2627 0.0593
 # FCC 0.30 0.11 · SMPTE 240M 0.212 0.087
@@ -45,19 +46,6 @@ MATRIX_OF_TAG: Final[dict[int, ColorMatrix]] = {
     7: "smpte240m",
     9: "bt2020",
 }
-NAME_OF_REFUSED_TAG: Final = {
-    8: "YCgCo",
-    10: "BT.2020 with constant luminance",
-    11: "SMPTE 2085",
-    12: "derived from the primaries",
-    13: "derived from the primaries with constant luminance",
-    14: "ICtCp",
-    15: "IPT-C2",
-    16: "YCgCo-Re",
-    17: "YCgCo-Ro",
-}
-PRIMARIES: Final = frozenset((1, *range(4, 13), 22))
-TRANSFERS: Final = frozenset((1, *range(4, 19)))
 TAG_OF_MATRIX: Final[dict[ColorMatrix, int]] = {
     "bt601": 6,
     "bt709": 1,
@@ -81,14 +69,18 @@ MISTAGGED: Final = "its Y'CbCr is tagged as RGB; it is read as if it had no tag,
 
 
 def tags_of(source: VideoFrame | VideoCodecContext) -> ColorTags:
-    """Return what a frame or a stream says of its colours; numbers without a meaning are left out."""
-    primaries, transfer = source.color_primaries, source.color_trc
-    matrix, range_ = source.colorspace, source.color_range
+    """Return what a frame or a stream says of its colours."""
+    range_ = source.color_range if source.color_range in (ColorRange.MPEG, ColorRange.JPEG) else 0
+    return _meaningful(ColorTags(source.color_primaries, source.color_trc, source.colorspace, range_))
+
+
+def _meaningful(tags: ColorTags) -> ColorTags:
+    """Return ``tags`` without the numbers that have no meaning, which encoders may refuse."""
     return ColorTags(
-        primaries=primaries if primaries in PRIMARIES else SILENT,
-        transfer=transfer if transfer in TRANSFERS else SILENT,
-        matrix=matrix if matrix in (RGB, *MATRIX_OF_TAG, *NAME_OF_REFUSED_TAG) else SILENT,
-        range=range_ if range_ in (ColorRange.MPEG, ColorRange.JPEG) else ColorRange.UNSPECIFIED,
+        primaries=tags.primaries if tags.primaries in PRIMARIES else SILENT,
+        transfer=tags.transfer if tags.transfer in TRANSFERS else SILENT,
+        matrix=tags.matrix if tags.matrix in MATRICES else SILENT,
+        range=tags.range,
     )
 
 
@@ -114,7 +106,7 @@ def color_of(frame: VideoFrame, stream: ColorTags | None = None) -> ColorSpec:
     if tags.matrix == RGB:
         tags = replace(tags, matrix=SILENT)
     if tags.matrix not in MATRIX_OF_TAG:
-        name = NAME_OF_REFUSED_TAG[tags.matrix]
+        name = MATRICES[tags.matrix]
         raise InputError(f"colour matrix {name} is not supported; convert the video to BT.709 or BT.2020")
     is_full = tags.range == ColorRange.JPEG
     return ColorSpec(MATRIX_OF_TAG[tags.matrix], "full" if is_full else "limited", bit_depth, tags)
@@ -139,11 +131,11 @@ def output_tags(color: ColorSpec, pixel_format: str) -> ColorTags:
 
     RGB formats are full range, without a matrix. Y'CbCr made of RGB states its matrix and range.
     """
-    stated = color.tags or ColorTags()
+    stated = _meaningful(color.tags or ColorTags())
     if av.VideoFormat(pixel_format).is_rgb:
         return replace(stated, matrix=SILENT, range=int(ColorRange.JPEG))
-    if color.tags is not None and color.tags.matrix != RGB:
-        return color.tags
+    if color.tags is not None and stated.matrix != RGB:
+        return stated
     return replace(stated, matrix=TAG_OF_MATRIX[color.matrix], range=int(SWSCALE_RANGE[color.range]))
 
 

@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vinr.video.spec import ColorMatrix, ColorSpec, Levels, Planes
+from vinr.video.spec import BitDepth, ColorMatrix, ColorSpec, Levels, Planes
 
 BITS: Final = 10
 WHITE: Final = 2**BITS - 1
@@ -174,6 +174,14 @@ def _to_levels(values: Samples) -> NDArray[np.uint16]:
 def has_rgb(frame: VideoFrame) -> bool:
     """Return whether swscale reads the format of ``frame`` as RGB, without a matrix; it does so with XYZ."""
     return frame.format.is_rgb or frame.format.has_palette or frame.format.name.startswith("xyz")
+
+
+def depth_notes(frame: VideoFrame, bit_depth: BitDepth | None) -> tuple[str, ...]:
+    """Return a line for the user where more than 10 bits are rounded although nobody asked for it."""
+    num_bits = depth_of_format(frame)
+    if bit_depth is not None or num_bits <= BITS:
+        return ()
+    return (f"the video has {num_bits} bits per sample ({frame.format.name}); they are rounded to {BITS}",)
 
 
 def depth_of_format(frame: VideoFrame) -> int:

@@ -6,13 +6,14 @@ Axes: H rows, W columns, C colour channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vinr.errors import UsageError
-from vinr.video.spec import Levels, max_level
+from vinr.video.spec import MAX_ASPECT, Levels, max_level, round_aspect
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,17 @@ class Edit:
         if self.crop is not None and (self.crop[0] > height or self.crop[1] > width):
             raise UsageError(f"crop to {_text(self.crop)} is larger than the frame, {height}x{width}")
         return self.resize or self.crop or (height, width)
+
+    def output_aspect(self, pixel_aspect: Fraction, height: int, width: int) -> Fraction:
+        """Return the pixel aspect that a frame of ``height`` × ``width`` has afterwards.
+
+        What is shown keeps its shape: a frame resized to half its width alone has pixels twice as wide.
+        """
+        if self.resize is None:
+            return pixel_aspect
+        rows, cols = self.crop or (height, width)
+        aspect = pixel_aspect * Fraction(cols, self.resize[1]) / Fraction(rows, self.resize[0])
+        return round_aspect(min(max(aspect, Fraction(1, MAX_ASPECT)), Fraction(MAX_ASPECT)))
 
     def apply(self, rgb_HWC: Levels) -> Levels:
         """Return one frame, cropped and resized, of the same bit depth."""

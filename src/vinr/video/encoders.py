@@ -12,26 +12,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Final
 
+import av
 import torch
+
+from vinr.video.libav import explain
 
 # Three blocks of 16 pixels. Under a malloc that guards its blocks nothing is overwritten from 50 pixels on.
 MAX_WIDTH_WITHOUT_CU_TREE: Final = 48
+SVT_AV1: Final = "libsvtav1"
+MAX_SVT_AV1_RATE: Final = 240  # frames per second
 
 
 def safe_options(encoder: str, options: Mapping[str, str], *, width: int) -> dict[str, str]:
     """Return libav's ``options`` for ``encoder`` with what it needs on this CPU at ``width`` pixels."""
     if encoder == "libx264" and _has_avx512():
-        return _with_parameter(options, "x264-params", "asm=avx2")
+        return with_parameter(options, "x264-params", "asm=avx2")
     if drops_cu_tree(encoder, width):
-        return _with_parameter(options, "x265-params", "cutree=0")
+        return with_parameter(options, "x265-params", "cutree=0")
     return dict(options)
 
 
 def drops_cu_tree(encoder: str, width: int) -> bool:
     """Return whether ``encoder`` does without its CU tree, which costs bits, at ``width`` pixels."""
     return encoder == "libx265" and width <= MAX_WIDTH_WITHOUT_CU_TREE
+
+
+def why_refused(encoder: str, error: av.FFmpegError, *, height: int, width: int, frame_rate: Fraction) -> str:
+    """Return what ``encoder`` refuses, the rate or the size of the frames, as the end of a sentence."""
+    if encoder == SVT_AV1 and frame_rate > MAX_SVT_AV1_RATE:
+        return f"takes at most {MAX_SVT_AV1_RATE} frames per second, not {float(frame_rate):g}"
+    return f"cannot encode frames of {height}x{width}: {explain(error)}"
 
 
 def _has_avx512() -> bool:
@@ -43,7 +56,7 @@ def _has_avx512() -> bool:
     return torch.cpu._is_avx512_supported()
 
 
-def _with_parameter(options: Mapping[str, str], name: str, parameter: str) -> dict[str, str]:
+def with_parameter(options: Mapping[str, str], name: str, parameter: str) -> dict[str, str]:
     """Return ``options`` with one more ``key=value`` in the encoder's own list ``name``."""
     parameters = f"{options[name]}:{parameter}" if name in options else parameter
     return {**options, name: parameters}

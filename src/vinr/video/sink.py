@@ -39,6 +39,7 @@ from vinr.temporaries import Maker
 from vinr.video.color import ColorConverter, planes_of
 from vinr.video.mux import FORMATS, ContainerWriter
 from vinr.video.spec import TYPES, Audio, BitDepth, Levels, Timeline, VideoSpec
+from vinr.video.tag_names import special_colors
 
 STDOUT: Final = "-"
 Y4M_SUFFIX: Final = ".y4m"
@@ -59,11 +60,22 @@ PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*\.png", re.IGNORECASE)
 class Sink(ABC):
     """Takes the frames of a video in order; see :func:`open_sink`."""
 
-    def __init__(self, spec: VideoSpec, timeline: Timeline) -> None:
+    def __init__(self, spec: VideoSpec, timeline: Timeline, notes: tuple[str, ...] = ()) -> None:
         self.spec = spec
         self.timeline = timeline
+        self._notes = notes
         self._num_written = 0
         self._maker = Maker()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about what is written otherwise than it was given; usually none."""
+        return self._notes
+
+    @final
+    def leave_out_audio(self) -> None:
+        """Note that the audio is not written."""
+        self._notes += ("the audio is left out: y4m and PNG have none; write .mkv or .mp4 to keep it",)
 
     @final
     def check_process(self) -> None:
@@ -135,7 +147,7 @@ def open_sink(
         Frame size, bit depth and colour; when the frames are shown. y4m and PNG have the timeline's constant
         rate.
     audio
-        Audio from :meth:`vinr.video.source.VideoReader.audio`; y4m and PNG have none.
+        Audio from :meth:`vinr.video.source.VideoReader.audio`; y4m and PNG have none, and a note says so.
     codec
         ``x264``, ``x265``, ``av1``, or ``ffv1`` (lossless, .mkv only), for mp4 and mkv; for frames of 8 bits
         ``x264`` and of 10 bits ``x265`` if None.
@@ -180,6 +192,8 @@ def open_sink(
                 writer = ContainerWriter(temporary, spec, timeline, target=target, audio=audio, codec=codec)
                 stack.callback(writer.close)
                 sink = _ContainerSink(spec, timeline, writer)
+        if audio is not None and not isinstance(sink, _ContainerSink):
+            sink.leave_out_audio()
         yield sink
         sink.finish()
 
@@ -224,7 +238,7 @@ def written_behind(sink: Sink) -> Iterator[Callable[[Tensor], None]]:
 
 class _ContainerSink(Sink):
     def __init__(self, spec: VideoSpec, timeline: Timeline, writer: ContainerWriter) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, writer.notes)
         self._writer = writer
 
     def _put(self, rgb_HWC: Levels, index: int) -> None:
@@ -241,7 +255,7 @@ class _Y4mSink(Sink):
     # FRAME\n | Y, H × W bytes | Cb, H × W | Cr, H × W | FRAME\n | …
     # Samples of 10 bits take two bytes each, the low one first.
     def __init__(self, spec: VideoSpec, timeline: Timeline, file: BinaryIO, name: str) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, tuple(_color_notes("y4m", spec)))
         self._file = file
         self._name = name
         self._converter = ColorConverter(replace(spec.color, matrix="bt601"))
@@ -261,7 +275,9 @@ class _Y4mSink(Sink):
         sampling = Y4M_FORMATS[self.spec.bit_depth][1]
         size = f"W{self.spec.width} H{self.spec.height}"
         rate_text = f"F{rate.numerator}:{rate.denominator}"
-        return f"YUV4MPEG2 {size} {rate_text} Ip A1:1 {sampling} XCOLORRANGE={color_range}\n".encode()
+        aspect = self.spec.pixel_aspect
+        shape = f"A{aspect.numerator}:{aspect.denominator}"
+        return f"YUV4MPEG2 {size} {rate_text} Ip {shape} {sampling} XCOLORRANGE={color_range}\n".encode()
 
     def _output(self, data: bytes) -> None:
         with as_output_error(self._name):
@@ -273,7 +289,7 @@ class _PngSink(Sink):
     """Numbered PNG files in one folder."""
 
     def __init__(self, spec: VideoSpec, timeline: Timeline, folder: Path, name: str = PNG_NAME) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, _png_notes(spec))
         self._folder = folder
         self._name = name
         self._converter = ColorConverter(spec.color)
@@ -288,6 +304,20 @@ class _PngSink(Sink):
 
     def _finish(self) -> None:
         """Do nothing: each image is complete when it is written."""
+
+
+def _color_notes(name: str, spec: VideoSpec) -> list[str]:
+    """Return the line that says which colours a format without tags cannot state, if it matters."""
+    special = special_colors(spec.color.tags)
+    return [f"{name} cannot state {special} colours: viewers show others; mp4 and mkv can"] if special else []
+
+
+def _png_notes(spec: VideoSpec) -> tuple[str, ...]:
+    notes = _color_notes("PNG", spec)
+    if spec.pixel_aspect != 1:
+        shown = f"pixels {spec.pixel_aspect} times as wide as high"
+        notes.append(f"PNG cannot store {shown}: viewers show them as square; .mkv, .mp4 and .y4m keep them")
+    return tuple(notes)
 
 
 def _deep_png(converter: ColorConverter, rgb_HWC: Levels) -> bytes:

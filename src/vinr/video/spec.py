@@ -21,12 +21,9 @@ from vinr.errors import UsageError
 ColorMatrix = Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m"]
 ColorRange = Literal["limited", "full"]
 BitDepth = Literal[8, 10]
-
-
-# -- levels ------------------------------------------------------------------------------------------------
-# Colours are kept as whole numbers:    8 bits     uint8     0 …  255        to_levels: [0, 1] ──> levels
-#                                       10 bits    uint16    0 … 1023        to_unit:   levels ──> [0, 1]
-
+# Pixels are at most so many times as wide as high, or as high as wide.
+MAX_ASPECT: Final = 64
+# Colours are kept as levels: of 8 bits as uint8 (0 … 255), of 10 as uint16 (0 … 1023).
 TYPES: Final[dict[BitDepth, torch.dtype]] = {8: torch.uint8, 10: torch.uint16}
 DEPTHS: Final[dict[torch.dtype, BitDepth]] = {torch.uint8: 8, torch.uint16: 10}
 
@@ -37,13 +34,7 @@ def max_level(bit_depth: int) -> int:
 
 
 def depth_of(levels: Tensor) -> BitDepth:
-    """Return the bit depth of frames by their type.
-
-    Raises
-    ------
-    ValueError
-        If they are neither uint8 nor uint16.
-    """
+    """Return the bit depth of frames by their type; ValueError if they are neither uint8 nor uint16."""
     if levels.dtype not in DEPTHS:
         raise ValueError(f"frames are torch.uint8 (8 bits) or torch.uint16 (10 bits), not {levels.dtype}")
     return DEPTHS[levels.dtype]
@@ -71,14 +62,6 @@ def round_to_levels(values: Tensor, bit_depth: BitDepth) -> Tensor:
     """Round float ``values``, in units of a level, to levels, in place; values outside are clipped."""
     rounded = values.round_().clamp_(0, max_level(bit_depth))
     return rounded.to(torch.uint8) if bit_depth == 8 else rounded.to(torch.int16).view(torch.uint16)
-
-
-def with_depth(levels: Tensor, bit_depth: BitDepth) -> Tensor:
-    """Return frames at ``bit_depth``: the nearest levels, black and white staying what they are."""
-    own = depth_of(levels)
-    if own == bit_depth:
-        return levels
-    return round_to_levels(computable(levels).float() * (max_level(bit_depth) / max_level(own)), bit_depth)
 
 
 @dataclass(frozen=True)
@@ -144,6 +127,10 @@ class VideoSpec:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.height < 1 or self.width < 1 or self.frame_rate <= 0:
             raise ValueError(f"a video needs at least one frame of one pixel and a positive rate, got {self}")
+        if not 1 / MAX_ASPECT <= self.pixel_aspect <= MAX_ASPECT:
+            raise ValueError(
+                f"pixel aspect {self.pixel_aspect}; pixels are at most {MAX_ASPECT} times as wide"
+            )
         if not self.span_lengths:
             object.__setattr__(self, "span_lengths", (self.num_frames,))
         if sum(self.span_lengths) != self.num_frames or min(self.span_lengths) < 1:
@@ -158,6 +145,11 @@ class VideoSpec:
     def num_pixels(self) -> int:
         """Pixels of the whole video: frames × rows × columns, no factor for colour channels."""
         return self.num_frames * self.height * self.width
+
+
+def round_aspect(aspect: Fraction) -> Fraction:
+    """Return a pixel aspect in numbers that all containers can hold, of 16 bits."""
+    return aspect.limit_denominator(1000) if aspect >= 1 else 1 / (1 / aspect).limit_denominator(1000)
 
 
 class Ticks(Sequence[int]):
@@ -264,21 +256,31 @@ class Timeline:
         return bisect_right(self.pts, exact / self.time_base) - 1
 
     def selected(self, indices: Sequence[int]) -> Timeline:
-        """Return the timeline of some frames (rising indices), shifted so that the first appears at 0."""
+        """Return the timeline of some frames (rising indices), shifted so that the first appears at 0.
+
+        The last one is held until the next frame of this timeline, but evenly spaced frames of a constant
+        rate as long as the others.
+        """
+        is_end = indices[-1] == self.num_frames - 1
+        held = self.last_seconds if is_end else None
         if isinstance(indices, range) and (self.pts is None or indices == range(self.num_frames)):
             # Not listed: there may be millions.
-            return Timeline(len(indices), self.frame_rate / indices.step) if self.pts is None else self
+            if self.pts is not None:
+                return self
+            return Timeline(len(indices), self.frame_rate / indices.step, last_seconds=held)
         if self.pts is None:
             # A tick is a frame; evenly spaced frames have a constant rate again.
             number_N = np.array(indices, dtype=np.int64)
             steps = np.unique(np.diff(number_N))
             if len(steps) <= 1:
                 step = int(steps[0]) if len(steps) else 1
-                return Timeline(len(indices), self.frame_rate / step)
-            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, Ticks(number_N - number_N[0]))
+                return Timeline(len(indices), self.frame_rate / step, last_seconds=held)
+            ticks = Ticks(number_N - number_N[0])
+            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks, last_seconds=held)
         start = self.pts[indices[0]]
         pts = Ticks([self.pts[index] - start for index in indices])
-        return Timeline(len(indices), self.frame_rate, self.time_base, pts)
+        held = self._held(indices[-1])
+        return Timeline(len(indices), self.frame_rate, self.time_base, pts, last_seconds=held)
 
     def without_others(self, numbers: Sequence[int]) -> Timeline:
         """Return the timeline of the frames ``numbers`` (rising), each at the time it had."""
@@ -286,19 +288,28 @@ class Timeline:
             return self
         base = 1 / self.frame_rate if self.pts is None else self.time_base
         pts = Ticks([number if self.pts is None else self.pts[number] for number in numbers])
-        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers))
+        held = self._held(numbers[-1])
+        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers), held)
+
+    def _held(self, index: int) -> Fraction | None:
+        """Return how long frame ``index`` is shown, ``None`` for 1 / ``frame_rate``."""
+        if index == self.num_frames - 1:
+            return self.last_seconds
+        held = self.seconds(index + 1) - self.seconds(index)
+        return None if held == 1 / self.frame_rate else held
 
     def number(self, index: int) -> int:
         """Return the number that frame ``index`` of this timeline has in its video."""
         return index if self.numbers is None else self.numbers[index]
 
     def scaled(self, scale: int) -> Timeline:
-        """Return the timeline with ``scale`` − 1 frames inserted between each two."""
+        """Return the timeline with ``scale`` − 1 frames inserted between each two; it ends with a frame."""
         count, rate = (self.num_frames - 1) * scale + 1, self.frame_rate * scale
         if self.pts is None:
-            return Timeline(count, rate)
+            return Timeline(count, rate, last_seconds=self.last_seconds)
         assert isinstance(self.pts, Ticks)
-        return Timeline(count, rate, self.time_base / scale, Ticks(self.pts.values, scale * self.pts.scale))
+        ticks = Ticks(self.pts.values, scale * self.pts.scale)
+        return Timeline(count, rate, self.time_base / scale, ticks, last_seconds=self.last_seconds)
 
 
 @dataclass(frozen=True)
