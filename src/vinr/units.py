@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from typing import Literal
 
 from vinr.errors import UsageError, quoted
 
@@ -46,6 +47,18 @@ def parse_seconds(text: str | float) -> float:
     if not 0 < seconds <= _MAX_SECONDS:
         raise UsageError(f"time {quoted(text)}: give a positive one such as 90s, 10m or 1h30m")
     return seconds
+
+
+def parse_depth(text: str | int | None) -> Literal[8, 10] | None:
+    """Return a bit depth, 8 or 10; None stays None."""
+    if text is None:
+        return None
+    match str(text).strip():
+        case "8":
+            return 8
+        case "10":
+            return 10
+    raise UsageError(f"bit depth {quoted(text)}: give 8 or 10")
 
 
 def parse_rate(text: str | float | Fraction) -> Fraction:

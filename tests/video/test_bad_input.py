@@ -17,6 +17,7 @@ from video.video_clips import picture, write_clip, write_clip_with_tone
 from vinr.errors import InputError, UsageError, VinrError
 from vinr.tasks.masks import open_mask
 from vinr.video.source import open_video
+from vinr.video.spec import ColorTags
 
 
 def refuse(path: Path, match: str, kind: type[VinrError] = InputError, **edit: object) -> None:
@@ -126,9 +127,10 @@ def test_crop_larger_than_the_frame(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("matrix", [7, 9])
+@pytest.mark.parametrize("matrix", [8, 10])
 def test_unknown_colour_matrix(tmp_path: Path, matrix: int) -> None:
-    refuse(write_clip(tmp_path / "a.mkv", 3, tags=(matrix, 1)), "colour matrix (SMPTE 240M|BT.2020)")
+    path = write_clip(tmp_path / "a.mkv", 3, tags=ColorTags(matrix=matrix, range=1))
+    refuse(path, "colour matrix (YCgCo|BT.2020 with constant luminance)")
 
 
 def test_folder_without_images(tmp_path: Path) -> None:

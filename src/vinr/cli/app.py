@@ -18,6 +18,7 @@ import vinr
 from vinr.cli import console, experiments, screen
 from vinr.cli.options import (
     Backend,
+    BitDepth,
     Codec,
     Crop,
     Decoding,
@@ -43,7 +44,7 @@ from vinr.cli.options import (
 )
 from vinr.errors import UsageError, VinrError
 from vinr.state import interruption
-from vinr.units import parse_frames, parse_size
+from vinr.units import parse_depth, parse_frames, parse_size
 
 # 128 and the number of SIGPIPE, which Windows has not.
 UNREAD_STATUS: Final = 141
@@ -74,6 +75,7 @@ def encode(
     frames: Frames = None,
     crop: Crop = None,
     resize: Resize = None,
+    bit_depth: BitDepth = None,
     stream: Stream = None,
     pix_fmt: PixFmt = None,
     raw_size: RawSize = None,
@@ -115,6 +117,7 @@ def encode(
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
+            bit_depth=parse_depth(bit_depth),
             stream=stream,
             pix_fmt=pix_fmt,
             raw_size=parse_size(raw_size) if raw_size else None,
@@ -139,7 +142,8 @@ def decode(
     fps_scale: Annotated[
         int, typer.Option(min=1, max=16, help="multiply the frame rate: 2 adds a frame between each two")
     ] = 1,
-    codec: Codec = "x264",
+    bit_depth: BitDepth = None,
+    codec: Codec = None,
     device: Device = "auto",
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
@@ -160,6 +164,7 @@ def decode(
             frames=frames,
             fps_scale=fps_scale,
             codec=codec,
+            bit_depth=parse_depth(bit_depth),
             device=device,
             settings=load_decode_settings(settings, backend=backend),
             force=force,
@@ -263,7 +268,8 @@ def inpaint(
     all_pixels: Annotated[
         bool, typer.Option("--all-pixels", help="write the network's whole frames, not only masked pixels")
     ] = False,
-    codec: Codec = "x264",
+    bit_depth: BitDepth = None,
+    codec: Codec = None,
     device: Device = "auto",
     seed: Seed = None,
     settings: Settings = [],  # noqa: B006
@@ -287,6 +293,7 @@ def inpaint(
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
+            bit_depth=parse_depth(bit_depth),
             stream=stream,
             pix_fmt=pix_fmt,
             raw_size=parse_size(raw_size) if raw_size else None,
@@ -309,23 +316,27 @@ def interpolate(
     file: File,
     output: Output,
     factor: Annotated[int, typer.Option(min=2, max=16, help="multiply the frame rate")] = 2,
-    codec: Codec = "x264",
+    bit_depth: BitDepth = None,
+    codec: Codec = None,
     device: Device = "auto",
     force: Force = False,
     max_memory: MaxMemory = None,
 ) -> None:
     """Write a .vinr file with new frames between its frames."""
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        vinr.interpolate(
+        report = vinr.interpolate(
             file,
             output,
             factor=factor,
+            bit_depth=parse_depth(bit_depth),
             codec=codec,
             device=device,
             force=force,
             max_memory=max_memory,
             on_frame=on_frame,
         )
+    for text in report.notes:
+        console.note(text)
 
 
 @app.command()

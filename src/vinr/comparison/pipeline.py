@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Final
 from vinr.comparison.kept import KeptWork, describe_video, kept_in_words
 from vinr.comparison.page import SHOWN_MEASURES, ComparisonPage, CropSet
 from vinr.comparison.plan import (
+    COMPARED_BITS,
     DEFAULT_ANCHORS,
     Budget,
     check_folder,
@@ -166,8 +167,10 @@ def compare(
         # Files, video and sizes are checked before `prepare` touches what an earlier call left.
         decoders = [opened.enter_context(open_file(name, device)) for name in names]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
-        options = common_options(decoders, names, options)
+        options = replace(common_options(decoders, names, options), bit_depth=COMPARED_BITS)
         reader = opened.enter_context(open_video(fspath(source), edit=edit, options=options))
+        if reader.spec.color.bit_depth > COMPARED_BITS:
+            note(f"networks and codecs are compared at {COMPARED_BITS} bits; {fspath(source)} is rounded")
         for text in reader.notes:
             note(text)
         check_sizes(decoders, names, reader.spec)

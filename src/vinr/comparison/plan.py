@@ -23,7 +23,7 @@ from vinr.state.folder import holds_state
 from vinr.units import format_count
 from vinr.video.edit import Edit
 from vinr.video.reading import ReadOptions
-from vinr.video.spec import VideoSpec
+from vinr.video.spec import BitDepth, VideoSpec
 
 DEFAULT_ANCHORS: Final = ("x264-medium", "x265-medium", "x265-medium-nob", "av1-6", "vp9-1")
 # A BD-rate needs four points. The first size tried is a quarter of the default; each next one is twice that.
@@ -204,6 +204,10 @@ def open_file(file: str, device: str) -> VideoDecoder:
         # Some of these errors name the file already.
         text = str(error)
         raise BitstreamError(text if file in text else f"{file}: {text}") from error
+
+
+# Codecs are compared on frames of so many bits, as in the papers, whatever the video has.
+COMPARED_BITS: Final[BitDepth] = 8
 
 
 def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], edit: Edit) -> Edit:

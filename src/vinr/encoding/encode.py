@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -118,6 +119,7 @@ def encode(
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
+    bit_depth: Literal[8, 10] | None = None,
     stream: int | None = None,
     pix_fmt: str | None = None,
     raw_size: tuple[int, int] | None = None,
@@ -152,6 +154,8 @@ def encode(
         a time that suits the video if both are None.
     frames, crop, resize
         Half-open frame range, centred crop, and resize of every input, as (rows, columns).
+    bit_depth
+        Bits per colour of the frames, 8 or 10, of every input; if None 8, and 10 for video of more than 8.
     stream
         Number of the video stream, from 0; the one that players show if None.
     pix_fmt, raw_size, rate
@@ -192,7 +196,12 @@ def encode(
     if resume:
         _refuse_pipes([fspath(source) for source in sources])
     options = ReadOptions.of(
-        stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
+        stream=stream,
+        pix_fmt=pix_fmt,
+        raw_size=raw_size,
+        rate=rate,
+        deinterlace=deinterlace,
+        bit_depth=bit_depth,
     )
     params = None if params is None else parse_count(params)
     path = Path(fspath(output))
@@ -221,6 +230,9 @@ def encode(
         # A target is that of the whole file: what belongs to no network is taken off it first.
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
+        for reader in readers:
+            for note in reader.audio_notes:
+                tell(Noted(note))
         plan = plan_encode(
             specs,
             model=model,
@@ -412,7 +424,7 @@ class _Work:
 
 
 def _read_spans(job: Job, readers: Sequence[VideoReader]) -> Tensor:
-    """Return the frames of a network, uint8 rgb_NCHW, those of its spans one after another."""
+    """Return the frames of a network, rgb_NCHW, those of its spans one after another."""
     parts = []
     for span in job.spans:
         frames = readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from os import PathLike, fspath
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 import torch
@@ -152,7 +153,8 @@ def inpaint(
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     all_pixels: bool = False,
-    codec: str = "x264",
+    bit_depth: Literal[8, 10] | None = None,
+    codec: str | None = None,
     device: str = "auto",
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -169,7 +171,7 @@ def inpaint(
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``. It appears whole or not at all.
     mask
         What is filled; see :func:`vinr.tasks.masks.open_mask`.
-    model, preset, params, epochs, time, frames, crop, resize, device, seed, overrides, on_event
+    model, preset, params, epochs, time, frames, crop, resize, bit_depth, device, seed, overrides, on_event
         As for :func:`vinr.encode`.
     stream, pix_fmt, raw_size, rate, deinterlace
         As for :func:`vinr.encode`.
@@ -187,7 +189,12 @@ def inpaint(
     """
     started = clock.monotonic()
     options = ReadOptions.of(
-        stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
+        stream=stream,
+        pix_fmt=pix_fmt,
+        raw_size=raw_size,
+        rate=rate,
+        deinterlace=deinterlace,
+        bit_depth=bit_depth,
     )
     with ExitStack() as opened:
         reader = opened.enter_context(
@@ -216,9 +223,10 @@ def inpaint(
         target = fspath(output)
         results: list[FitResult] = []
         psnr_db: list[float] = []
-        with open_sink(
-            target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
-        ) as sink:
+        audio = reader.audio() if plan.presets[0].compress.audio else None
+        with open_sink(target, reader.spec, reader.timeline, audio=audio, codec=codec, force=force) as sink:
+            for note in (*reader.audio_notes, *sink.notes):
+                on_event(Noted(note))
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
             for number in range(len(plan.jobs)):
                 result, per_frame_db = work.segment(number, reader, sink)
@@ -307,7 +315,7 @@ class InpaintingScore:
     of whole frames, masked pixels filled by the network, the others those of the video (HNeRV's table).
     ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``visible_psnr_db``: of
     its pixels that are not masked. ``input_…``: the first two of the masked frames, black where masked. All
-    are means over frames of 8-bit colours.
+    are means over frames of rounded colours.
     """
 
     masked_share: float

@@ -29,6 +29,7 @@ from vinr.errors import InputError
 from vinr.video.edit import Edit
 from vinr.video.images import is_image, read_image
 from vinr.video.pictures import has_several_pictures
+from vinr.video.reading import ReadOptions
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
@@ -198,7 +199,7 @@ def _open_masks(
         _check_size(path, rgb_HWC.shape[:2], video)
         return MaskReader(video.spec, torch.from_numpy(_edited(rgb_HWC, video)), 0, video)
     with ExitStack() as stack:
-        reader = stack.enter_context(open_video(path))
+        reader = stack.enter_context(open_video(path, options=ReadOptions(bit_depth=8)))
         if on_note is not None:
             for note in reader.notes:
                 on_note(f"mask {note}")

@@ -9,20 +9,20 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vinr.errors import InputError
 from vinr.video.numbering import describe_numbering, number_order
-from vinr.video.spec import Audio, ColorSpec, Timeline
+from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline, with_depth
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's modes of at most 8 bits; the others (I;16, I, F) would be clipped to 8 bits, not scaled.
@@ -58,8 +58,9 @@ class FolderInput:
         If the folder has no images, one cannot be read, or two differ in size.
     """
 
-    def __init__(self, path: Path, *, rate: Fraction = FRAME_RATE) -> None:
+    def __init__(self, path: Path, *, rate: Fraction = FRAME_RATE, bit_depth: BitDepth | None = None) -> None:
         self.path, self._rate = path, rate
+        self.bit_depth: BitDepth = bit_depth or 8
         # Names with a dot in front are hidden: thumbnails, files half copied.
         images = [file for file in path.iterdir() if is_image(file) and file.name[0] != "."]
         self._files = sorted(images, key=number_order)
@@ -67,6 +68,7 @@ class FolderInput:
             raise InputError(f"{path}: the folder holds no images ({', '.join(sorted(SUFFIXES))})")
         self.num_frames = len(self._files)
         self.color = ColorSpec()
+        self.pixel_aspect = Fraction(1)
         self.height, self.width, _ = _shown(self._files[0])
         self._num_animated = 0
         for file in self._files:
@@ -89,12 +91,13 @@ class FolderInput:
             notes.append(f"{self.path}: {several}; the first of each is read")
         return tuple(notes)
 
-    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield images ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
+    def decode(self, first: int) -> Iterator[Levels]:
+        """Yield images ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``."""
         for file in self._files[first:]:
-            yield read_image(file, label=str(file))
+            rgb_HWC = torch.from_numpy(read_image(file, label=str(file)).copy())
+            yield with_depth(rgb_HWC, self.bit_depth).numpy()
 
-    def audio(self, first: int, stop: int) -> Audio | None:
+    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
         """Return None: images have no audio."""
         return None
 
@@ -108,16 +111,6 @@ def read_image(file: Path, *, label: str) -> NDArray[np.uint8]:
     """Return an image, upright, as uint8 rgb_HWC; ``label`` names it in errors (see :func:`open_image`)."""
     with open_image(file, label=label) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def exif_orientation(coded: bytes) -> int | None:
-    """Return the orientation, 1 to 8, that a coded image states in its EXIF data; ``None`` if it has none."""
-    try:
-        with open_image(BytesIO(coded)) as image:
-            stated = image.getexif().get(EXIF_ORIENTATION)
-    except InputError:
-        return None
-    return stated if stated in range(1, 9) else None
 
 
 @contextmanager

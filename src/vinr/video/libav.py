@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import av.logging
 from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
 
 from vinr.errors import InputError
 
@@ -18,6 +22,8 @@ from vinr.errors import InputError
 av.logging.set_level(None)
 os.environ.setdefault("SVT_LOG", "0")
 
+# Times are moved in this unit: the tick of a container may be as long as a packet.
+NANOSECOND: Final = Fraction(1, 10**9)
 
 # Demuxers that open other files, as a file or its name tells them: playlists, lists, descriptions of streams,
 # scripts, sets of images, subtitles beside an index. Only the file of the user is read.
@@ -93,3 +99,44 @@ def open_input(
     if codec_tag is not None:
         container.streams.video[0].codec_context.codec_tag = codec_tag
     return container
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A file, how libav is to open it, and the number of the video stream that is read of it.
+
+    ``format_name``, ``options`` and ``codec_tag`` are as for :func:`open_input`.
+    """
+
+    path: Path
+    number: int = 0
+    format_name: str | None = None
+    options: Mapping[str, str] | None = None
+    codec_tag: str | None = None
+
+    def open(self) -> InputContainer:
+        """Open it; see :func:`open_input`."""
+        return open_input(
+            self.path, format_name=self.format_name, options=self.options, codec_tag=self.codec_tag
+        )
+
+    def video(self, container: InputContainer) -> VideoStream:
+        """Return the video stream of a container that :meth:`open` returned."""
+        return container.streams.video[self.number]
+
+
+def move_packet(packet: Packet[Any], seconds: Fraction) -> None:
+    """Add ``seconds`` to the times of a packet; presentation and decoding time are rounded alike.
+
+    Raises
+    ------
+    OverflowError
+        If a time is more than 292 years from 0.
+    """
+    base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
+    ticks = base / NANOSECOND
+    offset = seconds / NANOSECOND
+    packet.pts = None if packet.pts is None else round(packet.pts * ticks + offset)
+    packet.dts = None if packet.dts is None else round(packet.dts * ticks + offset)
+    packet.duration = None if packet.duration is None else round(packet.duration * ticks)
+    packet.time_base = NANOSECOND

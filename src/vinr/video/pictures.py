@@ -5,19 +5,20 @@ Axes: H rows, W columns, C colour channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vinr.errors import InputError, UsageError
 from vinr.video.images import FRAME_RATE, MODES, open_image
-from vinr.video.spec import Audio, ColorSpec, Timeline
+from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline, with_depth
 
 # First bytes of the files of which libav reads at most the first picture.
 SIGNATURES: Final = (b"RIFF", b"II*\0", b"II+\0", b"MM\0*", b"MM\0+")
@@ -40,9 +41,12 @@ class PicturesInput:
         If there is a ``rate`` and the file has times.
     """
 
-    def __init__(self, path: Path, *, rate: Fraction | None = None) -> None:
+    def __init__(
+        self, path: Path, *, rate: Fraction | None = None, bit_depth: BitDepth | None = None
+    ) -> None:
         self.path = path
-        self.color = ColorSpec()
+        self.color, self.pixel_aspect = ColorSpec(), Fraction(1)
+        self.bit_depth: BitDepth = bit_depth or 8
         sizes: list[tuple[int, int]] = []
         durations: list[int | None] = []
         with open_image(path, label=str(path)) as image:
@@ -86,13 +90,13 @@ class PicturesInput:
         """Return lines for the user about times that are not stated, and pictures that are not read."""
         return self._notes
 
-    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield pictures ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
+    def decode(self, first: int) -> Iterator[Levels]:
+        """Yield pictures ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``."""
         with open_image(self.path, label=str(self.path)) as image:
             for rgb_HWC, _ in _decode(image, self.num_frames, self.path, first):
-                yield rgb_HWC
+                yield with_depth(torch.from_numpy(rgb_HWC.copy()), self.bit_depth).numpy()
 
-    def audio(self, first: int, stop: int) -> Audio | None:
+    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
         """Return None: pictures have no audio."""
         return None
 

@@ -8,6 +8,7 @@ from typing import Final, Self
 
 from vinr.errors import UsageError
 from vinr.units import parse_rate
+from vinr.video.spec import BitDepth
 
 # The options of the command line, by field.
 OPTIONS: Final = {
@@ -26,7 +27,8 @@ class ReadOptions:
     ``stream`` is the number of the video stream, from 0; None takes the one that players show.
     ``pixel_format`` and ``raw_size`` (rows, columns) are those of raw video, which states neither; None takes
     them from its name. ``rate`` is the frames per second of raw video and of folders of images.
-    ``deinterlace`` makes whole frames of fields.
+    ``deinterlace`` makes whole frames of fields. ``bit_depth`` is that of the frames, 8 or 10; None takes 8,
+    and 10 for video of more than 8.
     """
 
     stream: int | None = None
@@ -34,6 +36,7 @@ class ReadOptions:
     raw_size: tuple[int, int] | None = None
     rate: Fraction | None = None
     deinterlace: bool = False
+    bit_depth: BitDepth | None = None
 
     def __post_init__(self) -> None:
         if self.stream is not None and self.stream < 0:
@@ -52,9 +55,11 @@ class ReadOptions:
         raw_size: tuple[int, int] | None = None,
         rate: Fraction | float | str | None = None,
         deinterlace: bool = False,
+        bit_depth: BitDepth | None = None,
     ) -> Self:
         """Return the options, with ``rate`` as people write it (:func:`vinr.units.parse_rate`)."""
-        return cls(stream, pix_fmt, raw_size, None if rate is None else parse_rate(rate), deinterlace)
+        exact = None if rate is None else parse_rate(rate)
+        return cls(stream, pix_fmt, raw_size, exact, deinterlace, bit_depth)
 
     @property
     def is_for_raw(self) -> bool:

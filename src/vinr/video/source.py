@@ -1,4 +1,4 @@
-"""Reads a video file, a folder of images or raw YUV as uint8 RGB frames, edited and in order.
+"""Reads a video file, a folder of images or raw YUV as RGB frames, edited and in order.
 
 ::
 
@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from itertools import islice
 from os import fspath
@@ -24,19 +25,18 @@ from typing import Final, Protocol, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vinr.errors import InputError, UsageError
 from vinr.video.edit import Edit
 from vinr.video.images import FRAME_RATE, FolderInput
-from vinr.video.libav import UnknownFormatError
+from vinr.video.libav import UnknownFormatError, VideoFile
 from vinr.video.names import clip_name
 from vinr.video.pictures import PicturesInput, has_several_pictures, is_photograph
 from vinr.video.pipes import KeptPipe, is_pipe, pipe_name
 from vinr.video.raw import RAW_DEMUXER, describe_raw, is_raw
 from vinr.video.reading import ReadOptions
-from vinr.video.spec import Audio, ColorSpec, Timeline, VideoSpec
+from vinr.video.spec import TYPES, Audio, BitDepth, ColorSpec, Levels, Timeline, VideoSpec
 from vinr.video.stream import StreamInput
 
 ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -50,6 +50,8 @@ class FrameInput(Protocol):
     height: int
     width: int
     color: ColorSpec
+    pixel_aspect: Fraction
+    bit_depth: BitDepth
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return when frames ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
@@ -59,12 +61,12 @@ class FrameInput(Protocol):
         """Return lines for the user about frames ``first`` ≤ i < ``stop``; InputError if one is cut off."""
         ...
 
-    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
+    def decode(self, first: int) -> Iterator[Levels]:
+        """Yield frames ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``."""
         ...
 
-    def audio(self, first: int, stop: int) -> Audio | None:
-        """Return the audio of those frames, ``None`` if there is none."""
+    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
+        """Return the audio of those frames, ``None`` if there is none; tell of tracks that are left out."""
         ...
 
 
@@ -72,7 +74,8 @@ class FrameInput(Protocol):
 class FrameTensor:
     """Frames held in memory, a :class:`~vinr.video.spec.FrameSource`.
 
-    ``rgb_NCHW`` is uint8 with ``spec.num_frames`` frames of ``spec.height`` × ``spec.width``.
+    ``rgb_NCHW`` has ``spec.num_frames`` frames of ``spec.height`` × ``spec.width``: uint8, or uint16 where
+    ``spec.bit_depth`` is 10.
     """
 
     rgb_NCHW: Tensor
@@ -80,11 +83,12 @@ class FrameTensor:
 
     def __post_init__(self) -> None:
         expected = (self.spec.num_frames, 3, self.spec.height, self.spec.width)
-        if self.rgb_NCHW.dtype != torch.uint8 or tuple(self.rgb_NCHW.shape) != expected:
-            raise ValueError(f"frames must be uint8 {expected}, got {self}")
+        dtype = TYPES[self.spec.bit_depth]
+        if self.rgb_NCHW.dtype != dtype or tuple(self.rgb_NCHW.shape) != expected:
+            raise ValueError(f"frames must be {dtype} {expected}, got {self}")
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW of frames ``index_N`` (int64).
+        """Return rgb_NCHW of frames ``index_N`` (int64).
 
         Raises
         ------
@@ -125,6 +129,7 @@ class VideoReader:
         self.name = clip_name(name)
         self.original = (frame_input.height, frame_input.width)
         self._notes = *notes, *frame_input.inspect(self._first, self._stop)
+        self._audio_notes: list[str] = []
         self.timeline = frame_input.timeline(self._first, self._stop)
         height, width = edit.output_size(*self.original)
         self.spec = VideoSpec(
@@ -133,8 +138,10 @@ class VideoReader:
             width=width,
             frame_rate=self.timeline.frame_rate,
             color=frame_input.color,
+            pixel_aspect=edit.output_aspect(frame_input.pixel_aspect, *self.original),
+            bit_depth=frame_input.bit_depth,
         )
-        self._decoder: Generator[NDArray[np.uint8]] | None = None
+        self._decoder: Generator[Levels] | None = None
         self._position = 0
         self._is_closed = False
 
@@ -154,7 +161,8 @@ class VideoReader:
         if not 0 <= first < stop <= self.spec.num_frames:
             raise IndexError(f"frames {first}:{stop} of {self.spec.num_frames}")
         spec = replace(self.spec, num_frames=stop - first, span_lengths=())
-        rgb_NCHW = np.empty((spec.num_frames, 3, spec.height, spec.width), dtype=np.uint8)
+        size = (spec.num_frames, 3, spec.height, spec.width)
+        rgb_NCHW = np.empty(size, dtype=np.uint8 if spec.bit_depth == 8 else np.uint16)
         with self._naming():
             decoder = self._decode_from(self._first + first)
             # Straight into one array: a list of frames would take twice the memory.
@@ -166,7 +174,7 @@ class VideoReader:
         return FrameTensor(torch.from_numpy(rgb_NCHW), spec)
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW of frames ``index_N`` (int64); fast where they follow those read last.
+        """Return rgb_NCHW of frames ``index_N`` (int64); fast where they follow those read last.
 
         Raises
         ------
@@ -188,6 +196,11 @@ class VideoReader:
         return self._notes if self._pipe is None else tuple(map(self._pipe.rename, self._notes))
 
     @property
+    def audio_notes(self) -> tuple[str, ...]:
+        """Lines for the user about audio that is left out; usually none. They are known once it is read."""
+        return tuple(self._audio_notes)
+
+    @property
     def has_audio(self) -> bool:
         """Whether the frames have audio."""
         return self._audio is not None
@@ -195,7 +208,7 @@ class VideoReader:
     @cached_property
     def _audio(self) -> Audio | None:
         with self._naming():
-            return self._input.audio(self._first, self._stop)
+            return self._input.audio(self._first, self._stop, self._audio_notes.append)
 
     def close(self) -> None:
         """Stop decoding and close the file."""
@@ -210,14 +223,14 @@ class VideoReader:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _decode_from(self, index: int) -> Iterator[NDArray[np.uint8]]:
+    def _decode_from(self, index: int) -> Iterator[Levels]:
         if self._decoder is None or self._position != index:
             self._stop_decoding()
             self._decoder = self._generate(index)
             self._position = index
         return self._decoder
 
-    def _generate(self, index: int) -> Generator[NDArray[np.uint8]]:
+    def _generate(self, index: int) -> Generator[Levels]:
         yield from self._input.decode(index)
 
     def _finish(self) -> None:
@@ -300,23 +313,28 @@ def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInp
     if path.is_dir():
         options.refuse(source, ("stream", "deinterlace"), "is a folder of images")
         options.refuse(source, ("pixel_format", "raw_size"), "is a folder, not raw video")
-        return FolderInput(path, rate=options.rate or FRAME_RATE), ()
-    options.refuse(source, ("deinterlace",), "cannot be deinterlaced yet")
+        return FolderInput(path, rate=options.rate or FRAME_RATE, bit_depth=options.bit_depth), ()
     if path.is_file() and is_raw(source, options):
         raw = describe_raw(path, source, options)
-        return StreamInput(
-            path, format_name=RAW_DEMUXER, options=raw.options, codec_tag=raw.codec_tag, stream=options.stream
-        ), raw.notes
+        file = VideoFile(path, format_name=RAW_DEMUXER, options=raw.options, codec_tag=raw.codec_tag)
+        return _open_stream(file, options), raw.notes
     if path.is_file() and has_several_pictures(path):
         options.refuse(source, ("stream", "deinterlace"), "is a file of pictures")
-        return PicturesInput(path, rate=options.rate), ()
+        return PicturesInput(path, rate=options.rate, bit_depth=options.bit_depth), ()
     options.refuse(source, ("rate",), "is neither raw video nor a folder, and states its rate itself")
     if not path.exists() and ADDRESS.match(source):
         raise InputError(f"{source}: addresses are not read; download the video, or pipe it into -")
     try:
-        return StreamInput(path, stream=options.stream), ()
+        return _open_stream(VideoFile(path), options), ()
     except UnknownFormatError:
         # Photographs with something behind them: another view, a preview, a short film.
         if not is_photograph(path):
             raise
-        return PicturesInput(path), ()
+        options.refuse(source, ("stream", "deinterlace"), "is a photograph")
+        return PicturesInput(path, bit_depth=options.bit_depth), ()
+
+
+def _open_stream(file: VideoFile, options: ReadOptions) -> StreamInput:
+    return StreamInput(
+        file, stream=options.stream, bit_depth=options.bit_depth, deinterlace=options.deinterlace
+    )
