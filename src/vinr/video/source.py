@@ -321,6 +321,7 @@ def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInp
         raw = describe_raw(path, source, options)
         file = VideoFile(path, format_name=RAW_DEMUXER, options=raw.options, codec_tag=raw.codec_tag)
         return _open_stream(file, options), raw.notes
+    options.refuse(source, ("pixel_format",), "is not raw video, unless --raw-size says so")
     if path.is_file() and has_several_pictures(path):
         options.refuse(source, ("stream", "deinterlace"), "is a file of pictures")
         return PicturesInput(path, rate=options.rate, bit_depth=options.bit_depth), ()
