@@ -29,6 +29,7 @@ from vinr.video.libav import explain
 from vinr.video.spec import ColorSpec, ColorTags, Levels
 
 ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
+OPAQUE: Final = 255
 # The first kind of side data that PyAV has no name for, and a number above all kinds that libav has.
 UNNAMED: Final = range(max(cast(int, kind.value) for kind in Type) + 1, 64)
 
@@ -84,6 +85,8 @@ class Picture:
         if dynamic := dynamic_kinds(side_data):
             names = " and ".join(dynamic)
             notes.append(f"its {names} metadata is left out: players that use it will show other colours")
+        if _is_transparent(frame):
+            notes.append("its transparency is left out: what lies behind transparent pixels is shown")
         aspect = _aspect_of(stream)
         if not is_plausible(aspect):
             notes.append(f"pixels {aspect} times as wide as high are taken as square")
@@ -96,6 +99,13 @@ class Picture:
 def _aspect_of(stream: VideoStream) -> Fraction:
     """Return the pixel aspect that a stream states: its container, else its decoder; 1 if neither does."""
     return stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
+
+
+def _is_transparent(frame: VideoFrame) -> bool:
+    """Return whether a frame has pixels through which something else is to be seen."""
+    if not any(part.is_alpha for part in frame.format.components):
+        return False
+    return bool((frame.reformat(format="rgba").to_ndarray()[..., 3] < OPAQUE).any())
 
 
 def side_data_of(frame: VideoFrame) -> Mapping[str, bytes]:
