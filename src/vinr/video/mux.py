@@ -20,6 +20,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from vinr.errors import InputError, OutputError, UsageError
+from vinr.files import as_output_error
 from vinr.temporaries import Maker
 from vinr.video.audio_copy import AudioCopier
 from vinr.video.audio_section import MATROSKA_OPTIONS
@@ -27,6 +28,7 @@ from vinr.video.color import ColorConverter, tag_color
 from vinr.video.encoders import safe_options, why_refused
 from vinr.video.hdr import DIALECTS, with_hdr
 from vinr.video.libav import explain, move_packet
+from vinr.video.matroska import state_shape
 from vinr.video.spec import Audio, BitDepth, Hdr, Levels, Ticks, Timeline, VideoSpec
 
 MP4: Final = "mp4"
@@ -48,8 +50,8 @@ FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
 class _Codec:
     """An encoder of libav, its pixel formats for 8 bits, and those for 10 bits.
 
-    The second of each is for sizes that are not both even. ``states_aspect``: whether its stream states the
-    shape of pixels; ``has_b_frames``: whether it may store frames in another order than they are shown.
+    The second of each is for sizes that are not both even. ``has_b_frames``: whether it may store frames in
+    another order than they are shown.
     """
 
     encoder: str
@@ -58,7 +60,6 @@ class _Codec:
     formats: tuple[str, ...] = (".mkv", ".mp4")
     options: Mapping[str, str] = field(default_factory=dict)
     small_frame_options: Mapping[str, str] = field(default_factory=dict)
-    states_aspect: bool = False
     has_b_frames: bool = False
 
     def options_for(self, spec: VideoSpec) -> dict[str, str]:
@@ -66,7 +67,7 @@ class _Codec:
         is_small = min(spec.height, spec.width) < SMALL_SIDE and max(spec.height, spec.width) < LARGE_SIDE
         options = {**self.options, **(self.small_frame_options if is_small else {})}
         options = with_hdr(self.encoder, options, spec.color.hdr)
-        return safe_options(self.encoder, options, width=spec.width)
+        return safe_options(self.encoder, options, width=spec.width, num_frames=spec.num_frames)
 
     def format_for(self, spec: VideoSpec) -> str:
         """Return the pixel format for frames of ``spec``."""
@@ -91,14 +92,9 @@ REFUSALS: Final = (
 YUV: Final = ("yuv420p", "yuv444p")
 YUV_10: Final = ("yuv420p10le", "yuv444p10le")
 CODECS: Final[dict[str, _Codec]] = {
-    "x264": _Codec("libx264", YUV, YUV_10, options={"crf": "10"}, states_aspect=True, has_b_frames=True),
+    "x264": _Codec("libx264", YUV, YUV_10, options={"crf": "10"}, has_b_frames=True),
     "x265": _Codec(
-        "libx265",
-        YUV,
-        YUV_10,
-        options={"crf": "10", "x265-params": "log-level=none"},
-        states_aspect=True,
-        has_b_frames=True,
+        "libx265", YUV, YUV_10, options={"crf": "10", "x265-params": "log-level=none"}, has_b_frames=True
     ),
     "av1": _Codec("libsvtav1", ("yuv420p",) * 2, ("yuv420p10le",) * 2, options={"crf": "4", "preset": "8"}),
     # FFV1 cuts frames into slices by itself, and fails if one has fewer than a few pixels.
@@ -138,8 +134,8 @@ class ContainerWriter:
         suffix = target.suffix.lower()
         codec = DEFAULT_CODECS[spec.bit_depth] if codec is None else codec
         self._settings = _codec(codec, suffix)
-        self._left_out = _left_out(codec, self._settings, suffix, spec)
-        self._target = target
+        self._left_out = _left_out(codec, self._settings, spec)
+        self._path, self._target, self._spec = path, target, spec
         self._timeline = timeline
         self._time_base = 1 / timeline.frame_rate if timeline.pts is None else timeline.time_base
         self._pixel_format = self._settings.format_for(spec)
@@ -181,6 +177,16 @@ class ContainerWriter:
                 self._audio.copy_until(None)
             with self._checking_audio():
                 self._container.close()
+        if self._spec.pixel_aspect != 1 and self._target.suffix.lower() == ".mkv":
+            self._state_shape()
+
+    def _state_shape(self) -> None:
+        spec = self._spec
+        with as_output_error(str(self._target)):
+            is_stated = state_shape(self._path, spec.height, spec.width, spec.pixel_aspect)
+        if not is_stated:
+            shape = f"pixels {spec.pixel_aspect} times as wide as high"
+            self._left_out += (f"{self._target}: {shape} may be shown as square; write .mp4",)
 
     def close(self) -> None:
         """Release everything; without :meth:`finish` the file is left incomplete."""
@@ -284,15 +290,11 @@ class ContainerWriter:
             raise OutputError(f"{self._target}: cannot be written: {explain(error)}") from error
 
 
-def _left_out(name: str, codec: _Codec, suffix: str, spec: VideoSpec) -> tuple[str, ...]:
+def _left_out(name: str, codec: _Codec, spec: VideoSpec) -> tuple[str, ...]:
     """Return lines for the user about what the file cannot state."""
     notes = []
     if spec.color.hdr != Hdr() and codec.encoder not in DIALECTS:
         notes.append(f"{name} cannot store HDR metadata (display, light levels): it is left out")
-    # libav's Matroska writer states no shape of pixels when called by PyAV; some codecs do so themselves.
-    if spec.pixel_aspect != 1 and suffix == ".mkv" and not codec.states_aspect:
-        shape = f"pixels {spec.pixel_aspect} times as wide as high"
-        notes.append(f"{name} in .mkv cannot store {shape}: players show them as square; write x264")
     return tuple(notes)
 
 
