@@ -231,7 +231,7 @@ def test_damaged_frame_is_named_and_others_can_be_read(tmp_path: Path, name: str
     (place, size), data = packets[14], bytearray(path.read_bytes())
     data[place + 8 : place + size - 2] = bytes(size - 10)
     path.write_bytes(data)
-    message = r"frame 1[0-9] of 50 cannot be decoded: .*; choose other frames, as :1[0-9] or 20:"
+    message = r"frame 1[0-9] of 50 cannot be decoded: .*; choose other frames, such as :1[0-9] or 20:"
     with open_video(path) as reader, pytest.raises(InputError, match=message):
         reader.read()
     for first, stop in ((0, 10), (20, 30), (32, 50)):
@@ -510,5 +510,26 @@ def test_encrypted_video_is_named(tmp_path: Path) -> None:
     path = write_at(
         tmp_path / "a.mp4", 25, 10, container_options={"encryption_scheme": "cenc-aes-ctr", **key}
     )
+    with pytest.raises(InputError, match="the video is encrypted; decrypt it first"):
+        open_video(path)
+
+
+def element(identifier: str, content: bytes) -> bytes:
+    """A short element of Matroska."""
+    return bytes.fromhex(identifier) + bytes([0x80 | len(content)]) + content
+
+
+def test_encrypted_matroska_is_named(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.webm", 3, codec="libvpx", container_options={"live": "1"})
+    key = element("5035", element("47e1", b"\5") + element("47e2", b"0123456789abcdef"))
+    encoding = element("5031", b"\0") + element("5032", b"\1") + element("5033", b"\1") + key
+    encodings = element("6d80", element("6240", encoding))
+    # Tracks, size in a byte | TrackEntry, size in eight bytes | …
+    data = path.read_bytes()
+    tracks = data.rindex(bytes.fromhex("1654ae6b"), 0, data.index(b"\xae\1\0\0\0\0\0\0"))
+    entry = tracks + 5
+    size = int.from_bytes(data[entry + 2 : entry + 9], "big") + len(encodings)
+    changed = bytes([data[tracks + 4] + len(encodings)]) + b"\xae\1" + size.to_bytes(7, "big") + encodings
+    path.write_bytes(data[: tracks + 4] + changed + data[entry + 9 :])
     with pytest.raises(InputError, match="the video is encrypted; decrypt it first"):
         open_video(path)

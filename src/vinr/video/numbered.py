@@ -100,7 +100,7 @@ def in_order(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown
 def _by_time(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown]:
     """Frames must come at rising times; which of several with the same time comes first does not matter."""
     assert order.time_F is not None
-    ranks = order.ranks()
+    ranks = order.ranks
     index = start
     for number, frame in frames:
         rank = ranks.get(number)
@@ -119,7 +119,7 @@ def _as_decoded(frames: NumberedFrames, order: Order, start: int) -> Iterator[Sh
     """Frames may come in any order, as decoders change it, but none may stay away."""
     # packets   0 1 2 3 4 5      frames come as 0, 2, 3, 1, 4 …: while one of those before is awaited, the
     # awaited       1 1 - 4      others are held back. If it has not come after REORDERED more, it is lost.
-    ranks = order.ranks()
+    ranks = order.ranks
     awaited: set[int] = set()
     held: list[VideoFrame] = []
     index, highest = start, start - 1
