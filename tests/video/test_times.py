@@ -425,6 +425,10 @@ def test_all_times_fit_into_a_file(steps: list[int], base: Fraction, rate: Fract
 # -- packets without a picture -------------------------------------------------------------------------------
 
 
+# 0 0 1 B6 | 01 P, 0 same second, 1, time of 5 bits, 1, 0 not coded, stuffing
+AS_BEFORE = bytes.fromhex("000001b6504f")
+
+
 def test_comment_after_the_last_image(tmp_path: Path) -> None:
     path = write_animation(tmp_path / "a.gif", [200] * 6)
     whole = path.read_bytes()
@@ -435,13 +439,10 @@ def test_comment_after_the_last_image(tmp_path: Path) -> None:
 
 
 def test_mpeg4_that_says_as_before(tmp_path: Path) -> None:
-    # 0 0 1 B6 | 01 P, 0 same second, 1, time of 5 bits, 1, 0 not coded, stuffing
-    as_before = bytes.fromhex("000001b6504f")
-
     def change(number: int, packet: av.Packet) -> list[av.Packet]:
         if number not in (4, 5, 9):
             return [packet]
-        changed = av.Packet(as_before)
+        changed = av.Packet(AS_BEFORE)
         changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
         return [changed]
 
@@ -452,6 +453,31 @@ def test_mpeg4_that_says_as_before(tmp_path: Path) -> None:
     with open_video(path) as reader:
         assert is_like(frames_of(reader), expected_NHWC)
         assert np.allclose(seconds_of(reader), np.array([0, 1, 2, 3, 6, 7, 8, 10, 11]) / 25)
+
+
+def test_packed_b_frames(tmp_path: Path) -> None:
+    """DivX and Xvid put a B-frame into the packet of the frame it needs, then a packet that says as before."""
+    source = write_clip(tmp_path / "a.mkv", 21, codec="mpeg4", options={"bf": "1", "b_strategy": "0"})
+    with av.open(str(source)) as container:
+        stored = [(packet.pts, bytes(packet)) for packet in container.demux(video=0) if packet.size]
+    packed: list[bytes] = []
+    for number, (time, data) in enumerate(stored):
+        if number and time < stored[number - 1][0]:
+            packed[-1] += data
+            packed.append(AS_BEFORE)
+        else:
+            packed.append(data)
+    assert packed.count(AS_BEFORE) >= 8
+
+    def change(number: int, packet: av.Packet) -> list[av.Packet]:
+        changed = av.Packet(packed[number])
+        changed.is_keyframe = packet.is_keyframe
+        return at_decoding_times(number, changed)
+
+    path = copy_packets(source, tmp_path / "b.avi", change=change)
+    with open_video(path) as reader:
+        assert (reader.timeline.pts, reader.notes) == (None, ())
+        assert is_like(frames_of(reader), decoded(source))
 
 
 def test_vp8_frame_that_is_not_shown(tmp_path: Path) -> None:

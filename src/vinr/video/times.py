@@ -107,7 +107,9 @@ def _constant_rate(ticks: NDArray[np.int64], stated: Stated) -> Fraction | None:
         # Both ends of an interval may be rounded to ticks. Ticks as coarse as frames need a stated rate.
         is_fine = ticks_per_frame >= (FINE_STATED if place < num_stated else FINE)
         slack = 1 if are_equal or (is_fine and stated.time_base <= CLOSE_SECONDS) else 0
-        if all(abs(tick - number * ticks_per_frame) <= slack for number, tick in enumerate(ticks.tolist())):
+        # |tick − number · a / b| ≤ slack, in whole numbers.
+        a, b = ticks_per_frame.as_integer_ratio()
+        if all(abs(tick * b - number * a) <= slack * b for number, tick in enumerate(ticks.tolist())):
             return rate
     return None
 
