@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 
 import av
 from av.container import InputContainer
@@ -26,6 +26,7 @@ from vinr.video.audio import extract_audio
 from vinr.video.choice import choose_stream
 from vinr.video.color import ColorConverter, tags_of
 from vinr.video.deep_color import depth_notes
+from vinr.video.deinterlace import FRAMES_BEFORE, INTERLACED, deinterlaced
 from vinr.video.head import find_empty, inspect_head
 from vinr.video.libav import VideoFile
 from vinr.video.numbered import NumberedFrames, in_order
@@ -42,7 +43,8 @@ class StreamInput:
     """A video file (see the module).
 
     ``stream`` is the number of the video stream, from 0; None: the one that players show. Frames are read at
-    ``bit_depth``; if None at 10 bits where samples have more than 8.
+    ``bit_depth``; if None at 10 bits where samples have more than 8. With ``deinterlace`` full frames are
+    made of fields.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class StreamInput:
         *,
         stream: int | None = None,
         bit_depth: BitDepth | None = None,
+        deinterlace: bool = False,
     ) -> None:
+        self._deinterlace = deinterlace
         self.path = path = file.path
         with Maker().closing(file.open()) as container:
             number, note = choose_stream(container, path, stream, file.open)
@@ -100,6 +104,8 @@ class StreamInput:
             problem = f"the file is cut short: frame {incomplete} of {self.num_frames} is incomplete"
             raise InputError(f"{self.path}: {problem}; get a complete copy, or choose frames before it")
         notes = (*self._picture.notes, *self._head_notes)
+        if self._picture.fields is not None and not self._deinterlace:
+            notes = (*notes, f"{self.path}: {INTERLACED}")
         return (*notes, *self._tail_notes) if stop == self.num_frames else notes
 
     def decode(self, first: int) -> Iterator[Levels]:
@@ -110,6 +116,14 @@ class StreamInput:
         InputError
             If a frame is damaged, missing, or of another size.
         """
+        start = max(first - FRAMES_BEFORE, 0) if self._deinterlace else first
+        frames = self._decoded(start)
+        if self._deinterlace:
+            frames = islice(deinterlaced(frames, self._picture.fields), first - start, None)
+        for frame in frames:
+            yield self._picture.orientation.apply(self._read(frame))
+
+    def _decoded(self, first: int) -> Iterator[VideoFrame]:
         # From the start only if seeking gives not even the first frame; an error after that is an error.
         for decoded_from in (self._after_seek, self._from_start):
             with Maker().closing(self._file.open()) as container:
@@ -117,8 +131,7 @@ class StreamInput:
                 head = next(frames, None)
                 if head is None:
                     continue
-                for frame in chain([head], frames):
-                    yield self._picture.orientation.apply(self._read(frame))
+                yield from chain([head], frames)
                 return
 
     def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
