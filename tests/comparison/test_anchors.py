@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -261,6 +262,14 @@ def test_frame_sizes_that_an_encoder_refuses(tmp_path: Path) -> None:
         encode_anchor(anchor_of("av1"), clip, tmp_path / "a.obu", quality=64)
     with pytest.raises(OutputError, match="cannot be written"):
         encode_anchor(anchor_of("x264"), clip, tmp_path / "no" / "a.264", quality=30)
+
+
+def test_a_rate_that_an_encoder_refuses(tmp_path: Path) -> None:
+    clip = moving_shapes(num_frames=2, height=64, width=64)
+    fast = FrameTensor(clip.rgb_NCHW, replace(clip.spec, frame_rate=Fraction(1000)))
+    message = r"^av1 takes at most 240 frames per second, not 1000; leave it out$"
+    with pytest.raises(UsageError, match=message):
+        encode_anchor(anchor_of("av1"), fast, tmp_path / "a.obu", quality=30)
 
 
 def test_missing_frames_are_noticed(carphone: FrameTensor, tmp_path: Path) -> None:

@@ -37,21 +37,23 @@ def max_level(bit_depth: int) -> int:
 
 
 def depth_of(levels: Tensor) -> BitDepth:
-    """Return the bit depth of frames by their type.
-
-    Raises
-    ------
-    ValueError
-        If they are neither uint8 nor uint16.
-    """
+    """Return the bit depth of frames by their type; ValueError if they are neither uint8 nor uint16."""
     if levels.dtype not in DEPTHS:
         raise ValueError(f"frames are torch.uint8 (8 bits) or torch.uint16 (10 bits), not {levels.dtype}")
     return DEPTHS[levels.dtype]
 
 
+def computable(levels: Tensor) -> Tensor:
+    """Return the same memory as a type that torch computes with on every device; ``view`` turns it back.
+
+    Of uint16 torch has the type, but few operations: not even indexing on GPUs. 10 bits fit into int16.
+    """
+    return levels.view(torch.int16) if levels.dtype == torch.uint16 else levels
+
+
 def to_unit(levels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return levels as colours in [0, 1] of type ``dtype``."""
-    return levels.to(dtype) / max_level(depth_of(levels))
+    return computable(levels).to(dtype) / max_level(depth_of(levels))
 
 
 def to_levels(colors: Tensor, bit_depth: BitDepth) -> Tensor:
@@ -61,15 +63,8 @@ def to_levels(colors: Tensor, bit_depth: BitDepth) -> Tensor:
 
 def round_to_levels(values: Tensor, bit_depth: BitDepth) -> Tensor:
     """Round float ``values``, in units of a level, to levels, in place; values outside are clipped."""
-    return values.round_().clamp_(0, max_level(bit_depth)).to(TYPES[bit_depth])
-
-
-def with_depth(levels: Tensor, bit_depth: BitDepth) -> Tensor:
-    """Return frames at ``bit_depth``: the nearest levels, black and white staying what they are."""
-    own = depth_of(levels)
-    if own == bit_depth:
-        return levels
-    return round_to_levels(levels.float() * (max_level(bit_depth) / max_level(own)), bit_depth)
+    rounded = values.round_().clamp_(0, max_level(bit_depth))
+    return rounded.to(torch.uint8) if bit_depth == 8 else rounded.to(torch.int16).view(torch.uint16)
 
 
 @dataclass(frozen=True)
@@ -259,29 +254,22 @@ class Timeline:
     def selected(self, indices: Sequence[int]) -> Timeline:
         """Return the timeline of some frames (rising indices), shifted so that the first appears at 0.
 
-        The last one is held until the next frame of this timeline, but evenly spaced frames of a constant
-        rate as long as the others.
+        The last one is held until the next frame of this timeline; of evenly spaced ones, as the others.
         """
-        is_end = indices[-1] == self.num_frames - 1
-        held = self.last_seconds if is_end else None
-        if isinstance(indices, range) and (self.pts is None or indices == range(self.num_frames)):
-            # Not listed: there may be millions.
-            if self.pts is not None:
-                return self
-            return Timeline(len(indices), self.frame_rate / indices.step, last_seconds=held)
-        if self.pts is None:
-            # A tick is a frame; evenly spaced frames have a constant rate again.
-            number_N = np.array(indices, dtype=np.int64)
-            steps = np.unique(np.diff(number_N))
-            if len(steps) <= 1:
-                step = int(steps[0]) if len(steps) else 1
-                return Timeline(len(indices), self.frame_rate / step, last_seconds=held)
-            ticks = Ticks(number_N - number_N[0])
-            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks, last_seconds=held)
-        start = self.pts[indices[0]]
-        pts = Ticks([self.pts[index] - start for index in indices])
+        if len(indices) == self.num_frames:
+            return self
         held = self._held(indices[-1])
-        return Timeline(len(indices), self.frame_rate, self.time_base, pts, last_seconds=held)
+        if self.pts is not None:
+            start = self.pts[indices[0]]
+            pts = Ticks([self.pts[index] - start for index in indices])
+            return Timeline(len(indices), self.frame_rate, self.time_base, pts, last_seconds=held)
+        # A range is not listed: there may be millions. Evenly spaced frames have a constant rate again.
+        number_N = np.array(indices[:2] if isinstance(indices, range) else indices, dtype=np.int64)
+        steps = np.unique(np.diff(number_N)).tolist()
+        if len(steps) <= 1:
+            return Timeline(len(indices), self.frame_rate / (steps or [1])[0], last_seconds=held)
+        ticks = Ticks(number_N - number_N[0])  # a tick is a frame
+        return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks, last_seconds=held)
 
     def without_others(self, numbers: Sequence[int]) -> Timeline:
         """Return the timeline of the frames ``numbers`` (rising), each at the time it had."""
@@ -289,8 +277,7 @@ class Timeline:
             return self
         base = 1 / self.frame_rate if self.pts is None else self.time_base
         pts = Ticks([number if self.pts is None else self.pts[number] for number in numbers])
-        held = self._held(numbers[-1])
-        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers), held)
+        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers), self._held(numbers[-1]))
 
     def _held(self, index: int) -> Fraction | None:
         """Return how long frame ``index`` is shown, ``None`` for 1 / ``frame_rate``."""

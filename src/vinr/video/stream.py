@@ -71,7 +71,7 @@ class StreamInput:
         self._order = order = order.without(head.dropped)
         self._can_seek = order.has_unique_times and not packets.clock.is_joined
         self._can_seek &= order.is_timed or not head.reorders
-        self.clock = packets.clock
+        self._clock = packets.clock
         self.num_frames = order.num_frames
         with Maker().closing(file.open()) as container:
             self._stated = stated_times(container, file, packets, order, is_whole=tail.is_whole)
@@ -142,11 +142,17 @@ class StreamInput:
         start = self._seconds(first) if first > 0 else None
         end = self._seconds(stop) if stop < self.num_frames else None
         return extract_audio(
-            self._file.open, self.path, origin=origin, start=start, stop=end, on_note=on_note
+            self._file.open,
+            self.path,
+            origin=origin,
+            start=start,
+            stop=end,
+            clock=self._clock,
+            on_note=on_note,
         )
 
     def _seconds(self, index: int) -> Fraction:
-        """Return the time of a frame on the file's clock, as :attr:`clock` continues it; audio shares it."""
+        """Return the time of a frame on the file's clock, as ``clock`` continues it; audio shares it."""
         return frame_seconds(self._order.time_F, index, self._stated)
 
     def _from_start(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:
