@@ -47,8 +47,10 @@ class Tone:
             yield from resampler.resample(frame)
 
 
-def write_audio_clip(path: Path, *tones: Tone, picture_start: Fraction = Fraction(0)) -> Path:
-    """Write eight small frames, the first at ``picture_start``, and the tracks."""
+def write_audio_clip(
+    path: Path, *tones: Tone, picture_start: Fraction = Fraction(0), num_frames: int = NUM_FRAMES
+) -> Path:
+    """Write small frames, the first at ``picture_start``, and the tracks."""
     # No B-frames: some containers keep one time a packet.
     options = safe_options("libx264", {**ONE_THREAD, "bf": "0"}, width=32)
     # Times below 0 as they are: only the first packets of encoders have them here.
@@ -58,7 +60,7 @@ def write_audio_clip(path: Path, *tones: Tone, picture_start: Fraction = Fractio
         video.disposition = Disposition.default
         tracks = [_add(output, tone) for tone in tones]
         packets = []
-        for index in range(NUM_FRAMES):
+        for index in range(num_frames):
             frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * index, np.uint8), format="rgb24")
             frame = frame.reformat(format="yuv420p")
             frame.pts = index

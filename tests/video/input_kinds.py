@@ -162,8 +162,8 @@ def _frame(index: int, pixel_format: str = "yuv420p") -> VideoFrame:
     return frame
 
 
-def remuxed(name: str, source: Callable[[Path], Path], *, as_stored: bool) -> Callable[[Path], Path]:
-    """Return a maker that puts a raw stream into a container; ``as_stored``: with times in decoding order."""
+def remuxed(name: str, source: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    """Return a maker that puts a raw stream into a container, with times in the order of decoding."""
 
     def make(folder: Path) -> Path:
         path = folder / name
@@ -174,8 +174,7 @@ def remuxed(name: str, source: Callable[[Path], Path], *, as_stored: bool) -> Ca
             for packet in raw.demux(stream):
                 if packet.size == 0:
                     continue
-                if as_stored:
-                    packet.time_base, packet.pts, packet.dts = STEP, number, number
+                packet.time_base, packet.pts, packet.dts, packet.duration = STEP, number, number, 1
                 packet.stream, number = copy, number + 1
                 output.mux(packet)
         return path
@@ -321,6 +320,23 @@ def tagged(
         return path
 
     return make
+
+
+def see_through(folder: Path) -> Path:
+    """8 pictures, half transparent."""
+    path = folder / "a.mkv"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "bgra"
+        for index in range(NUM_FRAMES):
+            image = picture(HEIGHT, WIDTH, index)
+            alpha = np.full((HEIGHT, WIDTH, 1), 128, np.uint8)
+            frame = VideoFrame.from_ndarray(np.concatenate([image, alpha], axis=2), format="rgba")
+            frame = frame.reformat(format="bgra")
+            frame.pts, frame.time_base = index, STEP
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
 
 
 def two_pictures(folder: Path) -> Path:

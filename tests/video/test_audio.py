@@ -118,6 +118,44 @@ def test_two_tracks_keep_their_distance(tmp_path: Path) -> None:
         assert np.abs(np.subtract(after.seconds, before.seconds)).max() <= STEP
 
 
+def test_joined_transport_streams_go_on(tmp_path: Path) -> None:
+    # The audio of each part is a little longer than its picture, and overlaps that of the next.
+    parts = [
+        write_audio_clip(tmp_path / f"{n}.ts", Tone("mp2"), num_frames=12).read_bytes() for n in range(2)
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(parts))
+    (one,) = tracks_of(tmp_path / "0.ts")
+    audio = audio_of(path)
+    for name in ("b.mkv", "b.mp4"):
+        (track,) = tracks_of(write_with(audio, tmp_path / name, 24)[0])
+        assert track.data == 2 * one.data
+        assert (np.diff(track.seconds) > 0).all()
+        assert np.diff(track.seconds).max() < 0.05
+        assert track.seconds[0] == pytest.approx(one.seconds[0], abs=STEP)
+
+
+def test_packets_shorter_than_a_millisecond(tmp_path: Path) -> None:
+    """Matroska gives several of them one time, which mp4 does not take."""
+    whole, path = write_audio_clip(tmp_path / "a.mov", Tone("pcm_s16le")), tmp_path / "b.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as output:
+        copies = [output.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            pieces = [bytes(packet)[first : first + 80] for first in range(0, packet.size, 80)]
+            for number, piece in enumerate(pieces if packet.stream.type == "audio" else [bytes(packet)]):
+                if piece:
+                    part = av.Packet(piece)
+                    part.pts, part.dts, part.time_base = packet.pts, packet.dts, packet.time_base
+                    part.pts += 20 * number
+                    part.dts += 20 * number
+                    part.stream = copies[packet.stream_index]
+                    part.is_keyframe = packet.is_keyframe
+                    output.mux(part)
+    written = write_with(audio_of(path), tmp_path / "c.mp4")[0]
+    assert b"".join(tracks_of(written)[0].data) == b"".join(tracks_of(whole)[0].data)
+    assert heard_until(written) == pytest.approx(heard_until(whole), abs=2 * STEP)
+
+
 def test_audio_of_format_1_with_times_below_0(tmp_path: Path) -> None:
     """What files of format 1 hold: Matroska whose 0 is the first frame, decoded as it always was."""
     clip = write_audio_clip(tmp_path / "a.mp4", Tone("aac"))
@@ -170,6 +208,15 @@ def test_a_cut_of_the_section_is_what_a_cut_of_the_file_gives(tmp_path: Path, of
         assert [data for _, data in found] == [data for _, data in expected]
         assert np.abs(np.subtract([a for a, _ in found], [a for a, _ in expected])).max() <= STEP
     assert cut_audio(audio, start=Fraction(5), stop=None) is None
+
+
+def test_a_cut_that_begins_with_the_first_frame_keeps_the_warm_up(tmp_path: Path) -> None:
+    audio = audio_of(write_audio_clip(tmp_path / "a.mp4", Tone("aac")))
+    cut = cut_audio(audio, start=None, stop=Fraction(1, 5))
+    assert cut is not None
+    whole = [(seconds, data) for seconds, data in packets_of(audio) if seconds < 0.2]
+    assert (cut.start, packets_of(cut)) == (audio.start, whole)
+    assert whole[0][0] < 0
 
 
 def test_audio_that_ends_before_the_frames_is_none(tmp_path: Path) -> None:

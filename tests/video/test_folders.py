@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vinr.tasks.masks import open_mask
+from vinr.tasks.masks import open_masks
 from vinr.video.images import FolderInput
 from vinr.video.numbering import number_order
 from vinr.video.source import open_video
@@ -116,11 +116,12 @@ def test_masks_in_a_folder_have_the_same_order(tmp_path: Path) -> None:
         Image.fromarray(mask_HW).save(masks / f"m{number}.png")
     notes: list[str] = []
     with open_video(frames) as reader:
-        mask_T1HW = open_mask(str(masks), reader, on_note=notes.append)
+        with open_masks(str(masks), reader, on_note=notes.append) as opened:
+            mask_T1HW = opened.read()
         assert [int(mask_HW[0].int().argmax()) for mask_HW in mask_T1HW[:, 0]] == list(range(12))
         assert notes == []
         (masks / "m5.png").rename(masks / "m13.png")
-        open_mask(str(masks), reader, on_note=notes.append)
+        open_masks(str(masks), reader, on_note=notes.append).close()
     assert len(notes) == 1
     assert notes[0].startswith(f"mask {masks}: the numbering has gaps (m4.png is followed by m6.png")
 

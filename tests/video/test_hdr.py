@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from video.video_clips import copy_frames, picture, tags_in, write_clip
+from video.video_clips import MASTER, copy_frames, picture, tags_in, write_clip
 from vinr.video.hdr import LIGHT, MASTERING, dynamic_kinds, hdr_of, with_hdr
 from vinr.video.picture import side_data_of
 from vinr.video.source import open_video
@@ -24,7 +24,6 @@ from vinr.video.spec import ColorTags, Hdr
 PQ = ColorTags(9, 16, 9, 1)
 # Display P3 with D65, 0.005 to 1000 cd/m².
 DISPLAY = (13250, 34500, 7500, 3000, 34000, 16000, 15635, 16450, 10_000_000, 50)
-MASTER = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
 METADATA = Hdr(DISPLAY, (1000, 400))
 
 

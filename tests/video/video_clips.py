@@ -22,6 +22,8 @@ from vinr.video.spec import ColorSpec, ColorTags, Timeline, VideoSpec
 SAMPLE_RATE = 48_000
 # Encoders take as many threads as there are CPUs, and some write other bytes with each number of them.
 ONE_THREAD = {"threads": "1"}
+# Display P3 with D65, 0.005 to 1000 cd/m², as x264 and x265 are told it.
+MASTER = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
 
 
 def picture(height: int, width: int, index: int) -> NDArray[np.uint8]:
@@ -95,7 +97,8 @@ def write_clip(
 ) -> Path:
     """Encode :func:`picture` frames."""
     with av.open(str(path), "w", options=dict(container_options or {})) as output:
-        chosen = safe_options(codec, {**ONE_THREAD, **(options or {})}, width=width)
+        settings = {**ONE_THREAD, **(options or {})}
+        chosen = safe_options(codec, settings, width=width, num_frames=num_frames)
         stream = output.add_stream(codec, rate=Fraction(25), options=chosen)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.time_base = time_base

@@ -147,8 +147,7 @@ class VideoDecoder:
 
     def frames_played_at(self, seconds: Sequence[float]) -> FrameBatch:
         """Return the frames on screen at times ``seconds`` (the first frame appears at 0)."""
-        # Nothing says how long the last frame is shown: as long as a frame of the nominal rate.
-        end = self.timeline.seconds(len(self) - 1) + 1 / self.spec.frame_rate
+        end = self.timeline.duration
         numbers = []
         for time in seconds:
             if not 0 <= time < end:

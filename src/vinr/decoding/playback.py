@@ -324,7 +324,7 @@ def evaluate(
         with open_video(fspath(reference), edit=edit, options=options) as reader:
             quality = compare(clock.watch(decoder.stream()), reader, on_frame=on_frame)
         spec = decoder.spec
-        duration = decoder.timeline.seconds(len(decoder) - 1) + 1 / spec.frame_rate
+        duration = decoder.timeline.duration
         audio = [section.num_bytes for section in opened.sections if section.kind is SectionKind.AUDIO]
         return EvaluationReport(
             psnr_db=quality.psnr_db,

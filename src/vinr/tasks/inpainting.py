@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import time as clock
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from os import PathLike, fspath
@@ -33,7 +34,7 @@ from vinr.fit.precision import Precision, PrecisionName, resolve_precision
 from vinr.models import VideoModel
 from vinr.settings import checked_arguments
 from vinr.tasks.frames import FilledFrames, FittedFrames, MaskedFrames, plain_fit, psnr_of_frames_db
-from vinr.tasks.masks import open_mask
+from vinr.tasks.masks import MaskReader, open_masks
 from vinr.tasks.neighbours import find_neighbours, mix_latents
 from vinr.units import parse_count, parse_seconds
 from vinr.video.reading import ReadOptions
@@ -195,11 +196,16 @@ def inpaint(
         deinterlace=deinterlace,
         bit_depth=bit_depth,
     )
-    with open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options) as reader:
+    with ExitStack() as opened:
+        reader = opened.enter_context(
+            open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options)
+        )
         for note in reader.notes:
             on_event(Noted(note))
         # The mask comes before the plan, and the sink before the fit: what is refused is refused at once.
-        mask_T1HW = open_mask(fspath(mask), reader, frames=frames, on_note=lambda text: on_event(Noted(text)))
+        masks = opened.enter_context(
+            open_masks(fspath(mask), reader, frames=frames, on_note=lambda text: on_event(Noted(text)))
+        )
         plan = plan_encode(
             [reader.spec],
             model=model,
@@ -210,10 +216,10 @@ def inpaint(
             seed=seed,
             overrides=overrides,
         )
-        _check_segments(plan, mask_T1HW)
+        _check_segments(plan, masks)
         target_device = resolve_device(device)
         precision = resolve_precision(plan.presets[0].fit.precision, target_device)
-        work = _Work(plan, mask_T1HW, target_device, precision, all_pixels, started, on_event)
+        work = _Work(plan, masks, target_device, precision, all_pixels, started, on_event)
         target = fspath(output)
         results: list[FitResult] = []
         psnr_db: list[float] = []
@@ -230,8 +236,8 @@ def inpaint(
     shares = [job.share for job in plan.jobs]
     return InpaintReport(
         path=target,
-        num_frames=len(mask_T1HW),
-        masked_share=float(mask_T1HW.double().mean()),
+        num_frames=reader.spec.num_frames,
+        masked_share=masks.share,
         visible_psnr_db=fmean(psnr_db),
         model=plan.presets[0].model,
         num_parameters=sum(result.model.num_stored() for result in results),
@@ -242,12 +248,12 @@ def inpaint(
     )
 
 
-def _check_segments(plan: EncodePlan, mask_T1HW: Tensor) -> None:
+def _check_segments(plan: EncodePlan, masks: MaskReader) -> None:
     """Refuse a mask that leaves a whole segment without a pixel to fit: before the first one is fitted."""
     for job in plan.jobs:
         (span,) = job.spans
         last = span.first_frame + span.num_frames - 1
-        if bool(mask_T1HW[span.first_frame : last + 1].all()):
+        if masks.covers(span.first_frame, last + 1):
             raise InputError(
                 f"the mask covers every pixel of frames {span.first_frame} to {last}, fitted together: "
                 "nothing is left to fit; leave these frames out with frames, or mask less of them"
@@ -259,7 +265,7 @@ class _Work:
     """Fitting the segments of a plan, and writing them."""
 
     plan: EncodePlan
-    mask_T1HW: Tensor
+    masks: MaskReader
     device: torch.device
     precision: Precision
     all_pixels: bool
@@ -272,7 +278,7 @@ class _Work:
         (span,) = job.spans  # one clip is cut into segments, never joined
         stop = span.first_frame + span.num_frames
         frames = reader.read(span.first_frame, stop)
-        mask_T1HW = self.mask_T1HW[span.first_frame : stop]
+        mask_T1HW = self.masks.read(span.first_frame, stop)
         result = fit(
             frames,
             plain_fit(self.plan.presets[number]),

@@ -30,6 +30,7 @@ from vinr.video.audio_section import (
     OPTIONS,
     UNKNOWN,
     UNUSABLE,
+    CopiedTrack,
     choose_format,
     codec_name,
     copy_track,
@@ -42,8 +43,10 @@ from vinr.video.clock import Clock
 from vinr.video.libav import explain, move_packet
 from vinr.video.spec import Audio
 
-# Matroska holds up to a second before its 0. Decoders warm up in less than this.
+# Decoders warm up in less than this.
 WARM_UP_SECONDS: Final = Fraction(1, 2)
+# Matroska holds as much before its 0.
+MAX_EARLY_SECONDS: Final = 1
 NUM_PROBED: Final = 4  # packets of a track
 # The largest denominator of the header's fractions.
 MAX_DENOMINATOR: Final = 2**31 - 1
@@ -101,10 +104,13 @@ def cut_audio(audio: Audio, *, start: Fraction | None, stop: Fraction | None) ->
 
     with reopen() as container:
         try:
+            if any(codec_name(stream) == UNKNOWN for stream in container.streams.audio):
+                raise InputError("libav does not know its codec")
             chosen = _Range(
                 -audio.start,
                 None if start is None else start - audio.start,
                 None if stop is None else stop - audio.start,
+                heard=Fraction(0),
             )
             return _carry(reopen, container, range(len(container.streams.audio)), chosen)
         except UNUSABLE as error:
@@ -113,12 +119,16 @@ def cut_audio(audio: Audio, *, start: Fraction | None, stop: Fraction | None) ->
 
 @dataclass(frozen=True)
 class _Range:
-    """Which packets are copied, as :func:`extract_audio` says."""
+    """Which packets are copied, as :func:`extract_audio` says.
+
+    ``heard`` is where the audio can first be heard, if that is known; else the packets tell.
+    """
 
     origin: Fraction
     start: Fraction | None
     stop: Fraction | None
     clock: Clock = UNCHANGED
+    heard: Fraction | None = None
 
     @property
     def zero(self) -> Fraction:
@@ -181,16 +191,19 @@ def _carry(
         zero = min(beginning.seconds for beginning in beginnings.values())  # NUT has no times below 0
     else:
         zero = min(beginning.heard for beginning in beginnings.values())
+        zero = zero if chosen.heard is None else max(zero, chosen.heard)
     target = io.BytesIO()
     with reopen() as again, av.open(target, "w", format=format_name, options=OPTIONS[format_name]) as output:
         originals = tuple(stream for stream in again.streams.audio if stream.index in beginnings)
         copies = {}
         for stream in originals:
-            copy = copies[stream.index] = copy_track(output, stream)
+            copy = copy_track(output, stream)
             keep_layout(copy, stream)
             copy.metadata.update(hints.get(stream.index, {}))
+            copies[stream.index] = CopiedTrack(output, copy)
+        output.start_encoding()
         for packet in _from(zero, chosen.packets(again, originals)):
-            packet.stream = copies[packet.stream_index]
+            copies[packet.stream_index].take(packet)
             output.mux(packet)
     return Audio(target.getvalue(), (zero - chosen.zero).limit_denominator(MAX_DENOMINATOR))
 
@@ -201,7 +214,8 @@ def _from(zero: Fraction, packets: Iterator[Packet[AudioStream]]) -> Iterator[Pa
         if find_begin(packet) < zero - WARM_UP_SECONDS:
             if packet.is_discard:
                 continue  # cut off by an edit list, and too early to be of use to a decoder
-            raise InputError("its times go back to before its beginning")
+            if find_begin(packet) < zero - MAX_EARLY_SECONDS:
+                raise InputError("its times go back to before its beginning")
         move_packet(packet, -zero)
         yield packet
 

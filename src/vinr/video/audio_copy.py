@@ -18,6 +18,7 @@ from vinr.video.audio_section import (
     MATROSKA,
     UNKNOWN,
     UNUSABLE,
+    CopiedTrack,
     choose_format,
     codec_name,
     copy_track,
@@ -123,7 +124,7 @@ class AudioCopier:
         if name == UNKNOWN:
             raise InputError("the audio is damaged: libav does not know its codec; leave it out")
         try:
-            return _Copied(copy_track(self._output, stream))
+            return _Copied(self._output, stream)
         except UNUSABLE as error:
             # PCM is many times larger than a lossy codec, which Matroska holds as it is.
             if not stream.codec_context.codec.lossless and choose_format([stream]) == MATROSKA:
@@ -147,11 +148,11 @@ class _Track(Protocol):
 class _Copied:
     """A track whose packets are written as they are."""
 
-    def __init__(self, copy: AudioStream) -> None:
-        self._copy = copy
+    def __init__(self, output: OutputContainer, stream: AudioStream) -> None:
+        self._track = CopiedTrack(output, copy_track(output, stream))
 
     def converted(self, packet: Packet[AudioStream]) -> Iterator[Packet[AudioStream]]:
-        packet.stream = self._copy
+        self._track.take(packet)
         yield packet
 
     def rest(self) -> Iterator[Packet[AudioStream]]:

@@ -7,6 +7,7 @@ needs. What is lacking is stored as metadata of the track (:data:`HINTS`), and t
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -17,11 +18,12 @@ import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.format import Flags
 from av.packet import Packet
 from numpy.typing import NDArray
 
 from vinr.errors import InputError
-from vinr.video.libav import explain
+from vinr.video.libav import explain, move_packet
 
 MATROSKA: Final = "matroska"
 NUT: Final = "nut"
@@ -34,6 +36,7 @@ OPTIONS: Final = {MATROSKA: MATROSKA_OPTIONS, NUT: {"fflags": "+bitexact"}}
 # What PyAV raises for streams that libav cannot make sense of.
 UNUSABLE: Final = (av.FFmpegError, ValueError, ArithmeticError, InputError)
 UNKNOWN: Final = "unknown"
+OVERLAP_SECONDS: Final = Fraction(1, 10)
 
 # By the metadata that holds it: the option of a decoder that NUT forgets.
 HINTS: Final = {
@@ -96,6 +99,32 @@ def find_begin(packet: Packet[Any]) -> Fraction:
     if packet.pts is None:
         raise InputError("packets without a time")
     return packet.pts * packet.time_base
+
+
+class CopiedTrack:
+    """A track of an output, to which packets go as they are, with times that rise."""
+
+    def __init__(self, output: OutputContainer, stream: AudioStream) -> None:
+        self.stream = stream
+        # Matroska takes equal times, and its ticks may be longer than a packet.
+        self._must_rise = not cast(Any, output.format).flags & Flags.ts_nonstrict.value
+        self._last: int | None = None
+
+    def take(self, packet: Packet[AudioStream]) -> None:
+        """Make ``packet`` one of this track.
+
+        Packets that were apart may come together when times are rounded, and joined recordings overlap a
+        little: such a packet is moved to the next tick of the output, whose header must be written.
+        """
+        packet.stream = self.stream
+        base = self.stream.time_base
+        if packet.dts is None or base is None or not self._must_rise:
+            return
+        tick = math.floor(packet.dts * packet.time_base / base + Fraction(1, 2))
+        if self._last is not None and 0 <= (self._last - tick) * base < OVERLAP_SECONDS:
+            move_packet(packet, (self._last + 1 - tick) * base)
+            tick = self._last + 1
+        self._last = tick
 
 
 def codec_name(stream: AudioStream) -> str:

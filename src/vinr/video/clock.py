@@ -12,14 +12,13 @@ for all streams, so that audio and video stay in step.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
-from statistics import median
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import av.format
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 
@@ -29,6 +28,7 @@ BACK: Final = MICROSECONDS // 10
 AHEAD: Final = 10 * MICROSECONDS
 # A time lapse has frames further apart than that: what is usual in a stream is no jump.
 UNUSUAL: Final = 10
+CLOSEST: Final = Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Clock:
 
         It is to be called for every packet of a stream that has data, in the order of the file and from its
         start. Streams may come in any mixture or be left out. In a file that is joined, packets of a stream
-        that overlap after that come one tick after another.
+        that overlap after that come a millisecond after another: the least that all containers tell apart.
         """
         counts: dict[int, int] = {}
         places: dict[int, int] = {}
-        ends: dict[int, Fraction] = {}
+        lasts: dict[int, Fraction] = {}
 
         def added(packet: Packet[Any]) -> Fraction:
             stream = packet.stream_index
@@ -72,8 +72,8 @@ class Clock:
             if tick is None:
                 return seconds
             begin = tick * packet.time_base + seconds
-            ends[stream] = max(begin, ends.get(stream, begin - packet.time_base) + packet.time_base)
-            return seconds + ends[stream] - begin
+            lasts[stream] = max(begin, lasts.get(stream, begin - CLOSEST) + CLOSEST)
+            return seconds + lasts[stream] - begin
 
         return added
 
@@ -96,35 +96,76 @@ class _Piece:
     parts: dict[int, _Part] = field(default_factory=dict)
 
 
+class _Stamp(NamedTuple):
+    """A packet: its number in the stream, begin and end (µs), and whether a recording may begin with it."""
+
+    number: int
+    begin: int
+    end: int
+    may_begin: bool
+
+
+class _Stamps(Iterable[_Stamp]):
+    """The packets of a stream, of which there may be millions."""
+
+    def __init__(self) -> None:
+        self._numbers = array("q")
+
+    def append(self, stamp: _Stamp) -> None:
+        """Add a packet."""
+        self._numbers.extend(stamp)
+
+    def __iter__(self) -> Iterator[_Stamp]:
+        for place in range(0, len(self._numbers), 4):
+            number, begin, end, may_begin = self._numbers[place : place + 4]
+            yield _Stamp(number, begin, end, bool(may_begin))
+
+    @property
+    def usual_step(self) -> float:
+        """The median time between two packets (µs)."""
+        begin_N = np.array(self._numbers, np.int64)[1::4]
+        return float(np.median(np.diff(begin_N))) if len(begin_N) > 1 else 0.0
+
+
 class ClockReader:
     """Takes the packets of a file in their order, and finds where its clock jumps.
 
-    ``video`` is the index of the stream that goes on without a gap where it does.
+    ``video`` is the index of the stream that tells where, and goes on there without a gap.
     """
 
     def __init__(self, container: InputContainer, video: int) -> None:
         self._may_jump = bool(cast(Any, container.format).flags & av.format.Flags.ts_discont.value)
         self._video = video
         self._counts: dict[int, int] = {}
-        # For each packet with a time, in the order of the file: stream, number in it, begin and end (µs).
-        self._packets = array("q")
+        self._stamps: dict[int, _Stamps] = {}
+        self._was_corrupt = False
 
     def add(self, packet: Packet[Any]) -> None:
         """Note the times of the next packet that has data."""
-        number = self._counts.get(packet.stream_index, 0)
-        self._counts[packet.stream_index] = number + 1
+        if not self._may_jump:
+            return
+        stream = packet.stream_index
+        number = self._counts.get(stream, 0)
+        self._counts[stream] = number + 1
         tick = packet.pts if packet.dts is None else packet.dts
-        if not self._may_jump or tick is None or packet.stream.type not in ("audio", "video"):
+        may_begin = packet.is_keyframe or self._was_corrupt
+        if stream == self._video:
+            # So libav calls the last packet before the numbers of a stream's parts, which are joined, break.
+            self._was_corrupt = packet.is_corrupt
+        if tick is None or packet.stream.type not in ("audio", "video"):
             return
         begin = round(tick * packet.time_base * MICROSECONDS)
         end = round((tick + (packet.duration or 0)) * packet.time_base * MICROSECONDS)
-        self._packets.extend((packet.stream_index, number, begin, end))
+        self._stamps.setdefault(stream, _Stamps()).append(_Stamp(number, begin, end, may_begin))
 
     def clock(self) -> Clock:
         """Return what is to be added to the times of the packets that were taken."""
-        pieces = self._pieces()
+        pieces = self._pieces(self._stamps.get(self._video, _Stamps()))
         if len(pieces) < 2:
             return Clock()
+        for stream, stamps in self._stamps.items():
+            if stream != self._video:
+                _assign(stream, stamps, pieces)
         steps: dict[int, list[tuple[int, Fraction]]] = {}
         ends: dict[int, int] = {}
         for piece in pieces:
@@ -134,53 +175,44 @@ class ClockReader:
                 ends[stream] = part.end + shift
         return Clock({stream: tuple(found) for stream, found in steps.items()})
 
-    def _continued(self, piece: _Piece, ends: Mapping[int, int]) -> int:
-        """Return what to add to the times of ``piece``, if the streams before it end at ``ends``."""
-        known = [stream for stream in piece.parts if stream in ends]
-        if not known:
-            return piece.shift
-        leader = self._video if self._video in known else known[0]
-        shift = ends[leader] - piece.parts[leader].begin
-        # Streams of a recording end a little apart; what overlaps by more than that would be heard twice.
-        overlap = max(ends[stream] - piece.parts[stream].begin - shift for stream in known)
-        return shift + overlap if overlap > BACK else shift
-
-    def _pieces(self) -> list[_Piece]:
-        ahead = self._unusual_steps()
-        pieces = [_Piece(0)]
-        current: dict[int, int] = {}
-        for place in range(0, len(self._packets), 4):
-            stream, number, begin, end = self._packets[place : place + 4]
-            # Near a join the packets of two streams may mix: one may still be of the piece before.
-            own = current.get(stream, len(pieces) - 1)
-            for chosen in range(len(pieces) - 1, own - 1, -1):
-                if not _jumps(pieces[own], pieces[chosen].shift, stream, begin, ahead):
-                    break
-            else:
-                before = pieces[own].parts[stream].end + pieces[own].shift
-                pieces.append(_Piece(before - begin))
-                chosen = len(pieces) - 1
-            current[stream] = chosen
-            part = pieces[chosen].parts.setdefault(stream, _Part(number, begin, begin, end))
-            part.last, part.end = begin, end
+    def _pieces(self, stamps: _Stamps) -> list[_Piece]:
+        """Return the pieces of the video, each continuing the one before."""
+        ahead = max(AHEAD, UNUSUAL * stamps.usual_step)
+        pieces: list[_Piece] = []
+        part: _Part | None = None
+        for stamp in stamps:
+            is_back = part is not None and stamp.begin < part.last - BACK
+            # A clock that goes on, but far ahead, may also be that of a pause.
+            is_ahead = part is not None and stamp.begin > part.end + ahead and stamp.may_begin
+            if part is None or is_back or is_ahead:
+                shift = 0 if part is None else pieces[-1].shift + part.end - stamp.begin
+                part = _Part(stamp.number, stamp.begin, stamp.begin, stamp.end)
+                pieces.append(_Piece(shift, {self._video: part}))
+            part.last, part.end = stamp.begin, stamp.end
         return pieces
 
-    def _unusual_steps(self) -> dict[int, float]:
-        """Return for each stream how far ahead of the last packet the next one is no longer ordinary (µs)."""
-        begins: dict[int, list[int]] = {}
-        for place in range(0, len(self._packets), 4):
-            begins.setdefault(self._packets[place], []).append(self._packets[place + 2])
-        limits: dict[int, float] = {}
-        for stream, times in begins.items():
-            steps = [later - earlier for earlier, later in pairwise(times)]
-            limits[stream] = max(AHEAD, UNUSUAL * median(steps)) if steps else AHEAD
-        return limits
+    def _continued(self, piece: _Piece, ends: Mapping[int, int]) -> int:
+        """Return what to add to the times of ``piece``, if the streams before it end at ``ends``."""
+        shift = ends[self._video] - piece.parts[self._video].begin
+        # Streams of a recording end a little apart; what overlaps by more than that would be heard twice.
+        overlap = 0
+        for stream, part in piece.parts.items():
+            overlap = max(overlap, ends.get(stream, part.begin + shift) - part.begin - shift)
+        return shift + overlap if overlap > BACK else shift
 
 
-def _jumps(own: _Piece, shift: int, stream: int, begin: int, ahead: Mapping[int, float]) -> bool:
-    """Return whether a packet of ``stream`` does not go on from the last one, in ``own``, if shifted so."""
-    part = own.parts.get(stream)
-    if part is None:
-        return False
-    moved = begin + shift - own.shift
-    return moved < part.last - BACK or moved > part.end + ahead[stream]
+def _assign(stream: int, stamps: Iterable[_Stamp], pieces: Sequence[_Piece]) -> None:
+    """Find the packets of another stream than the video in each of the pieces: where they go on best."""
+    own = 0
+    end: int | None = None
+    for stamp in stamps:
+        if end is not None:
+            nearest = abs(stamp.begin + pieces[own].shift - end)
+            for later in range(own + 1, len(pieces)):
+                distance = abs(stamp.begin + pieces[later].shift - end)
+                if distance >= nearest:
+                    break
+                own, nearest = later, distance
+        part = pieces[own].parts.setdefault(stream, _Part(stamp.number, stamp.begin, stamp.begin, stamp.end))
+        part.last, part.end = stamp.begin, stamp.end
+        end = stamp.end + pieces[own].shift

@@ -19,7 +19,7 @@ MAX_HEADERS: Final = 4096
 MAX_EMPTY_VOP: Final = 19
 
 
-class Picture(Enum):
+class HasPicture(Enum):
     """Whether decoding a packet gives a frame; ``MAYBE`` if only decoding tells."""
 
     YES = "yes"
@@ -41,18 +41,18 @@ class PictureFinder:
         elif context.name == "hevc" and len(extra) > 22 and extra[:3] not in (b"\0\0\0", b"\0\0\1"):
             self._length_size = (extra[21] & 3) + 1
 
-    def find(self, packet: Packet[Any]) -> Picture:
+    def find(self, packet: Packet[Any]) -> HasPicture:
         """Return whether decoding ``packet`` gives a frame."""
         if self._rule is None:
-            return Picture.YES
+            return HasPicture.YES
         data = memoryview(packet)
         return self._rule(bytes(data[:MAX_HEADERS]), data, self._length_size)
 
 
-Rule = Callable[[bytes, memoryview, int], Picture]
+Rule = Callable[[bytes, memoryview, int], HasPicture]
 
 
-def _gif(head: bytes, data: memoryview, _: int) -> Picture:
+def _gif(head: bytes, data: memoryview, _: int) -> HasPicture:
     # ["GIF89a" 7 bytes, colours] | "!" kind 1, sub-blocks | "," image | ";"
     place = 0
     if head[:3] == b"GIF":
@@ -60,40 +60,40 @@ def _gif(head: bytes, data: memoryview, _: int) -> Picture:
         place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     while place < len(data):
         if data[place] != 0x21:
-            return Picture.YES if data[place] == 0x2C else Picture.NO
+            return HasPicture.YES if data[place] == 0x2C else HasPicture.NO
         place += 2
         while place < len(data) and data[place]:
             place += 1 + data[place]
         place += 1
-    return Picture.NO
+    return HasPicture.NO
 
 
-def _vp8(head: bytes, data: memoryview, _: int) -> Picture:
-    return Picture.YES if head[0] & 0x10 else Picture.NO
+def _vp8(head: bytes, data: memoryview, _: int) -> HasPicture:
+    return HasPicture.YES if head[0] & 0x10 else HasPicture.NO
 
 
-def _vp9(head: bytes, data: memoryview, _: int) -> Picture:
+def _vp9(head: bytes, data: memoryview, _: int) -> HasPicture:
     # bits: 1 0 profile 2 [0 in profile 3] show existing, not key, show, error resilient
     if data[-1] & 0xE0 == 0xC0:
-        return Picture.YES  # a superframe: its last frame is shown
+        return HasPicture.YES  # a superframe: its last frame is shown
     flags = head[0] << 8 | (head[1] if len(head) > 1 else 0)
     flags >>= 7 if head[0] & 0x30 == 0x30 else 8
-    return Picture.YES if flags & 0x0A else Picture.NO
+    return HasPicture.YES if flags & 0x0A else HasPicture.NO
 
 
-def _mpeg4(head: bytes, data: memoryview, _: int) -> Picture:
-    return Picture.MAYBE if len(data) <= MAX_EMPTY_VOP else Picture.YES
+def _mpeg4(head: bytes, data: memoryview, _: int) -> HasPicture:
+    return HasPicture.MAYBE if len(data) <= MAX_EMPTY_VOP else HasPicture.YES
 
 
-def _h264(head: bytes, data: memoryview, length_size: int) -> Picture:
+def _h264(head: bytes, data: memoryview, length_size: int) -> HasPicture:
     return _has_nal(head, data, length_size, lambda first: 1 <= first & 0x1F <= 5 or first & 0x1F == 20)
 
 
-def _hevc(head: bytes, data: memoryview, length_size: int) -> Picture:
+def _hevc(head: bytes, data: memoryview, length_size: int) -> HasPicture:
     return _has_nal(head, data, length_size, lambda first: first >> 1 & 0x3F < 32)
 
 
-def _has_nal(head: bytes, data: memoryview, length_size: int, is_slice: Callable[[int], bool]) -> Picture:
+def _has_nal(head: bytes, data: memoryview, length_size: int, is_slice: Callable[[int], bool]) -> HasPicture:
     """Return whether one of a packet's NAL units is a slice, by its first byte."""
     place = 0
     while True:
@@ -105,9 +105,9 @@ def _has_nal(head: bytes, data: memoryview, length_size: int, is_slice: Callable
             start = head.find(b"\0\0\1", place)
             first = place = start + 3 if start >= 0 else len(head)
         if first >= len(head):
-            return Picture.NO if len(head) == len(data) else Picture.YES
+            return HasPicture.NO if len(head) == len(data) else HasPicture.YES
         if is_slice(head[first]):
-            return Picture.YES
+            return HasPicture.YES
 
 
 RULES: Final[Mapping[str, Rule]] = {

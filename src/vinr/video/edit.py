@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vinr.errors import UsageError
-from vinr.video.spec import MAX_ASPECT, Levels, max_level, round_aspect
+from vinr.video.aspect import round_aspect
+from vinr.video.spec import Levels, max_level
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Edit:
             return pixel_aspect
         rows, cols = self.crop or (height, width)
         aspect = pixel_aspect * Fraction(cols, self.resize[1]) / Fraction(rows, self.resize[0])
-        return round_aspect(min(max(aspect, Fraction(1, MAX_ASPECT)), Fraction(MAX_ASPECT)))
+        return round_aspect(aspect)
 
     def apply(self, rgb_HWC: Levels) -> Levels:
         """Return one frame, cropped and resized, of the same bit depth."""

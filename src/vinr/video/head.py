@@ -17,7 +17,7 @@ from typing import Final
 from av.video.frame import VideoFrame
 
 from vinr.errors import InputError
-from vinr.video.coded import Picture
+from vinr.video.coded import HasPicture
 from vinr.video.libav import VideoFile
 from vinr.video.numbered import REORDERED, NumberedFrames
 from vinr.video.order import Order
@@ -41,14 +41,9 @@ class Head:
     def notes(self, path: Path) -> tuple[str, ...]:
         """Return a line for the user if frames are left out."""
         count = len(self.dropped)
-        if not count:
-            return ()
-        frames = (
-            "1 frame that needs an earlier one is"
-            if count == 1
-            else f"{count} frames that need earlier ones are"
-        )
-        return (f"{path}: begins in mid-stream: {frames} left out; frame 0 is the first one after",)
+        frames = "1 frame is" if count == 1 else f"{count} frames are"
+        line = f"{path}: begins in mid-stream: {frames} left out, up to the first that can be decoded"
+        return (line,) if count else ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ def inspect_head(file: VideoFile, packets: Packets, order: Order) -> Head:
 def _first_keyframe(packets: Packets, order: Order) -> tuple[int, bool]:
     """Return the first packet that is a keyframe, and whether others with a frame come before it."""
     for number, note in enumerate(packets.video):
-        if note.is_keyframe and note.picture is not Picture.NO:
+        if note.is_keyframe and note.has_picture is not HasPicture.NO:
             return number, bool((order.number_F < number).any())
     return 0, True
 
@@ -145,7 +140,7 @@ def find_empty(file: VideoFile, packets: Packets) -> frozenset[int]:
     the first of two has a time.
     """
     notes = packets.video
-    doubtful = {number for number, note in enumerate(notes) if note.picture is Picture.MAYBE}
+    doubtful = {number for number, note in enumerate(notes) if note.has_picture is HasPicture.MAYBE}
     untimed = {number for number, note in enumerate(notes) if note.pts is None}
     with file.open() as container:
         if file.video(container).codec_context.name != "h264":

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Final
 
 import av
+import numpy as np
 from av.packet import Packet
 from av.rational import AVRational
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from vinr.errors import InputError, OutputError, UsageError
+from vinr.files import as_output_error
 from vinr.temporaries import Maker
 from vinr.video.audio_copy import AudioCopier
 from vinr.video.audio_section import MATROSKA_OPTIONS
@@ -26,13 +28,20 @@ from vinr.video.color import ColorConverter, tag_color
 from vinr.video.encoders import safe_options, why_refused
 from vinr.video.hdr import DIALECTS, with_hdr
 from vinr.video.libav import explain, move_packet
-from vinr.video.spec import Audio, BitDepth, Hdr, Levels, Timeline, VideoSpec
+from vinr.video.matroska import state_shape
+from vinr.video.spec import Audio, BitDepth, Hdr, Levels, Ticks, Timeline, VideoSpec
+
+MP4: Final = "mp4"
+# Ticks of a track in a second, and how many of them a frame of mp4 may last. libav takes fewer than the first
+# where the frames allow it.
+FINEST_TICKS: Final = 90_000
+MAX_STEP: Final = 2**31 - 1
 
 # By suffix: libav's muxer, and its options.
 FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     # The index at the front lets a browser start before it has the whole file. Tracks begin at multiples of
     # the movie's time scale, by default a millisecond.
-    ".mp4": ("mp4", {"movflags": "+faststart", "movie_timescale": "90000"}),
+    ".mp4": (MP4, {"movflags": "+faststart", "movie_timescale": "90000"}),
     ".mkv": ("matroska", MATROSKA_OPTIONS),
 }
 
@@ -41,8 +50,8 @@ FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
 class _Codec:
     """An encoder of libav, its pixel formats for 8 bits, and those for 10 bits.
 
-    The second of each is for sizes that are not both even. ``states_aspect``: whether its stream states the
-    shape of pixels.
+    The second of each is for sizes that are not both even. ``has_b_frames``: whether it may store frames in
+    another order than they are shown.
     """
 
     encoder: str
@@ -51,14 +60,14 @@ class _Codec:
     formats: tuple[str, ...] = (".mkv", ".mp4")
     options: Mapping[str, str] = field(default_factory=dict)
     small_frame_options: Mapping[str, str] = field(default_factory=dict)
-    states_aspect: bool = False
+    has_b_frames: bool = False
 
     def options_for(self, spec: VideoSpec) -> dict[str, str]:
         """Return the encoder's options for frames of a size and colour."""
         is_small = min(spec.height, spec.width) < SMALL_SIDE and max(spec.height, spec.width) < LARGE_SIDE
         options = {**self.options, **(self.small_frame_options if is_small else {})}
         options = with_hdr(self.encoder, options, spec.color.hdr)
-        return safe_options(self.encoder, options, width=spec.width)
+        return safe_options(self.encoder, options, width=spec.width, num_frames=spec.num_frames)
 
     def format_for(self, spec: VideoSpec) -> str:
         """Return the pixel format for frames of ``spec``."""
@@ -83,9 +92,9 @@ REFUSALS: Final = (
 YUV: Final = ("yuv420p", "yuv444p")
 YUV_10: Final = ("yuv420p10le", "yuv444p10le")
 CODECS: Final[dict[str, _Codec]] = {
-    "x264": _Codec("libx264", YUV, YUV_10, options={"crf": "10"}, states_aspect=True),
+    "x264": _Codec("libx264", YUV, YUV_10, options={"crf": "10"}, has_b_frames=True),
     "x265": _Codec(
-        "libx265", YUV, YUV_10, options={"crf": "10", "x265-params": "log-level=none"}, states_aspect=True
+        "libx265", YUV, YUV_10, options={"crf": "10", "x265-params": "log-level=none"}, has_b_frames=True
     ),
     "av1": _Codec("libsvtav1", ("yuv420p",) * 2, ("yuv420p10le",) * 2, options={"crf": "4", "preset": "8"}),
     # FFV1 cuts frames into slices by itself, and fails if one has fewer than a few pixels.
@@ -125,13 +134,15 @@ class ContainerWriter:
         suffix = target.suffix.lower()
         codec = DEFAULT_CODECS[spec.bit_depth] if codec is None else codec
         self._settings = _codec(codec, suffix)
-        self._left_out = _left_out(codec, self._settings, suffix, spec)
-        self._target = target
+        self._left_out = _left_out(codec, self._settings, spec)
+        self._path, self._target, self._spec = path, target, spec
         self._timeline = timeline
         self._time_base = 1 / timeline.frame_rate if timeline.pts is None else timeline.time_base
         self._pixel_format = self._settings.format_for(spec)
         self._converter = ColorConverter(spec.color)
         format_name, options = FORMATS[suffix]
+        if format_name == MP4:
+            options = {**options, **_track_options(timeline, target)}
         with self._writing():
             self._container = av.open(str(path), "w", format=format_name, options=options)
         self._maker = Maker()
@@ -166,6 +177,16 @@ class ContainerWriter:
                 self._audio.copy_until(None)
             with self._checking_audio():
                 self._container.close()
+        if self._spec.pixel_aspect != 1 and self._target.suffix.lower() == ".mkv":
+            self._state_shape()
+
+    def _state_shape(self) -> None:
+        spec = self._spec
+        with as_output_error(str(self._target)):
+            is_stated = state_shape(self._path, spec.height, spec.width, spec.pixel_aspect)
+        if not is_stated:
+            shape = f"pixels {spec.pixel_aspect} times as wide as high"
+            self._left_out += (f"{self._target}: {shape} may be shown as square; write .mp4",)
 
     def close(self) -> None:
         """Release everything; without :meth:`finish` the file is left incomplete."""
@@ -179,7 +200,7 @@ class ContainerWriter:
         stream = self._container.add_stream(
             self._settings.encoder,
             rate=self._timeline.frame_rate,
-            options=self._settings.options_for(spec),
+            options={**self._settings.options_for(spec), **self._order_options()},
         )
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
@@ -195,6 +216,14 @@ class ContainerWriter:
             cause = why_refused(self._settings.encoder, error, frame_rate=rate, **size)
             raise UsageError(f"{codec} {cause}; write .y4m, PNG, or ffv1 in .mkv") from error
         return stream
+
+    def _order_options(self) -> dict[str, str]:
+        """Return the options of an encoder for its order of frames."""
+        # mp4 stores when frames are decoded. At uneven times with B-frames these steps would not add up to
+        # the duration of the video, which players take for it.
+        is_mp4 = self._target.suffix.lower() == f".{MP4}"
+        is_uneven = self._timeline.pts is not None
+        return {"bf": "0"} if is_mp4 and is_uneven and self._settings.has_b_frames else {}
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
         # One packet behind, since the duration of the last one is that of no other.
@@ -261,16 +290,34 @@ class ContainerWriter:
             raise OutputError(f"{self._target}: cannot be written: {explain(error)}") from error
 
 
-def _left_out(name: str, codec: _Codec, suffix: str, spec: VideoSpec) -> tuple[str, ...]:
+def _left_out(name: str, codec: _Codec, spec: VideoSpec) -> tuple[str, ...]:
     """Return lines for the user about what the file cannot state."""
     notes = []
     if spec.color.hdr != Hdr() and codec.encoder not in DIALECTS:
         notes.append(f"{name} cannot store HDR metadata (display, light levels): it is left out")
-    # libav's Matroska writer states no shape of pixels when called by PyAV; some codecs do so themselves.
-    if spec.pixel_aspect != 1 and suffix == ".mkv" and not codec.states_aspect:
-        shape = f"pixels {spec.pixel_aspect} times as wide as high"
-        notes.append(f"{name} in .mkv cannot store {shape}: players show them as square; write x264")
     return tuple(notes)
+
+
+def _track_options(timeline: Timeline, target: Path) -> dict[str, str]:
+    """Return the options of mp4 for the longest time that a frame is shown: a step has 31 bits.
+
+    Raises
+    ------
+    UsageError
+        If it would be more than that in milliseconds.
+    """
+    longest = timeline.duration - timeline.seconds(timeline.num_frames - 1)
+    if isinstance(timeline.pts, Ticks) and timeline.num_frames > 1:
+        longest = max(longest, int(np.diff(timeline.pts.values).max()) * timeline.time_base)
+    elif timeline.num_frames > 1:
+        longest = max(longest, 1 / timeline.frame_rate)
+    if longest * FINEST_TICKS <= MAX_STEP:
+        return {}
+    ticks = MAX_STEP // longest
+    if ticks < 1000:
+        days = MAX_STEP // (1000 * 24 * 3600)
+        raise UsageError(f"{target}: mp4 cannot show a frame for more than {days} days; write .mkv")
+    return {"video_track_timescale": "1000"}
 
 
 def _codec(name: str, suffix: str) -> _Codec:

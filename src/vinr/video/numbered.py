@@ -25,7 +25,7 @@ UNKNOWN: Final = -1
 
 
 class NumberedFrames:
-    """The frames of a container from where it is read, each with the number of its packet.
+    """The frames of a stream from where its container is read, each with the number of its packet.
 
     ``number_of`` gives the number of a packet (``None``: unknown); without it packets are counted from 0.
     ``failure`` is what the decoder said last of a packet that it cannot decode, and ``failed`` is the packet,
@@ -131,14 +131,15 @@ def _as_decoded(frames: NumberedFrames, order: Order, start: int) -> Iterator[Sh
         awaited.update(range(highest + 1, rank))
         highest = max(highest, rank)
         held.append(frame)
-        lost = min(awaited) if len(held) > REORDERED and awaited else None
-        if awaited and lost is None:
+        if awaited and len(held) <= REORDERED:
             continue
+        lost, index = min(awaited, default=None), index + len(awaited)
         for shown in held:
             yield Shown(index, shown, lost)
-            index += 1
+            lost, index = None, index + 1
         held.clear()
         awaited.clear()
+    lost, index = min(awaited, default=None), index + len(awaited)
     for shown in held:
-        yield Shown(index, shown, min(awaited, default=None))
-        index += 1
+        yield Shown(index, shown, lost)
+        lost, index = None, index + 1

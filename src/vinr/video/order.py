@@ -20,7 +20,7 @@ import numpy as np
 from av.packet import Packet
 from numpy.typing import NDArray
 
-from vinr.video.coded import Picture
+from vinr.video.coded import HasPicture
 from vinr.video.packets import PacketNote, Packets
 
 
@@ -43,7 +43,7 @@ class Order:
         """Return the frames of all packets with a picture; ``empty`` are some without."""
         numbers = []
         for number, note in enumerate(packets.video):
-            if note.picture is not Picture.NO and not note.is_discard and number not in empty:
+            if note.has_picture is not HasPicture.NO and not note.is_discard and number not in empty:
                 numbers.append(number)
         notes = [packets.video[number] for number in numbers]
         times = _times(notes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Final
 
 import av
@@ -15,7 +14,7 @@ from av.video.stream import VideoStream
 
 from vinr.errors import InputError
 from vinr.video.clock import Clock, ClockReader
-from vinr.video.coded import Picture, PictureFinder
+from vinr.video.coded import HasPicture, PictureFinder
 from vinr.video.libav import VideoFile, explain
 
 # Formats whose index counts the frames.
@@ -29,7 +28,7 @@ ENCRYPTION_KEY: Final = "enc_key_id"
 class PacketNote:
     """The properties of a video packet that are needed later; times are in ticks of the stream.
 
-    ``picture`` tells whether a frame comes out of it.
+    ``has_picture`` tells whether a frame comes out of it.
     """
 
     pts: int | None
@@ -38,7 +37,7 @@ class PacketNote:
     is_keyframe: bool
     is_discard: bool
     is_corrupt: bool
-    picture: Picture
+    has_picture: HasPicture
     end_byte: int | None
 
 
@@ -67,54 +66,58 @@ def read_packets(file: VideoFile) -> Packets:
     InputError
         If the file cannot be read, or its video is encrypted or has no frames.
     """
-    path = file.path
     try:
-        with file.open() as container:
-            packets = _read(container, file.video(container), path, None)
+        packets = _read(file, None)
         if packets.clock.is_joined:
-            with file.open() as container:
-                packets = _read(container, file.video(container), path, packets.clock)
+            packets = _read(file, packets.clock)
     except av.FFmpegError as error:
-        raise InputError(f"{path}: reading it failed: {explain(error)}") from error
+        raise InputError(f"{file.path}: reading it failed: {explain(error)}") from error
     if not packets.video:
-        raise InputError(f"{path}: the video stream has no frames")
+        raise InputError(f"{file.path}: the video stream has no frames")
     return packets
 
 
-def _read(container: InputContainer, stream: VideoStream, path: Path, clock: Clock | None) -> Packets:
+def _read(file: VideoFile, clock: Clock | None) -> Packets:
+    with file.open() as container:
+        stream = file.video(container)
+        _check_codec(file, stream)
+        reader, added = ClockReader(container, stream.index), (clock or Clock()).follow()
+        finder = PictureFinder(stream)
+        notes: list[PacketNote] = []
+        ends: dict[str, Fraction] = {}
+        is_indexed = format_name(container) in INDEXED
+        for packet in container.demux(stream) if is_indexed else container.demux():
+            if packet.size == 0:
+                continue
+            if clock is None:
+                reader.add(packet)
+            seconds = added(packet)
+            if packet.pts is not None:
+                kind = packet.stream.type
+                end = (packet.pts + (packet.duration or 0)) * packet.time_base + seconds
+                ends[kind] = max(ends.get(kind, end), end)
+            if packet.stream_index == stream.index:
+                if packet.has_sidedata("encryption_info"):
+                    raise _encrypted(file)
+                notes.append(_note(packet, round(seconds / packet.time_base), finder.find(packet)))
+        return Packets(tuple(notes), ends, reader.clock() if clock is None else clock)
+
+
+def _check_codec(file: VideoFile, stream: VideoStream) -> None:
     # None for streams of an unknown codec, which PyAV's types do not say.
     context: VideoCodecContext | None = stream.codec_context
     if context is None:
-        raise InputError(f"{path}: not a readable video, or cut short: libav does not know its codec")
+        problem = "not a readable video, or cut short: libav does not know its codec"
+        raise InputError(f"{file.path}: {problem}")
     if ENCRYPTION_KEY in stream.metadata or context.codec_tag in ENCRYPTED_TAGS:
-        raise _encrypted(path)
-    notes: list[PacketNote] = []
-    ends: dict[str, Fraction] = {}
-    reader, added = ClockReader(container, stream.index), (clock or Clock()).follow()
-    finder = PictureFinder(stream)
-    demuxed = container.demux(stream) if format_name(container) in INDEXED else container.demux()
-    for packet in demuxed:
-        if packet.size == 0:
-            continue
-        if clock is None:
-            reader.add(packet)
-        seconds = added(packet)
-        if packet.pts is not None:
-            kind = packet.stream.type
-            end = (packet.pts + (packet.duration or 0)) * packet.time_base + seconds
-            ends[kind] = max(ends.get(kind, end), end)
-        if packet.stream_index == stream.index:
-            if packet.has_sidedata("encryption_info"):
-                raise _encrypted(path)
-            notes.append(_note(packet, round(seconds / packet.time_base), finder.find(packet)))
-    return Packets(tuple(notes), ends, reader.clock() if clock is None else clock)
+        raise _encrypted(file)
 
 
-def _encrypted(path: Path) -> InputError:
-    return InputError(f"{path}: the video is encrypted; decrypt it first, with the service that it is from")
+def _encrypted(file: VideoFile) -> InputError:
+    return InputError(f"{file.path}: the video is encrypted; decrypt it first, where it comes from")
 
 
-def _note(packet: Packet[Any], ticks: int, picture: Picture) -> PacketNote:
+def _note(packet: Packet[Any], ticks: int, has_picture: HasPicture) -> PacketNote:
     return PacketNote(
         pts=None if packet.pts is None else packet.pts + ticks,
         dts=None if packet.dts is None else packet.dts + ticks,
@@ -122,6 +125,6 @@ def _note(packet: Packet[Any], ticks: int, picture: Picture) -> PacketNote:
         is_keyframe=packet.is_keyframe,
         is_discard=packet.is_discard,
         is_corrupt=packet.is_corrupt,
-        picture=picture,
+        has_picture=has_picture,
         end_byte=None if packet.pos is None else packet.pos + packet.size,
     )

@@ -21,12 +21,15 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vinr.errors import InputError
+from vinr.video.aspect import is_plausible, round_aspect
 from vinr.video.color import MISTAGGED, color_of, is_mistagged
+from vinr.video.deinterlace import Fields
 from vinr.video.hdr import dynamic_kinds, hdr_of
 from vinr.video.libav import explain
-from vinr.video.spec import MAX_ASPECT, ColorSpec, ColorTags, Levels, round_aspect
+from vinr.video.spec import ColorSpec, ColorTags, Levels
 
 ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
+OPAQUE: Final = 255
 # The first kind of side data that PyAV has no name for, and a number above all kinds that libav has.
 UNNAMED: Final = range(max(cast(int, kind.value) for kind in Type) + 1, 64)
 
@@ -50,12 +53,14 @@ class Orientation:
 class Picture:
     """How a stream is shown.
 
-    ``pixel_aspect`` is the width of a pixel over its height, upright; ``notes`` are lines for the user.
+    ``pixel_aspect`` is the width of a pixel over its height, upright; ``fields`` are None where frames are
+    whole; ``notes`` are lines for the user.
     """
 
     color: ColorSpec
     pixel_aspect: Fraction
     orientation: Orientation
+    fields: Fields | None = None
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -80,17 +85,27 @@ class Picture:
         if dynamic := dynamic_kinds(side_data):
             names = " and ".join(dynamic)
             notes.append(f"its {names} metadata is left out: players that use it will show other colours")
+        if _is_transparent(frame):
+            notes.append("its transparency is left out: what lies behind transparent pixels is shown")
         aspect = _aspect_of(stream)
-        if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+        if not is_plausible(aspect):
             notes.append(f"pixels {aspect} times as wide as high are taken as square")
             aspect = Fraction(1)
         aspect = round_aspect(1 / aspect if orientation.swap_axes else aspect)
-        return cls(color, aspect, orientation, tuple(f"{path}: {note}" for note in notes))
+        fields = Fields.of(frame, stream.codec_context)
+        return cls(color, aspect, orientation, fields, tuple(f"{path}: {note}" for note in notes))
 
 
 def _aspect_of(stream: VideoStream) -> Fraction:
     """Return the pixel aspect that a stream states: its container, else its decoder; 1 if neither does."""
     return stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
+
+
+def _is_transparent(frame: VideoFrame) -> bool:
+    """Return whether a frame has pixels through which something else is to be seen."""
+    if not any(part.is_alpha for part in frame.format.components):
+        return False
+    return bool((frame.reformat(format="rgba").to_ndarray()[..., 3] < OPAQUE).any())
 
 
 def side_data_of(frame: VideoFrame) -> Mapping[str, bytes]:
@@ -107,6 +122,7 @@ def side_data_of(frame: VideoFrame) -> Mapping[str, bytes]:
         pass
     # PyAV does not name some kinds (EXIF, stereo views), and then lists none at all.
     graph = Graph()
+    graph.threads = 1
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1)
     )

@@ -104,10 +104,11 @@ class RawVideo:
 
 def is_raw(name: str, options: ReadOptions) -> bool:
     """Return whether a file is raw video, by its name and what is said of it."""
-    if options.is_for_raw:
-        return True
     stem, suffix = Path(name).stem, Path(name).suffix.lower()
-    return suffix == SUFFIX or (suffix in DOUBTFUL_SUFFIXES and SIZE.search(stem) is not None)
+    if options.raw_size is not None or suffix == SUFFIX:
+        return True
+    is_likely = options.pixel_format is not None or suffix in DOUBTFUL_SUFFIXES
+    return is_likely and SIZE.search(stem) is not None
 
 
 def describe_raw(path: Path, name: str, options: ReadOptions) -> RawVideo:

@@ -61,11 +61,6 @@ class ReadOptions:
         exact = None if rate is None else parse_rate(rate)
         return cls(stream, pix_fmt, raw_size, exact, deinterlace, bit_depth)
 
-    @property
-    def is_for_raw(self) -> bool:
-        """Whether something is said that only raw video needs."""
-        return self.raw_size is not None or self.pixel_format is not None
-
     def refuse(self, path: str, names: tuple[str, ...], reason: str) -> None:
         """Raise :class:`UsageError` if one of the fields ``names`` is set: it has no effect on ``path``."""
         unset = ReadOptions()

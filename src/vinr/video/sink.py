@@ -246,6 +246,7 @@ class _ContainerSink(Sink):
 
     def _finish(self) -> None:
         self._writer.finish()
+        self._notes = self._writer.notes
 
 
 class _Y4mSink(Sink):

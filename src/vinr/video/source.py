@@ -193,12 +193,12 @@ class VideoReader:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines for the user, such as that the file may be cut short; usually none."""
-        return self._notes if self._pipe is None else tuple(map(self._pipe.rename, self._notes))
+        return self._named(self._notes)
 
     @property
     def audio_notes(self) -> tuple[str, ...]:
         """Lines for the user about audio that is left out; usually none. They are known once it is read."""
-        return tuple(self._audio_notes)
+        return self._named(self._audio_notes)
 
     @property
     def has_audio(self) -> bool:
@@ -243,6 +243,9 @@ class VideoReader:
         if self._decoder is not None:
             self._decoder.close()
             self._decoder = None
+
+    def _named(self, notes: Sequence[str]) -> tuple[str, ...]:
+        return tuple(notes) if self._pipe is None else tuple(map(self._pipe.rename, notes))
 
     def _naming(self) -> AbstractContextManager[None]:
         return nullcontext() if self._pipe is None else self._pipe.named()
@@ -314,11 +317,11 @@ def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInp
         options.refuse(source, ("stream", "deinterlace"), "is a folder of images")
         options.refuse(source, ("pixel_format", "raw_size"), "is a folder, not raw video")
         return FolderInput(path, rate=options.rate or FRAME_RATE, bit_depth=options.bit_depth), ()
-    options.refuse(source, ("deinterlace",), "cannot be deinterlaced yet")
     if path.is_file() and is_raw(source, options):
         raw = describe_raw(path, source, options)
         file = VideoFile(path, format_name=RAW_DEMUXER, options=raw.options, codec_tag=raw.codec_tag)
-        return StreamInput(file, stream=options.stream, bit_depth=options.bit_depth), raw.notes
+        return _open_stream(file, options), raw.notes
+    options.refuse(source, ("pixel_format",), "is not raw video, unless --raw-size says so")
     if path.is_file() and has_several_pictures(path):
         options.refuse(source, ("stream", "deinterlace"), "is a file of pictures")
         return PicturesInput(path, rate=options.rate, bit_depth=options.bit_depth), ()
@@ -326,9 +329,16 @@ def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInp
     if not path.exists() and ADDRESS.match(source):
         raise InputError(f"{source}: addresses are not read; download the video, or pipe it into -")
     try:
-        return StreamInput(VideoFile(path), stream=options.stream, bit_depth=options.bit_depth), ()
+        return _open_stream(VideoFile(path), options), ()
     except UnknownFormatError:
         # Photographs with something behind them: another view, a preview, a short film.
         if not is_photograph(path):
             raise
+        options.refuse(source, ("stream", "deinterlace"), "is a photograph")
         return PicturesInput(path, bit_depth=options.bit_depth), ()
+
+
+def _open_stream(file: VideoFile, options: ReadOptions) -> StreamInput:
+    return StreamInput(
+        file, stream=options.stream, bit_depth=options.bit_depth, deinterlace=options.deinterlace
+    )

@@ -21,9 +21,12 @@ from vinr.errors import UsageError
 ColorMatrix = Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m"]
 ColorRange = Literal["limited", "full"]
 BitDepth = Literal[8, 10]
-# Pixels are at most so many times as wide as high, or as high as wide.
-MAX_ASPECT: Final = 64
-# Colours are kept as levels: of 8 bits as uint8 (0 … 255), of 10 as uint16 (0 … 1023).
+
+
+# -- levels ------------------------------------------------------------------------------------------------
+# Colours are kept as whole numbers:    8 bits     uint8     0 …  255        to_levels: [0, 1] ──> levels
+#                                       10 bits    uint16    0 … 1023        to_unit:   levels ──> [0, 1]
+
 TYPES: Final[dict[BitDepth, torch.dtype]] = {8: torch.uint8, 10: torch.uint16}
 DEPTHS: Final[dict[torch.dtype, BitDepth]] = {torch.uint8: 8, torch.uint16: 10}
 
@@ -127,10 +130,8 @@ class VideoSpec:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.height < 1 or self.width < 1 or self.frame_rate <= 0:
             raise ValueError(f"a video needs at least one frame of one pixel and a positive rate, got {self}")
-        if not 1 / MAX_ASPECT <= self.pixel_aspect <= MAX_ASPECT:
-            raise ValueError(
-                f"pixel aspect {self.pixel_aspect}; pixels are at most {MAX_ASPECT} times as wide"
-            )
+        if self.pixel_aspect <= 0:
+            raise ValueError(f"pixel aspect {self.pixel_aspect}; it must be above 0")
         if not self.span_lengths:
             object.__setattr__(self, "span_lengths", (self.num_frames,))
         if sum(self.span_lengths) != self.num_frames or min(self.span_lengths) < 1:
@@ -145,11 +146,6 @@ class VideoSpec:
     def num_pixels(self) -> int:
         """Pixels of the whole video: frames × rows × columns, no factor for colour channels."""
         return self.num_frames * self.height * self.width
-
-
-def round_aspect(aspect: Fraction) -> Fraction:
-    """Return a pixel aspect in numbers that all containers can hold, of 16 bits."""
-    return aspect.limit_denominator(1000) if aspect >= 1 else 1 / (1 / aspect).limit_denominator(1000)
 
 
 class Ticks(Sequence[int]):
@@ -258,29 +254,22 @@ class Timeline:
     def selected(self, indices: Sequence[int]) -> Timeline:
         """Return the timeline of some frames (rising indices), shifted so that the first appears at 0.
 
-        The last one is held until the next frame of this timeline, but evenly spaced frames of a constant
-        rate as long as the others.
+        The last one is held until the next frame of this timeline; of evenly spaced ones, as the others.
         """
-        is_end = indices[-1] == self.num_frames - 1
-        held = self.last_seconds if is_end else None
-        if isinstance(indices, range) and (self.pts is None or indices == range(self.num_frames)):
-            # Not listed: there may be millions.
-            if self.pts is not None:
-                return self
-            return Timeline(len(indices), self.frame_rate / indices.step, last_seconds=held)
-        if self.pts is None:
-            # A tick is a frame; evenly spaced frames have a constant rate again.
-            number_N = np.array(indices, dtype=np.int64)
-            steps = np.unique(np.diff(number_N))
-            if len(steps) <= 1:
-                step = int(steps[0]) if len(steps) else 1
-                return Timeline(len(indices), self.frame_rate / step, last_seconds=held)
-            ticks = Ticks(number_N - number_N[0])
-            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks, last_seconds=held)
-        start = self.pts[indices[0]]
-        pts = Ticks([self.pts[index] - start for index in indices])
+        if len(indices) == self.num_frames:
+            return self
         held = self._held(indices[-1])
-        return Timeline(len(indices), self.frame_rate, self.time_base, pts, last_seconds=held)
+        if self.pts is not None:
+            start = self.pts[indices[0]]
+            pts = Ticks([self.pts[index] - start for index in indices])
+            return Timeline(len(indices), self.frame_rate, self.time_base, pts, last_seconds=held)
+        # A range is not listed: there may be millions. Evenly spaced frames have a constant rate again.
+        number_N = np.array(indices[:2] if isinstance(indices, range) else indices, dtype=np.int64)
+        steps = np.unique(np.diff(number_N)).tolist()
+        if len(steps) <= 1:
+            return Timeline(len(indices), self.frame_rate / (steps or [1])[0], last_seconds=held)
+        ticks = Ticks(number_N - number_N[0])  # a tick is a frame
+        return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks, last_seconds=held)
 
     def without_others(self, numbers: Sequence[int]) -> Timeline:
         """Return the timeline of the frames ``numbers`` (rising), each at the time it had."""
@@ -288,8 +277,7 @@ class Timeline:
             return self
         base = 1 / self.frame_rate if self.pts is None else self.time_base
         pts = Ticks([number if self.pts is None else self.pts[number] for number in numbers])
-        held = self._held(numbers[-1])
-        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers), held)
+        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers), self._held(numbers[-1]))
 
     def _held(self, index: int) -> Fraction | None:
         """Return how long frame ``index`` is shown, ``None`` for 1 / ``frame_rate``."""

@@ -29,7 +29,7 @@ CLEAR_SECONDS: Final = Fraction(1, 10)
 def stated_times(
     container: InputContainer, file: VideoFile, packets: Packets, order: Order, *, is_whole: bool
 ) -> Stated:
-    """Return what ``container`` says of the times of the frames of ``order``.
+    """Return what the container says of the times of the frames of ``order``.
 
     ``is_whole``: its end is certainly there, so that a longer duration in its header is not that of what
     is missing.

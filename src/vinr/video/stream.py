@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 
 import av
 from av.container import InputContainer
@@ -26,6 +26,7 @@ from vinr.video.audio import extract_audio
 from vinr.video.choice import choose_stream
 from vinr.video.color import ColorConverter, tags_of
 from vinr.video.deep_color import depth_notes
+from vinr.video.deinterlace import FRAMES_BEFORE, INTERLACED, deinterlaced
 from vinr.video.head import find_empty, inspect_head
 from vinr.video.libav import VideoFile
 from vinr.video.numbered import NumberedFrames, in_order
@@ -42,7 +43,8 @@ class StreamInput:
     """A video file (see the module).
 
     ``stream`` is the number of the video stream, from 0; None: the one that players show. Frames are read at
-    ``bit_depth``; if None at 10 bits where samples have more than 8.
+    ``bit_depth``; if None at 10 bits where samples have more than 8. With ``deinterlace`` full frames are
+    made of fields.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class StreamInput:
         *,
         stream: int | None = None,
         bit_depth: BitDepth | None = None,
+        deinterlace: bool = False,
     ) -> None:
+        self._deinterlace = deinterlace
         self.path = path = file.path
         with Maker().closing(file.open()) as container:
             number, note = choose_stream(container, path, stream, file.open)
@@ -60,14 +64,16 @@ class StreamInput:
         order = Order.of(packets, find_empty(file, packets))
         if not order.num_frames:
             raise InputError(f"{path}: the video stream has no frames")
+        # Of a file that is cut short this says more than its first frame, which may be missing too.
+        with Maker().closing(file.open()) as container:
+            tail = inspect_tail(container, file, packets)
         head = inspect_head(file, packets, order)
         self._order = order = order.without(head.dropped)
         self._can_seek = order.has_unique_times and not packets.clock.is_joined
         self._can_seek &= order.is_timed or not head.reorders
-        self.clock = packets.clock
+        self._clock = packets.clock
         self.num_frames = order.num_frames
         with Maker().closing(file.open()) as container:
-            tail = inspect_tail(container, file, packets)
             self._stated = stated_times(container, file, packets, order, is_whole=tail.is_whole)
             video, frame = file.video(container), head.frame
             self._picture = Picture.of(path, video, frame, tags_of(video.codec_context))
@@ -98,6 +104,8 @@ class StreamInput:
             problem = f"the file is cut short: frame {incomplete} of {self.num_frames} is incomplete"
             raise InputError(f"{self.path}: {problem}; get a complete copy, or choose frames before it")
         notes = (*self._picture.notes, *self._head_notes)
+        if self._picture.fields is not None and not self._deinterlace:
+            notes = (*notes, f"{self.path}: {INTERLACED}")
         return (*notes, *self._tail_notes) if stop == self.num_frames else notes
 
     def decode(self, first: int) -> Iterator[Levels]:
@@ -108,6 +116,14 @@ class StreamInput:
         InputError
             If a frame is damaged, missing, or of another size.
         """
+        start = max(first - FRAMES_BEFORE, 0) if self._deinterlace else first
+        frames = self._decoded(start)
+        if self._deinterlace:
+            frames = islice(deinterlaced(frames, self._picture.fields), first - start, None)
+        for frame in frames:
+            yield self._picture.orientation.apply(self._read(frame))
+
+    def _decoded(self, first: int) -> Iterator[VideoFrame]:
         # From the start only if seeking gives not even the first frame; an error after that is an error.
         for decoded_from in (self._after_seek, self._from_start):
             with Maker().closing(self._file.open()) as container:
@@ -115,8 +131,7 @@ class StreamInput:
                 head = next(frames, None)
                 if head is None:
                     continue
-                for frame in chain([head], frames):
-                    yield self._picture.orientation.apply(self._read(frame))
+                yield from chain([head], frames)
                 return
 
     def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
@@ -127,11 +142,17 @@ class StreamInput:
         start = self._seconds(first) if first > 0 else None
         end = self._seconds(stop) if stop < self.num_frames else None
         return extract_audio(
-            self._file.open, self.path, origin=origin, start=start, stop=end, on_note=on_note
+            self._file.open,
+            self.path,
+            origin=origin,
+            start=start,
+            stop=end,
+            clock=self._clock,
+            on_note=on_note,
         )
 
     def _seconds(self, index: int) -> Fraction:
-        """Return the time of a frame on the file's clock, as :attr:`clock` continues it; audio shares it."""
+        """Return the time of a frame on the file's clock, as ``clock`` continues it; audio shares it."""
         return frame_seconds(self._order.time_F, index, self._stated)
 
     def _from_start(self, container: InputContainer, first: int) -> Iterator[VideoFrame]:

@@ -136,8 +136,8 @@ def _gap(packets: Packets, stream: VideoStream) -> list[str]:
     if usual <= 0 or not is_even or last_N.max() < UNEVEN * usual:
         return []
     missing = int((np.rint(last_N / usual) - 1).sum())
-    if missing < 1:
-        return []
+    if not 1 <= missing <= REORDERED:
+        return []  # more are a pause
     return [f"{missing} frame{' is' if missing == 1 else 's are'} missing before the last one"]
 
 

@@ -21,6 +21,13 @@ LARGEST_PART: Final = 2**31 - 1
 LARGEST_STEP: Final = 2**40
 # Denominators of rates as people write them: 1001 is that of 29.97.
 SIMPLE: Final = 1001
+NTSC: Final = Fraction(1000, 1001)
+NEAR: Final = Fraction(1, 20_000)
+# Times may differ from those of a constant rate by a tick, but not by more than this.
+CLOSE_SECONDS: Final = Fraction(1, 1000)
+# Frames are at least so many ticks long where those may be rounded: less, where the file states the rate.
+FINE: Final = 4
+FINE_STATED: Final = Fraction(3, 2)
 # Frames per second of times in milliseconds may be more than 1000, and then some are equal. If more than
 # this many are, they are no times.
 MOST_EQUAL: Final = 64
@@ -84,19 +91,31 @@ def make_timeline(time_F: NDArray[np.int64] | None, first: int, stop: int, state
 def _constant_rate(ticks: NDArray[np.int64], stated: Stated) -> Fraction | None:
     """Return a rate from which all times differ by rounding alone, if there is one."""
     count, total = len(ticks), int(ticks[-1])
-    rates = [bounded(rate) for rate in stated.rates]
     if count == 1:
-        return rates[0]
+        return bounded(stated.rates[0])
+    rates: list[Fraction] = []
+    for rate in stated.rates:
+        rates += _usual_rates(rate)
+    num_stated = len(rates)
     if total:
-        rates.append(bounded(Fraction(count - 1) / (total * stated.time_base)))
+        exact = Fraction(count - 1) / (total * stated.time_base)
+        rates += _usual_rates(exact)
     are_equal = bool((ticks[1:] == ticks[:-1]).any())
-    for rate in rates:
+    for place, rate in enumerate(map(bounded, rates)):
         ticks_per_frame = 1 / (rate * stated.time_base)
-        # Both ends of an interval may be rounded to ticks, unless a tick is about as coarse as a frame.
-        slack = 1 if ticks_per_frame >= 4 or are_equal else 0
+        # Both ends of an interval may be rounded to ticks. Ticks as coarse as frames need a stated rate.
+        is_fine = ticks_per_frame >= (FINE_STATED if place < num_stated else FINE)
+        slack = 1 if are_equal or (is_fine and stated.time_base <= CLOSE_SECONDS) else 0
         if all(abs(tick - number * ticks_per_frame) <= slack for number, tick in enumerate(ticks.tolist())):
             return rate
     return None
+
+
+def _usual_rates(rate: Fraction) -> list[Fraction]:
+    """Return the whole or NTSC rate that is meant by ``rate``, if there is one near, and ``rate``."""
+    whole = Fraction(round(rate))
+    usual = [near for near in (whole, whole * NTSC) if abs(rate - near) <= NEAR * near]
+    return [*usual, rate]
 
 
 def _unequal(ticks: NDArray[np.int64], base: Fraction) -> tuple[NDArray[np.int64] | None, Fraction]:
