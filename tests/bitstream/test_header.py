@@ -55,7 +55,6 @@ clips = st.builds(
     height=st.just(1080),
     width=st.just(1920),
     frame_rate=st.tuples(st.integers(1, 2**31 - 1), st.integers(1, 2**31 - 1)),
-    bit_depth=st.sampled_from([8, 10]),
     pixel_aspect=st.tuples(st.integers(500, 2000), st.integers(500, 2000)),
     last_seconds=st.none() | st.tuples(st.integers(1, 2**31 - 1), st.integers(1, 2**31 - 1)),
     audio_start=st.tuples(st.integers(-(2**53), 2**53), st.integers(1, 2**31 - 1)),
@@ -68,9 +67,11 @@ clips = st.builds(
 @settings(max_examples=40)
 @given(
     st.lists(clips, min_size=1, max_size=4, unique_by=lambda clip: clip.name),
+    st.sampled_from([8, 10]),
     st.dictionaries(names, plain_values),
 )
-def test_round_trip(clips: list[Clip], architecture: dict[str, Any]) -> None:
+def test_round_trip(clips: list[Clip], bit_depth: int, architecture: dict[str, Any]) -> None:
+    clips = [clip.model_copy(update={"bit_depth": bit_depth}) for clip in clips]  # as of one network
     spans = tuple((number, 0, clip.num_frames) for number, clip in enumerate(clips))
     network = Network(model="some", architecture=architecture, spans=spans, frames_per_chunk=2)
     given_header = Header(created_by="vinr test", clips=tuple(clips), networks=(network,))
@@ -211,6 +212,16 @@ def test_spans_that_tile(spans: list[list[tuple[int, int, int]]]) -> None:
 def test_spans(spans: list[tuple[int, int, int]]) -> None:
     with pytest.raises(ValidationError, match="span"):
         header(networks=(Network(model="some", spans=tuple(spans)),))
+
+
+def test_clips_of_one_network_have_one_bit_depth() -> None:
+    two = (
+        Clip(name="a", num_frames=1, height=2, width=4),
+        Clip(name="b", num_frames=1, height=2, width=4, bit_depth=10),
+    )
+    network = Network(model="some", spans=((0, 0, 1), (1, 0, 1)))
+    with pytest.raises(ValidationError, match="different bit depths"):
+        header(clips=two, networks=(network,))
 
 
 def test_clips_of_one_network_have_one_size() -> None:

@@ -19,8 +19,10 @@ from vinr.quality.clip import compare
 from vinr.quality.record import psnr_of_mse_db
 from vinr.tasks.frames import FilledFrames, MaskedFrames
 from vinr.tasks.noise import Noise, NoisyFrames
+from vinr.video.depth import with_depth
+from vinr.video.reading import ReadOptions
 from vinr.video.source import FrameTensor, open_video
-from vinr.video.spec import VideoSpec, with_depth
+from vinr.video.spec import BitDepth, VideoSpec
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 36, 50
 
@@ -38,8 +40,8 @@ def deep_file(deep_video: Path) -> Path:
     return path
 
 
-def read(path: Path, bit_depth: int | None = None) -> FrameTensor:
-    with open_video(path, bit_depth=bit_depth) as reader:  # type: ignore[arg-type]
+def read(path: Path, bit_depth: BitDepth | None = None) -> FrameTensor:
+    with open_video(path, options=ReadOptions(bit_depth=bit_depth)) as reader:
         return reader.read()
 
 

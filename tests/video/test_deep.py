@@ -21,11 +21,12 @@ from video.video_clips import write_clip
 from vinr.errors import InputError
 from vinr.video.color import ColorConverter, planes_of
 from vinr.video.deep_color import fill_planes, read_rgb, write_rgb
+from vinr.video.depth import with_depth
 from vinr.video.edit import Edit
 from vinr.video.reading import ReadOptions
 from vinr.video.sink import open_sink
 from vinr.video.source import open_video
-from vinr.video.spec import ColorMatrix, ColorSpec, Timeline, VideoSpec, with_depth
+from vinr.video.spec import ColorMatrix, ColorSpec, Timeline, VideoSpec
 
 MATRICES: dict[ColorMatrix, tuple[float, float]] = {
     "bt601": (0.299, 0.114),

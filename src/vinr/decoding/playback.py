@@ -22,11 +22,12 @@ from vinr.quality.clip import bits_per_pixel, compare, kilobits_per_second
 from vinr.settings import checked_arguments
 from vinr.units import parse_indices
 from vinr.video.audio import cut_audio
+from vinr.video.depth import with_depth
 from vinr.video.edit import Edit
 from vinr.video.reading import ReadOptions
 from vinr.video.sink import open_sink, written_behind
 from vinr.video.source import open_video
-from vinr.video.spec import Audio, Timeline, with_depth
+from vinr.video.spec import Audio, Timeline
 
 
 @dataclass(frozen=True)

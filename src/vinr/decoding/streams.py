@@ -10,7 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from vinr.video.spec import BitDepth, FrameBatch, FrameStream, with_depth
+from vinr.video.depth import with_depth
+from vinr.video.spec import BitDepth, FrameBatch, FrameStream
 
 
 @final

@@ -14,7 +14,7 @@ from vinr.fit.draws import Draws
 from vinr.fit.precision import Precision
 from vinr.kernels.training import replace_trained_convolutions
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
-from vinr.video.spec import TYPES, FrameSource, Query, VideoSpec
+from vinr.video.spec import TYPES, FrameSource, Query, VideoSpec, computable
 
 
 class DeviceFrames:
@@ -41,7 +41,7 @@ class DeviceFrames:
 
     def frames(self, index_N: Tensor) -> Tensor:
         """Return levels rgb_NCHW."""
-        return self.rgb_NCHW[index_N]
+        return computable(self.rgb_NCHW)[index_N].view(self.rgb_NCHW.dtype)
 
 
 def build_model(

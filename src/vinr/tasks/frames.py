@@ -12,7 +12,7 @@ from vinr.config import Preset
 from vinr.device import exact_float32
 from vinr.models import VideoModel
 from vinr.quality.measures import psnr_from_mse_db
-from vinr.video.spec import FrameSource, Query, VideoSpec, to_levels, to_unit
+from vinr.video.spec import FrameSource, Query, VideoSpec, computable, to_levels, to_unit
 
 
 def plain_fit(preset: Preset) -> Preset:
@@ -65,9 +65,7 @@ class MaskedFrames:
         rgb_NCHW = self._source.frames(index_N)
         # Indices, mask and frames may be on three devices; one channel of mask serves all colours.
         mask_N1HW = self._mask_T1HW[index_N.to(self._mask_T1HW.device)]
-        # torch fills no uint16; zeros of one pixel serve all
-        black_1 = torch.zeros(1, dtype=rgb_NCHW.dtype, device=rgb_NCHW.device)
-        return torch.where(mask_N1HW.to(rgb_NCHW.device), black_1, rgb_NCHW)
+        return computable(rgb_NCHW).masked_fill(mask_N1HW.to(rgb_NCHW.device), 0).view(rgb_NCHW.dtype)
 
 
 def psnr_of_frames_db(

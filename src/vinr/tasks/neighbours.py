@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vinr.models import HybridModel, VideoModel
-from vinr.video.spec import FrameSource, round_to_levels
+from vinr.video.spec import FrameSource, computable, round_to_levels
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class MixedFrames:
     def frames(self, index_N: Tensor) -> Tensor:
         """Return levels rgb_NCHW."""
         near = self._neighbours.of(index_N)
-        before_NCHW = self._source.frames(near.before_T).float()
-        after_NCHW = self._source.frames(near.after_T).float()
+        before_NCHW = computable(self._source.frames(near.before_T)).float()
+        after_NCHW = computable(self._source.frames(near.after_T)).float()
         return round_to_levels(near.lerp(before_NCHW, after_NCHW), self.spec.bit_depth)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vinr.errors import UsageError
-from vinr.video.spec import FrameSource, depth_of, max_level, round_to_levels
+from vinr.video.spec import FrameSource, computable, depth_of, max_level, round_to_levels
 
 NoiseKind = Literal["black", "white", "salt_pepper", "gaussian"]
 # Of the pixels that are hit.
@@ -61,7 +61,7 @@ class Noise:
         if self.kind == "gaussian":
             # Colours are levels here, and the deviation is that of colours in [0, 1].
             noise_CHW = generator.standard_normal(tuple(rgb_CHW.shape), np.float32) * (white * self.amount)
-            noisy_CHW = rgb_CHW.float() + torch.from_numpy(noise_CHW).to(rgb_CHW.device)
+            noisy_CHW = computable(rgb_CHW).float() + torch.from_numpy(noise_CHW).to(rgb_CHW.device)
             return round_to_levels(noisy_CHW, depth)
         # One draw u a pixel, so that no pixel is hit twice; a = amount, w = share of white among those hit:
         #
@@ -69,9 +69,8 @@ class Noise:
         #        a·w … a      black
         #        a … 1        as it was
         draw_HW = torch.from_numpy(generator.random(tuple(rgb_CHW.shape[1:]))).to(rgb_CHW.device)
-        hit_HW, is_white_HW = draw_HW < self.amount, draw_HW < self.amount * WHITE_SHARE[self.kind]
-        level_HW = (is_white_HW * white).to(rgb_CHW.dtype)
-        return torch.where(hit_HW, level_HW, rgb_CHW)
+        dark_CHW = computable(rgb_CHW).masked_fill(draw_HW < self.amount, 0)
+        return dark_CHW.masked_fill(draw_HW < self.amount * WHITE_SHARE[self.kind], white).view(rgb_CHW.dtype)
 
 
 class NoisyFrames:

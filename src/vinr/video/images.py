@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vinr.errors import InputError
+from vinr.video.depth import with_depth
 from vinr.video.numbering import describe_numbering, number_order
-from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline, with_depth
+from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's modes of at most 8 bits; the others (I;16, I, F) would be clipped to 8 bits, not scaled.

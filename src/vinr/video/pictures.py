@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vinr.errors import InputError, UsageError
+from vinr.video.depth import with_depth
 from vinr.video.images import FRAME_RATE, MODES, open_image
-from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline, with_depth
+from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline
 
 # First bytes of the files of which libav reads at most the first picture.
 SIGNATURES: Final = (b"RIFF", b"II*\0", b"II+\0", b"MM\0*", b"MM\0+")

@@ -37,21 +37,23 @@ def max_level(bit_depth: int) -> int:
 
 
 def depth_of(levels: Tensor) -> BitDepth:
-    """Return the bit depth of frames by their type.
-
-    Raises
-    ------
-    ValueError
-        If they are neither uint8 nor uint16.
-    """
+    """Return the bit depth of frames by their type; ValueError if they are neither uint8 nor uint16."""
     if levels.dtype not in DEPTHS:
         raise ValueError(f"frames are torch.uint8 (8 bits) or torch.uint16 (10 bits), not {levels.dtype}")
     return DEPTHS[levels.dtype]
 
 
+def computable(levels: Tensor) -> Tensor:
+    """Return the same memory as a type that torch computes with on every device; ``view`` turns it back.
+
+    Of uint16 torch has the type, but few operations: not even indexing on GPUs. 10 bits fit into int16.
+    """
+    return levels.view(torch.int16) if levels.dtype == torch.uint16 else levels
+
+
 def to_unit(levels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return levels as colours in [0, 1] of type ``dtype``."""
-    return levels.to(dtype) / max_level(depth_of(levels))
+    return computable(levels).to(dtype) / max_level(depth_of(levels))
 
 
 def to_levels(colors: Tensor, bit_depth: BitDepth) -> Tensor:
@@ -61,15 +63,8 @@ def to_levels(colors: Tensor, bit_depth: BitDepth) -> Tensor:
 
 def round_to_levels(values: Tensor, bit_depth: BitDepth) -> Tensor:
     """Round float ``values``, in units of a level, to levels, in place; values outside are clipped."""
-    return values.round_().clamp_(0, max_level(bit_depth)).to(TYPES[bit_depth])
-
-
-def with_depth(levels: Tensor, bit_depth: BitDepth) -> Tensor:
-    """Return frames at ``bit_depth``: the nearest levels, black and white staying what they are."""
-    own = depth_of(levels)
-    if own == bit_depth:
-        return levels
-    return round_to_levels(levels.float() * (max_level(bit_depth) / max_level(own)), bit_depth)
+    rounded = values.round_().clamp_(0, max_level(bit_depth))
+    return rounded.to(torch.uint8) if bit_depth == 8 else rounded.to(torch.int16).view(torch.uint16)
 
 
 @dataclass(frozen=True)

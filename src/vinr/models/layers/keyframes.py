@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from vinr.models.base import StoringModule
 from vinr.models.layers.blocks import UpsampleBlock
 from vinr.sharing import LruCache
-from vinr.video.spec import FrameSource, PatchGrid, VideoSpec, with_depth
+from vinr.video.depth import with_depth
+from vinr.video.spec import FrameSource, PatchGrid, VideoSpec
 from vinr.video.stills import Chroma, decode_still, encode_still
 
 # Decoded keyframes kept in memory.
