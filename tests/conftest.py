@@ -14,9 +14,11 @@ from hypothesis import settings
 import vinr
 from clips import moving_shapes, write_clip
 from command_line import Run
+from random_files import random_file
 from vinr.cli.app import main
 from vinr.config import default_model
 from vinr.state.interruption import NUMBERS
+from vinr.video.spec import VideoSpec
 
 # The same examples in every run, and no deadline: a test may neither fail by chance nor depend on the clock.
 settings.register_profile("steady", derandomize=True, deadline=None)
@@ -71,17 +73,18 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_video: Path) -> Pat
 
 
 @pytest.fixture(scope="session")
-def fitted_file(tmp_path_factory: pytest.TempPathFactory, tiny_video: Path) -> Callable[[str], Path]:
-    """That video as a .vinr file of any model, fitted for an epoch when first asked for; to be read only."""
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A .vinr file of random numbers of any model, made when first asked for; to be read only.
+
+    It has frames like those of ``tiny_video``: 8 of 36×50 pixels, 25 a second.
+    """
     folder = tmp_path_factory.mktemp("models")
 
-    def fitted(model: str) -> Path:
+    def written(model: str) -> Path:
         path = folder / f"{model}.vinr"
-        if not path.exists():
-            vinr.encode(tiny_video, path, preset=f"{model}-tiny", epochs=1, device="cpu")
-        return path
+        return path if path.exists() else random_file(path, VideoSpec(8, 36, 50), name=model, fps=25)
 
-    return fitted
+    return written
 
 
 @pytest.fixture

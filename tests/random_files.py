@@ -44,6 +44,7 @@ def random_file(
     name: str | None = None,
     lengths: Sequence[int] = (),
     audio: bytes | None = None,
+    fps: int = 30,
 ) -> Path:
     """Write one clip of random networks, of ``lengths`` frames each (none: of all); return ``path``."""
     lengths = lengths or (video.num_frames,)
@@ -61,7 +62,7 @@ def random_file(
         num_frames=video.num_frames,
         height=video.height,
         width=video.width,
-        frame_rate=(30, 1),
+        frame_rate=(fps, 1),
         has_audio=audio is not None,
     )
     spans = [Span(0, start, count) for start, count in zip(starts, lengths, strict=False)]

@@ -52,14 +52,22 @@ def interrupt_after(rounds: int) -> Callable[[Event], None]:
     return watch
 
 
-@pytest.mark.parametrize("model", list_models())
+def first_or_slow() -> list[Any]:
+    """A model that stores latents and one that does not; the others learn a little in test_phases.py."""
+    slow = [
+        pytest.param(name, marks=pytest.mark.slow) for name in list_models() if name not in ("hnerv", "nerv")
+    ]
+    return ["hnerv", "nerv", *slow]
+
+
+@pytest.mark.parametrize("model", first_or_slow())
 def test_every_model_learns(model: str) -> None:
     few = moving_shapes(num_frames=4, height=32, width=48)
     check_learning(model, "vinr", few, epochs=24, gain_db=1.5)
 
 
 def some_or_slow() -> list[Any]:
-    """A model with an encoder and one without; published recipes of others are tried with -m slow."""
+    """Published recipes of all with -m slow."""
     every = [(model, recipe) for model in list_models() for recipe in ("paper", "vinr")]
     usual = {("hnerv", "paper"), ("nerv", "paper")}
     return [pytest.param(*one, marks=() if one in usual else pytest.mark.slow) for one in every]

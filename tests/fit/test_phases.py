@@ -102,7 +102,7 @@ def test_every_model_goes_through_phases_into_a_file(model: str, clip: MemoryCli
     rounds: list[float] = []
     result = fit(clip, preset, on_event=lambda event: rounds.append(getattr(event, "psnr_db", 0.0)))
     assert result.num_epochs == 10
-    assert min(rounds[-3:]) > rounds[0]
+    assert min(rounds[-3:]) > rounds[0] + 0.2
     assert {item.role for name, item in result.model.stored().items() if name not in result.steps} <= {"bias"}
     decoded, direct = decoded_and_direct(result, model, clip)
     assert torch.equal(decoded, direct)

@@ -162,7 +162,7 @@ def check_gradients(model: VideoModel) -> None:
     assert without == []
 
 
-@pytest.mark.slow  # tests/fit/test_loop.py fits every model a little
+@pytest.mark.slow  # tests/fit/test_phases.py fits every model a little
 @EVERY_MODEL
 def test_a_few_steps_lower_the_error(name: str) -> None:
     clip = moving_shapes(num_frames=3, height=32, width=64)
