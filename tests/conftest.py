@@ -25,9 +25,36 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
+# What takes longest begins first, so that no process is left with it at the end.
+LONGEST = (
+    "test_public.py",
+    "test_compare_resume.py",
+    "test_phases.py",
+    "test_device_discipline.py",
+    "test_state.py",
+    "test_registry.py",
+    "test_recipes.py",
+    "test_fresh_process.py",
+    "test_rate_control.py",
+    "test_resume.py",
+    "test_compare.py",
+    "test_kill_points.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Several processes get whole files, the longest first: what tests of a file share is made once."""
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "loadfile"
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as numeric whatever compares with the numbers of other implementations."""
+    """Order the files, and mark as numeric whatever compares with the numbers of other implementations."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item.module, "Golden"):
             item.add_marker("numeric")

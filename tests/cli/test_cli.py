@@ -124,8 +124,9 @@ def test_segments_play_as_one_clip(run: Run, tiny_video: Path, tmp_path: Path) -
 
 def some_or_slow() -> list[Any]:
     """The default model, and the others with -m slow: all are solved for in tests/models/test_sizing.py."""
-    models = [default_model(), *(model for model in list_models() if model != default_model())]
-    return [models[0], *(pytest.param(model, marks=pytest.mark.slow) for model in models[1:])]
+    usual = default_model()
+    others = [pytest.param(name, marks=pytest.mark.slow) for name in list_models() if name != usual]
+    return [usual, *others]
 
 
 @pytest.mark.parametrize("model", some_or_slow())

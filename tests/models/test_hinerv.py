@@ -357,6 +357,7 @@ def test_layers_of_the_smallest_bunny_size() -> None:
 # -- any video -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # tests/models/test_sizing.py asks for sizes of every model
 @settings(max_examples=3)
 @given(st.integers(1, 700), st.integers(16, 1200), st.integers(16, 2000), st.floats(1.05, 60), st.booleans())
 def test_any_size_of_any_video_is_met(
