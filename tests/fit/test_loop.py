@@ -95,7 +95,13 @@ def num_groups(model: str, clip: MemoryClip) -> int:
     return len(model_class.on_meta(config, clip.spec).group_of(index_N).unique())
 
 
-@pytest.mark.parametrize("overrides", [[], ["fit.optimizer=adam"], ["fit.channels_last=false"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["fit.optimizer=adam"],
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ([], ["fit.channels_last=false"])),
+    ],
+)
 def test_resumed_fit_equals_the_uninterrupted_one(
     overrides: list[str], clip: MemoryClip, tmp_path: Path
 ) -> None:

@@ -155,13 +155,13 @@ def test_quality_lost_to_rounding_is_no_collapse(clip: MemoryClip) -> None:
     assert psnr_db[24] < psnr_db[23] - 4
 
 
-@pytest.mark.parametrize("model", ["hnerv", "ffnerv"])
+@pytest.mark.parametrize("model", ["hnerv", pytest.param("ffnerv", marks=pytest.mark.slow)])
 def test_a_fit_resumes_in_any_phase(model: str, clip: MemoryClip, tmp_path: Path) -> None:
     preset = tiny(model, clip, EVERYTHING, epochs=10)
     whole = fit(clip, preset)
     expected = weights_of(whole)
     # Models differ in what they store, not in when.
-    for rounds in (2, 5, 9) if model == "hnerv" else (7,):
+    for rounds in (2, 5) if model == "hnerv" else (7,):
         checkpoint = tmp_path / f"{rounds}.safetensors"
         with pytest.raises(KeyboardInterrupt):
             fit(clip, preset, on_event=interrupt_after(rounds), checkpoint=checkpoint)

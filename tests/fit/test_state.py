@@ -301,7 +301,7 @@ def _runs_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def some_or_slow() -> list[Any]:
     """Steps of each phase, first and last of their rounds; those between with -m slow."""
-    usual = [*((step, "model") for step in (3, 9, 17, 20, 24)), (16, "optimizer"), (24, "optimizer")]
+    usual = [*((step, "model") for step in (9, 17, 24)), (16, "optimizer")]
     every = [(step, part) for part in ("model", "optimizer") for step in (3, 9, 12, 15, 16, 17, 20, 23, 24)]
     return [pytest.param(*one, marks=() if one in usual else pytest.mark.slow) for one in every]
 
