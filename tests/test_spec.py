@@ -52,7 +52,7 @@ def test_impossible_values_are_refused() -> None:
         Timeline(3, Fraction(25), Fraction(1, 25), (0, 2, 2))
     with pytest.raises(IndexError, match="before the first"):
         Timeline(3, Fraction(25)).index_at(-0.1)
-    with pytest.raises(ValueError, match="must be uint8"):
+    with pytest.raises(ValueError, match="must be uint8 or"):
         FrameBatch(torch.zeros(1), torch.zeros(1, 3, 4, 4))
 
 

@@ -352,19 +352,20 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 # -- surface -------------------------------------------------------------------------------------------------
 
 OPTIONS = {
-    "encode": "bpp crop device epochs force frames json model params preset psnr resize resume seed segment "
-    "set size time",
-    "decode": "backend codec device force fps-scale frames keep-going max-memory set",
+    "encode": "bit-depth bpp crop deinterlace device epochs force frames json model params pix-fmt preset "
+    "psnr rate raw-size resize resume seed segment set size stream time",
+    "decode": "backend bit-depth codec device force fps-scale frames keep-going max-memory set",
     "info": "force json max-memory plot",
     "verify": "device json max-memory",
-    "eval": "backend device json max-memory per-frame set",
-    "compare": "anchors bpp crop device epochs force frames json model params preset resize set time vinr",
+    "eval": "backend deinterlace device json max-memory per-frame pix-fmt rate raw-size set stream",
+    "compare": "anchors bpp crop deinterlace device epochs force frames json model params pix-fmt preset "
+    "rate raw-size resize set stream time vinr",
     "convert": "force fps json name set",
     "export": "force max-memory onnx",
     "bench": "data device epochs force json out scale set",
-    "inpaint": "all-pixels codec crop device epochs force frames json mask model params preset resize seed "
-    "set time",
-    "interpolate": "codec device factor force max-memory",
+    "inpaint": "all-pixels bit-depth codec crop deinterlace device epochs force frames json mask model "
+    "params pix-fmt preset rate raw-size resize seed set stream time",
+    "interpolate": "bit-depth codec device factor force max-memory",
     "models": "json",
     "presets": "json model",
 }

@@ -16,9 +16,9 @@ from torch.utils.data import ConcatDataset, DataLoader
 import vinr
 from vinr.config import list_presets
 from vinr.decoding.file import VinrFile, split_clip
-from vinr.decoding.networks import to_uint8
 from vinr.decoding.settings import DecodeSettings
 from vinr.models import list_models
+from vinr.video.spec import to_levels
 
 TINY = [name for name in list_presets() if name.endswith("-tiny")]
 
@@ -228,7 +228,7 @@ def test_clip_must_be_known(tiny_file: Path) -> None:
 
 def test_rounding_to_eight_bits() -> None:
     values = torch.tensor([[-0.1, 0.0, 0.4999 / 255, 0.5001 / 255, 1.0, 1.7]])
-    assert to_uint8(values).tolist() == [[0, 0, 0, 1, 255, 255]]
+    assert to_levels(values, 8).tolist() == [[0, 0, 0, 1, 255, 255]]
 
 
 def test_every_model_has_a_tiny_preset() -> None:

@@ -15,12 +15,12 @@ from random_files import random_file, random_network
 from vinr.bitstream import Container
 from vinr.decoding import onnx_graph
 from vinr.decoding.exporting import ExportedGraph
-from vinr.decoding.networks import NetworkLoader, to_uint8
+from vinr.decoding.networks import NetworkLoader
 from vinr.decoding.onnx_graph import OnnxRunner
 from vinr.decoding.settings import DecodeSettings
 from vinr.errors import OutputError
 from vinr.models import HybridModel, VideoModel, list_models
-from vinr.video.spec import Query, VideoSpec
+from vinr.video.spec import Query, VideoSpec, to_levels
 
 VIDEO = VideoSpec(4, 30, 50)
 # A frame of these is made of other decoded frames, or of a whole clip.
@@ -89,7 +89,7 @@ def test_file_takes_numbers_and_latents_of_any_many_frames(file: Path, graph: Pa
             index_N = torch.arange(count)
             embedding = model.latents_at(index_N.double()).per_frame["embedding"]
             (rgb,) = session.run(None, {"frame": index_N.numpy(), "embedding": embedding.numpy()})
-            difference = to_uint8(torch.from_numpy(rgb)).int() - video[:count].int()
+            difference = to_levels(torch.from_numpy(rgb), 8).int() - video[:count].int()
             assert difference.abs().max() <= 1
 
 

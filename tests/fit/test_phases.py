@@ -14,14 +14,13 @@ from clips import MemoryClip, moving_shapes
 from fit.test_loop import interrupt_after, tiny, weights_of
 from vinr.compress import pack_tensors, quantized
 from vinr.config import FitSettings, Phase, Schedule
-from vinr.decoding.networks import to_uint8
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import UsageError
 from vinr.fit import FitResult, RoundDone, fit
 from vinr.fit.phases import moment_at, schedule_of
 from vinr.kernels import arrange_layers
 from vinr.models import HybridModel, get_model, list_models
-from vinr.video.spec import Query
+from vinr.video.spec import Query, to_levels
 
 ENTROPY = '{share = 0.4, quantization = "entropy", rate_weight = 0.2}'
 EVERYTHING = (
@@ -92,7 +91,7 @@ def decoded_and_direct(
     arrange_layers(result.model)
     with torch.inference_mode():
         frames = [result.model(Query.of_frames(torch.tensor([index]))) for index in range(len(decoded))]
-    return decoded, to_uint8(torch.cat(frames))
+    return decoded, to_levels(torch.cat(frames), 8)
 
 
 @pytest.mark.parametrize("model", list_models())

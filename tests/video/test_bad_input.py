@@ -17,6 +17,7 @@ from video.video_clips import picture, write_clip, write_clip_with_tone
 from vinr.errors import InputError, UsageError, VinrError
 from vinr.tasks.masks import open_mask
 from vinr.video.source import open_video
+from vinr.video.spec import ColorTags
 
 
 def refuse(path: Path, match: str, kind: type[VinrError] = InputError, **edit: object) -> None:
@@ -126,9 +127,10 @@ def test_crop_larger_than_the_frame(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("matrix", [7, 9])
+@pytest.mark.parametrize("matrix", [8, 10])
 def test_unknown_colour_matrix(tmp_path: Path, matrix: int) -> None:
-    refuse(write_clip(tmp_path / "a.mkv", 3, tags=(matrix, 1)), "colour matrix (SMPTE 240M|BT.2020)")
+    path = write_clip(tmp_path / "a.mkv", 3, tags=ColorTags(matrix=matrix, range=1))
+    refuse(path, "colour matrix (YCgCo|BT.2020 with constant luminance)")
 
 
 def test_folder_without_images(tmp_path: Path) -> None:
@@ -222,7 +224,8 @@ def test_photo_with_exif_is_upright(tmp_path: Path, orientation: int) -> None:
     [
         ("clip.yuv", 96, "needs size and rate"),
         ("clip_8x8.yuv", 96, "needs size and rate"),
-        ("clip_8x8_25fps_10bit.yuv", 96, "8-bit 4:2:0"),
+        ("clip_8x8_10bit.yuv", 192, "needs size and rate"),
+        ("clip_8x8_25fps_10bit.yuv", 96, "96 bytes are not whole 8x8 yuv420p10le frames of 192 bytes"),
         ("clip_8x8_25fps.yuv", 100, "100 bytes"),
         ("clip_8x8_25fps.yuv", 0, "0 bytes"),
         ("clip_0x8_25fps.yuv", 96, "96 bytes"),

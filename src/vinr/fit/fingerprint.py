@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from pydantic import ConfigDict, Field
@@ -40,6 +40,7 @@ class Fingerprint(Settings):
     seconds: float | None = Field(description="seconds to spend; none: epochs are counted")
     height: int = Field(ge=1, description="rows of the frames")
     width: int = Field(ge=1, description="columns of the frames")
+    bit_depth: Literal[8, 10] = Field(8, description="bits per sample of the frames")
     frame_rate: str = Field(description="frames per second, a fraction")
     span_lengths: tuple[int, ...] = Field(description="frames of each clip")
     frames: str = Field(description="hash of all frames as they are fitted, in order")
@@ -80,6 +81,7 @@ def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: flo
         seconds=seconds,
         height=spec.height,
         width=spec.width,
+        bit_depth=spec.bit_depth,
         frame_rate=str(spec.frame_rate),
         span_lengths=spec.span_lengths,
         frames=hash_frames(target),

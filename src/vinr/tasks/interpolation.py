@@ -44,7 +44,8 @@ def interpolate(
     output: str | PathLike[str],
     *,
     factor: int = 2,
-    codec: str = "x264",
+    bit_depth: Literal[8, 10] | None = None,
+    codec: str | None = None,
     device: str = "auto",
     force: bool = False,
     max_memory: int | str | None = None,
@@ -57,7 +58,7 @@ def interpolate(
 
     Parameters
     ----------
-    file, output, codec, device, force, max_memory, on_frame
+    file, output, bit_depth, codec, device, force, max_memory, on_frame
         As for :func:`vinr.decode`.
     factor
         2 to 16.
@@ -73,6 +74,7 @@ def interpolate(
         file,
         output,
         fps_scale=factor,
+        bit_depth=bit_depth,
         codec=codec,
         device=device,
         force=force,
@@ -327,5 +329,5 @@ class _Renumbered:
         self.spec = source.spec
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW."""
+        """Return levels rgb_NCHW."""
         return self._source.frames(self._number_T[index_N])
