@@ -13,13 +13,12 @@ from torch import Tensor
 from clips import MemoryClip, moving_shapes
 from random_files import random_network
 from vinr.config import load_preset
-from vinr.decoding.networks import to_uint8
 from vinr.models import HybridModel, get_model, list_models
 from vinr.quality.clip import psnr_per_frame_db
 from vinr.tasks.frames import FilledFrames, FittedFrames, MaskedFrames, plain_fit, psnr_of_frames_db
 from vinr.tasks.neighbours import MixedFrames, find_neighbours, mix_latents
 from vinr.tasks.noise import Noise, NoisyFrames
-from vinr.video.spec import Query, VideoSpec
+from vinr.video.spec import Query, VideoSpec, to_levels
 
 SIZE = (3, 12, 20)
 NUM_FRAMES = 6
@@ -163,7 +162,7 @@ def test_fitted_frames_are_computed_one_by_one() -> None:
     assert frames.dtype == torch.uint8
     assert not frames.requires_grad
     with torch.no_grad():
-        assert torch.equal(frames[0], to_uint8(model(Query.of_frames(torch.tensor([3]))))[0])
+        assert torch.equal(frames[0], to_levels(model(Query.of_frames(torch.tensor([3]))), 8)[0])
     assert torch.equal(frames[1], frames[2])
 
 
