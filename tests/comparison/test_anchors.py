@@ -183,7 +183,7 @@ def native_frames() -> list[VideoFrame]:
     ("anchor", "codec", "crf", "bpp"),
     [
         (X265(tune=None), "x265 medium, default tune", 28, 0.070712),
-        (SvtAv1(preset=4), "SVT-AV1 preset 4", 40, 0.068384),
+        pytest.param(SvtAv1(preset=4), "SVT-AV1 preset 4", 40, 0.068384, marks=pytest.mark.slow),
         pytest.param(SvtAv1(preset=4), "SVT-AV1 preset 4", 50, 0.0438, marks=pytest.mark.slow),
     ],
 )
