@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,7 +160,8 @@ class Work:
         preset, spec = plain_fit(self.preset()), self.frames.spec
         # What the plain fit depends on; how a file is written of it is none of that.
         fit = preset.model_dump(mode="json", exclude={"compress", "name", "source", "paper"})
-        text = json.dumps([fit, self.job.clip, [*spec.span_lengths, spec.height, spec.width], self.device])
+        frames = [self.job.clip, [*spec.span_lengths, spec.height, spec.width]]
+        text = json.dumps([version("vinr"), fit, *frames, self.device])
         path = self.folder / f"base-{preset.model}-{_digest(text)}.tensors"
         return base_fit(self.frames, preset, path, device=self.device, on_event=self.on_event)
 

@@ -84,10 +84,7 @@ def fit_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[Event]
                     detail = f"epoch {event.epochs_done:.1f}  {event.psnr_db:.2f} dB{left}"
                     bar.update(task, completed=event.progress, detail=detail)
                 case Collapsed():
-                    ERR.print(
-                        f"collapse: {event.best_psnr_db:.1f} dB fell to {event.psnr_db:.1f} dB; went back "
-                        f"{event.epochs_lost:.1f} epochs, learning rate now × {event.rate_scale:g}"
-                    )
+                    ERR.print(str(event))
                 case Resumed():
                     ERR.print(f"resumed after {event.epochs_done:.1f} epochs")
                 case Noted():

@@ -89,6 +89,7 @@ class FitState:
     now: Snapshot | None
     precision: PrecisionName
     epochs_done: float
+    fingerprint: Fingerprint
     is_finished: bool = False
 
     @property
@@ -96,8 +97,28 @@ class FitState:
         """Where the fit goes on."""
         return self.good if self.now is None else self.now
 
+    def check_rounds(self, most_steps: float) -> None:
+        """Refuse a state of more than ``most_steps``, or whose two rounds do not follow one another.
 
-def write_fit_state(path: Path, state: FitState, fingerprint: Fingerprint) -> None:
+        Raises
+        ------
+        InputError
+            Naming what does not fit.
+        """
+        good, last = self.good.values, self.last.values
+        steps_done = max(good.steps_done, last.steps_done)
+        if steps_done > most_steps:
+            raise InputError(f"the kept state has {steps_done} steps, the fit only {most_steps:.0f}")
+        # steps    0 ────────── good ──────── last        good ends a round, last lies in the next one
+        #                        └ round_steps ┘
+        is_next_round = last.part == good.part and last.steps_done - last.round_steps == good.steps_done
+        if good.round_steps or not is_next_round:
+            raise InputError("the rounds of the kept state do not follow one another")
+        for snapshot in (self.good, self.last):
+            check_tensors({"mse": torch.zeros(())}, under_prefix("round.", snapshot.tensors), "tensor")
+
+
+def write_fit_state(path: Path, state: FitState) -> None:
     """Keep ``state``.
 
     Raises
@@ -110,7 +131,7 @@ def write_fit_state(path: Path, state: FitState, fingerprint: Fingerprint) -> No
         tensors |= with_prefix(NOW, state.now.tensors)
     values = FitValues(
         kind="fit",
-        fingerprint=fingerprint,
+        fingerprint=state.fingerprint,
         precision=state.precision,
         epochs_done=state.epochs_done,
         is_finished=state.is_finished,
@@ -135,7 +156,9 @@ def read_fit_state(path: Path, fingerprint: Fingerprint | None = None) -> FitSta
         fingerprint.check(values.fingerprint)
     now = None if values.now is None else Snapshot(under_prefix(NOW, tensors), values.now)
     good = Snapshot(under_prefix(GOOD, tensors), values.good)
-    return FitState(good, now, values.precision, values.epochs_done, values.is_finished)
+    return FitState(
+        good, now, values.precision, values.epochs_done, values.fingerprint, is_finished=values.is_finished
+    )
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -43,6 +43,10 @@ class Fingerprint(Settings):
     frame_rate: str = Field(description="frames per second, a fraction")
     span_lengths: tuple[int, ...] = Field(description="frames of each clip")
     frames: str = Field(description="hash of all frames as they are fitted, in order")
+    own_loss: str | None = Field(None, description="name of the program's own loss; none: that of fit")
+    own_schedule: str | None = Field(
+        None, description="name of the program's own schedule; none: those of fit"
+    )
 
     def check(self, kept: Fingerprint) -> None:
         """Refuse a state with the fingerprint ``kept`` unless it is this one.
@@ -60,14 +64,30 @@ class Fingerprint(Settings):
 
 
 def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: float | None) -> Fingerprint:
+    """Return the fingerprint of a fit; ``seconds`` as for :func:`fingerprint_of_target`."""
+    return fingerprint_of_target(task.target(source), preset, task, seconds)
+
+
+def fingerprint_of_target(
+    target: FrameSource,
+    preset: Preset,
+    task: Task,
+    seconds: float | None,
+    *,
+    loss: Callable[..., object] | None = None,
+    schedule: Callable[..., object] | None = None,
+) -> Fingerprint:
     """Return the fingerprint of a fit.
 
     Parameters
     ----------
+    target
+        The frames that the loss compares with, as ``task`` makes them.
     seconds
         The time to spend, the same each time the fit is resumed; None where epochs count.
+    loss, schedule
+        Functions of the program in place of those of the preset. Their names alone are compared.
     """
-    target = task.target(source)
     spec = target.spec
     settings = preset.model_dump(mode="json")
     return Fingerprint(
@@ -83,7 +103,13 @@ def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: flo
         frame_rate=str(spec.frame_rate),
         span_lengths=spec.span_lengths,
         frames=hash_frames(target),
+        own_loss=_name_of(loss),
+        own_schedule=_name_of(schedule),
     )
+
+
+def _name_of(function: Callable[..., object] | None) -> str | None:
+    return None if function is None else str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def hash_frames(source: FrameSource) -> str:
