@@ -19,6 +19,7 @@ from typing import Final
 
 from vinr.errors import OutputError, UsageError
 from vinr.temporaries import Maker, Temporary, abandoned, remove, temporary_beside
+from vinr.units import plural
 
 # Constants of Linux' renameat2(2): paths are relative to the current folder; the two change places.
 AT_FDCWD: Final = -100
@@ -289,7 +290,7 @@ def _check_files(pattern: Path, numbers: Collection[int], *, force: bool) -> Non
     others = [number for number in existing if number not in new]
     if others:
         first = pattern.with_name(pattern.name % others[0])
-        files = f"{len(others)} file{'s' * (len(others) > 1)}"
+        files = plural(len(others), "file")
         raise OutputError(
             f"{first}: {files} of another set would remain among the {len(numbers)} new ones; "
             "remove them or choose another name"

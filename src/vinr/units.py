@@ -129,4 +129,9 @@ def format_count(value: float) -> str:
 
 def format_bytes(value: int) -> str:
     """Return 163840 as ``163,840 bytes``."""
-    return f"{value:,} bytes"
+    return plural(value, "byte")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return 1 as ``1 frame``, 1500 as ``1,500 frames``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

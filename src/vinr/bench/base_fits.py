@@ -78,6 +78,14 @@ def base_fit(
     return BaseFit(preset, read_fit_state(path), device).with_settings(preset.compress)
 
 
+def forget_base(path: Path) -> None:
+    """Remove the plain fit that ``path`` holds or will hold, unless another process is at it."""
+    with try_lock(path.with_suffix(".lock")) as is_mine:
+        if is_mine:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".checkpoint").unlink(missing_ok=True)
+
+
 def continue_fit(
     frames: FrameSource,
     base: BaseFit,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from vinr.comparison.published import published_curves
@@ -22,6 +23,23 @@ def point_values(point: RDPoint) -> dict[str, float]:
     """Return what a point is kept as: its numbers that are known, by name."""
     values = asdict(point)
     return {name: values[name] for name in KEPT if values[name] is not None}
+
+
+def mean_point(
+    points: Points, num_pixels: Sequence[int] | None = None, num_frames: Sequence[int] | None = None
+) -> dict[str, float]:
+    """Return the mean of ``points`` in what all of them have.
+
+    Of points of several clips, rates are weighted by ``num_pixels`` and quality by ``num_frames``: that is
+    the rate of all bytes together, and the mean over all frames.
+    """
+    weights = {"bpp": num_pixels, "psnr_db": num_frames, "ms_ssim": num_frames}
+    mean = {}
+    for name, weight in weights.items():
+        known = [point[name] for point in points if name in point]
+        if len(known) == len(points):
+            mean[name] = fmean(known, weight)
+    return mean
 
 
 def published_points(text: str, data: Path | None) -> list[dict[str, float]]:

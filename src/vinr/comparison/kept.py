@@ -35,6 +35,7 @@ from vinr.fit.fingerprint import hash_frames
 from vinr.settings import Settings
 from vinr.state.folder import is_expected
 from vinr.state.tensorfile import read_state, write_tensors
+from vinr.units import plural
 from vinr.video.color import Upsampling
 from vinr.video.source import VideoReader
 
@@ -215,5 +216,5 @@ def kept_in_words(folder: Path) -> str:
     for kind in ("point", "network"):
         count = len([*folder.glob(f"{kind}-*.safetensors")])
         if count:
-            words.append(f"{count} {kind}{'s' * (count > 1)}")
+            words.append(plural(count, kind))
     return " and ".join(words)

@@ -14,6 +14,7 @@ from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
 from vinr.models import get_model, validate_architecture
 from vinr.sizing.solve import solve_size
+from vinr.units import plural
 from vinr.video.spec import VideoSpec
 
 # Two known points fix the default size: 0.19 M parameters suit 132 frames of 160×320, the papers' 1.5 M suit
@@ -303,5 +304,4 @@ def describe_threads(device: torch.device) -> str:
     """Return the device in words, with the number of threads on a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    count = torch.get_num_threads()
-    return f"{count} CPU thread{'s' * (count > 1)}"
+    return plural(torch.get_num_threads(), "CPU thread")

@@ -9,12 +9,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from vinr.bench.experiments.curves import anchor_points
+from vinr.bench.points import mean_point
 from vinr.bench.work import Values, Work
 from vinr.bench.written import WrittenNetwork, write_network
 from vinr.errors import UsageError
@@ -126,16 +126,11 @@ def _values(networks: Sequence[WrittenNetwork], clips: Sequence[FrameTensor]) ->
 
 
 def _coded_one_by_one(anchor: str, clips: Sequence[FrameTensor]) -> Values:
-    curves, weights, points = [], [], []
+    curves, num_pixels, num_frames = [], [], []
     for clip in clips:
         curves.append(anchor_points(anchor, clip))
-        weights.append(clip.spec.num_pixels)
-    # Of each setting the mean over clips, by pixels: their streams together.
-    for clip_points in zip(*curves, strict=True):
-        point = {}
-        for name in ("bpp", "psnr_db", "ms_ssim"):
-            known = [clip_point[name] for clip_point in clip_points if name in clip_point]
-            if len(known) == len(clips):
-                point[name] = fmean(known, weights)
-        points.append(point)
+        num_pixels.append(clip.spec.num_pixels)
+        num_frames.append(clip.spec.num_frames)
+    # Of each setting the mean over clips: their streams together.
+    points = [mean_point(clip_points, num_pixels, num_frames) for clip_points in zip(*curves, strict=True)]
     return {"points": points, "num_clips": len(clips)}
