@@ -80,21 +80,20 @@ def load_plugin(group: str, name: str, *, is_called: bool = True) -> Any:
         If it cannot be loaded, two packages offer that name, or it cannot be called though it ``is_called``.
     """
     # A package may be listed twice where its folder is on the path twice: that is one entry all the same.
+    what = f"entry point {name!r} of {group}"
     values = sorted({entry.value for entry in entry_points(group=group, name=name)})
     if len(values) > 1:
-        raise UsageError(f"{name!r} of the group {group} is offered twice: {', '.join(values)}; remove one")
+        raise UsageError(f"{what} is offered by two packages ({', '.join(values)}); remove one of them")
     entry = next(iter(entry_points(group=group, name=name)))
     try:
         plugin = entry.load()
-    except Exception as error:  # whatever a module of somebody else raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever a module of somebody else raises when it is imported
         problem = f"{type(error).__name__}: {error}"
         raise UsageError(
-            f"{name!r} of the group {group}: {entry.value} cannot be loaded ({problem})"
+            f"{what}: {entry.value} cannot be loaded ({problem}); mend the package that offers it"
         ) from error
     if is_called and not callable(plugin):
-        raise UsageError(
-            f"{name!r} of the group {group}: {entry.value} is a {type(plugin).__name__}, not a function"
-        )
+        raise UsageError(f"{what}: {entry.value} is of type {type(plugin).__name__}; it has to be a function")
     return plugin
 
 

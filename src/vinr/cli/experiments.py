@@ -114,7 +114,7 @@ def models(as_json: Json = False) -> None:
     """List the models."""
     from vinr.cli.catalogue import list_model_entries
 
-    console.show_models(list_model_entries(), as_json=as_json)
+    console.show_models(list_model_entries(console.note), as_json=as_json)
 
 
 def presets(
@@ -124,4 +124,4 @@ def presets(
     """List the presets: parameters, operations, and the paper's figures."""
     from vinr.cli.catalogue import list_preset_entries
 
-    console.show_presets(list_preset_entries(model), as_json=as_json)
+    console.show_presets(list_preset_entries(model, console.note), as_json=as_json)
