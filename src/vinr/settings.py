@@ -9,13 +9,36 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import cache, wraps
 from importlib.metadata import entry_points
+from io import TextIOBase
 from os import PathLike
-from types import UnionType
-from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    BinaryIO,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from pydantic import BaseModel, ConfigDict, InstanceOf, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    InstanceOf,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from vinr.errors import UsageError, quoted
 
@@ -23,10 +46,17 @@ MAX_SHOWN = 60
 # Parts of a key between dots. Settings are three deep; more would only nest without end.
 MAX_PARTS = 8
 MAX_KEY = 100
+_BYTES = (bytes, bytearray, memoryview)
 
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+
+
+class StoredValues(BaseModel):
+    """Base of what files of vinr's own hold: as settings, but nothing is converted between types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Settings(BaseModel):
@@ -37,6 +67,17 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_true_for_one(cls, value: Any, field: ValidationInfo) -> Any:
+        annotation = cls.model_fields[field.field_name or ""].annotation
+        leaves = _leaves(annotation)
+        items = value.values() if isinstance(value, dict) else value
+        for item in items if isinstance(items, (list, tuple, type({}.values()))) else [items]:
+            if isinstance(item, bool) and leaves & {int, float} and not leaves & {bool, Any}:
+                raise PydanticCustomError("not_bool", "Input should be a number, not true or false")
+        return value
 
 
 def _parse_value(text: str) -> Any:
@@ -129,26 +170,28 @@ def checked_arguments(
         signature = inspect.signature(function)
 
         @cache
-        def adapters() -> dict[str, TypeAdapter[Any]]:
+        def checks() -> dict[str, tuple[Any, TypeAdapter[Any]]]:
             # At the first call: by then the module of the function, which its hints name, is complete.
             hints = get_type_hints(function)
-            names = signature.parameters.keys() & hints.keys() - set(unchecked)
             config = ConfigDict(arbitrary_types_allowed=True)
-            return {name: TypeAdapter(_texts_as_they_are(hints[name]), config=config) for name in names}
+            found = {}
+            for name in signature.parameters.keys() & hints.keys() - set(unchecked):
+                found[name] = hints[name], TypeAdapter(_as_it_is(hints[name]), config=config)
+            return found
 
         @wraps(function)
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             bound = signature.bind(*args, **kwargs)
-            for name, adapter in adapters().items():
+            for name, (hint, adapter) in checks().items():
                 if name not in bound.arguments:
                     continue
                 try:
-                    _refuse_bytes(bound.arguments[name])
+                    _check_kind(bound.arguments[name], hint)
                     bound.arguments[name] = adapter.validate_python(bound.arguments[name])
                 except (ValidationError, TypeError):
-                    shown, allowed = repr(bound.arguments[name]), signature.parameters[name].annotation
+                    shown = repr(bound.arguments[name])
                     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
-                    raise UsageError(f"{name} {shown}: give a value of type {allowed}") from None
+                    raise UsageError(f"{name} {shown}: give {_in_words(hint)}") from None
             return function(*bound.args, **bound.kwargs)
 
         return call
@@ -156,22 +199,82 @@ def checked_arguments(
     return decorate
 
 
-def _refuse_bytes(value: object) -> None:
-    """Raise TypeError for bytes, alone or in a list: pydantic would read a number or a text from them."""
-    items = value if isinstance(value, (list, tuple)) else [value]
-    if any(isinstance(item, (bytes, bytearray)) for item in items):
-        raise TypeError
+def _check_kind(value: object, hint: Any) -> None:
+    """Raise TypeError for what pydantic would convert and nobody means, alone or in a list.
+
+    It would read a text or a number from bytes, and 1 from True.
+    """
+    leaves = _leaves(hint)
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        is_bool = type(item).__name__ in ("bool", "bool_")  # Python's and NumPy's
+        if (is_bool and bool not in leaves) or (isinstance(item, _BYTES) and bytes not in leaves):
+            raise TypeError
 
 
-def _texts_as_they_are(hint: Any) -> Any:
+def _leaves(hint: Any) -> set[Any]:
+    """Return the types that a type is made of."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if not parts or origin in (Callable, Literal):
+        return {origin or hint}
+    if origin is Annotated:
+        parts = parts[:1]
+    return set().union(*map(_leaves, parts))
+
+
+def _as_it_is(hint: Any) -> Any:
     """Return a type whose texts are not converted: file names may contain bytes that are not text."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is str:
         return InstanceOf[str]
+    if hint is bytes:
+        return InstanceOf[bytes] | InstanceOf[bytearray] | InstanceOf[memoryview]
+    if hint is BinaryIO:
+        return Annotated[Any, PlainValidator(_binary_file)]
     if origin is PathLike:
         return InstanceOf[PathLike[Any]]
-    if origin is UnionType:
-        return Union[tuple(map(_texts_as_they_are, parts))]  # noqa: UP007 - as many as there are
+    if origin in (UnionType, Union):
+        return Union[tuple(map(_as_it_is, parts))]  # noqa: UP007 - as many as there are
     if origin in (Sequence, tuple):
-        return origin[tuple(map(_texts_as_they_are, parts))]
+        return origin[tuple(map(_as_it_is, parts))]
     return hint
+
+
+def _binary_file(value: Any) -> Any:
+    # Not by its class: those of other libraries have none in common.
+    does_all = all(callable(getattr(value, name, None)) for name in ("read", "seek", "tell"))
+    if not does_all or isinstance(value, (type, TextIOBase)):
+        raise ValueError
+    return value
+
+
+_WORDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bytes: "bytes",
+    BinaryIO: "a binary file",
+    NoneType: "None",
+    Fraction: "a fraction",
+}
+
+
+def _in_words(hint: Any) -> str:
+    """Return a type as people say it."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint in _WORDS:
+        return _WORDS[hint]
+    if origin is PathLike:
+        return "a path"
+    if origin in (UnionType, Union):
+        *most, last = dict.fromkeys(map(_in_words, parts))
+        return f"{', '.join(most)} or {last}" if most else last
+    if origin is Callable:
+        return "a function"
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, parts))}"
+    if origin is tuple and Ellipsis not in parts:
+        return f"({', '.join(map(_in_words, parts))})"
+    if origin in (Sequence, tuple):
+        return f"a list, each {_in_words(parts[0])}"
+    return f"a {hint.__name__}" if isinstance(hint, type) else str(hint)

@@ -25,10 +25,12 @@ from vinr.device import resolve_device
 from vinr.errors import InputError, UsageError
 from vinr.files import check_parent
 from vinr.fit import Event, Noted, ignore
+from vinr.settings import checked_arguments
 
 JOBS: Final = "jobs"
 
 
+@checked_arguments()
 def run_recipe(
     recipe: str | Recipe,
     *,

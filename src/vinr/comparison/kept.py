@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, final
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from vinr.comparison.anchor_streams import library_versions
@@ -32,7 +32,7 @@ from vinr.comparison.plan import FitJob
 from vinr.comparison.rd import RDPoint
 from vinr.errors import InputError, OutputError
 from vinr.fit.fingerprint import hash_frames
-from vinr.settings import Settings
+from vinr.settings import StoredValues
 from vinr.state.folder import is_expected
 from vinr.state.tensorfile import read_state, write_tensors
 from vinr.units import plural
@@ -50,10 +50,7 @@ DIGEST_BYTES: Final = 32
 KEY_LENGTH: Final = 32
 
 
-class _Values(Settings):
-    # Values are read back as the types that were written; anything else is damage.
-    model_config = ConfigDict(strict=True)
-
+class _Values(StoredValues):
     fingerprint: str = Field(description="hash of what it is of")
 
 
@@ -202,6 +199,11 @@ def work_of_fit(job: FitJob, *, overrides: tuple[str, ...], device: str) -> Work
 def work_of_file(digest: str, encode_seconds: float | None, *, device: str) -> Work:
     """Return the work of measuring a .vinr file whose hash is ``digest``."""
     return {"file": digest, "encode_seconds": encode_seconds, "device": device}
+
+
+def hash_bytes(content: bytes) -> str:
+    """Return the hash that :func:`hash_file` would give a file of ``content``."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def hash_file(path: Path) -> str:

@@ -24,6 +24,7 @@ from vinr.comparison.page import SHOWN_MEASURES, ComparisonPage, CropSet
 from vinr.comparison.plan import (
     DEFAULT_ANCHORS,
     Budget,
+    ComparedFile,
     check_folder,
     check_sizes,
     common_edit,
@@ -33,6 +34,7 @@ from vinr.comparison.plan import (
 )
 from vinr.comparison.rd import BDResult, Kind, RDCurve, RDPoint, bd_table
 from vinr.comparison.runs import Progress, Runner
+from vinr.decoding.file import FileLike
 from vinr.device import resolve_device
 from vinr.files import atomic_path, check_suffix
 from vinr.settings import checked_arguments
@@ -76,7 +78,7 @@ def compare(
     bpp: Sequence[float] = (),
     epochs: int | None = None,
     time: float | str | None = None,
-    files: Sequence[str | PathLike[str]] = (),
+    files: Sequence[FileLike] = (),
     anchors: Sequence[str] | None = None,
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
@@ -107,7 +109,8 @@ def compare(
     epochs, time
         How long to fit each network: passes over the frames, or wall-clock seconds (or ``"10m"``).
     files
-        .vinr files of the same video; crop, resize and frame range are then theirs.
+        .vinr files of the same video, each a path, bytes or a binary file; crop, resize and frame range are
+        then theirs.
     anchors
         Codecs as :func:`vinr.comparison.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
         points; None: those of ``DEFAULT_ANCHORS``.
@@ -137,7 +140,8 @@ def compare(
         if on_note is not None:
             on_note(text)
 
-    names = [fspath(file) for file in files]
+    compared = [ComparedFile.of(file, number) for number, file in enumerate(files, 1)]
+    names = [file.name for file in compared]
     first, stop = frames or (None, None)
     seconds = None if time is None else parse_seconds(time)
     state = StateFolder(
@@ -149,7 +153,7 @@ def compare(
     )
     with state, ExitStack() as opened:
         # Files, video and sizes are checked before `prepare` touches what an earlier call left.
-        decoders = [opened.enter_context(open_file(name, device)) for name in names]
+        decoders = [opened.enter_context(open_file(file, device)) for file in compared]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
         reader = opened.enter_context(open_video(fspath(source), edit=edit))
         for text in reader.notes:
@@ -174,7 +178,7 @@ def compare(
         state.prepare()
         # Codecs come first: they are quick to refuse a frame size.
         measured = runner.anchors(sweeps)
-        networks = runner.networks(names, jobs, folder, budget, force=force)
+        networks = runner.networks(compared, jobs, folder, budget, force=force)
         report = _report(path, fspath(source), reader, runner, [*networks, *measured, *published])
         # A path may hold bytes that are no text.
         content = _page(report, reader, runner).render().encode("utf-8", errors="backslashreplace")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from vinr.comparison.published import published_curves
 from vinr.comparison.rd import RDCurve
 from vinr.config import default_model
 from vinr.decoding.decoder import VideoDecoder
-from vinr.decoding.file import open_clip
+from vinr.decoding.file import FileLike, content_of, open_clip
 from vinr.decoding.playback import edit_of
 from vinr.encoding.plan import EncodePlan, Target, default_parameters, plan_encode
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError
@@ -189,7 +190,22 @@ def _checked(job: FitJob, spec: VideoSpec, budget: Budget) -> FitJob:
     return replace(job, plan=plan)
 
 
-def open_file(file: str, device: str) -> VideoDecoder:
+@dataclass(frozen=True)
+class ComparedFile:
+    """A .vinr file: what it is called, and its path or its bytes."""
+
+    name: str
+    source: str | bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, file: FileLike, number: int) -> ComparedFile:
+        """Return ``file``; one that has no path is read, and called by its number."""
+        if isinstance(file, (str, PathLike)):
+            return cls(fspath(file), fspath(file))
+        return cls(f"file {number}", content_of(file))
+
+
+def open_file(file: ComparedFile, device: str) -> VideoDecoder:
     """Return the decoder of a file; errors name it, as there may be many.
 
     Raises
@@ -198,11 +214,11 @@ def open_file(file: str, device: str) -> VideoDecoder:
         If it cannot be read, or holds several clips and none is chosen.
     """
     try:
-        return open_clip(file, device=device)
+        return open_clip(file.source, device=device)
     except BitstreamError as error:
         # Some of these errors name the file already.
         text = str(error)
-        raise BitstreamError(text if file in text else f"{file}: {text}") from error
+        raise BitstreamError(text if file.name in text else f"{file.name}: {text}") from error
 
 
 def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], edit: Edit) -> Edit:

@@ -10,7 +10,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
 
-from vinr.decoding.file import VinrFile
+from vinr.decoding.file import FileLike, VinrFile
 from vinr.decoding.networks import Layout
 from vinr.errors import UsageError
 from vinr.files import atomic_files, atomic_path
@@ -36,7 +36,7 @@ class ExportedGraph:
 
 @checked_arguments()
 def export(
-    file: str | PathLike[str],
+    file: FileLike,
     onnx: str | PathLike[str],
     *,
     force: bool = False,
@@ -47,7 +47,7 @@ def export(
     Parameters
     ----------
     file
-        The file; ``FILE.vinr#name`` chooses a clip.
+        Path, bytes, or a seekable binary file; a path ``FILE.vinr#name`` chooses a clip.
     onnx
         Name of the ONNX file; of a clip of several networks (segments) a pattern such as ``part_%02d.onnx``.
     force

@@ -286,6 +286,25 @@ def open_clip(
         raise
 
 
+def name_of(file: FileLike) -> str:
+    """Return what messages and reports call a file."""
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return "bytes"
+    if isinstance(file, (str, PathLike)):
+        return fspath(file)
+    name = getattr(file, "name", None)  # a file in memory has none, one of a descriptor a number
+    return name if isinstance(name, str) else "file"
+
+
+def content_of(file: FileLike) -> bytes:
+    """Return all bytes of a file that is no path."""
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return bytes(file)
+    assert not isinstance(file, (str, PathLike))
+    file.seek(0)
+    return file.read()
+
+
 def split_clip(text: str) -> tuple[str, str | None]:
     """Return path and clip of ``FILE.vinr#name``; a name may hold ``#``, and so may the folders of a file."""
     # Of several marks, as in sets.vinr#1/clip.vinr#name, the first one with a file before it; without a

@@ -350,7 +350,7 @@ def parse_memory(size: int | str | None) -> int | None:
     UsageError
         If it is something else.
     """
-    if isinstance(size, int) and size > 0:
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return min(size, UNLIMITED)
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{0,9})?)\s*([kmgt]?)b?", str(size).strip().lower())
     value = float(match[1]) * _MEMORY_UNITS[match[2]] if match else 0

@@ -12,7 +12,7 @@ from operator import itemgetter
 from os import PathLike, fspath
 
 from vinr.bitstream import Clip, SectionKind
-from vinr.decoding.file import VinrFile
+from vinr.decoding.file import FileLike, VinrFile, name_of
 from vinr.decoding.integrity import ClipReport, Ranges, VerifyReport, format_ranges, inspect_file
 from vinr.decoding.settings import DecodeSettings
 from vinr.decoding.streams import StreamClock
@@ -42,7 +42,7 @@ class DecodeReport:
 
 @checked_arguments()
 def decode(
-    file: str | PathLike[str],
+    file: FileLike,
     output: str | PathLike[str],
     *,
     frames: str | Sequence[int] | None = None,
@@ -62,7 +62,7 @@ def decode(
     Parameters
     ----------
     file
-        The file; ``FILE.vinr#name`` chooses a clip.
+        Path, bytes, or a seekable binary file; a path ``FILE.vinr#name`` chooses a clip.
     output
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-`` for y4m on standard output. It appears whole
         or not at all.
@@ -93,8 +93,8 @@ def decode(
         raise UsageError("both a choice of frames and a rate scale are given; give one of them")
     if keep_going and fps_scale != 1:
         raise UsageError("frames between damaged ones cannot be made; give --keep-going without --fps-scale")
-    with VinrFile.open(fspath(file), device=device, max_memory=max_memory) as opened:
-        clip = _inspect_chosen(opened, fspath(file)) if keep_going else None
+    with VinrFile.open(file, device=device, max_memory=max_memory) as opened:
+        clip = _inspect_chosen(opened, name_of(file)) if keep_going else None
         decoder = opened.clip(settings=settings, constant_rate=clip is not None and not clip.times_ok)
         numbers, timeline = _choose_frames(frames, len(decoder)), decoder.timeline
         if clip is not None and clip.lost:
@@ -178,15 +178,13 @@ def _inspect_chosen(file: VinrFile, name: str) -> ClipReport:
 
 
 @checked_arguments()
-def verify(
-    file: str | PathLike[str], *, device: str = "auto", max_memory: int | str | None = None
-) -> VerifyReport:
+def verify(file: FileLike, *, device: str = "auto", max_memory: int | str | None = None) -> VerifyReport:
     """Read each byte of a file once, check all checksums, decode a frame of each network; list the damage.
 
     Parameters
     ----------
     file
-        The file; of ``FILE.vinr#name`` that clip alone is checked.
+        Path, bytes, or a seekable binary file; of a path ``FILE.vinr#name`` that clip alone is checked.
     device
         As for :meth:`VinrFile.open`.
     max_memory
@@ -200,8 +198,8 @@ def verify(
     InputError, UsageError
         If the file is not there, or has no such clip.
     """
-    with VinrFile.open(fspath(file), device=device, max_memory=max_memory) as opened:
-        return inspect_file(opened, fspath(file))
+    with VinrFile.open(file, device=device, max_memory=max_memory) as opened:
+        return inspect_file(opened, name_of(file))
 
 
 @dataclass(frozen=True)
@@ -239,7 +237,7 @@ def edit_of(clip: Clip) -> Edit:
 
 @checked_arguments()
 def evaluate(
-    file: str | PathLike[str],
+    file: FileLike,
     reference: str | PathLike[str],
     *,
     device: str = "auto",
@@ -252,7 +250,7 @@ def evaluate(
     Parameters
     ----------
     file
-        The file; ``FILE.vinr#name`` chooses a clip.
+        Path, bytes, or a seekable binary file; a path ``FILE.vinr#name`` chooses a clip.
     reference
         The original; crop, resize and frame range are taken from the file.
     device, settings, max_memory, on_frame
@@ -263,7 +261,7 @@ def evaluate(
     BitstreamError, InputError, UsageError
         If one of them cannot be read, or their sizes differ.
     """
-    with VinrFile.open(fspath(file), device=device, max_memory=max_memory) as opened:
+    with VinrFile.open(file, device=device, max_memory=max_memory) as opened:
         decoder = opened.clip(settings=settings)
         next(decoder.play([0]))  # the weights are read before the clock starts
         clock = StreamClock()

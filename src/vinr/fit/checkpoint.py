@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from vinr.errors import InputError
 from vinr.fit.draws import Draws
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
-from vinr.settings import Settings
+from vinr.settings import StoredValues
 from vinr.state.tensorfile import read_state, write_tensors
 
 MOST_STEPS = 10**12
@@ -30,13 +30,7 @@ Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class Values(Settings):
-    """Base of the values of a state: as all settings, and without conversion between types."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class ControlValues(Values):
+class ControlValues(StoredValues):
     """The state of rate control; means are none before the first step."""
 
     weight: float = Field(ge=0, description="weight of the rate")
@@ -46,7 +40,7 @@ class ControlValues(Values):
     progress: float = Field(ge=0, le=1, description="progress of the phase at the last step")
 
 
-class SnapshotValues(Values):
+class SnapshotValues(StoredValues):
     """The values of a run between two steps."""
 
     part: int = Field(ge=-1, lt=16, description="-1: plain fit, 0 …: number of the phase")
@@ -61,7 +55,7 @@ class SnapshotValues(Values):
     control: ControlValues | None = Field(description="rate control; none in the plain fit")
 
 
-class FitValues(Values):
+class FitValues(StoredValues):
     """The values of a state of a fit."""
 
     kind: Literal["fit"] = Field(description="what the file holds")

@@ -12,12 +12,12 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from vinr.config import Preset
 from vinr.errors import UsageError
 from vinr.fit.task import Task
-from vinr.settings import Settings
+from vinr.settings import StoredValues
 from vinr.video.spec import FrameSource
 
 DIGEST_BYTES: Final = 32
@@ -26,10 +26,8 @@ MAX_SHOWN: Final = 40
 FRAMES_AT_A_TIME: Final = 16
 
 
-class Fingerprint(Settings):
+class Fingerprint(StoredValues):
     """Everything that a fit depends on. States of another fingerprint are not gone on from."""
-
-    model_config = ConfigDict(strict=True)
 
     program: str = Field(description="version that wrote it")
     model: str = Field(description="name of the model")

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
+from vinr.decoding.file import FileLike
 from vinr.decoding.playback import DecodeReport, decode
 from vinr.device import exact_float32
 from vinr.errors import UsageError
@@ -40,7 +41,7 @@ FACTORS = range(2, 17)
 
 @checked_arguments()
 def interpolate(
-    file: str | PathLike[str],
+    file: FileLike,
     output: str | PathLike[str],
     *,
     factor: int = 2,
