@@ -110,7 +110,9 @@ class Phase(Settings):
     @model_validator(mode="after")
     def _check(self) -> Phase:
         if self.optimizer == "adan":
-            raise ValueError("adan has three betas, the phase has those of the fit; take another optimizer")
+            raise ValueError(
+                "adan needs three betas, and a phase has those of the fit; choose another optimizer"
+            )
         has_target = self.target_bytes is not None or self.target_psnr_db is not None
         if has_target and self.quantization != "entropy":
             raise ValueError(f"a target needs quantization = entropy, got {self.quantization}")

@@ -84,7 +84,7 @@ def _parse_value(text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
     except RecursionError:
-        raise UsageError(f"--set {quoted(text)}: a value is nested too deeply") from None
+        raise UsageError(f"setting {quoted(text)}: the value is nested too deeply") from None
     except ValueError:  # not TOML, or a number with more digits than Python reads
         return text
     # A line break in the text would start another key of the table: then it is plain text.
@@ -97,12 +97,14 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         key, equals, text = item.partition("=")
         parts = key.strip().split(".")
         if not equals or not 2 <= len(parts) <= MAX_PARTS or not all(parts):
-            raise UsageError(f"--set {quoted(item)}: write it as section.key=value, such as fit.epochs=100")
+            raise UsageError(f"setting {quoted(item)}: write it as section.key=value, such as fit.epochs=100")
         node = tree
         for part in parts[:-1]:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise UsageError(f"--set {quoted(item)}: {quoted(part)} has no settings below it")
+                raise UsageError(
+                    f"setting {quoted(item)}: {quoted(part)} is no section; there is nothing below it"
+                )
         node[parts[-1]] = _parse_value(text.strip())
     return tree
 

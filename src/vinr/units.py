@@ -6,7 +6,7 @@ import math
 import re
 from fractions import Fraction
 
-from vinr.errors import UsageError, quoted
+from vinr.errors import UsageError, plural, quoted
 
 # Digits of a number, before and after the point: more is a mistake, and int() and float() have limits of
 # their own.
@@ -130,8 +130,3 @@ def format_count(value: float) -> str:
 def format_bytes(value: int) -> str:
     """Return 163840 as ``163,840 bytes``."""
     return plural(value, "byte")
-
-
-def plural(count: int, noun: str) -> str:
-    """Return 1 as ``1 frame``, 1500 as ``1,500 frames``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

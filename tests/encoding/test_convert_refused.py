@@ -199,7 +199,7 @@ def test_outputs_are_protected(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must end in \.vinr"):
         convert(checkpoint, tmp_path / "out.mp4")
     (tmp_path / "kept.vinr").write_bytes(b"precious")
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="force=True"):
         convert(checkpoint, tmp_path / "kept.vinr")
     assert (tmp_path / "kept.vinr").read_bytes() == b"precious"
     with pytest.raises(OutputError, match="does not exist"):

@@ -261,7 +261,7 @@ def test_an_optimizer_by_name_from_outside_goes_on_bit_for_bit(installed: Path) 
     assert equal == "True True"
     assert "fit.optimizer" in unknown
     assert "there are adam, adamw, adan, broken, lion, muon" in unknown
-    assert broken == "optimizer 'broken' is str, not a torch.optim.Optimizer"
+    assert broken == "optimizer 'broken' returns a str, not a torch.optim.Optimizer"
 
 
 def test_a_model_by_name_from_outside(installed: Path) -> None:

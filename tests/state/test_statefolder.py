@@ -418,7 +418,7 @@ def test_what_was_fitted_is_kept_where_the_output_cannot_be_written(output: Path
         output.write_bytes(b"theirs")
 
     settings: dict[str, Any] = {"preset": TINY, "epochs": 1, "device": "cpu"}
-    with pytest.raises(OutputError, match=r"exists already; .*; what was fitted is kept, .*--resume"):
+    with pytest.raises(OutputError, match=r"exists already; .*; what was fitted is kept: resume=True"):
         vinr.encode(tiny_video, output, on_event=on_event, **settings)
     assert output.read_bytes() == b"theirs"
     events: list[object] = []

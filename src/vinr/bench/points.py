@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from vinr.comparison.published import published_curves
 from vinr.comparison.rd import RDCurve, RDPoint, bd_quality, bd_rate
-from vinr.errors import UsageError
+from vinr.errors import UsageError, argument
 
 Points = Sequence[Mapping[str, Any]]
 # What is kept of a point; seconds and frames per second depend on the machine.
@@ -55,7 +55,7 @@ def published_points(text: str, data: Path | None) -> list[dict[str, float]]:
     if not codec:
         raise UsageError(f"published {text!r}: write FILE.csv#CLIP#CODEC")
     if data is None:
-        raise UsageError(f"published {text}: give the folder that holds {file} with --data")
+        raise UsageError(f"published {text}: give the folder that holds {file} with {argument('data')}")
     if not (data / file).is_file():
         raise UsageError(
             f"published {text}: expected {data / file}; docs/published of the source has such files"

@@ -17,7 +17,7 @@ from vinr.bench.datasets import BUNNY
 from vinr.bench.pages import markdown_table, show_value, write_page
 from vinr.bench.points import bd_of_points, value_at_rate
 from vinr.bench.recipe import Metric, Recipe, Row, Scale, paper_mean
-from vinr.units import plural
+from vinr.errors import plural
 
 Document = Mapping[str, Any]
 

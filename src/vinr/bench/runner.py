@@ -43,7 +43,7 @@ class Runner:
             return
         with try_lock(self.path(job, ".lock")) as is_mine:
             if not is_mine:
-                self.on_event(Noted(f"{job.key}: another process is at it"))
+                self.on_event(Noted(f"{job.key}: another process is working on it"))
             elif not self._has_ended(job):
                 # Asked again under the lock: another process may have ended it in between.
                 self._measure(job, path)
@@ -85,7 +85,7 @@ class Runner:
                 if is_mine:
                     work.forget()
                 else:
-                    self.on_event(Noted(f"{job.key}: another process is at it; its result is not replaced"))
+                    self.on_event(Noted(f"{job.key}: another process is working on it; its result stays"))
             if is_mine and work.needs_base:
                 forget_base(work.base_path())
 

@@ -146,7 +146,9 @@ class Work:
         name = name or setup.preset
         epochs = [] if setup.epochs is None else [f"fit.epochs={setup.epochs}"]
         if name is None and setup.model is None and setup.params is None:
-            raise UsageError(f"a row of kind {self.job.kind} names no model, preset or params")
+            raise UsageError(
+                f"a row of kind {self.job.kind} names no model, preset or params; give one of them"
+            )
         return choose_preset(
             spec or self.frames.spec,
             model=None if name else setup.model or default_model(),

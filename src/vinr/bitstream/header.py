@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from vinr.bitstream.index import deflate, inflate
-from vinr.errors import BitstreamError
+from vinr.errors import BitstreamError, plural
 from vinr.settings import StoredValues, first_problem
 
 # Bytes deflated (the prologue has 16 bits for them) and inflated.
@@ -170,7 +170,9 @@ class Header(StoredValues):
         if len({clip.name for clip in self.clips}) != len(self.clips):
             raise ValueError("two clips have the same name")
         if self.num_frames > MAX_FRAMES:
-            raise ValueError(f"the clips have {self.num_frames} frames; at most {MAX_FRAMES} are allowed")
+            raise ValueError(
+                f"the clips have {plural(self.num_frames, 'frame')}; at most {MAX_FRAMES} are allowed"
+            )
         for number, network in enumerate(self.networks):
             _check_plain(network.architecture, ARCHITECTURE_DEPTH)
             if network.num_keyframes > network.num_frames:
@@ -202,7 +204,7 @@ class Header(StoredValues):
             frame += span.num_frames
             if frame > self.clips[clip].num_frames:
                 num_frames = self.clips[clip].num_frames
-                raise ValueError(f"span {list(span)} reaches past the clip's {num_frames} frames")
+                raise ValueError(f"span {list(span)} reaches past the clip's {plural(num_frames, 'frame')}")
         if clip != len(self.clips) - 1 or frame != self.clips[clip].num_frames:
             raise ValueError(f"no span covers clip {clip} from frame {frame}")
 

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 from rich.table import Table
 
 from vinr.cli.screen import SafeColumn, SafeConsole
-from vinr.errors import OutputError
+from vinr.errors import OutputError, plural
 from vinr.state.interruption import announced, exit_status, held_back
 from vinr.units import format_bytes, format_count
 
@@ -178,7 +178,7 @@ def show_inpaint(report: InpaintReport, *, as_json: bool) -> None:
         return
     _pairs(
         [
-            ("video", f"{report.path}  {report.num_frames} frames"),
+            ("video", f"{report.path}  {plural(report.num_frames, 'frame')}"),
             ("filled", f"{report.masked_share:.2%} of all pixels"),
             ("PSNR", f"{report.visible_psnr_db:.2f} dB of the network where nothing was masked"),
             ("model", f"{report.model}, {format_count(report.num_parameters)} parameters"),
@@ -194,7 +194,7 @@ def show_convert(report: ConvertReport, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
-    size = f"{report.num_frames} frames of {report.height}×{report.width} at {report.fps:.3f} fps"
+    size = f"{plural(report.num_frames, 'frame')} of {report.height}×{report.width} at {report.fps:.3f} fps"
     bits = f"{report.bits_per_parameter:.2f} bits per parameter"
     _pairs(
         [
@@ -226,7 +226,8 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
     for clip in info.clips:
         edit = f", {clip.edit}" if clip.edit else ""
         say(
-            f"clip {clip.name}: {clip.num_frames} frames of {clip.height}×{clip.width} at {clip.fps:.3f} fps"
+            f"clip {clip.name}: {plural(clip.num_frames, 'frame')} of "
+            f"{clip.height}×{clip.width} at {clip.fps:.3f} fps"
             f"{', with audio' if clip.has_audio else ''}{edit}"
         )
         if clip.psnr_db is not None:

@@ -30,12 +30,11 @@ from vinr.comparison.anchor_streams import library_versions
 from vinr.comparison.anchors import Anchor
 from vinr.comparison.plan import FitJob
 from vinr.comparison.rd import RDPoint
-from vinr.errors import InputError, OutputError
+from vinr.errors import InputError, OutputError, plural
 from vinr.fit.fingerprint import hash_frames
 from vinr.settings import StoredValues
 from vinr.state.folder import is_expected
 from vinr.state.tensorfile import read_state, write_tensors
-from vinr.units import plural
 from vinr.video.color import Upsampling
 from vinr.video.source import VideoReader
 

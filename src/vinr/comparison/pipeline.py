@@ -36,6 +36,7 @@ from vinr.comparison.rd import BDResult, Kind, RDCurve, RDPoint, bd_table
 from vinr.comparison.runs import Progress, Runner
 from vinr.decoding.file import FileLike
 from vinr.device import resolve_device
+from vinr.errors import plural
 from vinr.files import atomic_path, check_suffix
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder, partial_folder
@@ -253,7 +254,10 @@ def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str
     color = reader.spec.color
     return [
         ("video", report.input),
-        ("compared", f"{report.num_frames} frames of {report.height}×{report.width} at {report.fps:.3f} fps"),
+        (
+            "compared",
+            f"{plural(report.num_frames, 'frame')} of {report.height}×{report.width} at {report.fps:.3f} fps",
+        ),
         ("taken from", ", ".join(changes)),
         (
             "colour",

@@ -19,7 +19,7 @@ from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.file import FileLike, content_of, open_clip
 from vinr.decoding.playback import edit_of
 from vinr.encoding.plan import EncodePlan, Target, default_parameters, plan_encode
-from vinr.errors import BitstreamError, InputError, OutputError, UsageError
+from vinr.errors import BitstreamError, InputError, OutputError, UsageError, argument, plural
 from vinr.state.folder import holds_state
 from vinr.units import format_count
 from vinr.video.edit import Edit
@@ -251,7 +251,8 @@ def check_sizes(decoders: Sequence[VideoDecoder], files: Sequence[str], spec: Vi
         in_file = decoder.spec
         if (in_file.num_frames, in_file.height, in_file.width) != (spec.num_frames, spec.height, spec.width):
             raise InputError(
-                f"{file}: has {in_file.num_frames} frames of {in_file.height}x{in_file.width}, the video "
+                f"{file}: has {plural(in_file.num_frames, 'frame')} of "
+                f"{in_file.height}x{in_file.width}, the video "
                 f"{spec.num_frames} of {spec.height}x{spec.width}; give the video it was made from"
             )
 
@@ -263,7 +264,7 @@ def check_folder(folder: Path, jobs: Sequence[FitJob], may_use: Callable[[FitJob
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(
-            f"{folder}: exists and is no folder; the fitted files go there, choose another page"
+            f"{folder}: exists and is not a folder; the fitted files go there: choose another page"
         )
     for job in jobs:
         path = folder / job.file_name
@@ -271,5 +272,11 @@ def check_folder(folder: Path, jobs: Sequence[FitJob], may_use: Callable[[FitJob
         if not (path.exists() or holds_state(path)) or may_use(job):
             continue
         if path.exists():
-            raise OutputError(f"{path}: exists already; compare it with --vinr, or overwrite it with --force")
-        raise OutputError(f"{path}: was interrupted while it was fitted; start anew with --force")
+            raise OutputError(
+                f"{path}: exists already; compare it with {argument('files')}, or overwrite it with "
+                f"{argument('force', True)}"
+            )
+        raise OutputError(
+            f"{path}: its fit was interrupted and belongs to another comparison; start anew with "
+            f"{argument('force', True)}"
+        )

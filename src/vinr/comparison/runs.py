@@ -38,6 +38,7 @@ from vinr.device import resolve_device
 from vinr.encoding.encode import encode
 from vinr.encoding.kept import find_kept
 from vinr.encoding.plan import describe_threads
+from vinr.errors import plural
 from vinr.files import clear_abandoned
 from vinr.fit import Event, RoundDone, Written
 from vinr.quality.clip import compare
@@ -282,7 +283,7 @@ class Runner:
             if section.kind is SectionKind.AUDIO:
                 audio += section.num_bytes
         if audio:
-            options["audio left out"] = f"{audio} bytes"
+            options["audio left out"] = plural(audio, "byte")
         point = RDPoint.measured(
             setting,
             quality,

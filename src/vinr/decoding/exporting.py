@@ -39,6 +39,7 @@ def export(
     file: FileLike,
     onnx: str | PathLike[str],
     *,
+    clip: str | None = None,
     force: bool = False,
     max_memory: int | str | None = None,
 ) -> tuple[ExportedGraph, ...]:
@@ -48,6 +49,8 @@ def export(
     ----------
     file
         Path, bytes, or a seekable binary file; a path ``FILE.vinr#name`` chooses a clip.
+    clip
+        Name of the clip, where the file holds several and the path does not name one.
     onnx
         Name of the ONNX file; of a clip of several networks (segments) a pattern such as ``part_%02d.onnx``.
     force
@@ -64,7 +67,7 @@ def export(
     """
     from vinr.decoding.onnx_graph import export_graph  # needs packages of an extra
 
-    with VinrFile.open(file, device="cpu", max_memory=max_memory) as opened:
+    with VinrFile.open(file, clip=clip, device="cpu", max_memory=max_memory) as opened:
         networks, pieces = opened.networks, opened.pieces(opened.clip_number())
         exported = []
         with _paths(fspath(onnx), len(pieces), force=force) as paths:

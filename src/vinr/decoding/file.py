@@ -20,7 +20,7 @@ from vinr.bitstream import Container, Header, SectionSize, Span
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.networks import NetworkLoader, parse_memory
 from vinr.device import resolve_device
-from vinr.errors import UsageError
+from vinr.errors import BitstreamError, UsageError
 
 if TYPE_CHECKING:
     from vinr.decoding.integrity import VerifyReport
@@ -125,7 +125,10 @@ class VinrFile:
             if clip is None:
                 source, clip = split_clip(source)
             lasting = abspath(source)
-        container = Container.open(source)
+        try:
+            container = Container.open(source)
+        except BitstreamError as error:
+            raise _named(error, source) from None
         try:
             file = cls(container, clip_name=clip, device=device, max_memory=max_memory)
         except BaseException:
@@ -254,6 +257,13 @@ class VinrFile:
                 "a decoder of a file object cannot be pickled; open the file by its path or as bytes"
             )
         return partial(VinrFile.open, self.source, **self._options), ()
+
+
+def _named(error: BitstreamError, source: FileLike) -> BitstreamError:
+    """Return ``error`` with the path of the file, where it has one."""
+    if not isinstance(source, (str, PathLike)):
+        return error
+    return type(error)(f"{fspath(source)}: {error}")
 
 
 def open_clip(

@@ -25,8 +25,8 @@ from vinr.bitstream.container import DamagedPart
 from vinr.compress import decode_times
 from vinr.decoding.file import Piece, VinrFile, list_pieces
 from vinr.decoding.networks import NETWORK_SECTIONS, NetworkLoader, allowed_for, memory_told, to_uint8
-from vinr.errors import BitstreamError, LimitError
-from vinr.units import format_bytes, plural
+from vinr.errors import BitstreamError, LimitError, plural
+from vinr.units import format_bytes
 from vinr.video.spec import Query
 
 # Loading a network takes about as long as so many operations (docs/format.md, section 8).

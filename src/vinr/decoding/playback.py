@@ -16,7 +16,7 @@ from vinr.decoding.file import FileLike, VinrFile, name_of
 from vinr.decoding.integrity import ClipReport, Ranges, VerifyReport, format_ranges, inspect_file
 from vinr.decoding.settings import DecodeSettings
 from vinr.decoding.streams import StreamClock
-from vinr.errors import BitstreamError, UsageError
+from vinr.errors import BitstreamError, UsageError, argument
 from vinr.quality.clip import bits_per_pixel, compare, kilobits_per_second
 from vinr.settings import checked_arguments
 from vinr.units import parse_indices
@@ -45,6 +45,7 @@ def decode(
     file: FileLike,
     output: str | PathLike[str],
     *,
+    clip: str | None = None,
     frames: str | Sequence[int] | None = None,
     fps_scale: int = 1,
     codec: str = "x264",
@@ -63,6 +64,8 @@ def decode(
     ----------
     file
         Path, bytes, or a seekable binary file; a path ``FILE.vinr#name`` chooses a clip.
+    clip
+        Name of the clip, where the file holds several and the path does not name one.
     output
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-`` for y4m on standard output. It appears whole
         or not at all.
@@ -90,15 +93,20 @@ def decode(
         If something cannot be used; the output is then not touched.
     """
     if frames is not None and fps_scale != 1:
-        raise UsageError("both a choice of frames and a rate scale are given; give one of them")
+        raise UsageError(
+            f"{argument('frames')} and {argument('fps_scale')} exclude each other; give one of them"
+        )
     if keep_going and fps_scale != 1:
-        raise UsageError("frames between damaged ones cannot be made; give --keep-going without --fps-scale")
-    with VinrFile.open(file, device=device, max_memory=max_memory) as opened:
-        clip = _inspect_chosen(opened, name_of(file)) if keep_going else None
-        decoder = opened.clip(settings=settings, constant_rate=clip is not None and not clip.times_ok)
+        raise UsageError(
+            "frames between damaged ones cannot be made; "
+            f"give {argument('keep_going')} without {argument('fps_scale')}"
+        )
+    with VinrFile.open(file, clip=clip, device=device, max_memory=max_memory) as opened:
+        found = _inspect_chosen(opened, name_of(file)) if keep_going else None
+        decoder = opened.clip(settings=settings, constant_rate=found is not None and not found.times_ok)
         numbers, timeline = _choose_frames(frames, len(decoder)), decoder.timeline
-        if clip is not None and clip.lost:
-            numbers = _keep_whole(clip, numbers)
+        if found is not None and found.lost:
+            numbers = _keep_whole(found, numbers)
             # Without a choice each frame that is left keeps its time; of a choice the first appears at 0.
             timeline = timeline.without_others(numbers) if frames is None else _select(timeline, numbers)
         elif frames is not None:
@@ -111,7 +119,7 @@ def decode(
         spec, num_frames = decoder.spec, timeline.num_frames
         out = replace(spec, num_frames=num_frames, frame_rate=timeline.frame_rate, span_lengths=())
         # Audio belongs to the whole clip: a choice of frames has none.
-        has_audio = frames is None and (clip is None or clip.sound_ok is not False)
+        has_audio = frames is None and (found is None or found.sound_ok is not False)
         with (
             open_sink(
                 fspath(output),
@@ -130,8 +138,8 @@ def decode(
                 num_done += len(rgb_NCHW)
                 if on_frame is not None:
                     on_frame(num_done, num_frames)
-        notes = (*decoder.notes, *(() if clip is None else _list_left_out(clip)))
-        return DecodeReport(fspath(output), num_frames, () if clip is None else clip.lost, notes)
+        notes = (*decoder.notes, *(() if found is None else _list_left_out(found)))
+        return DecodeReport(fspath(output), num_frames, () if found is None else found.lost, notes)
 
 
 def _choose_frames(frames: str | Sequence[int] | None, num_frames: int) -> Sequence[int]:
@@ -178,13 +186,17 @@ def _inspect_chosen(file: VinrFile, name: str) -> ClipReport:
 
 
 @checked_arguments()
-def verify(file: FileLike, *, device: str = "auto", max_memory: int | str | None = None) -> VerifyReport:
+def verify(
+    file: FileLike, *, clip: str | None = None, device: str = "auto", max_memory: int | str | None = None
+) -> VerifyReport:
     """Read each byte of a file once, check all checksums, decode a frame of each network; list the damage.
 
     Parameters
     ----------
     file
         Path, bytes, or a seekable binary file; of a path ``FILE.vinr#name`` that clip alone is checked.
+    clip
+        Name of the clip to check; all clips if None.
     device
         As for :meth:`VinrFile.open`.
     max_memory
@@ -198,7 +210,7 @@ def verify(file: FileLike, *, device: str = "auto", max_memory: int | str | None
     InputError, UsageError
         If the file is not there, or has no such clip.
     """
-    with VinrFile.open(file, device=device, max_memory=max_memory) as opened:
+    with VinrFile.open(file, clip=clip, device=device, max_memory=max_memory) as opened:
         return inspect_file(opened, name_of(file))
 
 
@@ -240,6 +252,7 @@ def evaluate(
     file: FileLike,
     reference: str | PathLike[str],
     *,
+    clip: str | None = None,
     device: str = "auto",
     settings: DecodeSettings | None = None,
     max_memory: int | str | None = None,
@@ -251,6 +264,8 @@ def evaluate(
     ----------
     file
         Path, bytes, or a seekable binary file; a path ``FILE.vinr#name`` chooses a clip.
+    clip
+        As for :func:`decode`.
     reference
         The original; crop, resize and frame range are taken from the file.
     device, settings, max_memory, on_frame
@@ -261,7 +276,7 @@ def evaluate(
     BitstreamError, InputError, UsageError
         If one of them cannot be read, or their sizes differ.
     """
-    with VinrFile.open(file, device=device, max_memory=max_memory) as opened:
+    with VinrFile.open(file, clip=clip, device=device, max_memory=max_memory) as opened:
         decoder = opened.clip(settings=settings)
         next(decoder.play([0]))  # the weights are read before the clock starts
         clock = StreamClock()

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from vinr.encoding.segment import SegmentValues
-from vinr.errors import InputError
+from vinr.errors import InputError, plural
 from vinr.fit.checkpoint import FitValues
 from vinr.fit.precision import PrecisionName
 from vinr.state.tensorfile import read_state_values
-from vinr.units import plural
 
 Values = TypeVar("Values", SegmentValues, FitValues)
 

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vinr.errors import InputError
+from vinr.errors import InputError, plural
 from vinr.fit.draws import Draws
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
@@ -236,7 +236,8 @@ def unpack_optimizer(
         check_tensors(slots[number], values, f"moment of parameter {number}")
     if len(steps) != len(state["param_groups"]):
         raise InputError(
-            f"the kept state has {len(steps)} groups of parameters, not {len(state['param_groups'])}"
+            f"the kept state has {plural(len(steps), 'group')} of parameters, not "
+            f"{len(state['param_groups'])}"
         )
     groups = list(map(dict, state["param_groups"]))
     for group, count in zip(groups, steps, strict=True):

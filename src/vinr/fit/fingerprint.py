@@ -57,7 +57,7 @@ class Fingerprint(StoredValues):
         if kept != self:
             raise UsageError(
                 f"the kept state belongs to another video or other settings ({_difference(self, kept)}); "
-                f"repeat the first command with --resume, or start anew with --force and without --resume"
+                "continue with those it was made with, or start anew without it"
             )
 
 
@@ -129,7 +129,7 @@ def _difference(now: Fingerprint, kept: Fingerprint) -> str:
     if (now.height, now.width) != (kept.height, kept.width):
         return f"frames of {now.height}×{now.width} were {kept.height}×{kept.width}"
     if sum(now.span_lengths) != sum(kept.span_lengths):
-        return f"{sum(now.span_lengths)} frames were {sum(kept.span_lengths)}"
+        return f"number of frames {sum(now.span_lengths)} was {sum(kept.span_lengths)}"
     for key in dict.fromkeys([*current, *before]):
         value, old = current.get(key), before.get(key)
         if key != "frames" and value != old:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vinr.compress import pack_tensors
 from vinr.config import Phase, Preset
 from vinr.device import exact_float32
-from vinr.errors import InputError, UsageError
+from vinr.errors import InputError, UsageError, plural
 from vinr.fit.checkpoint import (
     Snapshot,
     SnapshotValues,
@@ -199,7 +199,8 @@ class Learner:
         """
         if not self.part <= values.part < len(self.settings.phases):
             raise InputError(
-                f"the kept state is in phase {values.part}, the fit has {len(self.settings.phases)} phases"
+                f"the kept state is in phase {values.part}, the fit has "
+                f"{plural(len(self.settings.phases), 'phase')}"
             )
         for number in range(self.part + 1, values.part + 1):
             self.enter(number)

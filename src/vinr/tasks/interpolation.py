@@ -44,6 +44,7 @@ def interpolate(
     file: FileLike,
     output: str | PathLike[str],
     *,
+    clip: str | None = None,
     factor: int = 2,
     codec: str = "x264",
     device: str = "auto",
@@ -58,7 +59,7 @@ def interpolate(
 
     Parameters
     ----------
-    file, output, codec, device, force, max_memory, on_frame
+    file, output, clip, codec, device, force, max_memory, on_frame
         As for :func:`vinr.decode`.
     factor
         2 to 16.
@@ -73,6 +74,7 @@ def interpolate(
     return decode(
         file,
         output,
+        clip=clip,
         fps_scale=factor,
         codec=codec,
         device=device,

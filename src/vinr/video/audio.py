@@ -20,7 +20,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
-from vinr.errors import InputError
+from vinr.errors import InputError, override
 from vinr.video.libav import explain, open_input
 from vinr.video.spec import Audio
 
@@ -66,7 +66,7 @@ def extract_audio(
             names = ", ".join(codec_name(stream) for stream in streams)
             raise InputError(
                 f"{path}: its audio ({names}) cannot be copied: {explain(error)}; leave it out with "
-                f"--set compress.audio=false"
+                f"{override('compress.audio=false')}"
             ) from error
     return None if is_silent else Audio(target.getvalue())
 

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vinr.errors import InputError, UsageError
+from vinr.errors import InputError, UsageError, plural
 from vinr.video.edit import Edit
 from vinr.video.images import FolderInput
 from vinr.video.names import clip_name
@@ -275,7 +275,7 @@ def _open_raw(path: Path) -> StreamInput:
     frame_bytes = width * height + 2 * ((width + 1) // 2) * ((height + 1) // 2)
     if min(width, height) < 1 or rate <= 0 or num_bytes == 0 or num_bytes % frame_bytes:
         frames = f"whole {width}x{height} 4:2:0 frames of {frame_bytes} bytes"
-        raise InputError(f"{path}: {num_bytes} bytes are not {frames}")
+        raise InputError(f"{path}: {plural(num_bytes, 'byte')} are not {frames}")
     options = {"video_size": f"{width}x{height}", "pixel_format": "yuv420p", "framerate": str(rate)}
     return StreamInput(path, format_name="rawvideo", options=options)
 

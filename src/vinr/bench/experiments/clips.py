@@ -17,7 +17,7 @@ from vinr.bench.experiments.curves import anchor_points
 from vinr.bench.points import mean_point
 from vinr.bench.work import Values, Work
 from vinr.bench.written import WrittenNetwork, write_network
-from vinr.errors import UsageError
+from vinr.errors import UsageError, plural
 from vinr.fit import fit
 from vinr.quality.clip import bits_per_pixel
 from vinr.quality.record import Quality
@@ -65,7 +65,7 @@ def cut_clips(frames: FrameTensor, tiles: tuple[int, int] | None, length: int | 
     height, width, count = spec.height // rows, spec.width // columns, length or spec.num_frames
     if not height or not width or count > spec.num_frames:
         raise UsageError(
-            f"clips of {spec.num_frames} frames of {spec.height}×{spec.width} cannot be cut into "
+            f"clips of {plural(spec.num_frames, 'frame')} of {spec.height}×{spec.width} cannot be cut into "
             f"{rows}×{columns} tiles and parts of {count} frames"
         )
     clip_spec = replace(spec, num_frames=count, height=height, width=width, span_lengths=())
