@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache, wraps
 from importlib.metadata import entry_points
@@ -143,15 +143,21 @@ def load_plugin(group: str, name: str, *, is_called: bool = True) -> Any:
 def describe_validation(error: ValidationError) -> str:
     """Return the first error of a validation in one line: key, problem, value."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"])) or "settings"
-    return f"{key}: {first['msg']} (got {quoted(first['input'])})"
+    key, problem = ".".join(map(str, first["loc"])) or "settings", _problem(first)
+    # Checks of several settings together have all of them as their input; they name those that matter.
+    is_whole = isinstance(first["input"], dict) and first["type"] == "value_error"
+    return f"{key}: {problem}" if is_whole else f"{key}: {problem} (got {quoted(first['input'])})"
 
 
 def first_problem(error: ValidationError) -> str:
     """Return the first error of a validation in one line, without the value, which may be long or hostile."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     key = ".".join(map(str, first["loc"]))[:MAX_KEY]
-    return f"{key}: {first['msg']}" if key else str(first["msg"])
+    return f"{key}: {_problem(first)}" if key else _problem(first)
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def checked_arguments(

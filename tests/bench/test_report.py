@@ -177,7 +177,7 @@ def test_published_points(tmp_path: Path) -> None:
         ("uvg.csv#Beauty#VTM", True, "no codec 'VTM'; it has HM"),
         ("uvg.csv#Jockey#HM", True, "no clip 'Jockey'"),
         ("mcl.csv#Beauty#HM", True, "mcl.csv"),
-        ("uvg.csv#Beauty#HM", False, "with --data"),
+        ("uvg.csv#Beauty#HM", False, "data='FOLDER'"),
     ],
 )
 def test_published_points_that_are_not_there(tmp_path: Path, text: str, data: bool, said: str) -> None:

@@ -90,7 +90,7 @@ def test_force_forgets_what_it_measures_anew_and_nothing_else(
     assert calls == [1, 2, 1]
     assert (folder / f"{two.key}.json").read_bytes() == before
     assert busy.base_path().exists()
-    assert "its result is not replaced" in " ".join(e.text for e in events if isinstance(e, Noted))
+    assert "its result stays" in " ".join(e.text for e in events if isinstance(e, Noted))
     assert [path.name for path in mine if path.exists()] == []
     assert [name for name in others if not (folder / name).exists()] == []
 
@@ -185,8 +185,8 @@ def test_phases_end_one_after_another(tmp_path: Path) -> None:
 def test_data_that_no_row_reads_is_reported(tmp_path: Path, calls: list[int | None]) -> None:
     events: list[Event] = []
     run_recipe(a_recipe(), scale="tiny", out=tmp_path / "out", data=tmp_path, on_event=events.append)
-    assert "--data has no effect: at scale tiny" in next(e.text for e in events if isinstance(e, Noted))
-    with pytest.raises(InputError, match=r"data folder .* is no folder"):
+    assert "data has no effect: at scale tiny" in next(e.text for e in events if isinstance(e, Noted))
+    with pytest.raises(InputError, match=r"data folder .* is not a folder"):
         run_recipe(a_recipe(), scale="tiny", out=tmp_path / "out", data=tmp_path / "none")
 
 
@@ -196,7 +196,7 @@ def test_data_that_no_row_reads_is_reported(tmp_path: Path, calls: list[int | No
         (a_recipe(), {"scale": "small"}, r"scale 'small': give one of full, mini, tiny"),
         (a_recipe(), {"overrides": ["fit.epocs=1"]}, "epocs"),
         (a_recipe(model="none-such"), {}, "none-such"),
-        (a_recipe(clips=["uvg/Beauty"]), {}, r"uvg/Beauty does not come with vinr.*--data"),
+        (a_recipe(clips=["uvg/Beauty"]), {}, r"uvg/Beauty does not come with vinr.*data='FOLDER'"),
         (a_recipe("rate_distortion", anchor="x999"), {}, "x999"),
         (a_recipe("rate_distortion", published="a.csv#b#c"), {}, "a.csv"),
         ("none-such", {}, "unknown recipe 'none-such'"),
@@ -218,7 +218,7 @@ def test_a_missing_clip_is_named_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "uvg").mkdir()
     with pytest.raises(InputError, match=str(tmp_path / "uvg" / "Beauty")):
         find_clip("uvg/Beauty", tmp_path)
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         find_clip("uvg/Beauty", tmp_path / "none")
 
 

@@ -91,9 +91,8 @@ def find_masks(name: str, data: Path | None) -> Path:
 def _folder(name: str, dataset: str, data: Path | None) -> Path:
     if data is None:
         raise InputError(
-            f"clip {name} does not come with vinr; give the folder that holds {dataset}/ "
-            f"with {argument('data')}, "
-            f"or run the recipe with {argument('scale', 'mini')}"
+            f"clip {name} does not come with vinr; give the folder that holds {dataset}/: "
+            f"{argument('data', 'FOLDER')}, or run the recipe at {argument('scale', 'mini')}"
         )
     if not data.is_dir():
         raise InputError(f"data folder {data}: is not a folder; give the one that holds {dataset}/")

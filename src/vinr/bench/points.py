@@ -55,7 +55,7 @@ def published_points(text: str, data: Path | None) -> list[dict[str, float]]:
     if not codec:
         raise UsageError(f"published {text!r}: write FILE.csv#CLIP#CODEC")
     if data is None:
-        raise UsageError(f"published {text}: give the folder that holds {file} with {argument('data')}")
+        raise UsageError(f"published {text}: give the folder that holds {file}: {argument('data', 'FOLDER')}")
     if not (data / file).is_file():
         raise UsageError(
             f"published {text}: expected {data / file}; docs/published of the source has such files"

@@ -171,7 +171,7 @@ class Header(StoredValues):
             raise ValueError("two clips have the same name")
         if self.num_frames > MAX_FRAMES:
             raise ValueError(
-                f"the clips have {plural(self.num_frames, 'frame')}; at most {MAX_FRAMES} are allowed"
+                f"the clips have {plural(self.num_frames, 'frame')}; at most {MAX_FRAMES:,} are allowed"
             )
         for number, network in enumerate(self.networks):
             _check_plain(network.architecture, ARCHITECTURE_DEPTH)
