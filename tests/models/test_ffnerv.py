@@ -414,7 +414,7 @@ def test_the_buffer_is_state_but_not_stored(clip: MemoryClip) -> None:
 
 
 def test_the_buffer_rounds_to_the_nearest() -> None:
-    buffer = FrameBuffer()
+    buffer = FrameBuffer(8)
     value = torch.linspace(0, 1, 300).view(1, 3, 10, 10)
     buffer.fill(2, lambda time: Evaluation(value * (1 - 0.5 * time), value[:, :0], value[:, :0]))
     read = buffer.read([0.0, None, 1.0], value.device)
