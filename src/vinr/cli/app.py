@@ -62,7 +62,10 @@ app = typer.Typer(
 @app.command()
 def encode(
     paths: Annotated[
-        list[str], typer.Argument(metavar="INPUT... OUTPUT.vinr", help="videos, then the file to write")
+        list[str],
+        typer.Argument(
+            metavar="INPUT... OUTPUT.vinr", help="videos (- for standard input), then the file to write"
+        ),
     ],
     model: Model = None,
     preset: Preset = None,
@@ -100,7 +103,7 @@ def encode(
     from vinr.encoding.encode import time_counted_from
 
     with (
-        console.fit_progress(lambda: _describe_saved(paths)) as on_event,
+        console.fit_progress(lambda: describe_saved(paths)) as on_event,
         time_counted_from(started),
     ):
         report = vinr.encode(
@@ -369,7 +372,7 @@ for command in (experiments.compare, experiments.bench, experiments.models, expe
     app.command()(command)
 
 
-def _describe_saved(paths: Sequence[str]) -> str:
+def describe_saved(paths: Sequence[str]) -> str:
     """Return in words what an interrupted encode has saved, and the command that continues it."""
     from vinr.encoding.kept import find_kept
     from vinr.state.folder import partial_folder

@@ -277,7 +277,9 @@ def _describe_hdr(hdr: Hdr) -> str:
 
 
 def _describe_edit(edit: EditRecord) -> str:
-    parts = ["deinterlaced"] if edit.deinterlaced else []
+    parts = [] if edit.stream is None else [f"video stream {edit.stream}"]
+    if edit.deinterlaced:
+        parts.append("deinterlaced")
     if edit.crop:
         parts.append(f"crop {edit.crop[0]}×{edit.crop[1]}")
     if edit.resize:

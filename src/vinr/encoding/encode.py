@@ -138,7 +138,8 @@ def encode(
     Parameters
     ----------
     inputs
-        One video (container, image folder, raw YUV), or several, which become clips named after their files.
+        One video (container, image folder, raw video, ``-`` for standard input), or several, which become
+        clips named after their files.
     output
         The .vinr file. It appears whole or not at all.
     model, preset

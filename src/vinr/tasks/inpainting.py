@@ -166,7 +166,7 @@ def inpaint(
     Parameters
     ----------
     source
-        A video: container, image folder, raw YUV.
+        A video, as for :func:`vinr.encode`.
     output
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``. It appears whole or not at all.
     mask

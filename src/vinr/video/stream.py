@@ -28,7 +28,7 @@ from vinr.video.color import ColorConverter, tags_of
 from vinr.video.deep_color import depth_notes
 from vinr.video.deinterlace import FRAMES_BEFORE, INTERLACED, deinterlaced
 from vinr.video.head import find_empty, inspect_head
-from vinr.video.libav import VideoFile
+from vinr.video.libav import VideoFile, explain
 from vinr.video.numbered import NumberedFrames, in_order
 from vinr.video.order import Order
 from vinr.video.packets import read_packets
@@ -202,7 +202,13 @@ class StreamInput:
             raise InputError(problem)
 
     def _read(self, frame: VideoFrame) -> Levels:
-        return self._converter.to_rgb(frame) if self.bit_depth == 8 else self._converter.to_deep_rgb(frame)
+        try:
+            return (
+                self._converter.to_rgb(frame) if self.bit_depth == 8 else self._converter.to_deep_rgb(frame)
+            )
+        except av.FFmpegError as error:
+            problem = f"frames of pixel format {frame.format.name} cannot be converted: {explain(error)}"
+            raise InputError(f"{self.path}: {problem}") from error
 
     def _check_size(self, index: int, frame: VideoFrame) -> None:
         if index >= self.num_frames:
