@@ -123,6 +123,17 @@ def test_b_frames_without_presentation_times(tmp_path: Path, name: str) -> None:
             assert np.array_equal(part_NHWC, found_NHWC[first:stop])
 
 
+def test_times_that_contradict_the_decoder_lose_no_frame(tmp_path: Path) -> None:
+    def change(number: int, packet: av.Packet) -> list[av.Packet]:
+        packet.pts += {2: 80, 3: -40}.get(number % 10, 0)  # two neighbours are exchanged, or nearly
+        return [packet]
+
+    source = write_clip(tmp_path / "a.mkv", 30, options=CLOSED_X264)
+    path = copy_packets(source, tmp_path / "b.mkv", change=change)
+    with open_video(path) as reader:
+        assert is_like(frames_of(reader), decoded(source))
+
+
 # -- streams that begin anywhere -----------------------------------------------------------------------------
 
 BEGINNINGS = {
