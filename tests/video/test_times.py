@@ -30,7 +30,7 @@ from vinr.video.times import Stated, bounded, make_timeline
 # Groups of ten frames, of which later ones refer to the group before.
 OPEN_X264 = {"x264-params": "keyint=10:open-gop=1:bframes=3:b-adapt=0:scenecut=0"}
 OPEN_X265 = {"x265-params": "log-level=none:keyint=10:open-gop=1:bframes=3"}
-CLOSED_X264 = {"crf": "8", "x264-params": "keyint=10:bframes=2:b-adapt=0"}
+CLOSED_X264 = {"crf": "8", "x264-params": "keyint=10:bframes=2:b-adapt=0:scenecut=0"}
 
 
 def write_at(
