@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from video.video_clips import picture
 from vinr.errors import InputError, UsageError
+from vinr.video.depth import with_depth
 from vinr.video.raw import describe_raw
 from vinr.video.reading import ReadOptions
 from vinr.video.source import VideoReader, open_video
-from vinr.video.spec import with_depth
 
 HEIGHT, WIDTH = 24, 32
 
