@@ -152,9 +152,9 @@ def test_folder_with_a_damaged_image(tmp_path: Path) -> None:
     refuse(tmp_path, "not a readable image")
 
 
-def test_folder_of_deep_images(tmp_path: Path) -> None:
-    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "a.png")
-    refuse(tmp_path, "more than 8 bits")
+def test_folder_of_images_with_32_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "a.tif")
+    refuse(tmp_path, "no whole numbers")
 
 
 def png_header(height: int, width: int) -> bytes:
