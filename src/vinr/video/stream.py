@@ -119,7 +119,8 @@ class StreamInput:
         start = max(first - FRAMES_BEFORE, 0) if self._deinterlace else first
         frames = self._decoded(start)
         if self._deinterlace:
-            frames = islice(deinterlaced(frames, self._picture.fields), first - start, None)
+            full = deinterlaced(frames, self._picture.fields, label=str(self.path))
+            frames = islice(full, first - start, None)
         for frame in frames:
             yield self._picture.orientation.apply(self._read(frame))
 
