@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_one_line(
 
 def test_interrupted_encode_of_a_pipe_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vinr.encoding.kept.find_kept", lambda folder: "12 epochs")
-    assert "Continue with" in app._describe_saved(["a.mkv", "o.vinr"])
-    assert app._describe_saved(["a.mkv", "-", "o.vinr"]) == (
+    assert "Continue with" in app.describe_saved(["a.mkv", "o.vinr"])
+    assert app.describe_saved(["a.mkv", "-", "o.vinr"]) == (
         "saved: 12 epochs, which cannot be continued: a pipe is read once"
     )

@@ -204,13 +204,15 @@ def test_mutated_images_are_read_or_refused(tmp_path: Path, suffix: str) -> None
             reader.read()
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photo_with_exif_is_upright(tmp_path: Path, orientation: int) -> None:
+def test_photo_with_exif_is_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
     """PyAV raises for side data that it has no name for, EXIF among them."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / "a.jpg"
-    Image.fromarray(picture(32, 48, 0)).save(path, exif=exif, quality=95)
+    path = tmp_path / f"a{suffix}"
+    quality = {} if suffix in (".png", ".tif") else {"quality": 95}
+    Image.fromarray(picture(32, 48, 0)).save(path, exif=exif, **quality)
     with open_video(path) as reader:
         found_HWC = reader.read().rgb_NCHW[0].permute(1, 2, 0).numpy()
     with Image.open(path) as image:

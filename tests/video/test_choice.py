@@ -113,6 +113,7 @@ def test_eval_reads_the_stream_that_was_fitted(run: Run, tmp_path: Path) -> None
         assert decoder.clip.edit.stream == 0
         assert decoder.clip.quality is not None
         fitted_db = decoder.clip.quality.psnr_db
+    assert "video stream 0" in run("info", tmp_path / "a.vinr")[1]
     report = vinr.evaluate(tmp_path / "a.vinr", path, device="cpu")
     other = vinr.evaluate(tmp_path / "a.vinr", path, stream=1, device="cpu")
     assert report.psnr_db == pytest.approx(fitted_db, abs=0.01)

@@ -184,6 +184,19 @@ def test_options_make_any_name_do(tmp_path: Path) -> None:
         assert reader.notes == ()
 
 
+OTHERS = (
+    *("yuv444p16be", "p210le", "p416le", "nv24", "nv42", "yvyu422", "bgra", "gbrp12le", "gbrap16be"),
+    *("rgb48be", "yuva444p10le", "ayuv64le", "yuv411p", "yuv440p", "yuvj420p"),
+)
+
+
+@pytest.mark.parametrize("pixel_format", OTHERS)
+def test_formats_of_libav(tmp_path: Path, pixel_format: str) -> None:
+    path = write_raw(tmp_path / "camera.bin", pixel_format)
+    rgb_NHWC, _ = read(path, pixel_format=pixel_format, raw_size=(HEIGHT, WIDTH), rate=Fraction(25))
+    assert is_close(rgb_NHWC)
+
+
 def test_options_come_before_the_name(tmp_path: Path) -> None:
     path = write_raw(tmp_path / "clip_64x48_25_10bit.yuv", "nv12")
     options = ReadOptions.of(raw_size=(HEIGHT, WIDTH), rate=50, pix_fmt="nv12")
@@ -199,7 +212,8 @@ def test_portrait_size_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yuv", "10bit4", "cuda", "pal", "rgb565le", "bgr4", "x" * 300, "yuv420p11"]
+    "text",
+    ["", "yuv", "10bit4", "cuda", "pal", "rgb565le", "pal8", "gray32le", "rgbf32le", "x" * 300, "yuv420p11"],
 )
 def test_unknown_pixel_formats_are_refused(tmp_path: Path, text: str) -> None:
     path = write_raw(tmp_path / "clip_32x24_25.yuv", "yuv420p")

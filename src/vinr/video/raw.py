@@ -58,6 +58,8 @@ FORMATS: Final = {
     "rgb": "rgb24",
     "bgr": "bgr24",
 }
+# In libav's names of formats.
+FLOATS: Final = re.compile(r"f(16|32)")
 # libav has no name for planar 4:2:0 with Cr before Cb; its decoder swaps them for this tag.
 SWAPPED: Final = "yv12"
 SWAPPED_TAG: Final = "YV12"
@@ -248,12 +250,15 @@ def _given(text: str) -> Samples:
 
 
 def _is_readable(pixel_format: str) -> bool:
-    """Return whether libav has the format, in whole bytes."""
+    """Return whether libav reads the format: integers of at most 16 bits, each in whole bytes."""
     try:
-        padded_bits = VideoFormat(pixel_format, 64, 64).padded_bits_per_pixel
+        layout = VideoFormat(pixel_format, 64, 64)
     except ValueError:
         return False
-    return padded_bits > 0 and _frame_bytes(pixel_format, 64, 64) * 8 == padded_bits * 64 * 64
+    bits = max((component.bits for component in layout.components), default=0)
+    if not 8 <= bits <= 16 or layout.has_palette or FLOATS.search(pixel_format):
+        return False
+    return _frame_bytes(pixel_format, 64, 64) * 8 == layout.padded_bits_per_pixel * 64 * 64
 
 
 def _check(pixel_format: str, name: str) -> str:

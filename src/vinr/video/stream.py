@@ -28,7 +28,7 @@ from vinr.video.color import ColorConverter, tags_of
 from vinr.video.deep_color import depth_notes
 from vinr.video.deinterlace import FRAMES_BEFORE, INTERLACED, deinterlaced
 from vinr.video.head import find_empty, inspect_head
-from vinr.video.libav import VideoFile
+from vinr.video.libav import VideoFile, explain
 from vinr.video.numbered import NumberedFrames, in_order
 from vinr.video.order import Order
 from vinr.video.packets import read_packets
@@ -77,7 +77,7 @@ class StreamInput:
             self._stated = stated_times(container, file, packets, order, is_whole=tail.is_whole)
             video, frame = file.video(container), head.frame
             self._picture = Picture.of(path, video, frame, tags_of(video.codec_context))
-        self._incomplete = order.ranks().get(len(packets.video) - 1) if tail.is_incomplete else None
+        self._incomplete = order.ranks.get(len(packets.video) - 1) if tail.is_incomplete else None
         self._tail_notes = tail.notes
         self._head_notes = (*([note] if note else ()), *depth_notes(frame, bit_depth), *head.notes(path))
         self.color, self.pixel_aspect = self._picture.color, self._picture.pixel_aspect
@@ -202,7 +202,13 @@ class StreamInput:
             raise InputError(problem)
 
     def _read(self, frame: VideoFrame) -> Levels:
-        return self._converter.to_rgb(frame) if self.bit_depth == 8 else self._converter.to_deep_rgb(frame)
+        try:
+            return (
+                self._converter.to_rgb(frame) if self.bit_depth == 8 else self._converter.to_deep_rgb(frame)
+            )
+        except av.FFmpegError as error:
+            problem = f"frames of pixel format {frame.format.name} cannot be converted: {explain(error)}"
+            raise InputError(f"{self.path}: {problem}") from error
 
     def _check_size(self, index: int, frame: VideoFrame) -> None:
         if index >= self.num_frames:
@@ -219,5 +225,5 @@ class StreamInput:
         """Return a message on a frame that ends in what to do."""
         after = self._order.keyframe_after(index)
         ranges = [f":{index}"] * bool(index) + [f"{after}:"] * (after is not None)
-        others = f"choose other frames, as {' or '.join(ranges)}" if ranges else "the file is damaged"
+        others = f"choose other frames, such as {' or '.join(ranges)}" if ranges else "the file is damaged"
         return f"{self.path}: frame {index} of {self.num_frames} {problem}; {others}"
