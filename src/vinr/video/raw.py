@@ -33,6 +33,19 @@ DOUBTFUL_SUFFIXES: Final = frozenset(
     | {".uyvy", ".y", ".y8", ".yuv420p", ".yuv422p", ".yuv444p", ".yuyv", ".yv12"}
 )
 SIZE: Final = re.compile(r"(?<!\d)(\d{1,5})[x×](\d{1,5})(?!\d)", re.IGNORECASE)
+# Of public test clips; the file's own length tells whether it is so.
+NAMED_SIZES: Final = {
+    "sqcif": "128x96",
+    "qcif": "176x144",
+    "cif": "352x288",
+    "4cif": "704x576",
+    "720p": "1280x720",
+    "1080p": "1920x1080",
+    "2160p": "3840x2160",
+}
+NAMED_SIZE: Final = re.compile(
+    rf"(?<![^\W_])({'|'.join(NAMED_SIZES)})(\d{{1,3}}(?:\.\d{{1,3}})?)?(?![^\W_])", re.IGNORECASE
+)
 WORD: Final = re.compile(r"\d+\.\d+[^\W_]*|[^\W_]+")
 NAMED_RATE: Final = re.compile(r"(\d{1,4}(?:\.\d{1,3})?)(?:fps|hz)")
 RATE: Final = re.compile(r"p?(\d{1,4}(?:\.\d{1,3})?)[pi]?")
@@ -106,7 +119,7 @@ class RawVideo:
 
 def is_raw(name: str, options: ReadOptions) -> bool:
     """Return whether a file is raw video, by its name and what is said of it."""
-    stem, suffix = Path(name).stem, Path(name).suffix.lower()
+    stem, suffix = _spelled_out(Path(name).stem), Path(name).suffix.lower()
     if options.raw_size is not None or suffix == SUFFIX:
         return True
     is_likely = options.pixel_format is not None or suffix in DOUBTFUL_SUFFIXES
@@ -153,16 +166,25 @@ def describe_raw(path: Path, name: str, options: ReadOptions) -> RawVideo:
 
 def _size_and_rate(name: str, options: ReadOptions) -> tuple[int, int, Fraction]:
     """Return rows, columns and frames per second."""
-    stem = Path(name).stem
+    stem = _spelled_out(Path(name).stem)
     sizes = {(int(rows), int(cols)) for cols, rows in SIZE.findall(stem)}
     if options.raw_size is None and len(sizes) > 1:
         raise InputError(f"{name}: its name states {len(sizes)} sizes; --raw-size HEIGHTxWIDTH chooses")
     size = options.raw_size or next(iter(sizes), None)
     rate = options.rate or _rate_of(stem)
     if size is None or rate is None:
-        missing = "size and rate in its name, such as clip_1920x1080_120fps.yuv"
-        raise InputError(f"{name}: raw video needs {missing}, or --raw-size HEIGHTxWIDTH and --rate")
+        ways = [*(["--raw-size HEIGHTxWIDTH"] if size is None else []), *(["--rate"] if rate is None else [])]
+        needed = "raw video needs size and rate in its name, such as clip_1920x1080_120fps.yuv"
+        raise InputError(f"{name}: {needed}; else give {' and '.join(ways)}")
     return *size, rate
+
+
+def _spelled_out(stem: str) -> str:
+    """Return a name with the size that it names, such as cif or 720p, as columns x rows."""
+    if SIZE.search(stem):
+        return stem
+    # crowd_run_1080p50: what follows the p is the rate.
+    return NAMED_SIZE.sub(lambda match: f"{NAMED_SIZES[match[1].lower()]} {match[2] or ''}", stem)
 
 
 def _rate_of(stem: str) -> Fraction | None:
