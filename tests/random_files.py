@@ -45,6 +45,7 @@ def random_file(
     name: str | None = None,
     lengths: Sequence[int] = (),
     audio: bytes | None = None,
+    fps: int = 30,
     stated: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write one clip of random networks, of ``lengths`` frames each (none: of all); return ``path``.
@@ -66,7 +67,7 @@ def random_file(
         num_frames=video.num_frames,
         height=video.height,
         width=video.width,
-        frame_rate=(30, 1),
+        frame_rate=(fps, 1),
         has_audio=audio is not None,
         **(stated or {}),
     )

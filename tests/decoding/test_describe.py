@@ -31,12 +31,12 @@ FRAMES = 8
 def file(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    fitted_file: Callable[[str], Path],
+    model_file: Callable[[str], Path],
     tiny_video: Path,
 ) -> Path:
-    """The tiny video in a file of each model, and in segments of three, two and three frames."""
+    """A file of each model, and the tiny video in segments of three, two and three frames."""
     if request.param != "segments":
-        return fitted_file(request.param)
+        return model_file(request.param)
     path = tmp_path_factory.mktemp("described") / "clip.vinr"
     vinr.encode(tiny_video, path, preset=f"{default_model()}-tiny", epochs=1, segment=3 / 25, device="cpu")
     return path
@@ -171,7 +171,7 @@ def test_figures_are_protected(tiny_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "bytes.png"
     vinr.info(str(tiny_file), plot=str(path))
     drawn = path.read_bytes()
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="force=True"):
         vinr.info(str(tiny_file), plot=str(path))
     path.write_bytes(b"old")
     vinr.info(str(tiny_file), plot=str(path), force=True)

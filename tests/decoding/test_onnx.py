@@ -7,10 +7,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import onnxruntime
 import pytest
 import torch
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 import vinr
 from random_files import random_file, random_network
@@ -34,6 +32,8 @@ TIMED, HYBRID = "nerv", "hnerv"
 @pytest.fixture(scope="module", autouse=True)
 def _one_registry() -> Iterator[None]:
     """Read the exporter's table of operations once: it takes a second for each export."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry  # loads slowly
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         yield
@@ -77,6 +77,8 @@ def test_frames_of_all_models_are_those_of_torch(tmp_path: Path, name: str) -> N
 
 
 def test_file_takes_numbers_and_latents_of_any_many_frames(file: Path, graph: Path) -> None:
+    import onnxruntime  # loads slowly
+
     session = onnxruntime.InferenceSession(graph)
     assert [item.name for item in session.get_inputs()] == ["frame", "embedding"]
     assert [item.name for item in session.get_outputs()] == ["rgb"]
@@ -152,7 +154,7 @@ def test_several_networks_need_a_pattern(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_existing_files_are_kept(file: Path, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_text("precious", encoding="utf-8")
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="force=True"):
         vinr.export(str(file), str(tmp_path / "a.onnx"))
     assert (tmp_path / "a.onnx").read_text(encoding="utf-8") == "precious"
 

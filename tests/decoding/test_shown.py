@@ -64,11 +64,10 @@ def test_decode_writes_it(file: Path, tmp_path: Path, name: str, codec: str) -> 
 
 
 def test_decode_says_what_images_cannot_hold(file: Path, tmp_path: Path) -> None:
-    notes = vinr.decode(file, tmp_path / "images", device="cpu").notes
-    assert [note.split(":")[0] for note in notes] == [
-        "PNG cannot state BT.2020, PQ colours",
-        "PNG cannot store pixels 4/3 times as wide as high",
-    ]
+    (note,) = vinr.decode(file, tmp_path / "images", device="cpu").notes
+    assert note.startswith("pixels are 4/3 times as wide as high, but viewers of PNG show them as square")
+    (note,) = vinr.decode(file, tmp_path / "a.y4m", device="cpu").notes
+    assert note.startswith("y4m cannot state BT.2020, PQ colours")
 
 
 def test_what_is_as_usual_is_not_told(tmp_path: Path) -> None:

@@ -384,10 +384,25 @@ def mixed_sizes(folder: Path) -> Path:
 
 
 def deep_images(folder: Path) -> Path:
-    """A grey image of 16 bits."""
+    """Grey images of 16 bits: the green of the pictures."""
     path = folder / "deep"
     path.mkdir()
-    Image.fromarray(np.full((HEIGHT, WIDTH), 40_000, np.uint16)).save(path / "1.png")
+    for index in range(NUM_FRAMES):
+        wide_HW = picture(HEIGHT, WIDTH, index)[..., 1].astype(np.uint16) * 257
+        Image.fromarray(wide_HW).save(path / f"{index}.png")
+    return path
+
+
+def greens(path: Path) -> list[np.ndarray[Any, Any]]:
+    """The green of the pictures, as grey."""
+    return [picture(HEIGHT, WIDTH, index)[..., 1:2].repeat(3, axis=2) for index in range(NUM_FRAMES)]
+
+
+def float_images(folder: Path) -> Path:
+    """An image of floating-point numbers."""
+    path = folder / "floats"
+    path.mkdir()
+    Image.fromarray(np.full((HEIGHT, WIDTH), 0.5, np.float32)).save(path / "1.tif")
     return path
 
 

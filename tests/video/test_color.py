@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from video.video_clips import decoded, picture, said, write_clip
+from video.video_clips import copy_frames, decoded, picture, said, write_clip
 from vinr.errors import InputError
 from vinr.video.color import (
     MISTAGGED,
@@ -132,6 +132,41 @@ def test_gray_with_the_tag_of_rgb_is_gray(tmp_path: Path) -> None:
     with open_video(path) as reader:
         assert (reader.spec.color.tags, reader.notes) == (RGB_TAGS, ())
         assert np.array_equal(reader.read().rgb_NCHW[0].permute(1, 2, 0), np.stack([gray_HW] * 3, axis=-1))
+
+
+@pytest.mark.parametrize(("pixel_format", "bit_depth"), [("gray", 8), ("gray10le", 10), ("gray12le", 10)])
+@pytest.mark.parametrize("range_", [1, 2])
+def test_gray_has_the_range_that_it_states(
+    tmp_path: Path, pixel_format: str, bit_depth: int, range_: int
+) -> None:
+    """H.265 states it always. Black is 0 or 16 of 255, white 255 or 235."""
+    num_bits = int(pixel_format.removeprefix("gray").removesuffix("le") or 8)
+    unit = 2 ** (num_bits - 8)
+    levels = (16 * unit, 235 * unit) if range_ == 1 else (0, 2**num_bits - 1)
+    luma_HW = np.zeros((48, 64), np.uint16 if num_bits > 8 else np.uint8)
+    luma_HW[:, :32], luma_HW[:, 32:] = levels
+    frame = av.VideoFrame.from_ndarray(luma_HW, format=pixel_format)
+    frame.color_range = range_
+    color = color_of(frame)
+    assert color.tags == (ColorTags(range=1) if range_ == 1 else RGB_TAGS)
+    read = ColorConverter(color)
+    rgb_HWC = read.to_rgb(frame) if bit_depth == 8 else read.to_deep_rgb(frame)
+    largest = 255 if bit_depth == 8 else 1023
+    assert np.abs(rgb_HWC[:, :32].astype(int)).max() <= 1
+    assert np.abs(rgb_HWC[:, 32:].astype(int) - largest).max() <= 1
+
+
+def test_limited_gray_comes_back(tmp_path: Path) -> None:
+    options = {"x265-params": "log-level=none"}
+    path = write_clip(tmp_path / "in.mkv", 2, codec="libx265", pixel_format="gray", options=options)
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.format.name, frame.color_range) == ("gray", 1)
+        before_HW = frame.to_ndarray().astype(int)
+    copy_frames(path, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        (after_HW, *_) = planes_of(next(container.decode(video=0)))
+    assert np.abs(after_HW - before_HW).mean() < 1.5
 
 
 def test_ycbcr_with_the_tag_of_rgb_is_untagged(tmp_path: Path) -> None:

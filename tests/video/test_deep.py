@@ -21,6 +21,7 @@ from video.video_clips import write_clip
 from vinr.errors import InputError
 from vinr.video.color import ColorConverter, planes_of
 from vinr.video.deep_color import fill_planes, read_rgb, write_rgb
+from vinr.video.deep_images import read_deep_image
 from vinr.video.depth import with_depth
 from vinr.video.edit import Edit
 from vinr.video.reading import ReadOptions
@@ -271,3 +272,53 @@ def test_damaged_deep_video_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "bad.mkv").write_bytes(b"no video")
     with pytest.raises(InputError):
         open_video(tmp_path / "bad.mkv", options=ReadOptions(bit_depth=10))
+
+
+def test_folders_of_16_bit_images_give_back_their_10_bits(tmp_path: Path) -> None:
+    rgb_NCHW = gradient(2)
+    write_10(tmp_path / "frames", rgb_NCHW)
+    with open_video(tmp_path / "frames") as reader:
+        assert (reader.spec.bit_depth, reader.spec.color.bit_depth) == (10, 10)
+        (note,) = reader.notes
+        assert "2 of 2 images have more than 8 bits per sample; all are read at 10" in note
+        assert torch.equal(reader.read().rgb_NCHW, rgb_NCHW)
+    with open_video(tmp_path / "frames", options=ReadOptions(bit_depth=8)) as reader:
+        assert reader.notes == ()
+        assert torch.equal(reader.read().rgb_NCHW, with_depth(rgb_NCHW, 8))
+
+
+def test_images_of_both_depths_are_read_at_10(tmp_path: Path) -> None:
+    level_HW = np.linspace(0, 65535, 48).round().astype(np.uint16).reshape(6, 8)
+    Image.fromarray(level_HW).save(tmp_path / "1.png")
+    Image.fromarray(level_HW).save(tmp_path / "2.tif")
+    netpbm = b"P6 8 6 1023\n" + np.rint(level_HW / 65535 * 1023).astype(">u2").repeat(3).tobytes()
+    (tmp_path / "3.ppm").write_bytes(netpbm)
+    Image.fromarray((level_HW >> 8).astype(np.uint8)).save(tmp_path / "4.png")
+    with open_video(tmp_path) as reader:
+        assert "3 of 4 images" in reader.notes[-1]
+        frames = reader.read().rgb_NCHW
+    wanted = np.rint(level_HW / 65535 * 1023)
+    for number in range(3):
+        assert np.abs(frames[number, 1].numpy() - wanted).max() <= 1, number
+    assert np.array_equal(frames[3, 0].numpy(), np.rint((level_HW >> 8) * (1023 / 255)))
+
+
+def test_damaged_16_bit_images_are_input_errors(tmp_path: Path) -> None:
+    write_10(tmp_path / "frames", gradient(1))
+    file = tmp_path / "frames" / "frame_00000.png"
+    file.write_bytes(file.read_bytes()[:120])
+    with pytest.raises(InputError, match=r"frame_00000\.png: not a readable image"):
+        open_video(tmp_path / "frames")
+    with pytest.raises(InputError, match=r"frame_00000\.png: not a readable image"):
+        read_deep_image(file)
+
+
+def test_16_bit_images_are_turned_upright(tmp_path: Path) -> None:
+    level_HW = np.linspace(0, 65535, 48).round().astype(np.uint16).reshape(6, 8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(level_HW).save(tmp_path / "1.png", exif=exif)
+    with open_video(tmp_path) as reader:
+        assert (reader.spec.height, reader.spec.width) == (8, 6)
+        frame_HW = reader.read().rgb_NCHW[0, 0].numpy()
+    assert np.abs(frame_HW - np.rot90(level_HW, -1) / 65535 * 1023).max() <= 0.51

@@ -150,7 +150,7 @@ def test_images_have_square_pixels_and_that_is_said(tmp_path: Path) -> None:
         open_sink(str(tmp_path / "images"), reader.spec, reader.timeline) as sink,
     ):
         (note,) = sink.notes
-        assert note.startswith("PNG cannot store pixels 16/11 times as wide as high")
+        assert note.startswith("pixels are 16/11 times as wide as high, but viewers of PNG")
         sink.write(reader.read().rgb_NCHW)
 
 
@@ -165,13 +165,22 @@ def test_stored_aspects_fit_in_16_bits(aspect: Fraction) -> None:
 # -- what cannot be kept is said -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "what"), [("images", "PNG"), ("a.y4m", "y4m")])
-def test_outputs_without_tags_say_so_where_it_shows(tmp_path: Path, name: str, what: str) -> None:
+def test_y4m_has_no_tags_and_that_is_said_where_it_shows(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "hlg.mkv", 1, tags=TAGS["hlg"])
-    (note,) = copy_frames(source, tmp_path / name)
-    assert note == f"{what} cannot state BT.2020, HLG colours: viewers show others; mp4 and mkv can"
+    (note,) = copy_frames(source, tmp_path / "a.y4m")
+    assert note == "y4m cannot state BT.2020, HLG colours: players show others; mp4 and mkv can"
     plain = write_clip(tmp_path / "plain.mkv", 1, tags=TAGS["bt709"])
-    assert copy_frames(plain, tmp_path / f"plain_{name}") == ()
+    assert copy_frames(plain, tmp_path / "b.y4m") == ()
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le"])
+def test_images_state_unusual_colours(tmp_path: Path, pixel_format: str) -> None:
+    for name, stated in (("hlg", (9, 18)), ("bt709", (2, 2)), ("untagged", (2, 2))):
+        source = write_clip(tmp_path / f"{name}.mkv", 1, pixel_format=pixel_format, tags=TAGS[name])
+        assert copy_frames(source, tmp_path / name) == ()
+        with av.open(str(tmp_path / name / "frame_00000.png")) as container:
+            frame = next(container.decode(video=0))
+        assert (frame.color_primaries, frame.color_trc) == stated
 
 
 def test_tags_have_names() -> None:

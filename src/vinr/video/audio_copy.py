@@ -83,29 +83,26 @@ class AudioCopier:
     def copy_until(self, seconds: Fraction | None) -> None:
         """Write the packets that begin at ``seconds`` or earlier; all remaining ones if ``None``."""
         while self._next is not None and (seconds is None or find_begin(self._next) <= seconds):
-            for packet in self._converted(self._next):
-                self._mux(packet)
+            self._mux(self._tracks[self._next.stream_index].converted(self._next))
             self._next = next(self._packets, None)
         if seconds is None:
             for track in self._tracks.values():
-                for packet in track.rest():
-                    self._mux(packet)
+                self._mux(track.rest())
 
     def close(self) -> None:
         """Release the input."""
         self._input.close()
 
-    def _converted(self, packet: Packet[AudioStream]) -> list[Packet[AudioStream]]:
+    def _mux(self, packets: Iterator[Packet[AudioStream]]) -> None:
         try:
-            return list(self._tracks[packet.stream_index].converted(packet))
+            converted = list(packets)
         except UNUSABLE as error:
             raise InputError(f"the audio is damaged: {explain(error)}; leave it out") from error
-
-    def _mux(self, packet: Packet[AudioStream]) -> None:
-        try:
-            self._output.mux(packet)
-        except (ValueError, ArithmeticError, ArgumentError) as error:
-            raise InputError(f"the audio is damaged: {explain(error)}; leave it out") from error
+        for packet in converted:
+            try:
+                self._output.mux(packet)
+            except (ValueError, ArithmeticError, ArgumentError) as error:
+                raise InputError(f"the audio is damaged: {explain(error)}; leave it out") from error
 
     def _read(self) -> Iterator[Packet[AudioStream]]:
         try:

@@ -19,6 +19,11 @@ MAX_HEADERS: Final = 4096
 MAX_EMPTY_VOP: Final = 19
 
 
+# NAL units without samples: parameters, messages, delimiters, ends, filling.
+H264_HEADERS: Final = frozenset(range(6, 16))
+HEVC_HEADERS: Final = frozenset(range(32, 41))
+
+
 class HasPicture(Enum):
     """Whether decoding a packet gives a frame; ``MAYBE`` if only decoding tells."""
 
@@ -60,7 +65,7 @@ def _gif(head: bytes, data: memoryview, _: int) -> HasPicture:
         place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     while place < len(data):
         if data[place] != 0x21:
-            return HasPicture.YES if data[place] == 0x2C else HasPicture.NO
+            return HasPicture.NO if data[place] == 0x3B else HasPicture.YES
         place += 2
         while place < len(data) and data[place]:
             place += 1 + data[place]
@@ -86,28 +91,35 @@ def _mpeg4(head: bytes, data: memoryview, _: int) -> HasPicture:
 
 
 def _h264(head: bytes, data: memoryview, length_size: int) -> HasPicture:
-    return _has_nal(head, data, length_size, lambda first: 1 <= first & 0x1F <= 5 or first & 0x1F == 20)
+    return _has_slice(head, data, length_size, lambda first: first & 0x1F in H264_HEADERS)
 
 
 def _hevc(head: bytes, data: memoryview, length_size: int) -> HasPicture:
-    return _has_nal(head, data, length_size, lambda first: first >> 1 & 0x3F < 32)
+    return _has_slice(head, data, length_size, lambda first: first >> 1 & 0x3F in HEVC_HEADERS)
 
 
-def _has_nal(head: bytes, data: memoryview, length_size: int, is_slice: Callable[[int], bool]) -> HasPicture:
-    """Return whether one of a packet's NAL units is a slice, by its first byte."""
+def _has_slice(
+    head: bytes, data: memoryview, length_size: int, is_header: Callable[[int], bool]
+) -> HasPicture:
+    """Return ``NO`` for a packet of nothing but NAL units without samples; damaged ones count as pictures.
+
+    ``is_header`` tells such units by their first byte.
+    """
+    # [size | NAL unit] | size | NAL unit | …      or      0 0 1 | NAL unit | 0 0 1 | …
     place = 0
-    while True:
+    while place < len(head):
         if length_size:
             size = int.from_bytes(head[place : place + length_size], "big")
             first = place + length_size
-            place = first + size
+            place = first + max(size, 1)
         else:
             start = head.find(b"\0\0\1", place)
-            first = place = start + 3 if start >= 0 else len(head)
-        if first >= len(head):
-            return HasPicture.NO if len(head) == len(data) else HasPicture.YES
-        if is_slice(head[first]):
+            if start < 0:
+                break
+            first = place = start + 3
+        if first >= len(head) or not is_header(head[first]) or place > len(data):
             return HasPicture.YES
+    return HasPicture.NO if len(head) == len(data) else HasPicture.YES
 
 
 RULES: Final[Mapping[str, Rule]] = {

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from vinr.errors import InputError
 from vinr.sharing import Shared
 from vinr.temporaries import hold
-from vinr.video.deep_color import depth_of_format, fill_planes, is_deep, read_rgb, write_rgb
+from vinr.video.deep_color import depth_of_format, fill_planes, has_rgb, is_deep, read_rgb, write_rgb
 from vinr.video.spec import ColorMatrix, ColorSpec, ColorTags, Levels, Planes
 from vinr.video.tag_names import MATRICES, PRIMARIES, TRANSFERS
 
@@ -88,8 +88,8 @@ def color_of(frame: VideoFrame, stream: ColorTags | None = None) -> ColorSpec:
     """Return how to read ``frame``: its tags, or BT.601 and limited range where it has none.
 
     ``stream`` are tags of its file, for what the frame does not say. RGB and grey frames have no matrix; they
-    get BT.601 and limited range, for output, and are tagged as RGB. Y'CbCr that is tagged as RGB counts as
-    untagged (see :func:`is_mistagged`).
+    get BT.601 and limited range, for output, and are tagged as RGB. Grey of limited range (H.265, AV1) counts
+    as Y'CbCr of any matrix. Y'CbCr that is tagged as RGB counts as untagged (see :func:`is_mistagged`).
 
     Raises
     ------
@@ -98,7 +98,10 @@ def color_of(frame: VideoFrame, stream: ColorTags | None = None) -> ColorSpec:
     """
     bit_depth: Literal[8, 10] = 10 if depth_of_format(frame) > 8 else 8
     tags = _merged(tags_of(frame), stream or ColorTags())
-    if not _has_matrix(frame):
+    is_gray = _is_gray(frame)
+    if is_gray and tags.range == ColorRange.MPEG:
+        tags = replace(tags, matrix=tags.matrix if tags.matrix in MATRIX_OF_TAG else SILENT)
+    elif is_gray or has_rgb(frame):
         return ColorSpec(bit_depth=bit_depth, tags=replace(tags, matrix=RGB, range=int(ColorRange.JPEG)))
     # yuvj… are libav's old pixel formats of full range; their frames may lack the tag.
     if frame.format.name.startswith("yuvj"):
@@ -114,7 +117,7 @@ def color_of(frame: VideoFrame, stream: ColorTags | None = None) -> ColorSpec:
 
 def is_mistagged(frame: VideoFrame) -> bool:
     """Return whether ``frame`` is Y'CbCr with the tag of RGB."""
-    return frame.colorspace == RGB and _has_matrix(frame)
+    return frame.colorspace == RGB and not (_is_gray(frame) or has_rgb(frame))
 
 
 def _merged(first: ColorTags, other: ColorTags) -> ColorTags:
@@ -177,7 +180,7 @@ class ColorConverter(Shared):
 
     def to_deep_rgb(self, frame: VideoFrame) -> NDArray[np.uint16]:
         """Return ``frame`` as uint16 rgb_HWC of 10 bits, 0 … 1023; see :mod:`vinr.video.deep_color`."""
-        return read_rgb(self._reformatter, frame, self.color)
+        return read_rgb(self._reformatter, self._in_color(frame), self.color)
 
     def to_rgb(self, frame: VideoFrame, *, upsampling: Upsampling | None = None) -> NDArray[np.uint8]:
         """Return ``frame`` as uint8 rgb_HWC; deeper samples are rounded to 8 bits.
@@ -187,7 +190,8 @@ class ColorConverter(Shared):
         most 46 dB. With it the arithmetic is exact, and several times slower; chroma is taken to be sited
         where :meth:`from_rgb` puts it, whatever the decoder says.
         """
-        is_rgb = _is_rgb(frame)
+        frame = self._in_color(frame)
+        is_rgb = has_rgb(frame)
         if upsampling is not None and not is_rgb:
             frame = _without_siting(frame)
         exact = Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
@@ -200,6 +204,20 @@ class ColorConverter(Shared):
             interpolation=None if upsampling is None else exact | SWSCALE_UPSAMPLING[upsampling],
         )
         return converted.to_ndarray().astype(np.uint8, copy=False)
+
+    def _in_color(self, frame: VideoFrame) -> VideoFrame:
+        """Return grey of limited range as 4:2:0 without colour: swscale takes all grey for full range."""
+        if not _is_gray(frame) or self.color.tags is None or self.color.tags.matrix == RGB:
+            return frame
+        num_bits = depth_of_format(frame)
+        depth = f"{num_bits}le" if num_bits > 8 else ""
+        gray = self._reformatter.reformat(frame, format=f"gray{depth}")
+        (luma,) = planes_of(gray)
+        colored = VideoFrame(frame.width, frame.height, f"yuv420p{depth}")
+        size = colored.planes[1].height, colored.planes[1].width
+        chroma = np.full(size, 2 ** (num_bits - 1), dtype=luma.dtype)
+        fill_planes(colored, (luma, chroma, chroma))
+        return colored
 
     def from_rgb(self, rgb_HWC: Levels, pixel_format: str) -> VideoFrame:
         """Return ``rgb_HWC`` as a frame, tagged: of yuv420p, yuv444p or bgr0; if uint16 see ``write_rgb``."""
@@ -236,11 +254,6 @@ def _without_siting(frame: VideoFrame) -> VideoFrame:
     return copy
 
 
-def _is_rgb(frame: VideoFrame) -> bool:
-    return frame.format.is_rgb or frame.format.has_palette
-
-
-def _has_matrix(frame: VideoFrame) -> bool:
-    """Return whether ``frame`` has chroma: RGB and grey frames have none."""
-    is_gray = len(frame.format.components) < 3
-    return not (is_gray or _is_rgb(frame))
+def _is_gray(frame: VideoFrame) -> bool:
+    """Return whether ``frame`` has brightness alone, or with transparency."""
+    return len(frame.format.components) < 3 and not has_rgb(frame)

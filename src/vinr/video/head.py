@@ -90,7 +90,7 @@ def _first_keyframe(packets: Packets, order: Order) -> tuple[int, bool]:
 
 
 def _decode_start(frames: NumberedFrames, order: Order, key: int, num_more: int) -> _Start | None:
-    ranks = order.ranks()
+    ranks = order.ranks
     from_rank = ranks.get(key, 0) if order.is_timed else 0
     came: list[int] = []
     start: VideoFrame | None = None
@@ -109,7 +109,7 @@ def _decode_start(frames: NumberedFrames, order: Order, key: int, num_more: int)
 
 def _before(start: _Start, order: Order, key: int) -> frozenset[int]:
     """Return the packets whose frames are shown before the first one from which on none is missing."""
-    ranks = order.ranks()
+    ranks = order.ranks
     came = set(start.came)
     first = ranks[start.number]
     while first > 0 and int(order.number_F[first - 1]) in came:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, Final
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -22,6 +23,7 @@ from vinr.video.order import Order
 # Decoders hold back at most this many frames until those before them are there.
 REORDERED: Final = 16
 UNKNOWN: Final = -1
+UNPACK: Final = "mpeg4_unpack_bframes"
 
 
 class NumberedFrames:
@@ -44,6 +46,9 @@ class NumberedFrames:
         self._stream.thread_type = "SLICE" if one_by_one else "AUTO"
         self._packets = container.demux(self._stream)
         self._number_of = number_of
+        # AVI may hold a B-frame in the packet of another frame, and a packet without one in its place.
+        is_packed = self._stream.codec_context.name == "mpeg4"
+        self._unpack = BitStreamFilterContext(UNPACK, self._stream) if is_packed else None
         self.failure = ""
         self.failed: set[int] = set()
 
@@ -58,8 +63,9 @@ class NumberedFrames:
             else:
                 found = self._number_of(packet)
                 number = UNKNOWN if found is None else found
-            packet.pts = number
-            yield from self._decode(packet, number)
+            for one in [packet] if self._unpack is None else self._unpack.filter(packet):
+                one.pts = number
+                yield from self._decode(one, number)
         yield from self._decode(None, number)
 
     def _read(self) -> Iterator[Packet[Any]]:
@@ -100,7 +106,7 @@ def in_order(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown
 def _by_time(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown]:
     """Frames must come at rising times; which of several with the same time comes first does not matter."""
     assert order.time_F is not None
-    ranks = order.ranks()
+    ranks = order.ranks
     index = start
     for number, frame in frames:
         rank = ranks.get(number)
@@ -119,7 +125,7 @@ def _as_decoded(frames: NumberedFrames, order: Order, start: int) -> Iterator[Sh
     """Frames may come in any order, as decoders change it, but none may stay away."""
     # packets   0 1 2 3 4 5      frames come as 0, 2, 3, 1, 4 …: while one of those before is awaited, the
     # awaited       1 1 - 4      others are held back. If it has not come after REORDERED more, it is lost.
-    ranks = order.ranks()
+    ranks = order.ranks
     awaited: set[int] = set()
     held: list[VideoFrame] = []
     index, highest = start, start - 1

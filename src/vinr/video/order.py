@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -84,8 +85,9 @@ class Order:
         is_found = index < self.num_frames and int(self.time_F[index]) == packet.pts
         return int(self.number_F[index]) if is_found else None
 
+    @cached_property
     def ranks(self) -> dict[int, int]:
-        """Return the place of each packet's frame in ``number_F``."""
+        """The place of each packet's frame in ``number_F``."""
         return {number: rank for rank, number in enumerate(self.number_F.tolist())}
 
     def keyframe_before(self, index: int) -> int | None:

@@ -136,6 +136,17 @@ def side_data_of(frame: VideoFrame) -> Mapping[str, bytes]:
         raise InputError(f"what its frames say of themselves cannot be read: {explain(error)}") from error
 
 
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """Return what turns ``frame`` upright.
+
+    Raises
+    ------
+    InputError
+        If that is no multiple of a quarter turn.
+    """
+    return _orientation(side_data_of(frame))
+
+
 def _listed(frame: VideoFrame) -> dict[str, bytes]:
     # PyAV's container is a mapping whose iterator yields values.
     return {data.type.name: bytes(data) for data in cast(Iterable[SideData], frame.side_data)}

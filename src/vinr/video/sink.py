@@ -31,12 +31,13 @@ from typing import BinaryIO, Final, final
 
 from av.video.codeccontext import VideoCodecContext
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from vinr.errors import OutputError, UsageError
 from vinr.files import as_output_error, atomic_files, atomic_folder, atomic_path, check_suffix
 from vinr.temporaries import Maker
-from vinr.video.color import ColorConverter, planes_of
+from vinr.video.color import RGB, ColorConverter, planes_of
 from vinr.video.mux import FORMATS, ContainerWriter
 from vinr.video.spec import TYPES, Audio, BitDepth, Levels, Timeline, VideoSpec
 from vinr.video.tag_names import special_colors
@@ -50,6 +51,8 @@ Y4M_FORMATS: Final[dict[BitDepth, tuple[str, str]]] = {
 }
 PNG_FORMAT: Final = "rgb48be"
 PNG_NAME: Final = "frame_%05d.png"
+# How the chunk cICP says that samples take all values.
+FULL_RANGE: Final = 1
 PNG_GLOB: Final = "frame_*.png"
 # Batches in memory that may wait to be written: enough to even out varying speeds.
 QUEUE_LENGTH: Final = 4
@@ -256,7 +259,7 @@ class _Y4mSink(Sink):
     # FRAME\n | Y, H × W bytes | Cb, H × W | Cr, H × W | FRAME\n | …
     # Samples of 10 bits take two bytes each, the low one first.
     def __init__(self, spec: VideoSpec, timeline: Timeline, file: BinaryIO, name: str) -> None:
-        super().__init__(spec, timeline, tuple(_color_notes("y4m", spec)))
+        super().__init__(spec, timeline, _y4m_notes(spec))
         self._file = file
         self._name = name
         self._converter = ColorConverter(replace(spec.color, matrix="bt601"))
@@ -293,13 +296,18 @@ class _PngSink(Sink):
         super().__init__(spec, timeline, _png_notes(spec))
         self._folder = folder
         self._name = name
-        self._converter = ColorConverter(spec.color)
+        # Of ordinary colours nothing is said, as in most images: viewers agree on what they are.
+        tags = spec.color.tags if special_colors(spec.color.tags) else None
+        self._converter = ColorConverter(replace(spec.color, tags=tags))
+        self._chunks = PngInfo()
+        if tags is not None:
+            self._chunks.add(b"cICP", bytes((tags.primaries, tags.transfer, RGB, FULL_RANGE)))
 
     def _put(self, rgb_HWC: Levels, index: int) -> None:
         name = self._name % self.timeline.number(index)
         with as_output_error(name):
             if self.spec.bit_depth == 8:
-                Image.fromarray(rgb_HWC).save(self._folder / name, format="PNG")
+                Image.fromarray(rgb_HWC).save(self._folder / name, format="PNG", pnginfo=self._chunks)
             else:
                 (self._folder / name).write_bytes(_deep_png(self._converter, rgb_HWC))
 
@@ -307,18 +315,16 @@ class _PngSink(Sink):
         """Do nothing: each image is complete when it is written."""
 
 
-def _color_notes(name: str, spec: VideoSpec) -> list[str]:
-    """Return the line that says which colours a format without tags cannot state, if it matters."""
+def _y4m_notes(spec: VideoSpec) -> tuple[str, ...]:
     special = special_colors(spec.color.tags)
-    return [f"{name} cannot state {special} colours: viewers show others; mp4 and mkv can"] if special else []
+    return (f"y4m cannot state {special} colours: players show others; mp4 and mkv can",) if special else ()
 
 
 def _png_notes(spec: VideoSpec) -> tuple[str, ...]:
-    notes = _color_notes("PNG", spec)
-    if spec.pixel_aspect != 1:
-        shown = f"pixels {spec.pixel_aspect} times as wide as high"
-        notes.append(f"PNG cannot store {shown}: viewers show them as square; .mkv, .mp4 and .y4m keep them")
-    return tuple(notes)
+    if spec.pixel_aspect == 1:
+        return ()
+    shape = f"pixels are {spec.pixel_aspect} times as wide as high"
+    return (f"{shape}, but viewers of PNG show them as square; .mkv, .mp4 and .y4m keep them",)
 
 
 def _deep_png(converter: ColorConverter, rgb_HWC: Levels) -> bytes:

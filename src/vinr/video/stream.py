@@ -77,7 +77,7 @@ class StreamInput:
             self._stated = stated_times(container, file, packets, order, is_whole=tail.is_whole)
             video, frame = file.video(container), head.frame
             self._picture = Picture.of(path, video, frame, tags_of(video.codec_context))
-        self._incomplete = order.ranks().get(len(packets.video) - 1) if tail.is_incomplete else None
+        self._incomplete = order.ranks.get(len(packets.video) - 1) if tail.is_incomplete else None
         self._tail_notes = tail.notes
         self._head_notes = (*([note] if note else ()), *depth_notes(frame, bit_depth), *head.notes(path))
         self.color, self.pixel_aspect = self._picture.color, self._picture.pixel_aspect
@@ -225,5 +225,5 @@ class StreamInput:
         """Return a message on a frame that ends in what to do."""
         after = self._order.keyframe_after(index)
         ranges = [f":{index}"] * bool(index) + [f"{after}:"] * (after is not None)
-        others = f"choose other frames, as {' or '.join(ranges)}" if ranges else "the file is damaged"
+        others = f"choose other frames, such as {' or '.join(ranges)}" if ranges else "the file is damaged"
         return f"{self.path}: frame {index} of {self.num_frames} {problem}; {others}"

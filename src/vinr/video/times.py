@@ -19,6 +19,7 @@ from vinr.video.spec import Ticks, Timeline
 
 LARGEST_PART: Final = 2**31 - 1
 LARGEST_STEP: Final = 2**40
+LATEST: Final = 2**60
 # Denominators of rates as people write them: 1001 is that of 29.97.
 SIMPLE: Final = 1001
 NTSC: Final = Fraction(1000, 1001)
@@ -106,7 +107,9 @@ def _constant_rate(ticks: NDArray[np.int64], stated: Stated) -> Fraction | None:
         # Both ends of an interval may be rounded to ticks. Ticks as coarse as frames need a stated rate.
         is_fine = ticks_per_frame >= (FINE_STATED if place < num_stated else FINE)
         slack = 1 if are_equal or (is_fine and stated.time_base <= CLOSE_SECONDS) else 0
-        if all(abs(tick - number * ticks_per_frame) <= slack for number, tick in enumerate(ticks.tolist())):
+        # |tick − number · a / b| ≤ slack, in whole numbers.
+        a, b = ticks_per_frame.as_integer_ratio()
+        if all(abs(tick * b - number * a) <= slack * b for number, tick in enumerate(ticks.tolist())):
             return rate
     return None
 
@@ -137,7 +140,8 @@ def _holdable(ticks: NDArray[np.int64], base: Fraction) -> tuple[NDArray[np.int6
         return ticks, base
     for parts in COARSER:
         scale = base * parts
-        rounded = np.array([round(tick * scale) for tick in ticks.tolist()], np.int64)
+        # Of times of thousands of years only the order is kept.
+        rounded = np.array([min(round(tick * scale), LATEST) for tick in ticks.tolist()], np.int64)
         # Frames that would fall on one tick stay a tick apart.
         number_F = np.arange(len(rounded))
         rounded = np.maximum.accumulate(rounded - number_F) + number_F
