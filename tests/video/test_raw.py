@@ -163,8 +163,10 @@ def test_samples_above_the_depth_in_the_name_are_refused(tmp_path: Path, pixel_f
         ("clip_32x24_of_64x48_25.yuv", "states 2 sizes; --raw-size HEIGHTxWIDTH"),
         ("clip_32x24_25_bgr8.yuv", "bgr8, which cannot be read|says both"),
         ("clip_32x24_25_422.yuv", r"are not whole 32x24 yuv422p frames of 1536 bytes; .* yuv420p, "),
-        ("clip_32x24.yuv", "needs size and rate .*--raw-size HEIGHTxWIDTH and --rate"),
-        ("clip_25fps.yuv", "needs size and rate"),
+        ("clip_32x24.yuv", "needs size and rate .*; else give --rate$"),
+        ("clip_25fps.yuv", "needs size and rate .*; else give --raw-size HEIGHTxWIDTH$"),
+        ("clip.yuv", "needs size and rate .*; else give --raw-size HEIGHTxWIDTH and --rate$"),
+        ("foreman_cif.yuv", "needs size and rate .*; else give --rate$"),
         ("clip_32x24_0.yuv", "needs size and rate"),
         ("clip_32x24_420.yuv", "needs size and rate"),
     ],
@@ -173,6 +175,24 @@ def test_names_that_do_not_do(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_bytes(bytes(1152))
     with pytest.raises(InputError, match=message):
         open_video(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "rate"),
+    [
+        ("foreman_qcif_30_8bit.yuv", "176x144", "30"),
+        ("akiyo_CIF_29.97fps_8bit.yuv", "352x288", "30000/1001"),
+        ("soccer_4cif_60_8bit.yuv", "704x576", "60"),
+        ("crowd_run_1080p50_8bit.yuv", "1920x1080", "50"),
+        ("park_8bit_720p_25.yuv", "1280x720", "25"),
+        ("pacific_176x144_25_8bit.yuv", "176x144", "25"),
+    ],
+)
+def test_sizes_that_have_names(tmp_path: Path, name: str, size: str, rate: str) -> None:
+    width, height = map(int, size.split("x"))
+    (tmp_path / name).write_bytes(bytes(width * height * 3 // 2))
+    raw = describe_raw(tmp_path / name, name, ReadOptions())
+    assert (raw.options["video_size"], raw.options["framerate"], raw.notes) == (size, rate, ())
 
 
 def test_options_make_any_name_do(tmp_path: Path) -> None:
