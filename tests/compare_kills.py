@@ -1,9 +1,7 @@
 """Kills comparisons at chosen places, repeats the command, and tells what was fitted again and what is left.
 
-Run as a program, so that every comparison is a fork of one process that has loaded everything and has one
-thread::
-
-    python tests/compare_kills.py VIDEO FOLDER    prints a JSON object of each place
+``main`` is called in a fresh process, so that every comparison is a fork of one that has loaded everything
+and has one thread. Its arguments are VIDEO FOLDER PLACE...; it prints a JSON object of each place.
 """
 
 from __future__ import annotations
@@ -16,12 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import torch
 
 import vinr.encoding.encode
 from kill_points import KILLED, in_child
 from vinr.comparison import compare
+from vinr.comparison.page import ComparisonPage
 from vinr.config import default_model
 from vinr.errors import OutputError
 from vinr.state.folder import StateFolder
@@ -36,7 +36,7 @@ def ignore(text: str, share: float) -> None:
 
 
 def run(video: Path, on_progress: Progress = ignore, **options: Any) -> Any:
-    """Compare two small networks and a codec, in the current folder."""
+    """Compare two small networks and a codec, in the current folder; the page has pictures, and no plots."""
     settings: dict[str, Any] = {
         "models": [default_model()],
         "params": PARAMS,
@@ -44,7 +44,8 @@ def run(video: Path, on_progress: Progress = ignore, **options: Any) -> Any:
         "anchors": ["x264:30"],
         "device": "cpu",
     }
-    return compare(video, "page.html", on_progress=on_progress, **settings | options)
+    with patch.object(ComparisonPage, "plots", []):  # to draw them takes longer than to fit
+        return compare(video, "page.html", on_progress=on_progress, **settings | options)
 
 
 def without_times(report: Any) -> dict[str, Any]:
@@ -157,16 +158,12 @@ def void(value: object) -> None:
 
 
 def main() -> None:
-    """Compare undisturbed, which loads for all forks what is loaded at first use; then try all places."""
-    video, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    """Compare undisturbed, which loads for all forks what is loaded at first use; then try the places."""
+    video, folder, *places = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
     torch.set_num_threads(1)
     (folder / "undisturbed").mkdir()
     os.chdir(folder / "undisturbed")
     found = {"undisturbed": _repeat(video)}
-    for number, name in enumerate(PLACES):
+    for number, name in enumerate(places):
         found[name] = _try_place(name, video, folder / str(number))
     print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

@@ -14,18 +14,47 @@ from hypothesis import settings
 import vinr
 from clips import moving_shapes, write_clip
 from command_line import Run
+from random_files import random_file
 from vinr.cli.app import main
 from vinr.config import default_model
 from vinr.state.interruption import NUMBERS
+from vinr.video.spec import VideoSpec
 
 # The same examples in every run, and no deadline: a test may neither fail by chance nor depend on the clock.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
+# What takes longest begins first, so that no process is left with it at the end.
+LONGEST = (
+    "test_public.py",
+    "test_compare_resume.py",
+    "test_phases.py",
+    "test_device_discipline.py",
+    "test_state.py",
+    "test_registry.py",
+    "test_recipes.py",
+    "test_fresh_process.py",
+    "test_rate_control.py",
+    "test_resume.py",
+    "test_compare.py",
+    "test_kill_points.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Several processes get whole files, the longest first: what tests of a file share is made once."""
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "loadfile"
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as numeric whatever compares with the numbers of other implementations."""
+    """Order the files, and mark as numeric whatever compares with the numbers of other implementations."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item.module, "Golden"):
             item.add_marker("numeric")
@@ -71,17 +100,18 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_video: Path) -> Pat
 
 
 @pytest.fixture(scope="session")
-def fitted_file(tmp_path_factory: pytest.TempPathFactory, tiny_video: Path) -> Callable[[str], Path]:
-    """That video as a .vinr file of any model, fitted for an epoch when first asked for; to be read only."""
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A .vinr file of random numbers of any model, made when first asked for; to be read only.
+
+    It has frames like those of ``tiny_video``: 8 of 36×50 pixels, 25 a second.
+    """
     folder = tmp_path_factory.mktemp("models")
 
-    def fitted(model: str) -> Path:
+    def written(model: str) -> Path:
         path = folder / f"{model}.vinr"
-        if not path.exists():
-            vinr.encode(tiny_video, path, preset=f"{model}-tiny", epochs=1, device="cpu")
-        return path
+        return path if path.exists() else random_file(path, VideoSpec(8, 36, 50), name=model, fps=25)
 
-    return fitted
+    return written
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Kills a process before each of its file operations, one after another, and looks at what is left.
 
-Run as a program, so that every kill is a fork of one process that has loaded everything and has one thread::
-
-    python tests/kill_points.py SCENARIO... prints, as JSON, how many points each has and what was wrong
+``main`` is called in a fresh process, so that every kill is a fork of one that has loaded everything and has
+one thread. Its arguments are names of scenarios; it prints, as JSON, how many points each has and what was
+wrong.
 """
 
 from __future__ import annotations
@@ -220,7 +220,3 @@ def main() -> None:
     importlib.metadata.version("vinr")
     os.fsync = lambda descriptor: None  # a process that ends loses nothing that it wrote; disks are slow
     print(json.dumps({name: try_all(scenarios[name]) for name in sys.argv[1:]}, indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,8 +45,13 @@ def random_file(
     name: str | None = None,
     lengths: Sequence[int] = (),
     audio: bytes | None = None,
+    fps: int = 30,
+    stated: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write one clip of random networks, of ``lengths`` frames each (none: of all); return ``path``."""
+    """Write one clip of random networks, of ``lengths`` frames each (none: of all); return ``path``.
+
+    ``stated`` are more keys of the clip's header.
+    """
     lengths = lengths or (video.num_frames,)
     name = name or default_model()
     preset = load_preset(f"{name}-tiny")
@@ -61,8 +67,9 @@ def random_file(
         num_frames=video.num_frames,
         height=video.height,
         width=video.width,
-        frame_rate=(30, 1),
+        frame_rate=(fps, 1),
         has_audio=audio is not None,
+        **(stated or {}),
     )
     spans = [Span(0, start, count) for start, count in zip(starts, lengths, strict=False)]
     networks = tuple(segment.network([span]) for segment, span in zip(segments, spans, strict=True))

@@ -7,8 +7,9 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import pytest
 import vinr
 from clips import moving_shapes, write_clip
 from compare_kills import PLACES, count_fits, is_second_network, run, without_times
+from fresh import run_fresh
 from kill_points import KILLED
 from vinr.comparison.rd import RDPoint
 from vinr.config import default_model
 from vinr.errors import OutputError
 
-PROGRAM = Path(__file__).with_name("compare_kills.py")
 FILES = [f"{default_model()}-{count}.vinr" for count in (12000, 8000)]
 LEFT = ["page-files", *(f"page-files/{name}" for name in FILES), "page.html"]
 
@@ -207,27 +208,43 @@ def test_two_at_once_are_refused(stopped: Path) -> None:
 # -- kills ---------------------------------------------------------------------------------------------------
 
 
+# Places before, in and after the work; those between with -m slow.
+USUAL = [
+    "SIGKILL in the second fit",
+    "file of the first network has its name",
+    "state of the comparison is removed",
+]
+OTHERS = [place for place in PLACES if place not in USUAL]
+Killed = Callable[[str], tuple[dict[str, Any], dict[str, Any]]]
+
+
 @pytest.fixture(scope="module")
-def killed(tiny_video: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What became of comparisons that were killed, by place."""
+def killed(tiny_video: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """What became of a comparison that was killed at a place, and of one that was not."""
     if not hasattr(os, "fork"):
         pytest.skip("the system has no fork")
-    folder = tmp_path_factory.mktemp("kills")
-    found = subprocess.run(
-        [sys.executable, str(PROGRAM), str(tiny_video), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert found.returncode == 0, found.stderr[-3000:]
-    documents: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
-    return documents
+
+    @cache
+    def try_all(*places: str) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp("kills")
+        code = "import compare_kills; compare_kills.main()"
+        found = run_fresh(code, str(tiny_video), str(folder), *places)
+        assert found.returncode == 0, found.stderr.decode()[-3000:]
+        documents: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
+        return documents
+
+    def of_place(place: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        documents = try_all(*(USUAL if place in USUAL else OTHERS))
+        return documents[place], documents["undisturbed"]
+
+    return of_place
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_killed_comparison_goes_on(killed: dict[str, Any], place: str) -> None:
-    found, undisturbed = killed[place], killed["undisturbed"]
+@pytest.mark.parametrize(
+    "place", [*USUAL, *(pytest.param(place, marks=pytest.mark.slow) for place in OTHERS)]
+)
+def test_a_killed_comparison_goes_on(killed: Killed, place: str) -> None:
+    found, undisturbed = killed(place)
     assert undisturbed["fits"] == 2
     assert found["again"] == 0
     assert found["status"] == (-signal.SIGKILL if place.startswith("SIGKILL") else KILLED)

@@ -100,12 +100,10 @@ def tiny(model: str, *overrides: str) -> Preset:
     return load_preset(f"{model}-tiny", [*QUICK, *blocks, *overrides])
 
 
-def some_or_slow() -> list[Any]:
-    """The default model, and the others with -m slow: for what hardly depends on the model."""
-    return [
-        name if name == default_model() else pytest.param(name, marks=pytest.mark.slow)
-        for name in list_models()
-    ]
+def some_or_slow(*usual: str) -> list[Any]:
+    """The default model and ``usual``, and the others with -m slow: for what hardly depends on the model."""
+    chosen = {default_model(), *usual}
+    return [pytest.param(name, marks=() if name in chosen else pytest.mark.slow) for name in list_models()]
 
 
 def fit_interrupted(frames: FrameTensor, preset: Preset, checkpoint: Path, *, after: int) -> FitResult:
@@ -148,7 +146,7 @@ def test_models_are_fitted_resumed_written_and_decoded(model: str, tmp_path: Pat
         check_decoding(file, DecodeSettings(precision="fp32", batch=3))
 
 
-@pytest.mark.parametrize("model", list_models())
+@pytest.mark.parametrize("model", some_or_slow("ffnerv", "tnerv"))
 def test_tasks(model: str) -> None:
     frames, mask = clip(), torch.zeros(NUM_FRAMES, 1, 32, 64, dtype=torch.bool)
     mask[:, :, 8:16, 8:24] = mask[2] = True
@@ -269,7 +267,7 @@ def test_a_fit_goes_on_through_all_phases(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("budget", [{"epochs": 2}, {"time": "2s"}, {"epochs": 3, "size": "6kB"}])
+@pytest.mark.parametrize("budget", [{"epochs": 2}, {"time": "0.3s"}, {"epochs": 3, "size": "6kB"}])
 def test_encode(tiny_video: Path, tmp_path: Path, budget: dict[str, Any]) -> None:
     with pretended_gpu():
         vinr.encode(tiny_video, tmp_path / "a.vinr", params="12k", device="auto", **budget)

@@ -279,23 +279,54 @@ def test_what_a_child_opens_itself_is_its_own(tiny_video: Path, tmp_path: Path) 
     assert sorted(tree(tmp_path)) == ["child.vinr", "parent.vinr", "right.vinr"]
 
 
-def test_the_interpreter_of_a_child_may_end(tiny_video: Path, tmp_path: Path) -> None:
+def test_the_interpreter_of_a_child_may_end(tmp_path: Path) -> None:
     """By ``sys.exit``, through everything that is done at the end of a process."""
+    check_interpreter(
+        tmp_path,
+        "from pathlib import Path\n"
+        "from vinr.files import atomic_path\n"
+        "from vinr.state.folder import EncodeJob, StateFolder\n"
+        "output = Path('o.vinr')\n"
+        "with StateFolder(output, EncodeJob.of(['a.mkv']), on_note=print) as state:\n"
+        "    (state.prepare() / 'fit-00000.safetensors').touch()\n"
+        "    with atomic_path(output) as temporary:\n"
+        "        temporary.write_bytes(b'whole')\n"
+        "        fork()\n"
+        "        assert len(list(state.prepare().iterdir())) == 1\n"
+        "    state.finish()\n",
+    )
+
+
+@pytest.mark.slow  # loads PyTorch and its compiler, from text where Python keeps no compiled modules
+def test_the_interpreter_of_a_child_of_an_encode_may_end(tiny_video: Path, tmp_path: Path) -> None:
+    check_interpreter(
+        tmp_path,
+        "import vinr\n"
+        "def on_event(event):\n"
+        "    if type(event).__name__ == 'RoundDone': fork()\n"
+        f"vinr.encode({str(tiny_video)!r}, 'o.vinr', preset={TINY!r}, epochs=1, device='cpu',\n"
+        "            frames=(0, 4), on_event=on_event)\n",
+    )
+
+
+def check_interpreter(folder: Path, work: str) -> None:
+    """Assert that a program does ``work``, whose call of ``fork()`` makes a child that ends."""
     script = (
-        "import os, sys, vinr\n"
+        "import os, sys\n"
         "statuses = []\n"
-        "def fork(event):\n"
-        "    if statuses or type(event).__name__ != 'RoundDone': return\n"
+        "def fork():\n"
+        "    if statuses: return\n"
         "    child = os.fork()\n"
         f"    if not child: sys.exit({RAISED})\n"
         "    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
-        f"vinr.encode({str(tiny_video)!r}, {str(tmp_path / 'o.vinr')!r}, preset={TINY!r}, epochs=1,\n"
-        "            device='cpu', frames=(0, 4), on_event=fork)\n"
+        f"{work}"
         "print(*statuses)\n"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert (run.returncode, run.stdout) == (0, f"{RAISED}\n"), run.stderr
-    assert list(tree(tmp_path)) == ["o.vinr"]
+    assert list(tree(folder)) == ["o.vinr"]
 
 
 # -- videos --------------------------------------------------------------------------------------------------

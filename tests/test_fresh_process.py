@@ -15,11 +15,10 @@ from fresh import run_fresh
 from vinr.bitstream import Container
 from vinr.compress import pack_tensors, quantized
 from vinr.config import load_preset
-from vinr.decoding.networks import to_uint8
 from vinr.encoding.segment import FittedSegment
 from vinr.fit import fit
 from vinr.models import VideoModel, list_models
-from vinr.video.spec import Query
+from vinr.video.spec import Query, to_levels
 
 NUM_FRAMES = 5
 ORDER = [4, 0, 3, 1, 1]
@@ -69,7 +68,7 @@ def elsewhere(fitted: dict[str, tuple[Path, VideoModel]]) -> dict[tuple[int, str
 def decoded_here(model: VideoModel, dtype: torch.dtype = torch.float32) -> Tensor:
     with torch.inference_mode():
         frames = [model.to(dtype)(Query.of_frames(torch.tensor([index]))) for index in ORDER]
-    return to_uint8(torch.cat(frames)).int().flatten(1)
+    return to_levels(torch.cat(frames), 8).int().flatten(1)
 
 
 def test_a_fresh_process_shows_the_quantised_network(

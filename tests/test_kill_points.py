@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import kill_points
+from fresh import run_fresh
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs fork")
 
 
 def kill(*names: str) -> None:
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", kill_points.__file__, *names]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    run = run_fresh("import kill_points; kill_points.main()", *names)
+    assert run.returncode == 0, run.stderr.decode()
     results = json.loads(run.stdout)
     assert results.keys() == set(names)
     for name, result in results.items():
-        assert result["wrong"] == [], f"{name}: {result}\n{run.stderr}"
+        assert result["wrong"] == [], f"{name}: {result}\n{run.stderr.decode()}"
         assert result["points"] > 10
 
 

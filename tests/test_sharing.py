@@ -76,8 +76,8 @@ def read_frames(video: vinr.VideoDecoder, right: torch.Tensor, seed: int, count:
 
 
 def some_or_slow() -> list[Any]:
-    """How many frames each reader asks for: few of each kind of model, and many of all with -m slow."""
-    kinds = ["nerv", "hnerv", "ffnerv", "hinerv", "tnerv", "dnerv_diverse", "six networks"]
+    """How many frames each reader asks for: few of some kinds of model, and many of all with -m slow."""
+    kinds = ["hnerv", "ffnerv", "tnerv", "six networks"]
     many = [pytest.param(name, 30, marks=pytest.mark.slow) for name in [*list_models(), "six networks"]]
     return [*((name, 7) for name in kinds), *many]
 

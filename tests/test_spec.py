@@ -42,6 +42,26 @@ def test_choosing_frames_keeps_their_times() -> None:
     assert even.selected([4]) == Timeline(1, Fraction(30))
 
 
+def test_the_last_frame_is_held_as_long_as_it_was() -> None:
+    held = Fraction(3)
+    uneven = Timeline(4, Fraction(25), Fraction(1, 1000), (0, 10, 50, 90), last_seconds=held)
+    assert uneven.duration == Fraction(90, 1000) + held
+    assert uneven.selected([1, 3]).last_seconds == held
+    assert uneven.selected([0, 2]).last_seconds is None  # 40 ms, as the rate says
+    assert uneven.selected([0, 1]).duration == Fraction(50, 1000)
+    assert uneven.without_others([0, 1]).duration == Fraction(50, 1000)
+    assert uneven.without_others([3]).last_seconds == held
+    assert uneven.scaled(2).duration == uneven.duration
+    even = Timeline(4, Fraction(10), last_seconds=held)
+    assert even.selected(range(4)) == even
+    assert even.selected([1, 3]) == Timeline(2, Fraction(5), last_seconds=held)
+    assert even.selected([0, 1, 3]).last_seconds == held
+    assert even.selected(range(0, 4, 2)) == Timeline(2, Fraction(5))
+    assert even.scaled(3).duration == even.duration
+    with pytest.raises(ValueError, match="above 0"):
+        Timeline(4, Fraction(10), last_seconds=Fraction(0))
+
+
 def test_impossible_values_are_refused() -> None:
     for arguments in ((0, 4, 4), (1, 0, 4), (1, 4, 0)):
         with pytest.raises(ValueError, match="at least one frame"):
@@ -52,7 +72,7 @@ def test_impossible_values_are_refused() -> None:
         Timeline(3, Fraction(25), Fraction(1, 25), (0, 2, 2))
     with pytest.raises(IndexError, match="before the first"):
         Timeline(3, Fraction(25)).index_at(-0.1)
-    with pytest.raises(ValueError, match="must be uint8"):
+    with pytest.raises(ValueError, match="must be uint8 or"):
         FrameBatch(torch.zeros(1), torch.zeros(1, 3, 4, 4))
 
 

@@ -110,7 +110,7 @@ def _sound(folder: Path) -> bytes:
     with open_video(write_clip_with_tone(folder / "tone.mkv", "flac")) as reader:
         sound = reader.audio()
     assert sound is not None
-    return sound
+    return sound.data
 
 
 def _file(

@@ -36,7 +36,7 @@ import _record  # noqa: E402
 import vinr  # noqa: E402
 from random_files import random_file  # noqa: E402
 from vinr.models import list_models  # noqa: E402
-from vinr.video.spec import VideoSpec  # noqa: E402
+from vinr.video.spec import Audio, VideoSpec  # noqa: E402
 
 NUM_FRAMES, HEIGHT, WIDTH = 24, 16, 24
 INTERVALS = {"threads": 5e-3, "fast threads": 1e-5}
@@ -92,12 +92,12 @@ class Reader:
         self.counts["frames"] += len(chosen)
         try:
             found = self._video.frames_at(chosen).rgb_NCHW
-            sound = self._video.audio() if self._has_sound and len(chosen) > 1 else SOUND
+            audio = self._video.audio() if self._has_sound and len(chosen) > 1 else Audio(SOUND)
         except Exception as error:  # whatever it is, it is counted
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             self.counts["errors"] += 1
             return
-        if not torch.equal(found, self._frames[chosen]) or sound != SOUND:
+        if not torch.equal(found, self._frames[chosen]) or audio != Audio(SOUND):
             self.counts["wrong"] += 1
 
 

@@ -13,13 +13,12 @@ from typing import Final
 import torch
 
 from vinr.config import Preset
-from vinr.decoding.networks import to_uint8
 from vinr.fit import Event, FitResult, Noted, RoundDone, Trainer
 from vinr.fit.budget import Budget
 from vinr.models import VideoModel
 from vinr.quality.clip import psnr_per_frame_db
 from vinr.video.source import FrameTensor
-from vinr.video.spec import FrameSource, Query
+from vinr.video.spec import FrameSource, Query, to_levels
 
 # Above and below the quality that the paper's recipe ends with, in dB.
 LEVELS_DB: Final = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
@@ -89,7 +88,7 @@ def mean_psnr_db(
         # Frames of a group are computed together, as they are trained.
         for group in group_N.unique():
             index_N = (group_N == group).nonzero()[:, 0]
-            rgb_NCHW = to_uint8(model(Query.of_frames(index_N.to(device)), source)).cpu()
+            rgb_NCHW = to_levels(model(Query.of_frames(index_N.to(device)), source), 8).cpu()
             psnr_db.append(psnr_per_frame_db(rgb_NCHW.double() / 255, frames.frames(index_N).double() / 255))
     return float(torch.cat(psnr_db).mean())
 

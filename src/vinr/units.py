@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from typing import Literal
 
 from vinr.errors import UsageError, plural, quoted
 
@@ -13,6 +14,7 @@ from vinr.errors import UsageError, plural, quoted
 _DIGITS = r"(\d{1,15}(?:\.\d{0,15})?)"
 _MAX_COUNT = 10**15
 _MAX_SECONDS = 10**9
+_MAX_RATE_PART = 2 * 10**9
 _COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _CLOCK = re.compile(f"(?:{_DIGITS}h)?(?:{_DIGITS}m)?(?:{_DIGITS}s?)?")
 
@@ -47,14 +49,41 @@ def parse_seconds(text: str | float) -> float:
     return seconds
 
 
+def parse_depth(text: str | int | None) -> Literal[8, 10] | None:
+    """Return a bit depth, 8 or 10; None stays None."""
+    if text is None:
+        return None
+    match str(text).strip():
+        case "8":
+            return 8
+        case "10":
+            return 10
+    raise UsageError(f"bit depth {quoted(text)}: give 8 or 10")
+
+
 def parse_rate(text: str | float | Fraction) -> Fraction:
-    """Return frames per second from 25, ``29.97``, ``30000/1001``."""
+    """Return frames per second from 25, ``29.97``, ``30000/1001``.
+
+    Decimal numbers that round n · 1000/1001 stand for that: 23.976 and 23.98, 29.97, 59.94, 119.88.
+    Fractions are taken as they are.
+    """
     # A decimal number, or a fraction whose denominator has a digit other than 0.
-    match = re.fullmatch(r"\d{1,6}(?:\.\d{1,3})?|\d{1,9}/0*[1-9]\d{0,8}", str(text).strip())
+    match = re.fullmatch(r"\d{1,6}(?:\.(\d{1,18}))?|\d{1,9}/0*[1-9]\d{0,8}", str(text).strip())
     rate = Fraction(match[0]) if match else Fraction(0)
+    if match and match[1]:
+        rate = _ntsc_rate(rate, len(match[1]))
+        # Of many decimals as many as fit a file's header, which holds numerator and denominator.
+        rate = rate.limit_denominator(_MAX_RATE_PART // (int(rate) + 1))
     if rate <= 0:
         raise UsageError(f"rate {quoted(text)}: give frames per second such as 25, 29.97 or 30000/1001")
     return rate
+
+
+def _ntsc_rate(rate: Fraction, num_decimals: int) -> Fraction:
+    """Return the rate of television in the NTSC countries that ``rate`` rounds, else ``rate``."""
+    exact = Fraction(round(rate) * 1000, 1001)
+    half_digit = Fraction(1, 2 * 10**num_decimals)
+    return exact if rate.denominator != 1 and abs(rate - exact) <= half_digit else rate
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -36,7 +36,7 @@ def writer() -> ContainerWriter:
     return writer
 
 
-def assemble(stored_header: bytes, index: bytes, sections: bytes, version: int = 1, flags: int = 0) -> bytes:
+def assemble(stored_header: bytes, index: bytes, sections: bytes, version: int = 2, flags: int = 0) -> bytes:
     """Return a file of these parts with checksums that fit them."""
     sizes = struct.pack("<4sBBHI", b"VINR", version, flags, len(stored_header), len(index))
     checksums = struct.pack("<II", zlib.crc32(stored_header, zlib.crc32(sizes)), zlib.crc32(index))

@@ -28,7 +28,7 @@ def parts() -> tuple[bytes, bytes, bytes]:
 
 def test_layout_is_that_of_the_document() -> None:
     stored, index, sections = parts()
-    assert BYTES[:8] == b"VINR\x01\x00" + struct.pack("<H", len(stored))
+    assert BYTES[:8] == b"VINR\x02\x00" + struct.pack("<H", len(stored))
     assert assemble(stored, index, sections) == BYTES
     expected = varint(5)
     expected += entry(0x01, 0, b"weights of the first network")
@@ -185,11 +185,17 @@ def test_wrong_magic(start: bytes) -> None:
 
 
 def test_newer_version() -> None:
-    for content in (assemble(*parts(), version=2), b"VINR\x02"):
-        with pytest.raises(BitstreamError, match=r"newer vinr \(format 2\); this one reads up to 1"):
+    for content in (assemble(*parts(), version=3), b"VINR\x03"):
+        with pytest.raises(BitstreamError, match=r"newer vinr \(format 3\); this one reads up to 2"):
             Container.open(content)
     with pytest.raises(BitstreamError, match="format version 0"):
         Container.open(assemble(*parts(), version=0))
+
+
+def test_every_version_is_read() -> None:
+    for version in (1, 2):
+        with Container.open(assemble(*parts(), version=version)) as container:
+            assert (container.format_version, container.header) == (version, header())
 
 
 def test_reserved_flags() -> None:

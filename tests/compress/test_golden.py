@@ -49,7 +49,7 @@ def read_symbols(container: Container, number: int, tensors: dict[str, Any]) -> 
 
 
 def test_there_is_a_golden_file() -> None:
-    assert [path.stem for path in FILES] == ["v1"]
+    assert [path.stem for path in FILES] == ["v1", "v2"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -57,6 +57,7 @@ def test_container(path: Path) -> None:
     record = record_of(path)
     with Container.open(path) as container:
         container.verify()
+        assert container.format_version == int(path.stem.removeprefix("v"))
         # Keys that are newer than the file have their defaults.
         assert container.header == Header.model_validate_json(json.dumps(record["header"]))
         times = decode_times(container.read(SectionKind.TIMES, 0), 7, Fraction(30000, 1001))

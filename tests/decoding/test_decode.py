@@ -16,17 +16,17 @@ from torch.utils.data import ConcatDataset, DataLoader
 import vinr
 from vinr.config import list_presets
 from vinr.decoding.file import VinrFile, split_clip
-from vinr.decoding.networks import to_uint8
 from vinr.decoding.settings import DecodeSettings
 from vinr.models import list_models
+from vinr.video.spec import to_levels
 
 TINY = [name for name in list_presets() if name.endswith("-tiny")]
 
 
 @pytest.fixture(scope="module", params=list_models())
-def file(request: pytest.FixtureRequest, fitted_file: Callable[[str], Path]) -> Path:
-    """The tiny video in a file of each model."""
-    return fitted_file(request.param)
+def file(request: pytest.FixtureRequest, model_file: Callable[[str], Path]) -> Path:
+    """A file of each model: 8 frames of 36×50 pixels."""
+    return model_file(request.param)
 
 
 def test_frames_have_the_size_of_the_video(file: Path) -> None:
@@ -51,17 +51,17 @@ def test_any_access_gives_the_same_frame_bit_for_bit(file: Path) -> None:
         assert torch.equal(video.frames_played_at([0.0, 0.1, 0.31]).rgb_NCHW, whole[[0, 2, 7]])
 
 
-def test_file_bytes_and_path_decode_alike(file: Path) -> None:
-    content = file.read_bytes()
+def test_file_bytes_and_path_decode_alike(tiny_file: Path) -> None:
+    content = tiny_file.read_bytes()
     frames = []
-    for source in (file, str(file), content, io.BytesIO(content)):
+    for source in (tiny_file, str(tiny_file), content, io.BytesIO(content)):
         with vinr.open(source, device="cpu") as video:
             frames.append(video[3])
     assert all(torch.equal(frame, frames[0]) for frame in frames)
 
 
-def test_frame_number_out_of_range(file: Path) -> None:
-    with vinr.open(file, device="cpu") as video:
+def test_frame_number_out_of_range(tiny_file: Path) -> None:
+    with vinr.open(tiny_file, device="cpu") as video:
         for index in (8, -9):
             with pytest.raises(IndexError, match="frames 0 to 7"):
                 video[index]
@@ -228,7 +228,7 @@ def test_clip_must_be_known(tiny_file: Path) -> None:
 
 def test_rounding_to_eight_bits() -> None:
     values = torch.tensor([[-0.1, 0.0, 0.4999 / 255, 0.5001 / 255, 1.0, 1.7]])
-    assert to_uint8(values).tolist() == [[0, 0, 0, 1, 255, 255]]
+    assert to_levels(values, 8).tolist() == [[0, 0, 0, 1, 255, 255]]
 
 
 def test_every_model_has_a_tiny_preset() -> None:

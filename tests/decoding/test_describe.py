@@ -31,12 +31,12 @@ FRAMES = 8
 def file(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    fitted_file: Callable[[str], Path],
+    model_file: Callable[[str], Path],
     tiny_video: Path,
 ) -> Path:
-    """The tiny video in a file of each model, and in segments of three, two and three frames."""
+    """A file of each model, and the tiny video in segments of three, two and three frames."""
     if request.param != "segments":
-        return fitted_file(request.param)
+        return model_file(request.param)
     path = tmp_path_factory.mktemp("described") / "clip.vinr"
     vinr.encode(tiny_video, path, preset=f"{default_model()}-tiny", epochs=1, segment=3 / 25, device="cpu")
     return path

@@ -19,10 +19,10 @@ from vinr import device
 from vinr.bitstream import Container
 from vinr.config import default_model
 from vinr.decoding.engine import MAX_BATCH, choose_batch_size, choose_precision
-from vinr.decoding.networks import Layout, NetworkLoader, to_uint8
+from vinr.decoding.networks import Layout, NetworkLoader
 from vinr.decoding.settings import DecodeSettings, load_decode_settings
 from vinr.models import VideoModel, get_model, list_models
-from vinr.video.spec import Query, VideoSpec
+from vinr.video.spec import Query, VideoSpec, to_levels
 
 pytestmark = pytest.mark.numeric
 
@@ -117,7 +117,7 @@ def test_direct_convolution_is_the_plain_network(large_file: Path, transforms: l
     with Container.open(large_file) as container:
         networks, plain = NetworkLoader(container, torch.device("cpu")), Layout(torch.device("cpu"))
         frames = [plain_frame(networks.model(network, plain), index) for network, index in PLACES]
-    assert torch.equal(found, to_uint8(torch.cat(frames)))
+    assert torch.equal(found, to_levels(torch.cat(frames), 8))
 
 
 def test_bfloat16_is_near_and_settings_hold_for_random_access(large_file: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_file_tells_what_it_holds(joint: Path) -> None:
         assert file.clip_names == ("a", "b")
         assert [entry.num_frames for entry in file.header.clips] == [3, 4]
         assert file.num_bytes == joint.stat().st_size
-        assert file.format_version == 1
+        assert file.format_version == 2
         sections = sum(section.num_bytes for section in file.sections)
         assert file.container.header_bytes + file.container.index_bytes + sections == file.num_bytes
         assert [section.kind for section in file.sections] == [SectionKind.WEIGHTS]

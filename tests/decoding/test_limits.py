@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,12 @@ from vinr.bitstream import Container, Span
 from vinr.cli.app import app
 from vinr.config import default_model, load_preset
 from vinr.decoding import networks
-from vinr.decoding.networks import MEMORY, allowed_for, memory_told, parse_memory, to_uint8
+from vinr.decoding.networks import MEMORY, allowed_for, memory_told, parse_memory
 from vinr.errors import LimitError, OutOfMemoryError, UsageError, visible
 from vinr.fit import Noted
 from vinr.models import VideoModel, cost, get_model, list_models, validate_architecture
 from vinr.models.cost import FrameCost, MacCounter, measure_first_frame
-from vinr.video.spec import VideoSpec
+from vinr.video.spec import VideoSpec, to_levels
 
 LARGEST = 10_000
 TINY_PRESET = f"{default_model()}-tiny"
@@ -98,7 +99,7 @@ def test_peak_of_live_maps_not_their_sum() -> None:
 
     model = get_model("nerv")
     skeleton = model.on_meta(model.Config(strides=(2, 2), widths=(4, 4, 4), levels=2), VideoSpec(1, 64, 64))
-    cost = measure_first_frame(skeleton, to_uint8)
+    cost = measure_first_frame(skeleton, partial(to_levels, bit_depth=8))
     # The largest map: 4 channels of 64 × 64 float32; a few of them are there at once, not all of the network.
     assert 4 * 4 * 64 * 64 < cost.num_bytes < 20 * 4 * 4 * 64 * 64
 
@@ -109,7 +110,7 @@ def test_shapes_are_those_that_torch_finds(name: str, monkeypatch: pytest.Monkey
 
     def measured() -> FrameCost:
         skeleton = model.on_meta(validate_architecture(model, preset.architecture), VideoSpec(16, 32, 64))
-        return measure_first_frame(skeleton, to_uint8)
+        return measure_first_frame(skeleton, partial(to_levels, bit_depth=8))
 
     ours = measured()
     for finder in ("_shortcut", "_create"):
@@ -149,12 +150,12 @@ from vinr.models import validate_architecture
 from vinr.models import get_model
 from vinr.models import list_models
 from vinr.models.cost import measure_first_frame
-from vinr.decoding.networks import to_uint8
+from vinr.video.spec import to_levels
 from vinr.video.spec import VideoSpec
 for name in list_models():
     model = get_model(name)
     config = validate_architecture(model, load_preset(name + "-tiny").architecture)
-    measure_first_frame(model.on_meta(config, VideoSpec(16, 32, 64)), to_uint8)
+    measure_first_frame(model.on_meta(config, VideoSpec(16, 32, 64)), lambda rgb: to_levels(rgb, 8))
     assert not {"torch._dynamo", "sympy"} & sys.modules.keys(), name
 """
     found = run_fresh(code)

@@ -7,22 +7,20 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import onnxruntime
 import pytest
 import torch
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 import vinr
 from random_files import random_file, random_network
 from vinr.bitstream import Container
 from vinr.decoding import onnx_graph
 from vinr.decoding.exporting import ExportedGraph
-from vinr.decoding.networks import NetworkLoader, to_uint8
+from vinr.decoding.networks import NetworkLoader
 from vinr.decoding.onnx_graph import OnnxRunner
 from vinr.decoding.settings import DecodeSettings
 from vinr.errors import OutputError
 from vinr.models import HybridModel, VideoModel, list_models
-from vinr.video.spec import Query, VideoSpec
+from vinr.video.spec import Query, VideoSpec, to_levels
 
 VIDEO = VideoSpec(4, 30, 50)
 # A frame of these is made of other decoded frames, or of a whole clip.
@@ -34,6 +32,8 @@ TIMED, HYBRID = "nerv", "hnerv"
 @pytest.fixture(scope="module", autouse=True)
 def _one_registry() -> Iterator[None]:
     """Read the exporter's table of operations once: it takes a second for each export."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry  # loads slowly
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         yield
@@ -77,6 +77,8 @@ def test_frames_of_all_models_are_those_of_torch(tmp_path: Path, name: str) -> N
 
 
 def test_file_takes_numbers_and_latents_of_any_many_frames(file: Path, graph: Path) -> None:
+    import onnxruntime  # loads slowly
+
     session = onnxruntime.InferenceSession(graph)
     assert [item.name for item in session.get_inputs()] == ["frame", "embedding"]
     assert [item.name for item in session.get_outputs()] == ["rgb"]
@@ -87,7 +89,7 @@ def test_file_takes_numbers_and_latents_of_any_many_frames(file: Path, graph: Pa
             index_N = torch.arange(count)
             embedding = model.latents_at(index_N.double()).per_frame["embedding"]
             (rgb,) = session.run(None, {"frame": index_N.numpy(), "embedding": embedding.numpy()})
-            difference = to_uint8(torch.from_numpy(rgb)).int() - video[:count].int()
+            difference = to_levels(torch.from_numpy(rgb), 8).int() - video[:count].int()
             assert difference.abs().max() <= 1
 
 

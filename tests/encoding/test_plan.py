@@ -1,11 +1,26 @@
-"""What a plan refuses before anything is fitted."""
+"""What an encode will do: its length and sizes, segments and joined clips, targets, and what is refused."""
 
 from __future__ import annotations
 
-import pytest
+from fractions import Fraction
+from typing import Any
 
-from vinr.encoding.plan import plan_encode
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vinr.encoding.plan import (
+    BITS_PER_PARAMETER,
+    MAX_SEGMENT_BYTES,
+    Target,
+    default_parameters,
+    default_seconds,
+    join_clips,
+    plan_encode,
+    split_segments,
+)
 from vinr.errors import UsageError
+from vinr.models import get_model, validate_architecture
 from vinr.video.spec import VideoSpec
 
 CLIP = VideoSpec(16, 32, 64)
@@ -23,3 +38,184 @@ def test_steps_of_another_kind_are_refused_where_steps_are_learned(setting: str)
 def test_bits_count_where_the_network_is_trained_for_the_range() -> None:
     bits = plan_encode([CLIP], preset="nerv-tiny", overrides=[TRAINED, "compress.weight_bits=6"])
     assert bits.presets[0].compress.weight_bits == 6
+
+
+# -- defaults ------------------------------------------------------------------------------------------------
+
+
+def test_default_sizes_go_through_the_two_known_points() -> None:
+    assert default_parameters(132 * 160 * 320) == 190_000
+    assert default_parameters(132 * 640 * 1280) == pytest.approx(1_500_000, rel=0.01)
+    assert default_seconds(132 * 160 * 320) == 180
+    assert default_seconds(4 * 132 * 160 * 320) == pytest.approx(360)
+
+
+@given(st.integers(1, 10**13), st.integers(1, 10**13))
+def test_larger_videos_get_no_less(first: int, second: int) -> None:
+    small, large = sorted((first, second))
+    assert 20_000 <= default_parameters(small) <= default_parameters(large) <= 30_000_000
+    assert 30 <= default_seconds(small) <= default_seconds(large) <= 6 * 3600
+
+
+def test_the_length_is_what_was_asked_for_and_a_time_where_nothing_was() -> None:
+    chosen = plan_encode([CLIP], preset="nerv-tiny")
+    assert chosen.time_is_chosen
+    assert chosen.seconds == default_seconds(CLIP.num_pixels)
+    assert "(chosen; see --time, --epochs)" in str(chosen)
+    for plan in (
+        plan_encode([CLIP], preset="nerv-tiny", epochs=7),
+        plan_encode([CLIP], preset="nerv-tiny", overrides=["fit.epochs=7"]),
+    ):
+        assert (plan.seconds, plan.time_is_chosen) == (None, False)
+        assert plan.presets[0].fit.epochs == 7
+        assert ", 7 epochs" in str(plan)
+    assert plan_encode([CLIP], preset="nerv-tiny", overrides=["fit.recipe=paper"]).seconds is None
+    timed = plan_encode([CLIP], preset="nerv-tiny", seconds=12.0)
+    assert (timed.seconds, timed.time_is_chosen) == (12.0, False)
+    with pytest.raises(UsageError, match="both a number of epochs and a time"):
+        plan_encode([CLIP], preset="nerv-tiny", epochs=7, seconds=12.0)
+
+
+def test_a_seed_is_that_of_every_network() -> None:
+    plan = plan_encode([CLIP], preset="nerv-tiny", seed=5, segment_seconds=0.1)
+    assert len(plan.presets) > 1
+    assert {preset.fit.seed for preset in plan.presets} == {5}
+
+
+def test_a_size_is_shared_by_pixels() -> None:
+    small, large = VideoSpec(4, 32, 64, Fraction(25)), VideoSpec(12, 32, 64, Fraction(25))
+    plan = plan_encode([small, large], model="nerv", num_parameters=120_000, epochs=1)
+    assert [job.share for job in plan.jobs] == [0.25, 0.75]
+    stored = []
+    for preset, spec in zip(plan.presets, (small, large), strict=True):
+        config = validate_architecture(get_model("nerv"), preset.architecture)
+        stored.append(get_model("nerv").on_meta(config, spec).num_stored())
+    assert stored == pytest.approx([30_000, 90_000], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"model": "nerv", "preset": "nerv-tiny"}, "give one of them"),
+        ({"preset": "nerv-tiny", "num_parameters": 9_000}, "nerv-tiny fixes the size"),
+        ({"preset": "nerv-tiny", "overrides": ["fit.loss={ms_ssim=1.0}"]}, "ms_ssim"),
+        ({"preset": "no-such"}, "unknown preset"),
+        ({"model": "no-such"}, "no-such"),
+        (
+            {"preset": "nerv-tiny", "overrides": ["fit.join_clips=true"], "segment_seconds": 1.0},
+            "--segment cuts clips apart",
+        ),
+    ],
+)
+def test_plans_that_are_refused(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        plan_encode([CLIP], **arguments)
+
+
+# -- segments ------------------------------------------------------------------------------------------------
+
+SPECS = st.lists(
+    st.builds(VideoSpec, st.integers(1, 300), st.sampled_from([16, 36]), st.sampled_from([16, 50])),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(SPECS, st.none() | st.floats(0.01, 30))
+def test_segments_cover_every_frame_once_in_order(specs: list[VideoSpec], seconds: float | None) -> None:
+    jobs = split_segments(specs, seconds)
+    covered = [
+        (span.clip, span.first_frame + index)
+        for job in jobs
+        for span in job.spans
+        for index in range(span.num_frames)
+    ]
+    assert covered == [(clip, frame) for clip, spec in enumerate(specs) for frame in range(spec.num_frames)]
+    assert sum(job.share for job in jobs) == pytest.approx(1)
+    for clip, spec in enumerate(specs):
+        lengths = [span.num_frames for job in jobs for span in job.spans if span.clip == clip]
+        # Equally long to within one frame, and no longer than asked for.
+        assert max(lengths) - min(lengths) <= 1
+        assert seconds is None or max(lengths) <= max(round(seconds * spec.fps), 1)
+        assert seconds is not None or len(lengths) == 1
+
+
+def test_ten_frames_of_at_most_four_are_three_segments() -> None:
+    jobs = split_segments([VideoSpec(10, 16, 16, Fraction(25))], 4 / 25)
+    assert [(span.first_frame, span.num_frames) for job in jobs for span in job.spans] == [
+        (0, 3),
+        (3, 4),
+        (7, 3),
+    ]
+
+
+def test_frames_that_fill_more_than_two_gib_are_cut() -> None:
+    spec = VideoSpec(1000, 1080, 1920)
+    jobs = split_segments([spec], None)
+    assert len(jobs) == 3
+    assert all(3 * job.spec([spec]).num_pixels <= MAX_SEGMENT_BYTES for job in jobs)
+    # A single frame may be larger: it cannot be cut.
+    assert len(split_segments([VideoSpec(2, 40_000, 40_000)], None)) == 2
+
+
+@given(SPECS)
+def test_clips_of_one_size_are_joined_and_no_others(specs: list[VideoSpec]) -> None:
+    jobs = join_clips(split_segments(specs, None), specs)
+    sizes = [(job.spec(specs).height, job.spec(specs).width) for job in jobs]
+    assert len(set(sizes)) == len(sizes)
+    for job, size in zip(jobs, sizes, strict=True):
+        clips = [span.clip for span in job.spans]
+        assert clips == [clip for clip, spec in enumerate(specs) if (spec.height, spec.width) == size]
+        assert job.spec(specs).span_lengths == tuple(specs[clip].num_frames for clip in clips)
+    assert sum(job.share for job in jobs) == pytest.approx(1)
+
+
+def test_joined_clips_fill_at_most_two_gib() -> None:
+    specs = [VideoSpec(count, 1080, 1920) for count in (200, 200, 100, 30)]
+    jobs = join_clips(split_segments(specs, None), specs)
+    assert [[span.clip for span in job.spans] for job in jobs] == [[0], [1, 2, 3]]
+    assert all(3 * job.spec(specs).num_pixels <= MAX_SEGMENT_BYTES for job in jobs)
+
+
+# -- targets -------------------------------------------------------------------------------------------------
+
+
+def test_networks_share_what_the_rest_of_a_file_leaves() -> None:
+    specs = [VideoSpec(4, 32, 64), VideoSpec(12, 32, 64)]
+    jobs = split_segments(specs, None)
+    assert Target().network_bytes(jobs, specs) is None
+    found = Target(num_bytes=100_000, other_bytes=20_000).network_bytes(jobs, specs)
+    assert found is not None
+    small, large = found
+    assert large == pytest.approx(3 * small, abs=2)
+    assert 79_000 < small + large < 80_000
+    with pytest.raises(
+        UsageError, match=r"audio and times take 99,900; --set compress\.audio=false omits audio"
+    ):
+        Target(num_bytes=100_000, other_bytes=99_900).network_bytes(jobs, specs)
+
+
+def test_a_target_is_that_of_a_last_phase_that_learns_steps() -> None:
+    target = Target(num_bytes=30_000)
+    plain = plan_encode([CLIP], preset="nerv-tiny", overrides=["fit.phases=[]"], target=target)
+    (phase,) = plain.presets[0].fit.phases
+    assert phase.quantization == "entropy"
+    assert plain.network_bytes is not None
+    assert phase.target_bytes == plain.network_bytes[0] < 30_000
+    trained = plan_encode([CLIP], preset="nerv-tiny", overrides=[TRAINED], target=Target(psnr_db=30.0))
+    first, last = trained.presets[0].fit.phases
+    assert (first.quantization, last.quantization) == ("qat", "entropy")
+    assert (first.target_psnr_db, last.target_psnr_db) == (None, 30.0)
+    assert first.share + last.share <= 1
+    learned = plan_encode([CLIP], preset="nerv-tiny", overrides=[LEARNED], target=target)
+    (phase,) = learned.presets[0].fit.phases
+    assert phase.target_bytes is not None
+    assert phase.schedule is not None
+
+
+def test_bytes_alone_choose_the_parameters_that_fill_them() -> None:
+    plan = plan_encode([CLIP], model="nerv", target=Target(num_bytes=30_000), epochs=1)
+    assert plan.network_bytes is not None
+    cls, preset = get_model("nerv"), plan.presets[0]
+    stored = cls.on_meta(validate_architecture(cls, preset.architecture), CLIP).num_stored()
+    assert stored == pytest.approx(8 * plan.network_bytes[0] / BITS_PER_PARAMETER, rel=0.03)

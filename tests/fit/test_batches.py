@@ -38,7 +38,7 @@ def test_whole_frames_come_in_the_order_of_seed_and_epoch(clip: MemoryClip) -> N
     assert query.time_N.tolist() == order[:2].tolist()
     assert query.grid.is_whole_frame
     assert query.row_N.tolist() == query.col_N.tolist() == [0, 0]
-    assert torch.equal(batches.target(clip.rgb_NCHW, query), clip.rgb_NCHW[order[:2]])
+    assert torch.equal(batches.target(clip.rgb_NCHW, query), clip.rgb_NCHW[order[:2]] / 255)
     weight = torch.rand(2, 1, 30, 44)
     assert batches.weight(weight, query) is weight
 
@@ -128,7 +128,7 @@ def test_targets_and_weights_are_those_of_the_patches(clip: MemoryClip) -> None:
     query = batches.query(batches.of_epoch(1)[0][0])
     place_N = (query.time_N * 6 + query.row_N * 3 + query.col_N).long()
     every = cut(clip.rgb_NCHW, PatchGrid(2, 3), coded_size=(32, 48))
-    assert torch.equal(batches.target(clip.rgb_NCHW, query), every[place_N])
+    assert torch.equal(batches.target(clip.rgb_NCHW, query), every[place_N] / 255)
     weight_T1HW = torch.rand(6, 1, 30, 44)
     every = cut(weight_T1HW, PatchGrid(2, 3), coded_size=(32, 48))
     found = batches.weight(weight_T1HW[query.time_N.long()], query)

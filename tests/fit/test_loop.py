@@ -52,14 +52,22 @@ def interrupt_after(rounds: int) -> Callable[[Event], None]:
     return watch
 
 
-@pytest.mark.parametrize("model", list_models())
+def first_or_slow() -> list[Any]:
+    """A model that stores latents and one that does not; the others learn a little in test_phases.py."""
+    slow = [
+        pytest.param(name, marks=pytest.mark.slow) for name in list_models() if name not in ("hnerv", "nerv")
+    ]
+    return ["hnerv", "nerv", *slow]
+
+
+@pytest.mark.parametrize("model", first_or_slow())
 def test_every_model_learns(model: str) -> None:
     few = moving_shapes(num_frames=4, height=32, width=48)
     check_learning(model, "vinr", few, epochs=24, gain_db=1.5)
 
 
 def some_or_slow() -> list[Any]:
-    """A model with an encoder and one without; published recipes of others are tried with -m slow."""
+    """Published recipes of all with -m slow."""
     every = [(model, recipe) for model in list_models() for recipe in ("paper", "vinr")]
     usual = {("hnerv", "paper"), ("nerv", "paper")}
     return [pytest.param(*one, marks=() if one in usual else pytest.mark.slow) for one in every]
@@ -87,7 +95,13 @@ def num_groups(model: str, clip: MemoryClip) -> int:
     return len(model_class.on_meta(config, clip.spec).group_of(index_N).unique())
 
 
-@pytest.mark.parametrize("overrides", [[], ["fit.optimizer=adam"], ["fit.channels_last=false"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["fit.optimizer=adam"],
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ([], ["fit.channels_last=false"])),
+    ],
+)
 def test_resumed_fit_equals_the_uninterrupted_one(
     overrides: list[str], clip: MemoryClip, tmp_path: Path
 ) -> None:

@@ -14,14 +14,13 @@ from clips import MemoryClip, moving_shapes
 from fit.test_loop import interrupt_after, tiny, weights_of
 from vinr.compress import pack_tensors, quantized
 from vinr.config import FitSettings, Phase, Schedule
-from vinr.decoding.networks import to_uint8
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import UsageError
 from vinr.fit import FitResult, RoundDone, fit
 from vinr.fit.phases import moment_at, schedule_of
 from vinr.kernels import arrange_layers
 from vinr.models import HybridModel, get_model, list_models
-from vinr.video.spec import Query
+from vinr.video.spec import Query, to_levels
 
 ENTROPY = '{share = 0.4, quantization = "entropy", rate_weight = 0.2}'
 EVERYTHING = (
@@ -92,7 +91,7 @@ def decoded_and_direct(
     arrange_layers(result.model)
     with torch.inference_mode():
         frames = [result.model(Query.of_frames(torch.tensor([index]))) for index in range(len(decoded))]
-    return decoded, to_uint8(torch.cat(frames))
+    return decoded, to_levels(torch.cat(frames), 8)
 
 
 @pytest.mark.parametrize("model", list_models())
@@ -102,7 +101,7 @@ def test_every_model_goes_through_phases_into_a_file(model: str, clip: MemoryCli
     rounds: list[float] = []
     result = fit(clip, preset, on_event=lambda event: rounds.append(getattr(event, "psnr_db", 0.0)))
     assert result.num_epochs == 10
-    assert min(rounds[-3:]) > rounds[0]
+    assert min(rounds[-3:]) > rounds[0] + 0.2
     assert {item.role for name, item in result.model.stored().items() if name not in result.steps} <= {"bias"}
     decoded, direct = decoded_and_direct(result, model, clip)
     assert torch.equal(decoded, direct)
@@ -110,13 +109,13 @@ def test_every_model_goes_through_phases_into_a_file(model: str, clip: MemoryCli
 
 def test_a_stronger_rate_gives_a_smaller_file(clip: MemoryClip) -> None:
     sizes = []
-    for weight in (0.0, 0.3, 3.0):
+    for weight in (0.0, 1.0):
         phase = f'{{share = 0.8, quantization = "entropy", rate_weight = {weight}}}'
-        preset = tiny("nerv", clip, f"fit.phases=[{phase}]", epochs=20)
+        preset = tiny("nerv", clip, f"fit.phases=[{phase}]", epochs=12)
         result = fit(clip, preset)
         packed = pack_tensors(result.model.stored(), preset.compress, steps=result.steps)
         sizes.append(len(packed.fixed))
-    assert sizes[0] > 1.1 * sizes[1] > 1.21 * sizes[2]
+    assert sizes[0] > 1.3 * sizes[1]
 
 
 def test_the_rate_may_be_weighed_in_bits_a_pixel(clip: MemoryClip) -> None:
@@ -149,19 +148,19 @@ def test_only_latents_learn_where_that_is_asked(clip: MemoryClip) -> None:
 def test_quality_lost_to_rounding_is_no_collapse(clip: MemoryClip) -> None:
     phase = '{share = 0.2, quantization = "entropy", initial_bits = 1.0}'
     seen: list[object] = []
-    result = fit(clip, tiny("hnerv", clip, f"fit.phases=[{phase}]", epochs=50), on_event=seen.append)
+    result = fit(clip, tiny("hnerv", clip, f"fit.phases=[{phase}]", epochs=30), on_event=seen.append)
     assert result.num_collapses == 0
     psnr_db = [event.psnr_db for event in seen if isinstance(event, RoundDone)]
-    assert psnr_db[40] < psnr_db[39] - 4
+    assert psnr_db[24] < psnr_db[23] - 4
 
 
-@pytest.mark.parametrize("model", ["hnerv", "ffnerv"])
+@pytest.mark.parametrize("model", ["hnerv", pytest.param("ffnerv", marks=pytest.mark.slow)])
 def test_a_fit_resumes_in_any_phase(model: str, clip: MemoryClip, tmp_path: Path) -> None:
     preset = tiny(model, clip, EVERYTHING, epochs=10)
     whole = fit(clip, preset)
     expected = weights_of(whole)
     # Models differ in what they store, not in when.
-    for rounds in (2, 5, 7, 9) if model == "hnerv" else (7,):
+    for rounds in (2, 5) if model == "hnerv" else (7,):
         checkpoint = tmp_path / f"{rounds}.safetensors"
         with pytest.raises(KeyboardInterrupt):
             fit(clip, preset, on_event=interrupt_after(rounds), checkpoint=checkpoint)

@@ -1,14 +1,13 @@
-"""Losses, optimisers and models of packages of their own: really installed, in a process that has them."""
+"""Losses, optimisers and models of packages of their own: really installed, in one process that has them."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from fresh import run_fresh
 from vinr.config import load_preset
 from vinr.errors import UsageError
 from vinr.fit.losses import build_loss
@@ -155,40 +154,97 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(installed: Path, code: str) -> str:
-    """Return what a program prints that has the package of ``installed``."""
-    start = f"import sys; sys.path.insert(0, {str(installed)!r})\n"
-    result = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-FIT = """
+START = """
+import contextlib, io, json, sys
 import torch, vinr
 from vinr.config import load_preset
 from vinr.errors import UsageError
+from vinr.fit.losses import build_loss, list_losses
+from vinr.models import describe_model, get_model
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
 
+torch.set_num_threads(1)
 rgb_NCHW = torch.randint(255, (4, 3, 32, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 frames = FrameTensor(rgb_NCHW, VideoSpec(4, 32, 64))
 def trainer(model, *overrides):
     preset = load_preset(f"{model}-tiny", ["fit.epochs=4", "fit.phases=[]", *overrides])
     return vinr.Trainer(frames, preset)
+def refused(work):
+    try: work()
+    except UsageError as error: print(error)
+"""
+PARTS = {
+    "loss": """
+one = trainer('hnerv', 'fit.loss={charbonnier = 2.0}')
+print([type(event).__name__ for event in one.rounds()])
+print(one.loss.terms[0][1].per_frame.__module__)
+refused(lambda: trainer('hnerv', 'fit.loss={charbonier = 1.0}'))
+refused(lambda: trainer('hnerv', 'fit.loss={missing = 1.0}'))
+""",
+    "raising": "refused(lambda: build_loss({'raising': 1.0}))",
+    "number": "refused(lambda: build_loss({'number': 1.0}))",
+    "twice": "refused(lambda: build_loss({'twice': 1.0}))",
+    "built in": """
+print(build_loss({'l1': 1.0}).terms[0][1].per_frame.__module__, list_losses().count('l1'))
+print(type(trainer('hnerv', 'fit.optimizer=adam').learner.optimizer).__module__)
+try: trainer('hnerv', 'fit.optimizer=tiger')
+except UsageError as error: print(str(error).count(' adam,'))
+print(get_model('hnerv').__module__)
+refused(lambda: get_model('gone'))
+""",
+    "optimizer": """
+one = trainer('hnerv', 'fit.optimizer=lion')
+print(type(one.learner.optimizer).__module__)
+for number in range(5): one.step()
+state = one.state()
+other = trainer('hnerv', 'fit.optimizer=lion')
+other.load(state)
+for fit in (other, one):
+    for event in fit.rounds(): pass
+pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
+print(all(torch.equal(a, b) for a, b in pairs), one.steps_done == other.steps_done)
+refused(lambda: trainer('hnerv', 'fit.optimizer=tiger'))
+refused(lambda: trainer('hnerv', 'fit.optimizer=broken'))
+""",
+    "model": """
+one = trainer('plain')
+for event in one.rounds(): pass
+print(type(one.finish().model).__name__)
+print(describe_model('plain'))
+refused(lambda: get_model('plane'))
+""",
+}
+# Each part as a function, whose lines are printed apart from those of the others.
+END = """
+said = {}
+for name, part in json.loads(sys.argv[1]).items():
+    with contextlib.redirect_stdout(io.StringIO()) as lines:
+        exec(part, dict(globals()))
+    said[name] = lines.getvalue().splitlines()
+print(json.dumps(said))
 """
 
 
-def test_a_loss_by_name_from_outside(installed: Path) -> None:
-    code = FIT + (
-        "one = trainer('hnerv', 'fit.loss={charbonnier = 2.0}')\n"
-        "print([type(event).__name__ for event in one.rounds()])\n"
-        "print(one.loss.terms[0][1].per_frame.__module__)\n"
-        "try: trainer('hnerv', 'fit.loss={charbonier = 1.0}')\n"
-        "except UsageError as error: print(error)\n"
-        "try: trainer('hnerv', 'fit.loss={missing = 1.0}')\n"
-        "except UsageError as error: print(error)\n"
-    )
-    rounds, module, unknown, missing = run(installed, code).splitlines()
+def run(installed: Path, code: str) -> str:
+    """Return what a program prints that has the package of ``installed``."""
+    result = run_fresh(f"import sys; sys.path.insert(0, {str(installed)!r})\n{code}")
+    assert result.returncode == 0, result.stderr.decode()
+    return result.stdout.decode()
+
+
+@pytest.fixture(scope="module")
+def said(installed: Path) -> dict[str, list[str]]:
+    """The lines that each of ``PARTS`` prints, in a process that has the package of ``installed``."""
+    code = f"import sys; sys.path.insert(0, {str(installed)!r})\n{START}{END}"
+    result = run_fresh(code, json.dumps(PARTS))
+    assert result.returncode == 0, result.stderr.decode()
+    found: dict[str, list[str]] = json.loads(result.stdout)
+    return found
+
+
+def test_a_loss_by_name_from_outside(said: dict[str, list[str]]) -> None:
+    rounds, module, unknown, missing = said["loss"]
     assert rounds == str(["RoundDone"] * 4)
     assert module == "myvinr.losses"
     assert unknown.startswith("unknown loss 'charbonier'; there are charbonnier, frequency, l1,")
@@ -210,53 +266,22 @@ def test_a_loss_by_name_from_outside(installed: Path) -> None:
     ],
 )
 def test_what_a_package_offers_and_cannot_be_used_is_refused(
-    installed: Path, name: str, problem: str
+    said: dict[str, list[str]], name: str, problem: str
 ) -> None:
-    code = (
-        "from vinr.errors import UsageError\nfrom vinr.fit.losses import build_loss\n"
-        f"try: build_loss({{{name!r}: 1.0}})\nexcept UsageError as error: print(error)\n"
-    )
-    (line,) = run(installed, code).splitlines()
+    (line,) = said[name]
     for part in problem.split(" .* "):
         assert part in line
 
 
-def test_no_package_replaces_what_is_built_in(installed: Path) -> None:
-    code = FIT + (
-        "from vinr.fit.losses import build_loss, list_losses\n"
-        "print(build_loss({'l1': 1.0}).terms[0][1].per_frame.__module__, list_losses().count('l1'))\n"
-        "print(type(trainer('hnerv', 'fit.optimizer=adam').learner.optimizer).__module__)\n"
-        "try: trainer('hnerv', 'fit.optimizer=tiger')\n"
-        "except UsageError as error: print(str(error).count(' adam,'))\n"
-        "from vinr.models import get_model\n"
-        "print(get_model('hnerv').__module__)\n"
-        "try: get_model('gone')\n"
-        "except UsageError as error: print(error)\n"
-    )
-    loss, optimizer, count, model, gone = run(installed, code).splitlines()
+def test_no_package_replaces_what_is_built_in(said: dict[str, list[str]]) -> None:
+    loss, optimizer, count, model, gone = said["built in"]
     assert (loss, optimizer, count) == ("vinr.fit.losses 1", "torch.optim.adam", "1")
     assert model == "vinr.models.hnerv"
     assert gone.startswith("entry point 'gone' of vinr.models: myvinr.models.gone cannot be loaded (")
 
 
-def test_an_optimizer_by_name_from_outside_goes_on_bit_for_bit(installed: Path) -> None:
-    code = FIT + (
-        "one = trainer('hnerv', 'fit.optimizer=lion')\n"
-        "print(type(one.learner.optimizer).__module__)\n"
-        "for number in range(5): one.step()\n"
-        "state = one.state()\n"
-        "other = trainer('hnerv', 'fit.optimizer=lion')\n"
-        "other.load(state)\n"
-        "for fit in (other, one):\n"
-        "    for event in fit.rounds(): pass\n"
-        "pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)\n"
-        "print(all(torch.equal(a, b) for a, b in pairs), one.steps_done == other.steps_done)\n"
-        "try: trainer('hnerv', 'fit.optimizer=tiger')\n"
-        "except UsageError as error: print(error)\n"
-        "try: trainer('hnerv', 'fit.optimizer=broken')\n"
-        "except UsageError as error: print(error)\n"
-    )
-    module, equal, unknown, broken = run(installed, code).splitlines()
+def test_an_optimizer_by_name_from_outside_goes_on_bit_for_bit(said: dict[str, list[str]]) -> None:
+    module, equal, unknown, broken = said["optimizer"]
     assert module == "myvinr.optimizers"
     assert equal == "True True"
     assert "fit.optimizer" in unknown
@@ -264,17 +289,8 @@ def test_an_optimizer_by_name_from_outside_goes_on_bit_for_bit(installed: Path) 
     assert broken == "optimizer 'broken' returns a str, not a torch.optim.Optimizer"
 
 
-def test_a_model_by_name_from_outside(installed: Path) -> None:
-    code = FIT + (
-        "one = trainer('plain')\n"
-        "for event in one.rounds(): pass\n"
-        "print(type(one.finish().model).__name__)\n"
-        "from vinr.models import get_model, describe_model\n"
-        "print(describe_model('plain'))\n"
-        "try: get_model('plane')\n"
-        "except UsageError as error: print(error)\n"
-    )
-    name, line, unknown = run(installed, code).splitlines()
+def test_a_model_by_name_from_outside(said: dict[str, list[str]]) -> None:
+    name, line, unknown = said["model"]
     assert name == "Plain"
     assert line == "One colour per frame (Nobody, 2026)."
     assert unknown.startswith("unknown model 'plane'; there are")
@@ -316,7 +332,7 @@ def test_a_broken_package_is_noted_and_the_rest_is_listed(
 
 
 def test_a_broken_package_is_no_hindrance_to_others_and_says_what_it_lacks(installed: Path) -> None:
-    code = FIT + (
+    code = START + (
         "from vinr.config import default_model, list_presets\n"
         "print(default_model(), 'plain-tiny' in list_presets())\n"
         "for name in ('aaa_exits', 'class', 'gone', 'lonely', 'lonely-tiny'):\n"

@@ -83,7 +83,7 @@ def test_targets_that_are_refused(settings: dict[str, object], complaint: str) -
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    clip = moving_shapes(num_frames=8, height=48, width=64)
+    clip = moving_shapes(num_frames=6, height=32, width=48)
     return write_clip(tmp_path_factory.mktemp("rate") / "shapes.mkv", clip)
 
 
@@ -94,7 +94,7 @@ def encoded(video: Path, path: Path, **options: object) -> tuple[EncodeReport, l
         if isinstance(event, Noted):
             notes.append(event.text)
 
-    given = {"model": "hnerv", "epochs": 25, "device": "cpu", "on_event": watch}
+    given = {"model": "hnerv", "epochs": 15, "device": "cpu", "on_event": watch}
     report = encode(video, path, **(given | options))  # type: ignore[arg-type]
     assert path.stat().st_size == report.num_bytes
     return report, notes
@@ -104,20 +104,20 @@ def test_a_file_of_the_size_asked_for(video: Path, tmp_path: Path) -> None:
     report, _ = encoded(video, tmp_path / "a.vinr", size="9kB")
     assert 0.97 * 9000 <= report.num_bytes <= 9000
     bpp = report.bpp
-    again, _ = encoded(video, tmp_path / "b.vinr", bpp=bpp, epochs=15)
+    again, _ = encoded(video, tmp_path / "b.vinr", bpp=bpp, epochs=10)
     assert 0.97 * report.num_bytes <= again.num_bytes <= report.num_bytes
 
 
 def test_the_size_holds_for_several_networks(video: Path, tmp_path: Path) -> None:
-    report, _ = encoded(video, tmp_path / "a.vinr", size=16_000, segment=0.17, epochs=10)
+    report, _ = encoded(video, tmp_path / "a.vinr", size=16_000, segment=0.13, epochs=8)
     assert 0.95 * 16_000 <= report.num_bytes <= 16_000
 
 
 def test_a_quality_is_met_or_missed_openly(video: Path, tmp_path: Path) -> None:
     once = {"overrides": ["fit.phases=[]"]}  # 8 bits
-    plain, _ = encoded(video, tmp_path / "a.vinr", preset="hnerv-tiny", model=None, epochs=40, **once)
+    plain, _ = encoded(video, tmp_path / "a.vinr", preset="hnerv-tiny", model=None, epochs=24, **once)
     asked = plain.psnr_db - 3
-    options = {"preset": "hnerv-tiny", "model": None, "epochs": 40}
+    options = {"preset": "hnerv-tiny", "model": None, "epochs": 24}
     report, notes = encoded(video, tmp_path / "b.vinr", psnr=asked, **options)
     assert report.psnr_db == pytest.approx(asked, abs=0.2)
     assert report.num_bytes < 0.8 * plain.num_bytes

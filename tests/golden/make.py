@@ -1,9 +1,12 @@
-"""Writes the golden file of format version 1 and the digests of what it holds.
+"""Writes the golden file of the format's version and the digests of what it holds.
 
-Made once with vinr 0.1.0, constriction 0.5.0, zlib 1.2.13 and kept: files of every released version must go
-on decoding to the same symbols. Run again only for a new format version, under a new name::
+``v1`` was made once with vinr 0.1.0, ``v2`` with the first vinr that wrote version 2, both with constriction
+0.5.0 and zlib 1.2.13, and are kept: files of every released version must go on decoding to the same symbols.
+Run again only for a new format version, under a new name::
 
-    python tests/golden/make.py v2
+    python tests/golden/make.py v3
+
+``v1`` lacks what is marked as new in version 2, and is otherwise the same.
 """
 
 from __future__ import annotations
@@ -22,10 +25,12 @@ from vinr.bitstream import (
     Color,
     ContainerWriter,
     EditRecord,
+    Hdr,
     Header,
     Network,
     Quality,
     SectionKind,
+    Tags,
 )
 from vinr.compress import encode_times, pack_tensors
 from vinr.compress.quantize import quantize
@@ -107,12 +112,39 @@ def main(name: str) -> None:
                 height=180,
                 width=320,
                 frame_rate=(30000, 1001),
-                color=Color(matrix="bt709", range="full", bit_depth=10),
-                edit=EditRecord(crop=(720, 1280), resize=(180, 320), first_frame=3, stop_frame=10),
+                # New in version 2: from here to the edit, but for matrix, range and bit_depth of the colour.
+                bit_depth=10,
+                pixel_aspect=(16, 11),
+                last_seconds=(7, 5),
+                color=Color(
+                    matrix="bt2020",
+                    range="full",
+                    bit_depth=10,
+                    tags=Tags(primaries=9, transfer=16, matrix=9, range=2),
+                    hdr=Hdr(
+                        mastering=(13250, 34500, 7500, 3000, 34000, 16000, 15635, 16450, 10**7, 50),
+                        light=(1000, 400),
+                    ),
+                ),
+                edit=EditRecord(
+                    crop=(720, 1280),
+                    resize=(180, 320),
+                    first_frame=3,
+                    stop_frame=10,
+                    stream=1,  # new in version 2, and so is the next
+                    deinterlaced=True,
+                ),
                 has_times=True,
                 quality=Quality(psnr_db=31.25, pooled_psnr_db=31.125, ms_ssim=0.9375, ms_ssim_window=11),
             ),
-            Clip(name="zweiter", num_frames=2, height=36, width=64, has_audio=True),
+            Clip(
+                name="zweiter",
+                num_frames=2,
+                height=36,
+                width=64,
+                audio_start=(-1001, 30000),  # new in version 2
+                has_audio=True,
+            ),
         ),
         networks=(
             Network(model="some", architecture={"width": 12}, spans=((0, 0, 7),), frames_per_chunk=3),

@@ -229,6 +229,7 @@ def test_latents_are_kept_within_their_share() -> None:
     assert check_latent_share(HNeRVBoost, video, width=40.0).embedding_channels < 16
 
 
+@pytest.mark.slow  # tests/models/test_sizing.py asks for sizes of every model
 @pytest.mark.parametrize(
     ("name", "clip"),
     [

@@ -226,6 +226,7 @@ def test_any_stage_can_fuse(fuse_after: int) -> None:
     assert model.fusion.gate_content.weight.shape[0] == config.widths[fuse_after]
 
 
+@pytest.mark.slow  # tests/models/test_sizing.py asks for sizes of every model
 @pytest.mark.parametrize("num_frames", [1, 30, 5000])
 @pytest.mark.parametrize("size", [(160, 320), (1080, 1920)])
 def test_sizes_are_met_within_2_percent(num_frames: int, size: tuple[int, int]) -> None:

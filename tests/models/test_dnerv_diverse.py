@@ -223,10 +223,14 @@ def test_a_frame_costs_its_share_of_the_clip() -> None:
 @pytest.mark.parametrize(
     ("height", "width", "num_parameters", "tiles"),
     [
-        (160, 320, 20_000, (1, 1)), (32, 64, 20_000, (1, 1)), (720, 1280, 1_500_000, (3, 4)),
-        (1080, 1920, 3_000_000, (5, 6)), (1920, 1080, 60_000, (6, 5)), (2160, 3840, 20_000_000, (9, 12)),
+        (32, 64, 20_000, (1, 1)),
+        (720, 1280, 1_500_000, (3, 4)),
+        (1920, 1080, 60_000, (6, 5)),
+        pytest.param(160, 320, 20_000, (1, 1), marks=pytest.mark.slow),
+        pytest.param(1080, 1920, 3_000_000, (5, 6), marks=pytest.mark.slow),
+        pytest.param(2160, 3840, 20_000_000, (9, 12), marks=pytest.mark.slow),
     ],
-)  # fmt: skip
+)
 def test_any_size_is_solved(height: int, width: int, num_parameters: int, tiles: tuple[int, int]) -> None:
     video = VideoSpec(132, height, width)
     config = solve_size(DNeRVDiverse, video, num_parameters, {})

@@ -178,7 +178,13 @@ def test_paddings_are_the_least_ones(family: str) -> None:
     assert (found.base, *found.after) == PADDINGS[family]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def some_or_slow() -> list[Any]:
+    """Families of small strides; the others, whose patches are large, with -m slow."""
+    usual = ("720p", "xl", "b-720p", "kernels")
+    return [pytest.param(name, marks=() if name in usual else pytest.mark.slow) for name in FAMILIES]
+
+
+@pytest.mark.parametrize("family", some_or_slow())
 def test_every_patch_equals_its_part_of_the_frame(family: str) -> None:
     config = thin(family)
     multiple = math.prod(config.strides)
@@ -189,7 +195,7 @@ def test_every_patch_equals_its_part_of_the_frame(family: str) -> None:
     assert largest_patch_error(model.float(), PatchGrid(5, cols // 2)) < 1e-5
 
 
-@pytest.mark.parametrize("family", ["720p", "b-1080p", "kernels"])
+@pytest.mark.parametrize("family", ["720p", pytest.param("b-1080p", marks=pytest.mark.slow), "kernels"])
 def test_any_smaller_padding_shows(family: str) -> None:
     config = thin(family)
     multiple = math.prod(config.strides)
@@ -351,6 +357,7 @@ def test_layers_of_the_smallest_bunny_size() -> None:
 # -- any video -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # tests/models/test_sizing.py asks for sizes of every model
 @settings(max_examples=3)
 @given(st.integers(1, 700), st.integers(16, 1200), st.integers(16, 2000), st.floats(1.05, 60), st.booleans())
 def test_any_size_of_any_video_is_met(

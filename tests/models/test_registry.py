@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from clips import MemoryClip, moving_shapes
 from vinr import models
+from vinr.cli import catalogue
 from vinr.cli.catalogue import list_preset_entries
 from vinr.config import list_presets, load_preset
 from vinr.models import (
@@ -162,7 +163,7 @@ def check_gradients(model: VideoModel) -> None:
     assert without == []
 
 
-@pytest.mark.slow  # tests/fit/test_loop.py fits every model a little
+@pytest.mark.slow  # tests/fit/test_phases.py fits every model a little
 @EVERY_MODEL
 def test_a_few_steps_lower_the_error(name: str) -> None:
     clip = moving_shapes(num_frames=3, height=32, width=64)
@@ -287,7 +288,21 @@ def test_every_recipe_of_a_model_loads(name: str) -> None:
 
 
 @EVERY_MODEL
+def test_first_and_last_preset_have_the_size_their_source_states(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [preset for preset in list_presets() if preset.startswith(f"{name}-")]
+    monkeypatch.setattr(catalogue, "list_presets", lambda: [own[0], own[-1]])
+    check_sizes(name)
+
+
+@pytest.mark.slow  # 171 networks are built without values
+@EVERY_MODEL
 def test_presets_have_the_size_their_source_states(name: str) -> None:
+    check_sizes(name)
+
+
+def check_sizes(name: str) -> None:
     for entry in list_preset_entries(name):
         assert entry.stored_parameters == entry.paper_parameters, entry.name
         if entry.paper_gmacs is not None:

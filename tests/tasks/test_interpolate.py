@@ -13,7 +13,6 @@ import vinr
 from clips import MemoryClip, moving_shapes
 from command_line import Run, refused
 from vinr.config import Preset
-from vinr.decoding.networks import to_uint8
 from vinr.encoding.plan import choose_preset
 from vinr.errors import UsageError
 from vinr.fit import fit
@@ -23,7 +22,7 @@ from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.frames import FittedFrames
 from vinr.tasks.interpolation import encoded_frames, measure_interpolation
 from vinr.video.source import open_video
-from vinr.video.spec import Query
+from vinr.video.spec import Query, to_levels
 
 EVERY_MODEL = pytest.mark.parametrize("model", list_models())
 
@@ -154,7 +153,9 @@ def test_fitted_frames_are_the_networks(clip: MemoryClip) -> None:
     result = fit(clip, tiny(list_models()[0], clip, epochs=1))
     index_N = torch.tensor([4, 0, 2])
     with torch.no_grad():
-        expected = torch.cat([to_uint8(result.model(Query.of_frames(index_N[i : i + 1]))) for i in range(3)])
+        expected = torch.cat(
+            [to_levels(result.model(Query.of_frames(index_N[i : i + 1])), 8) for i in range(3)]
+        )
     assert torch.equal(FittedFrames(result.model, clip.spec).frames(index_N), expected)
 
 

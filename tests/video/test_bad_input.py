@@ -17,6 +17,7 @@ from video.video_clips import picture, write_clip, write_clip_with_tone
 from vinr.errors import InputError, UsageError, VinrError
 from vinr.tasks.masks import open_mask
 from vinr.video.source import open_video
+from vinr.video.spec import ColorTags
 
 
 def refuse(path: Path, match: str, kind: type[VinrError] = InputError, **edit: object) -> None:
@@ -126,9 +127,10 @@ def test_crop_larger_than_the_frame(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("matrix", [7, 9])
+@pytest.mark.parametrize("matrix", [8, 10])
 def test_unknown_colour_matrix(tmp_path: Path, matrix: int) -> None:
-    refuse(write_clip(tmp_path / "a.mkv", 3, tags=(matrix, 1)), "colour matrix (SMPTE 240M|BT.2020)")
+    path = write_clip(tmp_path / "a.mkv", 3, tags=ColorTags(matrix=matrix, range=1))
+    refuse(path, "colour matrix (YCgCo|BT.2020 with constant luminance)")
 
 
 def test_folder_without_images(tmp_path: Path) -> None:
@@ -150,9 +152,9 @@ def test_folder_with_a_damaged_image(tmp_path: Path) -> None:
     refuse(tmp_path, "not a readable image")
 
 
-def test_folder_of_deep_images(tmp_path: Path) -> None:
-    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "a.png")
-    refuse(tmp_path, "more than 8 bits")
+def test_folder_of_images_with_32_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "a.tif")
+    refuse(tmp_path, "no whole numbers")
 
 
 def png_header(height: int, width: int) -> bytes:
@@ -202,13 +204,15 @@ def test_mutated_images_are_read_or_refused(tmp_path: Path, suffix: str) -> None
             reader.read()
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photo_with_exif_is_upright(tmp_path: Path, orientation: int) -> None:
+def test_photo_with_exif_is_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
     """PyAV raises for side data that it has no name for, EXIF among them."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / "a.jpg"
-    Image.fromarray(picture(32, 48, 0)).save(path, exif=exif, quality=95)
+    path = tmp_path / f"a{suffix}"
+    quality = {} if suffix in (".png", ".tif") else {"quality": 95}
+    Image.fromarray(picture(32, 48, 0)).save(path, exif=exif, **quality)
     with open_video(path) as reader:
         found_HWC = reader.read().rgb_NCHW[0].permute(1, 2, 0).numpy()
     with Image.open(path) as image:
@@ -222,7 +226,8 @@ def test_photo_with_exif_is_upright(tmp_path: Path, orientation: int) -> None:
     [
         ("clip.yuv", 96, "needs size and rate"),
         ("clip_8x8.yuv", 96, "needs size and rate"),
-        ("clip_8x8_25fps_10bit.yuv", 96, "8-bit 4:2:0"),
+        ("clip_8x8_10bit.yuv", 192, "needs size and rate"),
+        ("clip_8x8_25fps_10bit.yuv", 96, "96 bytes are not whole 8x8 yuv420p10le frames of 192 bytes"),
         ("clip_8x8_25fps.yuv", 100, "100 bytes"),
         ("clip_8x8_25fps.yuv", 0, "0 bytes"),
         ("clip_0x8_25fps.yuv", 96, "96 bytes"),

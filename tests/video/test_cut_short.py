@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -257,17 +258,33 @@ def test_gap_before_the_last_frame_is_told(tmp_path: Path) -> None:
             assert notes == ()
 
 
-def test_last_frame_that_is_held_is_no_refusal(tmp_path: Path) -> None:
-    """Matroska's duration may be longer than its packets say: nothing is missing from the Segment."""
-    path = write_clip(tmp_path / "a.mkv", 6, codec="mpeg4")
+def hold_last(path: Path, milliseconds: float) -> None:
+    """Change the duration that the header of a Matroska file states."""
     duration = b"\x44\x89\x88"
     data = path.read_bytes()
     at = data.index(duration) + len(duration)
-    path.write_bytes(data[:at] + struct.pack(">d", 5000) + data[at + 8 :])
-    rgb_NCHW, notes = read(path)
-    assert len(rgb_NCHW) == 6
-    assert len(notes) == 1
-    assert "it states 5.00 s but ends at 0.24 s" in notes[0]
+    path.write_bytes(data[:at] + struct.pack(">d", milliseconds) + data[at + 8 :])
+
+
+def test_last_frame_that_is_held_is_not_cut_off(tmp_path: Path) -> None:
+    """Matroska's duration may be longer than its packets say: nothing is missing from the Segment."""
+    path = write_clip(tmp_path / "a.mkv", 6, codec="mpeg4")
+    hold_last(path, 5000)
+    with open_video(path) as reader:
+        assert (len(reader.read().rgb_NCHW), reader.notes) == (6, ())
+        assert reader.timeline.last_seconds == Fraction(4800, 1000)
+
+
+def test_zeros_in_place_of_the_end_are_told(tmp_path: Path) -> None:
+    """Downloads that reserve their space first have the right size from the start."""
+    path = write_clip(tmp_path / "a.mkv", 200, codec="mpeg4", options={"g": "10"})
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    with open_video(path) as reader:
+        assert reader.spec.num_frames < 200
+        assert len(reader.notes) == 1
+        assert "zeros in place of its end" in reader.notes[0]
+        assert reader.timeline.last_seconds is None
 
 
 @pytest.mark.parametrize("sound_seconds", [1, 2])

@@ -15,6 +15,7 @@ from video.video_clips import decoded, pictures, psnr_db, spec_of
 from vinr.video.encoders import drops_cu_tree, safe_options
 from vinr.video.mux import CODECS
 from vinr.video.sink import open_sink
+from vinr.video.spec import VideoSpec
 
 
 @pytest.fixture(params=[False, True], ids=["other", "avx512"])
@@ -63,10 +64,13 @@ def test_other_encoders_are_left_alone() -> None:
 
 
 def test_output_gets_the_same_options(has_avx512: bool) -> None:
-    x264, x265 = CODECS["x264"].options_for(480, 854), CODECS["x265"].options_for(480, 48)
+    x264, x265 = (
+        CODECS["x264"].options_for(VideoSpec(9, 480, 854)),
+        CODECS["x265"].options_for(VideoSpec(9, 480, 48)),
+    )
     assert x264 == ({"crf": "10", "x264-params": "asm=avx2"} if has_avx512 else {"crf": "10"})
     assert x265 == {"crf": "10", "x265-params": "log-level=none:cutree=0"}
-    assert CODECS["x265"].options_for(48, 854)["x265-params"] == "log-level=none"
+    assert CODECS["x265"].options_for(VideoSpec(9, 48, 854))["x265-params"] == "log-level=none"
 
 
 @pytest.mark.parametrize("width", [16, 34, 48])
@@ -92,3 +96,19 @@ def settings_of(path: Path) -> bytes:
     with av.open(str(path)) as container:
         header = bytes(container.streams.video[0].codec_context.extradata or b"")
         return header + b"".join(bytes(packet) for packet in container.demux(video=0))
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 4])
+def test_x265_gives_few_frames_their_times(tmp_path: Path, num_frames: int) -> None:
+    """mp4 holds decoding times: x265 made them up for one and two frames, differently each time."""
+    rgb_NCHW = pictures(num_frames)
+    for repeat in range(4):
+        path = tmp_path / f"{repeat}.mp4"
+        with open_sink(str(path), *spec_of(rgb_NCHW), codec="x265") as sink:
+            sink.write(rgb_NCHW)
+        with av.open(str(path)) as container:
+            times = [(packet.dts, packet.pts) for packet in container.demux(video=0) if packet.size]
+        assert len(times) == num_frames
+        ticks = times[1][0] - times[0][0] if num_frames > 1 else 1
+        assert [dts - times[0][0] for dts, _ in times] == [ticks * index for index in range(num_frames)]
+        assert min(pts for _, pts in times) == 0

@@ -150,8 +150,8 @@ def test_subtitles_beside_an_index_are_not_opened(tmp_path: Path) -> None:
 
 def test_a_pattern_that_is_a_name_reads_no_other_images(tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "f_%d.png")
-    with never_opened(tmp_path / "f_0.png"):
-        refuse(tmp_path / "f_%d.png")
+    with never_opened(tmp_path / "f_0.png"), open_video(tmp_path / "f_%d.png") as reader:
+        assert reader.read().rgb_NCHW.shape == (1, 3, 32, 32)
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vinr.video.color import output_tags
 from vinr.video.encoders import safe_options
-from vinr.video.spec import ColorSpec, Timeline, VideoSpec
+from vinr.video.sink import open_sink
+from vinr.video.source import open_video
+from vinr.video.spec import ColorSpec, ColorTags, Timeline, VideoSpec
 
 SAMPLE_RATE = 48_000
 # Encoders take as many threads as there are CPUs, and some write other bytes with each number of them.
 ONE_THREAD = {"threads": "1"}
+# Display P3 with D65, 0.005 to 1000 cd/m², as x264 and x265 are told it.
+MASTER = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
 
 
 def picture(height: int, width: int, index: int) -> NDArray[np.uint8]:
@@ -33,6 +40,35 @@ def pictures(num_frames: int, height: int = 48, width: int = 64) -> torch.Tensor
     """uint8 rgb_NCHW."""
     stack = np.stack([picture(height, width, index) for index in range(num_frames)])
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+
+def copy_frames(source: Path, target: Path, codec: str = "x264") -> tuple[str, ...]:
+    """Read a video and write its frames, as a decoder writes those of a file; return the notes."""
+    with (
+        open_video(source) as reader,
+        open_sink(str(target), reader.spec, reader.timeline, codec=codec) as sink,
+    ):
+        sink.write(reader.read().rgb_NCHW)
+        return reader.notes + sink.notes
+
+
+def set_tags(target: Any, tags: ColorTags | None) -> None:
+    """Tag an encoder or a frame."""
+    if tags is not None:
+        target.color_primaries, target.color_trc = tags.primaries, tags.transfer
+        target.colorspace, target.color_range = tags.matrix, tags.range
+
+
+def tags_in(path: Path) -> ColorTags:
+    """Return what the stream of a file says before anything is decoded."""
+    with av.open(str(path)) as container:
+        codec = container.streams.video[0].codec_context
+        return ColorTags(codec.color_primaries, codec.color_trc, codec.colorspace, codec.color_range)
+
+
+def said(color: ColorSpec) -> ColorSpec:
+    """Return ``color`` as a Y'CbCr file that was written with it is read."""
+    return replace(color, tags=output_tags(color, "yuv420p"))
 
 
 def spec_of(
@@ -55,24 +91,26 @@ def write_clip(
     container_options: Mapping[str, str] | None = None,
     pts: Sequence[int] | None = None,
     time_base: Fraction = Fraction(1, 25),
-    tags: tuple[int, int] | None = None,
+    tags: ColorTags | None = None,
     display_matrix: Sequence[int] | None = None,
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
-    """Encode :func:`picture` frames; ``tags`` are (matrix, range) as libav numbers them."""
+    """Encode :func:`picture` frames."""
     with av.open(str(path), "w", options=dict(container_options or {})) as output:
-        chosen = safe_options(codec, {**ONE_THREAD, **(options or {})}, width=width)
+        settings = {**ONE_THREAD, **(options or {})}
+        chosen = safe_options(codec, settings, width=width, num_frames=num_frames)
         stream = output.add_stream(codec, rate=Fraction(25), options=chosen)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.time_base = time_base
-        if tags is not None:
-            stream.codec_context.colorspace, stream.codec_context.color_range = tags
+        set_tags(stream.codec_context, tags)
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if display_matrix is not None:
             stream.set_display_matrix(display_matrix)
         for index in range(num_frames):
             frame = av.VideoFrame.from_ndarray(picture(height, width, index), format="rgb24")
             frame = frame.reformat(format=pixel_format)
-            if tags is not None:
-                frame.colorspace, frame.color_range = tags
+            set_tags(frame, tags)
             frame.pts, frame.time_base = (pts[index] if pts else index), time_base
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))

@@ -25,6 +25,7 @@ from vinr.encoding.plan import choose_preset
 from vinr.errors import UsageError
 from vinr.fit import Event
 from vinr.tasks.frames import plain_fit
+from vinr.video.reading import ReadOptions
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec
 
@@ -45,6 +46,8 @@ SHOWN_SUFFIX: Final = ".shown"
 # Rows share the small clips that were read last; reading a large one anew costs little beside its fit.
 MAX_KEPT_BYTES: Final = 64 * 2**20
 KEPT_CLIPS: Final = 4
+# As the papers have them.
+EIGHT_BITS: Final = ReadOptions(bit_depth=8)
 
 
 @lru_cache(KEPT_CLIPS)
@@ -52,7 +55,7 @@ def _small_clip(
     path: Path, changed_ns: int, crop: Size | None, resize: Size | None, frames: tuple[int, int] | None
 ) -> FrameTensor:
     """Read a clip; ``changed_ns`` tells a file from another one that took its place."""
-    with open_video(path, crop=crop, resize=resize, frames=frames) as reader:
+    with open_video(path, crop=crop, resize=resize, frames=frames, options=EIGHT_BITS) as reader:
         return reader.read()
 
 
@@ -117,7 +120,8 @@ class Work:
     def open(self, path: Path | None = None) -> VideoReader:
         """Return a reader of the clip (or of another video) with the job's crop, resize and frame range."""
         setup = self.setup
-        return open_video(path or self.path, crop=setup.crop, resize=setup.resize, frames=setup.frames)
+        crop, resize, frames = setup.crop, setup.resize, setup.frames
+        return open_video(path or self.path, crop=crop, resize=resize, frames=frames, options=EIGHT_BITS)
 
     @cached_property
     def frames(self) -> FrameTensor:

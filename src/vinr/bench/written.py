@@ -21,7 +21,7 @@ from vinr.fit import FitResult
 from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality, bits_per_pixel, compare, psnr_per_frame_db
 from vinr.quality.record import Quality
-from vinr.video.spec import FrameSource, Query
+from vinr.video.spec import FrameSource, Query, to_unit
 
 # Parts of a file in the terms of T-NeRV's study of bytes: what role belongs to which.
 PARTS: Final = {
@@ -106,7 +106,7 @@ def float_psnr_db(model: VideoModel, frames: FrameSource) -> float:
         # One frame at a time takes least memory, and the mean of frame PSNRs is the same.
         for index in range(frames.spec.num_frames):
             index_N = torch.tensor([index])
-            target_NCHW = frames.frames(index_N).to(device) / 255
+            target_NCHW = to_unit(frames.frames(index_N).to(device))
             prediction_NCHW = model(Query.of_frames(index_N.to(device)))
             psnr_db.append(psnr_per_frame_db(prediction_NCHW, target_NCHW))
     return float(torch.cat(psnr_db).mean())

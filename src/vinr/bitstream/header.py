@@ -24,6 +24,7 @@ ARCHITECTURE_DEPTH: Final = 4
 # Whole numbers up to here are exact in a float64, as which other JSON readers hold them.
 MAX_INTEGER: Final = 2**53
 MAX_TEXT: Final = 1024
+MAX_ASPECT: Final = 64
 
 RatePart = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Offset = Annotated[int, Field(ge=-(2**53), le=2**53)]
@@ -55,7 +56,7 @@ class Hdr(StoredValues):
 class Color(StoredValues):
     """How the RGB frames relate to the Y'CbCr of the original file."""
 
-    matrix: Literal["bt601", "bt709", "bt2020"] = Field(
+    matrix: Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m"] = Field(
         "bt601", description="luma coefficients of the original"
     )
     range: Literal["limited", "full"] = Field("limited", description="value range of the original")
@@ -121,6 +122,8 @@ class Clip(StoredValues):
     def _check_pixels(self) -> Clip:
         if self.height * self.width > MAX_PIXELS:
             raise ValueError(f"{self.height} × {self.width} pixels; at most {MAX_PIXELS} are allowed")
+        if max(self.pixel_aspect) > MAX_ASPECT * min(self.pixel_aspect):
+            raise ValueError(f"pixel_aspect {self.pixel_aspect}: at most {MAX_ASPECT} to 1, either way")
         return self
 
 
@@ -185,6 +188,8 @@ class Header(StoredValues):
                 clip = self.clips[span.clip]
                 if (clip.height, clip.width) != (first.height, first.width):
                     raise ValueError(f"network {number} represents clips of different sizes")
+                if clip.bit_depth != first.bit_depth:
+                    raise ValueError(f"network {number} represents clips of different bit depths")
         return self
 
     def _check_spans(self) -> None:

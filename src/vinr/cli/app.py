@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +19,12 @@ import vinr
 from vinr.cli import console, experiments, screen
 from vinr.cli.options import (
     Backend,
+    BitDepth,
     Codec,
     Command,
     Crop,
     Decoding,
+    Deinterlace,
     Device,
     Epochs,
     File,
@@ -31,15 +34,19 @@ from vinr.cli.options import (
     MaxMemory,
     Model,
     Output,
+    PixFmt,
     Preset,
+    Rate,
+    RawSize,
     Resize,
     Seed,
     Settings,
+    Stream,
     Time,
 )
 from vinr.errors import UsageError, VinrError, command_line_words, plural
 from vinr.state import interruption
-from vinr.units import parse_frames, parse_size
+from vinr.units import parse_depth, parse_frames, parse_size
 
 # 128 and the number of SIGPIPE, which Windows has not.
 UNREAD_STATUS: Final = 141
@@ -68,7 +75,10 @@ app = typer.Typer(
 @app.command(cls=Command)
 def encode(
     paths: Annotated[
-        list[str], typer.Argument(metavar="INPUT... OUTPUT.vinr", help="videos, then the file to write")
+        list[str],
+        typer.Argument(
+            metavar="INPUT... OUTPUT.vinr", help="videos (- for standard input), then the file to write"
+        ),
     ],
     model: Model = None,
     preset: Preset = None,
@@ -81,6 +91,12 @@ def encode(
     frames: Frames = None,
     crop: Crop = None,
     resize: Resize = None,
+    bit_depth: BitDepth = None,
+    stream: Stream = None,
+    pix_fmt: PixFmt = None,
+    raw_size: RawSize = None,
+    rate: Rate = None,
+    deinterlace: Deinterlace = False,
     segment: Annotated[
         str | None, typer.Option(help="seconds per segment, such as 10s; each has its own network")
     ] = None,
@@ -100,7 +116,7 @@ def encode(
     from vinr.encoding.encode import time_counted_from
 
     with (
-        console.fit_progress(lambda: _describe_saved(paths[-1])) as on_event,
+        console.fit_progress(lambda: describe_saved(paths)) as on_event,
         time_counted_from(started),
     ):
         report = vinr.encode(
@@ -117,6 +133,12 @@ def encode(
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
+            bit_depth=parse_depth(bit_depth),
+            stream=stream,
+            pix_fmt=pix_fmt,
+            raw_size=parse_size(raw_size) if raw_size else None,
+            rate=rate,
+            deinterlace=deinterlace,
             segment=segment,
             device=device,
             resume=resume,
@@ -136,7 +158,8 @@ def decode(
     fps_scale: Annotated[
         int, typer.Option(min=1, max=16, help="multiply the frame rate: 2 adds a frame between each two")
     ] = 1,
-    codec: Codec = "x264",
+    bit_depth: BitDepth = None,
+    codec: Codec = None,
     device: Device = "auto",
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
@@ -157,6 +180,7 @@ def decode(
             frames=frames,
             fps_scale=fps_scale,
             codec=codec,
+            bit_depth=parse_depth(bit_depth),
             device=device,
             settings=load_decode_settings(settings, backend=backend),
             force=force,
@@ -204,9 +228,15 @@ def evaluate(
     reference: Annotated[
         str,
         typer.Argument(
-            metavar="ORIGINAL", help="the original video; crop, resize and frames are read from the file"
+            metavar="ORIGINAL",
+            help="the original video; crop, resize, frames and stream are read from the file",
         ),
     ],
+    stream: Stream = None,
+    pix_fmt: PixFmt = None,
+    raw_size: RawSize = None,
+    rate: Rate = None,
+    deinterlace: Deinterlace = False,
     per_frame: Annotated[bool, typer.Option("--per-frame", help="also print each frame's quality")] = False,
     device: Device = "auto",
     backend: Backend = None,
@@ -221,6 +251,11 @@ def evaluate(
         report = vinr.evaluate(
             file,
             reference,
+            stream=stream,
+            pix_fmt=pix_fmt,
+            raw_size=parse_size(raw_size) if raw_size else None,
+            rate=rate,
+            deinterlace=deinterlace,
             device=device,
             settings=load_decode_settings(settings, backend=backend),
             max_memory=max_memory,
@@ -245,10 +280,16 @@ def inpaint(
     frames: Frames = None,
     crop: Crop = None,
     resize: Resize = None,
+    stream: Stream = None,
+    pix_fmt: PixFmt = None,
+    raw_size: RawSize = None,
+    rate: Rate = None,
+    deinterlace: Deinterlace = False,
     all_pixels: Annotated[
         bool, typer.Option("--all-pixels", help="write the network's whole frames, not only masked pixels")
     ] = False,
-    codec: Codec = "x264",
+    bit_depth: BitDepth = None,
+    codec: Codec = None,
     device: Device = "auto",
     seed: Seed = None,
     settings: Settings = [],  # noqa: B006
@@ -272,6 +313,12 @@ def inpaint(
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
+            bit_depth=parse_depth(bit_depth),
+            stream=stream,
+            pix_fmt=pix_fmt,
+            raw_size=parse_size(raw_size) if raw_size else None,
+            rate=rate,
+            deinterlace=deinterlace,
             all_pixels=all_pixels,
             codec=codec,
             device=device,
@@ -289,23 +336,27 @@ def interpolate(
     file: File,
     output: Output,
     factor: Annotated[int, typer.Option(min=2, max=16, help="multiply the frame rate")] = 2,
-    codec: Codec = "x264",
+    bit_depth: BitDepth = None,
+    codec: Codec = None,
     device: Device = "auto",
     force: Force = False,
     max_memory: MaxMemory = None,
 ) -> None:
     """Write a .vinr file with new frames between its frames."""
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        vinr.interpolate(
+        report = vinr.interpolate(
             file,
             output,
             factor=factor,
+            bit_depth=parse_depth(bit_depth),
             codec=codec,
             device=device,
             force=force,
             max_memory=max_memory,
             on_frame=on_frame,
         )
+    for text in report.notes:
+        console.note(text)
 
 
 @app.command(cls=Command)
@@ -343,14 +394,17 @@ for command in (experiments.compare, experiments.bench, experiments.models, expe
     app.command(cls=Command)(command)
 
 
-def _describe_saved(output: str) -> str:
+def describe_saved(paths: Sequence[str]) -> str:
     """Return in words what an interrupted encode has saved, and the command that continues it."""
     from vinr.encoding.kept import find_kept
     from vinr.state.folder import partial_folder
+    from vinr.video.pipes import is_pipe
 
-    kept = find_kept(partial_folder(Path(output)))
+    kept = find_kept(partial_folder(Path(paths[-1])))
     if not kept:
         return "nothing was saved"
+    if any(map(is_pipe, paths[:-1])):
+        return f"saved: {kept}, which cannot be continued: a pipe is read once"
     words = sys.argv[1:]  # the shell took its quotes away; shlex puts back what a shell needs
     command = shlex.join(words if "--resume" in words else [*words, "--resume"])
     return f"saved: {kept}. Continue with: vinr {command}"

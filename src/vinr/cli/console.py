@@ -25,7 +25,7 @@ from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from vinr.cli.catalogue import ModelEntry, PresetEntry
-    from vinr.decoding.describe import FileInfo
+    from vinr.decoding.describe import ClipInfo, FileInfo
     from vinr.decoding.exporting import ExportedGraph
     from vinr.decoding.playback import EvaluationReport
     from vinr.encoding.convert import ConvertReport
@@ -224,14 +224,13 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
         ]
     )
     for clip in info.clips:
-        edit = f", {clip.edit}" if clip.edit else ""
-        say(
-            f"clip {clip.name}: {plural(clip.num_frames, 'frame')} of "
-            f"{clip.height}×{clip.width} at {clip.fps:.3f} fps"
-            f"{', with audio' if clip.has_audio else ''}{edit}"
-        )
+        say(_clip_line(clip))
+        rows = [("colours", clip.colors), ("HDR", clip.hdr)]
+        rows = [(name, text) for name, text in rows if text]
         if clip.psnr_db is not None:
-            _pairs(_quality_rows(clip.psnr_db, clip.ms_ssim, clip.ms_ssim_window))
+            rows += _quality_rows(clip.psnr_db, clip.ms_ssim, clip.ms_ssim_window)
+        if rows:
+            _pairs(rows)
     for network in info.networks:
         # ideal_bits / 8 is in bytes; max: a network of constants has no bits at all.
         above = network.num_bytes / max(network.ideal_bits / 8, 1) - 1
@@ -247,6 +246,21 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
         table.add_row(name, f"{num_bytes:,}", f"{num_bytes / info.num_bytes:.1%}")
     print_table(table)
     _show_layers(info)
+
+
+def _clip_line(clip: ClipInfo) -> str:
+    """Return a line on a clip; what is as usual is left out."""
+    audio = f"with audio from {clip.audio_start:.3f} s" if clip.audio_start else "with audio"
+    parts = [
+        f"clip {clip.name}: {plural(clip.num_frames, 'frame')} of {clip.height}×{clip.width} "
+        f"at {clip.fps:.3f} fps",
+        f"{clip.bit_depth} bits" if clip.bit_depth != 8 else "",
+        f"pixels {clip.pixel_aspect}" if clip.pixel_aspect != "1:1" else "",
+        f"last frame held for {clip.last_seconds:.3f} s" if clip.last_seconds is not None else "",
+        audio if clip.has_audio else "",
+        clip.edit,
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _show_layers(info: FileInfo) -> None:

@@ -8,7 +8,20 @@ import typer
 
 import vinr
 from vinr.cli import console
-from vinr.cli.options import Crop, Device, Force, Frames, Json, Resize, Settings
+from vinr.cli.options import (
+    Crop,
+    Deinterlace,
+    Device,
+    Force,
+    Frames,
+    Json,
+    PixFmt,
+    Rate,
+    RawSize,
+    Resize,
+    Settings,
+    Stream,
+)
 from vinr.errors import UsageError
 from vinr.units import parse_frames, parse_list, parse_numbers, parse_size
 
@@ -34,6 +47,11 @@ def compare(
     frames: Frames = None,
     crop: Crop = None,
     resize: Resize = None,
+    stream: Stream = None,
+    pix_fmt: PixFmt = None,
+    raw_size: RawSize = None,
+    rate: Rate = None,
+    deinterlace: Deinterlace = False,
     device: Device = "auto",
     settings: Settings = [],  # noqa: B006
     force: Force = False,
@@ -58,6 +76,11 @@ def compare(
             frames=parse_frames(frames) if frames else None,
             crop=parse_size(crop) if crop else None,
             resize=parse_size(resize) if resize else None,
+            stream=stream,
+            pix_fmt=pix_fmt,
+            raw_size=parse_size(raw_size) if raw_size else None,
+            rate=rate,
+            deinterlace=deinterlace,
             device=device,
             overrides=settings,
             force=force,

@@ -13,7 +13,13 @@ Force = Annotated[bool, typer.Option("--force", help="replace an existing output
 Output = Annotated[
     str, typer.Argument(metavar="OUTPUT", help=".mp4, .mkv, .y4m, a folder or pattern of PNGs, or - (y4m)")
 ]
-Codec = Annotated[str, typer.Option(help="codec of .mp4 and .mkv: x264, x265, av1 or ffv1")]
+Codec = Annotated[
+    str | None,
+    typer.Option(help="codec of .mp4 and .mkv: x264, x265, av1, ffv1; default: x264, of 10 bits x265"),
+]
+BitDepth = Annotated[
+    str | None, typer.Option(help="bits per colour, 8 or 10; the input's (at most 10) if not given")
+]
 Backend = Annotated[str | None, typer.Option(help="what runs the network: torch or onnx")]
 Decoding = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="decode.key=value, repeatable")
@@ -50,3 +56,10 @@ Frames = Annotated[str | None, typer.Option(help="half-open frame range A:B, suc
 Crop = Annotated[str | None, typer.Option(help="HxW, cut from the centre")]
 Resize = Annotated[str | None, typer.Option(help="HxW, after the crop")]
 Seed = Annotated[int | None, typer.Option(min=0, help="random seed of the training")]
+Stream = Annotated[
+    int | None, typer.Option(min=0, help="video stream, from 0 (default: the one that players show)")
+]
+PixFmt = Annotated[str | None, typer.Option(help="samples of raw video, such as yuv420p10le or nv12")]
+RawSize = Annotated[str | None, typer.Option(metavar="HxW", help="rows and columns of raw video")]
+Rate = Annotated[str | None, typer.Option(help="frames per second of raw video, or of a folder of images")]
+Deinterlace = Annotated[bool, typer.Option("--deinterlace", help="make whole frames of fields")]

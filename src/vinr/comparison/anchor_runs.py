@@ -15,18 +15,17 @@ import av
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
 from vinr.comparison.anchor_streams import library_versions, write_stream
 from vinr.comparison.anchors import Anchor
 from vinr.comparison.rd import RDPoint
 from vinr.decoding.streams import StreamClock
-from vinr.errors import InputError
+from vinr.errors import InputError, UsageError
 from vinr.quality.clip import compare
 from vinr.temporaries import Maker, temporary_folder
 from vinr.video.color import ColorConverter, Upsampling, planes_of
-from vinr.video.libav import explain, open_input, video_stream
-from vinr.video.spec import FrameBatch, FrameSource, FrameStream, VideoSpec
+from vinr.video.libav import explain, open_input
+from vinr.video.spec import FrameBatch, FrameSource, FrameStream, Levels, VideoSpec
 
 # Frames looked at to choose how chroma is brought to full size.
 NUM_PROBED: Final = 4
@@ -58,13 +57,17 @@ def encode_anchor(
     Raises
     ------
     UsageError
-        If the encoder refuses frame size, chroma or quality.
+        If the encoder refuses frame size, chroma or quality, or frames are not of 8 bits.
     OutputError
         If the file cannot be written.
     """
     started = time.monotonic()
     stream = frames if isinstance(frames, FrameStream) else FrameStream.of(frames, batch_size=1)
     spec = stream.spec
+    if spec.bit_depth != 8:
+        raise UsageError(
+            f"codecs are compared at 8 bits, not {spec.bit_depth}: read the video with bit_depth=8"
+        )
     size = spec.height + spec.height % 2, spec.width + spec.width % 2
     write_stream(
         anchor,
@@ -74,6 +77,7 @@ def encode_anchor(
         size=size,
         frame_rate=spec.frame_rate,
         color=spec.color,
+        pixel_aspect=spec.pixel_aspect,
     )
     seconds = time.monotonic() - started
     options = anchor.options(quality, width=size[1])
@@ -122,13 +126,13 @@ def _decoded_batches(
 ) -> Iterator[FrameBatch]:
     converter = ColorConverter(spec.color)
 
-    def cut(padded_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def cut(padded_HW: Levels) -> Levels:
         return padded_HW[: spec.height, : spec.width]
 
     # A process that is forked while frames are read leaves the file of its parent alone.
     container, maker = open_input(path), Maker()
     try:
-        stream = video_stream(container, path)
+        stream = container.streams.video[0]
         # As many threads as the networks have.
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = torch.get_num_threads()

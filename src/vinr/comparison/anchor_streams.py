@@ -17,6 +17,7 @@ from vinr.comparison.anchors import Anchor
 from vinr.errors import OutputError, UsageError
 from vinr.temporaries import Maker
 from vinr.video.color import tag_color
+from vinr.video.encoders import why_refused
 from vinr.video.libav import explain
 from vinr.video.spec import ColorSpec
 
@@ -38,13 +39,16 @@ def write_stream(
     size: tuple[int, int],
     frame_rate: Fraction,
     color: ColorSpec,
+    pixel_aspect: Fraction = Fraction(1),
 ) -> None:
     """Encode frames of ``anchor.pixel_format`` and ``size`` (rows, columns) as an elementary stream.
+
+    The stream states ``color`` and ``pixel_aspect`` as a decoded file does.
 
     Raises
     ------
     UsageError
-        If the encoder refuses the size.
+        If the encoder refuses the size or the rate.
     OutputError
         If the file cannot be written.
     """
@@ -58,20 +62,22 @@ def write_stream(
             # One tick per frame: a frame's time is its number.
             stream.codec_context.time_base = 1 / frame_rate
             tag_color(stream.codec_context, color, anchor.pixel_format)
-            _open_encoder(anchor, stream, size)
+            if pixel_aspect != 1:
+                stream.codec_context.sample_aspect_ratio = pixel_aspect
+            _open_encoder(anchor, stream, size, frame_rate)
             for packet in _filtered(anchor, stream, _encoded(stream, frames, 1 / frame_rate)):
                 container.mux(packet)
     except (av.FFmpegError, OSError) as error:
         raise OutputError(f"{anchor.name}: {path} cannot be written: {explain(error)}") from error
 
 
-def _open_encoder(anchor: Anchor, stream: VideoStream, size: tuple[int, int]) -> None:
+def _open_encoder(anchor: Anchor, stream: VideoStream, size: tuple[int, int], frame_rate: Fraction) -> None:
     try:
         stream.codec_context.open()
     except av.FFmpegError as error:
-        raise UsageError(
-            f"{anchor.name} cannot encode frames of {size[0]}x{size[1]}: {explain(error)}; leave it out"
-        ) from error
+        height, width = size
+        cause = why_refused(anchor.encoder, error, height=height, width=width, frame_rate=frame_rate)
+        raise UsageError(f"{anchor.name} {cause}; leave it out") from error
     # What the encoder did not take is left over; the result would then state options that were not used.
     unused = stream.codec_context.options
     assert not unused, f"{anchor.encoder} does not know {unused}"

@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
 from statistics import median
@@ -22,12 +23,14 @@ from typing import Final
 from vinr.comparison.kept import KeptWork, describe_video, kept_in_words
 from vinr.comparison.page import SHOWN_MEASURES, ComparisonPage, CropSet
 from vinr.comparison.plan import (
+    COMPARED_BITS,
     DEFAULT_ANCHORS,
     Budget,
     ComparedFile,
     check_folder,
     check_sizes,
     common_edit,
+    common_options,
     open_file,
     plan_fits,
     read_anchors,
@@ -43,6 +46,9 @@ from vinr.state.folder import EncodeJob, StateFolder, partial_folder
 from vinr.units import parse_count, parse_seconds
 from vinr.video.color import Upsampling
 from vinr.video.edit import Edit
+from vinr.video.names import FALLBACK
+from vinr.video.pipes import is_pipe, pipe_name
+from vinr.video.reading import ReadOptions
 from vinr.video.source import VideoReader, open_video
 
 PAGE_SUFFIX: Final = ".html"
@@ -84,6 +90,11 @@ def compare(
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
+    stream: int | None = None,
+    pix_fmt: str | None = None,
+    raw_size: tuple[int, int] | None = None,
+    rate: Fraction | float | str | None = None,
+    deinterlace: bool = False,
     device: str = "auto",
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -117,6 +128,8 @@ def compare(
         points; None: those of ``DEFAULT_ANCHORS``.
     frames, crop, resize
         Half-open frame range, centred crop, and resize, as for :func:`vinr.encode`.
+    stream, pix_fmt, raw_size, rate, deinterlace
+        As for :func:`vinr.encode`; with ``files``, stream and deinterlacing are theirs if they are not given.
     device, seed, overrides
         As for :func:`vinr.encode`.
     on_progress
@@ -144,6 +157,9 @@ def compare(
     compared = [ComparedFile.of(file, number) for number, file in enumerate(files, 1)]
     names = [file.name for file in compared]
     first, stop = frames or (None, None)
+    options = ReadOptions.of(
+        stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
+    )
     seconds = None if time is None else parse_seconds(time)
     state = StateFolder(
         path,
@@ -156,7 +172,10 @@ def compare(
         # Files, video and sizes are checked before `prepare` touches what an earlier call left.
         decoders = [opened.enter_context(open_file(file, device)) for file in compared]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
-        reader = opened.enter_context(open_video(fspath(source), edit=edit))
+        options = replace(common_options(decoders, names, options), bit_depth=COMPARED_BITS)
+        reader = opened.enter_context(open_video(fspath(source), edit=edit, options=options))
+        if reader.spec.color.bit_depth > COMPARED_BITS:
+            note(f"networks and codecs are compared at {COMPARED_BITS} bits; {fspath(source)} is rounded")
         for text in reader.notes:
             note(text)
         check_sizes(decoders, names, reader.spec)
@@ -199,7 +218,9 @@ def page_path(source: str | PathLike[str], page: str | PathLike[str] | None = No
     UsageError
         If its name does not end in .html.
     """
-    stem = Path(os.path.realpath(source)).stem  # realpath: "." and ".." have no name to build on
+    # realpath: "." and ".." have no name to build on
+    name = fspath(source)
+    stem = (pipe_name(name) or FALLBACK) if is_pipe(name) else Path(os.path.realpath(name)).stem
     path = Path(f"{stem}-compare{PAGE_SUFFIX}") if page is None else Path(fspath(page))
     check_suffix(path, PAGE_SUFFIX, "page")
     return path

@@ -17,13 +17,14 @@ from vinr.comparison.rd import RDCurve
 from vinr.config import default_model
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.file import FileLike, content_of, open_clip
-from vinr.decoding.playback import edit_of
+from vinr.decoding.playback import edit_of, options_of
 from vinr.encoding.plan import EncodePlan, Target, default_parameters, plan_encode
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError, argument, plural
 from vinr.state.folder import holds_state
 from vinr.units import format_count
 from vinr.video.edit import Edit
-from vinr.video.spec import VideoSpec
+from vinr.video.reading import ReadOptions
+from vinr.video.spec import BitDepth, VideoSpec
 
 DEFAULT_ANCHORS: Final = ("x264-medium", "x265-medium", "x265-medium-nob", "av1-6", "vp9-1")
 # A BD-rate needs four points. The first size tried is a quarter of the default; each next one is twice that.
@@ -221,6 +222,10 @@ def open_file(file: ComparedFile, device: str) -> VideoDecoder:
         raise BitstreamError(text if file.name in text else f"{file.name}: {text}") from error
 
 
+# Codecs are compared on frames of so many bits, as in the papers, whatever the video has.
+COMPARED_BITS: Final[BitDepth] = 8
+
+
 def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], edit: Edit) -> Edit:
     """Return the edit of all ``files``; ``edit`` where there are none.
 
@@ -243,6 +248,23 @@ def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], edit: Ed
                 f"{file}: was cropped, resized or cut otherwise than {files[0]}; compare them apart"
             )
     return first
+
+
+def common_options(
+    decoders: Sequence[VideoDecoder], files: Sequence[str], options: ReadOptions
+) -> ReadOptions:
+    """Return how the video of all ``files`` is read: ``options``, and what was recorded with the files.
+
+    Raises
+    ------
+    UsageError
+        If files were read in different ways.
+    """
+    chosen = [options_of(decoder.clip, options) for decoder in decoders] or [options]
+    for file, other in zip(files, chosen, strict=False):
+        if other != chosen[0]:
+            raise UsageError(f"{file}: was read otherwise than {files[0]}: another stream, or deinterlaced")
+    return chosen[0]
 
 
 def check_sizes(decoders: Sequence[VideoDecoder], files: Sequence[str], spec: VideoSpec) -> None:

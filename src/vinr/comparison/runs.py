@@ -29,11 +29,11 @@ from vinr.comparison.kept import (
     work_of_fit,
 )
 from vinr.comparison.page import busiest_window
-from vinr.comparison.plan import Budget, ComparedFile, FitJob, Sweep
+from vinr.comparison.plan import COMPARED_BITS, Budget, ComparedFile, FitJob, Sweep
 from vinr.comparison.rd import RDCurve, RDPoint
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.file import open_clip, split_clip
-from vinr.decoding.streams import CropKeeper, StreamClock
+from vinr.decoding.streams import CropKeeper, StreamClock, at_depth
 from vinr.device import resolve_device
 from vinr.encoding.encode import encode
 from vinr.encoding.kept import find_kept
@@ -206,7 +206,7 @@ class Runner:
 
         # Until the fit ends, nobody can say how long it took: the process may be killed.
         self._kept.keep_network(work, replaces=network.replaces)
-        edit, started = self._reader.edit, monotonic()
+        edit, options, started = self._reader.edit, self._reader.options, monotonic()
         try:
             encode(
                 self._source,
@@ -220,6 +220,12 @@ class Runner:
                 frames=(edit.first_frame, edit.stop_frame),
                 crop=edit.crop,
                 resize=edit.resize,
+                bit_depth=COMPARED_BITS,
+                stream=options.stream,
+                pix_fmt=options.pixel_format,
+                raw_size=options.raw_size,
+                rate=options.rate,
+                deinterlace=options.deinterlace,
                 device=self._device,
                 resume=True,
                 seed=budget.seed,
@@ -274,7 +280,7 @@ class Runner:
     ) -> tuple[RDPoint, Crops]:
         next(decoder.play([0]))  # the weights are read before the clock starts
         clock, keeper = StreamClock(), self._keeper()
-        stream = keeper.watch(clock.watch(decoder.stream()))
+        stream = keeper.watch(clock.watch(at_depth(decoder.stream(), COMPARED_BITS)))
         quality = compare(stream, self._reader, yuv=True, on_frame=show)
         options = {"decoding": "; ".join(decoder.notes)} if decoder.notes else {}
         # Codecs have no audio to code: beside theirs, a size with audio would say nothing.

@@ -15,7 +15,7 @@ from vinr.sharing import LruCache
 
 
 class FrameDataset(Dataset[Tensor]):
-    """The frames of one clip as a torch ``Dataset`` of uint8 rgb_CHW.
+    """The frames of one clip as a torch ``Dataset`` of rgb_CHW: uint8, of 10-bit clips uint16 (0 … 1023).
 
     The file is kept in memory as it is; each worker process decodes it by itself, forked or spawned, before
     and after the first frame was decoded here. Threads may share a dataset.

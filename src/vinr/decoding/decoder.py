@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from vinr.bitstream import Clip, SectionKind
-from vinr.decoding.networks import memory_told, to_uint8
+from vinr.decoding.networks import memory_told
 from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.sharing import LruCache
 from vinr.video.spec import (
+    TYPES,
     Audio,
     ColorSpec,
     ColorTags,
@@ -36,6 +37,7 @@ from vinr.video.spec import (
     Query,
     Timeline,
     VideoSpec,
+    to_levels,
 )
 
 if TYPE_CHECKING:
@@ -115,9 +117,9 @@ class VideoDecoder:
     def __getitem__(self, key: slice | list[int]) -> Tensor: ...
 
     def __getitem__(self, key: SupportsIndex | slice | list[int]) -> Tensor:
-        """Return one frame, uint8 rgb_CHW, or the frames of a slice or list of numbers, uint8 rgb_NCHW.
+        """Return one frame, rgb_CHW, or the frames of a slice or list of numbers, rgb_NCHW.
 
-        Numbers are as in Python: −1 is the last frame.
+        Numbers are as in Python: −1 is the last frame. Colours are uint8, of 10-bit clips uint16 (0 … 1023).
 
         Raises
         ------
@@ -145,8 +147,7 @@ class VideoDecoder:
 
     def frames_played_at(self, seconds: Sequence[float]) -> FrameBatch:
         """Return the frames on screen at times ``seconds`` (the first frame appears at 0)."""
-        # Nothing says how long the last frame is shown: as long as a frame of the nominal rate.
-        end = self.timeline.seconds(len(self) - 1) + 1 / self.spec.frame_rate
+        end = self.timeline.duration
         numbers = []
         for time in seconds:
             if not 0 <= time < end:
@@ -155,7 +156,7 @@ class VideoDecoder:
         return self.frames_at(numbers)
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW of frames ``index_N``; fractions lie between frames and are interpolated.
+        """Return rgb_NCHW of frames ``index_N``; fractions lie between frames and are interpolated.
 
         Raises
         ------
@@ -164,18 +165,19 @@ class VideoDecoder:
         """
         self.file.container.check_open()
         if index_N.numel() == 0:
-            return torch.empty((0, 3, self.spec.height, self.spec.width), dtype=torch.uint8)
+            size = (0, 3, self.spec.height, self.spec.width)
+            return torch.empty(size, dtype=TYPES[self.spec.bit_depth])
         # All times are checked before the first frame is decoded.
         times = list(map(self._checked_time, index_N.flatten().tolist()))
         return torch.cat(list(map(self._decode, times)))
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield every frame in order, uint8 rgb_CHW."""
+        """Yield every frame in order, rgb_CHW."""
         for index in range(len(self)):
             yield self._decode(index)[0]
 
     def play(self, times: Iterable[float | Fraction] | None = None) -> Generator[Tensor, None, None]:
-        """Yield frames in order as fast as the device can: uint8 rgb_NCHW, one or more at a time, on the CPU.
+        """Yield frames in order as fast as the device can: rgb_NCHW, one or more at a time, on the CPU.
 
         On GPUs several frames are computed at once, and in half precision where that shows no loss, unless
         ``settings`` say otherwise.
@@ -238,7 +240,7 @@ class VideoDecoder:
         what = f"a frame of {self.spec.height}×{self.spec.width}"
         with torch.inference_mode(), exact_float32(networks.device), memory_told(what):
             query = Query.of_frames(torch.tensor([inside], device=networks.device))
-            return to_uint8(model(query)).cpu()
+            return to_levels(model(query), self.spec.bit_depth).cpu()
 
     def _make_engine(self) -> Engine:
         return self._engines.get(None, self._new_engine)

@@ -17,16 +17,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Final
 
-from vinr.bitstream import Clip, EditRecord, Quality, SectionKind
+from vinr.bitstream import Clip, EditRecord, Hdr, Quality, SectionKind
 from vinr.compress import network_sizes
 from vinr.decoding.byte_plot import ByteBar, plot_bytes
 from vinr.decoding.file import FileLike, VinrFile, name_of
 from vinr.files import check_target
 from vinr.settings import checked_arguments
 from vinr.units import format_count
+from vinr.video.spec import ColorTags
+from vinr.video.tag_names import describe_tags
 
 SIDE: Final = "steps and tables"
 NOT_READ: Final = "networks not read"
+# The header has luminance in 0.0001 cd/m².
+LUMINANCE: Final = 10_000
 # Parameters that are read: so many for any file, and more per byte of it. Building a network, and opening a
 # chunk, takes as long as reading so many (docs/format.md, section 8).
 PARAMETERS: Final = 2**25
@@ -37,14 +41,25 @@ PARAMETERS_PER_CHUNK: Final = 2**10
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """One clip of a file; quality as measured when it was encoded."""
+    """One clip of a file; quality as measured when it was encoded.
+
+    ``pixel_aspect`` is the width of a pixel over its height, ``colors`` and ``hdr`` what the original said of
+    its colours, as text, empty where it said nothing. ``last_seconds`` is how long the last frame is held,
+    None for as long as any other; audio begins ``audio_start`` seconds after the first frame.
+    """
 
     name: str
     num_frames: int
     height: int
     width: int
     fps: float
+    bit_depth: int
+    pixel_aspect: str
+    colors: str
+    hdr: str
+    last_seconds: float | None
     has_audio: bool
+    audio_start: float
     edit: str
     psnr_db: float | None
     ms_ssim: float | None
@@ -237,7 +252,13 @@ def _describe_clip(clip: Clip) -> ClipInfo:
         height=clip.height,
         width=clip.width,
         fps=clip.frame_rate[0] / clip.frame_rate[1],
+        bit_depth=clip.bit_depth,
+        pixel_aspect="{}:{}".format(*clip.pixel_aspect),
+        colors=describe_tags(ColorTags(**clip.color.tags.model_dump())) if clip.color.tags else "",
+        hdr=_describe_hdr(clip.color.hdr) if clip.color.hdr else "",
+        last_seconds=clip.last_seconds and clip.last_seconds[0] / clip.last_seconds[1],
         has_audio=clip.has_audio,
+        audio_start=clip.audio_start[0] / clip.audio_start[1],
         edit=_describe_edit(clip.edit) if clip.edit else "",
         psnr_db=quality.psnr_db,
         ms_ssim=quality.ms_ssim,
@@ -245,8 +266,20 @@ def _describe_clip(clip: Clip) -> ClipInfo:
     )
 
 
-def _describe_edit(edit: EditRecord) -> str:
+def _describe_hdr(hdr: Hdr) -> str:
     parts = []
+    if hdr.mastering is not None:
+        highest, lowest = hdr.mastering[-2:]
+        parts.append(f"display of {lowest / LUMINANCE:g} to {highest / LUMINANCE:g} cd/m²")
+    if hdr.light is not None:
+        parts.append(f"pixels up to {hdr.light[0]} cd/m², frames up to {hdr.light[1]}")
+    return ", ".join(parts)
+
+
+def _describe_edit(edit: EditRecord) -> str:
+    parts = [] if edit.stream is None else [f"video stream {edit.stream}"]
+    if edit.deinterlaced:
+        parts.append("deinterlaced")
     if edit.crop:
         parts.append(f"crop {edit.crop[0]}×{edit.crop[1]}")
     if edit.resize:

@@ -2,7 +2,7 @@
 
 ::
 
-    times ──> batches of one network ──> runner ──> 8-bit frames ──> CPU            (GPU: copied while the
+    times ──> batches of one network ──> runner ──> frames ──> CPU                  (GPU: copied while the
                                    torch (precision, layout, kernels)               next batch is computed)
                                    or ONNX Runtime
 
@@ -19,21 +19,21 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from vinr.decoding.networks import CACHED_NETWORKS, Layout, NetworkLoader, memory_told, to_uint8
+from vinr.decoding.networks import CACHED_NETWORKS, Layout, NetworkLoader, memory_told
 from vinr.decoding.settings import DecodeSettings
 from vinr.device import exact_float32, memory_kept
 from vinr.errors import UsageError
 from vinr.models import HybridModel, IndexModel, VideoModel
 from vinr.sharing import LruCache, SharedLock
-from vinr.video.spec import Query
+from vinr.video.spec import Query, max_level, to_levels
 
 Runner = Callable[[Query], Tensor]
 """Takes whole frames, returns float rgb_NCHW."""
 
 HALF_TYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# Half precision shows no loss where it moves the first frame by no more than a tenth of an 8-bit level (root
-# of the mean square): a third of what rounding to 8 bits does, 0.01 dB of a frame of 45 dB.
-MAX_HALF_ERROR: Final = 0.1 / 255
+# Half precision shows no loss where it moves the first frame by no more than a tenth of a level (root of the
+# mean square): a third of what rounding to levels does, with 8 bits 0.01 dB of a frame of 45 dB.
+MAX_HALF_ERROR: Final = 0.1
 # Share of the free memory, and frames per batch beyond which nothing is gained.
 MEMORY_SHARE: Final = 0.5
 MAX_BATCH: Final = 16
@@ -69,15 +69,16 @@ class Engine:
         self._bytes_per_frame = 0
 
     def run(self, network: int, times: Sequence[float]) -> Tensor:
-        """Return uint8 rgb_NCHW, on the device, of the frames at ``times`` of ``network``, as one batch."""
+        """Return levels rgb_NCHW, on the device, of the frames at ``times`` of ``network``, as one batch."""
         model = self._networks.model(network, self._layout)
         what = f"{len(times)} frames at once"
         with torch.inference_mode(), exact_float32(self._device), memory_told(what):
             query = Query.of_frames(torch.tensor(times, dtype=torch.float64, device=self._device))
-            return to_uint8(self._runner(network, model, query)(query))
+            rgb_NCHW = self._runner(network, model, query)(query)
+            return to_levels(rgb_NCHW, model.video.bit_depth)
 
     def play(self, places: Iterable[tuple[int, float]]) -> Generator[Tensor, None, None]:
-        """Yield uint8 rgb_NCHW, on the CPU, of the frames at ``places`` (network, time), in order.
+        """Yield levels rgb_NCHW, on the CPU, of the frames at ``places`` (network, time), in order.
 
         While frames are played, memory that is freed on the CPU is kept for the next ones.
         """
@@ -147,7 +148,9 @@ class Engine:
         if precision == "auto":
             if self._device.type == "cpu":
                 return None
-            precision, note = choose_precision(model(query), _in_type(model, torch.float16)(query))
+            precision, note = choose_precision(
+                model(query), _in_type(model, torch.float16)(query), max_level(model.video.bit_depth)
+            )
             self._note(note)
         return HALF_TYPES.get(precision)
 
@@ -160,16 +163,18 @@ def choose_batch_size(free_bytes: int, bytes_per_frame: int) -> int:
     return min(max(int(MEMORY_SHARE * free_bytes / bytes_per_frame), 1), MAX_BATCH)
 
 
-def choose_precision(exact_NCHW: Tensor, half_NCHW: Tensor) -> tuple[Literal["fp16", "fp32"], str]:
+def choose_precision(
+    exact_NCHW: Tensor, half_NCHW: Tensor, levels: int = 255
+) -> tuple[Literal["fp16", "fp32"], str]:
     """Return the precision that a GPU computes a network in, and a line that says why.
 
     Its first frame, float rgb_NCHW in [0, 1], is ``exact_NCHW`` in fp32 and ``half_NCHW`` in fp16. They may
-    differ by :data:`MAX_HALF_ERROR`.
+    differ by :data:`MAX_HALF_ERROR` of a level; the brightest colour is level ``levels``.
     """
-    error = float((half_NCHW - exact_NCHW).square().mean().sqrt())
+    error = levels * float((half_NCHW - exact_NCHW).square().mean().sqrt())
     # False where fp16 overflowed and the error is no number.
     chosen: Literal["fp16", "fp32"] = "fp16" if error <= MAX_HALF_ERROR else "fp32"
-    return chosen, f"precision {chosen}: fp16 moves the first frame by {error * 255:.3f} levels of 255"
+    return chosen, f"precision {chosen}: fp16 moves the first frame by {error:.3f} levels of {levels}"
 
 
 # -- runners -------------------------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ from vinr.bitstream import Container, Header, SectionKind, SectionSize
 from vinr.bitstream.container import DamagedPart
 from vinr.compress import decode_times
 from vinr.decoding.file import Piece, VinrFile, list_pieces
-from vinr.decoding.networks import NETWORK_SECTIONS, NetworkLoader, allowed_for, memory_told, to_uint8
+from vinr.decoding.networks import NETWORK_SECTIONS, NetworkLoader, allowed_for, memory_told
 from vinr.errors import BitstreamError, LimitError, plural
 from vinr.units import format_bytes
-from vinr.video.spec import Query
+from vinr.video.spec import Query, to_levels
 
 # Loading a network takes about as long as so many operations (docs/format.md, section 8).
 OPERATIONS_PER_NETWORK: Final = 500 * 10**6
@@ -260,7 +260,8 @@ class _Trials:
         if intact:
             with torch.inference_mode(), memory_told(f"a frame of network {network}"):
                 device = self._loader.device
-                to_uint8(model(Query.of_frames(torch.tensor([intact[0][0]], device=device))))
+                query = Query.of_frames(torch.tensor([intact[0][0]], device=device))
+                to_levels(model(query), model.video.bit_depth)
         self.num_tried += 1
 
     def _touched(self, network: int, parts: Sequence[DamagedPart]) -> list[tuple[int, int]]:

@@ -22,7 +22,7 @@ from vinr.kernels import arrange_layers
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.models.cost import measure_first_frame
 from vinr.sharing import LruCache
-from vinr.video.spec import VideoSpec
+from vinr.video.spec import VideoSpec, to_levels
 
 LATENT_PREFIX = "latents."
 NETWORK_SECTIONS = (SectionKind.WEIGHTS, SectionKind.CHUNKS, SectionKind.KEYFRAMES)
@@ -45,11 +45,6 @@ BYTES_PER_PARAMETER: Final = 16
 OPERATIONS_PER_PARAMETER: Final = 16
 UNLIMITED: Final = 2**63
 _MEMORY_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-
-
-def to_uint8(rgb_NCHW: Tensor) -> Tensor:
-    """Round float rgb in [0, 1] to uint8; values outside are clipped."""
-    return (rgb_NCHW.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -334,7 +329,7 @@ def network_cost(skeleton: VideoModel, frames_per_chunk: int) -> NetworkCost:
     # Of latents there are at most as many frames in memory as the cached chunks hold.
     num_frames = min(frames_per_chunk * CACHED_CHUNKS, skeleton.video.num_frames)
     num_parameters += num_frames * sum(map(prod, skeleton.per_frame_shapes().values()))
-    frame = measure_first_frame(skeleton, to_uint8)
+    frame = measure_first_frame(skeleton, partial(to_levels, bit_depth=skeleton.video.bit_depth))
     return NetworkCost(
         BYTES_PER_PARAMETER * num_parameters + frame.num_bytes,
         OPERATIONS_PER_PARAMETER * num_parameters + frame.operations,

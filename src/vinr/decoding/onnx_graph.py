@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from vinr.errors import UsageError
 from vinr.models import FrozenLatents, HybridModel, IndexModel, Latents, VideoModel
 from vinr.models.layers.encodings import no_graph_replaced
-from vinr.video.spec import Query
+from vinr.video.spec import Query, max_level
 
 FRAME_INPUT: Final = "frame"
 OUTPUT: Final = "rgb"
-# Largest difference between a graph's frame and the network's: well below one level of 255.
-TOLERANCE: Final = 0.25 / 255
+# Largest difference between a graph's frame and the network's, in levels: well below one.
+TOLERANCE: Final = 0.25
 
 
 def export_graph(model: VideoModel, skeleton: VideoModel, name: str) -> bytes:
@@ -72,14 +72,14 @@ def _require(*packages: str) -> None:
 
 def check_graph(model: VideoModel, graph: bytes) -> None:
     """Raise ValueError unless ``graph`` gives the first and the last frame as ``model`` does."""
-    runner = OnnxRunner(model, graph)
+    runner, levels = OnnxRunner(model, graph), max_level(model.video.bit_depth)
     for index in {0, model.video.num_frames - 1}:
         with torch.inference_mode():
             query = Query.of_frames(torch.tensor([index]))
-            error = float((runner(query) - model(query).cpu()).abs().max())
+            error = levels * float((runner(query) - model(query).cpu()).abs().max())
         # Not "error > TOLERANCE": a graph of no numbers is refused as well.
         if not error <= TOLERANCE:
-            raise ValueError(f"frame {index} of the graph is {error * 255:.3f} levels of 255 off")
+            raise ValueError(f"frame {index} of the graph is {error:.3f} levels of {levels} off")
 
 
 class OnnxRunner:

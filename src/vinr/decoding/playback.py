@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from operator import itemgetter
 from os import PathLike, fspath
+from typing import Literal
 
 from vinr.bitstream import Clip, SectionKind
 from vinr.decoding.file import FileLike, VinrFile, name_of
@@ -20,10 +21,13 @@ from vinr.errors import BitstreamError, UsageError, argument
 from vinr.quality.clip import bits_per_pixel, compare, kilobits_per_second
 from vinr.settings import checked_arguments
 from vinr.units import parse_indices
+from vinr.video.audio import cut_audio
+from vinr.video.depth import with_depth
 from vinr.video.edit import Edit
+from vinr.video.reading import ReadOptions
 from vinr.video.sink import open_sink, written_behind
 from vinr.video.source import open_video
-from vinr.video.spec import Timeline
+from vinr.video.spec import Audio, Timeline
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ def decode(
     clip: str | None = None,
     frames: str | Sequence[int] | None = None,
     fps_scale: int = 1,
-    codec: str = "x264",
+    codec: str | None = None,
+    bit_depth: Literal[8, 10] | None = None,
     device: str = "auto",
     settings: DecodeSettings | None = None,
     force: bool = False,
@@ -74,7 +79,9 @@ def decode(
     fps_scale
         2 puts one frame between each two and doubles the rate, 3 two, and so on.
     codec
-        x264, x265, av1 or ffv1, for .mp4 and .mkv.
+        x264, x265, av1 or ffv1, for .mp4 and .mkv; x264, of 10-bit frames x265, if None.
+    bit_depth
+        Bits per colour of what is written, 8 or 10; those of the clip if None.
     device, max_memory
         As for :meth:`VinrFile.open`.
     settings
@@ -117,29 +124,39 @@ def decode(
             timeline = timeline.scaled(fps_scale)
             times = (Fraction(number, fps_scale) for number in range(timeline.num_frames))
         spec, num_frames = decoder.spec, timeline.num_frames
-        out = replace(spec, num_frames=num_frames, frame_rate=timeline.frame_rate, span_lengths=())
-        # Audio belongs to the whole clip: a choice of frames has none.
-        has_audio = frames is None and (found is None or found.sound_ok is not False)
+        out = replace(
+            spec,
+            num_frames=num_frames,
+            frame_rate=timeline.frame_rate,
+            span_lengths=(),
+            bit_depth=bit_depth or spec.bit_depth,
+        )
+        notes = [*(() if found is None else _list_left_out(found))]
+        audio = None if found is not None and found.sound_ok is False else decoder.audio()
+        if audio is not None and frames is not None:
+            audio, left_out = _cut_audio(audio, decoder.timeline, numbers)
+            notes += left_out
         with (
             open_sink(
                 fspath(output),
                 out,
                 timeline,
-                audio=decoder.audio() if has_audio else None,
+                audio=audio,
                 codec=codec,
                 force=force,
             ) as sink,
             written_behind(sink) as write,
             closing(decoder.play(times)) as batches,
         ):
+            notes += sink.notes
             num_done = 0
             for rgb_NCHW in batches:
-                write(rgb_NCHW)
+                write(with_depth(rgb_NCHW, out.bit_depth))
                 num_done += len(rgb_NCHW)
                 if on_frame is not None:
                     on_frame(num_done, num_frames)
-        notes = (*decoder.notes, *(() if found is None else _list_left_out(found)))
-        return DecodeReport(fspath(output), num_frames, () if found is None else found.lost, notes)
+        lost = () if found is None else found.lost
+        return DecodeReport(fspath(output), num_frames, lost, (*decoder.notes, *notes))
 
 
 def _choose_frames(frames: str | Sequence[int] | None, num_frames: int) -> Sequence[int]:
@@ -154,6 +171,23 @@ def _select(timeline: Timeline, numbers: Sequence[int]) -> Timeline:
     """Return when the frames ``numbers`` are shown: at the nominal rate unless they rise."""
     rising = isinstance(numbers, range) or all(later > earlier for earlier, later in pairwise(numbers))
     return timeline.selected(numbers) if rising else Timeline(len(numbers), timeline.frame_rate)
+
+
+def _cut_audio(
+    audio: Audio, timeline: Timeline, numbers: Sequence[int]
+) -> tuple[Audio | None, tuple[str, ...]]:
+    """Return the audio of the frames ``numbers`` if they follow one another; else None, and a note."""
+    first, stop = numbers[0], numbers[-1] + 1
+    if list(numbers) != list(range(first, stop)):
+        return None, ("the audio is left out: the chosen frames do not follow one another",)
+    return (
+        cut_audio(
+            audio,
+            start=timeline.seconds(first) if first > 0 else None,
+            stop=timeline.seconds(stop) if stop < timeline.num_frames else None,
+        ),
+        (),
+    )
 
 
 def _keep_whole(clip: ClipReport, numbers: Sequence[int]) -> list[int]:
@@ -247,12 +281,26 @@ def edit_of(clip: Clip) -> Edit:
     return Edit(record.crop, record.resize, record.first_frame, record.stop_frame)
 
 
+def options_of(clip: Clip, options: ReadOptions) -> ReadOptions:
+    """Return ``options`` with stream and bit depth of ``clip``, and deinterlaced as it was."""
+    record, options = clip.edit, replace(options, bit_depth=clip.bit_depth)
+    if record is None:
+        return options
+    stream = record.stream if options.stream is None else options.stream
+    return replace(options, stream=stream, deinterlace=options.deinterlace or record.deinterlaced)
+
+
 @checked_arguments()
 def evaluate(
     file: FileLike,
     reference: str | PathLike[str],
     *,
     clip: str | None = None,
+    stream: int | None = None,
+    pix_fmt: str | None = None,
+    raw_size: tuple[int, int] | None = None,
+    rate: Fraction | float | str | None = None,
+    deinterlace: bool = False,
     device: str = "auto",
     settings: DecodeSettings | None = None,
     max_memory: int | str | None = None,
@@ -267,7 +315,9 @@ def evaluate(
     clip
         As for :func:`decode`.
     reference
-        The original; crop, resize and frame range are taken from the file.
+        The original; crop, resize, frame range, bit depth and stream are taken from the file.
+    stream, pix_fmt, raw_size, rate, deinterlace
+        As for :func:`vinr.encode`; stream and deinterlacing are those of the file if they are not given.
     device, settings, max_memory, on_frame
         As for :func:`decode`.
 
@@ -276,14 +326,18 @@ def evaluate(
     BitstreamError, InputError, UsageError
         If one of them cannot be read, or their sizes differ.
     """
+    options = ReadOptions.of(
+        stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
+    )
     with VinrFile.open(file, clip=clip, device=device, max_memory=max_memory) as opened:
         decoder = opened.clip(settings=settings)
         next(decoder.play([0]))  # the weights are read before the clock starts
         clock = StreamClock()
-        with open_video(fspath(reference), edit=edit_of(decoder.clip)) as reader:
+        edit, options = edit_of(decoder.clip), options_of(decoder.clip, options)
+        with open_video(fspath(reference), edit=edit, options=options) as reader:
             quality = compare(clock.watch(decoder.stream()), reader, on_frame=on_frame)
         spec = decoder.spec
-        duration = decoder.timeline.seconds(len(decoder) - 1) + 1 / spec.frame_rate
+        duration = decoder.timeline.duration
         audio = [section.num_bytes for section in opened.sections if section.kind is SectionKind.AUDIO]
         return EvaluationReport(
             psnr_db=quality.psnr_db,

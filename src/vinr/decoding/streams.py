@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from vinr.video.spec import FrameBatch, FrameStream
+from vinr.video.depth import with_depth
+from vinr.video.spec import BitDepth, FrameBatch, FrameStream
 
 
 @final
@@ -36,6 +37,14 @@ class StreamClock:
             yield batch
 
 
+def at_depth(stream: FrameStream, bit_depth: BitDepth) -> FrameStream:
+    """Return the same stream with colours rounded to ``bit_depth``; planes are left out."""
+    if stream.spec.bit_depth == bit_depth:
+        return stream
+    rounded = (FrameBatch(batch.index_N, with_depth(batch.rgb_NCHW, bit_depth)) for batch in stream)
+    return FrameStream(replace(stream.spec, bit_depth=bit_depth), rounded)
+
+
 @dataclass(frozen=True)
 class CropWindow:
     """A rectangle of a frame: first row and column, rows and columns."""
@@ -48,7 +57,7 @@ class CropWindow:
 
 @final
 class CropKeeper:
-    """Keeps ``window`` of the frames ``numbers`` as ``crops``, uint8 rgb_CHW by frame number."""
+    """Keeps ``window`` of the frames ``numbers`` as ``crops``, rgb_CHW by frame number."""
 
     def __init__(self, numbers: Sequence[int], window: CropWindow) -> None:
         self._numbers, self._window = frozenset(numbers), window

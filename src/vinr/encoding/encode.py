@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,6 +51,8 @@ from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
 from vinr.units import parse_bytes, parse_count, parse_seconds
+from vinr.video.pipes import is_kept, is_pipe
+from vinr.video.reading import ReadOptions
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
@@ -115,6 +119,12 @@ def encode(
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
+    bit_depth: Literal[8, 10] | None = None,
+    stream: int | None = None,
+    pix_fmt: str | None = None,
+    raw_size: tuple[int, int] | None = None,
+    rate: Fraction | float | str | None = None,
+    deinterlace: bool = False,
     segment: float | str | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -128,7 +138,8 @@ def encode(
     Parameters
     ----------
     inputs
-        One video (container, image folder, raw YUV), or several, which become clips named after their files.
+        One video (container, image folder, raw video, ``-`` for standard input), or several, which become
+        clips named after their files.
     output
         The .vinr file. It appears whole or not at all.
     model, preset
@@ -144,6 +155,15 @@ def encode(
         a time that suits the video if both are None.
     frames, crop, resize
         Half-open frame range, centred crop, and resize of every input, as (rows, columns).
+    bit_depth
+        Bits per colour of the frames, 8 or 10, of every input; if None 8, and 10 for video of more than 8.
+    stream
+        Number of the video stream, from 0; the one that players show if None.
+    pix_fmt, raw_size, rate
+        Samples, (rows, columns) and frames per second of raw video, where its name does not say them; image
+        folders have a rate, too.
+    deinterlace
+        Make whole frames of fields.
     segment
         Length of segments in seconds (or ``"10s"``), each with a network of its own; one segment if None,
         unless the frames fill 2 GiB.
@@ -174,6 +194,16 @@ def encode(
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     if not sources:
         raise UsageError("no input is given; give at least one video")
+    if resume:
+        _refuse_pipes([fspath(source) for source in sources])
+    options = ReadOptions.of(
+        stream=stream,
+        pix_fmt=pix_fmt,
+        raw_size=raw_size,
+        rate=rate,
+        deinterlace=deinterlace,
+        bit_depth=bit_depth,
+    )
     params = None if params is None else parse_count(params)
     path = Path(fspath(output))
     check_suffix(path, ".vinr", "output (the last path)")
@@ -193,7 +223,7 @@ def encode(
     with state, ExitStack() as opened:
         readers, specs = [], []
         for source in sources:
-            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames)
+            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options)
             readers.append(opened.enter_context(reader))
             specs.append(reader.spec)
             for note in reader.notes:
@@ -201,6 +231,9 @@ def encode(
         # A target is that of the whole file: what belongs to no network is taken off it first.
         settings = load_preset(preset or model or default_model(), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
+        for reader in readers:
+            for note in reader.audio_notes:
+                tell(Noted(note))
         plan = plan_encode(
             specs,
             model=model,
@@ -236,6 +269,13 @@ def encode(
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
         tell(Noted(_miss(report.psnr_db, psnr)))
     return report
+
+
+def _refuse_pipes(sources: Sequence[str]) -> None:
+    for source in sources:
+        if is_pipe(source) and not is_kept(source):
+            problem = "what came out of a pipe cannot be read again, so that nothing can be resumed"
+            raise UsageError(f"{source}: {problem}; save the video as a file first")
 
 
 def _target(
@@ -386,7 +426,7 @@ class _Work:
 
 
 def _read_spans(job: Job, readers: Sequence[VideoReader]) -> Tensor:
-    """Return the frames of a network, uint8 rgb_NCHW, those of its spans one after another."""
+    """Return the frames of a network, rgb_NCHW, those of its spans one after another."""
     parts = []
     for span in job.spans:
         frames = readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames)

@@ -269,8 +269,7 @@ def split_segments(specs: Sequence[VideoSpec], segment_seconds: float | None) ->
     total = count_pixels(specs)
     jobs = []
     for clip, spec in enumerate(specs):
-        # 8-bit RGB: three bytes a pixel.
-        longest = max(MAX_SEGMENT_BYTES // (3 * spec.height * spec.width), 1)
+        longest = max(MAX_SEGMENT_BYTES // (_pixel_bytes(spec) * spec.height * spec.width), 1)
         if segment_seconds is not None:
             longest = min(longest, max(round(segment_seconds * spec.fps), 1))
         count = -(-spec.num_frames // longest)
@@ -284,18 +283,23 @@ def split_segments(specs: Sequence[VideoSpec], segment_seconds: float | None) ->
     return jobs
 
 
+def _pixel_bytes(spec: VideoSpec) -> int:
+    """Return what a pixel takes in memory: one byte for each colour, or two."""
+    return 3 if spec.bit_depth == 8 else 6
+
+
 def join_clips(jobs: Sequence[Job], specs: Sequence[VideoSpec]) -> list[Job]:
-    """Put clips of one size into one network, as many as fit into 2 GiB; the order of clips is kept."""
+    """Put clips of one size and bit depth into one network, as many as fit into 2 GiB, in their order."""
     joined: list[Job] = []
-    # Frame size ─> place in ``joined`` of the last network for that size, which may have room left.
-    open_jobs: dict[tuple[int, int], int] = {}
+    # Frame size and bit depth ─> place in ``joined`` of the last network for them, which may have room left.
+    open_jobs: dict[tuple[int, int, int], int] = {}
     for job in jobs:
         spec = job.spec(specs)
-        size = spec.height, spec.width
+        size = spec.height, spec.width, spec.bit_depth
         number = open_jobs.get(size)
         if number is not None:
             together = Job(joined[number].spans + job.spans, joined[number].share + job.share)
-            if 3 * together.spec(specs).num_pixels <= MAX_SEGMENT_BYTES:
+            if _pixel_bytes(spec) * together.spec(specs).num_pixels <= MAX_SEGMENT_BYTES:
                 joined[number] = together
                 continue
         open_jobs[size] = len(joined)

@@ -234,6 +234,8 @@ def _clip_of(reader: VideoReader, name: str, quality: Quality, audio: Audio | No
             stop_frame=edit.stop_frame,
             crop=edit.crop,
             resize=edit.resize,
+            stream=reader.options.stream,
+            deinterlaced=reader.options.deinterlace,
         ),
         has_audio=audio is not None,
         audio_start=(0, 1) if audio is None else _parts(audio.start),

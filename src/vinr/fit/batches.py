@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vinr.config import FitSettings
 from vinr.video.patches import cut_at
-from vinr.video.spec import PatchGrid, Query
+from vinr.video.spec import PatchGrid, Query, computable, to_unit
 
 
 class Batches:
@@ -74,10 +74,10 @@ class Batches:
         return Query(time_N, cell_N // cols, cell_N % cols, self._grid)
 
     def target(self, frames_NCHW: Tensor, query: Query) -> Tensor:
-        """Return the pixels of ``query`` out of all ``frames_NCHW``; patches repeat the frame's edges."""
+        """Return the pixels of ``query`` in [0, 1], out of all ``frames_NCHW``; patches repeat its edges."""
         if query.grid.is_whole_frame:
-            return frames_NCHW[query.time_N.long()]
-        return cut_at(frames_NCHW, query, coded_size=self._coded_size)
+            return to_unit(computable(frames_NCHW)[query.time_N.long()].view(frames_NCHW.dtype))
+        return to_unit(cut_at(frames_NCHW, query, coded_size=self._coded_size))
 
     def weight(self, weight_N1HW: Tensor | None, query: Query) -> Tensor | None:
         """Return the weights of the pixels of ``query``, given those of the whole frames it lies in."""

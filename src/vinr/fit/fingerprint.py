@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from pydantic import Field
@@ -38,6 +38,7 @@ class Fingerprint(StoredValues):
     seconds: float | None = Field(description="seconds to spend; none: epochs are counted")
     height: int = Field(ge=1, description="rows of the frames")
     width: int = Field(ge=1, description="columns of the frames")
+    bit_depth: Literal[8, 10] = Field(8, description="bits per sample of the frames")
     frame_rate: str = Field(description="frames per second, a fraction")
     span_lengths: tuple[int, ...] = Field(description="frames of each clip")
     frames: str = Field(description="hash of all frames as they are fitted, in order")
@@ -98,6 +99,7 @@ def fingerprint_of_target(
         seconds=seconds,
         height=spec.height,
         width=spec.width,
+        bit_depth=spec.bit_depth,
         frame_rate=str(spec.frame_rate),
         span_lengths=spec.span_lengths,
         frames=hash_frames(target),

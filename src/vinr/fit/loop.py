@@ -51,7 +51,7 @@ def fit(
     Parameters
     ----------
     source
-        The frames. All of them are held on ``device`` as uint8.
+        The frames. All of them are held on ``device``, as the source has them.
     preset
         Model, complete architecture and fit settings.
     task

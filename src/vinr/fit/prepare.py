@@ -14,16 +14,16 @@ from vinr.fit.draws import Draws
 from vinr.fit.precision import Precision
 from vinr.kernels.training import replace_trained_convolutions
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
-from vinr.video.spec import FrameSource, Query, VideoSpec
+from vinr.video.spec import TYPES, FrameSource, Query, VideoSpec, computable
 
 
 class DeviceFrames:
-    """All frames of a source as uint8 on the device; a :class:`FrameSource`.
+    """All frames of a source as levels on the device; a :class:`FrameSource`.
 
     Raises
     ------
     InputError
-        If the frames are not uint8, or not as many or as large as the source's spec says.
+        If the frames are not of the type, or not as many or as large as the source's spec says.
     """
 
     def __init__(self, source: FrameSource, device: torch.device) -> None:
@@ -31,16 +31,17 @@ class DeviceFrames:
         self.spec: VideoSpec = video
         rgb_NCHW = source.frames(torch.arange(video.num_frames))
         expected = (video.num_frames, 3, video.height, video.width)
-        if not isinstance(rgb_NCHW, Tensor) or rgb_NCHW.dtype != torch.uint8 or rgb_NCHW.shape != expected:
+        dtype = TYPES[video.bit_depth]
+        if not isinstance(rgb_NCHW, Tensor) or rgb_NCHW.dtype != dtype or rgb_NCHW.shape != expected:
             came = type(rgb_NCHW).__name__
             if isinstance(rgb_NCHW, Tensor):
                 came = f"{rgb_NCHW.dtype} {tuple(rgb_NCHW.shape)}"
-            raise InputError(f"the source returns frames as {came}; its spec promises torch.uint8 {expected}")
+            raise InputError(f"the source returns frames as {came}; its spec promises {dtype} {expected}")
         self.rgb_NCHW = rgb_NCHW.to(device)
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW."""
-        return self.rgb_NCHW[index_N]
+        """Return levels rgb_NCHW."""
+        return computable(self.rgb_NCHW)[index_N].view(self.rgb_NCHW.dtype)
 
 
 def build_model(

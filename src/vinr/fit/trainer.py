@@ -2,7 +2,7 @@
 
 ::
 
-    frames (uint8, on the device) ─┐
+    frames (levels, on the device) ─┐
     order of an epoch ─> batch ────┼─> model ─> loss ─> gradients ─> optimiser
                                    └─────────────> end of a round: PSNR, collapse?, state
 
@@ -71,7 +71,7 @@ class Trainer:
     Parameters
     ----------
     source
-        The frames. All of them are held on ``device`` as uint8.
+        The frames. All of them are held on ``device``, as the source has them.
     preset
         Model, complete architecture and fit settings.
     task
@@ -310,7 +310,7 @@ class Trainer:
     def _add_gradients(self, sample_N: Tensor, share: float) -> _Part:
         """Add the gradients of a part of a batch, which is ``share`` of it."""
         query = self.batches.query(sample_N.to(self.device))
-        target_NCHW = self.batches.target(self.frames.rgb_NCHW, query).float() / 255
+        target_NCHW = self.batches.target(self.frames.rgb_NCHW, query)
         dtype = self.precision.dtype
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             outputs = self.learner.evaluate(query)

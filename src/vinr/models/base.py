@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from vinr.errors import UsageError
 from vinr.settings import Settings
-from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec
+from vinr.video.spec import FrameSource, PatchGrid, Query, VideoSpec, to_unit
 
 if TYPE_CHECKING:
     from vinr.models.layers.keyframes import Keyframes
@@ -467,10 +467,9 @@ class HybridModel(VideoModel):
     def read_frames(self, source: FrameSource, index_N: Tensor) -> Tensor:
         """Return frames as float rgb_NCHW in [0, 1], edges repeated up to :meth:`coded_size`."""
         parameter = next(self.parameters())
-        rgb_NCHW = source.frames(index_N).to(parameter.device, parameter.dtype) / 255
+        rgb_NCHW = to_unit(source.frames(index_N).to(parameter.device), parameter.dtype)
         height, width = self.coded_size()
-        # Pixels to add at the left, right, top and bottom.
-        missing = (0, width - rgb_NCHW.shape[3], 0, height - rgb_NCHW.shape[2])
+        missing = (0, width - rgb_NCHW.shape[3], 0, height - rgb_NCHW.shape[2])  # left, right, top, bottom
         return F.pad(rgb_NCHW, missing, mode="replicate") if any(missing) else rgb_NCHW
 
 

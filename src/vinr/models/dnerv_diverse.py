@@ -54,7 +54,7 @@ from vinr.models.layers.flow import values_state
 from vinr.models.layers.keyframes import KeyframeEncoder, Keyframes, LearnedKeyframes
 from vinr.sizing.strides import MIN_WIDTH, affordable_latents, choose_strides, taper
 from vinr.video.patches import all_patches, cut_at, join
-from vinr.video.spec import PatchGrid, Query, VideoSpec
+from vinr.video.spec import PatchGrid, Query, VideoSpec, to_unit
 from vinr.video.stills import Chroma
 
 # configure(): tiles of at most this size, the longer side along the frame's.
@@ -355,7 +355,7 @@ class DNeRVDiverse(IndexModel):
             return self.encode_keyframes(like.new_empty(2 * len(parts), 3, *tile_size))
         # Images 2i and 2i + 1 are the start and the end keyframe of part i.
         tiles = [self._cut(image, parts[number // 2]) for number, image in enumerate(images)]
-        return self.encode_keyframes(torch.cat(tiles).to(like) / 255)
+        return self.encode_keyframes(to_unit(torch.cat(tiles).to(like.device), like.dtype))
 
     def _cut(self, rgb_CHW: Tensor, part: ClipPart) -> Tensor:
         """Return the tile of ``part``, (1, C, H, W); beyond the frame its edges are repeated."""

@@ -101,7 +101,7 @@ class FFNeRV(IndexModel):
             config, video.num_frames, grid_size(video.height, video.width, config.strides)
         )
         self.guide = config.make_guide(video.num_frames)
-        self.buffer = FrameBuffer() if with_encoder and config.neighbours else None
+        self.buffer = FrameBuffer(video.bit_depth) if with_encoder and config.neighbours else None
 
     @classmethod
     def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> FFNeRVConfig:

@@ -41,7 +41,7 @@ from vinr.models.layers.flow import Evaluation, FrameBuffer, TemporalGridConfig,
 from vinr.models.layers.grids import TemporalGrids, grid_frames_for
 from vinr.models.layers.modulation import GainName, InstanceModulation, PlainNorm
 from vinr.sizing.strides import affordable_latents, shrink
-from vinr.video.spec import FrameSource, Query, VideoSpec
+from vinr.video.spec import BitDepth, FrameSource, Query, VideoSpec
 
 AugmentMode = Literal["add", "scale", "concat", "off"]
 ConvPlan = Literal["sep5", "bott3", "hnerv", "two3", "regular5"]
@@ -134,17 +134,17 @@ class FittingParts(nn.Module):
     """What only fitting needs: frame and time to embedding, and the frames that neighbours are taken from.
 
     Embeddings come from frame c and time a: c + a, c · (1 + a), a 1×1 convolution of both, or c. Where there
-    are none, nothing but the buffer is made. ``size`` is that of an embedding.
+    are none, nothing but the buffer is made. ``size`` is that of an embedding, ``bit_depth`` the video's.
     """
 
     source: FrameSource | None = None
     """The frames being fitted: embeddings of neighbours come from there."""
 
-    def __init__(self, config: TNeRVConfig, size: tuple[int, int]) -> None:
+    def __init__(self, config: TNeRVConfig, size: tuple[int, int], bit_depth: BitDepth) -> None:
         super().__init__()
         channels, time_widths = config.embedding_channels, (2 * config.time_levels, *config.aug_widths)
         self.mode, self.shape = config.aug_mode, (channels, *size)
-        self.buffer = FrameBuffer()
+        self.buffer = FrameBuffer(bit_depth)
         if not channels:
             return
         self.frames = ConvNeXtEncoder(config.strides, (*config.analysis_widths, channels), config.depths)
@@ -234,7 +234,7 @@ class TNeRV(HybridModel):
         self.config = config
         size = grid_size(video.height, video.width, config.strides)
         self.encoding = TimeEncoding(video.num_frames, ENCODING_BASE, config.time_levels)
-        self.encoder = FittingParts(config, size) if with_encoder else None
+        self.encoder = FittingParts(config, size, video.bit_depth) if with_encoder else None
         self.temporal: nn.Module | None = None
         if config.adain == "time":
             self.temporal = make_mlp((self.encoding.num_features, *config.time_widths), "gelu")

@@ -1,11 +1,11 @@
 """Quality and rate, each measure once, with its domain and averaging in its name.
 
-Frames are red, green and blue together, without weights, in [0, 1] (8-bit values divided by 255). Every
+Frames are red, green and blue together, without weights, in [0, 1] (levels divided by 255, or 1023). Every
 measure of a clip states how it averages: PSNR *mean over frames* is what the papers print; PSNR *pooled* is
 that of the mean squared error, always at most the former.
 
-YUV-PSNR 6:1:1 is the codec community's: (6 · PSNR of Y + PSNR of U + PSNR of V) / 8 of 8-bit Y'CbCr 4:2:0,
-made from the RGB frames with the reference's matrix and range (see :mod:`vinr.video.color`).
+YUV-PSNR 6:1:1 is the codec community's: (6 · PSNR of Y + PSNR of U + PSNR of V) / 8 of Y'CbCr 4:2:0 of
+their bit depth, made from the RGB frames with the reference's matrix and range (see :mod:`vinr.video.color`).
 
 Axes: N frames of a batch, C channels, H rows, W columns.
 """
@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vinr.errors import InputError, plural
@@ -26,9 +26,21 @@ from vinr.quality.measures import ms_ssim_per_frame as ms_ssim_with_window
 from vinr.quality.measures import mse_per_frame, psnr_from_mse_db
 from vinr.quality.record import Quality, psnr_of_mse_db
 from vinr.video.color import ColorConverter, planes_of
-from vinr.video.spec import ColorSpec, FrameBatch, FrameSource, FrameStream, Planes, VideoSpec
+from vinr.video.spec import (
+    BitDepth,
+    ColorSpec,
+    FrameBatch,
+    FrameSource,
+    FrameStream,
+    Levels,
+    Planes,
+    VideoSpec,
+    depth_of,
+    max_level,
+    to_unit,
+)
 
-YUV_FORMAT = "yuv420p"
+YUV_FORMATS: Final[dict[BitDepth, str]] = {8: "yuv420p", 10: "yuv420p10le"}
 # Luma counts six times as much as either chroma, which have a quarter of its samples each.
 YUV_WEIGHTS = (6, 1, 1)
 
@@ -79,10 +91,10 @@ def kilobits_per_second(num_bytes: int, seconds: float) -> float:
     return 8 * num_bytes / seconds / 1000
 
 
-def yuv_psnr_611_db(mse_of_planes: Sequence[float]) -> float:
-    """Return (6 · PSNR_Y + PSNR_U + PSNR_V) / 8 in dB of mean squared errors of 8-bit samples (0 to 255)."""
+def yuv_psnr_611_db(mse_of_planes: Sequence[float], *, white: int = 255) -> float:
+    """Return (6 · PSNR_Y + PSNR_U + PSNR_V) / 8 in dB of mean squared errors of samples 0 to ``white``."""
     # psnr_from_mse_db takes values in [0, 1]: samples are 255 times as large, their squares 255² times.
-    psnr_db = psnr_from_mse_db(torch.tensor(mse_of_planes, dtype=torch.float64) / 255**2)
+    psnr_db = psnr_from_mse_db(torch.tensor(mse_of_planes, dtype=torch.float64) / white**2)
     weight = torch.tensor(YUV_WEIGHTS, dtype=torch.float64)
     return float((weight * psnr_db).sum() / weight.sum())
 
@@ -93,13 +105,16 @@ class YuvPsnrMeter:
     def __init__(self, color: ColorSpec) -> None:
         self._converter = ColorConverter(color)
         self._mse: list[tuple[float, ...]] = []
+        self._white = 255
 
     def planes(self, rgb_NCHW: Tensor) -> list[Planes]:
-        """Return the 4:2:0 planes of uint8 frames."""
+        """Return the 4:2:0 planes of frames, at their bit depth."""
+        depth = depth_of(rgb_NCHW)
+        self._white = max_level(depth)
         # The converter takes images as they lie in memory: rows, columns, colours side by side.
         frames_NHWC = rgb_NCHW.permute(0, 2, 3, 1).cpu().contiguous().numpy()
         # Y (H, W), U and V (H/2, W/2), rounded up, of each frame.
-        return [planes_of(self._converter.from_rgb(rgb_HWC, YUV_FORMAT)) for rgb_HWC in frames_NHWC]
+        return [planes_of(self._converter.from_rgb(rgb_HWC, YUV_FORMATS[depth])) for rgb_HWC in frames_NHWC]
 
     def add(self, decoded: Sequence[Planes], reference: Sequence[Planes]) -> None:
         """Take the planes of as many frames of each, of equal sizes."""
@@ -111,22 +126,22 @@ class YuvPsnrMeter:
 
     def mean_frame_psnr_db(self) -> float:
         """Return the mean over frames of their 6:1:1 PSNR in dB."""
-        return fmean(map(yuv_psnr_611_db, self._mse))
+        return fmean(yuv_psnr_611_db(mse, white=self._white) for mse in self._mse)
 
     def pooled_psnr_db(self) -> float:
         """Return the 6:1:1 PSNR in dB of squared errors averaged over all frames, plane by plane."""
         # (N, 3) ─> (3,): planes have different sizes, so that each is averaged by itself.
-        return yuv_psnr_611_db(np.mean(self._mse, axis=0).tolist())
+        return yuv_psnr_611_db(np.mean(self._mse, axis=0).tolist(), white=self._white)
 
 
-def _mse_of_planes(plane: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
-    # uint8 minus uint8 would wrap around at 0.
-    return float(np.square(plane.astype(np.float64) - original).mean())
+def _mse_of_planes(plane: Levels, original: Levels) -> float:
+    # Unsigned differences would wrap around at 0.
+    return float(np.square(np.subtract(plane, original, dtype=np.float64)).mean())
 
 
 @dataclass(frozen=True)
 class ClipQuality:
-    """Quality of each frame of a clip against its reference, both 8-bit; the rest is made from it.
+    """Quality of each frame of a clip against its reference, both of one bit depth; the rest is made from it.
 
     ``per_frame_mse``: mean squared errors, colours in [0, 1]. MS-SSIM is None, with its window, where the
     frames are too small for it. The figures of Y'CbCr (6:1:1, mean over frames and pooled) are None where
@@ -196,12 +211,12 @@ class ClipQualityMeter:
     def add(
         self, decoded_NCHW: Tensor, reference_NCHW: Tensor, *, planes: Sequence[Planes] | None = None
     ) -> None:
-        """Take uint8 frames of equal shape, the same in every call.
+        """Take frames of equal shape and bit depth, the same in every call.
 
         ``planes`` are those of the decoded frames where the decoder has them; else RGB is converted.
         """
-        if decoded_NCHW.dtype != torch.uint8 or reference_NCHW.dtype != torch.uint8:
-            raise ValueError(f"frames must be uint8, got {decoded_NCHW.dtype} and {reference_NCHW.dtype}")
+        if depth_of(decoded_NCHW) != depth_of(reference_NCHW):
+            raise ValueError(f"bit depths differ: {decoded_NCHW.dtype} and {reference_NCHW.dtype}")
         size = decoded_NCHW.shape[1:]
         if reference_NCHW.shape != decoded_NCHW.shape or self._size not in (None, size):
             raise ValueError(
@@ -210,9 +225,9 @@ class ClipQualityMeter:
             )
         self._size = size
         # PSNR is exact in float64; MS-SSIM would be slow there, and float32 gives it to 1e-6.
-        mse_N = mse_per_frame(decoded_NCHW.double() / 255, reference_NCHW.double() / 255)
+        mse_N = mse_per_frame(to_unit(decoded_NCHW, torch.float64), to_unit(reference_NCHW, torch.float64))
         self._mse += mse_N.tolist()
-        ms_ssim_N = ms_ssim_per_frame(decoded_NCHW.float() / 255, reference_NCHW.float() / 255)
+        ms_ssim_N = ms_ssim_per_frame(to_unit(decoded_NCHW), to_unit(reference_NCHW))
         if ms_ssim_N is not None:
             self._ms_ssim += ms_ssim_N.tolist()
         if self._yuv is not None:
@@ -258,13 +273,18 @@ def compare(
     Raises
     ------
     InputError
-        If the two differ in frame size or number of frames, or one of them yields other frames than it
-        announced: fewer, larger, or in another order.
+        If the two differ in bit depth, frame size or number of frames, or one of them yields other frames
+        than it announced: fewer, larger, or in another order.
     UsageError
         If ``batch_size`` is below 1.
     """
     decoded, reference = _as_stream(decoded), _as_stream(reference)
     got, wanted = decoded.spec, reference.spec
+    if got.bit_depth != wanted.bit_depth:
+        raise InputError(
+            f"cannot compare frames of {got.bit_depth} bits with a reference of {wanted.bit_depth}; "
+            "read or round both to one bit depth"
+        )
     if (got.num_frames, got.height, got.width) != (wanted.num_frames, wanted.height, wanted.width):
         raise InputError(
             f"cannot compare {plural(got.num_frames, 'frame')} of {got.height}×{got.width} "

@@ -54,7 +54,7 @@ class Denoise(Task):
 class DenoisingScore:
     """PSNR against the clean clip: of the noisy one (``input_psnr_db``), and of the network fitted to that.
 
-    ``noisy_psnr_db`` is the network's against what it was fitted to. Means over frames of 8-bit colours.
+    ``noisy_psnr_db`` is the network's against what it was fitted to. Means over frames of rounded colours.
     """
 
     noise: Noise

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from vinr.config import Preset
-from vinr.decoding.networks import to_uint8
 from vinr.device import exact_float32
 from vinr.models import VideoModel
 from vinr.quality.measures import psnr_from_mse_db
-from vinr.video.spec import FrameSource, Query, VideoSpec
+from vinr.video.spec import FrameSource, Query, VideoSpec, computable, to_levels, to_unit
 
 
 def plain_fit(preset: Preset) -> Preset:
@@ -32,12 +31,13 @@ class FittedFrames:
         self.spec = spec
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW, on the CPU."""
+        """Return levels rgb_NCHW, on the CPU."""
         device = next(self._model.parameters()).device
         # One frame at a time: a frame of a batch may be rounded otherwise than the same frame alone.
         with torch.inference_mode(), exact_float32(device):
             queries = map(Query.of_frames, torch.split(index_N.to(device), 1))
-            return torch.cat([to_uint8(self._model(query)).cpu() for query in queries])
+            depth = self.spec.bit_depth
+            return torch.cat([to_levels(self._model(query), depth).cpu() for query in queries])
 
 
 class FilledFrames:
@@ -48,7 +48,7 @@ class FilledFrames:
         self.spec = outside.spec
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW."""
+        """Return levels rgb_NCHW."""
         outside_NCHW, inside_NCHW = self._outside.frames(index_N), self._inside.frames(index_N)
         return torch.where(self._mask_T1HW[index_N], inside_NCHW, outside_NCHW)
 
@@ -61,11 +61,11 @@ class MaskedFrames:
         self.spec = source.spec
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW."""
+        """Return levels rgb_NCHW."""
         rgb_NCHW = self._source.frames(index_N)
         # Indices, mask and frames may be on three devices; one channel of mask serves all colours.
         mask_N1HW = self._mask_T1HW[index_N.to(self._mask_T1HW.device)]
-        return rgb_NCHW.masked_fill(mask_N1HW.to(rgb_NCHW.device), 0)
+        return computable(rgb_NCHW).masked_fill(mask_N1HW.to(rgb_NCHW.device), 0).view(rgb_NCHW.dtype)
 
 
 def psnr_of_frames_db(
@@ -78,7 +78,8 @@ def psnr_of_frames_db(
     psnr_db = []
     for index in index_N.tolist():
         one_N = torch.tensor([index])
-        error_NCHW = (decoded.frames(one_N).double() - reference.frames(one_N).double()) / 255
+        pair = decoded.frames(one_N), reference.frames(one_N)
+        error_NCHW = to_unit(pair[0], torch.float64) - to_unit(pair[1], torch.float64)
         if mask_T1HW is not None:
             # mask_T1HW[index] is (1, H, W): it chooses pixels of (1, H, W, C), all colours of each
             error_NCHW = error_NCHW.permute(0, 2, 3, 1)[mask_T1HW[index]]

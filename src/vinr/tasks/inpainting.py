@@ -13,9 +13,12 @@ from __future__ import annotations
 import hashlib
 import time as clock
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fractions import Fraction
 from os import PathLike, fspath
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,9 +34,10 @@ from vinr.fit.precision import Precision, PrecisionName, resolve_precision
 from vinr.models import VideoModel
 from vinr.settings import checked_arguments
 from vinr.tasks.frames import FilledFrames, FittedFrames, MaskedFrames, plain_fit, psnr_of_frames_db
-from vinr.tasks.masks import open_mask
+from vinr.tasks.masks import MaskReader, open_masks
 from vinr.tasks.neighbours import find_neighbours, mix_latents
 from vinr.units import parse_count, parse_seconds
+from vinr.video.reading import ReadOptions
 from vinr.video.sink import Sink, open_sink
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec
@@ -143,8 +147,14 @@ def inpaint(
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
+    stream: int | None = None,
+    pix_fmt: str | None = None,
+    raw_size: tuple[int, int] | None = None,
+    rate: Fraction | float | str | None = None,
+    deinterlace: bool = False,
     all_pixels: bool = False,
-    codec: str = "x264",
+    bit_depth: Literal[8, 10] | None = None,
+    codec: str | None = None,
     device: str = "auto",
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -156,12 +166,14 @@ def inpaint(
     Parameters
     ----------
     source
-        A video: container, image folder, raw YUV.
+        A video, as for :func:`vinr.encode`.
     output
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-``. It appears whole or not at all.
     mask
         What is filled; see :func:`vinr.tasks.masks.open_mask`.
-    model, preset, params, epochs, time, frames, crop, resize, device, seed, overrides, on_event
+    model, preset, params, epochs, time, frames, crop, resize, bit_depth, device, seed, overrides, on_event
+        As for :func:`vinr.encode`.
+    stream, pix_fmt, raw_size, rate, deinterlace
         As for :func:`vinr.encode`.
     all_pixels
         Write the network's whole frames; else pixels that are not masked stay what they were.
@@ -176,11 +188,24 @@ def inpaint(
         If a fit collapses again and again.
     """
     started = clock.monotonic()
-    with open_video(fspath(source), crop=crop, resize=resize, frames=frames) as reader:
+    options = ReadOptions.of(
+        stream=stream,
+        pix_fmt=pix_fmt,
+        raw_size=raw_size,
+        rate=rate,
+        deinterlace=deinterlace,
+        bit_depth=bit_depth,
+    )
+    with ExitStack() as opened:
+        reader = opened.enter_context(
+            open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options)
+        )
         for note in reader.notes:
             on_event(Noted(note))
         # The mask comes before the plan, and the sink before the fit: what is refused is refused at once.
-        mask_T1HW = open_mask(fspath(mask), reader, frames=frames)
+        masks = opened.enter_context(
+            open_masks(fspath(mask), reader, frames=frames, on_note=lambda text: on_event(Noted(text)))
+        )
         plan = plan_encode(
             [reader.spec],
             model=model,
@@ -191,16 +216,17 @@ def inpaint(
             seed=seed,
             overrides=overrides,
         )
-        _check_segments(plan, mask_T1HW)
+        _check_segments(plan, masks)
         target_device = resolve_device(device)
         precision = resolve_precision(plan.presets[0].fit.precision, target_device)
-        work = _Work(plan, mask_T1HW, target_device, precision, all_pixels, started, on_event)
+        work = _Work(plan, masks, target_device, precision, all_pixels, started, on_event)
         target = fspath(output)
         results: list[FitResult] = []
         psnr_db: list[float] = []
-        with open_sink(
-            target, reader.spec, reader.timeline, audio=reader.audio(), codec=codec, force=force
-        ) as sink:
+        audio = reader.audio() if plan.presets[0].compress.audio else None
+        with open_sink(target, reader.spec, reader.timeline, audio=audio, codec=codec, force=force) as sink:
+            for note in (*reader.audio_notes, *sink.notes):
+                on_event(Noted(note))
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
             for number in range(len(plan.jobs)):
                 result, per_frame_db = work.segment(number, reader, sink)
@@ -210,8 +236,8 @@ def inpaint(
     shares = [job.share for job in plan.jobs]
     return InpaintReport(
         path=target,
-        num_frames=len(mask_T1HW),
-        masked_share=float(mask_T1HW.double().mean()),
+        num_frames=reader.spec.num_frames,
+        masked_share=masks.share,
         visible_psnr_db=fmean(psnr_db),
         model=plan.presets[0].model,
         num_parameters=sum(result.model.num_stored() for result in results),
@@ -222,12 +248,12 @@ def inpaint(
     )
 
 
-def _check_segments(plan: EncodePlan, mask_T1HW: Tensor) -> None:
+def _check_segments(plan: EncodePlan, masks: MaskReader) -> None:
     """Refuse a mask that leaves a whole segment without a pixel to fit: before the first one is fitted."""
     for job in plan.jobs:
         (span,) = job.spans
         last = span.first_frame + span.num_frames - 1
-        if bool(mask_T1HW[span.first_frame : last + 1].all()):
+        if masks.covers(span.first_frame, last + 1):
             raise InputError(
                 f"the mask covers every pixel of frames {span.first_frame} to {last}, fitted together: "
                 "nothing is left to fit; leave these frames out with frames, or mask less of them"
@@ -239,7 +265,7 @@ class _Work:
     """Fitting the segments of a plan, and writing them."""
 
     plan: EncodePlan
-    mask_T1HW: Tensor
+    masks: MaskReader
     device: torch.device
     precision: Precision
     all_pixels: bool
@@ -252,7 +278,7 @@ class _Work:
         (span,) = job.spans  # one clip is cut into segments, never joined
         stop = span.first_frame + span.num_frames
         frames = reader.read(span.first_frame, stop)
-        mask_T1HW = self.mask_T1HW[span.first_frame : stop]
+        mask_T1HW = self.masks.read(span.first_frame, stop)
         result = fit(
             frames,
             plain_fit(self.plan.presets[number]),
@@ -289,7 +315,7 @@ class InpaintingScore:
     of whole frames, masked pixels filled by the network, the others those of the video (HNeRV's table).
     ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``visible_psnr_db``: of
     its pixels that are not masked. ``input_…``: the first two of the masked frames, black where masked. All
-    are means over frames of 8-bit colours.
+    are means over frames of rounded colours.
     """
 
     masked_share: float

@@ -46,7 +46,8 @@ def interpolate(
     *,
     clip: str | None = None,
     factor: int = 2,
-    codec: str = "x264",
+    bit_depth: Literal[8, 10] | None = None,
+    codec: str | None = None,
     device: str = "auto",
     force: bool = False,
     max_memory: int | str | None = None,
@@ -59,7 +60,7 @@ def interpolate(
 
     Parameters
     ----------
-    file, output, clip, codec, device, force, max_memory, on_frame
+    file, output, clip, bit_depth, codec, device, force, max_memory, on_frame
         As for :func:`vinr.decode`.
     factor
         2 to 16.
@@ -76,6 +77,7 @@ def interpolate(
         output,
         clip=clip,
         fps_scale=factor,
+        bit_depth=bit_depth,
         codec=codec,
         device=device,
         force=force,
@@ -330,5 +332,5 @@ class _Renumbered:
         self.spec = source.spec
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW."""
+        """Return levels rgb_NCHW."""
         return self._source.frames(self._number_T[index_N])

@@ -14,9 +14,10 @@ Axes: T frames of the video, H rows, W columns, C colour channels.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -26,7 +27,9 @@ from torch import Tensor
 
 from vinr.errors import InputError, plural
 from vinr.video.edit import Edit
-from vinr.video.images import read_image
+from vinr.video.images import is_image, read_image
+from vinr.video.pictures import has_several_pictures
+from vinr.video.reading import ReadOptions
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
@@ -34,7 +37,6 @@ from vinr.video.spec import VideoSpec
 BOX_SIDE: Final = 50
 BOX_CENTRES: Final = ((2, 2), (1, 1), (1, 3), (3, 1), (3, 3))  # in quarters of rows and columns
 NAMES: Final = re.compile(r"(?P<center>cent(?:er|re))|boxes(?::(?P<side>\d{1,5}))?")
-STILLS: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Of a resized pixel; less than that is rounding.
 LEAST_SHARE: Final = 1e-6
 
@@ -78,10 +80,69 @@ def grow_mask(mask_T1HW: Tensor, pixels: int) -> Tensor:
     return torch.nn.functional.max_pool2d(mask_T1HW.float(), side, stride=1, padding=pixels) > 0
 
 
+class MaskReader:
+    """The masks of a video's frames, of which only those asked for are in memory; a context manager.
+
+    ``masked_pixels`` counts them in each frame.
+    """
+
+    def __init__(self, spec: VideoSpec, masks: VideoReader | Tensor, first: int, video: VideoReader) -> None:
+        self._spec, self._masks, self._first, self._video = spec, masks, first, video
+        if isinstance(masks, Tensor):
+            counts = [int(masks.sum())] * spec.num_frames
+        else:
+            counts = [int(self.read(index, index + 1).sum()) for index in range(spec.num_frames)]
+        self.masked_pixels = tuple(counts)
+
+    def read(self, first: int = 0, stop: int | None = None) -> Tensor:
+        """Return mask_T1HW, bool, of frames ``first`` ≤ i < ``stop`` (to the end if None)."""
+        stop = self._spec.num_frames if stop is None else stop
+        if isinstance(self._masks, Tensor):
+            # A single mask is not copied for each frame: all frames share its memory.
+            return self._masks.expand(stop - first, 1, -1, -1)
+        masks = []
+        for index in range(self._first + first, self._first + stop):
+            rgb_HWC = self._masks.read(index, index + 1).rgb_NCHW[0].permute(1, 2, 0).numpy()
+            masks.append(_edited(rgb_HWC, self._video))
+        return torch.from_numpy(np.stack(masks)).unsqueeze(1)
+
+    @property
+    def share(self) -> float:
+        """How much of all frames is masked, 0 to 1."""
+        return sum(self.masked_pixels) / self._spec.num_pixels
+
+    def covers(self, first: int, stop: int) -> bool:
+        """Return whether every pixel of frames ``first`` ≤ i < ``stop`` is masked."""
+        return all(count == self._spec.height * self._spec.width for count in self.masked_pixels[first:stop])
+
+    def close(self) -> None:
+        """Close the masks' file."""
+        if isinstance(self._masks, VideoReader):
+            self._masks.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
 def open_mask(
     mask: str, video: VideoReader, *, frames: tuple[int | None, int | None] | None = None
 ) -> Tensor:
-    """Return mask_T1HW, bool, of the frames of ``video`` as they are read.
+    """Return mask_T1HW, bool, of all frames of ``video`` as they are read; see :func:`open_masks`."""
+    with open_masks(mask, video, frames=frames) as masks:
+        return masks.read()
+
+
+def open_masks(
+    mask: str,
+    video: VideoReader,
+    *,
+    frames: tuple[int | None, int | None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> MaskReader:
+    """Open the masks of the frames of ``video`` as they are read.
 
     Parameters
     ----------
@@ -93,6 +154,8 @@ def open_mask(
         What is masked.
     frames
         The range of frames that was asked of ``video``, None for all.
+    on_note
+        Called with each line on the mask's file or folder, such as that images are missing in between.
 
     Raises
     ------
@@ -102,43 +165,49 @@ def open_mask(
     spec = video.spec
     named = NAMES.fullmatch(mask)
     if named is None:
-        mask_THW = torch.from_numpy(np.stack(list(_read_masks(Path(mask), video, frames))))
+        masks = _open_masks(Path(mask), video, frames, on_note)
     elif named["center"]:
-        mask_THW = center_mask(spec.height, spec.width).unsqueeze(0)
+        masks = MaskReader(spec, center_mask(spec.height, spec.width), 0, video)
     else:
-        mask_THW = box_mask(spec.height, spec.width, side=int(named["side"] or BOX_SIDE)).unsqueeze(0)
-    _check(mask, mask_THW, spec)
-    # A single mask is not copied for each frame: all frames share its memory.
-    return mask_THW.unsqueeze(1).expand(spec.num_frames, -1, -1, -1)
-
-
-def _check(mask: str, mask_THW: Tensor, spec: VideoSpec) -> None:
+        side = int(named["side"] or BOX_SIDE)
+        masks = MaskReader(spec, box_mask(spec.height, spec.width, side=side), 0, video)
     size = f"frames of {spec.height}×{spec.width}"
-    if not bool(mask_THW.any()):
-        raise InputError(f"mask {mask} masks no pixel of {size}; mark what is to be filled")
-    if bool(mask_THW.all()):
-        raise InputError(f"mask {mask} covers {size} altogether; leave some of them to be fitted")
+    with ExitStack() as stack:
+        stack.callback(masks.close)
+        if not any(masks.masked_pixels):
+            raise InputError(f"mask {mask} masks no pixel of {size}; mark what is to be filled")
+        if masks.covers(0, spec.num_frames):
+            raise InputError(f"mask {mask} covers {size} altogether; leave some of them to be fitted")
+        stack.pop_all()
+    return masks
 
 
-def _read_masks(
-    path: Path, video: VideoReader, frames: tuple[int | None, int | None] | None
-) -> Iterator[NDArray[np.bool_]]:
-    """Yield mask_HW of each frame, or of all of them, edited as the video is."""
+def _open_masks(
+    path: Path,
+    video: VideoReader,
+    frames: tuple[int | None, int | None] | None,
+    on_note: Callable[[str], None] | None,
+) -> MaskReader:
+    """Return the masks of each frame, or of all of them."""
     if not path.exists():
         raise InputError(
             f"mask {path}: no such file; give an image, a folder of images, a video, or the name boxes, "
             f"boxes:WIDTH or center"
         )
-    if path.suffix.lower() in STILLS and path.is_file():
+    if is_image(path) and path.is_file() and not has_several_pictures(path):
         rgb_HWC = read_image(path, label=f"mask {path}")
         _check_size(path, rgb_HWC.shape[:2], video)
-        yield _edited(rgb_HWC, video)
-        return
-    with open_video(path) as reader:
+        return MaskReader(video.spec, torch.from_numpy(_edited(rgb_HWC, video)), 0, video)
+    with ExitStack() as stack:
+        reader = stack.enter_context(open_video(path, options=ReadOptions(bit_depth=8)))
+        if on_note is not None:
+            for note in reader.notes:
+                on_note(f"mask {note}")
         _check_size(path, reader.original, video)
-        first, stop = _choose_masks(path, reader.spec.num_frames, video, frames)
-        for index in range(first, stop):
-            yield _edited(reader.read(index, index + 1).rgb_NCHW[0].permute(1, 2, 0).numpy(), video)
+        first, _ = _choose_masks(path, reader.spec.num_frames, video, frames)
+        masks = MaskReader(video.spec, reader, first, video)
+        stack.pop_all()
+    return masks
 
 
 def _edited(rgb_HWC: NDArray[np.uint8], video: VideoReader) -> NDArray[np.bool_]:

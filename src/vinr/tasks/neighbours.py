@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vinr.models import HybridModel, VideoModel
-from vinr.video.spec import FrameSource
+from vinr.video.spec import FrameSource, computable, round_to_levels
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class MixedFrames:
         self.spec = source.spec
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW."""
+        """Return levels rgb_NCHW."""
         near = self._neighbours.of(index_N)
-        before_NCHW = self._source.frames(near.before_T).float()
-        after_NCHW = self._source.frames(near.after_T).float()
-        return near.lerp(before_NCHW, after_NCHW).round().to(torch.uint8)
+        before_NCHW = computable(self._source.frames(near.before_T)).float()
+        after_NCHW = computable(self._source.frames(near.after_T)).float()
+        return round_to_levels(near.lerp(before_NCHW, after_NCHW), self.spec.bit_depth)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vinr.errors import UsageError
-from vinr.video.spec import FrameSource
+from vinr.video.spec import FrameSource, computable, depth_of, max_level, round_to_levels
 
 NoiseKind = Literal["black", "white", "salt_pepper", "gaussian"]
 # Of the pixels that are hit.
@@ -28,7 +28,7 @@ class Noise:
     ----------
     kind
         ``black``, ``white``: pixels that lost all three colours; ``salt_pepper``: either, half of them each;
-        ``gaussian``: added to each colour of each pixel, then clipped and rounded to 8 bits.
+        ``gaussian``: added to each colour of each pixel, then clipped and rounded to levels.
     amount
         Share of pixels that are hit, in (0, 1); of ``gaussian`` the standard deviation, colours in [0, 1].
     seed
@@ -53,22 +53,24 @@ class Noise:
             raise UsageError(f"noise of amount {self.amount:g}: give one above 0 and below 1, such as 0.1")
 
     def add(self, rgb_CHW: Tensor, index: int) -> Tensor:
-        """Return uint8 frame number ``index`` with its noise."""
+        """Return frame number ``index`` with its noise."""
         # NumPy mixes both numbers; torch's generator keeps 32 bits of a seed.
         generator = np.random.default_rng((self.seed, index))
+        depth = depth_of(rgb_CHW)
+        white = max_level(depth)
         if self.kind == "gaussian":
-            # Colours are 0 to 255 here, and the deviation is that of colours in [0, 1].
-            noise_CHW = generator.standard_normal(tuple(rgb_CHW.shape), np.float32) * (255 * self.amount)
-            noisy_CHW = rgb_CHW.float() + torch.from_numpy(noise_CHW).to(rgb_CHW.device)
-            return noisy_CHW.round().clamp(0, 255).to(torch.uint8)
+            # Colours are levels here, and the deviation is that of colours in [0, 1].
+            noise_CHW = generator.standard_normal(tuple(rgb_CHW.shape), np.float32) * (white * self.amount)
+            noisy_CHW = computable(rgb_CHW).float() + torch.from_numpy(noise_CHW).to(rgb_CHW.device)
+            return round_to_levels(noisy_CHW, depth)
         # One draw u a pixel, so that no pixel is hit twice; a = amount, w = share of white among those hit:
         #
         #   u    0 … a·w      white
         #        a·w … a      black
         #        a … 1        as it was
         draw_HW = torch.from_numpy(generator.random(tuple(rgb_CHW.shape[1:]))).to(rgb_CHW.device)
-        dark_CHW = rgb_CHW.masked_fill(draw_HW < self.amount, 0)
-        return dark_CHW.masked_fill(draw_HW < self.amount * WHITE_SHARE[self.kind], 255)
+        dark_CHW = computable(rgb_CHW).masked_fill(draw_HW < self.amount, 0)
+        return dark_CHW.masked_fill(draw_HW < self.amount * WHITE_SHARE[self.kind], white).view(rgb_CHW.dtype)
 
 
 class NoisyFrames:
@@ -79,7 +81,7 @@ class NoisyFrames:
         self.spec = source.spec
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW."""
+        """Return levels rgb_NCHW."""
         rgb_NCHW = self._source.frames(index_N)
         noisy = [
             self._noise.add(rgb_CHW, index) for rgb_CHW, index in zip(rgb_NCHW, index_N.tolist(), strict=True)

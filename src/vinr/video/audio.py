@@ -2,162 +2,261 @@
 
 ::
 
-    input file ── extract_audio ──> Matroska bytes ── AudioCopier ──> output file
-                  (all audio streams, cut to the frames, shifted to start with them)
+    input file ── extract_audio ──> AUDIO section ── AudioCopier ──> output file
+                  (all tracks, cut to the frames)    (audio_copy.py)
+
+The section has its own clock, whose 0 is where the audio can first be heard; ``Audio.start`` says how long
+after the first frame that is. Only the packets with which a decoder warms up lie before 0.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 import av
-from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
+from av.container import InputContainer
 from av.packet import Packet
 
 from vinr.errors import InputError, override
-from vinr.video.libav import explain, open_input
+from vinr.video.audio_section import (
+    NUT,
+    OPTIONS,
+    UNKNOWN,
+    UNUSABLE,
+    CopiedTrack,
+    choose_format,
+    codec_name,
+    copy_track,
+    find_begin,
+    find_hints,
+    keep_layout,
+    open_section,
+)
+from vinr.video.clock import Clock
+from vinr.video.libav import explain, move_packet
 from vinr.video.spec import Audio
 
-# Audio encoders start a little before 0 to warm up. Such times must not be shifted, or audio and video drift
-# apart. bitexact leaves out random identifiers, so that the same audio gives the same bytes.
-MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
-
-# What PyAV raises for streams that libav cannot make sense of.
-UNUSABLE: Final = (av.FFmpegError, ValueError, ArithmeticError, InputError)
+# Decoders warm up in less than this.
+WARM_UP_SECONDS: Final = Fraction(1, 2)
+# Matroska holds as much before its 0.
+MAX_EARLY_SECONDS: Final = 1
+NUM_PROBED: Final = 4  # packets of a track
+# The largest denominator of the header's fractions.
+MAX_DENOMINATOR: Final = 2**31 - 1
+UNCHANGED: Final = Clock()
 
 
 def extract_audio(
-    path: Path, *, origin: Fraction, start: Fraction | None = None, stop: Fraction | None = None
+    reopen: Callable[[], InputContainer],
+    path: Path,
+    *,
+    origin: Fraction,
+    start: Fraction | None = None,
+    stop: Fraction | None = None,
+    clock: Clock = UNCHANGED,
+    on_note: Callable[[str], None],
 ) -> Audio | None:
-    """Return the audio of a file, as the bytes of a Matroska file (.mka), ``None`` if there is none.
+    """Return the audio of a file, ``None`` if there is none.
 
-    Times are seconds on the file's clock, whose first frame appears at ``origin``. Packets that begin in
-    ``start`` ≤ time < ``stop`` are kept (``None``: no limit); ``start`` (else ``origin``) becomes 0. Matroska
-    counts in milliseconds.
+    Times are seconds on the file's clock as ``clock`` continues it, where the first frame appears at
+    ``origin``. Packets that begin in ``start`` ≤ time < ``stop`` are kept (``None``: no limit); the result
+    counts from ``start``, else ``origin``. Matroska counts in milliseconds. ``reopen`` opens the file that
+    ``path`` names; ``on_note`` is told of tracks that are left out.
 
     Raises
     ------
     InputError
-        If the audio cannot be read, or has a codec that Matroska cannot hold.
+        If the audio cannot be read, or has a codec that can be stored in no way.
     """
-    with open_input(path) as container:
-        streams = container.streams.audio
-        if not streams:
-            return None
-        shift = origin if start is None else start
-        target = io.BytesIO()
+    with reopen() as container:
+        streams = list(container.streams.audio)
+        known = _list_known(streams, path, on_note)
         try:
-            with av.open(target, "w", format="matroska", options=MATROSKA_OPTIONS) as output:
-                copies = {stream.index: _copy_stream(output, stream) for stream in streams}
-                # A file whose streams have no packet in the range is as one without audio.
-                is_silent = True
-                for packet in _packets(container, start, stop):
-                    _move(packet, shift)
-                    packet.stream = copies[packet.stream_index]
-                    output.mux(packet)
-                    is_silent = False
+            return _carry(reopen, container, known, _Range(origin, start, stop, clock))
         except UNUSABLE as error:
-            names = ", ".join(codec_name(stream) for stream in streams)
+            names = ", ".join(dict.fromkeys(codec_name(streams[number]) for number in known))
             raise InputError(
                 f"{path}: its audio ({names}) cannot be copied: {explain(error)}; leave it out with "
                 f"{override('compress.audio=false')}"
             ) from error
-    return None if is_silent else Audio(target.getvalue())
 
 
-class AudioCopier:
-    """Copies the packets of ``audio`` (from :func:`extract_audio`) to an output that is being written.
+def cut_audio(audio: Audio, *, start: Fraction | None, stop: Fraction | None) -> Audio | None:
+    """Return the part of ``audio`` that begins in ``start`` ≤ time < ``stop``, ``None`` if there is none.
+
+    Times are seconds after the first frame (``None``: no limit); the result counts from ``start``.
 
     Raises
     ------
     InputError
-        If the output's format cannot hold the audio codec.
+        If the audio is damaged.
     """
 
-    def __init__(self, audio: Audio, output: OutputContainer) -> None:
-        self._output = output
+    def reopen() -> InputContainer:
+        return open_section(audio.data)
+
+    with reopen() as container:
         try:
-            self._input = av.open(io.BytesIO(audio.data), "r", format="matroska", metadata_errors="replace")
-        except UNUSABLE as error:
-            raise InputError(f"the audio is not readable Matroska data: {explain(error)}") from error
-        self._copies = {stream.index: self._add(stream) for stream in self._input.streams.audio}
-        self._packets = _packets(self._input, None, None)
-        self._next = self._read()
-
-    def copy_until(self, seconds: Fraction | None) -> None:
-        """Write the packets that begin at ``seconds`` or earlier; all remaining ones if ``None``."""
-        while self._next is not None and (seconds is None or _begin(self._next) <= seconds):
-            self._next.stream = self._copies[self._next.stream_index]
-            try:
-                self._output.mux(self._next)
-            except (ValueError, ArithmeticError) as error:
-                raise InputError(f"the audio is damaged: {explain(error)}; leave it out") from error
-            self._next = self._read()
-
-    def close(self) -> None:
-        """Release the input."""
-        self._input.close()
-
-    def _read(self) -> Packet[AudioStream] | None:
-        try:
-            return next(self._packets, None)
+            if any(codec_name(stream) == UNKNOWN for stream in container.streams.audio):
+                raise InputError("libav does not know its codec")
+            chosen = _Range(
+                -audio.start,
+                None if start is None else start - audio.start,
+                None if stop is None else stop - audio.start,
+                heard=Fraction(0),
+            )
+            return _carry(reopen, container, range(len(container.streams.audio)), chosen)
         except UNUSABLE as error:
             raise InputError(f"the audio is damaged: {explain(error)}; leave it out") from error
 
-    def _add(self, stream: AudioStream) -> AudioStream:
-        try:
-            return _copy_stream(self._output, stream)
-        except UNUSABLE as error:
-            formats = f"{self._output.format.name} cannot hold {codec_name(stream)} audio"
-            raise InputError(f"{formats}; write .mkv, or leave it out") from error
+
+@dataclass(frozen=True)
+class _Range:
+    """Which packets are copied, as :func:`extract_audio` says.
+
+    ``heard`` is where the audio can first be heard, if that is known; else the packets tell.
+    """
+
+    origin: Fraction
+    start: Fraction | None
+    stop: Fraction | None
+    clock: Clock = UNCHANGED
+    heard: Fraction | None = None
+
+    @property
+    def zero(self) -> Fraction:
+        """The time from which the result counts."""
+        return self.origin if self.start is None else self.start
+
+    def packets(
+        self, container: InputContainer, streams: tuple[AudioStream, ...]
+    ) -> Iterator[Packet[AudioStream]]:
+        """Yield the packets of ``streams`` that are copied."""
+        if not streams:
+            return
+        added = self.clock.follow()
+        for packet in container.demux(streams):
+            if packet.size == 0:
+                continue  # PyAV ends each stream with an empty packet
+            seconds = added(packet)
+            if seconds:
+                move_packet(packet, seconds)
+            begin = find_begin(packet)
+            if (self.start is None or begin >= self.start) and (self.stop is None or begin < self.stop):
+                yield packet
 
 
-def codec_name(stream: AudioStream) -> str:
-    """Return the name of a stream's codec, ``unknown`` if libav does not know it."""
-    # None for such streams, which PyAV's types do not say.
-    context: AudioCodecContext | None = stream.codec_context
-    return "unknown" if context is None else context.name
+@dataclass
+class _Beginning:
+    """How a track begins: its first packet, what can be heard of it, and a few packets to try."""
+
+    seconds: Fraction
+    heard: Fraction
+    is_heard: bool = False
+    packets: list[Packet[AudioStream]] = field(default_factory=list)
 
 
-def _copy_stream(output: OutputContainer, stream: AudioStream) -> AudioStream:
-    if codec_name(stream) == "unknown":
-        raise InputError("libav does not know its codec")
-    copy = output.add_stream_from_template(stream)
-    if stream.language is not None:
-        copy.metadata["language"] = stream.language
-    return copy
+def _carry(
+    reopen: Callable[[], InputContainer],
+    container: InputContainer,
+    tracks: Collection[int],
+    chosen: _Range,
+) -> Audio | None:
+    """Return the section of some ``tracks`` (numbers among the audio streams).
+
+    The container is read from its beginning until all tracks have begun; what ``reopen`` opens is copied.
+    """
+    streams = tuple(container.streams.audio[number] for number in tracks)
+    beginnings = _find_beginnings(chosen.packets(container, streams), len(streams))
+    # Tracks that have no packet in the range are as none.
+    streams = tuple(stream for stream in streams if stream.index in beginnings)
+    if not streams:
+        return None
+    format_name = choose_format(streams)
+    if format_name is None:
+        raise InputError(
+            "neither Matroska nor NUT holds it" if len(streams) == 1 else "no file holds all of it"
+        )
+    hints: dict[int, dict[str, str]] = {}
+    if format_name == NUT:
+        for stream in streams:
+            hints[stream.index] = find_hints(stream, beginnings[stream.index].packets)
+        zero = min(beginning.seconds for beginning in beginnings.values())  # NUT has no times below 0
+    else:
+        zero = min(beginning.heard for beginning in beginnings.values())
+        zero = zero if chosen.heard is None else max(zero, chosen.heard)
+    target = io.BytesIO()
+    with reopen() as again, av.open(target, "w", format=format_name, options=OPTIONS[format_name]) as output:
+        originals = tuple(stream for stream in again.streams.audio if stream.index in beginnings)
+        copies = {}
+        for stream in originals:
+            copy = copy_track(output, stream)
+            keep_layout(copy, stream)
+            copy.metadata.update(hints.get(stream.index, {}))
+            copies[stream.index] = CopiedTrack(output, copy)
+        output.start_encoding()
+        for packet in _from(zero, chosen.packets(again, originals)):
+            copies[packet.stream_index].take(packet)
+            output.mux(packet)
+    return Audio(target.getvalue(), (zero - chosen.zero).limit_denominator(MAX_DENOMINATOR))
 
 
-def _packets(
-    container: InputContainer, start: Fraction | None, stop: Fraction | None
-) -> Iterator[Packet[AudioStream]]:
-    """Yield the audio packets of all streams that begin in ``start`` ≤ time < ``stop`` (seconds)."""
-    for packet in container.demux(container.streams.audio):
-        if packet.size == 0:
-            continue  # PyAV ends each stream with an empty packet
-        if packet.pts is None:
-            packet.pts = packet.dts
-        if packet.pts is None:
-            raise InputError("packets without a time")
-        begin = _begin(packet)
-        if (start is None or begin >= start) and (stop is None or begin < stop):
-            yield packet
+def _from(zero: Fraction, packets: Iterator[Packet[AudioStream]]) -> Iterator[Packet[AudioStream]]:
+    """Yield ``packets`` with times that count from ``zero``."""
+    for packet in packets:
+        if find_begin(packet) < zero - WARM_UP_SECONDS:
+            if packet.is_discard:
+                continue  # cut off by an edit list, and too early to be of use to a decoder
+            if find_begin(packet) < zero - MAX_EARLY_SECONDS:
+                raise InputError("its times go back to before its beginning")
+        move_packet(packet, -zero)
+        yield packet
 
 
-def _begin(packet: Packet[AudioStream]) -> Fraction:
-    assert packet.pts is not None
-    return packet.pts * packet.time_base
+def _list_known(streams: list[AudioStream], path: Path, on_note: Callable[[str], None]) -> list[int]:
+    known = []
+    for number, stream in enumerate(streams):
+        if codec_name(stream) == UNKNOWN:
+            on_note(f"{path}: audio track {number + 1} is left out: its codec is unknown")
+        else:
+            known.append(number)
+    return known
 
 
-def _move(packet: Packet[AudioStream], seconds: Fraction) -> None:
-    assert packet.pts is not None
-    # Decoding and presentation time by the same whole number of ticks, so that neither overtakes the other.
-    ticks = round(seconds / packet.time_base)
-    packet.pts -= ticks
-    packet.dts = packet.pts if packet.dts is None else packet.dts - ticks
+def _find_beginnings(packets: Iterator[Packet[AudioStream]], num_streams: int) -> dict[int, _Beginning]:
+    """Return how each stream begins, by its index; streams without packets are missing."""
+    found: dict[int, _Beginning] = {}
+    num_done = 0
+    for packet in packets:
+        seconds = find_begin(packet)
+        beginning = found.get(packet.stream_index)
+        if beginning is None:
+            heard = seconds + min(_skipped(packet), WARM_UP_SECONDS)
+            beginning = found[packet.stream_index] = _Beginning(seconds, heard)
+        if packet.is_discard and not beginning.is_heard:
+            beginning.heard = max(beginning.heard, seconds + (packet.duration or 0) * packet.time_base)
+        else:
+            beginning.is_heard = True
+        if len(beginning.packets) < NUM_PROBED:
+            beginning.packets.append(packet)
+            num_done += len(beginning.packets) == NUM_PROBED
+        if num_done == num_streams and all(beginning.is_heard for beginning in found.values()):
+            break
+    return found
+
+
+def _skipped(packet: Packet[AudioStream]) -> Fraction:
+    """Return the seconds at the start of a packet that are decoded, but not played, in whole ticks."""
+    rate = packet.stream.codec_context.sample_rate
+    if not rate or not packet.has_sidedata("skip_samples"):
+        return Fraction(0)
+    num_samples = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
+    # Up: the time of the packet was rounded down, away from 0.
+    return math.ceil(Fraction(num_samples, rate) / packet.time_base) * packet.time_base

@@ -1,4 +1,4 @@
-"""Crop, resize and frame range: applied once, in 8 bit, before anything else sees the frames.
+"""Crop, resize and frame range: applied once, to levels, before anything else sees the frames.
 
 Axes: H rows, W columns, C colour channels.
 """
@@ -6,12 +6,15 @@ Axes: H rows, W columns, C colour channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vinr.errors import UsageError
+from vinr.video.aspect import round_aspect
+from vinr.video.spec import Levels, max_level
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,19 @@ class Edit:
             raise UsageError(f"crop to {_text(self.crop)} is larger than the frame, {height}x{width}")
         return self.resize or self.crop or (height, width)
 
-    def apply(self, rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return one uint8 frame, cropped and resized."""
+    def output_aspect(self, pixel_aspect: Fraction, height: int, width: int) -> Fraction:
+        """Return the pixel aspect that a frame of ``height`` × ``width`` has afterwards.
+
+        What is shown keeps its shape: a frame resized to half its width alone has pixels twice as wide.
+        """
+        if self.resize is None:
+            return pixel_aspect
+        rows, cols = self.crop or (height, width)
+        aspect = pixel_aspect * Fraction(cols, self.resize[1]) / Fraction(rows, self.resize[0])
+        return round_aspect(aspect)
+
+    def apply(self, rgb_HWC: Levels) -> Levels:
+        """Return one frame, cropped and resized, of the same bit depth."""
         if self.crop is not None:
             rgb_HWC = _crop_centre(rgb_HWC, *self.crop)
         if self.resize is not None and self.resize != rgb_HWC.shape[:2]:
@@ -76,14 +90,14 @@ def _text(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _crop_centre(rgb_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def _crop_centre(rgb_HWC: Levels, height: int, width: int) -> Levels:
     # Python rounds halves to even, so 720 rows cropped to 640 are rows 40 … 679.
     top = round((rgb_HWC.shape[0] - height) / 2)
     left = round((rgb_HWC.shape[1] - width) / 2)
     return rgb_HWC[top : top + height, left : left + width]
 
 
-def _resize(rgb_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def _resize(rgb_HWC: Levels, height: int, width: int) -> Levels:
     """Average whole blocks where both factors are whole numbers, else antialiased bicubic (Pillow's)."""
     rows, row_rest = divmod(rgb_HWC.shape[0], height)
     cols, col_rest = divmod(rgb_HWC.shape[1], width)
@@ -93,7 +107,20 @@ def _resize(rgb_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
         total = blocks.sum(axis=(1, 3), dtype=np.uint64)
         count = np.uint64(rows * cols)
         mean: NDArray[np.uint64] = (2 * total + count) // (2 * count)
-        return mean.astype(np.uint8)
+        return mean.astype(np.uint8) if rgb_HWC.dtype == np.uint8 else mean.astype(np.uint16)
+    if rgb_HWC.dtype == np.uint16:
+        return _resize_deep(rgb_HWC, height, width)
     image = Image.fromarray(np.ascontiguousarray(rgb_HWC))
     resized: NDArray[np.uint8] = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
     return resized
+
+
+def _resize_deep(rgb_HWC: Levels, height: int, width: int) -> NDArray[np.uint16]:
+    """Resize 10-bit frames as 8-bit ones; Pillow has no colour images of more bits, but floats."""
+    channels = []
+    for channel in range(rgb_HWC.shape[2]):
+        image = Image.fromarray(rgb_HWC[..., channel].astype(np.float32))
+        channels.append(np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)))
+    # Bicubic overshoots at edges.
+    rounded_HWC: NDArray[np.float32] = np.rint(np.stack(channels, axis=-1))
+    return rounded_HWC.clip(0, max_level(10)).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""Options that work around two bugs of libav's encoders; for everything that vinr encodes.
+"""Options that work around three bugs of libav's encoders; for everything that vinr encodes.
 
 - **x264 with AVX-512 does not write the same file twice.** ``mbtree_propagate_list_internal_avx512`` takes
   eight macroblocks at a time. Where a row is not a multiple of eight (176, 320, 352, 854, 960 pixels), it
@@ -7,31 +7,58 @@
 - **x265 writes past the end of a block for frames up to 48 pixels wide.** The lookahead's buffer for the CU
   tree has one integer per 16 pixels of width, ``mbtree_propagate_cost`` (AVX, AVX2) writes more than three,
   and the program may abort. The height does not matter. Without the CU tree the buffer is not used.
+- **x265 gives one or two frames arbitrary decoding times.** With B-frames it delays frames by two, and takes
+  the times of fewer frames from memory that it never wrote. mp4 then refuses them, now and then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Final
 
+import av
 import torch
+
+from vinr.video.libav import explain
 
 # Three blocks of 16 pixels. Under a malloc that guards its blocks nothing is overwritten from 50 pixels on.
 MAX_WIDTH_WITHOUT_CU_TREE: Final = 48
+SVT_AV1: Final = "libsvtav1"
+MAX_SVT_AV1_RATE: Final = 240  # frames per second
 
 
-def safe_options(encoder: str, options: Mapping[str, str], *, width: int) -> dict[str, str]:
-    """Return libav's ``options`` for ``encoder`` with what it needs on this CPU at ``width`` pixels."""
+# So many frames, and no fewer, x265 can put in order with B-frames among them.
+MIN_FRAMES_WITH_B_FRAMES: Final = 3
+
+
+def safe_options(
+    encoder: str, options: Mapping[str, str], *, width: int, num_frames: int | None = None
+) -> dict[str, str]:
+    """Return libav's ``options`` for ``encoder`` with what it needs on this CPU at ``width`` pixels.
+
+    ``num_frames`` is needed where frames go into a file with decoding times.
+    """
     if encoder == "libx264" and _has_avx512():
-        return _with_parameter(options, "x264-params", "asm=avx2")
+        return with_parameter(options, "x264-params", "asm=avx2")
+    safe = dict(options)
     if drops_cu_tree(encoder, width):
-        return _with_parameter(options, "x265-params", "cutree=0")
-    return dict(options)
+        safe = with_parameter(safe, "x265-params", "cutree=0")
+    if encoder == "libx265" and num_frames is not None and num_frames < MIN_FRAMES_WITH_B_FRAMES:
+        safe = with_parameter(safe, "x265-params", "bframes=0")
+    return safe
 
 
 def drops_cu_tree(encoder: str, width: int) -> bool:
     """Return whether ``encoder`` does without its CU tree, which costs bits, at ``width`` pixels."""
     return encoder == "libx265" and width <= MAX_WIDTH_WITHOUT_CU_TREE
+
+
+def why_refused(encoder: str, error: av.FFmpegError, *, height: int, width: int, frame_rate: Fraction) -> str:
+    """Return what ``encoder`` refuses, the rate or the size of the frames, as the end of a sentence."""
+    if encoder == SVT_AV1 and frame_rate > MAX_SVT_AV1_RATE:
+        return f"takes at most {MAX_SVT_AV1_RATE} frames per second, not {float(frame_rate):g}"
+    return f"cannot encode frames of {height}x{width}: {explain(error)}"
 
 
 def _has_avx512() -> bool:
@@ -43,7 +70,7 @@ def _has_avx512() -> bool:
     return torch.cpu._is_avx512_supported()
 
 
-def _with_parameter(options: Mapping[str, str], name: str, parameter: str) -> dict[str, str]:
+def with_parameter(options: Mapping[str, str], name: str, parameter: str) -> dict[str, str]:
     """Return ``options`` with one more ``key=value`` in the encoder's own list ``name``."""
     parameters = f"{options[name]}:{parameter}" if name in options else parameter
     return {**options, name: parameters}

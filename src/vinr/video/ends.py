@@ -54,15 +54,18 @@ CLUSTER: Final = 0x1F43B675
 def _matroska(file: BoundedFile) -> End:
     """Elements (also of WebM). Segment and Clusters of a live stream have unknown sizes.
 
-    Their children follow at once, so that walking into them is walking on.
+    Their children follow at once, so that walking into them is walking on. A download that reserves its space
+    first has the right size, but zeros where its end is missing.
     """
     # identifier | size | body     the first byte of both numbers tells their length by its leading zeros:
     #                              1xxxxxxx one byte, 01xxxxxx two, …; a size of all ones is unknown
-    place = 0
+    place = segment_end = 0
     result = WHOLE
     while True:
-        if place >= file.size or file.read(place, 1) == b"\0":
+        if place >= file.size:
             return result
+        if file.read(place, 1) == b"\0":
+            return doubtful("it has zeros in place of its end") if place < segment_end else result
         id_length = 9 - file.number(place, 1).bit_length()
         identifier = file.number(place, id_length)
         place += id_length
@@ -73,8 +76,11 @@ def _matroska(file: BoundedFile) -> End:
         size = file.number(place, size_length) & unknown
         place += size_length
         if size != unknown:
-            place += size
-            file.need(place)
+            file.need(place + size)
+            if identifier == SEGMENT:
+                segment_end = place + size
+            else:
+                place += size
         elif identifier in (SEGMENT, CLUSTER):
             result = OPEN
         else:

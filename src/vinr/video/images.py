@@ -1,4 +1,4 @@
-"""A folder of images as a video: one frame per file, in the order of the file names.
+"""A folder of images as a video: one frame per file, in the order of the numbers in their names.
 
 Axes: H rows, W columns, C colour channels.
 """
@@ -9,22 +9,25 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vinr.errors import InputError
-from vinr.video.spec import Audio, ColorSpec, Timeline
+from vinr.video.deep_images import is_deep_image, read_deep_image
+from vinr.video.depth import with_depth
+from vinr.video.numbering import describe_numbering, number_order
+from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-# Pillow's modes of at most 8 bits; the others (I;16, I, F) would be clipped to 8 bits, not scaled.
+# Pillow's modes of at most 8 bits; it would clip the others (I;16, I, F) to 8 bits, not scale them.
 MODES: Final = frozenset({"1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
 FRAME_RATE: Final = Fraction(30)
 EXIF_ORIENTATION: Final = 0x0112
@@ -49,7 +52,7 @@ PILLOW_ERRORS: Final = (
 
 
 class FolderInput:
-    """A folder of images of one size, played at 30 frames per second; transparency is dropped.
+    """A folder of images of one size, played at ``rate`` frames per second; transparency is dropped.
 
     Raises
     ------
@@ -57,56 +60,67 @@ class FolderInput:
         If the folder has no images, one cannot be read, or two differ in size.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # Paths of one folder sort by name. Names with a dot in front are hidden: thumbnails, files half
-        # copied.
-        self._files = sorted(
-            file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != "."
-        )
+    def __init__(self, path: Path, *, rate: Fraction = FRAME_RATE, bit_depth: BitDepth | None = None) -> None:
+        self.path, self._rate = path, rate
+        # Names with a dot in front are hidden: thumbnails, files half copied.
+        images = [file for file in path.iterdir() if is_image(file) and file.name[0] != "."]
+        self._files = sorted(images, key=number_order)
         if not self._files:
             raise InputError(f"{path}: the folder holds no images ({', '.join(sorted(SUFFIXES))})")
         self.num_frames = len(self._files)
-        self.color = ColorSpec()
-        self.height, self.width = _shown_size(self._files[0])
-        for file in self._files[1:]:
-            height, width = _shown_size(file)
-            if (height, width) != (self.height, self.width):
-                expected = f"{self._files[0].name} is {self.height}x{self.width}"
-                raise InputError(f"{file}: is {height}x{width}, {expected}; all images must have one size")
+        self.pixel_aspect = Fraction(1)
+        first = _shown(self._files[0])
+        self.height, self.width = first.height, first.width
+        self._num_animated = 0
+        self._deep: set[Path] = set()
+        for file in self._files:
+            shown = _shown(file)
+            self._num_animated += shown.num_pictures > 1
+            if shown.is_deep:
+                self._deep.add(file)
+            if (shown.height, shown.width) != (self.height, self.width):
+                size = f"is {shown.height}x{shown.width}, {self._files[0].name} is {self.height}x{self.width}"
+                raise InputError(f"{file}: {size}; all images must have one size")
+        self._is_rounded = bool(self._deep) and bit_depth is None
+        self.color = ColorSpec(bit_depth=10 if self._deep else 8)
+        self.bit_depth: BitDepth = bit_depth or self.color.bit_depth
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return the constant-rate timeline of ``stop`` − ``first`` frames."""
-        return Timeline(stop - first, FRAME_RATE)
+        return Timeline(stop - first, self._rate)
 
     def inspect(self, first: int, stop: int) -> tuple[str, ...]:
-        """Return no lines: readable images have no doubtful end."""
-        return ()
+        """Return lines for the user: numbers of those images with gaps, names that differ, animations."""
+        odd = describe_numbering(self._files[first:stop])
+        notes = [f"{self.path}: {odd}"] if odd else []
+        if self._num_animated:
+            several = f"several pictures in {self._num_animated} of {self.num_frames} files"
+            notes.append(f"{self.path}: {several}; the first of each is read")
+        if self._is_rounded:
+            count = f"{len(self._deep)} of {self.num_frames} images have"
+            notes.append(f"{self.path}: {count} more than 8 bits per sample; all are read at 10")
+        return tuple(notes)
 
-    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield images ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
+    def decode(self, first: int) -> Iterator[Levels]:
+        """Yield images ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``."""
         for file in self._files[first:]:
-            yield read_image(file, label=str(file))
+            rgb_HWC = read_deep_image(file) if file in self._deep else read_image(file, label=str(file))
+            yield with_depth(torch.tensor(rgb_HWC), self.bit_depth).numpy()
 
-    def audio(self, first: int, stop: int) -> Audio | None:
+    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
         """Return None: images have no audio."""
         return None
+
+
+def is_image(file: Path) -> bool:
+    """Return whether the name of ``file`` says that it is an image."""
+    return file.suffix.lower() in SUFFIXES
 
 
 def read_image(file: Path, *, label: str) -> NDArray[np.uint8]:
     """Return an image, upright, as uint8 rgb_HWC; ``label`` names it in errors (see :func:`open_image`)."""
     with open_image(file, label=label) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def exif_orientation(coded: bytes) -> int | None:
-    """Return the orientation, 1 to 8, that a coded image states in its EXIF data; ``None`` if it has none."""
-    try:
-        with open_image(BytesIO(coded)) as image:
-            stated = image.getexif().get(EXIF_ORIENTATION)
-    except InputError:
-        return None
-    return stated if stated in range(1, 9) else None
 
 
 @contextmanager
@@ -128,14 +142,25 @@ def open_image(source: Path | BinaryIO, *, label: str = "image") -> Iterator[Ima
         raise InputError(f"{label}: not a readable image: {error}") from error
 
 
-def _shown_size(file: Path) -> tuple[int, int]:
-    """Return rows and columns of an image as shown, from its header alone."""
+class _Shown(NamedTuple):
+    """An image as its header describes it, upright; ``is_deep``: with more than 8 bits per sample."""
+
+    height: int
+    width: int
+    num_pictures: int
+    is_deep: bool
+
+
+def _shown(file: Path) -> _Shown:
     with open_image(file, label=str(file)) as image:
         mode, (width, height) = image.mode, image.size
+        is_deep = is_deep_image(image)
+        # Photographs may have a preview or another view behind them.
+        num_pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         # Orientations 5 to 8 swap rows and columns.
         is_turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    if mode not in MODES:
-        raise InputError(
-            f"{file}: its samples have more than 8 bits (Pillow mode {mode}); convert it to 8 bits"
-        )
-    return (width, height) if is_turned else (height, width)
+    if mode not in MODES and not is_deep:
+        problem = f"its samples have more than 16 bits, or are no whole numbers (Pillow mode {mode})"
+        raise InputError(f"{file}: {problem}; convert it to 8 or 16 bits")
+    rows, columns = (width, height) if is_turned else (height, width)
+    return _Shown(rows, columns, num_pictures, is_deep)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import av.logging
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vinr.errors import InputError
@@ -19,6 +22,8 @@ from vinr.errors import InputError
 av.logging.set_level(None)
 os.environ.setdefault("SVT_LOG", "0")
 
+# Times are moved in this unit: the tick of a container may be as long as a packet.
+NANOSECOND: Final = Fraction(1, 10**9)
 
 # Demuxers that open other files, as a file or its name tells them: playlists, lists, descriptions of streams,
 # scripts, sets of images, subtitles beside an index. Only the file of the user is read.
@@ -26,6 +31,10 @@ PLAYLISTS: Final = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifes
 STREAMS: Final = frozenset({"rtp", "rtsp", "sap", "sdp"})
 SCRIPTS: Final = frozenset({"avisynth", "lavfi", "vapoursynth"})
 SETS: Final = frozenset({"dvdvideo", "image2", "vobsub"})
+
+
+class UnknownFormatError(InputError):
+    """libav does not know what a file is."""
 
 
 @cache
@@ -43,11 +52,16 @@ def explain(error: Exception) -> str:
 
 
 def open_input(
-    path: Path, *, format_name: str | None = None, options: Mapping[str, str] | None = None
+    path: Path,
+    *,
+    format_name: str | None = None,
+    options: Mapping[str, str] | None = None,
+    codec_tag: str | None = None,
 ) -> InputContainer:
     """Open a local media file.
 
-    ``format_name`` and ``options`` are libav's, for files that do not state their format (raw YUV).
+    ``format_name``, ``options`` and the ``codec_tag`` of the video are libav's, for files that do not state
+    their format (raw YUV).
 
     Raises
     ------
@@ -75,25 +89,54 @@ def open_input(
     except av.error.ArgumentError as error:
         # What libav raises for a demuxer that the whitelist lacks.
         problem = "not a readable video; playlists and other files that name files are not followed"
-        raise InputError(f"{path}: {problem}; give the video itself") from error
+        raise UnknownFormatError(f"{path}: {problem}; give the video itself") from error
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{path}: not a readable video, or cut short: {explain(error)}") from error
     # The demuxer of ANSI art, to which libav gives any text file.
     if container.format.name == "tty":
         container.close()
         raise InputError(f"{path}: is a text file, not a video")
+    if codec_tag is not None:
+        container.streams.video[0].codec_context.codec_tag = codec_tag
     return container
 
 
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the first video stream; the cover picture of an audio file does not count.
+@dataclass(frozen=True)
+class VideoFile:
+    """A file, how libav is to open it, and the number of the video stream that is read of it.
+
+    ``format_name``, ``options`` and ``codec_tag`` are as for :func:`open_input`.
+    """
+
+    path: Path
+    number: int = 0
+    format_name: str | None = None
+    options: Mapping[str, str] | None = None
+    codec_tag: str | None = None
+
+    def open(self) -> InputContainer:
+        """Open it; see :func:`open_input`."""
+        return open_input(
+            self.path, format_name=self.format_name, options=self.options, codec_tag=self.codec_tag
+        )
+
+    def video(self, container: InputContainer) -> VideoStream:
+        """Return the video stream of a container that :meth:`open` returned."""
+        return container.streams.video[self.number]
+
+
+def move_packet(packet: Packet[Any], seconds: Fraction) -> None:
+    """Add ``seconds`` to the times of a packet; presentation and decoding time are rounded alike.
 
     Raises
     ------
-    InputError
-        If there is no such stream.
+    OverflowError
+        If a time is more than 292 years from 0.
     """
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    raise InputError(f"{path}: has no video stream")
+    base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
+    ticks = base / NANOSECOND
+    offset = seconds / NANOSECOND
+    packet.pts = None if packet.pts is None else round(packet.pts * ticks + offset)
+    packet.dts = None if packet.dts is None else round(packet.dts * ticks + offset)
+    packet.duration = None if packet.duration is None else round(packet.duration * ticks)
+    packet.time_base = NANOSECOND

@@ -15,56 +15,97 @@ from typing import Final
 import av
 import numpy as np
 from av.packet import Packet
+from av.rational import AVRational
+from av.stream import Disposition
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from vinr.errors import InputError, OutputError, UsageError
+from vinr.files import as_output_error
 from vinr.temporaries import Maker
-from vinr.video.audio import MATROSKA_OPTIONS, AudioCopier
+from vinr.video.audio_copy import AudioCopier
+from vinr.video.audio_section import MATROSKA_OPTIONS
 from vinr.video.color import ColorConverter, tag_color
-from vinr.video.encoders import safe_options
-from vinr.video.libav import explain
-from vinr.video.spec import Audio, Timeline, VideoSpec
+from vinr.video.encoders import safe_options, why_refused
+from vinr.video.hdr import DIALECTS, with_hdr
+from vinr.video.libav import explain, move_packet
+from vinr.video.matroska import state_shape
+from vinr.video.spec import Audio, BitDepth, Hdr, Levels, Ticks, Timeline, VideoSpec
+
+MP4: Final = "mp4"
+# Ticks of a track in a second, and how many of them a frame of mp4 may last. libav takes fewer than the first
+# where the frames allow it.
+FINEST_TICKS: Final = 90_000
+MAX_STEP: Final = 2**31 - 1
 
 # By suffix: libav's muxer, and its options.
 FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
-    # The index at the front lets a browser start before it has the whole file.
-    ".mp4": ("mp4", {"movflags": "+faststart"}),
+    # The index at the front lets a browser start before it has the whole file. Tracks begin at multiples of
+    # the movie's time scale, by default a millisecond.
+    ".mp4": (MP4, {"movflags": "+faststart", "movie_timescale": "90000"}),
     ".mkv": ("matroska", MATROSKA_OPTIONS),
 }
 
 
 @dataclass(frozen=True)
 class _Codec:
-    """An encoder of libav; ``odd_format`` is the pixel format for sizes that are not both even."""
+    """An encoder of libav, its pixel formats for 8 bits, and those for 10 bits.
+
+    The second of each is for sizes that are not both even. ``has_b_frames``: whether it may store frames in
+    another order than they are shown.
+    """
 
     encoder: str
-    even_format: str
-    odd_format: str
+    formats_8: tuple[str, str]
+    formats_10: tuple[str, str]
     formats: tuple[str, ...] = (".mkv", ".mp4")
     options: Mapping[str, str] = field(default_factory=dict)
     small_frame_options: Mapping[str, str] = field(default_factory=dict)
+    has_b_frames: bool = False
 
-    def options_for(self, height: int, width: int) -> dict[str, str]:
-        """Return the encoder's options for frames of a size."""
-        is_small = min(height, width) < SMALL_SIDE and max(height, width) < LARGE_SIDE
+    def options_for(self, spec: VideoSpec) -> dict[str, str]:
+        """Return the encoder's options for frames of a size and colour."""
+        is_small = min(spec.height, spec.width) < SMALL_SIDE and max(spec.height, spec.width) < LARGE_SIDE
         options = {**self.options, **(self.small_frame_options if is_small else {})}
-        return safe_options(self.encoder, options, width=width)
+        options = with_hdr(self.encoder, options, spec.color.hdr)
+        return safe_options(self.encoder, options, width=spec.width, num_frames=spec.num_frames)
+
+    def format_for(self, spec: VideoSpec) -> str:
+        """Return the pixel format for frames of ``spec``."""
+        even_format, odd_format = self.formats_8 if spec.bit_depth == 8 else self.formats_10
+        return even_format if spec.height % 2 == 0 and spec.width % 2 == 0 else odd_format
 
 
 # FFV1 takes 2×300 and 128×128 in one slice, but not 272×640; with its own choice of slices it fails at 2×1.
 SMALL_SIDE: Final = 16
 LARGE_SIDE: Final = 256
 
+# What muxers raise for a track that they cannot hold.
+REFUSALS: Final = (
+    av.error.ArgumentError,
+    av.error.InvalidDataError,
+    av.error.NotImplementedError,
+    av.error.PatchWelcomeError,
+)
+
 # These CRFs are near-transparent: the output should show the network's errors, not the encoder's. In x264 and
 # x265 4:2:0 needs even sizes; SVT-AV1 pads and crops by itself, and has only 4:2:0. FFV1 keeps RGB.
+YUV: Final = ("yuv420p", "yuv444p")
+YUV_10: Final = ("yuv420p10le", "yuv444p10le")
 CODECS: Final[dict[str, _Codec]] = {
-    "x264": _Codec("libx264", "yuv420p", "yuv444p", options={"crf": "10"}),
-    "x265": _Codec("libx265", "yuv420p", "yuv444p", options={"crf": "10", "x265-params": "log-level=none"}),
-    "av1": _Codec("libsvtav1", "yuv420p", "yuv420p", options={"crf": "4", "preset": "8"}),
+    "x264": _Codec("libx264", YUV, YUV_10, options={"crf": "10"}, has_b_frames=True),
+    "x265": _Codec(
+        "libx265", YUV, YUV_10, options={"crf": "10", "x265-params": "log-level=none"}, has_b_frames=True
+    ),
+    "av1": _Codec("libsvtav1", ("yuv420p",) * 2, ("yuv420p10le",) * 2, options={"crf": "4", "preset": "8"}),
     # FFV1 cuts frames into slices by itself, and fails if one has fewer than a few pixels.
-    "ffv1": _Codec("ffv1", "bgr0", "bgr0", formats=(".mkv",), small_frame_options={"slices": "1"}),
+    "ffv1": _Codec(
+        "ffv1", ("bgr0",) * 2, ("gbrp10le",) * 2, formats=(".mkv",), small_frame_options={"slices": "1"}
+    ),
 }
+
+
+# Few players show 10-bit H.264.
+DEFAULT_CODECS: Final[dict[BitDepth, str]] = {8: "x264", 10: "x265"}
 
 
 class ContainerWriter:
@@ -88,32 +129,37 @@ class ContainerWriter:
         *,
         target: Path,
         audio: Audio | None,
-        codec: str,
+        codec: str | None,
     ) -> None:
         suffix = target.suffix.lower()
+        codec = DEFAULT_CODECS[spec.bit_depth] if codec is None else codec
         self._settings = _codec(codec, suffix)
-        self._target = target
+        self._left_out = _left_out(codec, self._settings, spec)
+        self._path, self._target, self._spec = path, target, spec
         self._timeline = timeline
         self._time_base = 1 / timeline.frame_rate if timeline.pts is None else timeline.time_base
-        is_even = spec.height % 2 == 0 and spec.width % 2 == 0
-        self._pixel_format = self._settings.even_format if is_even else self._settings.odd_format
+        self._pixel_format = self._settings.format_for(spec)
         self._converter = ColorConverter(spec.color)
         format_name, options = FORMATS[suffix]
+        if format_name == MP4:
+            options = {**options, **_track_options(timeline, target)}
         with self._writing():
             self._container = av.open(str(path), "w", format=format_name, options=options)
         self._maker = Maker()
+        self._waiting: Packet[VideoStream] | None = None
+        self._begin: Fraction | None = None  # decoding time of the first packet, in seconds
         self._audio: AudioCopier | None = None
         try:
             self._stream = self._add_video(spec, codec)
             if audio is not None:
                 self._audio = AudioCopier(audio, self._container)
-            with self._writing():
-                self._start()
+            with self._writing(), self._checking_audio():
+                self._container.start_encoding()
         except BaseException:
             self.close()
             raise
 
-    def put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
+    def put(self, rgb_HWC: Levels, index: int) -> None:
         """Encode frame number ``index``."""
         frame = self._converter.from_rgb(rgb_HWC, self._pixel_format)
         frame.time_base = self._time_base
@@ -125,9 +171,22 @@ class ContainerWriter:
         """Write the frames that the encoder still holds and the rest of the audio, then close the file."""
         with self._writing():
             self._mux(self._stream.encode(None))
+            if self._waiting is not None:
+                self._write(self._waiting, is_last=True)
             if self._audio is not None:
                 self._audio.copy_until(None)
-            self._container.close()
+            with self._checking_audio():
+                self._container.close()
+        if self._spec.pixel_aspect != 1 and self._target.suffix.lower() == ".mkv":
+            self._state_shape()
+
+    def _state_shape(self) -> None:
+        spec = self._spec
+        with as_output_error(str(self._target)):
+            is_stated = state_shape(self._path, spec.height, spec.width, spec.pixel_aspect)
+        if not is_stated:
+            shape = f"pixels {spec.pixel_aspect} times as wide as high"
+            self._left_out += (f"{self._target}: {shape} may be shown as square; write .mp4",)
 
     def close(self) -> None:
         """Release everything; without :meth:`finish` the file is left incomplete."""
@@ -141,35 +200,87 @@ class ContainerWriter:
         stream = self._container.add_stream(
             self._settings.encoder,
             rate=self._timeline.frame_rate,
-            options=self._settings.options_for(spec.height, spec.width),
+            options={**self._settings.options_for(spec), **self._order_options()},
         )
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
         stream.codec_context.time_base = self._time_base
+        stream.disposition = Disposition.default
         tag_color(stream.codec_context, spec.color, self._pixel_format)
+        if spec.pixel_aspect != 1:
+            stream.codec_context.sample_aspect_ratio = spec.pixel_aspect
         try:
             stream.codec_context.open()
         except av.FFmpegError as error:
-            problem = f"{codec} cannot encode frames of {spec.height}x{spec.width}: {explain(error)}"
-            raise UsageError(f"{problem}; write .y4m, PNG, or ffv1 in .mkv") from error
+            size, rate = {"height": spec.height, "width": spec.width}, self._timeline.frame_rate
+            cause = why_refused(self._settings.encoder, error, frame_rate=rate, **size)
+            raise UsageError(f"{codec} {cause}; write .y4m, PNG, or ffv1 in .mkv") from error
         return stream
 
-    def _start(self) -> None:
-        try:
-            self._container.start_encoding()
-        except av.FFmpegError as error:
-            if self._audio is None:
-                raise
-            # Muxers check the codecs when they write the header.
-            names = ", ".join(stream.codec_context.name for stream in self._container.streams.audio)
-            raise InputError(f"{self._target}: cannot hold {names} audio: {explain(error)}") from error
+    def _order_options(self) -> dict[str, str]:
+        """Return the options of an encoder for its order of frames."""
+        # mp4 stores when frames are decoded. At uneven times with B-frames these steps would not add up to
+        # the duration of the video, which players take for it.
+        is_mp4 = self._target.suffix.lower() == f".{MP4}"
+        is_uneven = self._timeline.pts is not None
+        return {"bf": "0"} if is_mp4 and is_uneven and self._settings.has_b_frames else {}
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
+        # One packet behind, since the duration of the last one is that of no other.
         for packet in packets:
-            if self._audio is not None and packet.dts is not None:
-                # Interleaved with the video, so that a player finds both close together.
+            if self._waiting is not None:
+                self._write(self._waiting)
+            self._waiting = packet
+
+    def _write(self, packet: Packet[VideoStream], *, is_last: bool = False) -> None:
+        decoded = None if packet.dts is None else packet.dts * packet.time_base
+        if self._begin is None:
+            self._begin = decoded
+        seconds = self._duration(packet, is_last=is_last)
+        if seconds is not None:
+            # In the ticks of the file, which are finer than those of a constant rate.
+            assert self._stream.time_base is not None
+            packet.rescale_ts(AVRational(*self._stream.time_base.as_integer_ratio()))
+            packet.duration = max(round(seconds / self._stream.time_base), 1)
+        if self._audio is not None:
+            if self._audio.lead:
+                move_packet(packet, self._audio.lead)
+            # Interleaved with the video, so that a player finds both close together.
+            if packet.dts is not None:
                 self._audio.copy_until(Fraction(packet.dts) * packet.time_base)
-            self._container.mux(packet)
+        self._container.mux(packet)
+
+    def _duration(self, packet: Packet[VideoStream], *, is_last: bool) -> Fraction | None:
+        """Return how long the frame that is shown last is held, or what is left for the last packet.
+
+        Matroska ends where the frame that is shown last ends. In mp4 the durations of the packets, in the
+        order of decoding, add up to that of the video. Those between follow from the times.
+        """
+        timeline = self._timeline
+        shown_last = timeline.seconds(timeline.num_frames - 1)
+        if packet.pts is not None and abs(packet.pts * packet.time_base - shown_last) < packet.time_base / 2:
+            return timeline.duration - shown_last
+        if not is_last or packet.dts is None or self._begin is None:
+            return None
+        total = timeline.duration - timeline.seconds(0)
+        rest = total - (packet.dts * packet.time_base - self._begin)
+        return rest if rest > 0 else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about what the file cannot hold, and audio that is not copied as it is."""
+        return (*self._left_out, *(() if self._audio is None else self._audio.notes))
+
+    @contextmanager
+    def _checking_audio(self) -> Iterator[None]:
+        """Name the audio in errors of muxers, which check it when they write the header or the index."""
+        try:
+            yield
+        except REFUSALS as error:
+            if self._audio is None:
+                raise
+            problem = f"cannot hold {self._audio.names} audio: {explain(error)}"
+            raise InputError(f"{self._target}: {problem}; write .mkv, or leave it out") from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -177,6 +288,36 @@ class ContainerWriter:
             yield
         except av.FFmpegError as error:
             raise OutputError(f"{self._target}: cannot be written: {explain(error)}") from error
+
+
+def _left_out(name: str, codec: _Codec, spec: VideoSpec) -> tuple[str, ...]:
+    """Return lines for the user about what the file cannot state."""
+    notes = []
+    if spec.color.hdr != Hdr() and codec.encoder not in DIALECTS:
+        notes.append(f"{name} cannot store HDR metadata (display, light levels): it is left out")
+    return tuple(notes)
+
+
+def _track_options(timeline: Timeline, target: Path) -> dict[str, str]:
+    """Return the options of mp4 for the longest time that a frame is shown: a step has 31 bits.
+
+    Raises
+    ------
+    UsageError
+        If it would be more than that in milliseconds.
+    """
+    longest = timeline.duration - timeline.seconds(timeline.num_frames - 1)
+    if isinstance(timeline.pts, Ticks) and timeline.num_frames > 1:
+        longest = max(longest, int(np.diff(timeline.pts.values).max()) * timeline.time_base)
+    elif timeline.num_frames > 1:
+        longest = max(longest, 1 / timeline.frame_rate)
+    if longest * FINEST_TICKS <= MAX_STEP:
+        return {}
+    ticks = MAX_STEP // longest
+    if ticks < 1000:
+        days = MAX_STEP // (1000 * 24 * 3600)
+        raise UsageError(f"{target}: mp4 cannot show a frame for more than {days} days; write .mkv")
+    return {"video_track_timescale": "1000"}
 
 
 def _codec(name: str, suffix: str) -> _Codec:

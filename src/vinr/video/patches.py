@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vinr.video.spec import PatchGrid, Query
+from vinr.video.spec import PatchGrid, Query, computable
 
 
 def all_patches(index_N: Tensor, grid: PatchGrid) -> Query:
@@ -60,8 +60,9 @@ def cut_at(frames_NCHW: Tensor, query: Query, *, coded_size: tuple[int, int] | N
     frame_P = query.time_N.to(device).long()
     # frame (P, 1, 1), row (P, H, 1) and column (P, 1, W) broadcast to (P, H, W). With a slice between them,
     # NumPy's rule puts the axis of the slice last: P, H, W, C in memory, the layout that convolutions prefer.
-    patches_PHWC = frames_NCHW[frame_P[:, None, None], :, row_PH[:, :, None], col_PW[:, None, :]]
-    return patches_PHWC.permute(0, 3, 1, 2)
+    frames = computable(frames_NCHW)
+    patches_PHWC = frames[frame_P[:, None, None], :, row_PH[:, :, None], col_PW[:, None, :]]
+    return patches_PHWC.permute(0, 3, 1, 2).view(frames_NCHW.dtype)
 
 
 def join(patches_PCHW: Tensor, grid: PatchGrid, *, height: int, width: int) -> Tensor:

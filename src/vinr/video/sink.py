@@ -4,7 +4,7 @@
 
     rgb_NCHW ── write ──> mp4, mkv   encoded, with audio and timestamps
                           y4m, -     Y'CbCr 4:4:4, every sample; - and pipes get it frame by frame
-                          PNG        exact, a folder or a pattern of names
+                          PNG        exact, a folder or a pattern of names; of 10 bits as 16
 
 y4m is written 4:4:4: on 4 frames of the Bunny clip RGB → y4m → RGB measures 52.7 dB, but 46.0 dB with 4:2:0,
 where the loss of chroma alone would show beside a good network's error; 4:4:4 also keeps odd sizes. y4m
@@ -25,26 +25,34 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Final, final
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from av.video.codeccontext import VideoCodecContext
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from vinr.errors import OutputError, UsageError
 from vinr.files import as_output_error, atomic_files, atomic_folder, atomic_path, check_suffix
 from vinr.temporaries import Maker
-from vinr.video.color import ColorConverter
+from vinr.video.color import RGB, ColorConverter, planes_of
 from vinr.video.mux import FORMATS, ContainerWriter
-from vinr.video.spec import Audio, Timeline, VideoSpec
+from vinr.video.spec import TYPES, Audio, BitDepth, Levels, Timeline, VideoSpec
+from vinr.video.tag_names import special_colors
 
 STDOUT: Final = "-"
 Y4M_SUFFIX: Final = ".y4m"
-Y4M_FORMAT: Final = "yuv444p"
+# By bit depth: pixel format, and what a header calls it.
+Y4M_FORMATS: Final[dict[BitDepth, tuple[str, str]]] = {
+    8: ("yuv444p", "C444"),
+    10: ("yuv444p10le", "C444p10 XYSCSS=444P10"),
+}
+PNG_FORMAT: Final = "rgb48be"
 PNG_NAME: Final = "frame_%05d.png"
+# How the chunk cICP says that samples take all values.
+FULL_RANGE: Final = 1
 PNG_GLOB: Final = "frame_*.png"
 # Batches in memory that may wait to be written: enough to even out varying speeds.
 QUEUE_LENGTH: Final = 4
@@ -55,11 +63,22 @@ PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*\.png", re.IGNORECASE)
 class Sink(ABC):
     """Takes the frames of a video in order; see :func:`open_sink`."""
 
-    def __init__(self, spec: VideoSpec, timeline: Timeline) -> None:
+    def __init__(self, spec: VideoSpec, timeline: Timeline, notes: tuple[str, ...] = ()) -> None:
         self.spec = spec
         self.timeline = timeline
+        self._notes = notes
         self._num_written = 0
         self._maker = Maker()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about what is written otherwise than it was given; usually none."""
+        return self._notes
+
+    @final
+    def leave_out_audio(self) -> None:
+        """Note that the audio is not written."""
+        self._notes += ("the audio is left out: y4m and PNG have none; write .mkv or .mp4 to keep it",)
 
     @final
     def check_process(self) -> None:
@@ -70,7 +89,7 @@ class Sink(ABC):
 
     @final
     def write(self, rgb_NCHW: Tensor) -> None:
-        """Write the next N frames, uint8 of the size of ``spec``, on any device.
+        """Write the next N frames, of size and bit depth of ``spec``, on any device.
 
         Raises
         ------
@@ -78,10 +97,10 @@ class Sink(ABC):
             If the system refuses to write, and in a forked child.
         """
         self.check_process()
-        expected = (3, self.spec.height, self.spec.width)
-        if rgb_NCHW.dtype != torch.uint8 or rgb_NCHW.ndim != 4 or tuple(rgb_NCHW.shape[1:]) != expected:
+        expected, dtype = (3, self.spec.height, self.spec.width), TYPES[self.spec.bit_depth]
+        if rgb_NCHW.dtype != dtype or rgb_NCHW.ndim != 4 or tuple(rgb_NCHW.shape[1:]) != expected:
             raise ValueError(
-                f"frames must be uint8 (N, {expected}), got {rgb_NCHW.dtype} {tuple(rgb_NCHW.shape)}"
+                f"frames must be {dtype} (N, {expected}), got {rgb_NCHW.dtype} {tuple(rgb_NCHW.shape)}"
             )
         if self._num_written + rgb_NCHW.shape[0] > self.timeline.num_frames:
             raise ValueError(f"more frames than the {self.timeline.num_frames} of the timeline")
@@ -98,7 +117,7 @@ class Sink(ABC):
         self._finish()
 
     @abstractmethod
-    def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
+    def _put(self, rgb_HWC: Levels, index: int) -> None:
         """Write frame number ``index``."""
 
     @abstractmethod
@@ -113,7 +132,7 @@ def open_sink(
     timeline: Timeline,
     *,
     audio: Audio | None = None,
-    codec: str = "x264",
+    codec: str | None = None,
     force: bool = False,
 ) -> Iterator[Sink]:
     """Open an output for the ``timeline.num_frames`` frames that are written in the body.
@@ -128,11 +147,13 @@ def open_sink(
         ``frame_00000.png`` and on; a pattern of PNG names as ``f_%04d.png``, counted from 0; ``-`` for y4m
         on standard output. A named pipe or device gets y4m, as standard output does.
     spec, timeline
-        Frame size and colour; when the frames are shown. y4m and PNG have a constant rate, the timeline's.
+        Frame size, bit depth and colour; when the frames are shown. y4m and PNG have the timeline's constant
+        rate.
     audio
-        Audio from :meth:`vinr.video.source.VideoReader.audio`; y4m and PNG have none.
+        Audio from :meth:`vinr.video.source.VideoReader.audio`; y4m and PNG have none, and a note says so.
     codec
-        ``x264``, ``x265``, ``av1``, or ``ffv1`` (lossless, .mkv only), for mp4 and mkv.
+        ``x264``, ``x265``, ``av1``, or ``ffv1`` (lossless, .mkv only), for mp4 and mkv; for frames of 8 bits
+        ``x264`` and of 10 bits ``x265`` if None.
     force
         Replace an existing output. A folder with anything but ``frame_*.png`` in it is never replaced.
 
@@ -174,6 +195,8 @@ def open_sink(
                 writer = ContainerWriter(temporary, spec, timeline, target=target, audio=audio, codec=codec)
                 stack.callback(writer.close)
                 sink = _ContainerSink(spec, timeline, writer)
+        if audio is not None and not isinstance(sink, _ContainerSink):
+            sink.leave_out_audio()
         yield sink
         sink.finish()
 
@@ -218,14 +241,15 @@ def written_behind(sink: Sink) -> Iterator[Callable[[Tensor], None]]:
 
 class _ContainerSink(Sink):
     def __init__(self, spec: VideoSpec, timeline: Timeline, writer: ContainerWriter) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, writer.notes)
         self._writer = writer
 
-    def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
+    def _put(self, rgb_HWC: Levels, index: int) -> None:
         self._writer.put(rgb_HWC, index)
 
     def _finish(self) -> None:
         self._writer.finish()
+        self._notes = self._writer.notes
 
 
 class _Y4mSink(Sink):
@@ -233,16 +257,18 @@ class _Y4mSink(Sink):
 
     # YUV4MPEG2 W64 H48 F25:1 Ip A1:1 C444 XCOLORRANGE=LIMITED\n
     # FRAME\n | Y, H × W bytes | Cb, H × W | Cr, H × W | FRAME\n | …
+    # Samples of 10 bits take two bytes each, the low one first.
     def __init__(self, spec: VideoSpec, timeline: Timeline, file: BinaryIO, name: str) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, _y4m_notes(spec))
         self._file = file
         self._name = name
         self._converter = ColorConverter(replace(spec.color, matrix="bt601"))
 
-    def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
-        frame = self._converter.from_rgb(rgb_HWC, Y4M_FORMAT)
+    def _put(self, rgb_HWC: Levels, index: int) -> None:
+        frame = self._converter.from_rgb(rgb_HWC, Y4M_FORMATS[self.spec.bit_depth][0])
         header = self._header() if index == 0 else b""
-        self._output(header + b"FRAME\n" + frame.to_ndarray().tobytes())
+        planes = [plane.astype(plane.dtype.newbyteorder("<")).tobytes() for plane in planes_of(frame)]
+        self._output(b"".join([header, b"FRAME\n", *planes]))
 
     def _finish(self) -> None:
         self._output(b"")
@@ -250,9 +276,12 @@ class _Y4mSink(Sink):
     def _header(self) -> bytes:
         rate = self.timeline.frame_rate
         color_range = self.spec.color.range.upper()
+        sampling = Y4M_FORMATS[self.spec.bit_depth][1]
         size = f"W{self.spec.width} H{self.spec.height}"
         rate_text = f"F{rate.numerator}:{rate.denominator}"
-        return f"YUV4MPEG2 {size} {rate_text} Ip A1:1 C444 XCOLORRANGE={color_range}\n".encode()
+        aspect = self.spec.pixel_aspect
+        shape = f"A{aspect.numerator}:{aspect.denominator}"
+        return f"YUV4MPEG2 {size} {rate_text} Ip {shape} {sampling} XCOLORRANGE={color_range}\n".encode()
 
     def _output(self, data: bytes) -> None:
         with as_output_error(self._name):
@@ -264,17 +293,48 @@ class _PngSink(Sink):
     """Numbered PNG files in one folder."""
 
     def __init__(self, spec: VideoSpec, timeline: Timeline, folder: Path, name: str = PNG_NAME) -> None:
-        super().__init__(spec, timeline)
+        super().__init__(spec, timeline, _png_notes(spec))
         self._folder = folder
         self._name = name
+        # Of ordinary colours nothing is said, as in most images: viewers agree on what they are.
+        tags = spec.color.tags if special_colors(spec.color.tags) else None
+        self._converter = ColorConverter(replace(spec.color, tags=tags))
+        self._chunks = PngInfo()
+        if tags is not None:
+            self._chunks.add(b"cICP", bytes((tags.primaries, tags.transfer, RGB, FULL_RANGE)))
 
-    def _put(self, rgb_HWC: NDArray[np.uint8], index: int) -> None:
+    def _put(self, rgb_HWC: Levels, index: int) -> None:
         name = self._name % self.timeline.number(index)
         with as_output_error(name):
-            Image.fromarray(rgb_HWC).save(self._folder / name, format="PNG")
+            if self.spec.bit_depth == 8:
+                Image.fromarray(rgb_HWC).save(self._folder / name, format="PNG", pnginfo=self._chunks)
+            else:
+                (self._folder / name).write_bytes(_deep_png(self._converter, rgb_HWC))
 
     def _finish(self) -> None:
         """Do nothing: each image is complete when it is written."""
+
+
+def _y4m_notes(spec: VideoSpec) -> tuple[str, ...]:
+    special = special_colors(spec.color.tags)
+    return (f"y4m cannot state {special} colours: players show others; mp4 and mkv can",) if special else ()
+
+
+def _png_notes(spec: VideoSpec) -> tuple[str, ...]:
+    if spec.pixel_aspect == 1:
+        return ()
+    shape = f"pixels are {spec.pixel_aspect} times as wide as high"
+    return (f"{shape}, but viewers of PNG show them as square; .mkv, .mp4 and .y4m keep them",)
+
+
+def _deep_png(converter: ColorConverter, rgb_HWC: Levels) -> bytes:
+    """Return a PNG of 16 bits, which Pillow does not write in colour; level v of 1023 is v · 65535 / 1023."""
+    encoder = VideoCodecContext.create("png", "w")
+    encoder.height, encoder.width, encoder.pix_fmt = *rgb_HWC.shape[:2], PNG_FORMAT
+    encoder.time_base = Fraction(1)
+    frame = converter.from_rgb(rgb_HWC, PNG_FORMAT)
+    packets = [*encoder.encode(frame), *encoder.encode(None)]
+    return b"".join(map(bytes, packets))
 
 
 def _is_stream(output: str) -> bool:

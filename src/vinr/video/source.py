@@ -1,4 +1,4 @@
-"""Reads a video file, a folder of images or raw YUV as uint8 RGB frames, edited and in order.
+"""Reads a video file, a folder of images or raw YUV as RGB frames, edited and in order.
 
 ::
 
@@ -13,31 +13,33 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import islice
+from os import fspath
 from pathlib import Path
 from typing import Final, Protocol, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vinr.errors import InputError, UsageError, plural
+from vinr.errors import InputError, UsageError
 from vinr.video.edit import Edit
-from vinr.video.images import FolderInput
+from vinr.video.images import FRAME_RATE, FolderInput
+from vinr.video.libav import UnknownFormatError, VideoFile
 from vinr.video.names import clip_name
-from vinr.video.spec import Audio, ColorSpec, Timeline, VideoSpec
+from vinr.video.pictures import PicturesInput, has_several_pictures, is_photograph
+from vinr.video.pipes import KeptPipe, is_pipe, pipe_name
+from vinr.video.raw import RAW_DEMUXER, describe_raw, is_raw
+from vinr.video.reading import ReadOptions
+from vinr.video.spec import TYPES, Audio, BitDepth, ColorSpec, Levels, Timeline, VideoSpec
 from vinr.video.stream import StreamInput
 
-RAW_SUFFIX: Final = ".yuv"
-# Beauty_1920x1080_120fps_420_8bit_YUV.yuv and foreman_352x288_29.97.yuv, but not clip_352x288_10bit.yuv.
-RAW_NAME: Final = re.compile(
-    r"(?<!\d)(\d{1,5})x(\d{1,5})_(\d{1,4}(?:\.\d{1,3})?)(?:fps|hz)?(?![\d.]*\d)", re.IGNORECASE
-)
+ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class FrameInput(Protocol):
@@ -48,6 +50,8 @@ class FrameInput(Protocol):
     height: int
     width: int
     color: ColorSpec
+    pixel_aspect: Fraction
+    bit_depth: BitDepth
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return when frames ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
@@ -57,12 +61,12 @@ class FrameInput(Protocol):
         """Return lines for the user about frames ``first`` ≤ i < ``stop``; InputError if one is cut off."""
         ...
 
-    def decode(self, first: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield frames ``first``, ``first`` + 1, … as uint8 rgb_HWC."""
+    def decode(self, first: int) -> Iterator[Levels]:
+        """Yield frames ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``."""
         ...
 
-    def audio(self, first: int, stop: int) -> Audio | None:
-        """Return the audio of those frames, ``None`` if there is none."""
+    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
+        """Return the audio of those frames, ``None`` if there is none; tell of tracks that are left out."""
         ...
 
 
@@ -70,7 +74,8 @@ class FrameInput(Protocol):
 class FrameTensor:
     """Frames held in memory, a :class:`~vinr.video.spec.FrameSource`.
 
-    ``rgb_NCHW`` is uint8 with ``spec.num_frames`` frames of ``spec.height`` × ``spec.width``.
+    ``rgb_NCHW`` has ``spec.num_frames`` frames of ``spec.height`` × ``spec.width``: uint8, or uint16 where
+    ``spec.bit_depth`` is 10.
     """
 
     rgb_NCHW: Tensor
@@ -78,11 +83,12 @@ class FrameTensor:
 
     def __post_init__(self) -> None:
         expected = (self.spec.num_frames, 3, self.spec.height, self.spec.width)
-        if self.rgb_NCHW.dtype != torch.uint8 or tuple(self.rgb_NCHW.shape) != expected:
-            raise ValueError(f"frames must be uint8 {expected}, got {self}")
+        dtype = TYPES[self.spec.bit_depth]
+        if self.rgb_NCHW.dtype != dtype or tuple(self.rgb_NCHW.shape) != expected:
+            raise ValueError(f"frames must be {dtype} {expected}, got {self}")
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW of frames ``index_N`` (int64).
+        """Return rgb_NCHW of frames ``index_N`` (int64).
 
         Raises
         ------
@@ -102,17 +108,28 @@ class VideoReader:
     """A video that is read from front to back, after its edit; a context manager. See :func:`open_video`.
 
     ``spec`` and ``timeline`` describe the frames as read; ``original`` is (rows, columns) upright, before the
-    edit; ``edit`` is the edit with its end filled in; ``name`` is the file's or folder's, without its suffix
-    and without characters that a clip's name may not have.
+    edit; ``edit`` is the edit with its end filled in; ``options`` are as given; ``name`` is the file's or
+    folder's, without its suffix and without characters that a clip's name may not have.
     """
 
-    def __init__(self, frame_input: FrameInput, edit: Edit) -> None:
-        self._input = frame_input
+    def __init__(
+        self,
+        frame_input: FrameInput,
+        edit: Edit,
+        name: str,
+        *,
+        options: ReadOptions | None = None,
+        notes: Sequence[str] = (),
+        pipe: KeptPipe | None = None,
+    ) -> None:
+        self._input, self._pipe = frame_input, pipe
+        self.options = options or ReadOptions()
         self._first, self._stop = edit.frame_range(frame_input.num_frames)
         self.edit = replace(edit, first_frame=self._first, stop_frame=self._stop)
-        self.name = clip_name(Path(os.path.realpath(frame_input.path)).stem)
+        self.name = clip_name(name)
         self.original = (frame_input.height, frame_input.width)
-        self._notes = frame_input.inspect(self._first, self._stop)
+        self._notes = *notes, *frame_input.inspect(self._first, self._stop)
+        self._audio_notes: list[str] = []
         self.timeline = frame_input.timeline(self._first, self._stop)
         height, width = edit.output_size(*self.original)
         self.spec = VideoSpec(
@@ -121,9 +138,12 @@ class VideoReader:
             width=width,
             frame_rate=self.timeline.frame_rate,
             color=frame_input.color,
+            pixel_aspect=edit.output_aspect(frame_input.pixel_aspect, *self.original),
+            bit_depth=frame_input.bit_depth,
         )
-        self._decoder: Generator[NDArray[np.uint8]] | None = None
+        self._decoder: Generator[Levels] | None = None
         self._position = 0
+        self._is_closed = False
 
     def read(self, first: int = 0, stop: int | None = None) -> FrameTensor:
         """Return frames ``first`` ≤ i < ``stop`` (to the end if ``None``), counted after the edit.
@@ -141,18 +161,20 @@ class VideoReader:
         if not 0 <= first < stop <= self.spec.num_frames:
             raise IndexError(f"frames {first}:{stop} of {self.spec.num_frames}")
         spec = replace(self.spec, num_frames=stop - first, span_lengths=())
-        rgb_NCHW = np.empty((spec.num_frames, 3, spec.height, spec.width), dtype=np.uint8)
-        decoder = self._decode_from(self._first + first)
-        # Straight into one array: a list of frames would take twice the memory.
-        for number, rgb_HWC in enumerate(islice(decoder, spec.num_frames)):
-            rgb_NCHW[number] = self.edit.apply(rgb_HWC).transpose(2, 0, 1)
-            self._position += 1
-        if self._position == self._input.num_frames:
-            self._finish()
+        size = (spec.num_frames, 3, spec.height, spec.width)
+        rgb_NCHW = np.empty(size, dtype=np.uint8 if spec.bit_depth == 8 else np.uint16)
+        with self._naming():
+            decoder = self._decode_from(self._first + first)
+            # Straight into one array: a list of frames would take twice the memory.
+            for number, rgb_HWC in enumerate(islice(decoder, spec.num_frames)):
+                rgb_NCHW[number] = self.edit.apply(rgb_HWC).transpose(2, 0, 1)
+                self._position += 1
+            if self._position == self._input.num_frames:
+                self._finish()
         return FrameTensor(torch.from_numpy(rgb_NCHW), spec)
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW of frames ``index_N`` (int64); fast where they follow those read last.
+        """Return rgb_NCHW of frames ``index_N`` (int64); fast where they follow those read last.
 
         Raises
         ------
@@ -171,7 +193,12 @@ class VideoReader:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines for the user, such as that the file may be cut short; usually none."""
-        return self._notes
+        return self._named(self._notes)
+
+    @property
+    def audio_notes(self) -> tuple[str, ...]:
+        """Lines for the user about audio that is left out; usually none. They are known once it is read."""
+        return self._named(self._audio_notes)
 
     @property
     def has_audio(self) -> bool:
@@ -180,13 +207,15 @@ class VideoReader:
 
     @cached_property
     def _audio(self) -> Audio | None:
-        return self._input.audio(self._first, self._stop)
+        with self._naming():
+            return self._input.audio(self._first, self._stop, self._audio_notes.append)
 
     def close(self) -> None:
         """Stop decoding and close the file."""
-        if self._decoder is not None:
-            self._decoder.close()
-            self._decoder = None
+        self._stop_decoding()
+        if self._pipe is not None and not self._is_closed:
+            self._pipe.close()
+        self._is_closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -194,21 +223,32 @@ class VideoReader:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _decode_from(self, index: int) -> Iterator[NDArray[np.uint8]]:
+    def _decode_from(self, index: int) -> Iterator[Levels]:
         if self._decoder is None or self._position != index:
-            self.close()
+            self._stop_decoding()
             self._decoder = self._generate(index)
             self._position = index
         return self._decoder
 
-    def _generate(self, index: int) -> Generator[NDArray[np.uint8]]:
+    def _generate(self, index: int) -> Generator[Levels]:
         yield from self._input.decode(index)
 
     def _finish(self) -> None:
         """Ask the decoder for one more frame after the last, so that it can report a wrong count."""
         assert self._decoder is not None
         next(self._decoder, None)
-        self.close()
+        self._stop_decoding()
+
+    def _stop_decoding(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
+
+    def _named(self, notes: Sequence[str]) -> tuple[str, ...]:
+        return tuple(notes) if self._pipe is None else tuple(map(self._pipe.rename, notes))
+
+    def _naming(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._pipe is None else self._pipe.named()
 
 
 def open_video(
@@ -218,15 +258,16 @@ def open_video(
     resize: tuple[int, int] | None = None,
     frames: tuple[int | None, int | None] | None = None,
     edit: Edit | None = None,
+    options: ReadOptions | None = None,
 ) -> VideoReader:
     """Open a video, to be edited as it is read.
 
     Parameters
     ----------
     path
-        Any file that libav opens (mp4, mkv, webm, mov, y4m, …), a folder of images in the order of their
-        names, or raw planar 8-bit 4:2:0 (``.yuv``) with size and rate in its name:
-        ``beauty_1920x1080_120fps.yuv``.
+        Any file that libav opens (mp4, mkv, webm, mov, y4m, …); ``-`` for standard input, or another pipe; a
+        folder of images in the order of their numbers; or raw video (``.yuv``) with size, rate and format in
+        its name: ``beauty_1920x1080_120fps_420_8bit.yuv``.
     crop
         (rows, columns) of the centred part to keep.
     resize
@@ -235,53 +276,69 @@ def open_video(
         First frame, and the frame before which to stop; ``None`` for start and end.
     edit
         All three at once, as in ``VideoReader.edit``; not together with the others.
+    options
+        What the file does not say, such as the size of raw video, or leaves open, such as one of several
+        streams.
 
     Raises
     ------
     InputError
         If the input is missing, empty, cut short, damaged, or of an unsupported format.
     UsageError
-        If crop or frame range do not fit the video.
+        If crop, frame range or options do not fit the video.
     """
     if edit is None:
         first, stop = frames or (None, None)
         edit = Edit(crop, resize, first or 0, stop)
     elif (crop, resize, frames) != (None, None, None):
         raise UsageError("use either an edit, or crop, resize and frames, not both")
-    path = Path(path)
-    return VideoReader(_open_input(path), edit)
+    options, source = options or ReadOptions(), fspath(path)
+    if is_pipe(source):
+        return _open_pipe(source, edit, options)
+    opened, notes = _open_input(Path(path), source, options)
+    return VideoReader(opened, edit, Path(os.path.realpath(source)).stem, options=options, notes=notes)
 
 
-def _open_input(path: Path) -> FrameInput:
+def _open_pipe(source: str, edit: Edit, options: ReadOptions) -> VideoReader:
+    """Open what comes out of a pipe."""
+    with ExitStack() as stack:
+        pipe = KeptPipe.open(source)
+        stack.callback(pipe.close)
+        with pipe.named():
+            opened, notes = _open_input(pipe.path, source, options)
+            reader = VideoReader(opened, edit, pipe_name(source), options=options, notes=notes, pipe=pipe)
+        stack.pop_all()
+        return reader
+
+
+def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInput, tuple[str, ...]]:
+    """Return what is read, and lines for the user on how it is taken; ``source`` is how the user names it."""
     if path.is_dir():
-        return FolderInput(path)
-    if path.suffix.lower() == RAW_SUFFIX and path.is_file():
-        return _open_raw(path)
-    return StreamInput(path)
+        options.refuse(source, ("stream", "deinterlace"), "is a folder of images")
+        options.refuse(source, ("pixel_format", "raw_size"), "is a folder, not raw video")
+        return FolderInput(path, rate=options.rate or FRAME_RATE, bit_depth=options.bit_depth), ()
+    if path.is_file() and is_raw(source, options):
+        raw = describe_raw(path, source, options)
+        file = VideoFile(path, format_name=RAW_DEMUXER, options=raw.options, codec_tag=raw.codec_tag)
+        return _open_stream(file, options), raw.notes
+    options.refuse(source, ("pixel_format",), "is not raw video, unless --raw-size says so")
+    if path.is_file() and has_several_pictures(path):
+        options.refuse(source, ("stream", "deinterlace"), "is a file of pictures")
+        return PicturesInput(path, rate=options.rate, bit_depth=options.bit_depth), ()
+    options.refuse(source, ("rate",), "is neither raw video nor a folder, and states its rate itself")
+    if not path.exists() and ADDRESS.match(source):
+        raise InputError(f"{source}: addresses are not read; download the video, or pipe it into -")
+    try:
+        return _open_stream(VideoFile(path), options), ()
+    except UnknownFormatError:
+        # Photographs with something behind them: another view, a preview, a short film.
+        if not is_photograph(path):
+            raise
+        options.refuse(source, ("stream", "deinterlace"), "is a photograph")
+        return PicturesInput(path, bit_depth=options.bit_depth), ()
 
 
-def _open_raw(path: Path) -> StreamInput:
-    """Open raw planar 8-bit 4:2:0 video: nothing but samples, so the name must state size and rate."""
-    name = RAW_NAME.search(path.stem)
-    if name is None:
-        raise InputError(
-            f"{path}: raw video needs size and rate in its name, such as clip_1920x1080_120fps.yuv"
-        )
-    if re.search(r"(9|1\d)bit|422|444", path.stem[name.end() :], re.IGNORECASE):
-        raise InputError(f"{path}: by its name not 8-bit 4:2:0, the only raw format that can be read")
-    width, height, rate = int(name[1]), int(name[2]), _exact_rate(name[3])
-    num_bytes = path.stat().st_size
-    # Y at full size, Cb and Cr at half of it in both directions, rounded up.
-    frame_bytes = width * height + 2 * ((width + 1) // 2) * ((height + 1) // 2)
-    if min(width, height) < 1 or rate <= 0 or num_bytes == 0 or num_bytes % frame_bytes:
-        frames = f"whole {width}x{height} 4:2:0 frames of {frame_bytes} bytes"
-        raise InputError(f"{path}: {plural(num_bytes, 'byte')} are not {frames}")
-    options = {"video_size": f"{width}x{height}", "pixel_format": "yuv420p", "framerate": str(rate)}
-    return StreamInput(path, format_name="rawvideo", options=options)
-
-
-def _exact_rate(text: str) -> Fraction:
-    """Return frames per second; 23.976, 29.97 and 59.94 stand for 24, 30 and 60 times 1000/1001."""
-    rate = Fraction(text)
-    ntsc = Fraction(round(rate) * 1000, 1001)
-    return ntsc if rate.denominator != 1 and abs(rate - ntsc) < Fraction(1, 100) else rate
+def _open_stream(file: VideoFile, options: ReadOptions) -> StreamInput:
+    return StreamInput(
+        file, stream=options.stream, bit_depth=options.bit_depth, deinterlace=options.deinterlace
+    )

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, Protocol, overload, runtime_checkable
+from typing import Final, Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,9 +18,53 @@ from torch import Tensor
 
 from vinr.errors import UsageError
 
-ColorMatrix = Literal["bt601", "bt709", "bt2020"]
+ColorMatrix = Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m"]
 ColorRange = Literal["limited", "full"]
 BitDepth = Literal[8, 10]
+
+
+# -- levels ------------------------------------------------------------------------------------------------
+# Colours are kept as whole numbers:    8 bits     uint8     0 …  255        to_levels: [0, 1] ──> levels
+#                                       10 bits    uint16    0 … 1023        to_unit:   levels ──> [0, 1]
+
+TYPES: Final[dict[BitDepth, torch.dtype]] = {8: torch.uint8, 10: torch.uint16}
+DEPTHS: Final[dict[torch.dtype, BitDepth]] = {torch.uint8: 8, torch.uint16: 10}
+
+
+def max_level(bit_depth: int) -> int:
+    """Return the level of the brightest colour: 255 for 8 bits, 1023 for 10."""
+    return (1 << bit_depth) - 1
+
+
+def depth_of(levels: Tensor) -> BitDepth:
+    """Return the bit depth of frames by their type; ValueError if they are neither uint8 nor uint16."""
+    if levels.dtype not in DEPTHS:
+        raise ValueError(f"frames are torch.uint8 (8 bits) or torch.uint16 (10 bits), not {levels.dtype}")
+    return DEPTHS[levels.dtype]
+
+
+def computable(levels: Tensor) -> Tensor:
+    """Return the same memory as a type that torch computes with on every device; ``view`` turns it back.
+
+    Of uint16 torch has the type, but few operations: not even indexing on GPUs. 10 bits fit into int16.
+    """
+    return levels.view(torch.int16) if levels.dtype == torch.uint16 else levels
+
+
+def to_unit(levels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return levels as colours in [0, 1] of type ``dtype``."""
+    return computable(levels).to(dtype) / max_level(depth_of(levels))
+
+
+def to_levels(colors: Tensor, bit_depth: BitDepth) -> Tensor:
+    """Round colours in [0, 1] to levels; colours outside are clipped."""
+    return round_to_levels(colors.float() * max_level(bit_depth), bit_depth)
+
+
+def round_to_levels(values: Tensor, bit_depth: BitDepth) -> Tensor:
+    """Round float ``values``, in units of a level, to levels, in place; values outside are clipped."""
+    rounded = values.round_().clamp_(0, max_level(bit_depth))
+    return rounded.to(torch.uint8) if bit_depth == 8 else rounded.to(torch.int16).view(torch.uint16)
 
 
 @dataclass(frozen=True)
@@ -86,6 +130,8 @@ class VideoSpec:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.height < 1 or self.width < 1 or self.frame_rate <= 0:
             raise ValueError(f"a video needs at least one frame of one pixel and a positive rate, got {self}")
+        if self.pixel_aspect <= 0:
+            raise ValueError(f"pixel aspect {self.pixel_aspect}; it must be above 0")
         if not self.span_lengths:
             object.__setattr__(self, "span_lengths", (self.num_frames,))
         if sum(self.span_lengths) != self.num_frames or min(self.span_lengths) < 1:
@@ -206,21 +252,24 @@ class Timeline:
         return bisect_right(self.pts, exact / self.time_base) - 1
 
     def selected(self, indices: Sequence[int]) -> Timeline:
-        """Return the timeline of some frames (rising indices), shifted so that the first appears at 0."""
-        if isinstance(indices, range) and (self.pts is None or indices == range(self.num_frames)):
-            # Not listed: there may be millions.
-            return Timeline(len(indices), self.frame_rate / indices.step) if self.pts is None else self
-        if self.pts is None:
-            # A tick is a frame; evenly spaced frames have a constant rate again.
-            number_N = np.array(indices, dtype=np.int64)
-            steps = np.unique(np.diff(number_N))
-            if len(steps) <= 1:
-                step = int(steps[0]) if len(steps) else 1
-                return Timeline(len(indices), self.frame_rate / step)
-            return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, Ticks(number_N - number_N[0]))
-        start = self.pts[indices[0]]
-        pts = Ticks([self.pts[index] - start for index in indices])
-        return Timeline(len(indices), self.frame_rate, self.time_base, pts)
+        """Return the timeline of some frames (rising indices), shifted so that the first appears at 0.
+
+        The last one is held until the next frame of this timeline; of evenly spaced ones, as the others.
+        """
+        if len(indices) == self.num_frames:
+            return self
+        held = self._held(indices[-1])
+        if self.pts is not None:
+            start = self.pts[indices[0]]
+            pts = Ticks([self.pts[index] - start for index in indices])
+            return Timeline(len(indices), self.frame_rate, self.time_base, pts, last_seconds=held)
+        # A range is not listed: there may be millions. Evenly spaced frames have a constant rate again.
+        number_N = np.array(indices[:2] if isinstance(indices, range) else indices, dtype=np.int64)
+        steps = np.unique(np.diff(number_N)).tolist()
+        if len(steps) <= 1:
+            return Timeline(len(indices), self.frame_rate / (steps or [1])[0], last_seconds=held)
+        ticks = Ticks(number_N - number_N[0])  # a tick is a frame
+        return Timeline(len(indices), self.frame_rate, 1 / self.frame_rate, ticks, last_seconds=held)
 
     def without_others(self, numbers: Sequence[int]) -> Timeline:
         """Return the timeline of the frames ``numbers`` (rising), each at the time it had."""
@@ -228,19 +277,27 @@ class Timeline:
             return self
         base = 1 / self.frame_rate if self.pts is None else self.time_base
         pts = Ticks([number if self.pts is None else self.pts[number] for number in numbers])
-        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers))
+        return Timeline(len(numbers), self.frame_rate, base, pts, tuple(numbers), self._held(numbers[-1]))
+
+    def _held(self, index: int) -> Fraction | None:
+        """Return how long frame ``index`` is shown, ``None`` for 1 / ``frame_rate``."""
+        if index == self.num_frames - 1:
+            return self.last_seconds
+        held = self.seconds(index + 1) - self.seconds(index)
+        return None if held == 1 / self.frame_rate else held
 
     def number(self, index: int) -> int:
         """Return the number that frame ``index`` of this timeline has in its video."""
         return index if self.numbers is None else self.numbers[index]
 
     def scaled(self, scale: int) -> Timeline:
-        """Return the timeline with ``scale`` − 1 frames inserted between each two."""
+        """Return the timeline with ``scale`` − 1 frames inserted between each two; it ends with a frame."""
         count, rate = (self.num_frames - 1) * scale + 1, self.frame_rate * scale
         if self.pts is None:
-            return Timeline(count, rate)
+            return Timeline(count, rate, last_seconds=self.last_seconds)
         assert isinstance(self.pts, Ticks)
-        return Timeline(count, rate, self.time_base / scale, Ticks(self.pts.values, scale * self.pts.scale))
+        ticks = Ticks(self.pts.values, scale * self.pts.scale)
+        return Timeline(count, rate, self.time_base / scale, ticks, last_seconds=self.last_seconds)
 
 
 @dataclass(frozen=True)
@@ -290,13 +347,16 @@ class Query:
         return int(self.time_N.shape[0])
 
 
-Planes = tuple[NDArray[np.uint8], ...]
-"""Y, U and V of an 8-bit frame, each [rows, columns] of its own size."""
+Levels = NDArray[np.uint8] | NDArray[np.uint16]
+"""Samples of 8 bits, or of 10."""
+
+Planes = tuple[Levels, ...]
+"""Y, U and V of a frame, each [rows, columns] of its own size; uint8, or uint16 of 10-bit video."""
 
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """Frames with their numbers: ``index_N`` int64, ``rgb_NCHW`` uint8.
+    """Frames with their numbers: ``index_N`` int64, ``rgb_NCHW`` uint8, or uint16 of 10-bit video.
 
     ``planes`` are the Y'CbCr planes of each frame, where it was decoded as such; None elsewhere.
     """
@@ -306,8 +366,9 @@ class FrameBatch:
     planes: tuple[Planes, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.rgb_NCHW.dtype != torch.uint8 or self.rgb_NCHW.ndim != 4 or self.rgb_NCHW.shape[1] != 3:
-            raise ValueError(f"frames must be uint8 (N, 3, H, W), got {self}")
+        is_rgb = self.rgb_NCHW.ndim == 4 and self.rgb_NCHW.shape[1] == 3
+        if self.rgb_NCHW.dtype not in DEPTHS or not is_rgb:
+            raise ValueError(f"frames must be uint8 or uint16 (N, 3, H, W), got {self}")
         if self.index_N.dtype != torch.int64:
             raise ValueError(f"frame numbers must be int64, got {self.index_N.dtype}")
         num_planes = len(self.index_N) if self.planes is None else len(self.planes)
@@ -347,7 +408,7 @@ class FrameSource(Protocol):
         ...
 
     def frames(self, index_N: Tensor) -> Tensor:
-        """Return uint8 rgb_NCHW of the frames ``index_N`` (int64, each in 0 … num_frames − 1)."""
+        """Return rgb_NCHW, uint8 or uint16 by the spec's bit depth, of frames ``index_N`` (int64)."""
         ...
 
 
@@ -381,7 +442,7 @@ class FrameStream:
 
     @classmethod
     def numbered(cls, spec: VideoSpec, frames: Iterable[Tensor]) -> FrameStream:
-        """Return tensors uint8 rgb_NCHW, such as a player yields, as a stream: their frames are counted."""
+        """Return tensors rgb_NCHW, such as a player yields, as a stream: their frames are counted."""
 
         def count() -> Iterator[FrameBatch]:
             first = 0

@@ -6,12 +6,11 @@ hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import av
 import numpy as np
@@ -22,7 +21,8 @@ from av.video.stream import VideoStream
 from vinr.errors import InputError
 from vinr.video.bounds import End, Verdict
 from vinr.video.ends import read_end
-from vinr.video.libav import video_stream
+from vinr.video.libav import VideoFile
+from vinr.video.packets import INDEXED, Packets, format_name
 
 # Formats without packets of their own: libav cuts the stream into packets, and takes a truncated one for
 # complete.
@@ -32,8 +32,6 @@ BYTE_STREAMS: Final = frozenset(
 )
 # Formats that state no duration: libav reports that of the frames that are present.
 UNSTATED: Final = BYTE_STREAMS | {"rawvideo", "yuv4mpegpipe"}
-# Formats whose index counts the frames.
-INDEXED: Final = frozenset({"mov"})
 # Frames by which the stated and the actual duration may differ: the last frame's own, and rounding.
 SLACK_FRAMES: Final = 2
 # In a whole file both end together. Where a file is cut, they end apart: muxers write them up to 0.7 s apart.
@@ -49,61 +47,19 @@ PADDING: Final = bytes.fromhex("a55ac33c") * 16
 
 
 @dataclass(frozen=True)
-class PacketNote:
-    """The properties of a video packet that are needed later."""
-
-    pts: int | None
-    is_keyframe: bool
-    is_discard: bool
-    is_corrupt: bool
-    end_byte: int | None
-
-    @classmethod
-    def of(cls, packet: Packet[Any]) -> PacketNote:
-        """Return the properties of ``packet``."""
-        end_byte = None if packet.pos is None else packet.pos + packet.size
-        return cls(packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt, end_byte)
-
-
-@dataclass(frozen=True)
-class Packets:
-    """All packets of the video in decoding order, and the seconds at which each kind of stream ends."""
-
-    video: tuple[PacketNote, ...]
-    ends: dict[str, Fraction]
-
-
-@dataclass(frozen=True)
 class Tail:
     """What the user is told about the end of a readable file.
 
-    ``notes``: lines for the user; ``incomplete_pts``: time of a frame that is only partly present.
+    ``notes``: lines for the user; ``is_incomplete``: whether of the last packet only a part is present;
+    ``is_whole``: whether the container says that its end is there.
     """
 
     notes: tuple[str, ...] = ()
-    incomplete_pts: int | None = None
+    is_incomplete: bool = False
+    is_whole: bool = False
 
 
-def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
-    """Demux the whole file; if it has an index, only the video stream."""
-    notes = []
-    ends: dict[str, Fraction] = {}
-    demuxed = container.demux(stream) if _format(container) in INDEXED else container.demux()
-    for packet in demuxed:
-        if packet.size == 0:
-            continue
-        if packet.pts is not None:
-            kind = packet.stream.type
-            end = (packet.pts + (packet.duration or 0)) * packet.time_base
-            ends[kind] = max(ends.get(kind, end), end)
-        if packet.stream_index == stream.index:
-            notes.append(PacketNote.of(packet))
-    return Packets(tuple(notes), ends)
-
-
-def inspect_tail(
-    container: InputContainer, path: Path, packets: Packets, *, reopen: Callable[[], InputContainer]
-) -> Tail:
+def inspect_tail(container: InputContainer, file: VideoFile, packets: Packets) -> Tail:
     """Return what is known about the end of the file from which ``packets`` were read.
 
     Raises
@@ -111,30 +67,26 @@ def inspect_tail(
     InputError
         If its end is certainly missing.
     """
-    stream = video_stream(container, path)
+    stream, path = file.video(container), file.path
     end = read_end(path, container.format.name)
     reason = _missing(container, path, stream, packets, end)
     if reason is not None:
         raise InputError(f"{path}: the file is cut short: {reason}; get a complete copy")
     doubts = [end.reason] if end.verdict is Verdict.DOUBTFUL else []
-    doubts += _unmet_duration(container, stream, packets)
-    incomplete_pts = None
+    doubts += _unmet_duration(container, stream, packets, end)
+    is_incomplete = False
     if end.verdict is not Verdict.WHOLE:
         doubts += _gap(packets, stream)
-        if _format(container) in BYTE_STREAMS:
+        if format_name(container) in BYTE_STREAMS:
             doubts += _uneven_ends(packets)
-            if not _last_is_whole(reopen, path, packets):
-                incomplete_pts = packets.video[-1].pts
+            if not _last_is_whole(file, packets):
+                is_incomplete = True
                 doubts.append("its last frame is incomplete")
-                if incomplete_pts is None:
+                if packets.video[-1].pts is None:
                     problem = "the file is cut short: the last frame is incomplete"
                     raise InputError(f"{path}: {problem}; get a complete copy")
     notes = (f"{path}: may be cut short: {'; '.join(doubts)}",) if doubts else ()
-    return Tail(notes, incomplete_pts)
-
-
-def _format(container: InputContainer) -> str:
-    return container.format.name.partition(",")[0]
+    return Tail(notes, is_incomplete, end.verdict is Verdict.WHOLE)
 
 
 def _missing(
@@ -146,16 +98,18 @@ def _missing(
         return f"only {len(packets.video)} of {num_indexed} frames are present"
     last = packets.video[-1]
     # libav skips a truncated last frame of y4m, which has nothing but frames up to the end of the file.
-    is_partial = _format(container) == "yuv4mpegpipe" and last.end_byte != path.stat().st_size
+    is_partial = format_name(container) == "yuv4mpegpipe" and last.end_byte != path.stat().st_size
     if last.is_corrupt or is_partial:
         return "the last frame is incomplete"
     return end.reason if end.verdict is Verdict.MISSING else None
 
 
-def _unmet_duration(container: InputContainer, stream: VideoStream, packets: Packets) -> list[str]:
+def _unmet_duration(container: InputContainer, stream: VideoStream, packets: Packets, end: End) -> list[str]:
     """Return a doubt if the headers state a longer duration than the packets have."""
-    if _format(container) in UNSTATED or not packets.ends:
+    if format_name(container) in UNSTATED or not packets.ends:
         return []
+    if format_name(container) == "matroska" and end.verdict is Verdict.WHOLE:
+        return []  # its last frame is held
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     stated = Fraction(container.duration or 0, av.time_base)
     actual = max(packets.ends.values())
@@ -164,7 +118,7 @@ def _unmet_duration(container: InputContainer, stream: VideoStream, packets: Pac
         of_stream = (stream.duration + (stream.start_time or 0)) * stream.time_base
         if of_stream - packets.ends.get("video", of_stream) > SLACK_FRAMES / rate:
             stated, actual = of_stream, packets.ends["video"]
-    if _format(container) in INDEXED or stated - actual <= SLACK_FRAMES / rate:
+    if format_name(container) in INDEXED or stated - actual <= SLACK_FRAMES / rate:
         return []
     return [f"it states {float(stated):.2f} s but ends at {float(actual):.2f} s"]
 
@@ -182,8 +136,8 @@ def _gap(packets: Packets, stream: VideoStream) -> list[str]:
     if usual <= 0 or not is_even or last_N.max() < UNEVEN * usual:
         return []
     missing = int((np.rint(last_N / usual) - 1).sum())
-    if missing < 1:
-        return []
+    if not 1 <= missing <= REORDERED:
+        return []  # more are a pause
     return [f"{missing} frame{' is' if missing == 1 else 's are'} missing before the last one"]
 
 
@@ -196,21 +150,20 @@ def _uneven_ends(packets: Packets) -> list[str]:
     return [f"its {first} ends {float(abs(video - audio)):.2f} s before its {second}"]
 
 
-def _last_is_whole(reopen: Callable[[], InputContainer], path: Path, packets: Packets) -> bool:
+def _last_is_whole(file: VideoFile, packets: Packets) -> bool:
     """Return whether the last packet holds its whole picture: decoding it neither fails nor needs more."""
-    picture = _decode_last(reopen, path, packets, err_detect="explode")
+    picture = _decode_last(file, packets, err_detect="explode")
     if picture is None:
         return False
-    with reopen() as container:
-        if video_stream(container, path).codec_context.name not in READING_ON:
+    with file.open() as container:
+        if file.video(container).codec_context.name not in READING_ON:
             return True
     # Bytes after a complete picture change nothing.
-    return picture == _decode_last(reopen, path, packets, padding=PADDING)
+    return picture == _decode_last(file, packets, padding=PADDING)
 
 
 def _decode_last(
-    reopen: Callable[[], InputContainer],
-    path: Path,
+    file: VideoFile,
     packets: Packets,
     *,
     padding: bytes = b"",
@@ -225,8 +178,8 @@ def _decode_last(
     while first > 0 and not packets.video[first].is_keyframe:
         first -= 1
     planes: tuple[bytes, ...] = ()
-    with reopen() as container:
-        stream = video_stream(container, path)
+    with file.open() as container:
+        stream = file.video(container)
         context = stream.codec_context
         # With a thread per frame, an error would be reported too late.
         context.thread_type = "SLICE"

@@ -32,7 +32,7 @@ from vinr.models.layers.blocks import Strides, Widths, check_stages, squash
 from vinr.models.layers.grids import GridFrames
 from vinr.models.layers.warp import warp
 from vinr.sharing import LruCache
-from vinr.video.spec import Query
+from vinr.video.spec import BitDepth, Query, max_level
 
 MissingNeighbour = Literal["zero", "clamp"]
 SquashName = Literal["tanh", "sigmoid"]
@@ -103,38 +103,43 @@ def _at_least_float32(value: Tensor) -> Tensor:
 
 
 class FrameBuffer(nn.Module):
-    """Independent frames of the whole video as the fit last saw them, 8 bits a number.
+    """Independent frames of the whole video as the fit last saw them, in the levels of the video.
 
     The network changes slowly, so a neighbour may be some steps old; that saves evaluating each neighbour at
-    every step. 8 bits take half the memory of FFNeRV's half floats and are as exact as the video. The buffer
-    is empty until the first step; afterwards it is part of the state, so that a resumed fit goes on exactly.
+    every step. 8 bits take half the memory of FFNeRV's half floats; levels are as exact as the video. The
+    buffer is empty until the first step; afterwards it is part of the state, so that a resumed fit goes on
+    exactly.
     """
 
     frames_TCHW: Tensor | None
 
-    def __init__(self) -> None:
+    def __init__(self, bit_depth: BitDepth) -> None:
         super().__init__()
+        self._max_level = max_level(bit_depth)
+        # torch cannot put rows into tensors of uint16; 10 bits fit into int16.
+        self._dtype = torch.uint8 if bit_depth == 8 else torch.int16
         self.register_buffer("frames_TCHW", None)
 
     def fill(self, num_frames: int, evaluate: Callable[[float], Evaluation]) -> None:
         """Allocate the buffer and evaluate every frame once, one at a time."""
         first = evaluate(0.0).rgb_NCHW
         shape = (num_frames, *first.shape[1:])
-        self.frames_TCHW = torch.empty(shape, dtype=torch.uint8, device=first.device)
+        self.frames_TCHW = torch.empty(shape, dtype=self._dtype, device=first.device)
         for index in range(num_frames):
             rgb_NCHW = evaluate(float(index)).rgb_NCHW if index else first
             self.write(torch.tensor([index]), rgb_NCHW)
 
     def write(self, index_N: Tensor, rgb_NCHW: Tensor) -> None:
         """Replace frames ``index_N``."""
-        self._frames(rgb_NCHW.device)[index_N] = (rgb_NCHW.detach() * 255).round().to(torch.uint8)
+        levels_NCHW = (rgb_NCHW.detach() * self._max_level).round().to(self._dtype)
+        self._frames(rgb_NCHW.device)[index_N] = levels_NCHW
 
     def read(self, times: Sequence[float | None], device: torch.device) -> Tensor:
         """Return frames (N, 3, H, W) in [0, 1]; None is a black frame."""
         frames_TCHW = self._frames(device)
         # −1 stands for a frame that is not there: what is read for it is multiplied by 0.
         index_N = torch.tensor([-1 if time is None else int(time) for time in times], device=device)
-        return frames_TCHW[index_N].float() / 255 * (index_N >= 0).view(-1, 1, 1, 1)
+        return frames_TCHW[index_N].float() / self._max_level * (index_N >= 0).view(-1, 1, 1, 1)
 
     def _frames(self, device: torch.device) -> Tensor:
         assert self.frames_TCHW is not None

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vinr.models.base import StoringModule
 from vinr.models.layers.blocks import UpsampleBlock
 from vinr.sharing import LruCache
+from vinr.video.depth import with_depth
 from vinr.video.spec import FrameSource, PatchGrid, VideoSpec
 from vinr.video.stills import Chroma, decode_still, encode_still
 
@@ -72,7 +73,8 @@ class Keyframes:
         """Code the keyframes of ``source``, and read those from now on, all of them kept in memory."""
         images = []
         for number in self.frame_numbers:
-            rgb_CHW = source.frames(torch.tensor([number]))[0]
+            # Coded as 8 bits: 10-bit frames lose their last two, which fitted and decoded frames keep.
+            rgb_CHW = with_depth(source.frames(torch.tensor([number]))[0], 8)
             images.append(encode_still(rgb_CHW, quality=self._quality, chroma=self._chroma))
         self._coded = tuple(images)
         self.attach(self._coded.__getitem__)

@@ -1,0 +1,122 @@
+"""Audio through whole commands: encode, decode with a choice of frames, inpaint, and what is said of it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vinr
+from video.audio_clips import NUM_FRAMES, Tone, Track, times_of, tracks_of, write_audio_clip
+from vinr.config import default_model
+from vinr.fit import Event, Noted
+
+TINY = f"{default_model()}-tiny"
+STEP = 0.00101
+START = Fraction(-21, 10)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight frames whose audio begins 2.1 s before the first and another track that begins with it."""
+    path = tmp_path_factory.mktemp("clip") / "a.mp4"
+    return write_audio_clip(path, Tone("mp2", start=START), Tone("flac"), picture_start=-START)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    path = tmp_path_factory.mktemp("file") / "a.vinr"
+    vinr.encode(clip, path, preset=TINY, epochs=1, device="cpu")
+    return path
+
+
+def in_step(before: Path, after: Path) -> None:
+    for one, other in zip(tracks_of(before), tracks_of(after), strict=True):
+        assert other.data == one.data
+        assert np.abs(np.subtract(other.seconds, one.seconds)).max() <= STEP
+
+
+def part(track: Track, first: int, stop: int) -> list[bytes]:
+    return [data for seconds, data in track.packets if first / 25 <= seconds < stop / 25 - STEP]
+
+
+@pytest.mark.parametrize("name", ["o.mkv", "o.mp4"])
+def test_audio_keeps_its_distance_to_the_picture(file: Path, clip: Path, tmp_path: Path, name: str) -> None:
+    report = vinr.decode(file, tmp_path / name, device="cpu")
+    assert report.notes == ()
+    in_step(clip, tmp_path / name)
+    frames = times_of(tmp_path / name, "video")
+    assert np.diff(frames) == pytest.approx([1 / 25] * (NUM_FRAMES - 1), abs=STEP)
+
+
+def test_frames_inserted_between_frames_leave_the_audio_as_it_is(
+    file: Path, clip: Path, tmp_path: Path
+) -> None:
+    assert vinr.interpolate(file, tmp_path / "o.mkv", device="cpu").notes == ()
+    in_step(clip, tmp_path / "o.mkv")
+
+
+@pytest.mark.parametrize("frames", ["2:6", "2,3,4,5"])
+@pytest.mark.parametrize("name", ["o.mkv", "o.mp4"])
+def test_frames_in_a_row_have_their_audio(
+    file: Path, clip: Path, tmp_path: Path, frames: str, name: str
+) -> None:
+    report = vinr.decode(file, tmp_path / name, frames=frames, device="cpu")
+    assert report.notes == ()
+    # The other track has ended before them.
+    (late,) = tracks_of(tmp_path / name)
+    assert late.data == part(tracks_of(clip)[1], 2, 6)
+    assert late.seconds[0] <= 4609 / 48_000  # a packet of FLAC
+
+
+def test_the_first_frames_keep_the_audio_before_them(file: Path, clip: Path, tmp_path: Path) -> None:
+    vinr.decode(file, tmp_path / "o.mkv", frames="0:3", device="cpu")
+    early, late = tracks_of(tmp_path / "o.mkv")
+    assert early.data == tracks_of(clip)[0].data
+    assert early.seconds[0] == pytest.approx(tracks_of(clip)[0].seconds[0], abs=STEP)
+    assert late.data == part(tracks_of(clip)[1], 0, 3)
+
+
+@pytest.mark.parametrize("frames", ["0,2:4", "::2", "::-1", "3,3"])
+def test_other_choices_of_frames_have_none_and_say_so(file: Path, tmp_path: Path, frames: str) -> None:
+    report = vinr.decode(file, tmp_path / "o.mkv", frames=frames, device="cpu")
+    assert report.notes == ("the audio is left out: the chosen frames do not follow one another",)
+    assert tracks_of(tmp_path / "o.mkv") == []
+
+
+def test_outputs_without_audio_say_so(file: Path, tmp_path: Path) -> None:
+    for name in ("o.y4m", "frames"):
+        report = vinr.decode(file, tmp_path / name, frames="2:4", device="cpu")
+        assert report.notes == (
+            "the audio is left out: y4m and PNG have none; write .mkv or .mp4 to keep it",
+        )
+
+
+def test_inpaint_keeps_audio_the_same_way(clip: Path, tmp_path: Path) -> None:
+    vinr.inpaint(clip, tmp_path / "o.mp4", mask="center", preset=TINY, epochs=1, device="cpu")
+    in_step(clip, tmp_path / "o.mp4")
+
+
+def test_audio_can_be_left_out_of_an_inpainting(tmp_path: Path) -> None:
+    clip = write_audio_clip(tmp_path / "a.mov", Tone("adpcm_ima_qt", 44_100, "mono"))
+    options = {"mask": "center", "preset": TINY, "epochs": 1, "device": "cpu"}
+    with pytest.raises(vinr.InputError, match=r"--set compress\.audio=false$"):
+        vinr.inpaint(clip, tmp_path / "o.mkv", **options)
+    vinr.inpaint(clip, tmp_path / "o.mkv", **options, overrides=["compress.audio=false"])
+    assert tracks_of(tmp_path / "o.mkv") == []
+
+
+def test_a_track_that_is_left_out_is_told_before_the_fit(tmp_path: Path) -> None:
+    clip = write_audio_clip(tmp_path / "a.mp4", Tone("aac"))
+    content = clip.read_bytes()
+    place = content.rindex(b"stsd", 0, content.rindex(b"mp4a"))
+    clip.write_bytes(content[:place] + b"free" + content[place + 4 :])
+    options = {"preset": TINY, "epochs": 1, "device": "cpu"}
+    events: list[Event] = []
+    vinr.encode(clip, tmp_path / "a.vinr", **options, on_event=events.append)
+    vinr.inpaint(clip, tmp_path / "a.mkv", mask="center", **options, on_event=events.append)
+    notes = [event.text for event in events if isinstance(event, Noted)]
+    assert notes.count(f"{clip}: audio track 1 is left out: its codec is unknown") == 2
+    assert "audio track 1" in notes[0]
