@@ -20,7 +20,7 @@ import numpy as np
 from av.video.format import VideoFormat
 from numpy.typing import NDArray
 
-from vinr.errors import InputError, UsageError, quoted
+from vinr.errors import InputError, UsageError, argument, quoted
 from vinr.units import parse_rate
 from vinr.video.reading import ReadOptions
 
@@ -137,9 +137,11 @@ def describe_raw(path: Path, name: str, options: ReadOptions) -> RawVideo:
         raise InputError(f"{name}: {num_bytes} bytes are not {frames}{_fitting(num_bytes, height, width)}")
     if options.pixel_format is None:
         _refuse_too_large(path, name, samples, num_bytes, frame_bytes)
-    notes = [f"{name}: read as {doubt}; --pix-fmt chooses another format"] if doubt else []
+    notes = [f"{name}: read as {doubt}; {argument('pix_fmt')} chooses another format"] if doubt else []
     if options.raw_size is not None and height > width:
-        notes.append(f"{name}: read as {height} rows of {width} pixels; --raw-size is HEIGHTxWIDTH")
+        notes.append(
+            f"{name}: read as {height} rows of {width} pixels; {argument('raw_size')} is height x width"
+        )
     is_swapped = samples.layout == SWAPPED
     return RawVideo(
         {"video_size": f"{width}x{height}", "pixel_format": pixel_format, "framerate": str(rate)},
@@ -156,12 +158,13 @@ def _size_and_rate(name: str, options: ReadOptions) -> tuple[int, int, Fraction]
     stem = Path(name).stem
     sizes = {(int(rows), int(cols)) for cols, rows in SIZE.findall(stem)}
     if options.raw_size is None and len(sizes) > 1:
-        raise InputError(f"{name}: its name states {len(sizes)} sizes; --raw-size HEIGHTxWIDTH chooses")
+        raise InputError(f"{name}: its name states {len(sizes)} sizes; {argument('raw_size')} chooses")
     size = options.raw_size or next(iter(sizes), None)
     rate = options.rate or _rate_of(stem)
     if size is None or rate is None:
         missing = "size and rate in its name, such as clip_1920x1080_120fps.yuv"
-        raise InputError(f"{name}: raw video needs {missing}, or --raw-size HEIGHTxWIDTH and --rate")
+        given = f"{argument('raw_size')} (height x width) and {argument('rate')}"
+        raise InputError(f"{name}: raw video needs {missing}, or {given}")
     return *size, rate
 
 
@@ -235,7 +238,9 @@ def _of_words(name: str) -> Samples:
         found = {getattr(samples, field.name) for samples in said} - {None}
         if len(found) > 1:
             two = " and ".join(sorted(map(str, found)))
-            raise InputError(f"{name}: its name says both {two}; --pix-fmt chooses, such as yuv420p10le")
+            raise InputError(
+                f"{name}: its name says both {two}; {argument('pix_fmt')} chooses, such as yuv420p10le"
+            )
         values[field.name] = next(iter(found), None)
     return Samples(**values)
 
@@ -263,7 +268,9 @@ def _is_readable(pixel_format: str) -> bool:
 
 def _check(pixel_format: str, name: str) -> str:
     if not _is_readable(pixel_format):
-        raise InputError(f"{name}: by its name {pixel_format}, which cannot be read; --pix-fmt chooses")
+        raise InputError(
+            f"{name}: by its name {pixel_format}, which cannot be read; {argument('pix_fmt')} chooses"
+        )
     return pixel_format
 
 
@@ -307,7 +314,7 @@ def _refuse_too_large(path: Path, name: str, samples: Samples, num_bytes: int, f
     largest = (1 << int(samples.depth or 8)) - 1
     if values_N.max() > largest:
         problem = f"by its name {samples}, but has samples above {largest}"
-        raise InputError(f"{name}: {problem}; --pix-fmt chooses, such as yuv420p or p010le")
+        raise InputError(f"{name}: {problem}; {argument('pix_fmt')} chooses, such as yuv420p or p010le")
 
 
 def _probe(path: Path, num_bytes: int, frame_bytes: int) -> NDArray[np.uint8]:
@@ -323,4 +330,4 @@ def _fitting(num_bytes: int, height: int, width: int) -> str:
     if not (num_bytes and height and width):
         return ""
     fitting = [name for name in COMMON if num_bytes % _frame_bytes(name, height, width) == 0]
-    return f"; they would be of {', '.join(fitting)}, which --pix-fmt chooses" if fitting else ""
+    return f"; they would be of {', '.join(fitting)}, which {argument('pix_fmt')} chooses" if fitting else ""
