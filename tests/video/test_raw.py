@@ -223,9 +223,9 @@ def test_unknown_pixel_formats_are_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_options_without_effect_are_refused(tmp_path: Path, tiny_video: Path) -> None:
-    for options, option in ((ReadOptions(rate=Fraction(25)), "--rate"), (ReadOptions(stream=0), "--stream")):
+    for options, option in ((ReadOptions(rate=Fraction(25)), "rate"), (ReadOptions(stream=0), "stream")):
         with pytest.raises(UsageError, match=f"leave {option} out"):
-            open_video(tmp_path if option == "--stream" else tiny_video, options=options)
+            open_video(tmp_path if option == "stream" else tiny_video, options=options)
     with pytest.raises(UsageError, match="leave raw_size out"):
         open_video(tmp_path, options=ReadOptions(raw_size=(8, 8)))
     with pytest.raises(UsageError, match="numbered from 0"):

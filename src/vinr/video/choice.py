@@ -67,7 +67,7 @@ def choose_stream(
     return (
         place,
         f"{path}: has {len(rivals)} video streams; number {place} ({size}) is read, "
-        f"{argument('stream', 'N')} chooses",
+        f"{argument('stream')} chooses another",
     )
 
 
