@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vinr.errors import InputError
+from vinr.errors import InputError, argument
 from vinr.units import parse_rate
 from vinr.video.raw_samples import (
     SIZE,
@@ -106,9 +106,11 @@ def describe_raw(path: Path, name: str, options: ReadOptions) -> RawVideo:
         raise InputError(f"{name}: {num_bytes} bytes are not {frames}{_fitting(num_bytes, height, width)}")
     if options.pixel_format is None:
         _refuse_too_large(path, name, samples, num_bytes, frame_bytes)
-    notes = [f"{name}: read as {doubt}; --pix-fmt chooses another format"] if doubt else []
+    notes = [f"{name}: read as {doubt}; {argument('pix_fmt')} chooses another format"] if doubt else []
     if options.raw_size is not None and height > width:
-        notes.append(f"{name}: read as {height} rows of {width} pixels; --raw-size is HEIGHTxWIDTH")
+        notes.append(
+            f"{name}: read as {height} rows of {width} pixels; {argument('raw_size')} is height x width"
+        )
     is_swapped = samples.layout == SWAPPED
     return RawVideo(
         {"video_size": f"{width}x{height}", "pixel_format": pixel_format, "framerate": str(rate)},
@@ -125,11 +127,12 @@ def _size_and_rate(name: str, options: ReadOptions) -> tuple[int, int, Fraction]
     stem = _spelled_out(Path(name).stem)
     sizes = {(int(rows), int(cols)) for cols, rows in SIZE.findall(stem)}
     if options.raw_size is None and len(sizes) > 1:
-        raise InputError(f"{name}: its name states {len(sizes)} sizes; --raw-size HEIGHTxWIDTH chooses")
+        raise InputError(f"{name}: its name states {len(sizes)} sizes; {argument('raw_size')} chooses")
     size = options.raw_size or next(iter(sizes), None)
     rate = options.rate or _rate_of(stem)
     if size is None or rate is None:
-        ways = [*(["--raw-size HEIGHTxWIDTH"] if size is None else []), *(["--rate"] if rate is None else [])]
+        ways = [f"{argument('raw_size')} (height x width)"] if size is None else []
+        ways += [argument("rate")] if rate is None else []
         needed = "raw video needs size and rate in its name, such as clip_1920x1080_120fps.yuv"
         raise InputError(f"{name}: {needed}; else give {' and '.join(ways)}")
     return *size, rate
@@ -184,7 +187,7 @@ def _refuse_too_large(path: Path, name: str, samples: Samples, num_bytes: int, f
     largest = (1 << int(samples.depth or 8)) - 1
     if values_N.max() > largest:
         problem = f"by its name {samples}, but has samples above {largest}"
-        raise InputError(f"{name}: {problem}; --pix-fmt chooses, such as yuv420p or p010le")
+        raise InputError(f"{name}: {problem}; {argument('pix_fmt')} chooses, such as yuv420p or p010le")
 
 
 def _probe(path: Path, num_bytes: int, frame_bytes: int) -> NDArray[np.uint8]:
@@ -200,4 +203,4 @@ def _fitting(num_bytes: int, height: int, width: int) -> str:
     if not (num_bytes and height and width):
         return ""
     fitting = [name for name in COMMON if num_bytes % bytes_of_frame(name, height, width) == 0]
-    return f"; they would be of {', '.join(fitting)}, which --pix-fmt chooses" if fitting else ""
+    return f"; they would be of {', '.join(fitting)}, which {argument('pix_fmt')} chooses" if fitting else ""

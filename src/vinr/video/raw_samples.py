@@ -9,7 +9,7 @@ from typing import Final
 
 from av.video.format import VideoFormat
 
-from vinr.errors import InputError, UsageError, quoted
+from vinr.errors import InputError, UsageError, argument, quoted
 
 # Of files that may hold any layout; other suffixes are words, too.
 SUFFIX: Final = ".yuv"
@@ -123,7 +123,8 @@ def samples_of_name(name: str) -> Samples:
         found = {getattr(samples, field.name) for samples in said} - {None}
         if len(found) > 1:
             two = " and ".join(sorted(map(str, found)))
-            raise InputError(f"{name}: its name says both {two}; --pix-fmt chooses, such as yuv420p10le")
+            problem = f"its name says both {two}"
+            raise InputError(f"{name}: {problem}; {argument('pix_fmt')} chooses, such as yuv420p10le")
         values[field.name] = next(iter(found), None)
     return Samples(**values)
 
@@ -152,7 +153,8 @@ def is_readable(pixel_format: str) -> bool:
 def check_readable(pixel_format: str, name: str) -> str:
     """Return ``pixel_format``, which the file name ``name`` states; InputError if it cannot be read."""
     if not is_readable(pixel_format):
-        raise InputError(f"{name}: by its name {pixel_format}, which cannot be read; --pix-fmt chooses")
+        problem = f"by its name {pixel_format}, which cannot be read"
+        raise InputError(f"{name}: {problem}; {argument('pix_fmt')} chooses")
     return pixel_format
 
 
