@@ -125,6 +125,14 @@ def test_y4m_says_what_times_it_loses(tmp_path: Path, changes: dict[str, Any], s
     assert sink.notes == ((f"y4m has no times: {said}; mp4 and mkv keep them",) if said else ())
 
 
+@pytest.mark.parametrize("name", ["a.y4m", "folder"])
+def test_codec_without_effect_is_said(tmp_path: Path, name: str) -> None:
+    rgb_NCHW = pictures(2)
+    with open_sink(str(tmp_path / name), *spec_of(rgb_NCHW), codec="x265") as sink:
+        sink.write(rgb_NCHW)
+    assert sink.notes == ("codec x265 has no effect: y4m and PNG have none; write .mkv or .mp4 for it",)
+
+
 def test_y4m_of_bunny_is_nearly_exact(tmp_path: Path) -> None:
     with open_video(sample_clip(), frames=(60, 62)) as reader:
         original, color = reader.read().rgb_NCHW, reader.spec.color
