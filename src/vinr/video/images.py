@@ -24,6 +24,7 @@ from vinr.errors import InputError
 from vinr.video.deep_images import is_deep_image, read_deep_image
 from vinr.video.depth import with_depth
 from vinr.video.numbering import describe_numbering, number_order
+from vinr.video.picture import OPAQUE, TRANSPARENT
 from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -81,6 +82,8 @@ class FolderInput:
             if (shown.height, shown.width) != (self.height, self.width):
                 size = f"is {shown.height}x{shown.width}, {self._files[0].name} is {self.height}x{self.width}"
                 raise InputError(f"{file}: {size}; all images must have one size")
+        with open_image(self._files[0], label=str(self._files[0])) as image:
+            self._is_transparent = is_transparent(image)
         self._is_rounded = bool(self._deep) and bit_depth is None
         self.color = ColorSpec(bit_depth=10 if self._deep else 8)
         self.bit_depth: BitDepth = bit_depth or self.color.bit_depth
@@ -96,6 +99,8 @@ class FolderInput:
         if self._num_animated:
             several = f"several pictures in {self._num_animated} of {self.num_frames} files"
             notes.append(f"{self.path}: {several}; the first of each is read")
+        if self._is_transparent:
+            notes.append(f"{self.path}: {TRANSPARENT}")
         if self._is_rounded:
             count = f"{len(self._deep)} of {self.num_frames} images have"
             notes.append(f"{self.path}: {count} more than 8 bits per sample; all are read at 10")
@@ -115,6 +120,13 @@ class FolderInput:
 def is_image(file: Path) -> bool:
     """Return whether the name of ``file`` says that it is an image."""
     return file.suffix.lower() in SUFFIXES
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Return whether an image has pixels through which something else is to be seen."""
+    if not image.has_transparency_data:
+        return False
+    return bool((np.asarray(image.convert("RGBA"))[..., 3] < OPAQUE).any())
 
 
 def read_image(file: Path, *, label: str) -> NDArray[np.uint8]:
