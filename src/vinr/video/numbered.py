@@ -6,7 +6,7 @@ unnoticed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -100,32 +100,50 @@ def in_order(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown
     ``frames`` are read from the packet of frame ``start`` or from one before it; frames that come earlier are
     passed over. The order in which they come counts: it is that of ``order``, unless times are wrong.
     """
+    waiting = _Waiting(start)
+    for number, frame in frames:
+        rank = order.ranks.get(number)
+        if rank is not None and rank >= start:
+            waiting.add(rank, frame)
+            yield from waiting.release(REORDERED)
+    yield from waiting.release(0)
+
+
+class _Waiting:
+    """Frames that are held back because others are awaited before them."""
+
     # of order  0 1 2 3 4 5      frames come as 0, 2, 3, 1, 4 …: while one of those before is awaited, the
     # awaited       1 1 - 4      others are held back. If it has not come after REORDERED more, it is lost.
-    ranks = order.ranks
-    awaited: set[int] = set()
-    held: list[VideoFrame] = []
-    index, highest = start, start - 1
-    for number, frame in frames:
-        rank = ranks.get(number)
-        if rank is None or rank < start:
-            continue
-        awaited.discard(rank)
-        awaited.update(range(highest + 1, rank))
-        highest = max(highest, rank)
-        held.append(frame)
-        if awaited and len(held) <= REORDERED:
-            continue
-        yield from _released(held, index, awaited)
-        index += len(held) + len(awaited)
-        held.clear()
-        awaited.clear()
-    yield from _released(held, index, awaited)
+    def __init__(self, start: int) -> None:
+        self._frames: list[VideoFrame] = []
+        # The ranks of those awaited, and how many of the frames came before they were missed.
+        self._awaited: dict[int, int] = {}
+        self._index, self._highest = start, start - 1
 
+    def add(self, rank: int, frame: VideoFrame) -> None:
+        """Take the next frame that comes."""
+        self._awaited.pop(rank, None)
+        self._awaited.update(dict.fromkeys(range(self._highest + 1, rank), len(self._frames)))
+        self._highest = max(self._highest, rank)
+        self._frames.append(frame)
 
-def _released(held: Sequence[VideoFrame], index: int, lost: set[int]) -> Iterator[Shown]:
-    """Yield frames that were held back from frame ``index`` on; those ``lost`` are taken to come first."""
-    first = min(lost, default=None)
-    for number, frame in enumerate(held, index + len(lost)):
-        yield Shown(number, frame, first)
-        first = None
+    def release(self, num_held: int) -> Iterator[Shown]:
+        """Yield the frames before which none is awaited any longer, at most ``num_held`` frames long."""
+        while self._frames:
+            lost: list[int] = []
+            if 0 in self._awaited.values():
+                if len(self._frames) <= num_held:
+                    return
+                # Those that were missed later may yet come.
+                lost = [rank for rank, place in self._awaited.items() if place == 0]
+            for rank in lost:
+                del self._awaited[rank]
+            num_free = min(self._awaited.values(), default=len(self._frames))
+            self._index += len(lost)
+            first_lost = min(lost, default=None)
+            for frame in self._frames[:num_free]:
+                yield Shown(self._index, frame, first_lost)
+                self._index, first_lost = self._index + 1, None
+            del self._frames[:num_free]
+            for rank in self._awaited:
+                self._awaited[rank] -= num_free

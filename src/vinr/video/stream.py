@@ -184,12 +184,12 @@ class StreamInput:
         index, has_begun = start - 1, False
         for shown in in_order(frames, self._order, start):
             index, frame = shown.index, shown.frame
-            if shown.lost is not None:
+            if frame.key_frame and index <= first and not frame.is_corrupt:
+                problem = None  # what comes after a keyframe does not refer to what comes before
+            elif shown.lost is not None:
                 problem = self._cannot_decode(shown.lost, frames.failure)
             elif frame.is_corrupt:
                 problem = self._other_frames(index, "is damaged")
-            elif frame.key_frame and index <= first:
-                problem = None  # what comes after a keyframe does not refer to what comes before
             if index < first:
                 continue
             if problem is not None:
