@@ -252,6 +252,21 @@ def test_damaged_frame_is_named_and_others_can_be_read(tmp_path: Path, name: str
         reader.read()
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.h264"])
+def test_frames_between_damaged_ones_keep_their_numbers(tmp_path: Path, name: str) -> None:
+    path = write_clip(tmp_path / name, 50, options=CLOSED_X264)
+    expected_NHWC = decoded(path)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for place, size in (packets[14], packets[16], packets[31]):
+        data[place + 8 : place + size - 2] = bytes(size - 10)
+    path.write_bytes(data)
+    for first, stop in ((20, 30), (40, 50)):
+        with open_video(path, frames=(first, stop)) as reader:
+            assert is_like(frames_of(reader), expected_NHWC[first:stop])
+
+
 # -- joined streams ------------------------------------------------------------------------------------------
 
 
