@@ -149,7 +149,9 @@ def test_transparency_is_said_to_be_left_out(tmp_path: Path, alpha: int, num_not
     (tmp_path / "frames").mkdir()
     image.save(tmp_path / "frames" / "1.png")
     image.save(tmp_path / "a.webp", save_all=True, append_images=[image.rotate(180), image], duration=100)
-    for path in (tmp_path / "frames", tmp_path / "a.webp"):
+    image.save(tmp_path / "a.avif", save_all=True, append_images=[image, image], duration=100)
+    image.save(tmp_path / "b.avif")
+    for path in (tmp_path / "frames", tmp_path / "a.webp", tmp_path / "a.avif", tmp_path / "b.avif"):
         notes = notes_of(path)
         assert len(notes) == num_notes
         assert all(note.startswith(f"{path}: its transparency is left out") for note in notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -107,6 +108,28 @@ def test_damaged_animation_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught, open_video(path) as reader:
             reader.read()
         assert "\n" not in str(caught.value)
+
+
+def deep_pages(path: Path, num_pages: int) -> Path:
+    """A TIFF of pages of 2 × 2 pixels, RGB with 16 bits, which Pillow does not write."""
+    samples = struct.pack("<12H", *range(5000, 65000, 5000))
+    data = b"II*\0" + struct.pack("<I", 38) + samples + struct.pack("<3H", 16, 16, 16)
+    tags = ((256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 3, 32), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8))
+    tags += ((277, 3, 1, 3), (278, 3, 1, 2), (279, 4, 1, len(samples)), (284, 3, 1, 1))
+    for page in range(num_pages):
+        data += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+        data += struct.pack("<I", len(data) + 4 if page + 1 < num_pages else 0)
+    path.write_bytes(data)
+    return path
+
+
+def test_cut_bits_of_pages_are_said(tmp_path: Path) -> None:
+    path = deep_pages(tmp_path / "a.tif", 3)
+    with open_video(path) as reader:
+        assert reader.notes == (
+            f"{path}: 3 of 3 pictures have more than 8 bits per sample, which are cut to 8",
+        )
+        assert reader.read().rgb_NCHW[2, :, 0, 0].tolist() == [5000 // 256, 10_000 // 256, 15_000 // 256]
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "gif", "jp2", "tga", "ppm", "jpg", "avif"])

@@ -9,15 +9,20 @@ from typing import Final
 import av
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vinr.errors import InputError, UsageError, argument
 from vinr.video.libav import explain
+from vinr.video.picture import OPAQUE, TRANSPARENT
 
 # Pictures beside a video: covers, thumbnails, stills, parts of other pictures.
 BESIDE: Final = (
     Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image | Disposition.dependent
 )
+
+# Brands of files whose grey streams are alpha.
+AVIF: Final = frozenset({"avif", "avis"})
 
 
 def choose_stream(
@@ -58,11 +63,14 @@ def choose_stream(
     rivals = _without_beside(known, path)
     if len(rivals) > 1:
         rivals = _moving(rivals, reopen)
-    rivals = [stream for stream in rivals if not _is_alpha_of_another(stream, rivals)]
+    planes = [stream for stream in rivals if _is_alpha_of_another(stream, rivals)]
+    rivals = [stream for stream in rivals if stream not in planes]
     chosen = max(rivals, key=lambda stream: (bool(stream.disposition & Disposition.default), _pixels(stream)))
     place = [stream.index for stream in streams].index(chosen.index)
     if len(rivals) == 1:
-        return place, ""
+        is_avif = container.metadata.get("major_brand") in AVIF
+        is_seen_through = is_avif and any(_has_dark_pixels(plane, reopen) for plane in planes)
+        return place, f"{path}: {TRANSPARENT}" if is_seen_through else ""
     size = f"{chosen.codec_context.height}x{chosen.codec_context.width}"
     return (
         place,
@@ -112,6 +120,16 @@ def _is_alpha_of_another(stream: VideoStream, streams: Sequence[VideoStream]) ->
         not _is_grey(other) and (other.codec_context.height, other.codec_context.width) == size
         for other in streams
     )
+
+
+def _has_dark_pixels(stream: VideoStream, reopen: Callable[[], InputContainer]) -> bool:
+    """Return whether the first frame of a grey stream is anywhere less than white."""
+    with reopen() as container:
+        try:
+            frame = next(container.decode(container.streams[stream.index]), None)
+        except av.FFmpegError:
+            return False
+    return isinstance(frame, VideoFrame) and bool((frame.to_ndarray(format="gray") < OPAQUE).any())
 
 
 def _is_grey(stream: VideoStream) -> bool:

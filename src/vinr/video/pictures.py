@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vinr.errors import InputError, UsageError, argument
+from vinr.video.deep_images import is_deep_image
 from vinr.video.depth import with_depth
 from vinr.video.images import FRAME_RATE, MODES, is_transparent, open_image
 from vinr.video.picture import TRANSPARENT
@@ -55,9 +56,11 @@ class PicturesInput:
             is_photograph = image.format in PHOTOGRAPHS
             self.num_frames = 1 if is_photograph else getattr(image, "n_frames", 1)
             see_through = is_transparent(image)
-            for rgb_HWC, milliseconds in _decode(image, self.num_frames, path):
+            num_deep = 0
+            for rgb_HWC, milliseconds, is_deep in _decode(image, self.num_frames, path):
                 sizes.append((rgb_HWC.shape[0], rgb_HWC.shape[1]))
                 durations.append(milliseconds)
+                num_deep += is_deep
         self.height, self.width = sizes[0]
         for number, (height, width) in enumerate(sizes):
             if (height, width) != sizes[0]:
@@ -75,6 +78,9 @@ class PicturesInput:
             count = sum(not value for value in durations)
             unstated = f"no times for {count} of {self.num_frames} frames"
             self._notes = (f"{path}: states {unstated}; they are shown for {UNSTATED_MS} ms",)
+        if num_deep:
+            those = f"{num_deep} of {self.num_frames} pictures have"
+            self._notes += (f"{path}: {those} more than 8 bits per sample, which are cut to 8",)
         if see_through:
             self._notes += (f"{path}: {TRANSPARENT}",)
 
@@ -98,7 +104,7 @@ class PicturesInput:
     def decode(self, first: int) -> Iterator[Levels]:
         """Yield pictures ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``."""
         with open_image(self.path, label=str(self.path)) as image:
-            for rgb_HWC, _ in _decode(image, self.num_frames, self.path, first):
+            for rgb_HWC, _, _ in _decode(image, self.num_frames, self.path, first):
                 yield with_depth(torch.from_numpy(rgb_HWC.copy()), self.bit_depth).numpy()
 
     def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
@@ -108,18 +114,21 @@ class PicturesInput:
 
 def _decode(
     image: Image.Image, num_frames: int, path: Path, first: int = 0
-) -> Iterator[tuple[NDArray[np.uint8], int | None]]:
-    """Yield pictures from ``first`` on, upright, as uint8 rgb_HWC, and their milliseconds if stated."""
+) -> Iterator[tuple[NDArray[np.uint8], int | None, bool]]:
+    """Yield pictures from ``first`` on, upright, as uint8 rgb_HWC, their milliseconds if stated, and whether
+    they had more than 8 bits.
+    """
     for number in range(first, num_frames):
         if num_frames > 1:
             image.seek(number)
         if image.mode not in MODES:
             problem = f"picture {number} has more than 8 bits (Pillow mode {image.mode})"
             raise InputError(f"{path}: {problem}; convert it to 8 bits")
+        is_deep = is_deep_image(image)
         image.load()  # which sets the duration, too
         milliseconds = image.info.get("duration")
         rgb_HWC = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        yield rgb_HWC, None if milliseconds is None else round(milliseconds)
+        yield rgb_HWC, None if milliseconds is None else round(milliseconds), is_deep
 
 
 def has_several_pictures(path: Path) -> bool:
