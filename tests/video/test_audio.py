@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from video.audio_clips import NUM_FRAMES, Tone, heard_until, samples_of, times_of, tracks_of, write_audio_clip
-from video.video_clips import pictures, spec_of, write_clip
+from video.video_clips import pictures, spec_of, write_clip, write_clip_with_tone
 from vinr.errors import InputError, UsageError, VinrError
 from vinr.video.audio import cut_audio
 from vinr.video.samples import sample_clip
@@ -265,6 +265,19 @@ def test_pcm_keeps_its_channels_in_mp4(tmp_path: Path, layout: str) -> None:
         assert b"".join(after.data) == b"".join(before.data)
     # libav reads one channel without a name.
     assert tracks_of(tmp_path / "b.mp4")[0].layout in (layout, "1 channels")
+
+
+def test_last_packet_without_a_duration_is_heard_in_mp4(tmp_path: Path) -> None:
+    source, output = write_clip_with_tone(tmp_path / "a.mov", "alac"), tmp_path / "out.mp4"
+    with open_video(source) as reader:
+        audio = reader.audio()
+        with open_sink(str(output), reader.spec, reader.timeline, audio=audio) as sink:
+            sink.write(reader.read().rgb_NCHW)
+    counts = []
+    for path in (source, output):
+        with av.open(str(path)) as container:
+            counts.append(sum(frame.samples for frame in container.decode(audio=0)))
+    assert counts[0] == counts[1]
 
 
 def test_bunny_audio_is_aac() -> None:

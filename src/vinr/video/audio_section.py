@@ -109,6 +109,9 @@ class CopiedTrack:
         # Matroska takes equal times, and its ticks may be longer than a packet.
         self._must_rise = not cast(Any, output.format).flags & Flags.ts_nonstrict.value
         self._last: int | None = None
+        # When the packet before began, and the shortest time from one to the next.
+        self._begin: Fraction | None = None
+        self._shortest: Fraction | None = None
 
     def take(self, packet: Packet[AudioStream]) -> None:
         """Make ``packet`` one of this track.
@@ -117,6 +120,7 @@ class CopiedTrack:
         little: such a packet is moved to the next tick of the output, whose header must be written.
         """
         packet.stream = self.stream
+        self._give_duration(packet)
         base = self.stream.time_base
         if packet.dts is None or base is None or not self._must_rise:
             return
@@ -125,6 +129,21 @@ class CopiedTrack:
             move_packet(packet, (self._last + 1 - tick) * base)
             tick = self._last + 1
         self._last = tick
+
+    def _give_duration(self, packet: Packet[AudioStream]) -> None:
+        """Let a packet without a duration, such as one of ALAC in Matroska, last as long as those before.
+
+        Else mp4 would end where its last packet begins.
+        """
+        if packet.pts is None:
+            return
+        begin = packet.pts * packet.time_base
+        if self._begin is not None and begin > self._begin:
+            step = begin - self._begin
+            self._shortest = step if self._shortest is None else min(self._shortest, step)
+        self._begin = begin
+        if not packet.duration and self._shortest is not None:
+            packet.duration = round(self._shortest / packet.time_base)
 
 
 def codec_name(stream: AudioStream) -> str:
