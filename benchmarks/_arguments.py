@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from vinr.cli.console import complain, fit_progress
-from vinr.errors import VinrError
+from vinr.errors import VinrError, command_line_words
 from vinr.fit import Event
 
 
@@ -27,7 +27,7 @@ def run(work: Callable[[Callable[[Event], None]], str]) -> int:
     """Run ``work`` with a bar of progress and print the text it returns; errors are one line, status 2."""
     progress: AbstractContextManager[Callable[[Event], None]] = fit_progress(lambda: "finished jobs are kept")
     try:
-        with progress as on_event:
+        with command_line_words(), progress as on_event:
             text = work(on_event)
     except VinrError as error:
         complain(str(error))

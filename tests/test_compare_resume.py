@@ -153,7 +153,7 @@ def test_more_sizes_take_what_is_finished(stopped: Path, fits: list[Any]) -> Non
 
 def test_other_settings_take_nothing(stopped: Path, fits: list[Any]) -> None:
     before = {name: Path(name).read_bytes() for name in left() if Path(name).is_file()}
-    with pytest.raises(OutputError, match=r"8000\.vinr: exists already; compare it with --vinr"):
+    with pytest.raises(OutputError, match=r"8000\.vinr: exists already; compare it with files"):
         run(stopped, epochs=3)
     with pytest.raises(OutputError, match="exists already"):
         run(stopped, seed=5)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import vinr
 from vinr.config import load_preset
+from vinr.decoding.file import FileLike
 from vinr.errors import InputError, UsageError
 from vinr.models import list_models
 from vinr.settings import apply_overrides, checked_arguments
@@ -114,17 +117,60 @@ def example(
         ("crop", (b"1", 2)),
         ("inputs", b"a.mp4"),
         ("names", [bytearray(b"a")]),
+        ("size", True),
+        ("rate", False),
+        ("rate", np.True_),
+        ("crop", (True, 2)),
     ],
 )
 def test_arguments_of_other_types_are_refused(name: str, value: object) -> None:
     with pytest.raises(UsageError) as caught:
         example(0, **{name: value})
-    assert str(caught.value).startswith(f"{name} {value!r}: give a value of type ")
+    assert str(caught.value).startswith(f"{name} {value!r}: give ")
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("size", "a whole number, a text or None"),
+        ("rate", "a number or None"),
+        ("crop", "(a whole number, a whole number) or None"),
+        ("names", "a list, each a text"),
+        ("inputs", "a text, a path or a list, each a text or a path"),
+        ("on_event", "a function"),
+    ],
+)
+def test_what_is_allowed_is_said_in_words(name: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        example(0, **{name: {}})  # type: ignore[arg-type]
+    assert str(caught.value) == f"{name} {{}}: give {words}"
+
+
+def test_a_file_may_be_a_path_bytes_or_a_binary_file() -> None:
+    @checked_arguments()
+    def opened(file: FileLike) -> FileLike:
+        return file
+
+    for file in ("a", Path("a"), b"a", bytearray(b"a"), memoryview(b"a"), io.BytesIO(b"a")):
+        assert opened(file) is file
+    for other in (3, None, ["a"], io.BytesIO, io.StringIO("a"), True):
+        with pytest.raises(UsageError, match=r"give a text, a path, bytes or a binary file$"):
+            opened(other)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "setting", ["fit.epochs=true", "fit.learning_rate=true", "fit.patches=[true, 1]", "fit.loss={l1 = true}"]
+)
+def test_true_is_no_number_in_settings(setting: str) -> None:
+    key = setting.partition("=")[0]
+    with pytest.raises(UsageError, match=rf"{key}: Input should be a number, not true or false"):
+        load_preset("hnerv-tiny", [setting])
+    assert load_preset("hnerv-tiny", ["compress.audio=false"]).compress.audio is False
+
+
 def test_what_stands_for_a_value_is_taken_as_that() -> None:
-    found = example(0, rate="0.5", crop=[3, 4])
+    found = example(0, rate="0.5", crop=[3, 4], on_event=lambda number: None)
     assert (found["rate"], found["crop"]) == (0.5, (3, 4))
 
 
@@ -175,6 +221,16 @@ def test_wrong_names_of_arguments_are_python_s_own_error() -> None:
         ("compare", {"bpp": ["x"]}),
         ("compare", {"anchors": "x264"}),
         ("compare", {"page": 3}),
+        ("compare", {"seed": True}),
+        ("compare", {"params": [True]}),
+        ("encode", {"epochs": True}),
+        ("encode", {"psnr": True}),
+        ("encode", {"seed": False}),
+        ("encode", {"frames": (False, 3)}),
+        ("encode", {"time": True}),
+        ("inpaint", {"epochs": True}),
+        ("interpolate", {"factor": True}),
+        ("interpolate", {"max_memory": True}),
     ],
     ids=str,
 )
@@ -189,14 +245,21 @@ def test_public_functions_refuse_arguments_of_other_types(
         "compare": {"source": "a.mp4"},
     }
     (name,) = arguments
-    with pytest.raises(UsageError, match=f"^{name} .*: give a value of type "):
+    with pytest.raises(UsageError, match=f"^{name} .*: give "):
         getattr(vinr, function)(**needed[function] | arguments)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"device": 3}, {"device": None}, {"clip": 3}, {"max_memory": []}, {"settings": "x"}],
+    [
+        {"device": 3},
+        {"device": None},
+        {"clip": 3},
+        {"max_memory": []},
+        {"max_memory": True},
+        {"settings": "x"},
+    ],
     ids=str,
 )
 def test_a_file_is_not_opened_with_arguments_of_other_types(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vinr.errors import UsageError
-from vinr.models import get_model, list_models
+from vinr.models import built_in_models, get_model, list_models
 from vinr.settings import Settings, apply_overrides, describe_validation, list_plugins
 
 DEFAULT_RECIPE = "vinr"
@@ -109,7 +110,9 @@ class Phase(Settings):
     @model_validator(mode="after")
     def _check(self) -> Phase:
         if self.optimizer == "adan":
-            raise ValueError("adan has three betas, the phase has those of the fit; take another optimizer")
+            raise ValueError(
+                "adan needs three betas, and a phase has those of the fit; choose another optimizer"
+            )
         has_target = self.target_bytes is not None or self.target_psnr_db is not None
         if has_target and self.quantization != "entropy":
             raise ValueError(f"a target needs quantization = entropy, got {self.quantization}")
@@ -237,21 +240,50 @@ class Preset(Settings):
 def _read_model_file(model: str) -> dict[str, Any]:
     #  vinr.models.hnerv ─> vinr, where presets/hnerv.toml lies; so too for models of other packages
     package = get_model(model).__module__.rpartition(".")[0].rpartition(".")[0]
-    path = resources.files(package).joinpath("presets", f"{model}.toml")
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    name = f"presets/{model}.toml"
+    try:
+        tree = tomllib.loads(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"model {model!r}: {name} of the package {package!r}: {error}") from None
+    for key in ("fit", "sizes"):
+        if not isinstance(tree.get(key), dict):
+            raise UsageError(f"model {model!r}: {name} of the package {package!r} has no table {key}")
+    if tree.get("model", model) != model:
+        raise UsageError(f"model {model!r}: {name} of the package {package!r} names another model")
+    return {"model": model, "source": package, **tree}
 
 
 def list_presets() -> list[str]:
-    """Return the names of all presets, ``model-size``, sorted by model, then as in the model's file."""
+    """Return the names of all presets, ``model-size``, sorted by model, then as in the model's file.
+
+    Models of packages that cannot be used are left out; :func:`presets_of` says what is wrong with one.
+    """
     names = []
     for model in list_models():
-        names += [f"{model}-{size}" for size in _read_model_file(model)["sizes"]]
+        if model in built_in_models():
+            names += presets_of(model)
+            continue
+        with suppress(UsageError):
+            names += presets_of(model)
     return names
+
+
+def presets_of(model: str) -> list[str]:
+    """Return the names of a model's presets, ``model-size``, as in its file.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model, or its package cannot be used.
+    """
+    return [f"{model}-{size}" for size in _read_model_file(model)["sizes"]]
 
 
 def default_model() -> str:
     """Return the model used when none is asked for: the one whose preset file says ``default = true``."""
-    return next(model for model in list_models() if _read_model_file(model).get("default", False))
+    # No package takes its place, or keeps it from being found.
+    models = sorted(built_in_models())
+    return next(model for model in models if _read_model_file(model).get("default", False))
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -18,6 +18,8 @@ Each message is one line: the problem, what is allowed, what to do. Characters o
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Final
 
 # Unicode categories: control characters; characters without a shape, such as direction marks; surrogates,
@@ -47,6 +49,46 @@ def quoted(value: object) -> str:
     """Return a user's text for a message: in quotes, shortened if it is long."""
     text = str(value)
     return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return 1 as ``1 frame``, 1500 as ``1,500 frames``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+_is_command_line = False
+# Options of the command line that are not called as the argument of the function.
+_OPTIONS: Final = {"files": "vinr"}
+
+
+@contextmanager
+def command_line_words() -> Iterator[None]:
+    """Let messages name options of the command line while the body runs, not arguments of functions."""
+    global _is_command_line
+    before, _is_command_line = _is_command_line, True
+    try:
+        yield
+    finally:
+        _is_command_line = before
+
+
+def argument(name: str, value: object = None) -> str:
+    """Return an argument as who reads the message gives it: ``max_memory='4GB'`` or ``--max-memory 4GB``.
+
+    Without a value the name alone; a value of True is that of a flag.
+    """
+    if not _is_command_line:
+        return name if value is None else f"{name}={value!r}"
+    option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
+    return option if value in (None, True) else f"{option} {value}"
+
+
+def override(text: str) -> str:
+    """Return a setting as who reads the message gives it.
+
+    That is ``overrides=['fit.seed=1']`` or ``--set fit.seed=1``.
+    """
+    return f"--set {text}" if _is_command_line else f"overrides=[{text!r}]"
 
 
 class VinrError(Exception):

@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
-from vinr.errors import OutputError, UsageError
+from vinr.errors import OutputError, UsageError, argument, plural
 from vinr.temporaries import Maker, Temporary, abandoned, remove, temporary_beside
 
 # Constants of Linux' renameat2(2): paths are relative to the current folder; the two change places.
@@ -162,13 +162,18 @@ def check_suffix(target: Path, suffix: str, what: str) -> None:
         raise UsageError(f"{what} {target}: the name must end in {suffix}")
 
 
+def choose_or_force() -> str:
+    """Return what to do where an output exists."""
+    return f"choose another name or overwrite it with {argument('force', True)}"
+
+
 def check_target(target: Path, *, force: bool) -> None:
     """Raise :class:`OutputError` if :func:`atomic_path` would: before the work rather than after it."""
     check_parent(target)
     if target.exists() and not target.is_file():
         raise OutputError(f"{target}: exists and is not a regular file; choose another name")
     if target.exists() and not force:
-        raise OutputError(f"{target}: exists already; choose another name or overwrite it with --force")
+        raise OutputError(f"{target}: exists already; {choose_or_force()}")
 
 
 def followed(target: Path) -> Path:
@@ -234,7 +239,7 @@ def _check_folder(target: Path, replaceable: str, *, force: bool) -> None:
         raise OutputError(f"{target}: is a mount point and cannot be replaced; name a folder in it")
     for path in target.iterdir():
         if not force:
-            raise OutputError(f"{target}: exists already; choose another name or overwrite it with --force")
+            raise OutputError(f"{target}: exists already; {choose_or_force()}")
         if not path.match(replaceable) or not path.is_file():
             raise OutputError(f"{target}: holds files other than {replaceable} and is not replaced")
 
@@ -283,13 +288,13 @@ def _check_files(pattern: Path, numbers: Collection[int], *, force: bool) -> Non
     existing = sorted(_numbers(pattern))
     if existing and not force:
         name = pattern.with_name(pattern.name % existing[0])
-        raise OutputError(f"{name}: exists already; choose another name or overwrite it with --force")
+        raise OutputError(f"{name}: exists already; {choose_or_force()}")
     # A range, however long, is searched without listing it.
     new = numbers if isinstance(numbers, range) else frozenset(numbers)
     others = [number for number in existing if number not in new]
     if others:
         first = pattern.with_name(pattern.name % others[0])
-        files = f"{len(others)} file{'s' * (len(others) > 1)}"
+        files = plural(len(others), "file")
         raise OutputError(
             f"{first}: {files} of another set would remain among the {len(numbers)} new ones; "
             "remove them or choose another name"

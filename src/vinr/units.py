@@ -7,7 +7,7 @@ import re
 from fractions import Fraction
 from typing import Literal
 
-from vinr.errors import UsageError, quoted
+from vinr.errors import UsageError, plural, quoted
 
 # Digits of a number, before and after the point: more is a mistake, and int() and float() have limits of
 # their own.
@@ -158,4 +158,4 @@ def format_count(value: float) -> str:
 
 def format_bytes(value: int) -> str:
     """Return 163840 as ``163,840 bytes``."""
-    return f"{value:,} bytes"
+    return plural(value, "byte")

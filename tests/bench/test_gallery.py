@@ -345,7 +345,7 @@ def test_bad_input_is_refused_before_anything_is_fitted(calls: list[str], data: 
         (UsageError, "scale 'small'", {"scale": "small"}),
         (UsageError, "epocs", {"overrides": ["fit.epocs=1"]}),
         (UsageError, "tpu", {"device": "tpu"}),
-        (InputError, "data folder .*nowhere: is no folder", {"data": tmp_path / "nowhere"}),
+        (InputError, "data folder .*nowhere: is not a folder", {"data": tmp_path / "nowhere"}),
         (InputError, "7 frames for 8", {"data": few}),
         (OutputError, "does not exist", {"out": tmp_path / "no" / "out"}),
         (OutputError, "is no folder", {"out": own / "README.md"}),

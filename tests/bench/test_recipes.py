@@ -203,10 +203,10 @@ def test_options_without_a_recipe_are_refused(run: Run, tmp_path: Path) -> None:
         ({"colour": "red"}, "colour"),
         ({"all": {"epoch": 3}}, "epoch"),
         ({"rows": [{"label": "one"}, {"label": "one"}]}, "two rows have one label"),
-        ({"rows": [{"label": "one", "paper": {"ssim": 1.0}}]}, "ssim is no metric"),
+        ({"rows": [{"label": "one", "paper": {"ssim": 1.0}}]}, "ssim is not a metric"),
         ({"baseline": "three"}, "no row is called 'three'"),
         ({"rows": [{"label": "one", "paper": {"psnr_db": [1.0, 2.0]}}]}, "2 values of psnr_db, 0 clips"),
-        ({"metrics": {"bd": {"title": "BD", "bd": "rate_percent"}}}, "bd and test go together"),
+        ({"metrics": {"bd": {"title": "BD", "bd": "rate_percent"}}}, "give bd and test together"),
         ({"all": {"tune": [{"epochs": 1, "phase": {"prunning": "global"}}]}}, "prunning"),
     ],
 )
@@ -221,8 +221,8 @@ def test_a_broken_file_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "recipes").mkdir()
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     for content, said in (
-        (b'paper = "P"\ntitle = = 3\n', "recipe broken is no valid TOML: .*line 2, column 9"),
-        (b"paper = '\xff'", "recipe broken is no valid TOML: .*0xff"),
+        (b'paper = "P"\ntitle = = 3\n', "recipe broken is not valid TOML: .*line 2, column 9"),
+        (b"paper = '\xff'", "recipe broken is not valid TOML: .*0xff"),
         (b"paper = 3", "recipe broken: "),
     ):
         (tmp_path / "recipes" / "broken.toml").write_bytes(content)

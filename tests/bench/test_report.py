@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from vinr.bench.points import bd_of_points, published_points, value_at_rate
+from vinr.bench.points import bd_of_points, mean_point, published_points, value_at_rate
 from vinr.bench.recipe import parse_recipe
-from vinr.bench.report import Result, RowResult, ordering, page, write_result
+from vinr.bench.report import Result, RowResult, conditions, ordering, page, write_result
 from vinr.errors import UsageError
 
 MACHINE = {"cpu": "a processor", "threads": 1, "torch": "2"}
@@ -142,7 +142,23 @@ def test_page_is_made_from_the_document_alone(tmp_path: Path) -> None:
     text = (tmp_path / "test-mini.md").read_text(encoding="utf-8")
     assert page(json.loads((tmp_path / "test-mini.json").read_text(encoding="utf-8"))) == text
     assert "Mind the gap." in text
-    assert "2025-01-01, commit abc, a processor, 1 threads, torch 2; 2 s in all." in text
+    assert "2025-01-01, commit abc, a processor, 1 thread, torch 2; 2 s in all." in text
+
+
+def test_the_page_names_every_machine_and_day() -> None:
+    gpu = {"device": "cuda", "machine": {**MACHINE, "gpu": "a GPU"}, "date": "2025-01-03", "seconds": 3.0}
+    jobs = [job(), {**job(), **gpu, "clip": "other"}, {**job(), "clip": "third"}]
+    assert conditions(jobs) == (
+        "2025-01-01 to 2025-01-03, commit abc, a processor, 1 thread, torch 2; a GPU, 1 thread, torch 2; "
+        "7 s in all."
+    )
+
+
+def test_the_mean_of_points() -> None:
+    points = [{"bpp": 1.0, "psnr_db": 30.0, "ms_ssim": 0.9}, {"bpp": 3.0, "psnr_db": 40.0}]
+    assert mean_point(points) == {"bpp": 2.0, "psnr_db": 35.0}
+    # Two clips of 4 and 1 frames, one of them large: all bytes by all pixels, and the mean over all frames.
+    assert mean_point(points, [10, 30], [4, 1]) == {"bpp": 2.5, "psnr_db": 32.0}
 
 
 CSV = "codec,clip,bpp,psnr_db,ms_ssim,source\nHM,Beauty,0.1,33.5,,a paper\nHM,Beauty,0.2,34.5,,a paper\n"
@@ -161,7 +177,7 @@ def test_published_points(tmp_path: Path) -> None:
         ("uvg.csv#Beauty#VTM", True, "no codec 'VTM'; it has HM"),
         ("uvg.csv#Jockey#HM", True, "no clip 'Jockey'"),
         ("mcl.csv#Beauty#HM", True, "mcl.csv"),
-        ("uvg.csv#Beauty#HM", False, "with --data"),
+        ("uvg.csv#Beauty#HM", False, "data='FOLDER'"),
     ],
 )
 def test_published_points_that_are_not_there(tmp_path: Path, text: str, data: bool, said: str) -> None:

@@ -15,7 +15,7 @@ from vinr.bench.run import plan_row, run_recipe
 from vinr.bench.work import Values, Work
 from vinr.config import default_model, load_preset
 from vinr.errors import InputError, VinrError
-from vinr.fit import Event, Noted, Trainer
+from vinr.fit import Event, Noted, Trainer, ignore
 from vinr.temporaries import try_lock
 
 
@@ -64,6 +64,52 @@ def test_a_finished_row_is_not_run_again(tmp_path: Path, calls: list[int | None]
     assert sorted(calls[3:], key=str) == [1, 2]
 
 
+def test_force_forgets_what_it_measures_anew_and_nothing_else(
+    tmp_path: Path, calls: list[int | None]
+) -> None:
+    recipe = a_recipe(tune=[{"epochs": 1}])
+    run_recipe(recipe, scale="tiny", out=tmp_path, device="cpu")
+    folder = tmp_path / "jobs"
+    one, two = (plan_row(recipe, row, "tiny")[0] for row in recipe.rows)
+    others = [f"{one.result_name('cuda')}.json", f"{one.result_name('cuda')}.vinr", "base-other.tensors"]
+    for name in others:
+        (folder / name).touch()
+    work = Work(one, None, folder, "cpu", ignore)
+    mine = [work.base_path(), work.base_path().with_suffix(".checkpoint"), work.file(), work.checkpoint()]
+    for path in mine:
+        path.touch()
+    busy = Work(two, None, folder, "cpu", ignore)
+    busy.base_path().touch()
+    before = (folder / f"{two.key}.json").read_bytes()
+    with (
+        try_lock(folder / f"{two.key}.lock"),  # another process is at the second row
+        try_lock(busy.base_path().with_suffix(".lock")),
+    ):
+        events: list[Event] = []
+        run_recipe(recipe, scale="tiny", out=tmp_path, device="cpu", force=True, on_event=events.append)
+    assert calls == [1, 2, 1]
+    assert (folder / f"{two.key}.json").read_bytes() == before
+    assert busy.base_path().exists()
+    assert "its result stays" in " ".join(e.text for e in events if isinstance(e, Noted))
+    assert [path.name for path in mine if path.exists()] == []
+    assert [name for name in others if not (folder / name).exists()] == []
+
+
+def test_files_of_every_device_have_names_of_their_own(tmp_path: Path) -> None:
+    recipe = a_recipe("encode", bits=[4, 6])
+    (job,) = plan_row(recipe, recipe.rows[0], "tiny")
+    cpu, gpu = (Work(job, None, tmp_path, device, ignore) for device in ("cpu", "cuda:1"))
+    for work in (cpu, gpu):
+        work.checkpoint().touch()
+        for suffix in ("", "-4bit", "-6bit"):
+            work.file(suffix).touch()
+    assert len(list(tmp_path.iterdir())) == 8
+    cpu.forget()
+    assert sorted(tmp_path.iterdir()) == sorted(
+        [gpu.checkpoint(), gpu.file(), gpu.file("-4bit"), gpu.file("-6bit")]
+    )
+
+
 def test_rows_that_finished_before_an_error_are_kept(
     tmp_path: Path, calls: list[int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +145,7 @@ def test_what_another_process_runs_is_left_to_it(tmp_path: Path, calls: list[int
         result = run_recipe(recipe, scale="tiny", out=tmp_path)
     assert calls == [2]
     assert result.num_missing == 1
-    assert "1 jobs have not ended" in (tmp_path / "test-tiny.md").read_text(encoding="utf-8")
+    assert "1 job has not ended" in (tmp_path / "test-tiny.md").read_text(encoding="utf-8")
 
 
 def test_a_base_fit_of_another_process_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +185,8 @@ def test_phases_end_one_after_another(tmp_path: Path) -> None:
 def test_data_that_no_row_reads_is_reported(tmp_path: Path, calls: list[int | None]) -> None:
     events: list[Event] = []
     run_recipe(a_recipe(), scale="tiny", out=tmp_path / "out", data=tmp_path, on_event=events.append)
-    assert "--data has no effect: at scale tiny" in next(e.text for e in events if isinstance(e, Noted))
-    with pytest.raises(InputError, match=r"data folder .* is no folder"):
+    assert "data has no effect: at scale tiny" in next(e.text for e in events if isinstance(e, Noted))
+    with pytest.raises(InputError, match=r"data folder .* is not a folder"):
         run_recipe(a_recipe(), scale="tiny", out=tmp_path / "out", data=tmp_path / "none")
 
 
@@ -150,7 +196,7 @@ def test_data_that_no_row_reads_is_reported(tmp_path: Path, calls: list[int | No
         (a_recipe(), {"scale": "small"}, r"scale 'small': give one of full, mini, tiny"),
         (a_recipe(), {"overrides": ["fit.epocs=1"]}, "epocs"),
         (a_recipe(model="none-such"), {}, "none-such"),
-        (a_recipe(clips=["uvg/Beauty"]), {}, r"uvg/Beauty does not come with vinr.*--data"),
+        (a_recipe(clips=["uvg/Beauty"]), {}, r"uvg/Beauty does not come with vinr.*data='FOLDER'"),
         (a_recipe("rate_distortion", anchor="x999"), {}, "x999"),
         (a_recipe("rate_distortion", published="a.csv#b#c"), {}, "a.csv"),
         ("none-such", {}, "unknown recipe 'none-such'"),
@@ -172,7 +218,7 @@ def test_a_missing_clip_is_named_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "uvg").mkdir()
     with pytest.raises(InputError, match=str(tmp_path / "uvg" / "Beauty")):
         find_clip("uvg/Beauty", tmp_path)
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         find_clip("uvg/Beauty", tmp_path / "none")
 
 

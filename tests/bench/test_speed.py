@@ -152,7 +152,7 @@ def test_what_cannot_be_used_is_refused(arguments: dict[str, Any], said: str, tm
 
 
 def test_results_are_not_overwritten_unasked(report: SpeedReport) -> None:
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="force=True"):
         run_speed(quick=True, device="cpu", out=report.page_path.parent)
 
 

@@ -174,7 +174,7 @@ def test_keyframes_are_those_that_the_header_announces(count: int) -> None:
     made.add(SectionKind.WEIGHTS, 0, b"weights")
     if count:
         made.add_array(SectionKind.KEYFRAMES, 0, [b"image"] * count)
-    with pytest.raises(ValueError, match=f"KEYFRAMES 0 (has {count} parts, not 3|is missing)"):
+    with pytest.raises(ValueError, match=f"KEYFRAMES 0 (has {count} parts?, not 3|is missing)"):
         made.to_bytes()
 
 

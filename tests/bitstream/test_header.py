@@ -171,7 +171,7 @@ def test_too_many_pixels_and_frames() -> None:
         Clip(name="huge", num_frames=1, height=16_384, width=16_384)
     long = [Clip(name=name, num_frames=6 * 10**6, height=2, width=2) for name in ("a", "b")]
     spans = ((0, 0, 6 * 10**6), (1, 0, 6 * 10**6))
-    with pytest.raises(ValidationError, match="12000000 frames"):
+    with pytest.raises(ValidationError, match="12,000,000 frames"):
         header(clips=tuple(long), networks=(Network(model="some", spans=spans),))
 
 

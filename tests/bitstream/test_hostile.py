@@ -69,13 +69,13 @@ def test_sizes_of_the_front() -> None:
 def test_count_bombs(count: int) -> None:
     refused(assemble(STORED, varint(count) + INDEX[1:], SECTIONS), "index has .* above")
     chunks = varint(1) + b"\x42\x00" + varint(count)
-    refused(assemble(STORED, chunks + bytes(50), SECTIONS), f"announces {count} parts")
+    refused(assemble(STORED, chunks + bytes(50), SECTIONS), f"announces {count:,} parts")
 
 
 def test_index_that_is_cut_or_too_long() -> None:
     for end in range(len(INDEX)):
         refused(assemble(STORED, INDEX[:end] or b"\x80", SECTIONS), "index|announces|section|ends")
-    refused(assemble(STORED, INDEX + b"\0", SECTIONS), "index has 1 extra bytes")
+    refused(assemble(STORED, INDEX + b"\0", SECTIONS), "index has 1 extra byte")
 
 
 def test_header_bomb() -> None:
@@ -160,7 +160,7 @@ def test_many_values_in_the_header() -> None:
         ({}, b"", "is missing"),
         ({}, entry(1, 2, b""), "WEIGHTS 2 is not announced|is missing"),
         ({}, entry(1, 2**63 - 1, b""), "is not announced|is missing"),
-        ({"chunks": 1}, None, "section CHUNKS 0 has 1 parts, not 2"),
+        ({"chunks": 1}, None, "section CHUNKS 0 has 1 part, not 2"),
         ({"chunks": 3}, None, "section CHUNKS 0 has 3 parts, not 2"),
         ({"chunks": 0}, None, "section CHUNKS 0 has 0 parts, not 2"),
         ({"without": 0x03}, None, "section TIMES 0 is missing"),
@@ -199,4 +199,4 @@ def test_chunks_nobody_could_hold() -> None:
     stored = deflate(json.dumps(plain).encode())
     assert pack_header(header())
     index = varint(2) + entry(1, 0, b"") + b"\x42\x00" + varint(frames) + bytes(1000)
-    refused(assemble(stored, index, b""), "announces 10000000 parts")
+    refused(assemble(stored, index, b""), "announces 10,000,000 parts")

@@ -61,7 +61,7 @@ def test_reader_stays_inside() -> None:
     assert reader.fixed(2) == 0x0201
     with pytest.raises(BitstreamError, match="index is cut short: 2 bytes needed, 1 left"):
         reader.take(2)
-    with pytest.raises(BitstreamError, match="index has 1 extra bytes"):
+    with pytest.raises(BitstreamError, match="index has 1 extra byte"):
         reader.finish()
     assert reader.take(1) == b"\x03"
 

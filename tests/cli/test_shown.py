@@ -347,7 +347,7 @@ def test_what_is_worth_a_line_has_one(capsys: pytest.CaptureFixture[str]) -> Non
     assert said_of(capsys, *events) == [
         "resumed after 12.3 epochs",
         "precision fp32: this CPU has no bfloat16 [x]",
-        "collapse: 30.0 dB fell to 11.0 dB; went back 0.5 epochs, learning rate now × 0.5",
+        "the fit collapsed from 30.0 dB to 11.0 dB; it went back 0.5 epochs, its learning rate is now × 0.5",
         "the state could not be saved: No space left on device; the fit continues",
     ]
 

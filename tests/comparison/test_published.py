@@ -67,7 +67,7 @@ def test_the_clip_must_be_clear(tmp_path: Path) -> None:
         (f"{HEAD},B,0.1,35,,x\n", "codec is empty"),
         (f"{HEAD}HM,B,0.1,35,,a paper, table 3\n", "has 7 fields, the head line 6; quote"),
         (f"{HEAD}HM,B,0.1,35\n", "has 4 fields"),
-        (f'{HEAD}HM,B,0.1,35,,"a paper\n', "is no CSV"),
+        (f'{HEAD}HM,B,0.1,35,,"a paper\n', "is not CSV"),
         ("codec,clip,bpp,psnr_db,ms_ssim,domain,source\nHM,B,0.1,35,,y,x\n", "rgb or yuv611"),
     ],
 )

@@ -80,7 +80,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must end in \.png"):
         plot_bytes(COMPONENTS, LAYERS, tmp_path / "a.pdf", title="")
     (tmp_path / "a.png").write_bytes(b"old")
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="force=True"):
         plot_bytes(COMPONENTS, LAYERS, tmp_path / "a.png", title="")
     assert (tmp_path / "a.png").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

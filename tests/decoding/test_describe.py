@@ -171,7 +171,7 @@ def test_figures_are_protected(tiny_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "bytes.png"
     vinr.info(str(tiny_file), plot=str(path))
     drawn = path.read_bytes()
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="force=True"):
         vinr.info(str(tiny_file), plot=str(path))
     path.write_bytes(b"old")
     vinr.info(str(tiny_file), plot=str(path), force=True)

@@ -57,14 +57,17 @@ def test_some_take_almost_all_that_their_size_allows(files: dict[str, str]) -> N
 
 @pytest.mark.parametrize("name", ["maps of 2160 × 3840", "maps of 8192 × 4096"])
 def test_feature_maps(files: dict[str, str], name: str) -> None:
-    with vinr.open(files[name], device="cpu") as video, pytest.raises(LimitError, match="--max-memory"):
+    with (
+        vinr.open(files[name], device="cpu") as video,
+        pytest.raises(LimitError, match=r"max_memory='[0-9]+GB'"),
+    ):
         video[0]
     with pytest.raises(LimitError, match="network 0 needs about"):
         vinr.verify(files[name], device="cpu")
 
 
 def test_a_limit_of_the_caller_s_own_is_named(tiny_file: Path) -> None:
-    words = r"needs about [\d.]+ MB for a frame of .*; with this --max-memory it may ask for 0\.001 MB"
+    words = r"needs about [\d.]+ MB for a frame of .*; with this max_memory it may ask for 0\.001 MB"
     with (
         vinr.open(tiny_file, device="cpu", max_memory="1kB") as video,
         pytest.raises(LimitError, match=words),

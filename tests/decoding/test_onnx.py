@@ -154,7 +154,7 @@ def test_several_networks_need_a_pattern(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_existing_files_are_kept(file: Path, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_text("precious", encoding="utf-8")
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="force=True"):
         vinr.export(str(file), str(tmp_path / "a.onnx"))
     assert (tmp_path / "a.onnx").read_text(encoding="utf-8") == "precious"
 

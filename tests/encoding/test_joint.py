@@ -113,7 +113,7 @@ def test_no_network_is_asked_for_more_frames_than_memory_holds() -> None:
 
 
 def test_segments_and_joined_clips_exclude_each_other() -> None:
-    with pytest.raises(UsageError, match="--segment cuts clips apart, but nerv joins them"):
+    with pytest.raises(UsageError, match="segment cuts clips apart, but nerv joins them"):
         plan_encode([spec(50), spec(60)], preset="nerv-tiny", segment_seconds=1, overrides=JOINED)
 
 

@@ -248,7 +248,10 @@ CONTENTS: dict[str, tuple[Callable[[MemoryClip], MemoryClip], str]] = {
     "one value": (lambda clip: MemoryClip(one_value_changed(clip.rgb_NCHW)), "the frames differ"),
     "larger frames": (lambda clip: moving_shapes(num_frames=6, height=32, width=40), "32×40 were 24×40"),
     "turned frames": (lambda clip: MemoryClip(clip.rgb_NCHW.transpose(2, 3)), "40×24 were 24×40"),
-    "more frames": (lambda clip: moving_shapes(num_frames=7, height=24, width=40), "7 frames were 6"),
+    "more frames": (
+        lambda clip: moving_shapes(num_frames=7, height=24, width=40),
+        "frames 7 was 6",
+    ),
 }
 
 

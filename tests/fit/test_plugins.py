@@ -76,7 +76,7 @@ class Plain(IndexModel):
 
     def decode(self, query):
         time_N1 = (query.time_N / self.video.num_frames).float()[:, None]
-        rgb_NC = torch.sigmoid(self.colour(time_N1))
+        rgb_NC = torch.sigmoid(self.colour(time_N1.to(self.colour.weight)))
         return rgb_NC[:, :, None, None].expand(-1, -1, *self.coded_size())
 '''
 PRESET = """
@@ -86,6 +86,13 @@ source = "nowhere"
 epochs = 2
 [sizes.tiny]
 width = 4
+"""
+PAPER = """
+[sizes.tiny.paper]
+height = 32
+width = 64
+num_frames = 4
+parameters = 6
 """
 ENTRY_POINTS = """
 [vinr.losses]
@@ -102,9 +109,15 @@ broken = myvinr.optimizers:broken
 adam = myvinr.optimizers:build_lion
 
 [vinr.models]
-plain = myvinr.models.plain
-hnerv = myvinr.models.plain
+aaa_exits = myvinr.exits
+class = myvinr.models.plain:Plain
 gone = myvinr.models.gone
+hnerv = myvinr.models.plain
+liar = myvinr.models.liar
+lonely = myvinr.models.lonely
+paperless = myvinr.models.paperless
+plain = myvinr.models.plain
+stuck = myvinr.models.stuck
 """
 
 
@@ -116,10 +129,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "myvinr/__init__.py": "",
         "myvinr/losses.py": LOSSES,
         "myvinr/raising.py": "raise RuntimeError('no licence\\nfound')\n",
+        "myvinr/exits.py": "raise SystemExit(3)\n",
         "myvinr/optimizers.py": OPTIMIZERS,
         "myvinr/models/__init__.py": "",
         "myvinr/models/plain.py": MODEL,
-        "myvinr/presets/plain.toml": PRESET,
+        "myvinr/models/lonely.py": MODEL,  # without a file of presets
+        "myvinr/models/paperless.py": MODEL,
+        "myvinr/models/stuck.py": MODEL.replace(
+            "self.colour = nn.Linear(1, 3)", "raise ValueError('no\\nway')"
+        ),
+        "myvinr/presets/plain.toml": PRESET + PAPER,
+        "myvinr/presets/paperless.toml": PRESET.replace('"plain"', '"paperless"'),
+        "myvinr/presets/stuck.toml": PRESET.replace('"plain"', '"stuck"') + PAPER,
+        "myvinr/presets/liar.toml": PRESET,
+        "myvinr/models/liar.py": MODEL,
         "myvinr-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: myvinr\nVersion: 1.0\n",
         "myvinr-1.0.dist-info/entry_points.txt": ENTRY_POINTS,
         "other-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: other\nVersion: 1.0\n",
@@ -203,6 +226,13 @@ print(json.dumps(said))
 """
 
 
+def run(installed: Path, code: str) -> str:
+    """Return what a program prints that has the package of ``installed``."""
+    result = run_fresh(f"import sys; sys.path.insert(0, {str(installed)!r})\n{code}")
+    assert result.returncode == 0, result.stderr.decode()
+    return result.stdout.decode()
+
+
 @pytest.fixture(scope="module")
 def said(installed: Path) -> dict[str, list[str]]:
     """The lines that each of ``PARTS`` prints, in a process that has the package of ``installed``."""
@@ -218,15 +248,21 @@ def test_a_loss_by_name_from_outside(said: dict[str, list[str]]) -> None:
     assert rounds == str(["RoundDone"] * 4)
     assert module == "myvinr.losses"
     assert unknown.startswith("unknown loss 'charbonier'; there are charbonnier, frequency, l1,")
-    assert missing.startswith("'missing' of the group vinr.losses: myvinr.losses:nothing cannot be loaded")
+    assert missing.startswith("entry point 'missing' of vinr.losses: myvinr.losses:nothing cannot be loaded")
 
 
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
         ("raising", r"'raising' .* cannot be loaded (RuntimeError: no licence\nfound)"),
-        ("number", "'number' of the group vinr.losses: myvinr.losses:NUMBER is a int, not a function"),
-        ("twice", "'twice' of the group vinr.losses is offered twice: myvinr.losses:charbonnier, other:loss"),
+        (
+            "number",
+            "'number' of vinr.losses: myvinr.losses:NUMBER is of type int; it has to be a function",
+        ),
+        (
+            "twice",
+            "'twice' of vinr.losses is offered by two packages (myvinr.losses:charbonnier, o",
+        ),
     ],
 )
 def test_what_a_package_offers_and_cannot_be_used_is_refused(
@@ -241,7 +277,7 @@ def test_no_package_replaces_what_is_built_in(said: dict[str, list[str]]) -> Non
     loss, optimizer, count, model, gone = said["built in"]
     assert (loss, optimizer, count) == ("vinr.fit.losses 1", "torch.optim.adam", "1")
     assert model == "vinr.models.hnerv"
-    assert gone.startswith("'gone' of the group vinr.models: myvinr.models.gone cannot be loaded (")
+    assert gone.startswith("entry point 'gone' of vinr.models: myvinr.models.gone cannot be loaded (")
 
 
 def test_an_optimizer_by_name_from_outside_goes_on_bit_for_bit(said: dict[str, list[str]]) -> None:
@@ -250,7 +286,7 @@ def test_an_optimizer_by_name_from_outside_goes_on_bit_for_bit(said: dict[str, l
     assert equal == "True True"
     assert "fit.optimizer" in unknown
     assert "there are adam, adamw, adan, broken, lion, muon" in unknown
-    assert broken == "optimizer 'broken' is str, not a torch.optim.Optimizer"
+    assert broken == "optimizer 'broken' returns a str, not a torch.optim.Optimizer"
 
 
 def test_a_model_by_name_from_outside(said: dict[str, list[str]]) -> None:
@@ -259,6 +295,60 @@ def test_a_model_by_name_from_outside(said: dict[str, list[str]]) -> None:
     assert line == "One colour per frame (Nobody, 2026)."
     assert unknown.startswith("unknown model 'plane'; there are")
     assert "plain" in unknown
+
+
+@pytest.mark.parametrize(
+    ("command", "left_out"),
+    [
+        (
+            "models",
+            {"aaa_exits": "SystemExit", "class": "a class", "gone": "cannot be", "liar": "another model"},
+        ),
+        (
+            "presets",
+            {"gone": "cannot be loaded", "stuck": "no\\nway", "paperless": "does not state the video"},
+        ),
+    ],
+)
+def test_a_broken_package_is_noted_and_the_rest_is_listed(
+    installed: Path, command: str, left_out: dict[str, str]
+) -> None:
+    code = (
+        "from vinr.cli.app import main\nfrom contextlib import redirect_stderr\n"
+        "with redirect_stderr(sys.stdout):\n"
+        f"    sys.argv = ['vinr', {command!r}, '--json']\n"
+        "    try: main()\n"
+        "    except SystemExit as error: print('status', error.code)\n"
+    )
+    out = run(installed, code)
+    for name, problem in left_out.items():
+        (line,) = [line for line in out.splitlines() if line.startswith(f"model '{name}' is left out: ")]
+        assert problem in line
+    entries = json.loads(out[out.index("[\n") : out.rindex("]") + 1])
+    names = [entry["name"] for entry in entries]
+    expected = ["nerv", "plain"] if command == "models" else ["nerv-tiny", "plain-tiny"]
+    assert set(expected) <= set(names)
+    assert not [name for name in names if name.partition("-")[0] in left_out]
+
+
+def test_a_broken_package_is_no_hindrance_to_others_and_says_what_it_lacks(installed: Path) -> None:
+    code = START + (
+        "from vinr.config import default_model, list_presets\n"
+        "print(default_model(), 'plain-tiny' in list_presets())\n"
+        "for name in ('aaa_exits', 'class', 'gone', 'lonely', 'lonely-tiny'):\n"
+        "    try: load_preset(name)\n"
+        "    except UsageError as error: print(error)\n"
+    )
+    usual, exits, of_class, gone, *lonely = run(installed, code).splitlines()
+    assert usual == "hnerv True"
+    assert "myvinr.exits cannot be loaded (SystemExit: 3); mend the package that offers it" in exits
+    assert of_class == (
+        "model 'class': the entry point of its package names a class; "
+        "it has to name the module that defines the model"
+    )
+    assert "cannot be loaded (ModuleNotFoundError: No module named 'myvinr.models.gone')" in gone
+    assert all("presets/lonely.toml of the package 'myvinr': " in line for line in lonely)
+    assert len(lonely) == 2
 
 
 def test_bad_names_are_refused_where_nothing_is_installed() -> None:

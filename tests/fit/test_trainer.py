@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ import vinr
 from clips import MemoryClip, moving_shapes
 from vinr.config import Preset, load_preset
 from vinr.errors import InputError, UsageError
-from vinr.fit import RoundDone, fit
+from vinr.fit import Precision, RoundDone, fit
 from vinr.fit.phases import SHARE_SLACK
 from vinr.video.spec import VideoSpec
 
@@ -100,6 +100,81 @@ def test_a_state_stays_what_it_was_and_goes_on_bit_for_bit(clip: MemoryClip) -> 
         other = vinr.Trainer(clip, preset_of())
         other.load(state)
         assert torch.equal(run_out(other), expected)
+
+
+def doubled(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+    return 2 * (prediction_NCHW - target_NCHW).abs().mean((1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options", "difference"),
+    [
+        (["fit.seed=7"], {}, r"fit\.seed 7 was 1"),
+        (["fit.epochs=4"], {}, r"fit\.epochs 4 was 3"),
+        (["compress.weight_bits=4"], {}, r"compress\.weight_bits 4 was"),
+        ([], {"loss": doubled}, 'own_loss "doubled" was not there'),
+        ([], {"seconds": 60.0}, r"seconds 60\.0 was not there"),
+    ],
+    ids=str,
+)
+def test_a_state_of_another_fit_is_refused_with_what_differs(
+    clip: MemoryClip, overrides: list[str], options: dict[str, Any], difference: str
+) -> None:
+    state = vinr.Trainer(clip, preset_of()).state()
+    with pytest.raises(UsageError, match=rf"another video or other settings \({difference}"):
+        vinr.Trainer(clip, preset_of(*overrides), **options).load(state)
+
+
+def test_a_state_of_other_frames_or_arithmetic_is_refused(clip: MemoryClip) -> None:
+    state = vinr.Trainer(clip, preset_of()).state()
+    other = MemoryClip(255 - clip.rgb_NCHW)
+    with pytest.raises(UsageError, match="the frames differ"):
+        vinr.Trainer(other, preset_of()).load(state)
+    state = vinr.Trainer(clip, preset_of(), precision=Precision("fp32")).state()
+    with pytest.raises(UsageError, match="was fitted in fp32, this trainer computes in bf16"):
+        vinr.Trainer(clip, preset_of(), precision=Precision("bf16")).load(state)
+
+
+def test_a_state_goes_with_the_phases_that_were_appended(clip: MemoryClip) -> None:
+    one, other = vinr.Trainer(clip, preset_of()), vinr.Trainer(clip, preset_of())
+    plain = one.state()
+    for trainer in (one, other):
+        trainer.continue_with([(1, {"sparsity": 0.2})])
+    with pytest.raises(UsageError, match=r"fit\.epochs 4 was 3"):
+        other.load(plain)
+    run_out(one)
+    other.load(one.state())
+    assert torch.equal(stored_of(other), stored_of(one))
+    entered = vinr.Trainer(clip, preset_of())
+    entered.continue_with([(1, {"sparsity": 0.2})])
+    early = entered.state()
+    run_out(entered)
+    with pytest.raises(UsageError, match="is of the plain fit, the fit has come to phase 0"):
+        entered.load(early)
+
+
+@pytest.mark.parametrize("model", ["hnerv", "dnerv_diverse"])
+@pytest.mark.parametrize(
+    "name", ["model.", "optimizer.", "coding.", "random.cpu", "round.mse"], ids=lambda name: name.strip(".")
+)
+def test_a_refused_state_changes_nothing(clip: MemoryClip, model: str, name: str) -> None:
+    """A state of a phase: to try it, the plain fit has to be left, of keyframes too."""
+    phases = "fit.phases=[{share = 0.5, quantization = 'entropy'}]"
+    preset = load_preset(f"{model}-tiny", ["fit.epochs=2", "fit.batch_size=2", phases])
+    one, other, expected = (vinr.Trainer(clip, preset) for _ in range(3))
+    run_out(one)
+    other.step()
+    expected.step()
+    assert (one.model.keyframes is None) == (model == "hnerv")
+    state = one.state()
+    tensors = dict(state.good.tensors)
+    found = next(key for key in tensors if key.startswith(name))
+    tensors[found] = torch.zeros(1, 2, 3)
+    damaged = replace(state, good=replace(state.good, tensors=tensors))
+    with pytest.raises(InputError, match="the kept state has"):
+        other.load(damaged)
+    assert torch.equal(run_out(other), run_out(expected))
+    assert torch.equal(stored_of(other), stored_of(expected))
 
 
 def test_phases_that_are_appended_are_those_of_a_preset(clip: MemoryClip) -> None:

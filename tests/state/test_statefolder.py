@@ -217,7 +217,7 @@ def test_one_of_many_threads_gets_the_lock(make: Make, output: Path) -> None:
 
 def test_state_of_the_same_encode_is_neither_lost_nor_taken_unasked(make: Make) -> None:
     folder = interrupt(make())
-    refuse(make(), "holds an interrupted encode; use --resume to continue it, or --force to start again")
+    refuse(make(), "continue it with resume=True, or start again with force=True")
     assert names(folder) == ["fit-00000.safetensors", "job.json"]
     with make(resume=True) as state:
         assert names(state.prepare()) == ["fit-00000.safetensors", "job.json"]
@@ -243,7 +243,7 @@ def test_state_of_another_encode_is_set_aside(
 
 def test_state_of_another_encode_is_not_resumed(make: Make) -> None:
     folder = interrupt(make(OTHER))
-    refuse(make(resume=True), r"interrupted encode of b\.mkv, crop \[16, 16\]; omit --resume")
+    refuse(make(resume=True), r"interrupted encode of b\.mkv, crop \[16, 16\]; leave resume out")
     assert names(folder) == ["fit-00000.safetensors", "job.json"]
 
 
@@ -418,7 +418,7 @@ def test_what_was_fitted_is_kept_where_the_output_cannot_be_written(output: Path
         output.write_bytes(b"theirs")
 
     settings: dict[str, Any] = {"preset": TINY, "epochs": 1, "device": "cpu"}
-    with pytest.raises(OutputError, match=r"exists already; .*; what was fitted is kept, .*--resume"):
+    with pytest.raises(OutputError, match=r"exists already; .*; what was fitted is kept: resume=True"):
         vinr.encode(tiny_video, output, on_event=on_event, **settings)
     assert output.read_bytes() == b"theirs"
     events: list[object] = []

@@ -39,8 +39,11 @@ class BaseFit:
     device: str = "cpu"
 
     def with_settings(self, compress: CompressSettings) -> BaseFit:
-        """Return the same fit, to be prepared for other bit depths."""
-        return replace(self, preset=self.preset.model_copy(update={"compress": compress}))
+        """Return the same fit, to be prepared for other bit depths, on which a plain fit does not depend."""
+        settings = compress.model_dump(mode="json")
+        fingerprint = self.state.fingerprint.model_copy(update={"compress": settings})
+        preset = self.preset.model_copy(update={"compress": compress})
+        return replace(self, preset=preset, state=replace(self.state, fingerprint=fingerprint))
 
 
 def base_fit(
@@ -72,7 +75,15 @@ def base_fit(
                 checkpoint.replace(path)
         if not is_mine:
             time.sleep(WAIT_SECONDS)
-    return BaseFit(preset, read_fit_state(path), device)
+    return BaseFit(preset, read_fit_state(path), device).with_settings(preset.compress)
+
+
+def forget_base(path: Path) -> None:
+    """Remove the plain fit that ``path`` holds or will hold, unless another process is at it."""
+    with try_lock(path.with_suffix(".lock")) as is_mine:
+        if is_mine:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".checkpoint").unlink(missing_ok=True)
 
 
 def continue_fit(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from vinr.errors import InputError
+from vinr.errors import InputError, argument
 from vinr.video.samples import sample_clip
 
 BUNNY: Final = "bunny"
@@ -91,11 +91,11 @@ def find_masks(name: str, data: Path | None) -> Path:
 def _folder(name: str, dataset: str, data: Path | None) -> Path:
     if data is None:
         raise InputError(
-            f"clip {name} does not come with vinr; give the folder that holds {dataset}/ with --data, "
-            f"or run the recipe with --scale mini"
+            f"clip {name} does not come with vinr; give the folder that holds {dataset}/: "
+            f"{argument('data', 'FOLDER')}, or run the recipe at {argument('scale', 'mini')}"
         )
     if not data.is_dir():
-        raise InputError(f"data folder {data}: is no folder; give the one that holds {dataset}/")
+        raise InputError(f"data folder {data}: is not a folder; give the one that holds {dataset}/")
     folder = data / dataset
     if not folder.is_dir():
         raise InputError(f"clip {name}: expected the folder {folder}; {_source(dataset)}")

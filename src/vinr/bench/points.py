@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from vinr.comparison.published import published_curves
 from vinr.comparison.rd import RDCurve, RDPoint, bd_quality, bd_rate
-from vinr.errors import UsageError
+from vinr.errors import UsageError, argument
 
 Points = Sequence[Mapping[str, Any]]
 # What is kept of a point; seconds and frames per second depend on the machine.
@@ -22,6 +23,23 @@ def point_values(point: RDPoint) -> dict[str, float]:
     """Return what a point is kept as: its numbers that are known, by name."""
     values = asdict(point)
     return {name: values[name] for name in KEPT if values[name] is not None}
+
+
+def mean_point(
+    points: Points, num_pixels: Sequence[int] | None = None, num_frames: Sequence[int] | None = None
+) -> dict[str, float]:
+    """Return the mean of ``points`` in what all of them have.
+
+    Of points of several clips, rates are weighted by ``num_pixels`` and quality by ``num_frames``: that is
+    the rate of all bytes together, and the mean over all frames.
+    """
+    weights = {"bpp": num_pixels, "psnr_db": num_frames, "ms_ssim": num_frames}
+    mean = {}
+    for name, weight in weights.items():
+        known = [point[name] for point in points if name in point]
+        if len(known) == len(points):
+            mean[name] = fmean(known, weight)
+    return mean
 
 
 def published_points(text: str, data: Path | None) -> list[dict[str, float]]:
@@ -37,7 +55,7 @@ def published_points(text: str, data: Path | None) -> list[dict[str, float]]:
     if not codec:
         raise UsageError(f"published {text!r}: write FILE.csv#CLIP#CODEC")
     if data is None:
-        raise UsageError(f"published {text}: give the folder that holds {file} with --data")
+        raise UsageError(f"published {text}: give the folder that holds {file}: {argument('data', 'FOLDER')}")
     if not (data / file).is_file():
         raise UsageError(
             f"published {text}: expected {data / file}; docs/published of the source has such files"

@@ -74,7 +74,7 @@ class Setup(Settings):
     )
     anchor: str | None = Field(None, description="a codec instead of a network: x265-medium-nob:20:30:40:50")
     published: str | None = Field(
-        None, description="published points: FILE.csv#CLIP#CODEC, the file in the folder of --data"
+        None, description="published points: FILE.csv#CLIP#CODEC, the file in the folder of data"
     )
     every: int | None = Field(None, ge=2, description="interpolate: train on every n-th frame (default 2)")
     mask: str | None = Field(None, description="inpaint: boxes:WIDTH, center, or object (DAVIS)")
@@ -140,7 +140,7 @@ class Metric(Settings):
     @model_validator(mode="after")
     def _check(self) -> Metric:
         if (self.bd is None) != (self.test is None):
-            raise ValueError("bd and test go together")
+            raise ValueError("give bd and test together")
         return self
 
 
@@ -194,7 +194,9 @@ class Recipe(Layers):
         for row in self.rows:
             unknown = [*(row.paper.keys() - self.metrics), *(row.values.keys() - self.metrics)]
             if unknown:
-                raise ValueError(f"row {row.label}: {unknown[0]} is no metric; there are {[*self.metrics]}")
+                raise ValueError(
+                    f"row {row.label}: {unknown[0]} is not a metric; there are {[*self.metrics]}"
+                )
             # Lists of printed numbers go by the clips of the paper; the smaller scales have others.
             clips = self.setup(row, "full").clips or ()
             for name, value in row.paper.items():
@@ -257,7 +259,7 @@ def parse_toml(what: str, content: bytes) -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{what} is no valid TOML: {error}") from None
+        raise UsageError(f"{what} is not valid TOML: {error}") from None
 
 
 def parse_recipe(name: str, tree: Mapping[str, Any]) -> Recipe:

@@ -17,6 +17,7 @@ from vinr.bench.datasets import BUNNY
 from vinr.bench.pages import markdown_table, show_value, write_page
 from vinr.bench.points import bd_of_points, value_at_rate
 from vinr.bench.recipe import Metric, Recipe, Row, Scale, paper_mean
+from vinr.errors import plural
 
 Document = Mapping[str, Any]
 
@@ -155,7 +156,8 @@ def page(document: Document) -> str:
         parts.append(f"Against “{document['baseline']}”:\n\n{gains}")
     parts += ordering(document)
     if document["num_missing"]:
-        parts.append(f"{document['num_missing']} jobs have not ended.")
+        count = document["num_missing"]
+        parts.append(f"{plural(count, 'job')} {'has' if count == 1 else 'have'} not ended.")
     parts += [f"- {note}" for note in _notes(document)]
     return "\n\n".join([*parts, conditions(_jobs(document))]) + "\n"
 
@@ -276,15 +278,22 @@ def conditions(jobs: Sequence[Document]) -> str:
     """Return when, from which source and on which machine ``jobs``, as they are kept, were run."""
     if not jobs:
         return "Nothing has been measured."
-    seconds, commits = {}, set()
+    seconds, commits, machines = {}, set(), dict[str, None]()
     for job in jobs:
         # Rows share jobs, whose time counts once.
         seconds[json.dumps([job["kind"], job["clip"], job["setup"]])] = job["seconds"]
         commits.add(job["commit"] or "unknown")
-    # One line has room for one machine: that of the last row's job.
-    machine = jobs[-1]["machine"]
-    where = machine.get("gpu") if jobs[-1]["device"] != "cpu" else None
+        machines[_machine(job)] = None
+    dates = sorted({job["date"] for job in jobs})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return (
-        f"{jobs[-1]['date']}, commit {', '.join(sorted(commits))}, {where or machine['cpu']}, "
-        f"{machine['threads']} threads, torch {machine['torch']}; {sum(seconds.values()):,.0f} s in all."
+        f"{when}, commit {', '.join(sorted(commits))}, {'; '.join(machines)}; "
+        f"{sum(seconds.values()):,.0f} s in all."
     )
+
+
+def _machine(job: Document) -> str:
+    """Return what a job ran on: processor or GPU, threads, version of PyTorch."""
+    machine = job["machine"]
+    where = machine.get("gpu") if job["device"] != "cpu" else None
+    return f"{where or machine['cpu']}, {plural(machine['threads'], 'thread')}, torch {machine['torch']}"

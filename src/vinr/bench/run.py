@@ -22,13 +22,15 @@ from vinr.bench.work import DEFAULTS, Job, OnPanels, Work
 from vinr.comparison.anchors import parse_anchor
 from vinr.config import load_preset
 from vinr.device import resolve_device
-from vinr.errors import InputError, UsageError
+from vinr.errors import InputError, UsageError, argument
 from vinr.files import check_parent
 from vinr.fit import Event, Noted, ignore
+from vinr.settings import checked_arguments
 
 JOBS: Final = "jobs"
 
 
+@checked_arguments()
 def run_recipe(
     recipe: str | Recipe,
     *,
@@ -80,7 +82,12 @@ def run_recipe(
                 distinct[job.key] = job
     check_jobs(distinct.values(), data_folder)
     if data is not None and not any(job.reads_data for job in distinct.values()):
-        on_event(Noted(f"--data has no effect: at scale {chosen} no row reads anything from {data_folder}"))
+        on_event(
+            Noted(
+                f"{argument('data')} has no effect: at scale {chosen} no row reads anything "
+                f"from {data_folder}"
+            )
+        )
     runner = run_jobs(
         recipe.name, list(distinct.values()), folder, data_folder, device, force=force, on_event=on_event
     )
@@ -185,7 +192,7 @@ def check_jobs(jobs: Iterable[Job], data: Path | None) -> None:
     from vinr.bench.experiments.tasks import job_mask, parse_noise
 
     if data is not None and not data.is_dir():
-        raise InputError(f"data folder {data}: is no folder; give one as docs/bench.md lays it out")
+        raise InputError(f"data folder {data}: is not a folder; give one as docs/bench.md lays it out")
     for job in jobs:
         setup = job.setup
         find_clips(job.clip, data)

@@ -17,6 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from vinr.bench.base_fits import forget_base
 from vinr.bench.experiments import experiment_of
 from vinr.bench.pages import write_json
 from vinr.bench.record import commit, machine
@@ -40,17 +41,19 @@ class Runner:
         path = self.path(job)
         if self._has_ended(job):
             return
-        with try_lock(path.with_suffix(".lock")) as is_mine:
+        with try_lock(self.path(job, ".lock")) as is_mine:
             if not is_mine:
-                self.on_event(Noted(f"{job.key}: another process is at it"))
+                self.on_event(Noted(f"{job.key}: another process is working on it"))
             elif not self._has_ended(job):
                 # Asked again under the lock: another process may have ended it in between.
                 self._measure(job, path)
 
+    def _work(self, job: Job) -> Work:
+        return Work(job, self.data, self.folder, self.device, self.on_event, self.on_panels)
+
     def _measure(self, job: Job, path: Path) -> None:
         started = time.perf_counter()
-        work = Work(job, self.data, self.folder, self.device, self.on_event, self.on_panels)
-        values = experiment_of(job.kind)(work)
+        values = experiment_of(job.kind)(self._work(job))
         document = {
             "kind": job.kind,
             "clip": job.clip,
@@ -72,13 +75,19 @@ class Runner:
         return document
 
     def forget(self, jobs: Sequence[Job]) -> None:
-        """Remove results of ``jobs`` and all that they were made from."""
+        """Remove the results of ``jobs`` on this device and the plain fits that they go on from.
+
+        What another process is at is left to it.
+        """
         for job in jobs:
-            for path in self.folder.glob(f"{job.key}*"):
-                path.unlink()
-        # The names of plain fits do not say whose they are, so that all of them go.
-        for path in self.folder.glob("base-*"):
-            path.unlink()
+            work = self._work(job)
+            with try_lock(self.path(job, ".lock")) as is_mine:
+                if is_mine:
+                    work.forget()
+                else:
+                    self.on_event(Noted(f"{job.key}: another process is working on it; its result stays"))
+            if is_mine and work.needs_base:
+                forget_base(work.base_path())
 
     def _has_ended(self, job: Job) -> bool:
         # A result without its pictures is from a run that wanted none: the job runs again for them.

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -149,7 +150,9 @@ class Work:
         name = name or setup.preset
         epochs = [] if setup.epochs is None else [f"fit.epochs={setup.epochs}"]
         if name is None and setup.model is None and setup.params is None:
-            raise UsageError(f"a row of kind {self.job.kind} names no model, preset or params")
+            raise UsageError(
+                f"a row of kind {self.job.kind} names no model, preset or params; give one of them"
+            )
         return choose_preset(
             spec or self.frames.spec,
             model=None if name else setup.model or default_model(),
@@ -158,14 +161,26 @@ class Work:
             overrides=[*setup.overrides, *epochs],
         )
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether this job goes on from a plain fit that rows share."""
+        return self.setup.tune is not None
+
     def base(self) -> BaseFit:
         """Return the plain fit that this job goes on from, fitted now or by another job of the same."""
-        preset, spec = plain_fit(self.preset()), self.frames.spec
+        preset = plain_fit(self.preset())
+        return base_fit(self.frames, preset, self.base_path(), device=self.device, on_event=self.on_event)
+
+    def base_path(self) -> Path:
+        """Return where the plain fit lies that this job goes on from."""
+        with self.open() as reader:
+            spec = reader.spec  # the frames themselves are not needed
+        preset = plain_fit(self.preset(spec))
         # What the plain fit depends on; how a file is written of it is none of that.
         fit = preset.model_dump(mode="json", exclude={"compress", "name", "source", "paper"})
-        text = json.dumps([fit, self.job.clip, [*spec.span_lengths, spec.height, spec.width], self.device])
-        path = self.folder / f"base-{preset.model}-{_digest(text)}.tensors"
-        return base_fit(self.frames, preset, path, device=self.device, on_event=self.on_event)
+        frames = [self.job.clip, [*spec.span_lengths, spec.height, spec.width]]
+        text = json.dumps([version("vinr"), fit, *frames, self.device])
+        return self.folder / f"base-{preset.model}-{_digest(text)}.tensors"
 
     def phases(self) -> list[tuple[int, dict[str, Any]]]:
         """Return the phases that follow the plain fit: epochs and settings of each."""
@@ -173,16 +188,30 @@ class Work:
 
     def checkpoint(self) -> Path:
         """Return where a fit of this job keeps its state."""
-        return self.folder / f"{self.job.key}.checkpoint"
+        return self.folder / f"{self.job.result_name(self.device)}.checkpoint"
 
     def file(self, suffix: str = "") -> Path:
         """Return where this job writes its .vinr file."""
-        return self.folder / f"{self.job.key}{suffix}.vinr"
+        return self.folder / f"{self.job.result_name(self.device)}{suffix}.vinr"
+
+    def forget(self) -> None:
+        """Remove the result on this device and what was kept beside it; other devices have their own."""
+        name = self.job.result_name(self.device)
+        paths = [self.folder / f"{name}{suffix}" for suffix in (".json", SHOWN_SUFFIX, ".checkpoint")]
+        paths.append(self.file())
+        paths += [self.file(file_suffix(bits)) for bits in self.setup.bits or ()]
+        for path in paths:
+            path.unlink(missing_ok=True)
 
     def keep_shown(self, panels: Mapping[str, FrameSource], index_N: Tensor | None = None) -> None:
         """Offer frames to who draws pictures of jobs, if anyone does; ``index_N``: those there are."""
         if self.on_panels is not None:
             self.on_panels(self, panels, index_N)
+
+
+def file_suffix(bits: int | None) -> str:
+    """Return what tells the file of so many bits per parameter from others of its job."""
+    return "" if bits is None else f"-{bits}bit"
 
 
 def _digest(text: str) -> str:

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO, FileIO, TextIOBase
-from os import SEEK_END, PathLike
+from os import SEEK_END, PathLike, fspath
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -24,7 +24,7 @@ from vinr.bitstream.index import (
     pack_index,
     unpack_index,
 )
-from vinr.errors import BitstreamError, InputError
+from vinr.errors import BitstreamError, InputError, plural
 from vinr.sharing import Shared
 
 # byte  0 … 3   4        5       6 … 7         8 … 11       12 … 15               16 … 19
@@ -302,7 +302,7 @@ class Container(Shared):
         if len(prologue) < PROLOGUE_BYTES:
             num_bytes = self._source.num_bytes
             raise BitstreamError(
-                f"the file has {num_bytes} bytes; a .vinr file has at least {PROLOGUE_BYTES}"
+                f"the file has {plural(num_bytes, 'byte')}; a .vinr file has at least {PROLOGUE_BYTES}"
             )
         _, version, flags, header_size, index_size = SIZES.unpack_from(prologue)
         header_crc, index_crc = CHECKSUMS.unpack_from(prologue, SIZES.size)
@@ -312,7 +312,7 @@ class Container(Shared):
         if not header_size or not 1 <= index_size <= MAX_INDEX or front > self._source.num_bytes:
             raise BitstreamError(
                 f"header of {header_size} and index of {index_size} bytes do not fit a file "
-                f"of {self._source.num_bytes} bytes"
+                f"of {plural(self._source.num_bytes, 'byte')}"
             )
         # The checksum of the header goes on from the first 12 bytes, so that it covers the sizes too.
         stored = self._read_at(PROLOGUE_BYTES, header_size)
@@ -367,7 +367,8 @@ def _open_source(source: str | PathLike[str] | bytes | BinaryIO) -> _File:
     try:
         file = open(source, "rb", buffering=0)  # noqa: SIM115
     except (OSError, ValueError) as error:
-        raise InputError(f"{source}: cannot be opened ({_reason(error)}); check the path") from None
+        name = fspath(source) or "''"
+        raise InputError(f"{name}: cannot be opened ({_reason(error)}); check the path") from None
     try:
         return _File(file, owned=True)
     except BaseException:

@@ -6,11 +6,11 @@ import json
 import math
 from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from vinr.bitstream.index import deflate, inflate
-from vinr.errors import BitstreamError
-from vinr.settings import Settings, first_problem
+from vinr.errors import BitstreamError, plural
+from vinr.settings import StoredValues, first_problem
 
 # Bytes deflated (the prologue has 16 bits for them) and inflated.
 MAX_STORED_HEADER: Final = 0xFFFF
@@ -31,17 +31,11 @@ Offset = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Size = tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
 
 
-class Part(Settings):
-    """Base of the parts of a header: as all settings, and without conversion between types."""
-
-    model_config = ConfigDict(strict=True)
-
-
 Tag = Annotated[int, Field(ge=0, le=255)]
 SeiNumber = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
-class Tags(Part):
+class Tags(StoredValues):
     """What the original says of its colours, in numbers of ISO/IEC 23091-2; 2 says nothing."""
 
     primaries: Tag = Field(2, description="colour primaries")
@@ -50,7 +44,7 @@ class Tags(Part):
     range: Literal[0, 1, 2] = Field(0, description="0: not stated, 1: limited, 2: full")
 
 
-class Hdr(Part):
+class Hdr(StoredValues):
     """HDR metadata in the units of H.265's SEI messages."""
 
     mastering: Annotated[tuple[SeiNumber, ...], Field(min_length=10, max_length=10)] | None = Field(
@@ -59,7 +53,7 @@ class Hdr(Part):
     light: tuple[SeiNumber, SeiNumber] | None = Field(None, description="highest light of pixel and frame")
 
 
-class Color(Part):
+class Color(StoredValues):
     """How the RGB frames relate to the Y'CbCr of the original file."""
 
     matrix: Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m"] = Field(
@@ -71,7 +65,7 @@ class Color(Part):
     hdr: Hdr | None = Field(None, description="HDR metadata of the original")
 
 
-class EditRecord(Part):
+class EditRecord(StoredValues):
     """How a clip was cut from the original video: frames first, then crop, then resize."""
 
     first_frame: int = Field(0, ge=0, le=2**40, description="first frame taken")
@@ -88,7 +82,7 @@ class EditRecord(Part):
         return self
 
 
-class Quality(Part):
+class Quality(StoredValues):
     """What was measured when the file was written, with the quantised networks."""
 
     psnr_db: float | None = Field(None, ge=-100, le=200, description="mean of the frames' PSNR, dB")
@@ -97,7 +91,7 @@ class Quality(Part):
     ms_ssim_window: int | None = Field(None, ge=1, le=65_536, description="rows of its window")
 
 
-class Clip(Part):
+class Clip(StoredValues):
     """One clip: size, rate, colour and origin of its frames."""
 
     name: str = Field(min_length=1, max_length=255, description="name, unique in the file")
@@ -141,7 +135,7 @@ class Span(NamedTuple):
     num_frames: int
 
 
-class Network(Part):
+class Network(StoredValues):
     """One network: its architecture and the frames it represents, numbered in order of its spans."""
 
     model: str = Field(min_length=1, max_length=64, description="name of the model")
@@ -162,7 +156,7 @@ class Network(Part):
         return -(-self.num_frames // self.frames_per_chunk) if self.frames_per_chunk else 0
 
 
-class Header(Part):
+class Header(StoredValues):
     """Everything a file says about itself except where its sections lie."""
 
     created_by: str = Field(min_length=1, max_length=64, description="program and version that wrote it")
@@ -179,7 +173,9 @@ class Header(Part):
         if len({clip.name for clip in self.clips}) != len(self.clips):
             raise ValueError("two clips have the same name")
         if self.num_frames > MAX_FRAMES:
-            raise ValueError(f"the clips have {self.num_frames} frames; at most {MAX_FRAMES} are allowed")
+            raise ValueError(
+                f"the clips have {plural(self.num_frames, 'frame')}; at most {MAX_FRAMES:,} are allowed"
+            )
         for number, network in enumerate(self.networks):
             _check_plain(network.architecture, ARCHITECTURE_DEPTH)
             if network.num_keyframes > network.num_frames:
@@ -213,7 +209,7 @@ class Header(Part):
             frame += span.num_frames
             if frame > self.clips[clip].num_frames:
                 num_frames = self.clips[clip].num_frames
-                raise ValueError(f"span {list(span)} reaches past the clip's {num_frames} frames")
+                raise ValueError(f"span {list(span)} reaches past the clip's {plural(num_frames, 'frame')}")
         if clip != len(self.clips) - 1 or frame != self.clips[clip].num_frames:
             raise ValueError(f"no span covers clip {clip} from frame {frame}")
 

@@ -10,7 +10,7 @@ from itertools import accumulate
 from sys import byteorder
 from typing import TYPE_CHECKING, Final
 
-from vinr.errors import BitstreamError
+from vinr.errors import BitstreamError, plural
 
 if TYPE_CHECKING:
     from vinr.bitstream.header import Header
@@ -60,7 +60,9 @@ class ByteReader:
     def take(self, num_bytes: int) -> bytes:
         """Return the next ``num_bytes`` bytes."""
         if not 0 <= num_bytes <= self.num_left:
-            raise BitstreamError(f"{self._what} is cut short: {num_bytes} bytes needed, {self.num_left} left")
+            raise BitstreamError(
+                f"{self._what} is cut short: {plural(num_bytes, 'byte')} needed, {self.num_left} left"
+            )
         start = self.position
         self.position += num_bytes
         return self._payload[start : self.position]
@@ -97,7 +99,7 @@ class ByteReader:
     def finish(self) -> None:
         """Raise :class:`BitstreamError` if bytes are left."""
         if self.num_left:
-            raise BitstreamError(f"{self._what} has {self.num_left} extra bytes at its end")
+            raise BitstreamError(f"{self._what} has {plural(self.num_left, 'extra byte')} at its end")
 
 
 def deflate(payload: bytes) -> bytes:
@@ -250,7 +252,9 @@ def unpack_index(packed: bytes, start: int, file_size: int) -> list[Entry]:
         entries.append(entry)
     reader.finish()
     if start != file_size:
-        raise BitstreamError(f"the last section ends at byte {start}, but the file has {file_size} bytes")
+        raise BitstreamError(
+            f"the last section ends at byte {start}, but the file has {plural(file_size, 'byte')}"
+        )
     return entries
 
 
@@ -263,7 +267,9 @@ def _unpack_entry(reader: ByteReader, start: int, file_size: int) -> Entry:
     # Each part takes at least a byte of size and a checksum, so that a count cannot ask for memory out of
     # nothing.
     if num_parts > reader.num_left // (1 + CRC_BYTES):
-        raise BitstreamError(f"index announces {num_parts} parts in its last {reader.num_left} bytes")
+        raise BitstreamError(
+            f"index announces {plural(num_parts, 'part')} in its last {plural(reader.num_left, 'byte')}"
+        )
     sizes = array("Q")
     # Checked part by part: sums of sizes near 2^63 would overflow the array of starts.
     num_left = file_size - start
@@ -271,7 +277,7 @@ def _unpack_entry(reader: ByteReader, start: int, file_size: int) -> Entry:
         sizes.append(reader.varint())
         num_left -= sizes[-1]
         if num_left < 0:
-            excess = f"ends {-num_left} bytes past the end of the file"
+            excess = f"ends {plural(-num_left, 'byte')} past the end of the file"
             raise BitstreamError(f"section {kind:#04x} {owner} {excess}; the file may be cut short")
     crcs = _little_endian(array("I", reader.take(CRC_BYTES * num_parts)))
     return Entry(kind, owner, sizes, crcs).placed(start)
@@ -303,7 +309,7 @@ def find_mismatch(header: Header, entries: list[Entry]) -> str | None:
         if num_parts is None:
             return f"{entry.name} is not announced by the header"
         if num_parts != len(entry.sizes):
-            return f"{entry.name} has {len(entry.sizes)} parts, not {num_parts}"
+            return f"{entry.name} has {plural(len(entry.sizes), 'part')}, not {num_parts}"
     for kind, owner in announced:
         return f"section {SectionKind(kind).name} {owner} is missing"
     return None

@@ -10,9 +10,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Final, NoReturn, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 import vinr
 from vinr.cli import console, experiments, screen
@@ -20,6 +21,7 @@ from vinr.cli.options import (
     Backend,
     BitDepth,
     Codec,
+    Command,
     Crop,
     Decoding,
     Deinterlace,
@@ -42,15 +44,26 @@ from vinr.cli.options import (
     Stream,
     Time,
 )
-from vinr.errors import UsageError, VinrError
+from vinr.errors import UsageError, VinrError, command_line_words, plural
 from vinr.state import interruption
 from vinr.units import parse_depth, parse_frames, parse_size
 
 # 128 and the number of SIGPIPE, which Windows has not.
 UNREAD_STATUS: Final = 141
 
+
+class Commands(TyperGroup):
+    """The commands; in their messages arguments are called as options."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        with command_line_words():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="vinr",
+    cls=Commands,
     help="Neural representations of video: encode a video into one .vinr file, decode any frame of it.",
     no_args_is_help=True,
     add_completion=False,
@@ -59,7 +72,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(cls=Command)
 def encode(
     paths: Annotated[
         list[str],
@@ -98,7 +111,7 @@ def encode(
     started = monotonic()  # loading PyTorch takes seconds, which --time counts
     if len(paths) < 2:
         raise UsageError(
-            f"{len(paths)} path given; give INPUT... OUTPUT.vinr: at least one video and the output"
+            f"{plural(len(paths), 'path')} given; give INPUT... OUTPUT.vinr: videos, then the output"
         )
     from vinr.encoding.encode import time_counted_from
 
@@ -137,7 +150,7 @@ def encode(
     console.show_encode(report, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def decode(
     file: File,
     output: Output,
@@ -182,7 +195,7 @@ def decode(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def info(
     file: File,
     plot: Annotated[
@@ -196,7 +209,7 @@ def info(
     console.show_info(vinr.info(file, plot=plot, force=force, max_memory=max_memory), as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(file: File, device: Device = "auto", as_json: Json = False, max_memory: MaxMemory = None) -> None:
     """Check all checksums, decode a frame of each network, and list damaged clips, frames and audio."""
     report = vinr.verify(file, device=device, max_memory=max_memory)
@@ -209,11 +222,15 @@ def verify(file: File, device: Device = "auto", as_json: Json = False, max_memor
         raise typer.Exit(2)
 
 
-@app.command("eval")
+@app.command("eval", cls=Command)
 def evaluate(
     file: File,
     reference: Annotated[
-        str, typer.Argument(help="the original video; crop, resize, frames and stream are read from the file")
+        str,
+        typer.Argument(
+            metavar="ORIGINAL",
+            help="the original video; crop, resize, frames and stream are read from the file",
+        ),
     ],
     stream: Stream = None,
     pix_fmt: PixFmt = None,
@@ -247,7 +264,7 @@ def evaluate(
     console.show_evaluation(report, per_frame=per_frame, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def inpaint(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="a video")],
     output: Output,
@@ -314,7 +331,7 @@ def inpaint(
         console.show_inpaint(report, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def interpolate(
     file: File,
     output: Output,
@@ -342,9 +359,12 @@ def interpolate(
         console.note(text)
 
 
-@app.command()
+@app.command(cls=Command)
 def convert(
-    checkpoint: Annotated[str, typer.Argument(help="a published quantised checkpoint of HNeRV (torch.save)")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(metavar="CHECKPOINT", help="a published quantised checkpoint of HNeRV (torch.save)"),
+    ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT.vinr", help="the file to write")],
     fps: Annotated[str, typer.Option(help="frames per second: 25, 29.97, 30000/1001")] = "30",
     name: Annotated[str | None, typer.Option(help="name of the clip (default: the checkpoint's)")] = None,
@@ -357,10 +377,12 @@ def convert(
     console.show_convert(report, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     file: File,
-    onnx: Annotated[str, typer.Option(metavar="F", help="file; part_%02d.onnx for several networks")],
+    onnx: Annotated[
+        str, typer.Option(metavar="FILE.onnx", help="file to write; part_%02d.onnx for several networks")
+    ],
     force: Force = False,
     max_memory: MaxMemory = None,
 ) -> None:
@@ -369,7 +391,7 @@ def export(
 
 
 for command in (experiments.compare, experiments.bench, experiments.models, experiments.presets):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def describe_saved(paths: Sequence[str]) -> str:

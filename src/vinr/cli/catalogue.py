@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from warnings import warn
 
-from vinr.config import list_presets, load_preset
-from vinr.errors import UsageError
-from vinr.models import describe_model, get_model, list_models, validate_architecture
+from vinr.config import load_preset, presets_of
+from vinr.errors import UsageError, visible
+from vinr.models import built_in_models, describe_model, get_model, list_models, validate_architecture
 from vinr.models.cost import describe_size
 from vinr.video.spec import VideoSpec
 
@@ -39,30 +42,51 @@ class PresetEntry:
     paper_psnr_db: float | None
 
 
-def list_model_entries() -> list[ModelEntry]:
-    """Return every model there is."""
-    presets = list_presets()
+OnNote = Callable[[str], None]
+"""Takes a line about what is left out: one broken package is no reason to list nothing."""
+
+
+def list_model_entries(on_note: OnNote = warn) -> list[ModelEntry]:
+    """Return every model there is; ``on_note`` is told of those of packages that cannot be used."""
     entries = []
     for name in list_models():
-        # The hyphen keeps dnerv from having the sizes of dnerv_diverse.
-        start = f"{name}-"
-        sizes = tuple(preset.removeprefix(start) for preset in presets if preset.startswith(start))
-        entries.append(ModelEntry(name, describe_model(name), sizes))
+        with _noted(name, on_note):
+            sizes = tuple(preset.removeprefix(f"{name}-") for preset in presets_of(name))
+            entries.append(ModelEntry(name, describe_model(name), sizes))
     return entries
 
 
-def list_preset_entries(model: str | None = None) -> list[PresetEntry]:
+def list_preset_entries(model: str | None = None, on_note: OnNote = warn) -> list[PresetEntry]:
     """Return every preset (of ``model``) whose source states the video it was made for.
+
+    ``on_note`` is told of those of packages that cannot be used.
 
     Raises
     ------
     UsageError
-        If there is no such model.
+        If there is no such model, or ``model`` is of a package that cannot be used.
     """
-    if model is not None and model not in list_models():
-        raise UsageError(f"unknown model {model!r}; there are {', '.join(list_models())}")
-    start = "" if model is None else f"{model}-"
-    return [_describe(name) for name in list_presets() if name.startswith(start)]
+    if model is not None:
+        presets_of(model)
+    entries = []
+    for name in list_models() if model is None else [model]:
+        with _noted(name, on_note):
+            for preset in presets_of(name):
+                with _noted(name, on_note):
+                    entries.append(_describe(preset))
+    return entries
+
+
+@contextmanager
+def _noted(model: str, on_note: OnNote) -> Iterator[None]:
+    """Turn what the body raises into a note, if ``model`` is one of a package: whatever that may be."""
+    try:
+        yield
+    except Exception as error:
+        if model in built_in_models():
+            raise
+        text = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+        on_note(visible(f"model {model!r} is left out: {text}"))
 
 
 # Presets belong to the installed package: they do not change while it runs.

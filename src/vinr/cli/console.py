@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 from rich.table import Table
 
 from vinr.cli.screen import SafeColumn, SafeConsole
-from vinr.errors import OutputError
+from vinr.errors import OutputError, plural
 from vinr.state.interruption import announced, exit_status, held_back
 from vinr.units import format_bytes, format_count
 
@@ -84,10 +84,7 @@ def fit_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[Event]
                     detail = f"epoch {event.epochs_done:.1f}  {event.psnr_db:.2f} dB{left}"
                     bar.update(task, completed=event.progress, detail=detail)
                 case Collapsed():
-                    ERR.print(
-                        f"collapse: {event.best_psnr_db:.1f} dB fell to {event.psnr_db:.1f} dB; went back "
-                        f"{event.epochs_lost:.1f} epochs, learning rate now × {event.rate_scale:g}"
-                    )
+                    ERR.print(str(event))
                 case Resumed():
                     ERR.print(f"resumed after {event.epochs_done:.1f} epochs")
                 case Noted():
@@ -181,7 +178,7 @@ def show_inpaint(report: InpaintReport, *, as_json: bool) -> None:
         return
     _pairs(
         [
-            ("video", f"{report.path}  {report.num_frames} frames"),
+            ("video", f"{report.path}  {plural(report.num_frames, 'frame')}"),
             ("filled", f"{report.masked_share:.2%} of all pixels"),
             ("PSNR", f"{report.visible_psnr_db:.2f} dB of the network where nothing was masked"),
             ("model", f"{report.model}, {format_count(report.num_parameters)} parameters"),
@@ -197,7 +194,7 @@ def show_convert(report: ConvertReport, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
-    size = f"{report.num_frames} frames of {report.height}×{report.width} at {report.fps:.3f} fps"
+    size = f"{plural(report.num_frames, 'frame')} of {report.height}×{report.width} at {report.fps:.3f} fps"
     bits = f"{report.bits_per_parameter:.2f} bits per parameter"
     _pairs(
         [
@@ -255,7 +252,8 @@ def _clip_line(clip: ClipInfo) -> str:
     """Return a line on a clip; what is as usual is left out."""
     audio = f"with audio from {clip.audio_start:.3f} s" if clip.audio_start else "with audio"
     parts = [
-        f"clip {clip.name}: {clip.num_frames} frames of {clip.height}×{clip.width} at {clip.fps:.3f} fps",
+        f"clip {clip.name}: {plural(clip.num_frames, 'frame')} of {clip.height}×{clip.width} "
+        f"at {clip.fps:.3f} fps",
         f"{clip.bit_depth} bits" if clip.bit_depth != 8 else "",
         f"pixels {clip.pixel_aspect}" if clip.pixel_aspect != "1:1" else "",
         f"last frame held for {clip.last_seconds:.3f} s" if clip.last_seconds is not None else "",

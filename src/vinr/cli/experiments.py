@@ -37,7 +37,9 @@ def compare(
     bpp: Annotated[str | None, typer.Option(help="bits per pixel of the files: 0.02,0.05,0.1,0.2")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, per network")] = None,
     time: Annotated[str | None, typer.Option(help="wall-clock time per network, such as 10m")] = None,
-    files: Annotated[list[str], typer.Option("--vinr", help="file of this video, repeatable")] = [],  # noqa: B006
+    files: Annotated[
+        list[str], typer.Option("--vinr", metavar="FILE.vinr", help="file of this video, repeatable")
+    ] = [],  # noqa: B006
     anchors: Annotated[
         str | None,
         typer.Option(help="codecs: x264,x265-veryslow-nob,av1-4:20:30:40:50,vp9; published: FILE.csv#CLIP"),
@@ -91,7 +93,7 @@ def compare(
 def bench(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="[RECIPE]", help="a table or figure of a paper; none: list them"),
+        typer.Argument(metavar="RECIPE", help="a table or figure of a paper; none: list them"),
     ] = None,
     scale: Annotated[
         str, typer.Option(help="full: as in the paper; mini: Bunny reduced, minutes; tiny: a few steps")
@@ -137,7 +139,7 @@ def models(as_json: Json = False) -> None:
     """List the models."""
     from vinr.cli.catalogue import list_model_entries
 
-    console.show_models(list_model_entries(), as_json=as_json)
+    console.show_models(list_model_entries(console.note), as_json=as_json)
 
 
 def presets(
@@ -147,4 +149,4 @@ def presets(
     """List the presets: parameters, operations, and the paper's figures."""
     from vinr.cli.catalogue import list_preset_entries
 
-    console.show_presets(list_preset_entries(model), as_json=as_json)
+    console.show_presets(list_preset_entries(model, console.note), as_json=as_json)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 # One text per option: a command that means something else by it declares its own.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Force = Annotated[bool, typer.Option("--force", help="replace an existing output")]
-Output = Annotated[str, typer.Argument(help=".mp4, .mkv, .y4m, a folder or pattern of PNGs, or - (y4m)")]
+Output = Annotated[
+    str, typer.Argument(metavar="OUTPUT", help=".mp4, .mkv, .y4m, a folder or pattern of PNGs, or - (y4m)")
+]
 Codec = Annotated[
     str | None,
     typer.Option(help="codec of .mp4 and .mkv: x264, x265, av1, ffv1; default: x264, of 10 bits x265"),
@@ -18,10 +21,29 @@ BitDepth = Annotated[
     str | None, typer.Option(help="bits per colour, 8 or 10; the input's (at most 10) if not given")
 ]
 Backend = Annotated[str | None, typer.Option(help="what runs the network: torch or onnx")]
-Decoding = Annotated[list[str], typer.Option("--set", help="decode.key=value, repeatable")]
+Decoding = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="decode.key=value, repeatable")
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
+
+
+class Command(TyperCommand):
+    """A command whose usage line names its arguments as other programs do: ``FILE.vinr OUTPUT``."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words after the name of the command."""
+        pieces = ["[OPTIONS]"]
+        for parameter in self.get_params(ctx):
+            if isinstance(parameter, TyperArgument):
+                name = parameter.metavar or (parameter.name or "").upper()
+                pieces.append(name if parameter.required else f"[{name}]")
+        return pieces
+
+
 File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FILE.vinr#name chooses a clip")]
-Settings = Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable")]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="section.key=value, repeatable")
+]
 MaxMemory = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="memory a network may use, such as 4GB; only for files you trust"),

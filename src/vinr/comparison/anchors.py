@@ -102,7 +102,9 @@ class Anchor(Settings, ABC):
             If CRF or QP ``quality`` is out of range, or the codec cannot code the chroma.
         """
         if not 0 <= quality <= self.max_quality:
-            raise UsageError(f"{self.name} has {self.rate_control} 0 to {self.max_quality}, got {quality}")
+            raise UsageError(
+                f"{self.name}: {self.rate_control} {quality} is out of range; give 0 to {self.max_quality}"
+            )
         if self.chroma not in self.chromas:
             raise UsageError(f"{self.title} codes {', '.join(self.chromas)} only, not {self.chroma}")
 

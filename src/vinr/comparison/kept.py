@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, final
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from vinr.comparison.anchor_streams import library_versions
 from vinr.comparison.anchors import Anchor
 from vinr.comparison.plan import FitJob
 from vinr.comparison.rd import RDPoint
-from vinr.errors import InputError, OutputError
+from vinr.errors import InputError, OutputError, plural
 from vinr.fit.fingerprint import hash_frames
-from vinr.settings import Settings
+from vinr.settings import StoredValues
 from vinr.state.folder import is_expected
 from vinr.state.tensorfile import read_state, write_tensors
 from vinr.video.color import Upsampling
@@ -49,10 +49,7 @@ DIGEST_BYTES: Final = 32
 KEY_LENGTH: Final = 32
 
 
-class _Values(Settings):
-    # Values are read back as the types that were written; anything else is damage.
-    model_config = ConfigDict(strict=True)
-
+class _Values(StoredValues):
     fingerprint: str = Field(description="hash of what it is of")
 
 
@@ -203,6 +200,11 @@ def work_of_file(digest: str, encode_seconds: float | None, *, device: str) -> W
     return {"file": digest, "encode_seconds": encode_seconds, "device": device}
 
 
+def hash_bytes(content: bytes) -> str:
+    """Return the hash that :func:`hash_file` would give a file of ``content``."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def hash_file(path: Path) -> str:
     """Return a hash of the content of a file."""
     with path.open("rb") as file:
@@ -215,5 +217,5 @@ def kept_in_words(folder: Path) -> str:
     for kind in ("point", "network"):
         count = len([*folder.glob(f"{kind}-*.safetensors")])
         if count:
-            words.append(f"{count} {kind}{'s' * (count > 1)}")
+            words.append(plural(count, kind))
     return " and ".join(words)

@@ -26,6 +26,7 @@ from vinr.comparison.plan import (
     COMPARED_BITS,
     DEFAULT_ANCHORS,
     Budget,
+    ComparedFile,
     check_folder,
     check_sizes,
     common_edit,
@@ -36,7 +37,9 @@ from vinr.comparison.plan import (
 )
 from vinr.comparison.rd import BDResult, Kind, RDCurve, RDPoint, bd_table
 from vinr.comparison.runs import Progress, Runner
+from vinr.decoding.file import FileLike
 from vinr.device import resolve_device
+from vinr.errors import plural
 from vinr.files import atomic_path, check_suffix
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder, partial_folder
@@ -82,7 +85,7 @@ def compare(
     bpp: Sequence[float] = (),
     epochs: int | None = None,
     time: float | str | None = None,
-    files: Sequence[str | PathLike[str]] = (),
+    files: Sequence[FileLike] = (),
     anchors: Sequence[str] | None = None,
     frames: tuple[int | None, int | None] | None = None,
     crop: tuple[int, int] | None = None,
@@ -118,7 +121,8 @@ def compare(
     epochs, time
         How long to fit each network: passes over the frames, or wall-clock seconds (or ``"10m"``).
     files
-        .vinr files of the same video; crop, resize and frame range are then theirs.
+        .vinr files of the same video, each a path, bytes or a binary file; crop, resize and frame range are
+        then theirs.
     anchors
         Codecs as :func:`vinr.comparison.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
         points; None: those of ``DEFAULT_ANCHORS``.
@@ -150,7 +154,8 @@ def compare(
         if on_note is not None:
             on_note(text)
 
-    names = [fspath(file) for file in files]
+    compared = [ComparedFile.of(file, number) for number, file in enumerate(files, 1)]
+    names = [file.name for file in compared]
     first, stop = frames or (None, None)
     options = ReadOptions.of(
         stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
@@ -165,7 +170,7 @@ def compare(
     )
     with state, ExitStack() as opened:
         # Files, video and sizes are checked before `prepare` touches what an earlier call left.
-        decoders = [opened.enter_context(open_file(name, device)) for name in names]
+        decoders = [opened.enter_context(open_file(file, device)) for file in compared]
         edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
         options = replace(common_options(decoders, names, options), bit_depth=COMPARED_BITS)
         reader = opened.enter_context(open_video(fspath(source), edit=edit, options=options))
@@ -193,7 +198,7 @@ def compare(
         state.prepare()
         # Codecs come first: they are quick to refuse a frame size.
         measured = runner.anchors(sweeps)
-        networks = runner.networks(names, jobs, folder, budget, force=force)
+        networks = runner.networks(compared, jobs, folder, budget, force=force)
         report = _report(path, fspath(source), reader, runner, [*networks, *measured, *published])
         # A path may hold bytes that are no text.
         content = _page(report, reader, runner).render().encode("utf-8", errors="backslashreplace")
@@ -270,7 +275,10 @@ def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str
     color = reader.spec.color
     return [
         ("video", report.input),
-        ("compared", f"{report.num_frames} frames of {report.height}×{report.width} at {report.fps:.3f} fps"),
+        (
+            "compared",
+            f"{plural(report.num_frames, 'frame')} of {report.height}×{report.width} at {report.fps:.3f} fps",
+        ),
         ("taken from", ", ".join(changes)),
         (
             "colour",

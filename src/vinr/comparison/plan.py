@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +16,10 @@ from vinr.comparison.published import published_curves
 from vinr.comparison.rd import RDCurve
 from vinr.config import default_model
 from vinr.decoding.decoder import VideoDecoder
-from vinr.decoding.file import open_clip
+from vinr.decoding.file import FileLike, content_of, open_clip
 from vinr.decoding.playback import edit_of, options_of
 from vinr.encoding.plan import EncodePlan, Target, default_parameters, plan_encode
-from vinr.errors import BitstreamError, InputError, OutputError, UsageError
+from vinr.errors import BitstreamError, InputError, OutputError, UsageError, argument, plural
 from vinr.state.folder import holds_state
 from vinr.units import format_count
 from vinr.video.edit import Edit
@@ -190,7 +191,22 @@ def _checked(job: FitJob, spec: VideoSpec, budget: Budget) -> FitJob:
     return replace(job, plan=plan)
 
 
-def open_file(file: str, device: str) -> VideoDecoder:
+@dataclass(frozen=True)
+class ComparedFile:
+    """A .vinr file: what it is called, and its path or its bytes."""
+
+    name: str
+    source: str | bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, file: FileLike, number: int) -> ComparedFile:
+        """Return ``file``; one that has no path is read, and called by its number."""
+        if isinstance(file, (str, PathLike)):
+            return cls(fspath(file), fspath(file))
+        return cls(f"file {number}", content_of(file))
+
+
+def open_file(file: ComparedFile, device: str) -> VideoDecoder:
     """Return the decoder of a file; errors name it, as there may be many.
 
     Raises
@@ -199,11 +215,11 @@ def open_file(file: str, device: str) -> VideoDecoder:
         If it cannot be read, or holds several clips and none is chosen.
     """
     try:
-        return open_clip(file, device=device)
+        return open_clip(file.source, device=device)
     except BitstreamError as error:
         # Some of these errors name the file already.
         text = str(error)
-        raise BitstreamError(text if file in text else f"{file}: {text}") from error
+        raise BitstreamError(text if file.name in text else f"{file.name}: {text}") from error
 
 
 # Codecs are compared on frames of so many bits, as in the papers, whatever the video has.
@@ -257,7 +273,8 @@ def check_sizes(decoders: Sequence[VideoDecoder], files: Sequence[str], spec: Vi
         in_file = decoder.spec
         if (in_file.num_frames, in_file.height, in_file.width) != (spec.num_frames, spec.height, spec.width):
             raise InputError(
-                f"{file}: has {in_file.num_frames} frames of {in_file.height}x{in_file.width}, the video "
+                f"{file}: has {plural(in_file.num_frames, 'frame')} of "
+                f"{in_file.height}x{in_file.width}, the video "
                 f"{spec.num_frames} of {spec.height}x{spec.width}; give the video it was made from"
             )
 
@@ -269,7 +286,7 @@ def check_folder(folder: Path, jobs: Sequence[FitJob], may_use: Callable[[FitJob
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(
-            f"{folder}: exists and is no folder; the fitted files go there, choose another page"
+            f"{folder}: exists and is not a folder; the fitted files go there: choose another page"
         )
     for job in jobs:
         path = folder / job.file_name
@@ -277,5 +294,11 @@ def check_folder(folder: Path, jobs: Sequence[FitJob], may_use: Callable[[FitJob
         if not (path.exists() or holds_state(path)) or may_use(job):
             continue
         if path.exists():
-            raise OutputError(f"{path}: exists already; compare it with --vinr, or overwrite it with --force")
-        raise OutputError(f"{path}: was interrupted while it was fitted; start anew with --force")
+            raise OutputError(
+                f"{path}: exists already; compare it with {argument('files')}, or overwrite it with "
+                f"{argument('force', True)}"
+            )
+        raise OutputError(
+            f"{path}: its fit was interrupted and belongs to another comparison; start anew with "
+            f"{argument('force', True)}"
+        )

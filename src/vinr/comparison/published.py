@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from vinr.comparison.rd import RDCurve, RDPoint
-from vinr.errors import InputError, UsageError
+from vinr.errors import InputError, UsageError, plural
 
 Domain = Literal["rgb", "yuv611"]
 
@@ -63,7 +63,7 @@ def read_published(path: Path) -> list[PublishedPoint]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no text in UTF-8: {error.reason}") from None
+        raise InputError(f"{path}: is not text in UTF-8: {error.reason}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     # Comments become empty lines, so that the numbers of lines stay those of the file.
@@ -71,7 +71,7 @@ def read_published(path: Path) -> list[PublishedPoint]:
     try:
         rows = [(f"{path}: line {reader.line_num}", fields) for fields in reader if fields]
     except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: is no CSV: {error}") from None
+        raise InputError(f"{path}: line {reader.line_num}: is not CSV: {error}") from None
     names = list(map(str.strip, rows[0][1])) if rows else []
     _check_head(path, names)
     if len(rows) < 2:
@@ -119,7 +119,8 @@ def _check_head(path: Path, names: Sequence[str]) -> None:
 def _point(names: Sequence[str], values: Sequence[str], where: str) -> PublishedPoint:
     if len(values) != len(names):
         raise InputError(
-            f"{where}: has {len(values)} fields, the head line {len(names)}; quote texts that hold commas"
+            f"{where}: has {plural(len(values), 'field')}, the head line {len(names)}; "
+            f"quote texts that hold commas"
         )
     fields = dict(zip(names, map(str.strip, values), strict=True))
     for name in ("codec", "clip", "source"):

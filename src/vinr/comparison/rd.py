@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise, product
 from typing import Final, Literal
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, plural
 from vinr.quality.clip import ClipQuality, bits_per_pixel
 
 Measure = Literal["psnr_db", "pooled_psnr_db", "yuv_psnr_db", "pooled_yuv_psnr_db", "ms_ssim_db"]
@@ -229,7 +229,8 @@ def _checked(curve: RDCurve, measure: Measure) -> list[tuple[float, float]]:
     samples = curve.samples(measure)
     if len(samples) < MIN_POINTS:
         raise UsageError(
-            f"{curve.name} has {len(samples)} points of {MEASURES[measure]}, {MIN_POINTS} are needed"
+            f"{curve.name} has {plural(len(samples), 'point')} of {MEASURES[measure]}, "
+            f"{MIN_POINTS} are needed"
         )
     for (low_bpp, low), (high_bpp, high) in pairwise(samples):
         if high_bpp <= low_bpp or high <= low:

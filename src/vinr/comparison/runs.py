@@ -22,13 +22,14 @@ from vinr.comparison.kept import (
     KeptNetwork,
     KeptWork,
     Work,
+    hash_bytes,
     hash_file,
     work_of_codec,
     work_of_file,
     work_of_fit,
 )
 from vinr.comparison.page import busiest_window
-from vinr.comparison.plan import COMPARED_BITS, Budget, FitJob, Sweep
+from vinr.comparison.plan import COMPARED_BITS, Budget, ComparedFile, FitJob, Sweep
 from vinr.comparison.rd import RDCurve, RDPoint
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.file import open_clip, split_clip
@@ -37,6 +38,7 @@ from vinr.device import resolve_device
 from vinr.encoding.encode import encode
 from vinr.encoding.kept import find_kept
 from vinr.encoding.plan import describe_threads
+from vinr.errors import plural
 from vinr.files import clear_abandoned
 from vinr.fit import Event, RoundDone, Written
 from vinr.quality.clip import compare
@@ -121,14 +123,20 @@ class Runner:
         return self._point(anchor.name, setting, work, measure)
 
     def networks(
-        self, files: Sequence[str], jobs: Sequence[FitJob], folder: Path, budget: Budget, *, force: bool
+        self,
+        files: Sequence[ComparedFile],
+        jobs: Sequence[FitJob],
+        folder: Path,
+        budget: Budget,
+        *,
+        force: bool,
     ) -> list[RDCurve]:
         """Return a curve for each model, of ``files`` and of networks fitted now and kept in ``folder``."""
         points: dict[str, list[RDPoint]] = {}
-        names = [Path(file).name for file in files]
+        names = [Path(file.name).name for file in files]
         for file, name in zip(files, names, strict=True):
             # Files of one name are told apart by their paths: points and crops are found by what is shown.
-            setting = name if names.count(name) == 1 else file
+            setting = name if names.count(name) == 1 else file.name
             model, point = self._file(file, setting, None, {})
             points.setdefault(model, []).append(point)
         for job in jobs:
@@ -155,7 +163,7 @@ class Runner:
             key, equals, value = item.partition("=")
             if equals:
                 options[key] = value
-        return self._file(str(path), job.setting, network.seconds, options)[1]
+        return self._file(ComparedFile(str(path), str(path)), job.setting, network.seconds, options)[1]
 
     def _network(self, job: FitJob, path: Path, budget: Budget, *, force: bool) -> KeptNetwork:
         """Return what is known of the fitted file ``path``: of a network fitted before, or now."""
@@ -246,10 +254,10 @@ class Runner:
     # -- points ----------------------------------------------------------------------------------------------
 
     def _file(
-        self, file: str, setting: str, encode_seconds: float | None, options: Mapping[str, str]
+        self, file: ComparedFile, setting: str, encode_seconds: float | None, options: Mapping[str, str]
     ) -> tuple[str, RDPoint]:
         """Return the curve's name and the point of a file; its audio is not counted."""
-        with open_clip(file, device=self._device) as decoder:
+        with open_clip(file.source, device=self._device) as decoder:
             name = _curve_name(decoder.file.header.networks[0].model)
 
             def measure() -> tuple[RDPoint, Crops]:
@@ -257,11 +265,11 @@ class Runner:
                 return self._measure_file(decoder, setting, encode_seconds, show)
 
             device = describe_threads(resolve_device(self._device))
-            digest = hash_file(Path(split_clip(file)[0]))
+            digest = _hash(file)
             work = work_of_file(digest, encode_seconds, device=device)
             point = self._point(name, setting, work, measure)
         # Where the file lies is no part of the work: the folder may have been moved.
-        return name, replace(point, options={**options, "file": file, **point.options})
+        return name, replace(point, options={**options, "file": file.name, **point.options})
 
     def _measure_file(
         self,
@@ -281,7 +289,7 @@ class Runner:
             if section.kind is SectionKind.AUDIO:
                 audio += section.num_bytes
         if audio:
-            options["audio left out"] = f"{audio} bytes"
+            options["audio left out"] = plural(audio, "byte")
         point = RDPoint.measured(
             setting,
             quality,
@@ -328,6 +336,12 @@ class Runner:
         """Pass on what share of all is done; each point counts the same."""
         if self._on_progress is not None:
             self._on_progress(text, (self._num_done + min(share, 1.0)) / max(self._num_points, 1))
+
+
+def _hash(file: ComparedFile) -> str:
+    if isinstance(file.source, bytes):
+        return hash_bytes(file.source)
+    return hash_file(Path(split_clip(file.source)[0]))
 
 
 def _curve_name(model: str) -> str:

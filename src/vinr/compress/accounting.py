@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vinr.compress.entropy import StreamWriter, Symbols
 from vinr.compress.unpack import ArrayKey, Layout, open_fixed
-from vinr.errors import BitstreamError
+from vinr.errors import BitstreamError, plural
 from vinr.models import Role, StoredTensor
 
 
@@ -90,7 +90,9 @@ def network_sizes(
     """
     layout, arrays, stream_bytes = open_fixed(payload, expected)
     if chunks and not layout.latents:
-        raise BitstreamError(f"the network has {len(chunks)} chunks of latents, but its model has no latents")
+        raise BitstreamError(
+            f"the network has {plural(len(chunks), 'chunk')} of latents, but its model has no latents"
+        )
     bits = dict.fromkeys((record.tensor.name for record in layout.latents), 0.0)
     elements = dict.fromkeys(bits, 0)
     chunk_bytes = 0

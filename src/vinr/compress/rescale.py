@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vinr.compress.pipeline import PackedTensors, pack_tensors
 from vinr.config import CompressSettings
-from vinr.errors import FitError
+from vinr.errors import FitError, argument
 from vinr.models import StoredTensor
 
 # A file of this share of the target size counts as a hit.
@@ -97,6 +97,6 @@ def pack_to_size(
     if best is None:
         raise FitError(
             f"the network takes at least {packed.file_bytes:,} bytes, more than the {num_bytes:,} of the "
-            f"target; raise the target, or use fewer parameters (--params)"
+            f"target; raise the target, or use fewer parameters ({argument('params')})"
         )
     return best

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinr.bitstream import ByteReader, deflate, inflate, pack_varint, pack_zigzag
-from vinr.errors import BitstreamError
+from vinr.errors import BitstreamError, plural
 from vinr.video.spec import Ticks, Timeline
 
 MAX_STEP = 2**40
@@ -81,7 +81,7 @@ def decode_times(payload: bytes, num_frames: int, frame_rate: Fraction) -> Timel
             raise BitstreamError(f"{WHAT} ends at tick {tick}; at most {MAX_TICK} is allowed")
         pts[first : first + count] = tick_N
     if start < len(body):
-        raise BitstreamError(f"{WHAT} has {len(body) - start} extra bytes at its end")
+        raise BitstreamError(f"{WHAT} has {plural(len(body) - start, 'extra byte')} at its end")
     return Timeline(num_frames, frame_rate, Fraction(*time_base), Ticks(pts))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vinr.errors import visible
+from vinr.errors import plural, visible
 from vinr.files import atomic_path, check_suffix
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _draw_whole(axes: Axes, components: Mapping[str, int], title: str) -> None:
             middle = start + num_bytes / 2
             axes.text(middle, 0, f"{share:.0%}", ha="center", va="center", color=color, fontsize=9)
         start += num_bytes
-    text = f"{visible(title)}: {total:,} bytes"
+    text = f"{visible(title)}: {plural(total, 'byte')}"
     # A dollar sign in a name is no formula.
     axes.set_title(text, loc="left", fontsize=11, fontweight="bold", parse_math=False)
     axes.set_xlim(0, total)

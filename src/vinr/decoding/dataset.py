@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vinr.decoding.decoder import VideoDecoder
-from vinr.decoding.file import open_clip
+from vinr.decoding.file import FileLike, content_of, open_clip
 from vinr.sharing import LruCache
 
 
@@ -27,7 +26,7 @@ class FrameDataset(Dataset[Tensor]):
     Parameters
     ----------
     file, clip, max_memory
-        As for :func:`vinr.open`; the file by its path.
+        As for :func:`vinr.open`.
     device
         As for :func:`vinr.open`, but a CPU unless one is named: workers rarely share a GPU well.
 
@@ -39,18 +38,18 @@ class FrameDataset(Dataset[Tensor]):
 
     def __init__(
         self,
-        file: str | PathLike[str],
+        file: FileLike,
         *,
         clip: str | None = None,
         device: str = "cpu",
         max_memory: int | str | None = None,
     ) -> None:
         with open_clip(file, clip=clip, device="cpu") as decoder:
-            self.spec, name, path = decoder.spec, decoder.clip.name, decoder.file.source
-        assert isinstance(path, str)
+            self.spec, name, source = decoder.spec, decoder.clip.name, decoder.file.source
+        content = Path(source).read_bytes() if isinstance(source, str) else content_of(file)
         # Bytes, not the path: every worker decodes the same file, even if the path is written anew.
         options: dict[str, Any] = {"clip": name, "device": device, "max_memory": max_memory}
-        self._open = partial(open_clip, Path(path).read_bytes(), **options)
+        self._open = partial(open_clip, content, **options)
         self._decoders: LruCache[None, VideoDecoder] = LruCache(1)
 
     def __len__(self) -> int:

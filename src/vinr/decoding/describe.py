@@ -20,7 +20,7 @@ from typing import Final
 from vinr.bitstream import Clip, EditRecord, Hdr, Quality, SectionKind
 from vinr.compress import network_sizes
 from vinr.decoding.byte_plot import ByteBar, plot_bytes
-from vinr.decoding.file import VinrFile
+from vinr.decoding.file import FileLike, VinrFile, name_of
 from vinr.files import check_target
 from vinr.settings import checked_arguments
 from vinr.units import format_count
@@ -119,7 +119,7 @@ class FileInfo:
 
 @checked_arguments()
 def info(
-    file: str | PathLike[str],
+    file: FileLike,
     *,
     plot: str | PathLike[str] | None = None,
     force: bool = False,
@@ -130,7 +130,7 @@ def info(
     Parameters
     ----------
     file
-        Path of the file; all its clips are described.
+        Path, bytes, or a seekable binary file; all its clips are described.
     plot
         A .png to draw the bytes to, by component and by layer.
     force
@@ -154,7 +154,7 @@ def info(
         for network in report.networks:
             models[network.model] += network.num_parameters
         count = format_count(models.total())
-        title = f"{Path(file).name} ({', '.join(models)}, {count} parameters)"
+        title = f"{Path(name_of(file)).name} ({', '.join(models)}, {count} parameters)"
         plot_bytes(report.bytes_by_component, layer_bars(report), Path(plot), title=title, force=force)
     return report
 

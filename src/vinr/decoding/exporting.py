@@ -10,7 +10,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
 
-from vinr.decoding.file import VinrFile
+from vinr.decoding.file import FileLike, VinrFile
 from vinr.decoding.networks import Layout
 from vinr.errors import UsageError
 from vinr.files import atomic_files, atomic_path
@@ -36,9 +36,10 @@ class ExportedGraph:
 
 @checked_arguments()
 def export(
-    file: str | PathLike[str],
+    file: FileLike,
     onnx: str | PathLike[str],
     *,
+    clip: str | None = None,
     force: bool = False,
     max_memory: int | str | None = None,
 ) -> tuple[ExportedGraph, ...]:
@@ -47,7 +48,9 @@ def export(
     Parameters
     ----------
     file
-        The file; ``FILE.vinr#name`` chooses a clip.
+        Path, bytes, or a seekable binary file; a path ``FILE.vinr#name`` chooses a clip.
+    clip
+        Name of the clip, where the file holds several and the path does not name one.
     onnx
         Name of the ONNX file; of a clip of several networks (segments) a pattern such as ``part_%02d.onnx``.
     force
@@ -64,7 +67,7 @@ def export(
     """
     from vinr.decoding.onnx_graph import export_graph  # needs packages of an extra
 
-    with VinrFile.open(file, device="cpu", max_memory=max_memory) as opened:
+    with VinrFile.open(file, clip=clip, device="cpu", max_memory=max_memory) as opened:
         networks, pieces = opened.networks, opened.pieces(opened.clip_number())
         exported = []
         with _paths(fspath(onnx), len(pieces), force=force) as paths:

@@ -20,7 +20,7 @@ from vinr.bitstream import Container, Header, SectionSize, Span
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.networks import NetworkLoader, parse_memory
 from vinr.device import resolve_device
-from vinr.errors import UsageError
+from vinr.errors import BitstreamError, UsageError
 
 if TYPE_CHECKING:
     from vinr.decoding.integrity import VerifyReport
@@ -125,7 +125,10 @@ class VinrFile:
             if clip is None:
                 source, clip = split_clip(source)
             lasting = abspath(source)
-        container = Container.open(source)
+        try:
+            container = Container.open(source)
+        except BitstreamError as error:
+            raise _named(error, source) from None
         try:
             file = cls(container, clip_name=clip, device=device, max_memory=max_memory)
         except BaseException:
@@ -256,6 +259,13 @@ class VinrFile:
         return partial(VinrFile.open, self.source, **self._options), ()
 
 
+def _named(error: BitstreamError, source: FileLike) -> BitstreamError:
+    """Return ``error`` with the path of the file, where it has one."""
+    if not isinstance(source, (str, PathLike)):
+        return error
+    return type(error)(f"{fspath(source)}: {error}")
+
+
 def open_clip(
     file: FileLike,
     *,
@@ -284,6 +294,25 @@ def open_clip(
     except BaseException:
         opened.close()
         raise
+
+
+def name_of(file: FileLike) -> str:
+    """Return what messages and reports call a file."""
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return "bytes"
+    if isinstance(file, (str, PathLike)):
+        return fspath(file)
+    name = getattr(file, "name", None)  # a file in memory has none, one of a descriptor a number
+    return name if isinstance(name, str) else "file"
+
+
+def content_of(file: FileLike) -> bytes:
+    """Return all bytes of a file that is no path."""
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return bytes(file)
+    assert not isinstance(file, (str, PathLike))
+    file.seek(0)
+    return file.read()
 
 
 def split_clip(text: str) -> tuple[str, str | None]:

@@ -25,7 +25,7 @@ from vinr.bitstream.container import DamagedPart
 from vinr.compress import decode_times
 from vinr.decoding.file import Piece, VinrFile, list_pieces
 from vinr.decoding.networks import NETWORK_SECTIONS, NetworkLoader, allowed_for, memory_told
-from vinr.errors import BitstreamError, LimitError
+from vinr.errors import BitstreamError, LimitError, plural
 from vinr.units import format_bytes
 from vinr.video.spec import Query, to_levels
 
@@ -78,8 +78,7 @@ class VerifyReport:
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
-        count = f"{len(self.clips)} clip{'s' * (len(self.clips) > 1)}"
-        name = f"{self.path}: {format_bytes(self.num_bytes)}, {count}"
+        name = f"{self.path}: {format_bytes(self.num_bytes)}, {plural(len(self.clips), 'clip')}"
         tried = ""
         if self.num_tried < self.num_networks:
             tried = f", {self.num_tried} of {self.num_networks} networks tried"

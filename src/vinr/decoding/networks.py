@@ -17,7 +17,7 @@ from torch import Tensor
 from vinr.bitstream import Header, SectionKind, SectionSize
 from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.device import compute_when_forked
-from vinr.errors import BitstreamError, LimitError, OutOfMemoryError, UsageError
+from vinr.errors import BitstreamError, LimitError, OutOfMemoryError, UsageError, argument, plural
 from vinr.kernels import arrange_layers
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.models.cost import measure_first_frame
@@ -240,11 +240,15 @@ class NetworkLoader:
             allowed = f"{scale * default.operations / 1e9:,.3g} billion"
         else:
             what, allowed = _memory_text(cost.num_bytes), _memory_text(scale * default.num_bytes)
-        who = f"files of {num_bytes:,} bytes" if self.max_memory is None else "with this --max-memory it"
+        who = (
+            f"files of {num_bytes:,} bytes"
+            if self.max_memory is None
+            else f"with this {argument('max_memory')} it"
+        )
         raise LimitError(
             f"network {network} needs about {what} for a frame of {clip.height}×{clip.width}; {who} "
-            f"may ask for {allowed}; allow more with --max-memory "
-            f"{ceil(share * default.num_bytes / 1e9)}GB if you trust the file"
+            f"may ask for {allowed}; if you trust the file, allow more with "
+            f"{argument('max_memory', f'{ceil(share * default.num_bytes / 1e9)}GB')}"
         )
 
     def name(self, network: int) -> str:
@@ -266,7 +270,9 @@ class NetworkLoader:
             raise _unbuildable(network, error) from None
         needed = 0 if skeleton.keyframes is None else len(skeleton.keyframes)
         if entry.num_keyframes != needed:
-            raise BitstreamError(f"network {network} has {entry.num_keyframes} keyframes, its model {needed}")
+            raise BitstreamError(
+                f"network {network} has {plural(entry.num_keyframes, 'keyframe')}, its model {needed}"
+            )
         return config, skeleton
 
 
@@ -345,7 +351,7 @@ def parse_memory(size: int | str | None) -> int | None:
     UsageError
         If it is something else.
     """
-    if isinstance(size, int) and size > 0:
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return min(size, UNLIMITED)
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{0,9})?)\s*([kmgt]?)b?", str(size).strip().lower())
     value = float(match[1]) * _MEMORY_UNITS[match[2]] if match else 0

@@ -13,11 +13,11 @@ from os import PathLike, fspath
 from typing import Literal
 
 from vinr.bitstream import Clip, SectionKind
-from vinr.decoding.file import VinrFile
+from vinr.decoding.file import FileLike, VinrFile, name_of
 from vinr.decoding.integrity import ClipReport, Ranges, VerifyReport, format_ranges, inspect_file
 from vinr.decoding.settings import DecodeSettings
 from vinr.decoding.streams import StreamClock
-from vinr.errors import BitstreamError, UsageError
+from vinr.errors import BitstreamError, UsageError, argument
 from vinr.quality.clip import bits_per_pixel, compare, kilobits_per_second
 from vinr.settings import checked_arguments
 from vinr.units import parse_indices
@@ -46,9 +46,10 @@ class DecodeReport:
 
 @checked_arguments()
 def decode(
-    file: str | PathLike[str],
+    file: FileLike,
     output: str | PathLike[str],
     *,
+    clip: str | None = None,
     frames: str | Sequence[int] | None = None,
     fps_scale: int = 1,
     codec: str | None = None,
@@ -67,7 +68,9 @@ def decode(
     Parameters
     ----------
     file
-        The file; ``FILE.vinr#name`` chooses a clip.
+        Path, bytes, or a seekable binary file; a path ``FILE.vinr#name`` chooses a clip.
+    clip
+        Name of the clip, where the file holds several and the path does not name one.
     output
         .mp4, .mkv, .y4m, a folder or pattern of PNGs, or ``-`` for y4m on standard output. It appears whole
         or not at all.
@@ -97,15 +100,20 @@ def decode(
         If something cannot be used; the output is then not touched.
     """
     if frames is not None and fps_scale != 1:
-        raise UsageError("both a choice of frames and a rate scale are given; give one of them")
+        raise UsageError(
+            f"{argument('frames')} and {argument('fps_scale')} exclude each other; give one of them"
+        )
     if keep_going and fps_scale != 1:
-        raise UsageError("frames between damaged ones cannot be made; give --keep-going without --fps-scale")
-    with VinrFile.open(fspath(file), device=device, max_memory=max_memory) as opened:
-        clip = _inspect_chosen(opened, fspath(file)) if keep_going else None
-        decoder = opened.clip(settings=settings, constant_rate=clip is not None and not clip.times_ok)
+        raise UsageError(
+            "frames between damaged ones cannot be made; "
+            f"give {argument('keep_going')} without {argument('fps_scale')}"
+        )
+    with VinrFile.open(file, clip=clip, device=device, max_memory=max_memory) as opened:
+        found = _inspect_chosen(opened, name_of(file)) if keep_going else None
+        decoder = opened.clip(settings=settings, constant_rate=found is not None and not found.times_ok)
         numbers, timeline = _choose_frames(frames, len(decoder)), decoder.timeline
-        if clip is not None and clip.lost:
-            numbers = _keep_whole(clip, numbers)
+        if found is not None and found.lost:
+            numbers = _keep_whole(found, numbers)
             # Without a choice each frame that is left keeps its time; of a choice the first appears at 0.
             timeline = timeline.without_others(numbers) if frames is None else _select(timeline, numbers)
         elif frames is not None:
@@ -123,8 +131,8 @@ def decode(
             span_lengths=(),
             bit_depth=bit_depth or spec.bit_depth,
         )
-        notes = [*(() if clip is None else _list_left_out(clip))]
-        audio = None if clip is not None and clip.sound_ok is False else decoder.audio()
+        notes = [*(() if found is None else _list_left_out(found))]
+        audio = None if found is not None and found.sound_ok is False else decoder.audio()
         if audio is not None and frames is not None:
             audio, left_out = _cut_audio(audio, decoder.timeline, numbers)
             notes += left_out
@@ -147,7 +155,7 @@ def decode(
                 num_done += len(rgb_NCHW)
                 if on_frame is not None:
                     on_frame(num_done, num_frames)
-        lost = () if clip is None else clip.lost
+        lost = () if found is None else found.lost
         return DecodeReport(fspath(output), num_frames, lost, (*decoder.notes, *notes))
 
 
@@ -213,14 +221,16 @@ def _inspect_chosen(file: VinrFile, name: str) -> ClipReport:
 
 @checked_arguments()
 def verify(
-    file: str | PathLike[str], *, device: str = "auto", max_memory: int | str | None = None
+    file: FileLike, *, clip: str | None = None, device: str = "auto", max_memory: int | str | None = None
 ) -> VerifyReport:
     """Read each byte of a file once, check all checksums, decode a frame of each network; list the damage.
 
     Parameters
     ----------
     file
-        The file; of ``FILE.vinr#name`` that clip alone is checked.
+        Path, bytes, or a seekable binary file; of a path ``FILE.vinr#name`` that clip alone is checked.
+    clip
+        Name of the clip to check; all clips if None.
     device
         As for :meth:`VinrFile.open`.
     max_memory
@@ -234,8 +244,8 @@ def verify(
     InputError, UsageError
         If the file is not there, or has no such clip.
     """
-    with VinrFile.open(fspath(file), device=device, max_memory=max_memory) as opened:
-        return inspect_file(opened, fspath(file))
+    with VinrFile.open(file, clip=clip, device=device, max_memory=max_memory) as opened:
+        return inspect_file(opened, name_of(file))
 
 
 @dataclass(frozen=True)
@@ -282,9 +292,10 @@ def options_of(clip: Clip, options: ReadOptions) -> ReadOptions:
 
 @checked_arguments()
 def evaluate(
-    file: str | PathLike[str],
+    file: FileLike,
     reference: str | PathLike[str],
     *,
+    clip: str | None = None,
     stream: int | None = None,
     pix_fmt: str | None = None,
     raw_size: tuple[int, int] | None = None,
@@ -300,7 +311,9 @@ def evaluate(
     Parameters
     ----------
     file
-        The file; ``FILE.vinr#name`` chooses a clip.
+        Path, bytes, or a seekable binary file; a path ``FILE.vinr#name`` chooses a clip.
+    clip
+        As for :func:`decode`.
     reference
         The original; crop, resize, frame range, bit depth and stream are taken from the file.
     stream, pix_fmt, raw_size, rate, deinterlace
@@ -316,7 +329,7 @@ def evaluate(
     options = ReadOptions.of(
         stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
     )
-    with VinrFile.open(fspath(file), device=device, max_memory=max_memory) as opened:
+    with VinrFile.open(file, clip=clip, device=device, max_memory=max_memory) as opened:
         decoder = opened.clip(settings=settings)
         next(decoder.play([0]))  # the weights are read before the clock starts
         clock = StreamClock()

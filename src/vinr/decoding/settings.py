@@ -61,5 +61,5 @@ def load_decode_settings(overrides: Sequence[str] = (), *, backend: str | None =
     tree = apply_overrides({}, items)
     if unknown := sorted(tree.keys() - {SECTION}):
         names = ", ".join(f"{SECTION}.{name}" for name in DecodeSettings.model_fields)
-        raise UsageError(f"--set {unknown[0]}.…: decoding has settings {names} only")
+        raise UsageError(f"setting {unknown[0]}.…: decoding only has {names}")
     return DecodeSettings(**tree.get(SECTION, {}))

@@ -155,7 +155,9 @@ def _load(path: Path) -> object:
                 inflated = sum(item.file_size for item in archive.infolist())
             # torch.save does not compress; an archive that would inflate was not made by it.
             if inflated > len(content):
-                raise InputError("an archive that grows when it is read, not a file of torch.save")
+                raise InputError(
+                    "a compressed archive, which torch.save does not write; give the file as saved"
+                )
         with warnings.catch_warnings():
             # What the loader thinks of a strange file ends in the one line below.
             warnings.simplefilter("ignore")
@@ -165,8 +167,8 @@ def _load(path: Path) -> object:
     except Exception:
         # The loader meets damaged and hostile files with exceptions of many kinds.
         raise InputError(
-            "no file that can be loaded safely; give a quantised checkpoint written by torch.save that "
-            "holds tensors and dictionaries only"
+            "not a file of torch.save, or one that holds more than tensors and dictionaries, which could run "
+            "code when it is loaded; give a quantised checkpoint"
         ) from None
 
 
@@ -175,12 +177,15 @@ def _settings(published: PublishedNetwork, overrides: Sequence[str]) -> Preset:
     for item in overrides:
         if not item.strip().startswith(SECTIONS):
             raise UsageError(
-                f"--set {item!r}: a checkpoint is fitted already; set architecture.* or compress.*"
+                f"setting {item!r}: a checkpoint is fitted already; only architecture.* and "
+                f"compress.* can be set"
             )
         key = item.partition("=")[0].strip().removeprefix("architecture.")
         # Shapes are facts: another value could only fail when the tensors are loaded.
         if key in published.architecture:
-            raise UsageError(f"--set {item!r}: the checkpoint's shapes say {published.architecture[key]}")
+            raise UsageError(
+                f"setting {item!r}: the checkpoint's shapes say {published.architecture[key]}; leave it out"
+            )
     preset = load_preset(published.model, [*COMPRESS, *overrides])
     return preset.model_copy(update={"architecture": {**preset.architecture, **published.architecture}})
 
@@ -192,7 +197,7 @@ def _build(preset: Preset, published: PublishedNetwork, spec: VideoSpec) -> Vide
     try:
         model.restore(published.stored)
     except ValueError as error:
-        raise UsageError(f"--set does not fit the checkpoint: {error}") from None
+        raise UsageError(f"the settings do not fit the checkpoint: {error}") from None
     return model.eval()
 
 

@@ -36,7 +36,7 @@ from vinr.encoding.segment import (
     save_segment,
     side_bytes,
 )
-from vinr.errors import OutputError, UsageError
+from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
 from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, Written, fit, ignore
 from vinr.fit.draws import Draws
@@ -259,7 +259,7 @@ def encode(
             if not find_kept(folder):
                 raise
             raise OutputError(
-                f"{error}; what was fitted is kept, with --resume it is not fitted again"
+                f"{error}; what was fitted is kept: {argument('resume', True)} continues with it"
             ) from None
         report = _report(path, num_bytes, readers, segments, clock.monotonic() - started)
         tell(Written(report.num_parameters, report.num_epochs, report.seconds))
@@ -285,7 +285,7 @@ def _target(
     targets = {"size": size, "bpp": bpp, "psnr": psnr}
     names = [name for name, value in targets.items() if value is not None]
     if len(names) > 1:
-        raise UsageError(f"{' and '.join(names)} are both targets; give one of size, bpp and psnr")
+        raise UsageError(f"{' and '.join(names)} exclude each other; give one of size, bpp and psnr")
     if bpp is not None and not 0 < bpp <= 24:
         raise UsageError(f"bpp {bpp:g}: give bits per pixel above 0, at most 24, such as 0.05")
     if psnr is not None and not 10 <= psnr <= 60:
@@ -299,8 +299,9 @@ def _target(
 def _miss(psnr_db: float, target_db: float) -> str:
     reached = f"PSNR {psnr_db:.2f} dB, target {target_db:.2f} dB"
     if psnr_db < target_db:
-        return f"{reached}: the budget was too small; give more --time or --epochs, or larger --params"
-    return f"{reached}: the network is larger than needed; give smaller --params"
+        more = f"{argument('time')} or {argument('epochs')}"
+        return f"{reached}: the budget was too small; give more {more}, or more {argument('params')}"
+    return f"{reached}: the network is larger than needed; give fewer {argument('params')}"
 
 
 def _in_short(**settings: object) -> dict[str, str]:

@@ -25,7 +25,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from vinr.errors import InputError
+from vinr.errors import InputError, plural
 from vinr.models.base import StoredTensor, plain_stored
 from vinr.models.hnerv import HNeRV, HNeRVConfig
 from vinr.video.spec import VideoSpec
@@ -89,7 +89,8 @@ def read_published(document: object) -> PublishedNetwork:
     architecture = _architecture(tensors)
     if channels != architecture["embedding_channels"]:
         raise InputError(
-            f"embed has {channels} channels, the first layer takes {architecture['embedding_channels']}"
+            f"embed has {plural(channels, 'channel')}, the first layer takes "
+            f"{architecture['embedding_channels']}"
         )
     # The checkpoint says nothing of padding: a frame is its embedding, enlarged by all strides.
     scale = math.prod(architecture["strides"])

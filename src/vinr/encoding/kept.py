@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vinr.encoding.segment import SegmentValues
-from vinr.errors import InputError
+from vinr.errors import InputError, plural
 from vinr.fit.checkpoint import FitValues
 from vinr.fit.precision import PrecisionName
 from vinr.state.tensorfile import read_state_values
@@ -41,7 +41,7 @@ class Kept:
     def __str__(self) -> str:
         parts = []
         if self.num_segments:
-            parts.append(f"{self.num_segments} finished network{'s' * (self.num_segments > 1)}")
+            parts.append(plural(self.num_segments, "finished network"))
         if self.is_finished:
             parts.append("the finished fit")
         elif self.epochs_done is not None:

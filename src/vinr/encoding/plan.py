@@ -10,7 +10,7 @@ import torch
 
 from vinr.bitstream import Span
 from vinr.config import Phase, Preset, Schedule, default_model, load_preset
-from vinr.errors import UsageError
+from vinr.errors import UsageError, argument, override, plural
 from vinr.fit.losses import build_loss
 from vinr.models import get_model, validate_architecture
 from vinr.sizing.solve import solve_size
@@ -83,7 +83,8 @@ class Target:
             )
             if self.other_bytes:
                 message += (
-                    f" (audio and times take {self.other_bytes:,}; --set compress.audio=false omits audio)"
+                    f" (audio and times take {self.other_bytes:,}; "
+                    f"{override('compress.audio=false')} leaves the audio out)"
                 )
             raise UsageError(message)
         return [int(left * job.share) for job in jobs]
@@ -107,8 +108,8 @@ class EncodePlan:
 
     def __str__(self) -> str:
         preset = self.presets[0]
-        time = f"{preset.fit.epochs} epochs" if self.seconds is None else f"{self.seconds:.0f} s"
-        hint = " (chosen; see --time, --epochs)" if self.time_is_chosen else ""
+        time = plural(preset.fit.epochs, "epoch") if self.seconds is None else f"{self.seconds:.0f} s"
+        hint = f" (chosen; see {argument('time')}, {argument('epochs')})" if self.time_is_chosen else ""
         segments = f", {len(self.jobs)} networks" if len(self.jobs) > 1 else ""
         return f"model {preset.model} ({preset.name}), recipe {preset.fit.recipe}, {time}{hint}{segments}"
 
@@ -170,8 +171,8 @@ def plan_encode(
     join = get_model(first.model).joins_clips if first.fit.join_clips is None else first.fit.join_clips
     if join and segment_seconds is not None:
         raise UsageError(
-            f"--segment cuts clips apart, but {first.model} joins them in one network; leave --segment out, "
-            f"or --set fit.join_clips=false"
+            f"{argument('segment')} cuts clips apart, but {first.model} joins them in one network; "
+            f"leave it out, or set {override('fit.join_clips=false')}"
         )
     jobs = split_segments(specs, segment_seconds)
     if join:
@@ -203,7 +204,7 @@ def _refuse_other_steps(keys: set[str], preset: Preset) -> None:
     if idle and any(phase.quantization == "entropy" for phase in preset.fit.phases):
         raise UsageError(
             f"{idle[0]} changes nothing where steps are learned (fit.phases, quantization = entropy); "
-            f"leave it out, or --set fit.phases=[]"
+            f"leave it out, or set {override('fit.phases=[]')}"
         )
 
 
@@ -247,7 +248,10 @@ def choose_preset(
     required = {name for name, field in cls.Config.model_fields.items() if field.is_required()}
     complete = required <= architecture.keys()
     if complete and num_parameters is not None:
-        raise UsageError(f"{chosen.name} fixes the size; give --params with --model, or the preset alone")
+        raise UsageError(
+            f"{chosen.name} fixes the size; give {argument('params')} with "
+            f"{argument('model')}, or the preset alone"
+        )
     if complete:
         config = validate_architecture(cls, architecture)
     else:
@@ -307,5 +311,4 @@ def describe_threads(device: torch.device) -> str:
     """Return the device in words, with the number of threads on a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    count = torch.get_num_threads()
-    return f"{count} CPU thread{'s' * (count > 1)}"
+    return plural(torch.get_num_threads(), "CPU thread")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from vinr.bitstream import (
     Clip,
@@ -39,7 +39,7 @@ from vinr.fit.precision import PrecisionName
 from vinr.models import VideoModel
 from vinr.quality.clip import ClipQuality
 from vinr.quality.record import Quality
-from vinr.settings import Settings
+from vinr.settings import StoredValues
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors
 from vinr.video.names import unique_names
 from vinr.video.source import VideoReader
@@ -250,10 +250,8 @@ def _clip_of(reader: VideoReader, name: str, quality: Quality, audio: Audio | No
     )
 
 
-class SegmentValues(Settings):
+class SegmentValues(StoredValues):
     """The values of a kept segment; what its fingerprint states is not repeated."""
-
-    model_config = ConfigDict(strict=True)
 
     kind: Literal["segment"] = Field(description="what the file holds")
     fingerprint: Fingerprint = Field(description="what it belongs to")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone, Written, ignore
 from vinr.fit.loop import fit
+from vinr.fit.precision import Precision
 from vinr.fit.prepare import build_model
+from vinr.fit.result import FitResult
 from vinr.fit.task import Reconstruct, Task
-from vinr.fit.trainer import FitResult, Trainer
+from vinr.fit.trainer import Trainer
 
 __all__ = [
     "Collapsed",
@@ -14,6 +16,7 @@ __all__ = [
     "FitResult",
     "NotKept",
     "Noted",
+    "Precision",
     "Reconstruct",
     "Resumed",
     "RoundDone",

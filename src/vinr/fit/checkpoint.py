@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
-from vinr.errors import InputError
+from vinr.errors import InputError, plural
 from vinr.fit.draws import Draws
 from vinr.fit.fingerprint import Fingerprint
 from vinr.fit.precision import PrecisionName
-from vinr.settings import Settings
+from vinr.settings import StoredValues
 from vinr.state.tensorfile import read_state, write_tensors
 
 MOST_STEPS = 10**12
@@ -30,13 +30,7 @@ Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class Values(Settings):
-    """Base of the values of a state: as all settings, and without conversion between types."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class ControlValues(Values):
+class ControlValues(StoredValues):
     """The state of rate control; means are none before the first step."""
 
     weight: float = Field(ge=0, description="weight of the rate")
@@ -46,7 +40,7 @@ class ControlValues(Values):
     progress: float = Field(ge=0, le=1, description="progress of the phase at the last step")
 
 
-class SnapshotValues(Values):
+class SnapshotValues(StoredValues):
     """The values of a run between two steps."""
 
     part: int = Field(ge=-1, lt=16, description="-1: plain fit, 0 …: number of the phase")
@@ -61,7 +55,7 @@ class SnapshotValues(Values):
     control: ControlValues | None = Field(description="rate control; none in the plain fit")
 
 
-class FitValues(Values):
+class FitValues(StoredValues):
     """The values of a state of a fit."""
 
     kind: Literal["fit"] = Field(description="what the file holds")
@@ -89,6 +83,7 @@ class FitState:
     now: Snapshot | None
     precision: PrecisionName
     epochs_done: float
+    fingerprint: Fingerprint
     is_finished: bool = False
 
     @property
@@ -96,8 +91,28 @@ class FitState:
         """Where the fit goes on."""
         return self.good if self.now is None else self.now
 
+    def check_rounds(self, most_steps: float) -> None:
+        """Refuse a state of more than ``most_steps``, or whose two rounds do not follow one another.
 
-def write_fit_state(path: Path, state: FitState, fingerprint: Fingerprint) -> None:
+        Raises
+        ------
+        InputError
+            Naming what does not fit.
+        """
+        good, last = self.good.values, self.last.values
+        steps_done = max(good.steps_done, last.steps_done)
+        if steps_done > most_steps:
+            raise InputError(f"the kept state has {steps_done} steps, the fit only {most_steps:.0f}")
+        # steps    0 ────────── good ──────── last        good ends a round, last lies in the next one
+        #                        └ round_steps ┘
+        is_next_round = last.part == good.part and last.steps_done - last.round_steps == good.steps_done
+        if good.round_steps or not is_next_round:
+            raise InputError("the rounds of the kept state do not follow one another")
+        for snapshot in (self.good, self.last):
+            check_tensors({"mse": torch.zeros(())}, under_prefix("round.", snapshot.tensors), "tensor")
+
+
+def write_fit_state(path: Path, state: FitState) -> None:
     """Keep ``state``.
 
     Raises
@@ -110,7 +125,7 @@ def write_fit_state(path: Path, state: FitState, fingerprint: Fingerprint) -> No
         tensors |= with_prefix(NOW, state.now.tensors)
     values = FitValues(
         kind="fit",
-        fingerprint=fingerprint,
+        fingerprint=state.fingerprint,
         precision=state.precision,
         epochs_done=state.epochs_done,
         is_finished=state.is_finished,
@@ -135,7 +150,9 @@ def read_fit_state(path: Path, fingerprint: Fingerprint | None = None) -> FitSta
         fingerprint.check(values.fingerprint)
     now = None if values.now is None else Snapshot(under_prefix(NOW, tensors), values.now)
     good = Snapshot(under_prefix(GOOD, tensors), values.good)
-    return FitState(good, now, values.precision, values.epochs_done, values.is_finished)
+    return FitState(
+        good, now, values.precision, values.epochs_done, values.fingerprint, is_finished=values.is_finished
+    )
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -219,7 +236,8 @@ def unpack_optimizer(
         check_tensors(slots[number], values, f"moment of parameter {number}")
     if len(steps) != len(state["param_groups"]):
         raise InputError(
-            f"the kept state has {len(steps)} groups of parameters, not {len(state['param_groups'])}"
+            f"the kept state has {plural(len(steps), 'group')} of parameters, not "
+            f"{len(state['param_groups'])}"
         )
     groups = list(map(dict, state["param_groups"]))
     for group, count in zip(groups, steps, strict=True):

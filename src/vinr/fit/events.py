@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -24,6 +25,18 @@ class Collapsed:
     best_psnr_db: float
     epochs_lost: float
     rate_scale: float
+
+    def __str__(self) -> str:
+        return (
+            f"the fit collapsed {describe_fall(self.best_psnr_db, self.psnr_db)}; it went back "
+            f"{self.epochs_lost:.1f} epochs, its learning rate is now × {self.rate_scale:g}"
+        )
+
+
+def describe_fall(before_db: float, after_db: float) -> str:
+    """Return in words from which PSNR to which a fit fell; either may not be finite."""
+    came = f"to {after_db:.1f} dB" if math.isfinite(after_db) else "to values that are not finite"
+    return f"from {before_db:.1f} dB {came}" if math.isfinite(before_db) else came
 
 
 @dataclass(frozen=True)

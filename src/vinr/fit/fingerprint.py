@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any, Final, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from vinr.config import Preset
 from vinr.errors import UsageError
 from vinr.fit.task import Task
-from vinr.settings import Settings
+from vinr.settings import StoredValues
 from vinr.video.spec import FrameSource
 
 DIGEST_BYTES: Final = 32
@@ -26,10 +26,8 @@ MAX_SHOWN: Final = 40
 FRAMES_AT_A_TIME: Final = 16
 
 
-class Fingerprint(Settings):
+class Fingerprint(StoredValues):
     """Everything that a fit depends on. States of another fingerprint are not gone on from."""
-
-    model_config = ConfigDict(strict=True)
 
     program: str = Field(description="version that wrote it")
     model: str = Field(description="name of the model")
@@ -44,6 +42,10 @@ class Fingerprint(Settings):
     frame_rate: str = Field(description="frames per second, a fraction")
     span_lengths: tuple[int, ...] = Field(description="frames of each clip")
     frames: str = Field(description="hash of all frames as they are fitted, in order")
+    own_loss: str | None = Field(None, description="name of the program's own loss; none: that of fit")
+    own_schedule: str | None = Field(
+        None, description="name of the program's own schedule; none: those of fit"
+    )
 
     def check(self, kept: Fingerprint) -> None:
         """Refuse a state with the fingerprint ``kept`` unless it is this one.
@@ -56,19 +58,35 @@ class Fingerprint(Settings):
         if kept != self:
             raise UsageError(
                 f"the kept state belongs to another video or other settings ({_difference(self, kept)}); "
-                f"repeat the first command with --resume, or start anew with --force and without --resume"
+                "continue with those it was made with, or start anew without it"
             )
 
 
 def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: float | None) -> Fingerprint:
+    """Return the fingerprint of a fit; ``seconds`` as for :func:`fingerprint_of_target`."""
+    return fingerprint_of_target(task.target(source), preset, task, seconds)
+
+
+def fingerprint_of_target(
+    target: FrameSource,
+    preset: Preset,
+    task: Task,
+    seconds: float | None,
+    *,
+    loss: Callable[..., object] | None = None,
+    schedule: Callable[..., object] | None = None,
+) -> Fingerprint:
     """Return the fingerprint of a fit.
 
     Parameters
     ----------
+    target
+        The frames that the loss compares with, as ``task`` makes them.
     seconds
         The time to spend, the same each time the fit is resumed; None where epochs count.
+    loss, schedule
+        Functions of the program in place of those of the preset. Their names alone are compared.
     """
-    target = task.target(source)
     spec = target.spec
     settings = preset.model_dump(mode="json")
     return Fingerprint(
@@ -85,7 +103,13 @@ def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: flo
         frame_rate=str(spec.frame_rate),
         span_lengths=spec.span_lengths,
         frames=hash_frames(target),
+        own_loss=_name_of(loss),
+        own_schedule=_name_of(schedule),
     )
+
+
+def _name_of(function: Callable[..., object] | None) -> str | None:
+    return None if function is None else str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def hash_frames(source: FrameSource) -> str:
@@ -107,7 +131,7 @@ def _difference(now: Fingerprint, kept: Fingerprint) -> str:
     if (now.height, now.width) != (kept.height, kept.width):
         return f"frames of {now.height}×{now.width} were {kept.height}×{kept.width}"
     if sum(now.span_lengths) != sum(kept.span_lengths):
-        return f"{sum(now.span_lengths)} frames were {sum(kept.span_lengths)}"
+        return f"number of frames {sum(now.span_lengths)} was {sum(kept.span_lengths)}"
     for key in dict.fromkeys([*current, *before]):
         value, old = current.get(key), before.get(key)
         if key != "frames" and value != old:

@@ -83,7 +83,7 @@ class Keeper:
             return
         with held_back():
             try:
-                write_fit_state(self.path, state, self.fingerprint)
+                write_fit_state(self.path, state)
             except OutputError as error:
                 self._on_event(NotKept(str(error)))
             else:

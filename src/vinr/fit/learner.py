@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from numbers import Real
@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from vinr.compress import pack_tensors
 from vinr.config import Phase, Preset
 from vinr.device import exact_float32
-from vinr.errors import InputError, UsageError
+from vinr.errors import InputError, UsageError, plural
 from vinr.fit.checkpoint import (
+    Snapshot,
     SnapshotValues,
     all_finite,
     check_tensors,
     pack_optimizer,
+    restore_draws,
     under_prefix,
     unpack_optimizer,
     with_prefix,
@@ -63,7 +65,7 @@ class Learner:
         schedule: Callable[[float], float] | None = None,
     ) -> None:
         self.preset, self.visible, self.device, self.draws = preset, visible, device, draws
-        self.settings, self._schedule = preset.fit, schedule
+        self.settings, self._schedule, self.precision = preset.fit, schedule, precision
         self.model = build_model(preset, visible.spec, device, precision, draws)
         _check_phases(self.model, preset)
         self.outputs = Outputs(self.model)
@@ -175,6 +177,7 @@ class Learner:
             **with_prefix("model.", self.model.state_dict()),
             **with_prefix("optimizer.", moments),
             **with_prefix("coding.", self.coding.state_dict()),
+            **with_prefix("random.", self.draws.state()),
         }
 
     @property
@@ -196,7 +199,8 @@ class Learner:
         """
         if not self.part <= values.part < len(self.settings.phases):
             raise InputError(
-                f"the kept state is in phase {values.part}, the fit has {len(self.settings.phases)} phases"
+                f"the kept state is in phase {values.part}, the fit has "
+                f"{plural(len(self.settings.phases), 'phase')}"
             )
         for number in range(self.part + 1, values.part + 1):
             self.enter(number)
@@ -216,6 +220,32 @@ class Learner:
             if values.control is None:
                 raise InputError("the kept state has no rate control")
             self.control.load(values.control)
+        restore_draws(self.draws, under_prefix("random.", copies))
+
+    def rehearse(self, snapshots: Sequence[Snapshot]) -> None:
+        """Refuse what :meth:`load` would refuse of ``snapshots``, one after the other, and change nothing.
+
+        Raises
+        ------
+        InputError
+            If they do not belong to it.
+        UsageError
+            If they are of a part of the fit that is over.
+        """
+        first = snapshots[0].values.part
+        if first < self.part:
+            kept, here = _name_of_part(first), _name_of_part(self.part)
+            raise UsageError(
+                f"the kept state is of {kept}, the fit has come to {here}; load it into a new Trainer"
+            )
+        # Going on to a phase cannot be undone: a new learner tries it.
+        trial = Learner(
+            self.preset, self.visible, self.device, self.precision, Draws(self.settings.seed, self.device)
+        )
+        if trial.model.keyframes is not None and self.model.keyframes is not None:
+            trial.model.keyframes.attach(self.model.keyframes.coded.__getitem__)
+        for snapshot in snapshots:
+            trial.load(snapshot.tensors, snapshot.values)
 
     def _like_model(self, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the model's state with those buffers filled that are filled in ``kept``.
@@ -235,6 +265,10 @@ class Learner:
                 elif value is not None and name not in kept and value.shape in (coded, shown):
                     del expected[name]
         return expected
+
+
+def _name_of_part(number: int) -> str:
+    return "the plain fit" if number < 0 else f"phase {number}"
 
 
 def _check_phases(model: VideoModel, preset: Preset) -> None:

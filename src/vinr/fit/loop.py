@@ -24,8 +24,9 @@ from vinr.fit.events import Event, Resumed, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
 from vinr.fit.keeper import Keeper
 from vinr.fit.precision import Precision, keep_precision, resolve_precision
+from vinr.fit.result import FitResult
 from vinr.fit.task import Reconstruct, Task
-from vinr.fit.trainer import FitResult, Trainer
+from vinr.fit.trainer import Trainer
 from vinr.video.spec import FrameSource
 
 
@@ -85,7 +86,8 @@ def fit(
     precision = precision or resolve_precision(preset.fit.precision, device)
     keeper = state = None
     if checkpoint is not None:
-        keeper = Keeper(checkpoint, fingerprint or fingerprint_of(source, preset, task, seconds), on_event)
+        fingerprint = fingerprint or fingerprint_of(source, preset, task, seconds)
+        keeper = Keeper(checkpoint, fingerprint, on_event)
         state = keeper.read() if resume else None
     if state is not None:
         precision = keep_precision(state.precision, precision, device)
@@ -98,6 +100,7 @@ def fit(
         reserve_epochs=reserve_epochs,
         precision=precision,
         keep_encoder=keep_encoder,
+        fingerprint=fingerprint,
     )
     if keeper is not None and state is not None:
         keeper.restore(trainer, state)

@@ -114,7 +114,9 @@ def _build_plugin(named: Named, settings: FitSettings) -> Optimizer:
     build = load_plugin(OPTIMIZER_GROUP, name)
     optimizer = build(named, settings)
     if not isinstance(optimizer, Optimizer):
-        raise UsageError(f"optimizer {name!r} is {type(optimizer).__name__}, not a torch.optim.Optimizer")
+        raise UsageError(
+            f"optimizer {name!r} returns a {type(optimizer).__name__}, not a torch.optim.Optimizer"
+        )
     # What the rule keeps shows once it has moved something: copies, which nobody needs afterwards.
     copies: Named = []
     for key, parameter in named:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from vinr.config import FitSettings, Phase, Schedule
-from vinr.errors import UsageError
+from vinr.errors import UsageError, plural
 from vinr.settings import describe_validation
 
 # More than rounding can take from a share, so that a phase begins at the first step after the part before it.
@@ -66,7 +66,9 @@ def append_phases(settings: FitSettings, phases: Sequence[tuple[int, Mapping[str
         if not isinstance(length, int) or length < 1:
             raise UsageError(f"phase {number}: lasts {length!r} epochs; give a whole number of at least 1")
         if "share" in values:
-            raise UsageError(f"phase {number}: its share follows from its {length} epochs; leave share out")
+            raise UsageError(
+                f"phase {number}: its share follows from its {plural(length, 'epoch')}; leave share out"
+            )
     epochs = settings.epochs + sum(length for length, _ in phases)
     # Parts that the fit has keep their lengths in epochs:  share · old epochs = new share · new epochs.
     scale = settings.epochs / epochs

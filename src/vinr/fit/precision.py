@@ -73,7 +73,7 @@ def keep_precision(kept: PrecisionName, here: Precision, device: torch.device | 
 def _refuse_gpu_without_bf16(device: torch.device) -> None:
     if device.type == "cuda" and not _gpu_has_bf16(device):
         raise UsageError(
-            "precision bf16: this GPU has no bfloat16 arithmetic; use fit.precision=fp32, or --device cpu"
+            "precision bf16: this GPU has no bfloat16 arithmetic; use fit.precision=fp32 or the device cpu"
         )
 
 

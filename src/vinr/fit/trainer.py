@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -26,25 +26,23 @@ from torch import Tensor, nn
 
 from vinr.config import Preset
 from vinr.device import exact_float32, memory_kept, resolve_device
-from vinr.errors import FitError, InputError, UsageError
+from vinr.errors import FitError, UsageError
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget, StepClock
 from vinr.fit.checkpoint import (
     FitState,
     Snapshot,
     SnapshotValues,
-    check_tensors,
-    restore_draws,
-    under_prefix,
-    with_prefix,
 )
 from vinr.fit.draws import Draws
-from vinr.fit.events import Collapsed, Event, RoundDone
+from vinr.fit.events import Collapsed, Event, RoundDone, describe_fall
+from vinr.fit.fingerprint import Fingerprint, fingerprint_of_target
 from vinr.fit.learner import Learner
 from vinr.fit.losses import LossFunction, build_loss, loss_of
 from vinr.fit.phases import Moment, append_phases, moment_at
-from vinr.fit.precision import Precision, PrecisionName, resolve_precision
+from vinr.fit.precision import Precision, resolve_precision
 from vinr.fit.prepare import DeviceFrames
+from vinr.fit.result import FitResult
 from vinr.fit.task import Reconstruct, Task
 from vinr.models import HybridModel, VideoModel
 from vinr.quality.measures import psnr_from_mse_db
@@ -53,26 +51,6 @@ from vinr.video.spec import FrameSource, PatchGrid
 
 ROUND_STEPS = 250
 MAX_COLLAPSES = 6
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """A fitted model, frozen (no source needed) and in evaluation mode, with how the fit went.
-
-    ``steps``: learned quantisation steps by stored name, as :func:`vinr.compress.pack_tensors` takes them;
-    the model's values are not rounded to them yet. ``encoder``: where it was to be kept, and had not been
-    dropped before the fit was resumed. ``precision``: the arithmetic of the fit.
-    """
-
-    model: VideoModel
-    train_psnr_db: float
-    num_epochs: float
-    num_steps: int
-    num_collapses: int
-    seconds: float
-    steps: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    encoder: nn.Module | None = field(default=None, repr=False)
-    precision: PrecisionName = "fp32"
 
 
 @dataclass(frozen=True)
@@ -112,6 +90,8 @@ class Trainer:
         that a schedule spans, 0 to 1, to a multiplier of the full rate, at least 0.
     keep_encoder
         Hold on to the encoder of a hybrid model, which is dropped otherwise when the model is frozen.
+    fingerprint
+        What the trainer's states belong to, where it is known already; that of the other arguments if None.
 
     Raises
     ------
@@ -135,6 +115,7 @@ class Trainer:
         loss: LossFunction | None = None,
         schedule: Callable[[float], float] | None = None,
         keep_encoder: bool = False,
+        fingerprint: Fingerprint | None = None,
     ) -> None:
         if not (isinstance(source, FrameSource) and isinstance(preset, Preset)):
             raise TypeError("Trainer takes a FrameSource and a Preset, as vinr.config.load_preset() returns")
@@ -145,6 +126,7 @@ class Trainer:
         self.frames = DeviceFrames(self.task.target(source), self.device)
         visible = self.task.visible(self.frames)
         self.draws = Draws(settings.seed, self.device)
+        self._functions = {"loss": loss, "schedule": schedule}
         self.learner = Learner(preset, visible, self.device, self.precision, self.draws, schedule)
         model = self.model
         model.check_patches(PatchGrid(*settings.patches))
@@ -164,6 +146,7 @@ class Trainer:
         self._keeps_encoder, self._encoder = keep_encoder, self._held_encoder(keep_encoder)
         self._round_start, self._round_batches = -1, list[tuple[Tensor, ...]]()
         self._good = self._copy()
+        self._fingerprint = fingerprint
 
     @property
     def model(self) -> VideoModel:
@@ -356,7 +339,7 @@ class Trainer:
         scale, count = self.rate_scale / 2, self.num_collapses + 1
         if count > MAX_COLLAPSES:
             raise FitError(
-                f"the fit collapsed {count} times, last from {self.best_psnr_db:.1f} dB to {psnr_db:.1f} dB; "
+                f"the fit collapsed {count} times, last {describe_fall(self.best_psnr_db, psnr_db)}; "
                 f"lower fit.learning_rate ({self.settings.learning_rate:g}) or choose another seed"
             )
         self._restore(self._good)
@@ -382,30 +365,45 @@ class Trainer:
             now = self._copy() if copied else self._snapshot()
         last = self._good if now is None else now
         epochs_done = last.values.steps_done / self.steps_per_epoch
-        return FitState(self._good, now, self.precision.name, epochs_done, self._is_finished)
+        return FitState(
+            self._good,
+            now,
+            self.precision.name,
+            epochs_done,
+            self.fingerprint,
+            is_finished=self._is_finished,
+        )
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What a state belongs to; all frames are read for it when it is first asked for."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint_of_target(
+                self.frames, self.preset, self.task, self.budget.seconds, **self._functions
+            )
+        return self._fingerprint
 
     def load(self, state: FitState) -> None:
-        """Go on from ``state``.
+        """Go on from ``state``; one that is refused changes nothing.
 
         Raises
         ------
         InputError
-            If it is not one of a fit like this.
+            If it is damaged.
+        UsageError
+            If it belongs to other frames, settings or functions, or to an earlier part of the fit.
         """
         self._check_open()
         if not isinstance(state, FitState):
             raise TypeError(f"load({type(state).__name__}): give what state() returned")
-        good, last = state.good.values, state.last.values
-        for values in (good, last):
-            if self.budget.seconds is None and values.steps_done > self.budget.num_steps:
-                raise InputError(
-                    f"the kept state has {values.steps_done} steps, the fit only {self.budget.num_steps}"
-                )
-        # steps    0 ────────── good ──────── last        good ends a round, last lies in the next one
-        #                        └ round_steps ┘
-        is_next_round = last.part == good.part and last.steps_done - last.round_steps == good.steps_done
-        if good.round_steps or not is_next_round:
-            raise InputError("the rounds of the kept state do not follow one another")
+        self.fingerprint.check(state.fingerprint)
+        if state.precision != self.precision.name:
+            raise UsageError(
+                f"the kept state was fitted in {state.precision}, this trainer computes in "
+                f"{self.precision.name}; make it with precision=vinr.fit.Precision({state.precision!r})"
+            )
+        state.check_rounds(math.inf if self.budget.seconds is not None else self.budget.num_steps)
+        self.learner.rehearse([state.good] if state.now is None else [state.good, state.now])
         self._restore(state.good)
         self._good = state.good
         if state.now is not None:
@@ -434,6 +432,9 @@ class Trainer:
         self.settings = append_phases(self.settings, phases)
         self.preset = self.preset.model_copy(update={"fit": self.settings})
         self.learner.follow(self.preset)
+        if self._fingerprint is not None:
+            settings = self.preset.model_dump(mode="json")["fit"]
+            self._fingerprint = self._fingerprint.model_copy(update={"fit": settings})
         self.budget = replace(self.budget, num_steps=self.settings.epochs * self.steps_per_epoch)
         self._is_finished = False
 
@@ -444,7 +445,6 @@ class Trainer:
 
     def _snapshot(self) -> Snapshot:
         tensors = {**self.learner.tensors(), "round.mse": self.round_mse}
-        tensors |= with_prefix("random.", self.draws.state())
         control = self.learner.control
         values = SnapshotValues(
             part=self.learner.part,
@@ -463,8 +463,6 @@ class Trainer:
     def _restore(self, snapshot: Snapshot) -> None:
         tensors, values = snapshot.tensors, snapshot.values
         self.learner.load(tensors, values)
-        check_tensors({"mse": self.round_mse}, under_prefix("round.", tensors), "tensor")
-        restore_draws(self.draws, under_prefix("random.", tensors))
         self.round_mse = tensors["round.mse"].to(self.device, copy=True)
         self.steps_done, self.round_steps = values.steps_done, values.round_steps
         self.clock.seconds, self.clock.step_seconds = values.seconds_done, values.step_seconds

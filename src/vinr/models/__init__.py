@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 from inspect import getdoc, isabstract
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
@@ -41,6 +42,7 @@ __all__ = [
     "StoredTensor",
     "StoringModule",
     "VideoModel",
+    "built_in_models",
     "describe_model",
     "get_model",
     "list_models",
@@ -53,7 +55,8 @@ GROUP = "vinr.models"
 
 
 @cache
-def _built_in() -> frozenset[str]:
+def built_in_models() -> frozenset[str]:
+    """Return the names of the models of vinr itself."""
     return frozenset(module.name for module in iter_modules(__path__) if not module.ispkg) - SHARED_FILES
 
 
@@ -63,8 +66,11 @@ def _plugins() -> frozenset[str]:
 
 
 def list_models() -> list[str]:
-    """Return the names of all models: files of this folder, and entry points of the group ``vinr.models``."""
-    return sorted(_built_in() | _plugins())
+    """Return the names of all models: files of this folder, and entry points of the group ``vinr.models``.
+
+    Whether what a package offers can be used is seen when it is loaded.
+    """
+    return sorted(built_in_models() | _plugins())
 
 
 @cache
@@ -74,15 +80,21 @@ def get_model(name: str) -> type[VideoModel]:
     Raises
     ------
     UsageError
-        If there is no such model, or what a package offers is none.
+        If there is no such model, or what a package offers is none or cannot be imported.
     """
     if name not in list_models():
         raise UsageError(f"unknown model {name!r}; there are {', '.join(list_models())}")
     # Files name their model: that of a package must not take the place of a built-in one.
-    if name in _built_in():
+    if name in built_in_models():
         module = import_module(f"{__name__}.{name}")
     else:
         module = load_plugin(GROUP, name, is_called=False)
+    if not isinstance(module, ModuleType):
+        came = "a class" if isinstance(module, type) else f"an object of type {type(module).__name__}"
+        raise UsageError(
+            f"model {name!r}: the entry point of its package names {came}; "
+            "it has to name the module that defines the model"
+        )
     for item in vars(module).values():
         # Not what the file imports: its own class, and no abstract one.
         is_defined_there = isinstance(item, type) and item.__module__ == module.__name__

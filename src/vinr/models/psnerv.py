@@ -23,28 +23,26 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vinr.errors import UsageError
-from vinr.models.base import IndexModel, ModelConfig, Scaling
+from vinr.models.base import IndexModel, Scaling
 from vinr.models.layers.blocks import (
-    ActivationName,
-    OutputName,
-    Strides,
+    Output,
     Width,
-    Widths,
-    check_stages,
     enlarged,
     make_activation,
     make_mlp,
     squash,
 )
 from vinr.models.layers.encodings import (
-    EncodingOrder,
+    Levels,
+    StemGridConfig,
+    WaveOrder,
     check_frequencies,
     cover_frame,
     encode_position,
@@ -66,41 +64,26 @@ PatchCount = Annotated[int, Field(ge=1, le=64)]
 StemWidths = Annotated[tuple[Width, ...], Field(max_length=4)]
 
 
-class PSNeRVConfig(ModelConfig):
-    """Architecture of PS-NeRV."""
+class PSNeRVConfig(StemGridConfig):
+    """Architecture of PS-NeRV; the first grid is that of a patch."""
 
     size_fields: ClassVar[tuple[str, ...]] = ("widths", "stem_widths")
 
-    strides: Strides = Field(description="upsampling of each stage, 1 to 16")
-    widths: Widths = Field(description="channels of the first grid and after each stage, 1 to 4096")
+    output: Output = "sigmoid"
     patch_rows: PatchCount = Field(4, description="rows of patches per frame, 1 to 64")
     patch_cols: PatchCount = Field(4, description="columns of patches per frame, 1 to 64")
     stem_widths: StemWidths = Field((512,), description="hidden widths of the stem's linear layers, up to 4")
-    stem_height: int | None = Field(
-        None, ge=1, le=512, description="rows of a patch's first grid; none: as needed"
-    )
-    stem_width: int | None = Field(
-        None, ge=1, le=512, description="columns of a patch's first grid; none: as needed"
-    )
     modulation: bool = Field(True, description="normalise each stage and modulate it by the style")
     style_width: Width = Field(128, description="length of the style, and of the layer before it")
     style_input: Literal["patch", "time"] = Field(
         "patch", description="what the style is made from: time and place of the patch, or the time alone"
     )
     base: float = Field(1.25, gt=1, le=10, description="ratio of neighbouring frequencies of the encodings")
-    levels: int = Field(80, ge=1, le=256, description="frequencies of each of the three encodings")
-    encoding_order: EncodingOrder = Field(
-        "interleaved", description="sine and cosine one after the other; or all sines, then all cosines"
-    )
-    activation: ActivationName = Field("gelu", description="non-linearity after each layer but the last")
-    output: OutputName = Field("sigmoid", description="last step: sigmoid, ½ tanh + ½, or plus output_offset")
-    output_offset: float = Field(
-        0.5, ge=-1, le=1, description="added under output = offset, which has no bounds"
-    )
+    levels: Levels = Field(80, description="frequencies of each of the three encodings")
+    encoding_order: WaveOrder = "interleaved"
 
     @model_validator(mode="after")
-    def _check(self) -> PSNeRVConfig:
-        check_stages(self.strides, self.widths)
+    def _check_levels(self) -> Self:
         check_frequencies(self.base, self.levels)
         return self
 

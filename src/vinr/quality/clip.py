@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vinr.errors import InputError
+from vinr.errors import InputError, plural
 from vinr.quality.measures import ms_ssim_per_frame as ms_ssim_with_window
 from vinr.quality.measures import mse_per_frame, psnr_from_mse_db
 from vinr.quality.record import Quality, psnr_of_mse_db
@@ -287,8 +287,10 @@ def compare(
         )
     if (got.num_frames, got.height, got.width) != (wanted.num_frames, wanted.height, wanted.width):
         raise InputError(
-            f"cannot compare {got.num_frames} frames of {got.height}×{got.width} with a reference of "
-            f"{wanted.num_frames} frames of {wanted.height}×{wanted.width}; give the same frames and size"
+            f"cannot compare {plural(got.num_frames, 'frame')} of {got.height}×{got.width} "
+            f"with a reference of "
+            f"{plural(wanted.num_frames, 'frame')} of {wanted.height}×{wanted.width}; give "
+            f"the same frames and size"
         )
     meter = ClipQualityMeter(wanted.color if yuv else None)
     num_done = 0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, plural
 from vinr.video.spec import VideoSpec
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ class _Search:
         """Raise UsageError if the target lies beyond both ends of the dial."""
         smallest, largest = map(self.count, self._ends(self.settings))
         video = self.video
-        where = f"{self.model_class.__name__} for {video.num_frames} frames of {video.height}×{video.width}"
+        where = (
+            f"{self.model_class.__name__} for {plural(video.num_frames, 'frame')} of "
+            f"{video.height}×{video.width}"
+        )
         if self.target < (1 - TOLERANCE) * smallest:
             raise UsageError(
                 f"{self.target:,} parameters are too few: the smallest {where} stores {smallest:,}; ask for "

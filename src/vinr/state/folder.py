@@ -29,12 +29,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Self
 
-from vinr.errors import OutputError
+from vinr.errors import OutputError, argument
 from vinr.files import (
     as_output_error,
     atomic_path,
     check_parent,
     check_target,
+    choose_or_force,
     clear_abandoned,
     flush,
     followed,
@@ -245,7 +246,7 @@ class StateFolder:
             if not _states(self.folder):
                 raise OutputError(
                     f"{self._target}: exists already, and no interrupted {self.work} of it can be resumed; "
-                    "choose another name or overwrite it with --force"
+                    f"{choose_or_force()}"
                 )
         check_target(self._target, force=self._force)
 
@@ -256,12 +257,12 @@ class StateFolder:
             if self._resume:
                 raise OutputError(
                     f"{self.folder}: holds an interrupted {self.work} of {self._described()}; "
-                    "omit --resume to start again, which sets that state aside"
+                    f"leave {argument('resume')} out to start again, which sets that state aside"
                 )
         elif not self._resume and not self._force:
             raise OutputError(
-                f"{self.folder} holds an interrupted {self.work}; use --resume to continue it, "
-                "or --force to start again"
+                f"{self.folder} holds an interrupted {self.work}; continue it with "
+                f"{argument('resume', True)}, or start again with {argument('force', True)}"
             )
 
     # -- whose it is -----------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from torch import Tensor
 from vinr.config import Preset
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.plan import EncodePlan, describe_threads, plan_encode
-from vinr.errors import InputError
+from vinr.errors import InputError, plural
 from vinr.fit import Event, FitResult, Noted, Task, fit, ignore
 from vinr.fit.budget import RESERVE_EPOCHS
 from vinr.fit.precision import Precision, PrecisionName, resolve_precision
@@ -91,7 +91,7 @@ class Inpaint(Task):
         if self._size != (spec.num_frames, 1, spec.height, spec.width):
             count, _, height, width = self._size
             raise InputError(
-                f"the mask has {count} frames of {height}×{width}, the video {spec.num_frames} of "
+                f"the mask has {plural(count, 'frame')} of {height}×{width}, the video {spec.num_frames} of "
                 f"{spec.height}×{spec.width}; give a mask of the same size"
             )
         return source

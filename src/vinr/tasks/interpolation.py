@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
+from vinr.decoding.file import FileLike
 from vinr.decoding.playback import DecodeReport, decode
 from vinr.device import exact_float32
 from vinr.errors import UsageError
@@ -40,9 +41,10 @@ FACTORS = range(2, 17)
 
 @checked_arguments()
 def interpolate(
-    file: str | PathLike[str],
+    file: FileLike,
     output: str | PathLike[str],
     *,
+    clip: str | None = None,
     factor: int = 2,
     bit_depth: Literal[8, 10] | None = None,
     codec: str | None = None,
@@ -58,7 +60,7 @@ def interpolate(
 
     Parameters
     ----------
-    file, output, bit_depth, codec, device, force, max_memory, on_frame
+    file, output, clip, bit_depth, codec, device, force, max_memory, on_frame
         As for :func:`vinr.decode`.
     factor
         2 to 16.
@@ -73,6 +75,7 @@ def interpolate(
     return decode(
         file,
         output,
+        clip=clip,
         fps_scale=factor,
         bit_depth=bit_depth,
         codec=codec,

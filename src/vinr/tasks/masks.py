@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vinr.errors import InputError
+from vinr.errors import InputError, plural
 from vinr.video.edit import Edit
 from vinr.video.images import is_image, read_image
 from vinr.video.pictures import has_several_pictures
@@ -239,7 +239,8 @@ def _choose_masks(
     if frames is not None and num_masks >= stop:
         return first, stop
     raise InputError(
-        f"mask {path} has {num_masks} frames for {num_frames} of the video; give one for each, or a single "
+        f"mask {path} has {plural(num_masks, 'frame')} for {num_frames} of the video; "
+        f"give one for each, or a single "
         f"image for all"
     )
 

@@ -24,7 +24,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 
-from vinr.errors import InputError
+from vinr.errors import InputError, override
 from vinr.video.audio_section import (
     NUT,
     OPTIONS,
@@ -84,7 +84,7 @@ def extract_audio(
             names = ", ".join(dict.fromkeys(codec_name(streams[number]) for number in known))
             raise InputError(
                 f"{path}: its audio ({names}) cannot be copied: {explain(error)}; leave it out with "
-                f"--set compress.audio=false"
+                f"{override('compress.audio=false')}"
             ) from error
 
 

@@ -9,15 +9,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from vinr.bench.experiments.curves import anchor_points
+from vinr.bench.points import mean_point
 from vinr.bench.work import Values, Work
 from vinr.bench.written import WrittenNetwork, write_network
-from vinr.errors import UsageError
+from vinr.errors import UsageError, plural
 from vinr.fit import fit
 from vinr.quality.clip import bits_per_pixel
 from vinr.quality.record import Quality
@@ -65,7 +65,7 @@ def cut_clips(frames: FrameTensor, tiles: tuple[int, int] | None, length: int | 
     height, width, count = spec.height // rows, spec.width // columns, length or spec.num_frames
     if not height or not width or count > spec.num_frames:
         raise UsageError(
-            f"clips of {spec.num_frames} frames of {spec.height}×{spec.width} cannot be cut into "
+            f"clips of {plural(spec.num_frames, 'frame')} of {spec.height}×{spec.width} cannot be cut into "
             f"{rows}×{columns} tiles and parts of {count} frames"
         )
     clip_spec = replace(spec, num_frames=count, height=height, width=width, span_lengths=())
@@ -126,16 +126,11 @@ def _values(networks: Sequence[WrittenNetwork], clips: Sequence[FrameTensor]) ->
 
 
 def _coded_one_by_one(anchor: str, clips: Sequence[FrameTensor]) -> Values:
-    curves, weights, points = [], [], []
+    curves, num_pixels, num_frames = [], [], []
     for clip in clips:
         curves.append(anchor_points(anchor, clip))
-        weights.append(clip.spec.num_pixels)
-    # Of each setting the mean over clips, by pixels: their streams together.
-    for clip_points in zip(*curves, strict=True):
-        point = {}
-        for name in ("bpp", "psnr_db", "ms_ssim"):
-            known = [clip_point[name] for clip_point in clip_points if name in clip_point]
-            if len(known) == len(clips):
-                point[name] = fmean(known, weights)
-        points.append(point)
+        num_pixels.append(clip.spec.num_pixels)
+        num_frames.append(clip.spec.num_frames)
+    # Of each setting the mean over clips: their streams together.
+    points = [mean_point(clip_points, num_pixels, num_frames) for clip_points in zip(*curves, strict=True)]
     return {"points": points, "num_clips": len(clips)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from vinr.bench.points import point_values, published_points
+from vinr.bench.points import mean_point, point_values, published_points
 from vinr.bench.work import Values, Work
 from vinr.bench.written import write_network
 from vinr.comparison.anchor_runs import choose_upsampling, measure_anchor
@@ -24,12 +24,7 @@ def rate_distortion_experiment(work: Work) -> Values:
         points = anchor_points(setup.anchor, work.frames)
     else:
         points = [_network_point(work, preset) for preset in _presets(work)]
-    values: Values = {"points": points}
-    for name in ("bpp", "psnr_db", "ms_ssim"):
-        known = [point[name] for point in points if name in point]
-        if len(known) == len(points):
-            values[name] = sum(known) / len(known)
-    return values
+    return {"points": points, **mean_point(points)}
 
 
 def anchor_points(text: str, frames: FrameTensor) -> list[dict[str, float]]:

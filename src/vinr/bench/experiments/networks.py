@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vinr.bench.base_fits import continue_fit, drop_pruned
-from vinr.bench.work import Values, Work
+from vinr.bench.work import Values, Work, file_suffix
 from vinr.bench.written import float_psnr_db, write_network
 from vinr.config import Preset
 from vinr.decoding.file import open_clip
@@ -30,7 +30,7 @@ def fit_experiment(work: Work) -> Values:
         quality = compare(FittedFrames(model, frames.spec), frames)
         after_phases[f"psnr_db_{len(after_phases) + 1}"] = quality.psnr_db
 
-    if work.setup.tune is None:
+    if not work.needs_base:
         result = _fitted(work, plain_fit(work.preset()))
     else:
         phases = work.phases()
@@ -88,7 +88,7 @@ def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitR
             # Everything but vectors, as HiNeRV quantises.
             depths = {"weight_bits": bits, "grid_bits": bits, "latent_bits": bits}
             compress = compress.model_copy(update=depths)
-        if work.setup.tune is not None:
+        if work.needs_base:
             base = work.base().with_settings(compress)
             result = continue_fit(work.frames, base, work.phases(), on_event=work.on_event)
         # Without tuning, the fit knows nothing of bits: one fit is written at each.
@@ -101,7 +101,7 @@ def _file(work: Work, bits: int | None = None) -> Path:
     """Return the .vinr file of ``bits`` per parameter, or that whose figures are the job's: the first."""
     # The names of files have bits in them only where the row states bits.
     bits = work.setup.bits[0] if bits is None and work.setup.bits else bits
-    return work.file("" if bits is None else f"-{bits}bit")
+    return work.file(file_suffix(bits))
 
 
 def _fit_values(result: FitResult) -> Values:
