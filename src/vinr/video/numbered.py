@@ -101,7 +101,7 @@ def in_order(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown
     passed over. The order in which they come counts: it is that of ``order``, unless times are wrong.
     """
     # of order  0 1 2 3 4 5      frames come as 0, 2, 3, 1, 4 …: while one of those before is awaited, the
-    # awaited       1 1 - 4      others are held back. If it has not come after REORDERED more, it is lost.
+    # awaited       1 1 - 4      others are held back. If it has not come until REORDERED after, it is lost.
     ranks = order.ranks
     awaited: set[int] = set()
     held: list[VideoFrame] = []
@@ -114,12 +114,13 @@ def in_order(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown
         awaited.update(range(highest + 1, rank))
         highest = max(highest, rank)
         held.append(frame)
-        if awaited and len(held) <= REORDERED:
+        lost = {waiting for waiting in awaited if waiting < highest - REORDERED}
+        if awaited and not lost:
             continue
-        yield from _released(held, index, awaited)
-        index += len(held) + len(awaited)
+        yield from _released(held, index, lost)
+        index += len(held) + len(lost)
         held.clear()
-        awaited.clear()
+        awaited -= lost
     yield from _released(held, index, awaited)
 
 
