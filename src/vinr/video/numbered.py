@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 
 from vinr.video.libav import VideoFile, explain
 from vinr.video.order import Order
+from vinr.video.packets import filled_packets
 
 # Decoders hold back at most this many frames until those before them are there.
 REORDERED: Final = 16
@@ -44,7 +45,7 @@ class NumberedFrames:
     ) -> None:
         self._stream = file.video(container)
         self._stream.thread_type = "SLICE" if one_by_one else "AUTO"
-        self._packets = container.demux(self._stream)
+        self._packets = filled_packets(container, self._stream)
         self._number_of = number_of
         # AVI may hold a B-frame in the packet of another frame, and a packet without one in its place.
         is_packed = self._stream.codec_context.name == "mpeg4"
@@ -56,8 +57,6 @@ class NumberedFrames:
         counted = count()
         number = UNKNOWN
         for packet in self._read():
-            if packet.size == 0:
-                continue
             if self._number_of is None:
                 number = next(counted)
             else:
