@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from video.video_clips import ONE_THREAD, write_clip
-from vinr.errors import UsageError
-from vinr.video.deinterlace import INTERLACED, deinterlaced
+from vinr.errors import InputError, UsageError
+from vinr.video.deinterlace import deinterlaced, interlaced
 from vinr.video.encoders import safe_options
 from vinr.video.reading import ReadOptions
 from vinr.video.source import open_video
@@ -86,7 +86,7 @@ def distance(rgb_CHW: Tensor, gray_HW: NDArray[np.uint8]) -> float:
 def test_fields_are_read_as_they_are_with_a_note(tmp_path: Path, codec: str) -> None:
     path = write_fields(tmp_path / "a.mkv", codec=codec)
     with open_video(path) as reader:
-        assert reader.notes == (f"{path}: {INTERLACED}",)
+        assert reader.notes == (f"{path}: {interlaced()}",)
         assert distance(reader.read(2, 3).rgb_NCHW[0], combed(2)) < 6
 
 
@@ -160,6 +160,16 @@ def test_deeper_and_turned_video(tmp_path: Path) -> None:
         frames = reader.read()
         assert (frames.spec.height, frames.spec.width, frames.spec.bit_depth) == (64, 48, 10)
         assert frames.rgb_NCHW.dtype == torch.uint16
+
+
+@pytest.mark.parametrize("size", [(2, 64), (48, 2)])
+def test_frames_that_are_too_small_are_refused_in_a_line(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = write_clip(tmp_path / "a.mkv", 2, height=size[0], width=size[1], codec="ffv1", pixel_format="gray")
+    with (
+        open_video(path, options=DEINTERLACE) as reader,
+        pytest.raises(InputError, match=rf"a\.mkv: frames of {size[0]}x{size[1]} .*cannot be deinterlaced: "),
+    ):
+        reader.read()
 
 
 def test_folders_cannot_be_deinterlaced(tmp_path: Path) -> None:

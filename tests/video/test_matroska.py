@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from video.video_clips import pictures, spec_of, write_clip
+from video.video_clips import pictures, spec_of, write_clip, write_clip_with_tone
 from vinr.video import matroska
 from vinr.video.aspect import round_aspect
 from vinr.video.matroska import (
@@ -26,6 +27,7 @@ from vinr.video.matroska import (
     state_shape,
 )
 from vinr.video.sink import open_sink
+from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 
 
@@ -82,6 +84,20 @@ def test_positions_and_checksums_hold(tmp_path: Path) -> None:
     assert old.content[tracks[0].stop :] == new.content[tracks[1].stop :]
 
 
+@pytest.mark.parametrize("codec", ["ffv1", "x264", "av1"])
+def test_files_with_audio(tmp_path: Path, codec: str) -> None:
+    """libav then writes the sizes of tracks in eight bytes."""
+    with open_video(write_clip_with_tone(tmp_path / "in.mkv", "aac")) as reader:
+        wide = replace(reader.spec, pixel_aspect=Fraction(16, 11))
+        path, audio = tmp_path / "a.mkv", reader.audio()
+        with open_sink(str(path), wide, reader.timeline, audio=audio, codec=codec) as sink:
+            sink.write(reader.read().rgb_NCHW)
+    assert (sink.notes, aspect_in(path)) == ((), Fraction(16, 11))
+    with av.open(str(path)) as container, av.open(str(tmp_path / "in.mkv")) as source:
+        packets = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+        assert packets == [bytes(packet) for packet in source.demux(audio=0) if packet.size]
+
+
 def test_seeking_still_works(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mkv", 30, options={"g": "5"})
     before = sought(path)
@@ -129,6 +145,26 @@ def test_what_could_not_be_stated_is_said(tmp_path: Path, monkeypatch: pytest.Mo
 def test_no_bytes_make_the_parser_fail(data: bytes) -> None:
     for element in elements(data):
         list(element.children())
+
+
+@pytest.mark.parametrize("more", [0, 20, 45, 46, 47, 60, 200])
+def test_room_of_any_size(tmp_path: Path, more: int) -> None:
+    """As other versions of libav may leave it."""
+    data = write_clip(tmp_path / "a.mkv", 1, codec="ffv1").read_bytes()
+    whole = segment(tmp_path / "a.mkv")
+    begin = len(data) - len(whole.content)
+    void = next(item for item in whole.children() if item.id == VOID)
+    num_bytes = void.stop - void.start + more
+    size = (num_bytes - 3 | 1 << 14).to_bytes(2)
+    wider = VOID + size + bytes(num_bytes - 3)
+    path = tmp_path / "b.mkv"
+    path.write_bytes(data[: begin + void.start] + wider + data[begin + void.stop :])
+    assert state_shape(path, 48, 64, Fraction(4, 3))
+    assert len(path.read_bytes()) == len(data) + more
+    # The end of the segment is where it was, so what lies there is cut.
+    ids = [item.id for item in whole.children()]
+    assert [item.id for item in segment(path).children()][:4] == ids[:4]
+    assert ids[3] == TRACKS
 
 
 def test_the_longest_numbers_have_room(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 ::
 
-    rows 0 2 4 …  first field  ── kept ──────────────────────────────────┐
+    rows 0 2 4 …  first field ─── kept ──────────────────────────────────────┐
     rows 1 3 5 …  second field ── replaced, from the rows and frames around ─┴─> frame, at the same time
 
 libav's filter bwdif does it; it looks at one frame before and one after.
@@ -22,12 +22,17 @@ from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from vinr.errors import InputError, argument
+from vinr.video.libav import explain
+
 # A frame depends on so many before it.
 FRAMES_BEFORE: Final = 1
-INTERLACED: Final = (
-    "interlaced: each frame is two pictures, which show as combs where something moves; "
-    "--deinterlace makes full frames of them"
-)
+INTERLACED: Final = "interlaced: each frame is two pictures, which show as combs where something moves; "
+
+
+def interlaced() -> str:
+    """Return the note on interlaced video that is read as it is."""
+    return f"{INTERLACED}{argument('deinterlace', True)} makes full frames of them"
 
 
 class FieldOrder(IntEnum):
@@ -57,17 +62,24 @@ class Fields:
         return None
 
 
-def deinterlaced(frames: Iterable[VideoFrame], fields: Fields | None) -> Iterator[VideoFrame]:
+def deinterlaced(
+    frames: Iterable[VideoFrame], fields: Fields | None, *, label: str = "video"
+) -> Iterator[VideoFrame]:
     """Yield a full frame for each of ``frames``; the first ``FRAMES_BEFORE`` lack what was before them.
 
-    If frames are marked, those that are not are left as they are. Frames of a video without fields are taken
-    to have the upper one first.
+    ``label`` names the video in errors. If frames are marked, those that are not are left as they are. Frames
+    of a video without fields are taken to have the upper one first.
+
+    Raises
+    ------
+    InputError
+        If frames are too small, or of a format that the filter cannot take.
     """
     for _, group in groupby(frames, key=lambda frame: frame.format.name):
-        yield from _of_one_format(group, fields or Fields(is_marked=False))
+        yield from _of_one_format(group, fields or Fields(is_marked=False), label)
 
 
-def _of_one_format(frames: Iterator[VideoFrame], fields: Fields) -> Iterator[VideoFrame]:
+def _of_one_format(frames: Iterator[VideoFrame], fields: Fields, label: str) -> Iterator[VideoFrame]:
     first = next(frames)
     graph = Graph()
     graph.threads = 1  # a process that is forked meanwhile has no threads to wait for
@@ -78,7 +90,11 @@ def _of_one_format(frames: Iterator[VideoFrame], fields: Fields) -> Iterator[Vid
     parity = "auto" if fields.is_marked else "bff" if fields.is_bottom_first else "tff"
     filter_ = graph.add("bwdif", f"mode=send_frame:parity={parity}:deint={which}")
     graph.link_nodes(source, filter_, graph.add("buffersink"))
-    graph.configure()
+    try:
+        graph.configure()
+    except av.FFmpegError as error:
+        kind = f"frames of {first.height}x{first.width} ({first.format.name})"
+        raise InputError(f"{label}: {kind} cannot be deinterlaced: {explain(error)}") from error
     graph.push(first)
     is_alone = True
     for frame in frames:

@@ -33,6 +33,8 @@ DISPLAY_HEIGHT: Final = bytes.fromhex("54ba")
 DISPLAY_UNIT: Final = bytes.fromhex("54b2")
 # The unit of width and height that says: their ratio alone matters.
 ASPECT_RATIO: Final = 3
+# An ID and a size of one byte each.
+MIN_VOID: Final = 2
 # What comes before the clusters is far smaller.
 MAX_FRONT: Final = 2**24
 
@@ -47,8 +49,9 @@ class Element:
     stop: int
 
     def replaced(self, content: bytes) -> bytes:
-        """Return the element as bytes, with another content."""
-        return _coded(self.id, content)
+        """Return the element as bytes, with another content; its size takes as many bytes or more."""
+        size_bytes = self.stop - self.start - len(self.id) - len(self.content)
+        return _coded(self.id, content, size_bytes)
 
     def children(self) -> Iterator[Element]:
         """Yield the elements of the content."""
@@ -100,14 +103,16 @@ def _with_shape(content: bytes, elements: list[Element], shape: Fraction) -> byt
     )
     growth = len(shaped) - (tracks.stop - tracks.start)
     room = void.stop - void.start - growth
-    # An ID and a size; both of one byte below 127.
-    if growth <= 0 or not 2 <= room < 129:
+    if room < MIN_VOID:
         return None
     moved = range(void.stop, tracks.start + 1)
     head = seek_head.with_children(
         SEEK, lambda seek: seek.with_children(SEEK_POSITION, lambda item: _earlier(item, moved, growth))
     )
-    return head + _coded(VOID, bytes(room - 2)) + content[void.stop : tracks.start] + shaped
+    # The size in one byte, or where that is too small in eight.
+    size_bytes = 1 if room < 128 else 8
+    padding = _coded(VOID, bytes(room - 1 - size_bytes), size_bytes)
+    return head + padding + content[void.stop : tracks.start] + shaped
 
 
 def _shaped(video: Element, shape: Fraction) -> bytes:
@@ -129,8 +134,8 @@ def _earlier(position: Element, moved: range, growth: int) -> bytes:
     return position.replaced(value.to_bytes(len(position.content)))
 
 
-def _coded(id_: bytes, content: bytes) -> bytes:
-    length = 1
+def _coded(id_: bytes, content: bytes, size_bytes: int = 1) -> bytes:
+    length = size_bytes
     # All ones would mean: of unknown size.
     while len(content) >= 2 ** (7 * length) - 1:
         length += 1
