@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -24,12 +24,12 @@ from vinr.files import as_output_error
 from vinr.temporaries import Maker
 from vinr.video.audio_copy import AudioCopier
 from vinr.video.audio_section import MATROSKA_OPTIONS
-from vinr.video.color import SILENT, ColorConverter, tag_color
+from vinr.video.color import LAST_X265_PRIMARIES, SILENT, ColorConverter, tag_color
 from vinr.video.encoders import safe_options, why_refused
 from vinr.video.hdr import DIALECTS, with_hdr
 from vinr.video.libav import explain, move_packet
 from vinr.video.matroska import state_shape
-from vinr.video.spec import Audio, BitDepth, ColorSpec, Hdr, Levels, Ticks, Timeline, VideoSpec
+from vinr.video.spec import Audio, BitDepth, Hdr, Levels, Ticks, Timeline, VideoSpec
 from vinr.video.tag_names import PRIMARIES
 
 MP4: Final = "mp4"
@@ -79,9 +79,6 @@ class _Codec:
 # FFV1 takes 2×300 and 128×128 in one slice, but not 272×640; with its own choice of slices it fails at 2×1.
 SMALL_SIDE: Final = 16
 LARGE_SIDE: Final = 256
-
-LAST_X265_PRIMARIES: Final = 12
-LAST_X265_MATRIX: Final = 14
 
 # What muxers raise for a track that they cannot hold.
 REFUSALS: Final = (
@@ -210,7 +207,7 @@ class ContainerWriter:
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
         stream.codec_context.time_base = self._time_base
         stream.disposition = Disposition.default
-        tag_color(stream.codec_context, _statable(self._settings, spec.color), self._pixel_format)
+        tag_color(stream.codec_context, spec.color, self._pixel_format)
         if spec.pixel_aspect != 1:
             stream.codec_context.sample_aspect_ratio = spec.pixel_aspect
         try:
@@ -325,16 +322,6 @@ def _track_options(timeline: Timeline, target: Path) -> dict[str, str]:
         days = MAX_STEP // (1000 * 24 * 3600)
         raise UsageError(f"{target}: mp4 cannot show a frame for more than {days} days; write .mkv")
     return {"video_track_timescale": "1000"}
-
-
-def _statable(codec: _Codec, color: ColorSpec) -> ColorSpec:
-    """Return ``color`` without tags that the encoder refuses: x265 lacks the later ones."""
-    tags = color.tags
-    if codec.encoder != "libx265" or tags is None:
-        return color
-    primaries = tags.primaries if tags.primaries <= LAST_X265_PRIMARIES else SILENT
-    matrix = tags.matrix if tags.matrix <= LAST_X265_MATRIX else SILENT
-    return replace(color, tags=replace(tags, primaries=primaries, matrix=matrix))
 
 
 def _codec(name: str, suffix: str) -> _Codec:
