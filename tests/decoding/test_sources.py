@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import vinr
+from random_files import random_set
 from vinr.decoding.file import FileLike, name_of
 
 FORMS: dict[str, Callable[[Path], FileLike]] = {
@@ -100,3 +101,19 @@ def test_what_is_none_is_refused_in_one_line(source: bytes | BinaryIO, tmp_path:
             call()
         assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clip_of_bytes_is_chosen_by_name(tmp_path: Path) -> None:
+    path = random_set(tmp_path / "set.vinr", {"a": 4, "b": 2})
+    content = path.read_bytes()
+    with pytest.raises(vinr.UsageError, match="holds 2 clips"):
+        vinr.decode(content, tmp_path / "o.y4m", device="cpu")
+    report = vinr.decode(content, tmp_path / "o.y4m", clip="b", device="cpu")
+    vinr.decode(f"{path}#b", tmp_path / "p.y4m", device="cpu")
+    assert report.num_frames == 2
+    assert (tmp_path / "o.y4m").read_bytes() == (tmp_path / "p.y4m").read_bytes()
+    assert [clip.name for clip in vinr.verify(content, clip="b", device="cpu").clips] == ["b"]
+    vinr.interpolate(content, tmp_path / "q.y4m", clip="b", device="cpu")
+    assert (tmp_path / "q.y4m").exists()
+    with pytest.raises(vinr.UsageError, match="no clip 'c' in the file"):
+        vinr.evaluate(content, tmp_path / "o.y4m", clip="c", device="cpu")

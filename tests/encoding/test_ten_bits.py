@@ -12,8 +12,11 @@ import vinr
 from deep_clips import gradient, write_10
 from video.video_clips import write_clip
 from vinr.config import load_preset
-from vinr.errors import InputError
+from vinr.errors import InputError, UsageError
+from vinr.fit import Event, RoundDone, fit
+from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.prepare import DeviceFrames
+from vinr.fit.task import Reconstruct
 from vinr.models import list_models
 from vinr.quality.clip import compare
 from vinr.quality.record import psnr_of_mse_db
@@ -196,6 +199,28 @@ def test_inpainting_writes_10_bits(deep_video: Path, tmp_path: Path) -> None:
     assert found.spec.bit_depth == 10
     # Outside of the mask nothing changes.
     assert torch.equal(found.rgb_NCHW[..., :8, :], original.rgb_NCHW[..., :8, :])
+
+
+def test_a_resumed_fit_of_10_bits_is_the_uninterrupted_one(deep_video: Path, tmp_path: Path) -> None:
+    # FFNeRV keeps neighbouring frames beside its parameters, as levels.
+    preset = load_preset("ffnerv-tiny", ["fit.epochs=3", "fit.phases=[]", "fit.precision=fp32"])
+    frames, checkpoint = read(deep_video), tmp_path / "state.fit"
+    whole = fit(frames, preset)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, RoundDone) and event.epochs_done >= 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(frames, preset, checkpoint=checkpoint, on_event=interrupt)
+    resumed = fit(frames, preset, checkpoint=checkpoint, resume=True)
+    for name, item in whole.model.stored().items():
+        assert torch.equal(resumed.model.stored()[name].value, item.value), name
+    deep, flat = (
+        fingerprint_of(source, preset, Reconstruct(), None) for source in (frames, read(deep_video, 8))
+    )
+    with pytest.raises(UsageError, match="bit_depth 8 was 10"):
+        flat.check(deep)
 
 
 def test_trainer_takes_sources_of_10_bits(deep_video: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_quality_is_met_or_missed_openly(video: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"size": "9kB", "psnr": 30.0}, "size and psnr are both targets"),
+        ({"size": "9kB", "psnr": 30.0}, "size and psnr exclude each other"),
         ({"bpp": 0.0}, "bpp 0: give bits per pixel above 0"),
         ({"psnr": 200.0}, "psnr 200: give decibels between 10 and 60"),
         ({"size": "much"}, "size 'much': give a positive one such as 500kB"),

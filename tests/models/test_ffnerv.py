@@ -32,7 +32,7 @@ from vinr.models.layers.grids import TemporalGrids
 from vinr.models.layers.warp import warp
 from vinr.sizing.solve import solve_size
 from vinr.state.tensorfile import read_tensors
-from vinr.video.spec import Query, VideoSpec
+from vinr.video.spec import BitDepth, Query, VideoSpec
 
 FIXTURES = pytest.mark.parametrize("name", ["ffnerv", "ffnerv_compact"])
 
@@ -413,14 +413,15 @@ def test_the_buffer_is_state_but_not_stored(clip: MemoryClip) -> None:
     assert small(clip, with_encoder=False).buffer is None
 
 
-def test_the_buffer_rounds_to_the_nearest() -> None:
-    buffer = FrameBuffer()
+@pytest.mark.parametrize(("bit_depth", "white"), [(8, 255), (10, 1023)])
+def test_the_buffer_rounds_to_the_nearest(bit_depth: BitDepth, white: int) -> None:
+    buffer = FrameBuffer(bit_depth)
     value = torch.linspace(0, 1, 300).view(1, 3, 10, 10)
     buffer.fill(2, lambda time: Evaluation(value * (1 - 0.5 * time), value[:, :0], value[:, :0]))
     read = buffer.read([0.0, None, 1.0], value.device)
-    assert (read[0] - value[0]).abs().max() <= 0.5 / 255 + 1e-6
+    assert (read[0] - value[0]).abs().max() <= 0.5 / white + 1e-6
     assert read[1].abs().max() == 0
-    assert (read[2] - value[0] / 2).abs().max() <= 0.5 / 255 + 1e-6
+    assert (read[2] - value[0] / 2).abs().max() <= 0.5 / white + 1e-6
 
 
 @pytest.mark.parametrize("model", ["ffnerv", "tnerv"])

@@ -45,7 +45,7 @@ def test_default_flag_then_pixels_and_a_note(tmp_path: Path, parts: Sequence[Par
     size = f"{parts[number].height}x{parts[number].width}"
     assert (
         note
-        == f"{path}: has {len(parts)} video streams; number {number} ({size}) is read, --stream N chooses"
+        == f"{path}: has {len(parts)} video streams; number {number} ({size}) is read, stream chooses another"
     )
 
 

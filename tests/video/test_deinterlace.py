@@ -16,7 +16,7 @@ from torch import Tensor
 
 from video.video_clips import ONE_THREAD, write_clip
 from vinr.errors import InputError, UsageError
-from vinr.video.deinterlace import INTERLACED, deinterlaced
+from vinr.video.deinterlace import deinterlaced, interlaced
 from vinr.video.encoders import safe_options
 from vinr.video.reading import ReadOptions
 from vinr.video.source import open_video
@@ -86,7 +86,7 @@ def distance(rgb_CHW: Tensor, gray_HW: NDArray[np.uint8]) -> float:
 def test_fields_are_read_as_they_are_with_a_note(tmp_path: Path, codec: str) -> None:
     path = write_fields(tmp_path / "a.mkv", codec=codec)
     with open_video(path) as reader:
-        assert reader.notes == (f"{path}: {INTERLACED}",)
+        assert reader.notes == (f"{path}: {interlaced()}",)
         assert distance(reader.read(2, 3).rgb_NCHW[0], combed(2)) < 6
 
 

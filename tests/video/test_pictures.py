@@ -71,9 +71,9 @@ def test_frames_without_a_time_are_shown_as_browsers_do(tmp_path: Path) -> None:
 
 def test_rate_of_a_file_with_times_is_its_own(tmp_path: Path) -> None:
     path = write_webp(tmp_path / "a.webp", images(3), 100)
-    with pytest.raises(UsageError, match="states its times itself; leave --rate out"):
+    with pytest.raises(UsageError, match="states its times itself; leave rate out"):
         open_video(path, options=ReadOptions(rate=Fraction(25)))
-    with pytest.raises(UsageError, match="leave --stream out"):
+    with pytest.raises(UsageError, match="leave stream out"):
         open_video(path, options=ReadOptions(stream=0))
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from video.video_clips import picture
 from vinr.errors import InputError, UsageError
+from vinr.video.depth import with_depth
 from vinr.video.raw import describe_raw
 from vinr.video.reading import ReadOptions
 from vinr.video.source import VideoReader, open_video
-from vinr.video.spec import with_depth
 
 HEIGHT, WIDTH = 24, 32
 
@@ -100,7 +100,7 @@ def is_close(rgb_NHWC: NDArray[np.uint8], num_frames: int = 3) -> bool:
 def test_format_as_people_write_it(tmp_path: Path, name: str, pixel_format: str) -> None:
     rgb_NHWC, notes = read(write_raw(tmp_path / name, pixel_format))
     assert is_close(rgb_NHWC)
-    assert not [note for note in notes if "--pix-fmt" in note]
+    assert not [note for note in notes if "pix_fmt" in note]
 
 
 def test_yv12_has_cr_before_cb(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_grey(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("clip_32x24_25.yuv", "read as 8-bit 4:2:0, as its name does not say the depth; --pix-fmt chooses"),
+        ("clip_32x24_25.yuv", "read as 8-bit 4:2:0, as its name does not say the depth; pix_fmt chooses"),
         ("clip_32x24_25_420.yuv", "read as 8-bit 4:2:0, as"),
         ("clip_32x24_25_400.yuv", "read as 8-bit grey, as"),
         ("clip_32x24_25_gray.yuv", "read as 8-bit grey, as"),
@@ -149,7 +149,7 @@ def test_ten_bits_that_no_name_states_are_seen(tmp_path: Path, name: str, pixel_
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "p010le", "yuv420p16le"])
 def test_samples_above_the_depth_in_the_name_are_refused(tmp_path: Path, pixel_format: str) -> None:
     path = write_raw(tmp_path / "clip_32x24_25_10b.yuv", pixel_format, 4)
-    with pytest.raises(InputError, match=r"by its name 10-bit 4:2:0, but has samples above 1023; --pix-fmt"):
+    with pytest.raises(InputError, match=r"by its name 10-bit 4:2:0, but has samples above 1023; pix_fmt"):
         open_video(path)
     assert is_close(read(path, pixel_format=pixel_format)[0], 4)
 
@@ -157,14 +157,16 @@ def test_samples_above_the_depth_in_the_name_are_refused(tmp_path: Path, pixel_f
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("clip_32x24_25_8bit_10bit.yuv", "says both 10 and 8; --pix-fmt"),
-        ("clip_32x24_25_420_444.yuv", "says both 420 and 444; --pix-fmt"),
-        ("clip_32x24_25_nv12_10bit.yuv", "says both 10 and 8; --pix-fmt"),
-        ("clip_32x24_of_64x48_25.yuv", "states 2 sizes; --raw-size HEIGHTxWIDTH"),
+        ("clip_32x24_25_8bit_10bit.yuv", "says both 10 and 8; pix_fmt"),
+        ("clip_32x24_25_420_444.yuv", "says both 420 and 444; pix_fmt"),
+        ("clip_32x24_25_nv12_10bit.yuv", "says both 10 and 8; pix_fmt"),
+        ("clip_32x24_of_64x48_25.yuv", "states 2 sizes; raw_size chooses"),
         ("clip_32x24_25_bgr8.yuv", "bgr8, which cannot be read|says both"),
         ("clip_32x24_25_422.yuv", r"are not whole 32x24 yuv422p frames of 1536 bytes; .* yuv420p, "),
-        ("clip_32x24.yuv", "needs size and rate .*--raw-size HEIGHTxWIDTH and --rate"),
-        ("clip_25fps.yuv", "needs size and rate"),
+        ("clip_32x24.yuv", "needs size and rate .*; else give rate$"),
+        ("clip_25fps.yuv", "needs size and rate .*; else give raw_size \\(height x width\\)$"),
+        ("clip.yuv", "needs size and rate .*; else give raw_size \\(height x width\\) and rate$"),
+        ("foreman_cif.yuv", "needs size and rate .*; else give rate$"),
         ("clip_32x24_0.yuv", "needs size and rate"),
         ("clip_32x24_420.yuv", "needs size and rate"),
     ],
@@ -173,6 +175,24 @@ def test_names_that_do_not_do(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_bytes(bytes(1152))
     with pytest.raises(InputError, match=message):
         open_video(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "rate"),
+    [
+        ("foreman_qcif_30_8bit.yuv", "176x144", "30"),
+        ("akiyo_CIF_29.97fps_8bit.yuv", "352x288", "30000/1001"),
+        ("soccer_4cif_60_8bit.yuv", "704x576", "60"),
+        ("crowd_run_1080p50_8bit.yuv", "1920x1080", "50"),
+        ("park_8bit_720p_25.yuv", "1280x720", "25"),
+        ("pacific_176x144_25_8bit.yuv", "176x144", "25"),
+    ],
+)
+def test_sizes_that_have_names(tmp_path: Path, name: str, size: str, rate: str) -> None:
+    width, height = map(int, size.split("x"))
+    (tmp_path / name).write_bytes(bytes(width * height * 3 // 2))
+    raw = describe_raw(tmp_path / name, name, ReadOptions())
+    assert (raw.options["video_size"], raw.options["framerate"], raw.notes) == (size, rate, ())
 
 
 def test_options_make_any_name_do(tmp_path: Path) -> None:
@@ -208,7 +228,7 @@ def test_options_come_before_the_name(tmp_path: Path) -> None:
 def test_portrait_size_is_said(tmp_path: Path) -> None:
     path = write_raw(tmp_path / "clip_25fps_8bit.yuv", "yuv420p")
     _, (note,) = read(path, raw_size=(WIDTH, HEIGHT))
-    assert note == f"{path}: read as 32 rows of 24 pixels; --raw-size is HEIGHTxWIDTH"
+    assert note == f"{path}: read as 32 rows of 24 pixels; raw_size is height x width"
 
 
 @pytest.mark.parametrize(
@@ -223,10 +243,10 @@ def test_unknown_pixel_formats_are_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_options_without_effect_are_refused(tmp_path: Path, tiny_video: Path) -> None:
-    for options, option in ((ReadOptions(rate=Fraction(25)), "--rate"), (ReadOptions(stream=0), "--stream")):
+    for options, option in ((ReadOptions(rate=Fraction(25)), "rate"), (ReadOptions(stream=0), "stream")):
         with pytest.raises(UsageError, match=f"leave {option} out"):
-            open_video(tmp_path if option == "--stream" else tiny_video, options=options)
-    with pytest.raises(UsageError, match="leave --raw-size out"):
+            open_video(tmp_path if option == "stream" else tiny_video, options=options)
+    with pytest.raises(UsageError, match="leave raw_size out"):
         open_video(tmp_path, options=ReadOptions(raw_size=(8, 8)))
     with pytest.raises(UsageError, match="numbered from 0"):
         ReadOptions(stream=-1)

@@ -30,7 +30,7 @@ from vinr.video.times import Stated, bounded, make_timeline
 # Groups of ten frames, of which later ones refer to the group before.
 OPEN_X264 = {"x264-params": "keyint=10:open-gop=1:bframes=3:b-adapt=0:scenecut=0"}
 OPEN_X265 = {"x265-params": "log-level=none:keyint=10:open-gop=1:bframes=3"}
-CLOSED_X264 = {"crf": "8", "x264-params": "keyint=10:bframes=2:b-adapt=0"}
+CLOSED_X264 = {"crf": "8", "x264-params": "keyint=10:bframes=2:b-adapt=0:scenecut=0"}
 
 
 def write_at(
@@ -121,6 +121,17 @@ def test_b_frames_without_presentation_times(tmp_path: Path, name: str) -> None:
         for first, stop in ((17, 20), (9, 11), (len(found_NHWC) - 2, len(found_NHWC))):
             part_NHWC = reader.read(first, stop).rgb_NCHW.permute(0, 2, 3, 1).numpy()
             assert np.array_equal(part_NHWC, found_NHWC[first:stop])
+
+
+def test_times_that_contradict_the_decoder_lose_no_frame(tmp_path: Path) -> None:
+    def change(number: int, packet: av.Packet) -> list[av.Packet]:
+        packet.pts += {2: 80, 3: -40}.get(number % 10, 0)  # two neighbours are exchanged, or nearly
+        return [packet]
+
+    source = write_clip(tmp_path / "a.mkv", 30, options=CLOSED_X264)
+    path = copy_packets(source, tmp_path / "b.mkv", change=change)
+    with open_video(path) as reader:
+        assert is_like(frames_of(reader), decoded(source))
 
 
 # -- streams that begin anywhere -----------------------------------------------------------------------------
@@ -456,7 +467,7 @@ def test_mpeg4_that_says_as_before(tmp_path: Path) -> None:
 
 
 def test_packed_b_frames(tmp_path: Path) -> None:
-    """DivX and Xvid put a B-frame into the packet of the frame it needs, then one that says as before."""
+    """DivX and Xvid put a B-frame into the packet before, and a packet that says as before in its place."""
     source = write_clip(tmp_path / "a.mkv", 21, codec="mpeg4", options={"bf": "1", "b_strategy": "0"})
     with av.open(str(source)) as container:
         stored = [(packet.pts, bytes(packet)) for packet in container.demux(video=0) if packet.size]

@@ -261,7 +261,7 @@ def encode(
             raise OutputError(
                 f"{error}; what was fitted is kept: {argument('resume', True)} continues with it"
             ) from None
-        report = _report(path, num_bytes, specs, segments, clock.monotonic() - started)
+        report = _report(path, num_bytes, readers, segments, clock.monotonic() - started)
         tell(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
         if refused := refused_by_default(path):
@@ -436,14 +436,18 @@ def _read_spans(job: Job, readers: Sequence[VideoReader]) -> Tensor:
 
 
 def _report(
-    path: Path, num_bytes: int, specs: Sequence[VideoSpec], segments: Sequence[FittedSegment], seconds: float
+    path: Path,
+    num_bytes: int,
+    readers: Sequence[VideoReader],
+    segments: Sequence[FittedSegment],
+    seconds: float,
 ) -> EncodeReport:
     duration, num_pixels, num_frames, num_parameters, num_collapses = 0.0, 0, 0, 0, 0
     epochs, train_psnr_db = 0.0, 0.0
     qualities: list[Quality] = []
-    for spec in specs:
-        duration += float(spec.num_frames / spec.frame_rate)
-        num_pixels += spec.num_pixels
+    for reader in readers:
+        duration += float(reader.timeline.duration)
+        num_pixels += reader.spec.num_pixels
     for segment in segments:
         qualities += segment.qualities
         num_frames += segment.num_frames

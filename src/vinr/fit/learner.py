@@ -261,7 +261,8 @@ class Learner:
             for buffer_name, value in module._buffers.items():
                 name = f"{prefix}.{buffer_name}".lstrip(".")
                 if value is None and name in kept and kept[name].shape in (coded, shown):
-                    expected[name] = kept[name].to(torch.uint8)
+                    # As FrameBuffer keeps them.
+                    expected[name] = kept[name].to(torch.uint8 if video.bit_depth == 8 else torch.int16)
                 elif value is not None and name not in kept and value.shape in (coded, shown):
                     del expected[name]
         return expected

@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from vinr.errors import InputError, UsageError
+from vinr.errors import InputError, UsageError, argument
 from vinr.video.libav import explain
 
 # Pictures beside a video: covers, thumbnails, stills, parts of other pictures.
@@ -66,7 +66,8 @@ def choose_stream(
     size = f"{chosen.codec_context.height}x{chosen.codec_context.width}"
     return (
         place,
-        f"{path}: has {len(rivals)} video streams; number {place} ({size}) is read, --stream N chooses",
+        f"{path}: has {len(rivals)} video streams; number {place} ({size}) is read, "
+        f"{argument('stream')} chooses another",
     )
 
 

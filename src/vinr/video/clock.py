@@ -154,8 +154,9 @@ class ClockReader:
             self._was_corrupt = packet.is_corrupt
         if tick is None or packet.stream.type not in ("audio", "video"):
             return
-        begin = round(tick * packet.time_base * MICROSECONDS)
-        end = round((tick + (packet.duration or 0)) * packet.time_base * MICROSECONDS)
+        base = packet.time_base
+        begin = tick * base.numerator * MICROSECONDS // base.denominator
+        end = begin + (packet.duration or 0) * base.numerator * MICROSECONDS // base.denominator
         self._stamps.setdefault(stream, _Stamps()).append(_Stamp(number, begin, end, may_begin))
 
     def clock(self) -> Clock:

@@ -22,15 +22,17 @@ from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from vinr.errors import InputError
+from vinr.errors import InputError, argument
 from vinr.video.libav import explain
 
 # A frame depends on so many before it.
 FRAMES_BEFORE: Final = 1
-INTERLACED: Final = (
-    "interlaced: each frame is two pictures, which show as combs where something moves; "
-    "--deinterlace makes full frames of them"
-)
+INTERLACED: Final = "interlaced: each frame is two pictures, which show as combs where something moves; "
+
+
+def interlaced() -> str:
+    """Return the note on interlaced video that is read as it is."""
+    return f"{INTERLACED}{argument('deinterlace', True)} makes full frames of them"
 
 
 class FieldOrder(IntEnum):

@@ -6,7 +6,7 @@ unnoticed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -98,32 +98,9 @@ def in_order(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown
     """Yield the frames of ``order`` from frame ``start`` on, and tell where one is missing.
 
     ``frames`` are read from the packet of frame ``start`` or from one before it; frames that come earlier are
-    passed over.
+    passed over. The order in which they come counts: it is that of ``order``, unless times are wrong.
     """
-    return _by_time(frames, order, start) if order.is_timed else _as_decoded(frames, order, start)
-
-
-def _by_time(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown]:
-    """Frames must come at rising times; which of several with the same time comes first does not matter."""
-    assert order.time_F is not None
-    ranks = order.ranks
-    index = start
-    for number, frame in frames:
-        rank = ranks.get(number)
-        if rank is None or rank < start:
-            continue
-        time, lost = order.time_F[rank], None
-        if index >= order.num_frames or time < order.time_F[index]:
-            lost = min(index, order.num_frames - 1)
-        elif time > order.time_F[index]:
-            lost, index = index, rank
-        yield Shown(index, frame, lost)
-        index += 1
-
-
-def _as_decoded(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown]:
-    """Frames may come in any order, as decoders change it, but none may stay away."""
-    # packets   0 1 2 3 4 5      frames come as 0, 2, 3, 1, 4 …: while one of those before is awaited, the
+    # of order  0 1 2 3 4 5      frames come as 0, 2, 3, 1, 4 …: while one of those before is awaited, the
     # awaited       1 1 - 4      others are held back. If it has not come after REORDERED more, it is lost.
     ranks = order.ranks
     awaited: set[int] = set()
@@ -139,13 +116,16 @@ def _as_decoded(frames: NumberedFrames, order: Order, start: int) -> Iterator[Sh
         held.append(frame)
         if awaited and len(held) <= REORDERED:
             continue
-        lost, index = min(awaited, default=None), index + len(awaited)
-        for shown in held:
-            yield Shown(index, shown, lost)
-            lost, index = None, index + 1
+        yield from _released(held, index, awaited)
+        index += len(held) + len(awaited)
         held.clear()
         awaited.clear()
-    lost, index = min(awaited, default=None), index + len(awaited)
-    for shown in held:
-        yield Shown(index, shown, lost)
-        lost, index = None, index + 1
+    yield from _released(held, index, awaited)
+
+
+def _released(held: Sequence[VideoFrame], index: int, lost: set[int]) -> Iterator[Shown]:
+    """Yield frames that were held back from frame ``index`` on; those ``lost`` are taken to come first."""
+    first = min(lost, default=None)
+    for number, frame in enumerate(held, index + len(lost)):
+        yield Shown(number, frame, first)
+        first = None

@@ -84,23 +84,49 @@ def _read(file: VideoFile, clock: Clock | None) -> Packets:
         reader, added = ClockReader(container, stream.index), (clock or Clock()).follow()
         finder = PictureFinder(stream)
         notes: list[PacketNote] = []
-        ends: dict[str, Fraction] = {}
+        ends = _Ends()
         is_indexed = format_name(container) in INDEXED
         for packet in container.demux(stream) if is_indexed else container.demux():
             if packet.size == 0:
                 continue
+            ticks = 0
             if clock is None:
                 reader.add(packet)
-            seconds = added(packet)
-            if packet.pts is not None:
-                kind = packet.stream.type
-                end = (packet.pts + (packet.duration or 0)) * packet.time_base + seconds
-                ends[kind] = max(ends.get(kind, end), end)
+            else:
+                ticks = round(added(packet) / packet.time_base)
+            ends.add(packet, ticks)
             if packet.stream_index == stream.index:
-                if packet.has_sidedata("encryption_info"):
+                if (packet.is_keyframe or not notes) and packet.has_sidedata("encryption_info"):
                     raise _encrypted(file)
-                notes.append(_note(packet, round(seconds / packet.time_base), finder.find(packet)))
-        return Packets(tuple(notes), ends, reader.clock() if clock is None else clock)
+                notes.append(_note(packet, ticks, finder.find(packet)))
+        return Packets(tuple(notes), ends.seconds, reader.clock() if clock is None else clock)
+
+
+class _Ends:
+    """When the streams of a file end."""
+
+    def __init__(self) -> None:
+        self._ticks: dict[int, int] = {}
+        self._kinds: dict[int, tuple[str, Fraction]] = {}
+
+    def add(self, packet: Packet[Any], ticks: int) -> None:
+        """Note when a packet ends that is shown ``ticks`` later than it says."""
+        if packet.pts is None:
+            return
+        index, end = packet.stream_index, packet.pts + (packet.duration or 0) + ticks
+        if index not in self._ticks:
+            base = packet.time_base
+            self._kinds[index] = packet.stream.type, Fraction(base.numerator, base.denominator)
+        self._ticks[index] = max(end, self._ticks.get(index, end))
+
+    @property
+    def seconds(self) -> dict[str, Fraction]:
+        """The second at which the last stream of each kind ends."""
+        seconds: dict[str, Fraction] = {}
+        for index, (kind, base) in self._kinds.items():
+            end = self._ticks[index] * base
+            seconds[kind] = max(end, seconds.get(kind, end))
+        return seconds
 
 
 def _check_codec(file: VideoFile, stream: VideoStream) -> None:

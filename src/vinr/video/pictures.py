@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vinr.errors import InputError, UsageError
+from vinr.errors import InputError, UsageError, argument
 from vinr.video.depth import with_depth
 from vinr.video.images import FRAME_RATE, MODES, open_image
 from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline
@@ -63,7 +63,7 @@ class PicturesInput:
                 raise InputError(f"{path}: picture {number} is {height}x{width}, {expected}")
         has_times = any(durations)
         if has_times and rate is not None:
-            raise UsageError(f"{path}: states its times itself; leave --rate out")
+            raise UsageError(f"{path}: states its times itself; leave {argument('rate')} out")
         self._rate = rate or FRAME_RATE
         self._durations = [value or UNSTATED_MS for value in durations] if has_times else None
         self._notes: tuple[str, ...] = ()

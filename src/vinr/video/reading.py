@@ -6,18 +6,12 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Final, Self
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, argument
 from vinr.units import parse_rate
 from vinr.video.spec import BitDepth
 
-# The options of the command line, by field.
-OPTIONS: Final = {
-    "stream": "--stream",
-    "pixel_format": "--pix-fmt",
-    "raw_size": "--raw-size",
-    "rate": "--rate",
-    "deinterlace": "--deinterlace",
-}
+# Fields that arguments of functions call otherwise.
+ARGUMENTS: Final = {"pixel_format": "pix_fmt"}
 
 
 @dataclass(frozen=True)
@@ -67,4 +61,4 @@ class ReadOptions:
         for field in fields(self):
             name = field.name
             if name in names and getattr(self, name) != getattr(unset, name):
-                raise UsageError(f"{path}: {reason}; leave {OPTIONS[name]} out")
+                raise UsageError(f"{path}: {reason}; leave {argument(ARGUMENTS.get(name, name))} out")

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vinr.errors import InputError, UsageError
+from vinr.errors import InputError, UsageError, argument
 from vinr.video.edit import Edit
 from vinr.video.images import FRAME_RATE, FolderInput
 from vinr.video.libav import UnknownFormatError, VideoFile
@@ -321,7 +321,7 @@ def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInp
         raw = describe_raw(path, source, options)
         file = VideoFile(path, format_name=RAW_DEMUXER, options=raw.options, codec_tag=raw.codec_tag)
         return _open_stream(file, options), raw.notes
-    options.refuse(source, ("pixel_format",), "is not raw video, unless --raw-size says so")
+    options.refuse(source, ("pixel_format",), f"is not raw video, unless {argument('raw_size')} says so")
     if path.is_file() and has_several_pictures(path):
         options.refuse(source, ("stream", "deinterlace"), "is a file of pictures")
         return PicturesInput(path, rate=options.rate, bit_depth=options.bit_depth), ()

@@ -26,7 +26,7 @@ from vinr.video.audio import extract_audio
 from vinr.video.choice import choose_stream
 from vinr.video.color import ColorConverter, tags_of
 from vinr.video.deep_color import depth_notes
-from vinr.video.deinterlace import FRAMES_BEFORE, INTERLACED, deinterlaced
+from vinr.video.deinterlace import FRAMES_BEFORE, deinterlaced, interlaced
 from vinr.video.head import find_empty, inspect_head
 from vinr.video.libav import VideoFile, explain
 from vinr.video.numbered import NumberedFrames, in_order
@@ -105,7 +105,7 @@ class StreamInput:
             raise InputError(f"{self.path}: {problem}; get a complete copy, or choose frames before it")
         notes = (*self._picture.notes, *self._head_notes)
         if self._picture.fields is not None and not self._deinterlace:
-            notes = (*notes, f"{self.path}: {INTERLACED}")
+            notes = (*notes, f"{self.path}: {interlaced()}")
         return (*notes, *self._tail_notes) if stop == self.num_frames else notes
 
     def decode(self, first: int) -> Iterator[Levels]:
