@@ -24,12 +24,13 @@ from vinr.files import as_output_error
 from vinr.temporaries import Maker
 from vinr.video.audio_copy import AudioCopier
 from vinr.video.audio_section import MATROSKA_OPTIONS
-from vinr.video.color import ColorConverter, tag_color
+from vinr.video.color import LAST_X265_PRIMARIES, SILENT, ColorConverter, tag_color
 from vinr.video.encoders import safe_options, why_refused
 from vinr.video.hdr import DIALECTS, with_hdr
 from vinr.video.libav import explain, move_packet
 from vinr.video.matroska import state_shape
 from vinr.video.spec import Audio, BitDepth, Hdr, Levels, Ticks, Timeline, VideoSpec
+from vinr.video.tag_names import PRIMARIES
 
 MP4: Final = "mp4"
 # Ticks of a track in a second, and how many of them a frame of mp4 may last. libav takes fewer than the first
@@ -295,6 +296,9 @@ def _left_out(name: str, codec: _Codec, spec: VideoSpec) -> tuple[str, ...]:
     notes = []
     if spec.color.hdr != Hdr() and codec.encoder not in DIALECTS:
         notes.append(f"{name} cannot store HDR metadata (display, light levels): it is left out")
+    primaries = SILENT if spec.color.tags is None else spec.color.tags.primaries
+    if codec.encoder == "libx265" and primaries in PRIMARIES and primaries > LAST_X265_PRIMARIES:
+        notes.append(f"{name} cannot state primaries {PRIMARIES[primaries]}: they are left out")
     return tuple(notes)
 
 
