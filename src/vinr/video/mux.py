@@ -207,6 +207,9 @@ class ContainerWriter:
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
         stream.codec_context.time_base = self._time_base
         stream.disposition = Disposition.default
+        if self._container.format.name == MP4 and self._settings.encoder == "libx265":
+            # Apple's players take H.265 in mp4 by this name alone.
+            stream.codec_context.codec_tag = "hvc1"
         tag_color(stream.codec_context, spec.color, self._pixel_format)
         if spec.pixel_aspect != 1:
             stream.codec_context.sample_aspect_ratio = spec.pixel_aspect
