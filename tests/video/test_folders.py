@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vinr.errors import InputError
 from vinr.tasks.masks import open_masks
 from vinr.video.images import FolderInput
 from vinr.video.numbering import number_order
@@ -104,6 +106,13 @@ def test_only_the_chosen_frames_are_judged(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "frames", ["f1.png", "f2.png", "f3.png", "f9.png"])
     assert len(notes_of(folder)) == 1
     assert notes_of(folder, frames=(0, 3)) == ()
+
+
+def test_pipe_among_the_images_is_refused(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "frames", ["f1.png"])
+    os.mkfifo(folder / "f2.png")  # opening it would wait for a writer for good
+    with pytest.raises(InputError, match=r"f2\.png: not a regular file"):
+        open_video(folder)
 
 
 def test_masks_in_a_folder_have_the_same_order(tmp_path: Path) -> None:

@@ -255,15 +255,20 @@ class ContainerWriter:
         self._container.mux(packet)
 
     def _duration(self, packet: Packet[VideoStream], *, is_last: bool) -> Fraction | None:
-        """Return how long the frame that is shown last is held, or what is left for the last packet.
+        """Return how long the frame of a packet is shown, or what is left for the last packet.
 
-        Matroska ends where the frame that is shown last ends. In mp4 the durations of the packets, in the
-        order of decoding, add up to that of the video. Those between follow from the times.
+        Matroska ends where the frame ends that ends last: at uneven times that need not be the last one, if
+        encoders give all the same duration. In mp4 the durations of the packets, in the order of decoding,
+        add up to that of the video; those between follow from the times.
         """
         timeline = self._timeline
         shown_last = timeline.seconds(timeline.num_frames - 1)
         if packet.pts is not None and abs(packet.pts * packet.time_base - shown_last) < packet.time_base / 2:
             return timeline.duration - shown_last
+        is_uneven = timeline.pts is not None
+        if is_uneven and packet.pts is not None and self._target.suffix.lower() != f".{MP4}":
+            index = timeline.index_at((packet.pts + Fraction(1, 2)) * packet.time_base)
+            return timeline.seconds(index + 1) - timeline.seconds(index)
         if not is_last or packet.dts is None or self._begin is None:
             return None
         total = timeline.duration - timeline.seconds(0)

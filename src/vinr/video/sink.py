@@ -259,7 +259,7 @@ class _Y4mSink(Sink):
     # FRAME\n | Y, H × W bytes | Cb, H × W | Cr, H × W | FRAME\n | …
     # Samples of 10 bits take two bytes each, the low one first.
     def __init__(self, spec: VideoSpec, timeline: Timeline, file: BinaryIO, name: str) -> None:
-        super().__init__(spec, timeline, _y4m_notes(spec))
+        super().__init__(spec, timeline, _y4m_notes(spec, timeline))
         self._file = file
         self._name = name
         self._converter = ColorConverter(replace(spec.color, matrix="bt601"))
@@ -315,9 +315,17 @@ class _PngSink(Sink):
         """Do nothing: each image is complete when it is written."""
 
 
-def _y4m_notes(spec: VideoSpec) -> tuple[str, ...]:
-    special = special_colors(spec.color.tags)
-    return (f"y4m cannot state {special} colours: players show others; mp4 and mkv can",) if special else ()
+def _y4m_notes(spec: VideoSpec, timeline: Timeline) -> tuple[str, ...]:
+    notes = []
+    if special := special_colors(spec.color.tags):
+        notes.append(f"y4m cannot state {special} colours: players show others; mp4 and mkv can")
+    rate = f"{float(timeline.frame_rate):.6g} fps"
+    if timeline.pts is not None:
+        notes.append(f"y4m has no times: uneven ones become a constant {rate}; mp4 and mkv keep them")
+    elif timeline.last_seconds is not None:
+        held = f"its last frame, of {float(timeline.last_seconds):.6g} s, is shown as long as the others"
+        notes.append(f"y4m has no times: {held}; mp4 and mkv keep them")
+    return tuple(notes)
 
 
 def _png_notes(spec: VideoSpec) -> tuple[str, ...]:
