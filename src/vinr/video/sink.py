@@ -259,7 +259,7 @@ class _Y4mSink(Sink):
     # FRAME\n | Y, H × W bytes | Cb, H × W | Cr, H × W | FRAME\n | …
     # Samples of 10 bits take two bytes each, the low one first.
     def __init__(self, spec: VideoSpec, timeline: Timeline, file: BinaryIO, name: str) -> None:
-        super().__init__(spec, timeline, _y4m_notes(spec))
+        super().__init__(spec, timeline, _y4m_notes(spec, timeline))
         self._file = file
         self._name = name
         self._converter = ColorConverter(replace(spec.color, matrix="bt601"))
@@ -315,16 +315,23 @@ class _PngSink(Sink):
         """Do nothing: each image is complete when it is written."""
 
 
-def _y4m_notes(spec: VideoSpec) -> tuple[str, ...]:
-    special = special_colors(spec.color.tags)
-    return (f"y4m cannot state {special} colours: players show others; mp4 and mkv can",) if special else ()
+def _y4m_notes(spec: VideoSpec, timeline: Timeline) -> tuple[str, ...]:
+    notes = []
+    if special := special_colors(spec.color.tags):
+        notes.append(
+            f"y4m cannot state {special} colours, and players show wrong ones; .mkv and .mp4 keep them"
+        )
+    if timeline.pts is not None or timeline.last_seconds is not None:
+        rate = f"{float(timeline.frame_rate):.5g} frames per second"
+        notes.append(f"y4m has no times: all frames are shown at {rate}; .mkv and .mp4 keep their times")
+    return tuple(notes)
 
 
 def _png_notes(spec: VideoSpec) -> tuple[str, ...]:
     if spec.pixel_aspect == 1:
         return ()
     shape = f"pixels are {spec.pixel_aspect} times as wide as high"
-    return (f"{shape}, but viewers of PNG show them as square; .mkv, .mp4 and .y4m keep them",)
+    return (f"{shape}, but viewers of PNG show them as square; .mkv, .mp4 and .y4m keep their shape",)
 
 
 def _deep_png(converter: ColorConverter, rgb_HWC: Levels) -> bytes:
