@@ -30,6 +30,7 @@ from vinr.video.spec import ColorSpec, ColorTags, Levels
 
 ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
 OPAQUE: Final = 255
+TRANSPARENT: Final = "its transparency is left out: pixels that are transparent show the colours they hide"
 # The first kind of side data that PyAV has no name for, and a number above all kinds that libav has.
 UNNAMED: Final = range(max(cast(int, kind.value) for kind in Type) + 1, 64)
 
@@ -86,7 +87,7 @@ class Picture:
             names = " and ".join(dynamic)
             notes.append(f"its {names} metadata is left out: players that use it will show other colours")
         if _is_transparent(frame):
-            notes.append("its transparency is left out: what lies behind transparent pixels is shown")
+            notes.append(TRANSPARENT)
         aspect = _aspect_of(stream)
         if not is_plausible(aspect):
             notes.append(f"pixels {aspect} times as wide as high are taken as square")

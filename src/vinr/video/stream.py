@@ -221,7 +221,8 @@ class StreamInput:
         if (frame.height, frame.width) != self._coded_size:
             height, width = self._coded_size
             where = f"{self.path}: frame {index} of {self.num_frames}"
-            raise InputError(f"{where} is {frame.height}x{frame.width}, the first is {height}x{width}")
+            problem = f"is {frame.height}x{frame.width}, the first is {height}x{width}"
+            raise InputError(f"{where} {problem}; choose frames of one size, such as :{index}")
 
     def _cannot_decode(self, index: int, failure: str) -> str:
         return self._other_frames(index, f"cannot be decoded{': ' if failure else ''}{failure}")
