@@ -186,9 +186,20 @@ def test_stored_aspects_fit_in_16_bits(aspect: Fraction) -> None:
 def test_y4m_has_no_tags_and_that_is_said_where_it_shows(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "hlg.mkv", 1, tags=TAGS["hlg"])
     (note,) = copy_frames(source, tmp_path / "a.y4m")
-    assert note == "y4m cannot state BT.2020, HLG colours: players show others; mp4 and mkv can"
+    assert (
+        note == "y4m cannot state BT.2020, HLG colours, and players show wrong ones; .mkv and .mp4 keep them"
+    )
     plain = write_clip(tmp_path / "plain.mkv", 1, tags=TAGS["bt709"])
     assert copy_frames(plain, tmp_path / "b.y4m") == ()
+
+
+def test_y4m_has_no_times_and_that_is_said(tmp_path: Path) -> None:
+    uneven = write_clip(tmp_path / "a.mkv", 3, pts=[0, 1, 5])
+    (note,) = copy_frames(uneven, tmp_path / "a.y4m")
+    assert (
+        note
+        == "y4m has no times: all frames are shown at 10 frames per second; .mkv and .mp4 keep their times"
+    )
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le"])

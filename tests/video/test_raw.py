@@ -264,6 +264,14 @@ def test_unknown_pixel_formats_are_refused(tmp_path: Path, text: str) -> None:
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("suffix", ["raw", "rgb", "nv12"])
+def test_what_may_be_raw_says_what_is_lacking(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(bytes([128]) * 4096)
+    with pytest.raises(InputError, match=r"if it is raw video, give raw_size \(height x width\) and rate$"):
+        open_video(path)
+
+
 def test_options_without_effect_are_refused(tmp_path: Path, tiny_video: Path) -> None:
     for options, option in ((ReadOptions(rate=Fraction(25)), "rate"), (ReadOptions(stream=0), "stream")):
         with pytest.raises(UsageError, match=f"leave {option} out"):

@@ -77,7 +77,8 @@ def encode(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT... OUTPUT.vinr", help="videos (- for standard input), then the file to write"
+            metavar="INPUT... OUTPUT.vinr",
+            help="videos, folders of images, or - (standard input); then the file to write",
         ),
     ],
     model: Model = None,
@@ -158,7 +159,9 @@ def decode(
     fps_scale: Annotated[
         int, typer.Option(min=1, max=16, help="multiply the frame rate: 2 adds a frame between each two")
     ] = 1,
-    bit_depth: BitDepth = None,
+    bit_depth: Annotated[
+        str | None, typer.Option(help="bits per colour, 8 or 10; default: the file's")
+    ] = None,
     codec: Codec = None,
     device: Device = "auto",
     backend: Backend = None,
@@ -229,7 +232,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="ORIGINAL",
-            help="the original video; crop, resize, frames and stream are read from the file",
+            help="the original; how it was cropped, resized, cut and deinterlaced is read from the file",
         ),
     ],
     stream: Stream = None,
@@ -288,7 +291,9 @@ def inpaint(
     all_pixels: Annotated[
         bool, typer.Option("--all-pixels", help="write the network's whole frames, not only masked pixels")
     ] = False,
-    bit_depth: BitDepth = None,
+    bit_depth: Annotated[
+        str | None, typer.Option(help="bits per colour, 8 or 10; default: the file's")
+    ] = None,
     codec: Codec = None,
     device: Device = "auto",
     seed: Seed = None,
@@ -336,7 +341,9 @@ def interpolate(
     file: File,
     output: Output,
     factor: Annotated[int, typer.Option(min=2, max=16, help="multiply the frame rate")] = 2,
-    bit_depth: BitDepth = None,
+    bit_depth: Annotated[
+        str | None, typer.Option(help="bits per colour, 8 or 10; default: the file's")
+    ] = None,
     codec: Codec = None,
     device: Device = "auto",
     force: Force = False,

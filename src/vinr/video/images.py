@@ -24,11 +24,13 @@ from vinr.errors import InputError
 from vinr.video.deep_images import is_deep_image, read_deep_image
 from vinr.video.depth import with_depth
 from vinr.video.numbering import describe_numbering, number_order
+from vinr.video.picture import OPAQUE, TRANSPARENT
 from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's modes of at most 8 bits; it would clip the others (I;16, I, F) to 8 bits, not scale them.
 MODES: Final = frozenset({"1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
+ALPHA_MODES: Final = frozenset({"LA", "PA", "RGBA"})
 FRAME_RATE: Final = Fraction(30)
 EXIF_ORIENTATION: Final = 0x0112
 # Pillow logs some errors besides raising them; without a handler they would go to standard error.
@@ -81,6 +83,8 @@ class FolderInput:
             if (shown.height, shown.width) != (self.height, self.width):
                 size = f"is {shown.height}x{shown.width}, {self._files[0].name} is {self.height}x{self.width}"
                 raise InputError(f"{file}: {size}; all images must have one size")
+        with open_image(self._files[0], label=str(self._files[0])) as image:
+            self._is_transparent = is_transparent(image)
         self._is_rounded = bool(self._deep) and bit_depth is None
         self.color = ColorSpec(bit_depth=10 if self._deep else 8)
         self.bit_depth: BitDepth = bit_depth or self.color.bit_depth
@@ -90,12 +94,14 @@ class FolderInput:
         return Timeline(stop - first, self._rate)
 
     def inspect(self, first: int, stop: int) -> tuple[str, ...]:
-        """Return lines for the user: numbers of those images with gaps, names that differ, animations."""
+        """Return lines for the user: odd numbers of those images, animations, what is left out of them."""
         odd = describe_numbering(self._files[first:stop])
         notes = [f"{self.path}: {odd}"] if odd else []
         if self._num_animated:
             several = f"several pictures in {self._num_animated} of {self.num_frames} files"
             notes.append(f"{self.path}: {several}; the first of each is read")
+        if self._is_transparent:
+            notes.append(f"{self.path}: {TRANSPARENT}")
         if self._is_rounded:
             count = f"{len(self._deep)} of {self.num_frames} images have"
             notes.append(f"{self.path}: {count} more than 8 bits per sample; all are read at 10")
@@ -140,6 +146,15 @@ def open_image(source: Path | BinaryIO, *, label: str = "image") -> Iterator[Ima
         raise InputError(f"{label}: not a readable image: its format is unknown") from None
     except (*PILLOW_ERRORS, Image.DecompressionBombError) as error:
         raise InputError(f"{label}: not a readable image: {error}") from error
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Return whether an image has pixels through which something else is to be seen."""
+    has_alpha = image.mode in ALPHA_MODES or (image.mode in MODES and "transparency" in image.info)
+    if not has_alpha:
+        return False
+    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return isinstance(lowest, int | float) and lowest < OPAQUE
 
 
 class _Shown(NamedTuple):

@@ -32,6 +32,7 @@ ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees;
 OPAQUE: Final = 255
 # Entries of a display matrix that are so many times smaller than others are zeros: half a degree.
 NEGLIGIBLE: Final = 100
+TRANSPARENT: Final = "its transparency is left out: pixels that are transparent show the colours they hide"
 # The first kind of side data that PyAV has no name for, and a number above all kinds that libav has.
 UNNAMED: Final = range(max(cast(int, kind.value) for kind in Type) + 1, 64)
 
@@ -88,7 +89,7 @@ class Picture:
             names = " and ".join(dynamic)
             notes.append(f"its {names} metadata is left out: players that use it will show other colours")
         if _is_transparent(frame):
-            notes.append("its transparency is left out: what lies behind transparent pixels is shown")
+            notes.append(TRANSPARENT)
         aspect = _aspect_of(stream)
         if not is_plausible(aspect):
             notes.append(f"pixels {aspect} times as wide as high are taken as square")

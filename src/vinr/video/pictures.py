@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 
 from vinr.errors import InputError, UsageError, argument
 from vinr.video.depth import with_depth
-from vinr.video.images import FRAME_RATE, MODES, open_image
+from vinr.video.images import FRAME_RATE, MODES, is_transparent, open_image
+from vinr.video.picture import TRANSPARENT
 from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline
 
 # First bytes of the files of which libav reads at most the first picture.
@@ -53,6 +54,7 @@ class PicturesInput:
         with open_image(path, label=str(path)) as image:
             is_photograph = image.format in PHOTOGRAPHS
             self.num_frames = 1 if is_photograph else getattr(image, "n_frames", 1)
+            is_clear = is_transparent(image)
             for rgb_HWC, milliseconds in _decode(image, self.num_frames, path):
                 sizes.append((rgb_HWC.shape[0], rgb_HWC.shape[1]))
                 durations.append(milliseconds)
@@ -73,6 +75,8 @@ class PicturesInput:
             count = sum(not value for value in durations)
             unstated = f"no times for {count} of {self.num_frames} frames"
             self._notes = (f"{path}: states {unstated}; they are shown for {UNSTATED_MS} ms",)
+        if is_clear:
+            self._notes = (*self._notes, f"{path}: {TRANSPARENT}")
 
     def timeline(self, first: int, stop: int) -> Timeline:
         """Return when pictures ``first`` ≤ i < ``stop`` are shown, the first of them at 0."""
