@@ -235,11 +235,16 @@ def evaluate(
             help="the original; how it was cropped, resized, cut and deinterlaced is read from the file",
         ),
     ],
-    stream: Stream = None,
+    stream: Annotated[
+        int | None, typer.Option(min=0, help="video stream, from 0 (default: the one that was encoded)")
+    ] = None,
     pix_fmt: PixFmt = None,
     raw_size: RawSize = None,
     rate: Rate = None,
-    deinterlace: Deinterlace = False,
+    deinterlace: Annotated[
+        bool,
+        typer.Option("--deinterlace", help="make full frames of interlaced ones (default: as for the file)"),
+    ] = False,
     per_frame: Annotated[bool, typer.Option("--per-frame", help="also print each frame's quality")] = False,
     device: Device = "auto",
     backend: Backend = None,
