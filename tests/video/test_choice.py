@@ -81,6 +81,12 @@ def test_stream_that_is_asked_for(tmp_path: Path, stream: int) -> None:
     assert level_of(path, stream) == (parts[stream].level, parts[stream].num_frames, ())
 
 
+def test_pictures_without_times_have_an_ordinary_rate(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.ico", sizes=[(16, 16), (32, 32)])
+    with open_video(tmp_path / "a.ico") as reader:
+        assert (reader.original, reader.spec.num_frames, reader.spec.frame_rate) == ((32, 32), 1, 25)
+
+
 def test_streams_that_are_not_there(tmp_path: Path, tiny_video: Path) -> None:
     with pytest.raises(UsageError, match=r"no video stream 1; it has 1 video stream, numbered from 0"):
         open_video(tiny_video, options=ReadOptions(stream=1))

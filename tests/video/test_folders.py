@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vinr.errors import InputError
 from vinr.tasks.masks import open_masks
 from vinr.video.images import FolderInput
 from vinr.video.numbering import number_order
@@ -115,6 +117,13 @@ def test_transparency_is_said(tmp_path: Path, alpha: int, is_said: bool) -> None
     image[2, 3, 3] = alpha
     Image.fromarray(image).save(folder / "1.png")
     assert notes_of(folder) == ((f"{folder}: {TRANSPARENT}",) if is_said else ())
+
+
+def test_pipe_among_the_images_is_refused(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "frames", ["f1.png"])
+    os.mkfifo(folder / "f2.png")  # opening it would wait for a writer for good
+    with pytest.raises(InputError, match=r"f2\.png: not a regular file"):
+        open_video(folder)
 
 
 def test_masks_in_a_folder_have_the_same_order(tmp_path: Path) -> None:

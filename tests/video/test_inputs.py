@@ -116,6 +116,7 @@ KINDS: Final = (
     # times
     Kind("one frame", clip("a.mp4", num_frames=1), num_frames=1),
     Kind("variable rate", clip("a.mkv", "ffv1", pts=[0, 1, 2, 5, 6, 20, 21, 22]), times=[0, 0.04, 0.08, 0.2, 0.24, 0.8, 0.84, 0.88]),
+    Kind("a pause before the last frames", clip("a.mkv", "ffv1", pts=[0, 1, 2, 3, 500, 501, 502, 503]), times=[0, 0.04, 0.08, 0.12, 20, 20.04, 20.08, 20.12], duration=20.16),
     Kind("a frame an hour", clip("a.mkv", "ffv1", pts=[90_000 * n + n * n for n in range(8)]), times=[3600 * n + n * n / 25 for n in range(8)]),
     Kind("held last frame", held("a.mkv", 4.0), duration=4.28),
     Kind("B-frames without times", remuxed("a.mp4", clip("s.h264", options=B_FRAMES))),

@@ -89,6 +89,9 @@ def is_close(rgb_NHWC: NDArray[np.uint8], num_frames: int = 3) -> bool:
         ("clip_32x24_25_P010.yuv", "p010le"),
         ("clip_32x24_25_p010le.yuv", "p010le"),
         ("clip_32x24_25_uyvy.yuv", "uyvy422"),
+        ("clip_32x24_25_411_8bit.yuv", "yuv411p"),
+        ("clip_32x24_25_argb.yuv", "argb"),
+        ("clip_32x24_25_gbrp.yuv", "gbrp"),
         ("clip_32x24_25.nv12", "nv12"),
         ("clip_32x24_25.rgb", "rgb24"),
         ("clip_32x24_25_rgba.raw", "rgba"),
@@ -162,6 +165,8 @@ def test_samples_above_the_depth_in_the_name_are_refused(tmp_path: Path, pixel_f
         ("clip_32x24_25_nv12_10bit.yuv", "says both 10 and 8; pix_fmt"),
         ("clip_32x24_of_64x48_25.yuv", "states 2 sizes; raw_size chooses"),
         ("clip_32x24_25_bgr8.yuv", "bgr8, which cannot be read|says both"),
+        ("clip_32x24_25_v210.yuv", "by its name v210, which cannot be read; pix_fmt"),
+        ("clip_32x24_25_bayer.raw", "by its name bayer, which cannot be read; pix_fmt"),
         ("clip_32x24_25_422.yuv", r"are not whole 32x24 yuv422p frames of 1536 bytes; .* yuv420p, "),
         ("clip_32x24.yuv", "needs size and rate .*; else give rate$"),
         ("clip_25fps.yuv", "needs size and rate .*; else give raw_size \\(height x width\\)$"),
@@ -193,6 +198,23 @@ def test_sizes_that_have_names(tmp_path: Path, name: str, size: str, rate: str) 
     (tmp_path / name).write_bytes(bytes(width * height * 3 // 2))
     raw = describe_raw(tmp_path / name, name, ReadOptions())
     assert (raw.options["video_size"], raw.options["framerate"], raw.notes) == (size, rate, ())
+
+
+@pytest.mark.parametrize(
+    ("words", "rate"),
+    [
+        ("24000-1001fps", Fraction(24_000, 1001)),
+        ("30000_1001", Fraction(30_000, 1001)),
+        ("59_94fps", Fraction(60_000, 1001)),
+        ("23-976FPS", Fraction(24_000, 1001)),
+        ("take_12_30fps", Fraction(30)),
+        ("25_1001", Fraction(25)),
+    ],
+)
+def test_rates_with_other_signs(tmp_path: Path, words: str, rate: Fraction) -> None:
+    path = write_raw(tmp_path / f"clip_32x24_{words}_8bit.yuv", "yuv420p")
+    raw = describe_raw(path, path.name, ReadOptions())
+    assert (raw.options["framerate"], raw.notes) == (str(rate), ())
 
 
 def test_options_make_any_name_do(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -106,6 +107,22 @@ def test_y4m_comes_back(tmp_path: Path, color: ColorSpec) -> None:
     with open_video(tmp_path / "a.y4m") as reader:
         assert (reader.spec.color.matrix, reader.spec.color.range) == ("bt601", color.range)
         assert psnr_db(reader.read().rgb_NCHW, rgb_NCHW) > 47
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pts": (0, 10, 90), "time_base": Fraction(1, 100)}, "uneven ones become a constant 25 fps"),
+        ({"last_seconds": Fraction(5)}, "its last frame, of 5 s, is shown as long as the others"),
+        ({}, ""),
+    ],
+)
+def test_y4m_says_what_times_it_loses(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    rgb_NCHW = pictures(3)
+    spec, timeline = spec_of(rgb_NCHW)
+    with open_sink(str(tmp_path / "a.y4m"), spec, replace(timeline, **changes)) as sink:
+        sink.write(rgb_NCHW)
+    assert sink.notes == ((f"y4m has no times: {said}; mp4 and mkv keep them",) if said else ())
 
 
 def test_y4m_of_bunny_is_nearly_exact(tmp_path: Path) -> None:

@@ -144,6 +144,17 @@ def test_rotation_metadata_is_applied(tmp_path: Path, turn: str) -> None:
         assert np.array_equal(reader.read().rgb_NCHW.permute(0, 2, 3, 1), expected)
 
 
+@pytest.mark.parametrize("turn", sorted(TURNS))
+def test_rounded_right_angles_are_right_angles(tmp_path: Path, turn: str) -> None:
+    (a, b, c, d), expected_of = TURNS[turn]
+    path = write_clip(
+        tmp_path / "clip.mp4", 2, display_matrix=[a or 1, b or 2, 0, c or -2, d or 1, 0, 0, 0, 1 << 30]
+    )
+    expected = np.stack([expected_of(rgb_HWC) for rgb_HWC in decoded(path)])
+    with open_video(path) as reader:
+        assert np.array_equal(reader.read().rgb_NCHW.permute(0, 2, 3, 1), expected)
+
+
 def test_oblique_rotation_is_refused(tmp_path: Path) -> None:
     path = write_clip(
         tmp_path / "clip.mp4", 3, display_matrix=[46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30]

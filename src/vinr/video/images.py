@@ -167,6 +167,8 @@ class _Shown(NamedTuple):
 
 
 def _shown(file: Path) -> _Shown:
+    if file.exists() and not file.is_file():
+        raise InputError(f"{file}: not a regular file; a folder of images holds nothing else of such names")
     with open_image(file, label=str(file)) as image:
         mode, (width, height) = image.mode, image.size
         is_deep = is_deep_image(image)

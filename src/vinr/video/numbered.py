@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 
 from vinr.video.libav import VideoFile, explain
 from vinr.video.order import Order
+from vinr.video.packets import filled_packets
 
 # Decoders hold back at most this many frames until those before them are there.
 REORDERED: Final = 16
@@ -44,7 +45,7 @@ class NumberedFrames:
     ) -> None:
         self._stream = file.video(container)
         self._stream.thread_type = "SLICE" if one_by_one else "AUTO"
-        self._packets = container.demux(self._stream)
+        self._packets = filled_packets(container, self._stream)
         self._number_of = number_of
         # AVI may hold a B-frame in the packet of another frame, and a packet without one in its place.
         is_packed = self._stream.codec_context.name == "mpeg4"
@@ -56,8 +57,6 @@ class NumberedFrames:
         counted = count()
         number = UNKNOWN
         for packet in self._read():
-            if packet.size == 0:
-                continue
             if self._number_of is None:
                 number = next(counted)
             else:
@@ -101,7 +100,7 @@ def in_order(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown
     passed over. The order in which they come counts: it is that of ``order``, unless times are wrong.
     """
     # of order  0 1 2 3 4 5      frames come as 0, 2, 3, 1, 4 …: while one of those before is awaited, the
-    # awaited       1 1 - 4      others are held back. If it has not come after REORDERED more, it is lost.
+    # awaited       1 1 - 4      others are held back. If it has not come until REORDERED after, it is lost.
     ranks = order.ranks
     awaited: set[int] = set()
     held: list[VideoFrame] = []
@@ -114,12 +113,13 @@ def in_order(frames: NumberedFrames, order: Order, start: int) -> Iterator[Shown
         awaited.update(range(highest + 1, rank))
         highest = max(highest, rank)
         held.append(frame)
-        if awaited and len(held) <= REORDERED:
+        lost = {waiting for waiting in awaited if waiting < highest - REORDERED}
+        if awaited and not lost:
             continue
-        yield from _released(held, index, awaited)
-        index += len(held) + len(awaited)
+        yield from _released(held, index, lost)
+        index += len(held) + len(lost)
         held.clear()
-        awaited.clear()
+        awaited -= lost
     yield from _released(held, index, awaited)
 
 

@@ -30,6 +30,8 @@ from vinr.video.spec import ColorSpec, ColorTags, Levels
 
 ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
 OPAQUE: Final = 255
+# Entries of a display matrix that are so many times smaller than others are zeros: half a degree.
+NEGLIGIBLE: Final = 100
 TRANSPARENT: Final = "its transparency is left out: pixels that are transparent show the colours they hide"
 # The first kind of side data that PyAV has no name for, and a number above all kinds that libav has.
 UNNAMED: Final = range(max(cast(int, kind.value) for kind in Type) + 1, 64)
@@ -162,8 +164,10 @@ def _orientation(side_data: Mapping[str, bytes]) -> Orientation:
     matrix = side_data.get(Type.DISPLAYMATRIX.name)
     if matrix is None:
         return Orientation()
-    # Nine integers in fixed point; only signs and zeros matter.
-    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
+    # Nine integers in fixed point; only signs and zeros matter. Cosines of right angles may be rounded.
+    entries = np.frombuffer(matrix, dtype=np.int32)[:5].astype(np.int64)
+    entries[np.abs(entries) * NEGLIGIBLE < np.abs(entries).max()] = 0
+    a, b, _, c, d = entries.tolist()
     if not (a or b or c or d):
         return Orientation()  # a matrix of zeros, which players ignore
     if b == c == 0 and a and d:

@@ -57,7 +57,11 @@ NAMED_SIZE: Final = re.compile(
     rf"(?<![^\W_])({'|'.join(NAMED_SIZES)})(\d{{1,3}}(?:\.\d{{1,3}})?)?(?![^\W_])", re.IGNORECASE
 )
 NAMED_RATE: Final = re.compile(r"(\d{1,4}(?:\.\d{1,3})?)(?:fps|hz)")
+# 30000-1001 and 29_97fps: rates of television with another sign where a name cannot or should not have it.
+FRACTION: Final = re.compile(r"(?<!\d)(\d{2,3}000)[-_ ](1001)(?!\d)")
+DECIMAL: Final = re.compile(r"(?<!\d)(\d{2,3})[-_ ](\d{2,3})(?=fps|hz)", re.IGNORECASE)
 RATE: Final = re.compile(r"p?(\d{1,4}(?:\.\d{1,3})?)[pi]?")
+NTSC_DENOMINATOR: Final = 1001
 # What a file may be whose size does not fit its name.
 COMMON: Final = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "gray")
 # Samples that are looked at to see whether they are what they are taken for.
@@ -148,6 +152,12 @@ def _spelled_out(stem: str) -> str:
 
 def _rate_of(stem: str) -> Fraction | None:
     """Return the rate that a name states: a number with fps or Hz, or else one right behind the size."""
+    if found := FRACTION.search(stem):
+        return Fraction(int(found[1]), int(found[2]))
+    if found := DECIMAL.search(stem):
+        rate = parse_rate(f"{found[1]}.{found[2]}")
+        if rate.denominator == NTSC_DENOMINATOR:  # not take_12_30fps
+            return rate
     found = NAMED_RATE.search(" ".join(words_of(stem)))
     if found is None:
         size = SIZE.search(stem)

@@ -34,9 +34,17 @@ FORMATS: Final = {
     "yuyv": "yuyv422",
     "yuy2": "yuyv422",
     "yvyu": "yvyu422",
+    "411": "yuv411p",
+    "yuv411": "yuv411p",
+    "yuv440": "yuv440p",
     "rgb": "rgb24",
     "bgr": "bgr24",
 }
+# Layouts that are no words by chance, most of which cannot be read: none is to be taken for 4:2:0.
+LAYOUTS: Final = re.compile(
+    r"v210|v216|v308|v408|v410|r210|r10k|y41p|vyuy|ayuv|vuya|yv16|yv24|yvu9|yuv9|(?:yuv)?420sp"
+    r"|bayer(?:rggb|bggr|grbg|gbrg)?|rggb|bggr|grbg|gbrg|xrgb|xbgr|rgbx|bgrx"
+)
 # In libav's names of formats.
 FLOATS: Final = re.compile(r"f(16|32)")
 # libav has no name for planar 4:2:0 with Cr before Cb; its decoder swaps them for this tag.
@@ -89,6 +97,8 @@ def samples_of_word(word: str) -> Samples | None:
     if match := GREY.fullmatch(word):
         depth = match["depth"] or ("8" if word == "y800" else None)
         return Samples("400", int(depth) if depth else None, match["order"])
+    if LAYOUTS.fullmatch(word):
+        return Samples(layout=word)
     if word == SWAPPED:
         return Samples("420", 8, layout=SWAPPED)
     name = FORMATS.get(word, word)
@@ -100,7 +110,7 @@ def samples_of_word(word: str) -> Samples | None:
 def _samples_of_format(name: str) -> Samples | None:
     """Return what the name of a pixel format of libav says, without or with its byte order."""
     # Names without a digit, such as cuda, may be words by chance.
-    if not re.search(r"\d|^(rgb|bgr)a$", name):
+    if not re.search(r"\d|^((rgb|bgr)a|a(rgb|bgr)|gbra?p)$", name):
         return None
     try:
         layout = VideoFormat(name, 64, 64)

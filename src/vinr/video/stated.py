@@ -16,6 +16,8 @@ from vinr.video.packets import Packets, format_name
 from vinr.video.times import Stated
 
 FALLBACK_RATE: Final = Fraction(25)
+# libav's, where a format has none.
+FINEST_BASE: Final = Fraction(1, 90_000)
 # Formats that state the duration of each frame; elsewhere libav takes that of the rate.
 FRAMES_LAST: Final = frozenset({"apng", "gif"})
 # Of a Matroska track: hours, minutes, seconds.
@@ -36,8 +38,12 @@ def stated_times(
     """
     stream = file.video(container)
     stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    rates = tuple(rate for rate in stated if rate is not None and rate > 0) or (FALLBACK_RATE,)
     time_base = stream.time_base or 1 / FALLBACK_RATE
+    known = [rate for rate in stated if rate is not None and rate > 0]
+    if order.time_F is None and time_base == FINEST_BASE:
+        # Of streams without times, such as covers, libav guesses a frame a tick.
+        known = [rate for rate in known if rate != 1 / time_base]
+    rates = tuple(known) or (FALLBACK_RATE,)
     return Stated(time_base, rates, _last_seconds(container, stream, packets, order, is_whole))
 
 
