@@ -252,5 +252,5 @@ def test_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     with open_video(".") as reader:
         assert reader.spec.num_frames == 1
-    with pytest.raises(InputError, match="the name of an input is empty"):
+    with pytest.raises(InputError, match=r"^'': the name is empty"):
         open_video("")

@@ -164,7 +164,7 @@ def open_masks(
     """
     spec = video.spec
     if not mask:  # pathlib takes it for the current folder
-        raise InputError("the name of the mask is empty; give an image, a folder, a video, or boxes")
+        raise InputError("mask '': the name is empty; give an image, a folder, a video, or boxes")
     named = NAMES.fullmatch(mask)
     if named is None:
         masks = _open_masks(Path(mask), video, frames, on_note)
