@@ -10,6 +10,9 @@ from typer.core import TyperArgument, TyperCommand
 # One text per option: a command that means something else by it declares its own.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Force = Annotated[bool, typer.Option("--force", help="replace an existing output")]
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", help="a video, a folder of images, or - (standard input)")
+]
 Output = Annotated[
     str, typer.Argument(metavar="OUTPUT", help=".mp4, .mkv, .y4m, a folder or pattern of PNGs, or - (y4m)")
 ]
@@ -20,6 +23,7 @@ Codec = Annotated[
 BitDepth = Annotated[
     str | None, typer.Option(help="bits per colour, 8 or 10; default: the input's, at most 10")
 ]
+DecodedDepth = Annotated[str | None, typer.Option(help="bits per colour, 8 or 10; default: the file's")]
 Backend = Annotated[str | None, typer.Option(help="what runs the network: torch or onnx")]
 Decoding = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="decode.key=value, repeatable")

@@ -293,6 +293,8 @@ def open_video(
     elif (crop, resize, frames) != (None, None, None):
         raise UsageError("use either an edit, or crop, resize and frames, not both")
     options, source = options or ReadOptions(), fspath(path)
+    if not source:  # pathlib takes it for the current folder
+        raise InputError("'': the name is empty; give a video, a folder of images, or - for a pipe")
     if is_pipe(source):
         return _open_pipe(source, edit, options)
     opened, notes = _open_input(Path(path), source, options)
