@@ -152,3 +152,15 @@ def test_rate_of_a_folder(tmp_path: Path) -> None:
     assert FolderInput(folder, rate=Fraction(24_000, 1001)).timeline(0, 2).frame_rate == Fraction(
         24_000, 1001
     )
+
+
+@pytest.mark.parametrize(("alpha", "num_notes"), [(255, 0), (254, 1)])
+def test_transparency_is_said_to_be_left_out(tmp_path: Path, alpha: int, num_notes: int) -> None:
+    image = Image.new("RGBA", (12, 8), (200, 100, 50, alpha))
+    (tmp_path / "frames").mkdir()
+    image.save(tmp_path / "frames" / "1.png")
+    image.save(tmp_path / "a.webp", save_all=True, append_images=[image.rotate(180), image], duration=100)
+    for path in (tmp_path / "frames", tmp_path / "a.webp"):
+        notes = notes_of(path)
+        assert len(notes) == num_notes
+        assert all(note.startswith(f"{path}: its transparency is left out") for note in notes)

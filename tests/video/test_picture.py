@@ -172,6 +172,13 @@ def test_images_have_square_pixels_and_that_is_said(tmp_path: Path) -> None:
         sink.write(reader.read().rgb_NCHW)
 
 
+def test_alpha_that_is_stored_beside_the_frames_is_left_out(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.webm", 2, codec="libvpx-vp9", pixel_format="yuva420p")
+    with open_video(path) as reader:
+        (note,) = reader.notes
+    assert note.startswith(f"{path}: its transparency is left out")
+
+
 @given(st.fractions(Fraction(1, 64), 64))
 def test_stored_aspects_fit_in_16_bits(aspect: Fraction) -> None:
     rounded = round_aspect(aspect)

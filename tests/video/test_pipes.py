@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -149,6 +150,12 @@ def test_what_does_not_do_is_named_as_the_user_did(tmp_path: Path, content: str,
         open_video(fifo)
     assert "/proc" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_standard_input_that_was_closed_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # what Python makes of it; number 0 may be another file's
+    with pytest.raises(InputError, match=r"^-: standard input is closed; pipe"):
+        open_video("-")
 
 
 def test_notes_name_the_pipe(tmp_path: Path) -> None:

@@ -125,6 +125,30 @@ def test_y4m_says_what_times_it_loses(tmp_path: Path, changes: dict[str, Any], s
     assert sink.notes == ((f"y4m has no times: {said}; .mkv and .mp4 keep their times",) if said else ())
 
 
+@pytest.mark.parametrize(("name", "num_notes"), [("a.mkv", 1), ("a.mp4", 0)])
+def test_matroska_says_that_its_times_are_milliseconds(tmp_path: Path, name: str, num_notes: int) -> None:
+    rgb_NCHW = pictures(3)
+    for timeline, expected in (
+        (Timeline(3, Fraction(1000)), 0),
+        (Timeline(3, Fraction(2000)), num_notes),
+        (Timeline(3, Fraction(25), Fraction(1, 90_000), (0, 89, 9000)), num_notes),
+        (Timeline(3, Fraction(25), Fraction(1, 90_000), (0, 90, 9000)), 0),
+        (Timeline(2, Fraction(25), Fraction(1, 90_000), (0, 178)).scaled(2), num_notes),
+    ):
+        with open_sink(str(tmp_path / name), spec_of(rgb_NCHW)[0], timeline, force=True) as sink:
+            sink.write(rgb_NCHW)
+        assert len(sink.notes) == expected
+        assert all("closer than a millisecond may get the same time" in note for note in sink.notes)
+
+
+@pytest.mark.parametrize("name", ["a.y4m", "folder"])
+def test_codec_without_effect_is_said(tmp_path: Path, name: str) -> None:
+    rgb_NCHW = pictures(2)
+    with open_sink(str(tmp_path / name), *spec_of(rgb_NCHW), codec="x265") as sink:
+        sink.write(rgb_NCHW)
+    assert sink.notes == ("codec x265 has no effect: y4m and PNG have none; write .mkv or .mp4 for it",)
+
+
 def test_y4m_of_bunny_is_nearly_exact(tmp_path: Path) -> None:
     with open_video(sample_clip(), frames=(60, 62)) as reader:
         original, color = reader.read().rgb_NCHW, reader.spec.color

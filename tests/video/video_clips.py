@@ -44,9 +44,10 @@ def pictures(num_frames: int, height: int = 48, width: int = 64) -> torch.Tensor
 
 def copy_frames(source: Path, target: Path, codec: str = "x264") -> tuple[str, ...]:
     """Read a video and write its frames, as a decoder writes those of a file; return the notes."""
+    has_codec = target.suffix in (".mkv", ".mp4")
     with (
         open_video(source) as reader,
-        open_sink(str(target), reader.spec, reader.timeline, codec=codec) as sink,
+        open_sink(str(target), reader.spec, reader.timeline, codec=codec if has_codec else None) as sink,
     ):
         sink.write(reader.read().rgb_NCHW)
         return reader.notes + sink.notes

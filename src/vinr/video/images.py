@@ -30,7 +30,6 @@ from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's modes of at most 8 bits; it would clip the others (I;16, I, F) to 8 bits, not scale them.
 MODES: Final = frozenset({"1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
-ALPHA_MODES: Final = frozenset({"LA", "PA", "RGBA"})
 FRAME_RATE: Final = Fraction(30)
 EXIF_ORIENTATION: Final = 0x0112
 # Pillow logs some errors besides raising them; without a handler they would go to standard error.
@@ -123,6 +122,13 @@ def is_image(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES
 
 
+def is_transparent(image: Image.Image) -> bool:
+    """Return whether an image has pixels through which something else is to be seen."""
+    if not image.has_transparency_data:
+        return False
+    return bool((np.asarray(image.convert("RGBA"))[..., 3] < OPAQUE).any())
+
+
 def read_image(file: Path, *, label: str) -> NDArray[np.uint8]:
     """Return an image, upright, as uint8 rgb_HWC; ``label`` names it in errors (see :func:`open_image`)."""
     with open_image(file, label=label) as image:
@@ -146,15 +152,6 @@ def open_image(source: Path | BinaryIO, *, label: str = "image") -> Iterator[Ima
         raise InputError(f"{label}: not a readable image: its format is unknown") from None
     except (*PILLOW_ERRORS, Image.DecompressionBombError) as error:
         raise InputError(f"{label}: not a readable image: {error}") from error
-
-
-def is_transparent(image: Image.Image) -> bool:
-    """Return whether an image has pixels through which something else is to be seen."""
-    has_alpha = image.mode in ALPHA_MODES or (image.mode in MODES and "transparency" in image.info)
-    if not has_alpha:
-        return False
-    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
-    return isinstance(lowest, int | float) and lowest < OPAQUE
 
 
 class _Shown(NamedTuple):

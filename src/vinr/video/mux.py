@@ -37,6 +37,8 @@ MP4: Final = "mp4"
 # where the frames allow it.
 FINEST_TICKS: Final = 90_000
 MAX_STEP: Final = 2**31 - 1
+# Times in Matroska are whole ones.
+MILLISECOND: Final = Fraction(1, 1000)
 
 # By suffix: libav's muxer, and its options.
 FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
@@ -136,6 +138,9 @@ class ContainerWriter:
         codec = DEFAULT_CODECS[spec.bit_depth] if codec is None else codec
         self._settings = _codec(codec, suffix)
         self._left_out = _left_out(codec, self._settings, spec)
+        if suffix != f".{MP4}" and _shortest_step(timeline) < MILLISECOND:
+            close = "frames that are closer than a millisecond may get the same time"
+            self._left_out += (f"{target}: {close}; .mp4 keeps them apart",)
         self._path, self._target, self._spec = path, target, spec
         self._timeline = timeline
         self._time_base = 1 / timeline.frame_rate if timeline.pts is None else timeline.time_base
@@ -308,6 +313,15 @@ def _left_out(name: str, codec: _Codec, spec: VideoSpec) -> tuple[str, ...]:
     if codec.encoder == "libx265" and primaries in PRIMARIES and primaries > LAST_X265_PRIMARIES:
         notes.append(f"{name} cannot state primaries {PRIMARIES[primaries]}: they are left out")
     return tuple(notes)
+
+
+def _shortest_step(timeline: Timeline) -> Fraction:
+    """Return the seconds from a frame to the next where they are closest; the last frame does not count."""
+    if timeline.num_frames == 1:
+        return timeline.duration
+    if isinstance(timeline.pts, Ticks):
+        return int(np.diff(timeline.pts.values).min()) * timeline.time_base
+    return 1 / timeline.frame_rate
 
 
 def _track_options(timeline: Timeline, target: Path) -> dict[str, str]:

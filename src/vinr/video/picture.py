@@ -88,7 +88,8 @@ class Picture:
         if dynamic := dynamic_kinds(side_data):
             names = " and ".join(dynamic)
             notes.append(f"its {names} metadata is left out: players that use it will show other colours")
-        if _is_transparent(frame):
+        # Of VP8 and VP9 the alpha lies beside each frame, which libav's own decoders do not read.
+        if _is_transparent(frame) or stream.metadata.get("alpha_mode") == "1":
             notes.append(TRANSPARENT)
         aspect = _aspect_of(stream)
         if not is_plausible(aspect):

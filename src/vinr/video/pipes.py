@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -106,6 +107,9 @@ def is_kept(source: str) -> bool:
 
 def _identity(source: str) -> tuple[int, int]:
     try:
+        if source == STDIN and sys.stdin is None:
+            # It was closed when Python began; by now its number may be that of another file.
+            raise OSError
         found = os.fstat(0) if source == STDIN else os.stat(source)
     except OSError as error:
         raise InputError(f"{source}: standard input is closed; pipe a video into it") from error

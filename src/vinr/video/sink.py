@@ -76,9 +76,12 @@ class Sink(ABC):
         return self._notes
 
     @final
-    def leave_out_audio(self) -> None:
-        """Note that the audio is not written."""
-        self._notes += ("the audio is left out: y4m and PNG have none; write .mkv or .mp4 to keep it",)
+    def leave_out(self, codec: str | None, audio: Audio | None) -> None:
+        """Note that y4m and PNG are written without a codec, and without audio."""
+        if codec is not None:
+            self._notes += (f"codec {codec} has no effect: y4m and PNG have none; write .mkv or .mp4 for it",)
+        if audio is not None:
+            self._notes += ("the audio is left out: y4m and PNG have none; write .mkv or .mp4 to keep it",)
 
     @final
     def check_process(self) -> None:
@@ -195,8 +198,8 @@ def open_sink(
                 writer = ContainerWriter(temporary, spec, timeline, target=target, audio=audio, codec=codec)
                 stack.callback(writer.close)
                 sink = _ContainerSink(spec, timeline, writer)
-        if audio is not None and not isinstance(sink, _ContainerSink):
-            sink.leave_out_audio()
+        if not isinstance(sink, _ContainerSink):
+            sink.leave_out(codec, audio)
         yield sink
         sink.finish()
 
