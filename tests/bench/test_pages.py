@@ -69,10 +69,10 @@ def test_a_page_and_its_document_have_one_name_whatever_dots_it_has(tmp_path: Pa
 
 def test_pages_are_not_overwritten_unasked(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"first": 1})
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="force=True"):
         write_json(tmp_path / "a.json", {"second": 2}, force=False)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"first": 1}
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="force=True"):
         write_page(tmp_path / "a", {}, "x", force=False)
     assert not (tmp_path / "a.md").exists()
 

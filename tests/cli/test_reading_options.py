@@ -72,7 +72,7 @@ def test_folder_at_a_rate_of_its_own(run: Run, image_folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--rate", "25"), ["states its rate itself", "leave --rate out"]),
+        (("--rate", "25"), ["its own times count", "leave --rate out"]),
         (("--rate", "soon"), ["rate 'soon'", "29.97"]),
         (("--pix-fmt", "yuv420p"), ["is not raw video, unless --raw-size says so; leave --pix-fmt out"]),
         (("--pix-fmt", "yuv", "--raw-size", "8x8", "--rate", "1"), ["pixel format 'yuv'", "yuv420p10le"]),

@@ -333,7 +333,7 @@ def test_sound_is_not_counted(tmp_path: Path) -> None:
     with vinr.open(tmp_path / "a.vinr", device="cpu") as video:
         sound = video.audio()
     assert sound is not None
-    assert point.options["audio left out"] == f"{len(sound.data)} bytes"
+    assert point.options["audio left out"] == f"{len(sound.data):,} bytes"
     assert point.num_bytes == (tmp_path / "a.vinr").stat().st_size - len(sound.data)
 
 

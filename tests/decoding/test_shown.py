@@ -77,6 +77,12 @@ def test_what_is_as_usual_is_not_told(tmp_path: Path) -> None:
     assert "colours" not in output
 
 
+def test_eval_does_not_advise_another_reading(tmp_path: Path) -> None:
+    source = write_fields(tmp_path / "in.mkv", 3)
+    vinr.encode(source, tmp_path / "a.vinr", preset="nerv-tiny", epochs=1, device="cpu")
+    assert vinr.evaluate(tmp_path / "a.vinr", source, device="cpu").notes == ()
+
+
 def test_all_of_it(tmp_path: Path) -> None:
     color = Color(matrix="bt709", tags=Tags(range=2), hdr=Hdr(light=(5, 1)))
     stated = {"bit_depth": 8, "last_seconds": (3, 2), "audio_start": (-1, 4), "color": color}

@@ -89,7 +89,9 @@ def test_compare_takes_files_without_a_path(tiny_file: Path, tiny_video: Path, t
     assert len({(point.num_bytes, point.psnr_db) for point in curve.points}) == 1
 
 
-@pytest.mark.parametrize("source", [b"", b"none of ours", io.BytesIO(b"nothing")], ids=str)
+@pytest.mark.parametrize(
+    "source", [b"", b"none of ours", io.BytesIO(b"nothing")], ids=["empty", "bytes", "file"]
+)
 def test_what_is_none_is_refused_in_one_line(source: bytes | BinaryIO, tmp_path: Path) -> None:
     for call in (
         lambda: vinr.info(source),

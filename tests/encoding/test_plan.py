@@ -61,7 +61,7 @@ def test_the_length_is_what_was_asked_for_and_a_time_where_nothing_was() -> None
     chosen = plan_encode([CLIP], preset="nerv-tiny")
     assert chosen.time_is_chosen
     assert chosen.seconds == default_seconds(CLIP.num_pixels)
-    assert "(chosen; see --time, --epochs)" in str(chosen)
+    assert "(chosen; see time, epochs)" in str(chosen)
     for plan in (
         plan_encode([CLIP], preset="nerv-tiny", epochs=7),
         plan_encode([CLIP], preset="nerv-tiny", overrides=["fit.epochs=7"]),
@@ -103,7 +103,7 @@ def test_a_size_is_shared_by_pixels() -> None:
         ({"model": "no-such"}, "no-such"),
         (
             {"preset": "nerv-tiny", "overrides": ["fit.join_clips=true"], "segment_seconds": 1.0},
-            "--segment cuts clips apart",
+            "segment cuts clips apart",
         ),
     ],
 )
@@ -190,7 +190,8 @@ def test_networks_share_what_the_rest_of_a_file_leaves() -> None:
     assert large == pytest.approx(3 * small, abs=2)
     assert 79_000 < small + large < 80_000
     with pytest.raises(
-        UsageError, match=r"audio and times take 99,900; --set compress\.audio=false omits audio"
+        UsageError,
+        match=r"audio and times take 99,900; overrides=\['compress\.audio=false'\] leaves the audio out",
     ):
         Target(num_bytes=100_000, other_bytes=99_900).network_bytes(jobs, specs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from vinr.tasks.noise import Noise, NoisyFrames
 from vinr.video.depth import with_depth
 from vinr.video.reading import ReadOptions
 from vinr.video.source import FrameTensor, open_video
-from vinr.video.spec import BitDepth, VideoSpec
+from vinr.video.spec import BitDepth, FrameStream, VideoSpec
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 36, 50
 
@@ -146,6 +147,25 @@ def test_every_model_fits_and_decodes_10_bits(model: str, deep_video: Path, tmp_
 def test_bit_depths_are_never_compared_with_each_other(deep_video: Path) -> None:
     with pytest.raises(InputError, match="frames of 8 bits with a reference of 10"):
         compare(read(deep_video, 8), read(deep_video))
+
+
+def test_codecs_are_compared_at_8_bits(deep_video: Path, deep_file: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    report = vinr.compare(
+        deep_video,
+        tmp_path / "page.html",
+        files=[deep_file],
+        anchors=["x264:20:40"],
+        device="cpu",
+        on_note=notes.append,
+    )
+    assert f"networks and codecs are compared at 8 bits; {deep_video} is rounded" in notes
+    with vinr.open(deep_file, device="cpu") as video:
+        rounded = FrameStream.numbered(replace(video.spec, bit_depth=8), [with_depth(video[:], 8)])
+        quality = compare(rounded, read(deep_video, 8))
+    points = {curve.name: curve.points for curve in report.curves}
+    assert any(point.psnr_db == pytest.approx(quality.psnr_db) for point in points["vinr hnerv"])
+    assert any("x264" in name for name in points)
 
 
 def test_yuv_psnr_is_that_of_10_bit_planes(deep_video: Path) -> None:

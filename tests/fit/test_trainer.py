@@ -115,7 +115,7 @@ def doubled(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
         ([], {"loss": doubled}, 'own_loss "doubled" was not there'),
         ([], {"seconds": 60.0}, r"seconds 60\.0 was not there"),
     ],
-    ids=str,
+    ids=["seed", "epochs", "bits", "loss", "time"],
 )
 def test_a_state_of_another_fit_is_refused_with_what_differs(
     clip: MemoryClip, overrides: list[str], options: dict[str, Any], difference: str

@@ -14,7 +14,7 @@ from clips import MemoryClip, moving_shapes
 from vinr import models
 from vinr.cli import catalogue
 from vinr.cli.catalogue import list_preset_entries
-from vinr.config import list_presets, load_preset
+from vinr.config import list_presets, load_preset, presets_of
 from vinr.models import (
     FrozenLatents,
     Latents,
@@ -291,8 +291,8 @@ def test_every_recipe_of_a_model_loads(name: str) -> None:
 def test_first_and_last_preset_have_the_size_their_source_states(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = [preset for preset in list_presets() if preset.startswith(f"{name}-")]
-    monkeypatch.setattr(catalogue, "list_presets", lambda: [own[0], own[-1]])
+    own = presets_of(name)
+    monkeypatch.setattr(catalogue, "presets_of", lambda model: [own[0], own[-1]])
     check_sizes(name)
 
 

@@ -245,3 +245,12 @@ def test_libav_keeps_standard_error_clean(tmp_path: Path, capfd: pytest.CaptureF
         path.write_bytes(data[:length])
         refuse(path, "cut short: its last packet has [0-9]+ of 188 bytes")
     assert capfd.readouterr().err == ""
+
+
+def test_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    monkeypatch.chdir(tmp_path)
+    with open_video(".") as reader:
+        assert reader.spec.num_frames == 1
+    with pytest.raises(InputError, match=r"^'': the name is empty"):
+        open_video("")

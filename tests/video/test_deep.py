@@ -162,7 +162,8 @@ def test_8_bit_video_stays_8_bit_unless_10_are_asked_for(tmp_path: Path) -> None
 def test_more_than_10_bits_are_rounded_with_a_note(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "deeper.mkv", 2, codec="ffv1", pixel_format="yuv420p16le")
     with open_video(path) as reader:
-        assert reader.notes == ("the video has 16 bits per sample (yuv420p16le); they are rounded to 10",)
+        (note,) = reader.notes
+        assert note == f"{path}: has 16 bits per sample (yuv420p16le), which are rounded to 10"
         assert reader.read().rgb_NCHW.dtype == torch.uint16
     with open_video(path, options=ReadOptions(bit_depth=8)) as reader:
         assert reader.notes == ()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from video.video_clips import ONE_THREAD, write_clip
 from vinr.errors import InputError, UsageError
-from vinr.video.deinterlace import deinterlaced, interlaced
+from vinr.video.deinterlace import deinterlaced, interlaced, unmarked
 from vinr.video.encoders import safe_options
 from vinr.video.reading import ReadOptions
 from vinr.video.source import open_video
@@ -93,6 +93,12 @@ def test_fields_are_read_as_they_are_with_a_note(tmp_path: Path, codec: str) -> 
 def test_progressive_video_has_no_note(tmp_path: Path) -> None:
     with open_video(write_clip(tmp_path / "a.mp4", 3)) as reader:
         assert reader.notes == ()
+
+
+def test_progressive_video_that_is_deinterlaced_has_one(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", 3)
+    with open_video(path, options=DEINTERLACE) as reader:
+        assert reader.notes == (f"{path}: {unmarked()}",)
 
 
 @pytest.mark.parametrize("bottom_first", [False, True])

@@ -112,3 +112,11 @@ def test_x265_gives_few_frames_their_times(tmp_path: Path, num_frames: int) -> N
         ticks = times[1][0] - times[0][0] if num_frames > 1 else 1
         assert [dts - times[0][0] for dts, _ in times] == [ticks * index for index in range(num_frames)]
         assert min(pts for _, pts in times) == 0
+
+
+def test_h265_in_mp4_has_the_name_that_apples_players_take(tmp_path: Path) -> None:
+    rgb_NCHW = pictures(8)
+    with open_sink(str(tmp_path / "a.mp4"), *spec_of(rgb_NCHW), codec="x265") as sink:
+        sink.write(rgb_NCHW)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1"

@@ -15,6 +15,7 @@ from vinr.errors import InputError
 from vinr.tasks.masks import open_masks
 from vinr.video.images import FolderInput
 from vinr.video.numbering import number_order
+from vinr.video.picture import TRANSPARENT
 from vinr.video.source import open_video
 
 
@@ -106,6 +107,16 @@ def test_only_the_chosen_frames_are_judged(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "frames", ["f1.png", "f2.png", "f3.png", "f9.png"])
     assert len(notes_of(folder)) == 1
     assert notes_of(folder, frames=(0, 3)) == ()
+
+
+@pytest.mark.parametrize(("alpha", "is_said"), [(255, False), (254, True)])
+def test_transparency_is_said(tmp_path: Path, alpha: int, is_said: bool) -> None:
+    folder = tmp_path / "renders"
+    folder.mkdir()
+    image = np.full((8, 12, 4), 255, np.uint8)
+    image[2, 3, 3] = alpha
+    Image.fromarray(image).save(folder / "1.png")
+    assert notes_of(folder) == ((f"{folder}: {TRANSPARENT}",) if is_said else ())
 
 
 def test_pipe_among_the_images_is_refused(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from video.video_clips import copy_frames, pictures, spec_of, tags_in, write_clip
 from vinr.video.aspect import round_aspect
+from vinr.video.color import MATRIX_OF_TAG
 from vinr.video.sink import open_sink
 from vinr.video.source import open_video
 from vinr.video.spec import ColorSpec, ColorTags, VideoSpec
-from vinr.video.tag_names import describe_tags
+from vinr.video.tag_names import PRIMARIES, TRANSFERS, describe_tags
 
 OUTPUTS = [(f"a{suffix}", codec) for suffix in (".mkv", ".mp4") for codec in ("x264", "x265", "av1")]
 UNTAGGED = ColorTags()
@@ -52,6 +53,23 @@ def test_tags_without_meaning_are_not_written(tmp_path: Path, name: str, codec: 
     with open_sink(str(tmp_path / name), spec, timeline, codec=codec) as sink:
         sink.write(pictures(1))
     assert tags_in(tmp_path / name) == ColorTags(range=2)
+
+
+def test_every_tag_can_be_written_or_is_named(tmp_path: Path) -> None:
+    """Of those that are read; x265 does not know EBU 3213."""
+    combined = [ColorTags(primaries=number, range=2) for number in PRIMARIES]
+    combined += [ColorTags(transfer=number, range=2) for number in TRANSFERS]
+    combined += [ColorTags(matrix=number, range=2) for number in MATRIX_OF_TAG]
+    for codec in ("x264", "x265", "av1"):
+        for tags in combined:
+            spec, timeline = spec_of(pictures(1, 32, 32), color=ColorSpec("bt601", "full", tags=tags))
+            with open_sink(str(tmp_path / "a.mkv"), spec, timeline, codec=codec, force=True) as sink:
+                sink.write(pictures(1, 32, 32))
+            if codec == "x265" and tags.primaries == 22:
+                assert sink.notes == ("x265 cannot state primaries EBU 3213: they are left out",)
+                assert tags_in(tmp_path / "a.mkv") == ColorTags(range=2)
+            else:
+                assert (sink.notes, tags_in(tmp_path / "a.mkv")) == ((), tags)
 
 
 def test_rgb_outputs_have_no_matrix(tmp_path: Path) -> None:
@@ -175,9 +193,20 @@ def test_stored_aspects_fit_in_16_bits(aspect: Fraction) -> None:
 def test_y4m_has_no_tags_and_that_is_said_where_it_shows(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "hlg.mkv", 1, tags=TAGS["hlg"])
     (note,) = copy_frames(source, tmp_path / "a.y4m")
-    assert note == "y4m cannot state BT.2020, HLG colours: players show others; mp4 and mkv can"
+    assert (
+        note == "y4m cannot state BT.2020, HLG colours, and players show wrong ones; .mkv and .mp4 keep them"
+    )
     plain = write_clip(tmp_path / "plain.mkv", 1, tags=TAGS["bt709"])
     assert copy_frames(plain, tmp_path / "b.y4m") == ()
+
+
+def test_y4m_has_no_times_and_that_is_said(tmp_path: Path) -> None:
+    uneven = write_clip(tmp_path / "a.mkv", 3, pts=[0, 1, 5])
+    (note,) = copy_frames(uneven, tmp_path / "a.y4m")
+    assert (
+        note
+        == "y4m has no times: all frames are shown at 10 frames per second; .mkv and .mp4 keep their times"
+    )
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le"])

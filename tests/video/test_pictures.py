@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, ImageSequence
 from video.video_clips import picture, pictures, write_clip
 from vinr.errors import InputError, UsageError
 from vinr.tasks.masks import open_mask
+from vinr.video.picture import TRANSPARENT
 from vinr.video.reading import ReadOptions
 from vinr.video.source import open_video
 
@@ -51,7 +52,7 @@ def test_even_times_are_a_rate(tmp_path: Path) -> None:
         assert reader.timeline.duration == Fraction(6, 25)
 
 
-def test_transparency_is_dropped_as_in_folders(tmp_path: Path) -> None:
+def test_transparency_is_dropped_with_a_note(tmp_path: Path) -> None:
     frames = []
     for index in range(3):
         rgba_HWC = np.dstack([picture(24, 32, index), np.full((24, 32), 60 * index, np.uint8)])
@@ -61,6 +62,7 @@ def test_transparency_is_dropped_as_in_folders(tmp_path: Path) -> None:
         expected = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
     with open_video(path) as reader:
         assert np.array_equal(reader.read().rgb_NCHW.permute(0, 2, 3, 1).numpy(), np.stack(expected))
+        assert reader.notes == (f"{path}: {TRANSPARENT}",)
 
 
 def test_frames_without_a_time_are_shown_as_browsers_do(tmp_path: Path) -> None:

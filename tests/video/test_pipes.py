@@ -222,5 +222,5 @@ def test_commands_read_pipes(tmp_path: Path, tiny_video: Path) -> None:
 
 
 def test_addresses_are_named_as_typed() -> None:
-    with pytest.raises(InputError, match=r"^https://example\.org/a\.mp4: addresses are not read"):
+    with pytest.raises(InputError, match=r"^https://example\.org/a\.mp4: URLs are not read"):
         open_video("https://example.org/a.mp4")

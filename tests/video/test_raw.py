@@ -165,8 +165,8 @@ def test_samples_above_the_depth_in_the_name_are_refused(tmp_path: Path, pixel_f
         ("clip_32x24_25_nv12_10bit.yuv", "says both 10 and 8; pix_fmt"),
         ("clip_32x24_of_64x48_25.yuv", "states 2 sizes; raw_size chooses"),
         ("clip_32x24_25_bgr8.yuv", "bgr8, which cannot be read|says both"),
-        ("clip_32x24_25_v210.yuv", "by its name v210, which cannot be read; pix_fmt"),
-        ("clip_32x24_25_bayer.raw", "by its name bayer, which cannot be read; pix_fmt"),
+        ("clip_32x24_25_v210.yuv", "by its name v210, which cannot be read; convert it, or give pix_fmt"),
+        ("clip_32x24_25_bayer.raw", "by its name bayer, which cannot be read; convert it, or give pix_fmt"),
         ("clip_32x24_25_422.yuv", r"are not whole 32x24 yuv422p frames of 1536 bytes; .* yuv420p, "),
         ("clip_32x24.yuv", "needs size and rate .*; else give rate$"),
         ("clip_25fps.yuv", "needs size and rate .*; else give raw_size \\(height x width\\)$"),
@@ -262,6 +262,14 @@ def test_unknown_pixel_formats_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match=r"pixel format .*such as yuv420p") as caught:
         open_video(path, options=ReadOptions(pixel_format=text))
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("suffix", ["raw", "rgb", "nv12"])
+def test_what_may_be_raw_says_what_is_lacking(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(bytes([128]) * 4096)
+    with pytest.raises(InputError, match=r"if it is raw video, give raw_size \(height x width\) and rate$"):
+        open_video(path)
 
 
 def test_options_without_effect_are_refused(tmp_path: Path, tiny_video: Path) -> None:

@@ -482,7 +482,7 @@ def test_mpeg4_that_says_as_before(tmp_path: Path) -> None:
 
 
 def test_packed_b_frames(tmp_path: Path) -> None:
-    """DivX and Xvid put a B-frame into the packet before, and a packet that says as before in its place."""
+    """DivX and Xvid put a B-frame into the packet of the frame it needs, then one that says as before."""
     source = write_clip(tmp_path / "a.mkv", 21, codec="mpeg4", options={"bf": "1", "b_strategy": "0"})
     with av.open(str(source)) as container:
         stored = [(packet.pts, bytes(packet)) for packet in container.demux(video=0) if packet.size]

@@ -175,7 +175,7 @@ class Container(Shared):
         self._num_readers = 0
         self.bytes_read = 0
         super().__init__()
-        self.header, self._entries, self._version, self._front_sizes = self._read_front()
+        self.header, self._entries, self._format_version, self._front_sizes = self._read_front()
         self._by_key = {(entry.kind, entry.owner): entry for entry in self._entries}
 
     @classmethod
@@ -217,7 +217,7 @@ class Container(Shared):
     @property
     def format_version(self) -> int:
         """Format version of the file."""
-        return self._version
+        return self._format_version
 
     @property
     def num_bytes(self) -> int:

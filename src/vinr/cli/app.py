@@ -23,6 +23,7 @@ from vinr.cli.options import (
     Codec,
     Command,
     Crop,
+    DecodedDepth,
     Decoding,
     Deinterlace,
     Device,
@@ -30,6 +31,7 @@ from vinr.cli.options import (
     File,
     Force,
     Frames,
+    Input,
     Json,
     MaxMemory,
     Model,
@@ -77,7 +79,8 @@ def encode(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT... OUTPUT.vinr", help="videos (- for standard input), then the file to write"
+            metavar="INPUT... OUTPUT.vinr",
+            help="videos, folders of images, or - (standard input); then the file to write",
         ),
     ],
     model: Model = None,
@@ -158,7 +161,7 @@ def decode(
     fps_scale: Annotated[
         int, typer.Option(min=1, max=16, help="multiply the frame rate: 2 adds a frame between each two")
     ] = 1,
-    bit_depth: BitDepth = None,
+    bit_depth: DecodedDepth = None,
     codec: Codec = None,
     device: Device = "auto",
     backend: Backend = None,
@@ -229,14 +232,19 @@ def evaluate(
         str,
         typer.Argument(
             metavar="ORIGINAL",
-            help="the original video; crop, resize, frames and stream are read from the file",
+            help="the original; how it was cropped, resized, cut and deinterlaced is read from the file",
         ),
     ],
-    stream: Stream = None,
+    stream: Annotated[
+        int | None, typer.Option(min=0, help="video stream, from 0 (default: the one that was encoded)")
+    ] = None,
     pix_fmt: PixFmt = None,
     raw_size: RawSize = None,
     rate: Rate = None,
-    deinterlace: Deinterlace = False,
+    deinterlace: Annotated[
+        bool,
+        typer.Option("--deinterlace", help="make full frames of interlaced ones (default: as for the file)"),
+    ] = False,
     per_frame: Annotated[bool, typer.Option("--per-frame", help="also print each frame's quality")] = False,
     device: Device = "auto",
     backend: Backend = None,
@@ -266,7 +274,7 @@ def evaluate(
 
 @app.command(cls=Command)
 def inpaint(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="a video")],
+    source: Input,
     output: Output,
     mask: Annotated[
         str,
@@ -336,7 +344,7 @@ def interpolate(
     file: File,
     output: Output,
     factor: Annotated[int, typer.Option(min=2, max=16, help="multiply the frame rate")] = 2,
-    bit_depth: BitDepth = None,
+    bit_depth: DecodedDepth = None,
     codec: Codec = None,
     device: Device = "auto",
     force: Force = False,

@@ -253,7 +253,7 @@ def _clip_line(clip: ClipInfo) -> str:
     audio = f"with audio from {clip.audio_start:.3f} s" if clip.audio_start else "with audio"
     parts = [
         f"clip {clip.name}: {plural(clip.num_frames, 'frame')} of {clip.height}×{clip.width} "
-        f"at {clip.fps:.3f} fps",
+        f"at {clip.fps:.3f} fps{' on average' if clip.has_times else ''}",
         f"{clip.bit_depth} bits" if clip.bit_depth != 8 else "",
         f"pixels {clip.pixel_aspect}" if clip.pixel_aspect != "1:1" else "",
         f"last frame held for {clip.last_seconds:.3f} s" if clip.last_seconds is not None else "",

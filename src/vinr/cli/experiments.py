@@ -14,6 +14,7 @@ from vinr.cli.options import (
     Device,
     Force,
     Frames,
+    Input,
     Json,
     PixFmt,
     Rate,
@@ -27,7 +28,7 @@ from vinr.units import parse_frames, parse_list, parse_numbers, parse_size
 
 
 def compare(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="a video")],
+    source: Input,
     page: Annotated[
         str | None, typer.Argument(metavar="PAGE.html", help="page to write (default: INPUT-compare.html)")
     ] = None,

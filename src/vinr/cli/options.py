@@ -10,6 +10,9 @@ from typer.core import TyperArgument, TyperCommand
 # One text per option: a command that means something else by it declares its own.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Force = Annotated[bool, typer.Option("--force", help="replace an existing output")]
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", help="a video, a folder of images, or - (standard input)")
+]
 Output = Annotated[
     str, typer.Argument(metavar="OUTPUT", help=".mp4, .mkv, .y4m, a folder or pattern of PNGs, or - (y4m)")
 ]
@@ -18,8 +21,9 @@ Codec = Annotated[
     typer.Option(help="codec of .mp4 and .mkv: x264, x265, av1, ffv1; default: x264, of 10 bits x265"),
 ]
 BitDepth = Annotated[
-    str | None, typer.Option(help="bits per colour, 8 or 10; the input's (at most 10) if not given")
+    str | None, typer.Option(help="bits per colour, 8 or 10; default: the input's, at most 10")
 ]
+DecodedDepth = Annotated[str | None, typer.Option(help="bits per colour, 8 or 10; default: the file's")]
 Backend = Annotated[str | None, typer.Option(help="what runs the network: torch or onnx")]
 Decoding = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="decode.key=value, repeatable")
@@ -59,7 +63,7 @@ Seed = Annotated[int | None, typer.Option(min=0, help="random seed of the traini
 Stream = Annotated[
     int | None, typer.Option(min=0, help="video stream, from 0 (default: the one that players show)")
 ]
-PixFmt = Annotated[str | None, typer.Option(help="samples of raw video, such as yuv420p10le or nv12")]
-RawSize = Annotated[str | None, typer.Option(metavar="HxW", help="rows and columns of raw video")]
-Rate = Annotated[str | None, typer.Option(help="frames per second of raw video, or of a folder of images")]
-Deinterlace = Annotated[bool, typer.Option("--deinterlace", help="make whole frames of fields")]
+PixFmt = Annotated[str | None, typer.Option(help="pixel format of raw video, such as yuv420p10le or nv12")]
+RawSize = Annotated[str | None, typer.Option(metavar="HxW", help="height x width of raw video")]
+Rate = Annotated[str | None, typer.Option(help="frames per second of raw video or of a folder of images")]
+Deinterlace = Annotated[bool, typer.Option("--deinterlace", help="make full frames of interlaced ones")]

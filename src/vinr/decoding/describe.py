@@ -45,7 +45,8 @@ class ClipInfo:
 
     ``pixel_aspect`` is the width of a pixel over its height, ``colors`` and ``hdr`` what the original said of
     its colours, as text, empty where it said nothing. ``last_seconds`` is how long the last frame is held,
-    None for as long as any other; audio begins ``audio_start`` seconds after the first frame.
+    None for as long as any other; audio begins ``audio_start`` seconds after the first frame. With
+    ``has_times`` the frames are not evenly spaced, and ``fps`` is their mean rate.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ClipInfo:
     psnr_db: float | None
     ms_ssim: float | None
     ms_ssim_window: int | None
+    has_times: bool = False
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,7 @@ def _describe_clip(clip: Clip) -> ClipInfo:
         psnr_db=quality.psnr_db,
         ms_ssim=quality.ms_ssim,
         ms_ssim_window=quality.ms_ssim_window,
+        has_times=clip.has_times,
     )
 
 

@@ -22,6 +22,7 @@ from vinr.quality.clip import bits_per_pixel, compare, kilobits_per_second
 from vinr.settings import checked_arguments
 from vinr.units import parse_indices
 from vinr.video.audio import cut_audio
+from vinr.video.deinterlace import interlaced
 from vinr.video.depth import with_depth
 from vinr.video.edit import Edit
 from vinr.video.reading import ReadOptions
@@ -352,5 +353,6 @@ def evaluate(
             decode_fps=spec.num_frames / clock.seconds,
             per_frame_psnr_db=quality.per_frame_psnr_db,
             per_frame_ms_ssim=quality.per_frame_ms_ssim,
-            notes=(*decoder.notes, *reader.notes),
+            # The frames are compared as they were fitted: another choice is of no use here.
+            notes=(*decoder.notes, *(note for note in reader.notes if not note.endswith(interlaced()))),
         )

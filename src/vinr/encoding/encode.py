@@ -163,7 +163,7 @@ def encode(
         Samples, (rows, columns) and frames per second of raw video, where its name does not say them; image
         folders have a rate, too.
     deinterlace
-        Make whole frames of fields.
+        Make full frames of interlaced ones.
     segment
         Length of segments in seconds (or ``"10s"``), each with a network of its own; one segment if None,
         unless the frames fill 2 GiB.

@@ -1,7 +1,7 @@
 """How close decoded frames are to others, and what rate a size is.
 
-Every comparison is between two streams of 8-bit frames: decoded ones and their reference. Sizes are sizes of
-files.
+Every comparison is between two streams of frames of one bit depth: decoded ones and their reference. Sizes
+are sizes of files.
 """
 
 from __future__ import annotations

@@ -163,6 +163,8 @@ def open_masks(
         If the mask is unreadable, of another size or number of frames, or masks nothing or everything.
     """
     spec = video.spec
+    if not mask:  # pathlib takes it for the current folder
+        raise InputError("mask '': the name is empty; give an image, a folder, a video, or boxes")
     named = NAMES.fullmatch(mask)
     if named is None:
         masks = _open_masks(Path(mask), video, frames, on_note)

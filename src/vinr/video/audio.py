@@ -41,6 +41,7 @@ from vinr.video.audio_section import (
 )
 from vinr.video.clock import Clock
 from vinr.video.libav import explain, move_packet
+from vinr.video.packets import filled_packets
 from vinr.video.spec import Audio
 
 # Decoders warm up in less than this.
@@ -142,9 +143,7 @@ class _Range:
         if not streams:
             return
         added = self.clock.follow()
-        for packet in container.demux(streams):
-            if packet.size == 0:
-                continue  # PyAV ends each stream with an empty packet
+        for packet in filled_packets(container, *streams):
             seconds = added(packet)
             if seconds:
                 move_packet(packet, seconds)

@@ -65,6 +65,9 @@ SWSCALE_RANGE: Final = {"limited": ColorRange.MPEG, "full": ColorRange.JPEG}
 # How chroma is brought to full size when the arithmetic is exact; see ColorConverter.to_rgb.
 Upsampling = Literal["nearest", "bicubic"]
 SWSCALE_UPSAMPLING: Final = {"nearest": Interpolation.POINT, "bicubic": Interpolation.BICUBIC}
+# x265 refuses to open with later ones.
+LAST_X265_PRIMARIES: Final = 12
+LAST_X265_MATRIX: Final = 14
 MISTAGGED: Final = "its Y'CbCr is tagged as RGB; it is read as if it had no tag, as BT.601"
 
 
@@ -146,6 +149,10 @@ def tag_color(target: CodecContext | VideoFrame, color: ColorSpec, pixel_format:
     """Write :func:`output_tags` to an encoder, before it is opened, or to a frame."""
     assert isinstance(target, VideoCodecContext | VideoFrame)
     tags = output_tags(color, pixel_format)
+    if isinstance(target, VideoCodecContext) and target.name == "libx265":
+        primaries = tags.primaries if tags.primaries <= LAST_X265_PRIMARIES else SILENT
+        matrix = tags.matrix if tags.matrix <= LAST_X265_MATRIX else SILENT
+        tags = replace(tags, primaries=primaries, matrix=matrix)
     target.color_primaries, target.color_trc = tags.primaries, tags.transfer
     target.colorspace, target.color_range = tags.matrix, tags.range
 

@@ -14,6 +14,7 @@ Axes: H rows, W columns, C colour channels (red, green, blue).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import av
@@ -176,12 +177,12 @@ def has_rgb(frame: VideoFrame) -> bool:
     return frame.format.is_rgb or frame.format.has_palette or frame.format.name.startswith("xyz")
 
 
-def depth_notes(frame: VideoFrame, bit_depth: BitDepth | None) -> tuple[str, ...]:
+def depth_notes(path: Path, frame: VideoFrame, bit_depth: BitDepth | None) -> tuple[str, ...]:
     """Return a line for the user where more than 10 bits are rounded although nobody asked for it."""
     num_bits = depth_of_format(frame)
     if bit_depth is not None or num_bits <= BITS:
         return ()
-    return (f"the video has {num_bits} bits per sample ({frame.format.name}); they are rounded to {BITS}",)
+    return (f"{path}: has {num_bits} bits per sample ({frame.format.name}), which are rounded to {BITS}",)
 
 
 def depth_of_format(frame: VideoFrame) -> int:

@@ -35,6 +35,12 @@ def interlaced() -> str:
     return f"{INTERLACED}{argument('deinterlace', True)} makes full frames of them"
 
 
+def unmarked() -> str:
+    """Return the note on video that is deinterlaced although nothing says that it is interlaced."""
+    flag = argument("deinterlace", True)
+    return f"nothing says that it is interlaced; if it is not, {flag} takes detail from it: leave it out"
+
+
 class FieldOrder(IntEnum):
     """libav's numbers: which field is stored first, and which is shown first."""
 

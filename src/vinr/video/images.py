@@ -93,7 +93,7 @@ class FolderInput:
         return Timeline(stop - first, self._rate)
 
     def inspect(self, first: int, stop: int) -> tuple[str, ...]:
-        """Return lines for the user: numbers of those images with gaps, names that differ, animations."""
+        """Return lines for the user: odd numbers of those images, animations, what is left out of them."""
         odd = describe_numbering(self._files[first:stop])
         notes = [f"{self.path}: {odd}"] if odd else []
         if self._num_animated:

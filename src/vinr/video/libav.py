@@ -33,7 +33,11 @@ SCRIPTS: Final = frozenset({"avisynth", "lavfi", "vapoursynth"})
 SETS: Final = frozenset({"dvdvideo", "image2", "vobsub"})
 
 
-class UnknownFormatError(InputError):
+class UnreadableError(InputError):
+    """libav cannot open a file."""
+
+
+class UnknownFormatError(UnreadableError):
     """libav does not know what a file is."""
 
 
@@ -91,7 +95,7 @@ def open_input(
         problem = "not a readable video; playlists and other files that name files are not followed"
         raise UnknownFormatError(f"{path}: {problem}; give the video itself") from error
     except (av.FFmpegError, ValueError) as error:
-        raise InputError(f"{path}: not a readable video, or cut short: {explain(error)}") from error
+        raise UnreadableError(f"{path}: not a readable video, or cut short: {explain(error)}") from error
     # The demuxer of ANSI art, to which libav gives any text file.
     if container.format.name == "tty":
         container.close()

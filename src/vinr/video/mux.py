@@ -24,12 +24,13 @@ from vinr.files import as_output_error
 from vinr.temporaries import Maker
 from vinr.video.audio_copy import AudioCopier
 from vinr.video.audio_section import MATROSKA_OPTIONS
-from vinr.video.color import ColorConverter, tag_color
+from vinr.video.color import LAST_X265_PRIMARIES, SILENT, ColorConverter, tag_color
 from vinr.video.encoders import safe_options, why_refused
 from vinr.video.hdr import DIALECTS, with_hdr
 from vinr.video.libav import explain, move_packet
 from vinr.video.matroska import state_shape
 from vinr.video.spec import Audio, BitDepth, Hdr, Levels, Ticks, Timeline, VideoSpec
+from vinr.video.tag_names import PRIMARIES
 
 MP4: Final = "mp4"
 # Ticks of a track in a second, and how many of them a frame of mp4 may last. libav takes fewer than the first
@@ -211,6 +212,9 @@ class ContainerWriter:
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
         stream.codec_context.time_base = self._time_base
         stream.disposition = Disposition.default
+        if self._container.format.name == MP4 and self._settings.encoder == "libx265":
+            # Apple's players take H.265 in mp4 by this name alone.
+            stream.codec_context.codec_tag = "hvc1"
         tag_color(stream.codec_context, spec.color, self._pixel_format)
         if spec.pixel_aspect != 1:
             stream.codec_context.sample_aspect_ratio = spec.pixel_aspect
@@ -305,6 +309,9 @@ def _left_out(name: str, codec: _Codec, spec: VideoSpec) -> tuple[str, ...]:
     notes = []
     if spec.color.hdr != Hdr() and codec.encoder not in DIALECTS:
         notes.append(f"{name} cannot store HDR metadata (display, light levels): it is left out")
+    primaries = SILENT if spec.color.tags is None else spec.color.tags.primaries
+    if codec.encoder == "libx265" and primaries in PRIMARIES and primaries > LAST_X265_PRIMARIES:
+        notes.append(f"{name} cannot state primaries {PRIMARIES[primaries]}: they are left out")
     return tuple(notes)
 
 

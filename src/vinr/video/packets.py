@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -53,6 +55,19 @@ class Packets:
     clock: Clock
 
 
+def filled_packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
+    """Yield the packets with data of some streams, or of all."""
+    packets = container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, IndexError):
+            # Of streams that begin late PyAV knows nothing, and fails when it has read everything.
+            return
+        if packet.size:
+            yield packet
+
+
 def format_name(container: InputContainer) -> str:
     """Return the first of libav's names of the container's format."""
     return container.format.name.partition(",")[0]
@@ -86,9 +101,7 @@ def _read(file: VideoFile, clock: Clock | None) -> Packets:
         notes: list[PacketNote] = []
         ends = _Ends()
         is_indexed = format_name(container) in INDEXED
-        for packet in container.demux(stream) if is_indexed else container.demux():
-            if packet.size == 0:
-                continue
+        for packet in filled_packets(container, *([stream] if is_indexed else [])):
             ticks = 0
             if clock is None:
                 reader.add(packet)

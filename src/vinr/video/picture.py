@@ -30,9 +30,9 @@ from vinr.video.spec import ColorSpec, ColorTags, Levels
 
 ODD_ANGLE: Final = "is rotated by an angle that is not a multiple of 90 degrees; rotate it back first"
 OPAQUE: Final = 255
-TRANSPARENT: Final = "its transparency is left out: what lies behind transparent pixels is shown"
 # Entries of a display matrix that are so many times smaller than others are zeros: half a degree.
 NEGLIGIBLE: Final = 100
+TRANSPARENT: Final = "its transparency is left out: pixels that are transparent show the colours they hide"
 # The first kind of side data that PyAV has no name for, and a number above all kinds that libav has.
 UNNAMED: Final = range(max(cast(int, kind.value) for kind in Type) + 1, 64)
 

@@ -55,7 +55,7 @@ class PicturesInput:
         with open_image(path, label=str(path)) as image:
             is_photograph = image.format in PHOTOGRAPHS
             self.num_frames = 1 if is_photograph else getattr(image, "n_frames", 1)
-            see_through = is_transparent(image)
+            is_clear = is_transparent(image)
             num_deep = 0
             for rgb_HWC, milliseconds, is_deep in _decode(image, self.num_frames, path):
                 sizes.append((rgb_HWC.shape[0], rgb_HWC.shape[1]))
@@ -81,7 +81,7 @@ class PicturesInput:
         if num_deep:
             those = f"{num_deep} of {self.num_frames} pictures have"
             self._notes += (f"{path}: {those} more than 8 bits per sample, which are cut to 8",)
-        if see_through:
+        if is_clear:
             self._notes += (f"{path}: {TRANSPARENT}",)
 
     def timeline(self, first: int, stop: int) -> Timeline:

@@ -164,7 +164,8 @@ def check_readable(pixel_format: str, name: str) -> str:
     """Return ``pixel_format``, which the file name ``name`` states; InputError if it cannot be read."""
     if not is_readable(pixel_format):
         problem = f"by its name {pixel_format}, which cannot be read"
-        raise InputError(f"{name}: {problem}; {argument('pix_fmt')} chooses")
+        way = f"convert it, or give {argument('pix_fmt')} if it is something else"
+        raise InputError(f"{name}: {problem}; {way}")
     return pixel_format
 
 

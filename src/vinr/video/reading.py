@@ -21,8 +21,8 @@ class ReadOptions:
     ``stream`` is the number of the video stream, from 0; None takes the one that players show.
     ``pixel_format`` and ``raw_size`` (rows, columns) are those of raw video, which states neither; None takes
     them from its name. ``rate`` is the frames per second of raw video and of folders of images.
-    ``deinterlace`` makes whole frames of fields. ``bit_depth`` is that of the frames, 8 or 10; None takes 8,
-    and 10 for video of more than 8.
+    ``deinterlace`` makes full frames of interlaced ones. ``bit_depth`` is that of the frames, 8 or 10; None
+    takes 8, and 10 for video of more than 8.
     """
 
     stream: int | None = None

@@ -321,13 +321,12 @@ class _PngSink(Sink):
 def _y4m_notes(spec: VideoSpec, timeline: Timeline) -> tuple[str, ...]:
     notes = []
     if special := special_colors(spec.color.tags):
-        notes.append(f"y4m cannot state {special} colours: players show others; mp4 and mkv can")
-    rate = f"{float(timeline.frame_rate):.6g} fps"
-    if timeline.pts is not None:
-        notes.append(f"y4m has no times: uneven ones become a constant {rate}; mp4 and mkv keep them")
-    elif timeline.last_seconds is not None:
-        held = f"its last frame, of {float(timeline.last_seconds):.6g} s, is shown as long as the others"
-        notes.append(f"y4m has no times: {held}; mp4 and mkv keep them")
+        notes.append(
+            f"y4m cannot state {special} colours, and players show wrong ones; .mkv and .mp4 keep them"
+        )
+    if timeline.pts is not None or timeline.last_seconds is not None:
+        rate = f"{float(timeline.frame_rate):.5g} frames per second"
+        notes.append(f"y4m has no times: all frames are shown at {rate}; .mkv and .mp4 keep their times")
     return tuple(notes)
 
 
@@ -335,7 +334,7 @@ def _png_notes(spec: VideoSpec) -> tuple[str, ...]:
     if spec.pixel_aspect == 1:
         return ()
     shape = f"pixels are {spec.pixel_aspect} times as wide as high"
-    return (f"{shape}, but viewers of PNG show them as square; .mkv, .mp4 and .y4m keep them",)
+    return (f"{shape}, but viewers of PNG show them as square; .mkv, .mp4 and .y4m keep their shape",)
 
 
 def _deep_png(converter: ColorConverter, rgb_HWC: Levels) -> bytes:

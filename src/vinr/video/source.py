@@ -30,11 +30,11 @@ from torch import Tensor
 from vinr.errors import InputError, UsageError, argument
 from vinr.video.edit import Edit
 from vinr.video.images import FRAME_RATE, FolderInput
-from vinr.video.libav import UnknownFormatError, VideoFile
+from vinr.video.libav import UnknownFormatError, UnreadableError, VideoFile
 from vinr.video.names import clip_name
 from vinr.video.pictures import PicturesInput, has_several_pictures, is_photograph
 from vinr.video.pipes import KeptPipe, is_pipe, pipe_name
-from vinr.video.raw import RAW_DEMUXER, describe_raw, is_raw
+from vinr.video.raw import DOUBTFUL_SUFFIXES, RAW_DEMUXER, describe_raw, is_raw
 from vinr.video.reading import ReadOptions
 from vinr.video.spec import TYPES, Audio, BitDepth, ColorSpec, Levels, Timeline, VideoSpec
 from vinr.video.stream import StreamInput
@@ -293,6 +293,8 @@ def open_video(
     elif (crop, resize, frames) != (None, None, None):
         raise UsageError("use either an edit, or crop, resize and frames, not both")
     options, source = options or ReadOptions(), fspath(path)
+    if not source:  # pathlib takes it for the current folder
+        raise InputError("'': the name is empty; give a video, a folder of images, or - for a pipe")
     if is_pipe(source):
         return _open_pipe(source, edit, options)
     opened, notes = _open_input(Path(path), source, options)
@@ -325,14 +327,18 @@ def _open_input(path: Path, source: str, options: ReadOptions) -> tuple[FrameInp
     if path.is_file() and has_several_pictures(path):
         options.refuse(source, ("stream", "deinterlace"), "is a file of pictures")
         return PicturesInput(path, rate=options.rate, bit_depth=options.bit_depth), ()
-    options.refuse(source, ("rate",), "is neither raw video nor a folder, and states its rate itself")
+    options.refuse(source, ("rate",), "is neither raw video nor a folder of images; its own times count")
     if not path.exists() and ADDRESS.match(source):
-        raise InputError(f"{source}: addresses are not read; download the video, or pipe it into -")
+        raise InputError(f"{source}: URLs are not read; download the video, or pipe it in as -")
     try:
         return _open_stream(VideoFile(path), options), ()
-    except UnknownFormatError:
+    except UnreadableError as error:
         # Photographs with something behind them: another view, a preview, a short film.
-        if not is_photograph(path):
+        if not isinstance(error, UnknownFormatError) or not is_photograph(path):
+            if Path(source).suffix.lower() in DOUBTFUL_SUFFIXES:
+                ways = f"{argument('raw_size')} (height x width) and {argument('rate')}"
+                problem = f"not a readable video; if it is raw video, give {ways}"
+                raise InputError(f"{source}: {problem}") from error
             raise
         options.refuse(source, ("stream", "deinterlace"), "is a photograph")
         return PicturesInput(path, bit_depth=options.bit_depth), ()

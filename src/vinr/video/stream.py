@@ -26,7 +26,7 @@ from vinr.video.audio import extract_audio
 from vinr.video.choice import choose_stream
 from vinr.video.color import ColorConverter, tags_of
 from vinr.video.deep_color import depth_notes
-from vinr.video.deinterlace import FRAMES_BEFORE, deinterlaced, interlaced
+from vinr.video.deinterlace import FRAMES_BEFORE, deinterlaced, interlaced, unmarked
 from vinr.video.head import find_empty, inspect_head
 from vinr.video.libav import VideoFile, explain
 from vinr.video.numbered import NumberedFrames, in_order
@@ -79,7 +79,11 @@ class StreamInput:
             self._picture = Picture.of(path, video, frame, tags_of(video.codec_context))
         self._incomplete = order.ranks.get(len(packets.video) - 1) if tail.is_incomplete else None
         self._tail_notes = tail.notes
-        self._head_notes = (*([note] if note else ()), *depth_notes(frame, bit_depth), *head.notes(path))
+        self._head_notes = (
+            *([note] if note else ()),
+            *depth_notes(path, frame, bit_depth),
+            *head.notes(path),
+        )
         self.color, self.pixel_aspect = self._picture.color, self._picture.pixel_aspect
         self.bit_depth: BitDepth = bit_depth or self.color.bit_depth
         self._converter = ColorConverter(self.color)
@@ -104,8 +108,8 @@ class StreamInput:
             problem = f"the file is cut short: frame {incomplete} of {self.num_frames} is incomplete"
             raise InputError(f"{self.path}: {problem}; get a complete copy, or choose frames before it")
         notes = (*self._picture.notes, *self._head_notes)
-        if self._picture.fields is not None and not self._deinterlace:
-            notes = (*notes, f"{self.path}: {interlaced()}")
+        if (self._picture.fields is None) == self._deinterlace:
+            notes = (*notes, f"{self.path}: {unmarked() if self._deinterlace else interlaced()}")
         return (*notes, *self._tail_notes) if stop == self.num_frames else notes
 
     def decode(self, first: int) -> Iterator[Levels]:
@@ -217,7 +221,8 @@ class StreamInput:
         if (frame.height, frame.width) != self._coded_size:
             height, width = self._coded_size
             where = f"{self.path}: frame {index} of {self.num_frames}"
-            raise InputError(f"{where} is {frame.height}x{frame.width}, the first is {height}x{width}")
+            problem = f"is {frame.height}x{frame.width}, the first is {height}x{width}"
+            raise InputError(f"{where} {problem}; choose frames of one size, such as :{index}")
 
     def _cannot_decode(self, index: int, failure: str) -> str:
         return self._other_frames(index, f"cannot be decoded{': ' if failure else ''}{failure}")

@@ -22,7 +22,7 @@ from vinr.errors import InputError
 from vinr.video.bounds import End, Verdict
 from vinr.video.ends import read_end
 from vinr.video.libav import VideoFile
-from vinr.video.packets import INDEXED, Packets, format_name
+from vinr.video.packets import INDEXED, Packets, filled_packets, format_name
 
 # Formats without packets of their own: libav cuts the stream into packets, and takes a truncated one for
 # complete.
@@ -185,8 +185,8 @@ def _decode_last(
         context.thread_type = "SLICE"
         if err_detect:
             context.options = {"err_detect": err_detect}
-        filled = (packet for packet in container.demux(stream) if packet.size)
-        for number, packet in enumerate(islice(filled, first, last + 1), first):
+        filled = islice(filled_packets(container, stream), first, last + 1)
+        for number, packet in enumerate(filled, first):
             # The number of the packet as its time tells which of the pictures that come out is its own.
             coded = Packet(bytes(packet) + (padding if number == last else b""))
             coded.pts = number
