@@ -181,10 +181,29 @@ def show_inpaint(report: InpaintReport, *, as_json: bool) -> None:
             ("video", f"{report.path}  {plural(report.num_frames, 'frame')}"),
             ("filled", f"{report.masked_share:.2%} of all pixels"),
             ("PSNR", f"{report.visible_psnr_db:.2f} dB of the network where nothing was masked"),
+            *_held_out_rows(report),
             ("model", f"{report.model}, {format_count(report.num_parameters)} parameters"),
             ("fit", f"{report.num_epochs:.1f} epochs in {report.precision}, {report.seconds:.0f} s in all"),
         ]
     )
+
+
+def _held_out_rows(report: InpaintReport) -> list[tuple[str, str]]:
+    """Return the network's figure and the trivial ones where a copy of the mask was held out."""
+    held_out = report.held_out
+    if held_out is None:
+        return []
+    return [
+        (
+            "held out",
+            f"{held_out.network_psnr_db:.2f} dB of the network in a copy of the mask that it did not see",
+        ),
+        (
+            "without it",
+            f"{held_out.surroundings_psnr_db:.2f} dB by blurred surroundings, "
+            f"{held_out.nearest_psnr_db:.2f} dB by the nearest frame",
+        ),
+    ]
 
 
 def show_convert(report: ConvertReport, *, as_json: bool) -> None:
