@@ -29,8 +29,8 @@ class InpaintingScore:
     of whole frames, masked pixels filled by the network, the others those of the video (HNeRV's table).
     ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``visible_psnr_db``: of
     its pixels that are not masked. ``input_…``: the first two of the masked frames, black where masked.
-    ``surroundings_masked_psnr_db``, ``nearest_masked_psnr_db``: as ``masked_psnr_db``, of the trivial ways
-    (:mod:`vinr.tasks.trivial`). All are means over frames of rounded colours.
+    ``surroundings_…``, ``nearest_…``: the same two, filled by the trivial ways (:mod:`vinr.tasks.trivial`).
+    All are means over frames of rounded colours.
     """
 
     masked_share: float
@@ -41,7 +41,9 @@ class InpaintingScore:
     input_masked_psnr_db: float
     input_psnr_db: float
     surroundings_masked_psnr_db: float
+    surroundings_psnr_db: float
     nearest_masked_psnr_db: float
+    nearest_psnr_db: float
     num_epochs: float
     seconds: float
 
@@ -98,23 +100,27 @@ class InpaintedFit:
         # network            masked           network         visible
         # network + video    as above         filled          no error
         # black + video      input_masked     input           no error
-        source, mask_T1HW = self.source, self.mask_T1HW
-        every_T = torch.arange(source.spec.num_frames)
+        # trivial + video    …_masked         …               no error
+        masked_T1HW = self.mask_T1HW
         return InpaintingScore(
-            masked_share=float(mask_T1HW.double().mean()),
-            masked_psnr_db=fmean(psnr_of_frames_db(self.network, source, every_T, mask_T1HW)),
-            filled_psnr_db=fmean(psnr_of_frames_db(self.filled, source, every_T)),
-            network_psnr_db=fmean(psnr_of_frames_db(self.network, source, every_T)),
-            visible_psnr_db=fmean(psnr_of_frames_db(self.network, source, every_T, ~mask_T1HW)),
-            input_masked_psnr_db=fmean(psnr_of_frames_db(self.seen, source, every_T, mask_T1HW)),
-            input_psnr_db=fmean(psnr_of_frames_db(self.seen, source, every_T)),
-            surroundings_masked_psnr_db=fmean(
-                psnr_of_frames_db(self.surroundings, source, every_T, mask_T1HW)
-            ),
-            nearest_masked_psnr_db=fmean(psnr_of_frames_db(self.nearest, source, every_T, mask_T1HW)),
+            masked_share=float(masked_T1HW.double().mean()),
+            masked_psnr_db=self._psnr_db(self.network, masked_T1HW),
+            filled_psnr_db=self._psnr_db(self.filled),
+            network_psnr_db=self._psnr_db(self.network),
+            visible_psnr_db=self._psnr_db(self.network, ~masked_T1HW),
+            input_masked_psnr_db=self._psnr_db(self.seen, masked_T1HW),
+            input_psnr_db=self._psnr_db(self.seen),
+            surroundings_masked_psnr_db=self._psnr_db(self.surroundings, masked_T1HW),
+            surroundings_psnr_db=self._psnr_db(self.surroundings),
+            nearest_masked_psnr_db=self._psnr_db(self.nearest, masked_T1HW),
+            nearest_psnr_db=self._psnr_db(self.nearest),
             num_epochs=self.result.num_epochs,
             seconds=self.result.seconds,
         )
+
+    def _psnr_db(self, frames: FrameSource, where_T1HW: Tensor | None = None) -> float:
+        every_T = torch.arange(self.source.spec.num_frames)
+        return fmean(psnr_of_frames_db(frames, self.source, every_T, where_T1HW))
 
 
 def fit_inpainting(
