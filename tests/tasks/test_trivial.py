@@ -261,26 +261,29 @@ class PlayedClip:
             yield frame_CHW.unsqueeze(0)
 
 
-def test_frames_far_from_both_neighbours_are_behind() -> None:
-    rgb_NCHW = torch.tensor([100, 104, 108], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+def test_frames_far_from_the_mix_are_behind_it() -> None:
+    # Each frame is 2 off the mix of the frames on both sides: 100 of (104 + 100) / 2, then 104, and so on.
+    levels = [100, 104, 104, 100, 100]
+    rgb_NCHW = torch.tensor(levels, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 4, 4)
 
-    def look(level: int, num_frames: int = 3) -> BetweenFrames | None:
+    def look(level: int, num_frames: int = 5, factor: int = 2) -> BetweenFrames | None:
         between_CHW = torch.full((3, 4, 4), level, dtype=torch.uint8)
-        return look_between(cast(VideoDecoder, PlayedClip(rgb_NCHW[:num_frames], between_CHW)), 2)
+        return look_between(cast(VideoDecoder, PlayedClip(rgb_NCHW[:num_frames], between_CHW)), factor)
 
-    good = look(104)
+    # Between frames 1 and 2 the mix is 104, then 102, then 100.
+    good = look(102)
     assert good is not None
-    assert (good.num_places, good.num_behind, good.behind) == (2, 0, None)
-    assert good.neighbours_psnr_db == pytest.approx(20 * np.log10(255 / 4), abs=1e-3)
-    assert good.mean_psnr_db == pytest.approx(20 * np.log10(255 / 2), abs=1e-3)
-    assert good.nearest_psnr_db == pytest.approx(90)
-    # 117 is 13 and 9 above the nearer of both neighbours, which are 4 apart.
-    bad = look(117)
+    assert (good.num_places, good.num_behind, good.behind) == (3, 0, None)
+    assert good.mix_psnr_db == pytest.approx(20 * np.log10(255 / 2), abs=1e-3)
+    assert good.from_mix_psnr_db == pytest.approx((40 * np.log10(255 / 2) + 90) / 3, abs=1e-3)
+    # 107 is 3, 5 and 7 off: more than twice 2 at two places of three.
+    bad = look(107)
     assert bad is not None
     assert bad.num_behind == 2
     assert bad.behind is not None
-    assert "at 2 of 2 places" in bad.behind
-    near = look(114)  # 10 and 6 above
-    assert near is not None
-    assert near.num_behind == 1
-    assert look(104, num_frames=1) is None
+    assert "at 2 of 3 places" in bad.behind
+    # Of two new frames the first is looked at, a third of the way: 104, 102.67, 100.
+    third = look(106, factor=3)
+    assert third is not None
+    assert (third.num_behind, third.behind) == (1, None)
+    assert look(104, num_frames=2) is None

@@ -1,12 +1,14 @@
-"""Frames between the frames of a finished file, and how far they are from their neighbours.
+"""Frames between the frames of a finished file, and what can be said of them.
 
-Nobody knows the true frames between, so no quality can be stated. But a true one is no farther from either
-neighbour than the two are from one another, unless something comes and goes between them. Then::
+Nobody knows the true frames between. But mixing neighbours is measured on frames that are known, from those
+on both sides of them, and at half of that distance it can hardly be worse::
 
-    a ── d ── b    neighbours, d apart        repeating a, or mixing both, is at most d off the truth
-    a ── e ── m    the network's frame        m is at least e - d off it
+    frame    i - 1    i    i + ½   i + 1
+             ├─ mix ──┼────────────┤        is e off frame i
+                      ├─ mix ──────┤        is then at most e off the true frame
+                           m                the network's, d off this mix: at least d - e off the true frame
 
-so that a network's frame with e > 2 d from both neighbours is worse than those that need no network.
+so that a network's frame with d > 2 e is worse than the mix.
 """
 
 from __future__ import annotations
@@ -29,72 +31,67 @@ from vinr.quality.measures import psnr_from_mse_db
 from vinr.settings import checked_arguments
 from vinr.video.spec import to_unit
 
-# Places that are looked at, spread over the clip: three frames are decoded for each.
+# Places that are looked at, spread over the clip: four frames are decoded for each.
 MAX_PLACES: Final = 6
-# Frames that differ by less are the same to the eye: a level of 8 bits, root of the mean square.
+# A level of 8 bits, root of the mean square: what is less is no difference to the eye.
 LEVEL: Final = 1 / 255
-
-
 # 1 would change nothing; 16 turns 24 frames a second into 384.
 FACTORS = range(2, 17)
 
 
 @dataclass(frozen=True)
 class BetweenFrames:
-    """How a network's frames between compare with their neighbours, at ``num_places`` places of a clip.
+    """New frames beside mixed ones, at ``num_places`` places of a clip; PSNR in dB, the mean over places.
 
-    PSNR is in dB, the mean over places: ``neighbours_psnr_db`` of both neighbours against one another,
-    ``nearest_psnr_db`` of the network's frame against the neighbour that it is more like, ``mean_psnr_db``
-    against the mix of both by time. None is a quality: the true frames are not known. ``num_behind``: places
-    where the network's frame is more than twice as far from both neighbours as these are apart, so worse than
-    a repeated or mixed frame.
+    ``from_mix_psnr_db`` is that of the network's frame against the mix of both neighbours by time: no
+    quality, since the true frame is not known. ``mix_psnr_db`` is that of mixing at twice the distance, where
+    the true frame is known: a frame of the file, from the one before and the one behind. ``num_behind``:
+    places where the network's frame is more than twice as far from the mix as mixing at twice the distance
+    was off, so worse than the mix.
     """
 
     num_places: int
     num_behind: int
-    neighbours_psnr_db: float
-    nearest_psnr_db: float
-    mean_psnr_db: float
+    from_mix_psnr_db: float
+    mix_psnr_db: float
 
     @property
     def behind(self) -> str | None:
-        """A line, if at half of the places or more the network is behind repeated or mixed frames."""
+        """A line, if at half of the places or more the network is behind mixed frames."""
         if 2 * self.num_behind < self.num_places:
             return None
         return (
-            f"the network is behind ways without one at {self.num_behind} of {self.num_places} places looked "
-            "at: its frame is more than twice as far from both neighbours as they are apart, so that "
-            "repeating or mixing frames is better; fit longer or try another model"
+            f"the network is behind a way without one at {self.num_behind} of {self.num_places} places looked"
+            " at: mixing neighbours comes closer to the frames between; fit longer or try another model"
         )
 
 
 def look_between(decoder: VideoDecoder, factor: int) -> BetweenFrames | None:
-    """Compare frames between with their neighbours; None if the clip has one frame.
+    """Compare new frames with mixed ones; None if the clip has fewer than three frames.
 
     Parameters
     ----------
     factor
-        Of the rate; the frame nearest to the middle is looked at.
+        Of the rate; of the new frames between two that nearest to the middle is looked at.
     """
-    num_gaps = len(decoder) - 1
-    if num_gaps < 1:
+    num_inner = len(decoder) - 2
+    if num_inner < 1:
         return None
     share = Fraction(factor // 2, factor)
-    rows, num_behind = list[list[float]](), 0
-    # The middles of equal parts: neither the first nor the last gap stands for all.
-    num_places = min(num_gaps, MAX_PLACES)
+    num_places, num_behind = min(num_inner, MAX_PLACES), 0
+    from_mix_db, mix_db = list[float](), list[float]()
     for place in range(num_places):
-        before = (2 * place + 1) * num_gaps // (2 * num_places)
-        frames = list(decoder.play([before, before + share, before + 1]))
-        first_CHW, network_CHW, last_CHW = torch.cat([to_unit(batch) for batch in frames]).cpu()
-        mixed_CHW = torch.lerp(first_CHW, last_CHW, float(share))
-        apart = _mse(first_CHW, last_CHW)
-        near = min(_mse(network_CHW, first_CHW), _mse(network_CHW, last_CHW))
-        num_behind += near**0.5 > 2 * max(apart**0.5, LEVEL)
-        rows.append([apart, near, _mse(network_CHW, mixed_CHW)])
-    columns = zip(*rows, strict=True)
-    neighbours_db, nearest_db, mean_db = (fmean(map(_psnr_db, column)) for column in columns)
-    return BetweenFrames(num_places, num_behind, neighbours_db, nearest_db, mean_db)
+        # The middles of equal parts: neither the first nor the last frames stand for all.
+        frame = 1 + (2 * place + 1) * num_inner // (2 * num_places)
+        times = (frame - 1, frame, frame + share, frame + 1)
+        played_CHW = torch.cat([to_unit(batch) for batch in decoder.play(times)]).cpu()
+        before_CHW, frame_CHW, network_CHW, after_CHW = played_CHW
+        from_mix = _mse(network_CHW, torch.lerp(frame_CHW, after_CHW, float(share)))
+        mix = _mse(frame_CHW, torch.lerp(before_CHW, after_CHW, 0.5))
+        num_behind += from_mix**0.5 > 2 * max(mix**0.5, LEVEL)
+        from_mix_db.append(_psnr_db(from_mix))
+        mix_db.append(_psnr_db(mix))
+    return BetweenFrames(num_places, num_behind, fmean(from_mix_db), fmean(mix_db))
 
 
 def _mse(first_CHW: Tensor, second_CHW: Tensor) -> float:
@@ -109,8 +106,8 @@ def _psnr_db(mse: float) -> float:
 class InterpolateReport(DecodeReport):
     """What an interpolation wrote.
 
-    ``between`` compares some of the new frames with their neighbours, None where the clip has one frame; if
-    they are worse than repeated or mixed frames, ``notes`` say so.
+    ``between`` compares some of the new frames with mixed ones, None where the clip has fewer than three; if
+    they are worse than these, ``notes`` say so.
     """
 
     between: BetweenFrames | None = None

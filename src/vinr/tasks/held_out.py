@@ -21,12 +21,14 @@ from vinr.tasks.frames import psnr_of_frames_db
 from vinr.tasks.trivial import NearestVisibleFrames, SurroundingsFrames, say_behind
 from vinr.video.spec import FrameSource
 
-# The copy costs the fit some of its pixels: at most a twentieth of them.
-MAX_SHARE: Final = 1 / 20
+# The copy costs the fit some of its pixels: at most a tenth of them.
+MAX_SHARE: Final = 1 / 10
 # Where the copy goes is found on a grid of about so many cells a side, in so many frames.
 CELLS, LOOKED_AT = 64, 8
 # Between mask and copy, in cells: pixels around the mask are those that the filling needs most.
 MARGIN: Final = 2
+# A copy nearby is more like what is masked than one far off, and worth some of its pixels.
+ENOUGH: Final = 0.9
 # Frames of a segment in which the copy is measured.
 MEASURED: Final = 16
 
@@ -92,17 +94,17 @@ def _choose_shift(mask_T1HW: Tensor) -> tuple[int, int]:
     # A cell is masked if a pixel in it is; the last rows and columns may make up a smaller one.
     masked_N1HW = max_pool2d(mask_T1HW[looked_at_N].float(), cell, ceil_mode=True)
     near_N1HW = max_pool2d(masked_N1HW, 2 * MARGIN + 1, stride=1, padding=MARGIN) > 0
-    best, shift = 0, (0, 0)
     num_rows, num_cols = masked_N1HW.shape[2:]
-    # Short ways first, since nearby pixels are most like those behind the mask; a longer one must be better.
-    ways = [(rows, cols) for rows in range(1 - num_rows, num_rows) for cols in range(1 - num_cols, num_cols)]
     step = max(1, CELLS // 16)
-    ways = [way for way in ways if way[0] % step == way[1] % step == 0]
-    for rows, cols in sorted(ways, key=lambda way: (abs(way[0]) + abs(way[1]), way)):
-        count = int((_shift(masked_N1HW > 0, rows, cols) & ~near_N1HW).sum())
-        if count > best:
-            best, shift = count, (rows * cell, cols * cell)
-    return shift
+    counts = dict[tuple[int, int], int]()
+    for rows in range(-(num_rows // step) * step, num_rows, step):
+        for cols in range(-(num_cols // step) * step, num_cols, step):
+            moved_N1HW = _shift(masked_N1HW > 0, rows, cols)
+            counts[rows, cols] = int((moved_N1HW & ~near_N1HW).sum())
+    enough = max(1.0, ENOUGH * max(counts.values()))
+    ways = [way for way, count in counts.items() if count >= enough]
+    rows, cols = min(ways, key=lambda way: (way[0] ** 2 + way[1] ** 2, way), default=(0, 0))
+    return rows * cell, cols * cell
 
 
 def _shift(mask_T1HW: Tensor, rows: int, cols: int) -> Tensor:
