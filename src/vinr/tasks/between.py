@@ -8,7 +8,7 @@ on both sides of them, and at half of that distance it can hardly be worse::
                       ├─ mix ──────┤        is then at most e off the true frame
                            m                the network's, d off this mix: at least d - e off the true frame
 
-so that a network's frame with d > 2 e is worse than the mix.
+so that a network's frame with d > 2 e is worse than the mix. That of a perfect network has d of at most e.
 """
 
 from __future__ import annotations
@@ -57,13 +57,15 @@ class BetweenFrames:
 
     @property
     def behind(self) -> str | None:
-        """A line, if at half of the places or more the network is behind mixed frames."""
-        if 2 * self.num_behind < self.num_places:
-            return None
-        return (
-            f"the network is behind a way without one at {self.num_behind} of {self.num_places} places looked"
-            " at: mixing neighbours comes closer to the frames between; fit longer or try another model"
-        )
+        """A line, if the network is behind mixed frames at half of the places or more, or probably is."""
+        advice = "mixing neighbours comes closer to the frames between; fit longer or try another model"
+        if 2 * self.num_behind >= self.num_places:
+            places = f"at {self.num_behind} of {self.num_places} places looked at"
+            return f"the network is behind a way without one {places}: {advice}"
+        # A perfect network is as far from the mix as this is off the truth, not farther.
+        if self.from_mix_psnr_db < self.mix_psnr_db:
+            return f"the network is probably behind a way without one: {advice}"
+        return None
 
 
 def look_between(decoder: VideoDecoder, factor: int) -> BetweenFrames | None:
