@@ -28,7 +28,7 @@ from vinr.models import VideoModel, list_models
 from vinr.tasks import Noise
 from vinr.tasks.denoising import measure_denoising
 from vinr.tasks.frames import FittedFrames
-from vinr.tasks.inpainting import measure_inpainting
+from vinr.tasks.inpainting_scores import measure_inpainting
 from vinr.tasks.interpolation import measure_interpolation
 from vinr.video.source import FrameTensor
 from vinr.video.spec import Query, VideoSpec

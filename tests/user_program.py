@@ -18,7 +18,7 @@ def encode_and_score(video: Path, mask: Path, folder: Path) -> tuple[float, int]
     decoded: vinr.DecodeReport = vinr.decode(file, folder / "a.mkv", frames=[0, 2], codec="ffv1")
     scored: vinr.EvaluationReport = vinr.evaluate(file, video, settings=vinr.DecodeSettings(batch=2))
     filled: vinr.InpaintReport = vinr.inpaint(video, folder / "filled.mkv", mask=mask, epochs=1)
-    slower: vinr.DecodeReport = vinr.interpolate(file, folder / "slow.y4m", factor=2)
+    slower: vinr.InterpolateReport = vinr.interpolate(file, folder / "slow.y4m", factor=2)
     compared: vinr.ComparisonReport = vinr.compare(
         video, folder / "page.html", files=[file], anchors=["x264"]
     )

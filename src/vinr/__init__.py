@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         VinrError,
     )
     from vinr.fit.trainer import Trainer
+    from vinr.tasks.between import InterpolateReport, interpolate
     from vinr.tasks.inpainting import InpaintReport, inpaint
-    from vinr.tasks.interpolation import interpolate
     from vinr.video.spec import FrameBatch, FrameSource, FrameStream, VideoSpec
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "FrameStream",
     "InpaintReport",
     "InputError",
+    "InterpolateReport",
     "LimitError",
     "OutOfMemoryError",
     "OutputError",
@@ -91,8 +92,8 @@ _MODULES = {
     "encoding.encode": ("EncodeReport", "encode"),
     "fit.trainer": ("Trainer",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "tasks.between": ("InterpolateReport", "interpolate"),
     "tasks.inpainting": ("InpaintReport", "inpaint"),
-    "tasks.interpolation": ("interpolate",),
     "video.spec": ("FrameBatch", "FrameSource", "FrameStream", "VideoSpec"),
 }
 # A module that defined ``open`` would hide the built-in function from itself.

@@ -184,3 +184,24 @@ def test_published_points_that_are_not_there(tmp_path: Path, text: str, data: bo
     (tmp_path / "uvg.csv").write_text(CSV, encoding="utf-8")
     with pytest.raises(UsageError, match=said):
         published_points(text, tmp_path if data else None)
+
+
+def test_networks_behind_a_trivial_way_are_named() -> None:
+    metrics = {"psnr_db": {"title": "PSNR, dB", "of": "held_out_psnr_db"}}
+    trivial = {"nearest_psnr_db": 24.0, "mean_psnr_db": 26.0}
+    ours = {
+        "A": [job(held_out_psnr_db=25.5, **trivial), job(held_out_psnr_db=24.5, **trivial)],
+        "B": [job(held_out_psnr_db=26.5, **trivial)],
+        "nearest": [job(held_out_psnr_db=25.5, **trivial)],
+    }
+    rows = {"nearest": {"values": {"psnr_db": "nearest_psnr_db"}}}
+    text = page(result(metrics, {"A": {}, "B": {}, "nearest": {}}, ours, rows=rows).document())
+    line = "**Behind a way that needs no network**: “A” (25.00 dB; mean of both neighbours 26.00 dB)."
+    assert line in text.splitlines()
+    assert "Behind" not in page(result(metrics, {"B": {}}, {"B": ours["B"]}).document())
+
+
+def test_fillings_behind_their_surroundings_are_named() -> None:
+    measured = {"masked_psnr_db": 16.1, "surroundings_masked_psnr_db": 16.8, "nearest_masked_psnr_db": 12.0}
+    made = result({"masked_psnr_db": {"title": "PSNR, dB"}}, {"A": {}}, {"A": [job(**measured)]})
+    assert "“A” (16.10 dB; blurred surroundings 16.80 dB)." in page(made.document())

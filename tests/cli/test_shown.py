@@ -16,6 +16,7 @@ from vinr.cli import console
 from vinr.cli.catalogue import ModelEntry, PresetEntry
 from vinr.cli.show_bench import show_recipes
 from vinr.cli.show_compare import compare_progress, show_comparison
+from vinr.cli.show_tasks import show_inpaint
 from vinr.comparison import ComparisonReport
 from vinr.comparison.rd import BDResult, RDCurve, RDPoint
 from vinr.decoding.exporting import ExportedGraph
@@ -145,7 +146,7 @@ def test_frames_too_small_for_ms_ssim_have_no_line_of_it(shown: Shown) -> None:
 
 
 def test_an_inpainting(shown: Shown) -> None:
-    found = pairs(shown(console.show_inpaint, INPAINTED, as_json=False))
+    found = pairs(shown(show_inpaint, INPAINTED, as_json=False))
     assert found["video"] == "filled.mkv  8 frames"
     assert found["filled"] == "6.25% of all pixels"
     assert found["PSNR"] == "31.23 dB of the network where nothing was masked"
@@ -210,7 +211,7 @@ def test_exported_graphs(shown: Shown) -> None:
     ("show", "report"),
     [
         (console.show_encode, ENCODED),
-        (console.show_inpaint, INPAINTED),
+        (show_inpaint, INPAINTED),
         (console.show_convert, CONVERTED),
     ],
 )

@@ -29,6 +29,14 @@ BUNNY_NOTE: Final = (
     "Bunny's frames are decoded from an H.264 stream of 0.0523 bpp: every rate above that is larger than its "
     "own source."
 )
+# What experiments on hidden pixels and frames measure of the network, and beside it of ways without one.
+TRIVIAL: Final = {
+    "held_out_psnr_db": {"nearest_psnr_db": "nearest frame", "mean_psnr_db": "mean of both neighbours"},
+    "masked_psnr_db": {
+        "surroundings_masked_psnr_db": "blurred surroundings",
+        "nearest_masked_psnr_db": "nearest frame",
+    },
+}
 # Side of MS-SSIM's Gaussian window in all the papers; frames of up to 160 rows or columns need a smaller one.
 USUAL_WINDOW: Final = 11
 SIDES: Final = ("paper", "ours", "difference")
@@ -155,11 +163,33 @@ def page(document: Document) -> str:
         gains = markdown_table(*result_table(document, document["baseline"]))
         parts.append(f"Against “{document['baseline']}”:\n\n{gains}")
     parts += ordering(document)
+    parts += behind_trivial(document)
     if document["num_missing"]:
         count = document["num_missing"]
         parts.append(f"{plural(count, 'job')} {'has' if count == 1 else 'have'} not ended.")
     parts += [f"- {note}" for note in _notes(document)]
     return "\n\n".join([*parts, conditions(_jobs(document))]) + "\n"
+
+
+def behind_trivial(document: Document) -> list[str]:
+    """Return a line on the rows whose network is behind a way without one; none where no network is."""
+    behind = []
+    for row in document["rows"]:
+        values = [job["values"] for job in row["clips"].values()]
+        for name, ways in TRIVIAL.items():
+            network_db = _mean_if_all_known([value.get(name) for value in values])
+            # Rows share fits: a row that shows another value of the fit says nothing about the network.
+            if network_db is None or network_db not in row["ours"].values():
+                continue
+            ahead = dict[str, float]()
+            for key, way in ways.items():
+                trivial_db = _mean_if_all_known([value.get(key) for value in values])
+                if trivial_db is not None and trivial_db > network_db:
+                    ahead[way] = trivial_db
+            if ahead:
+                best = max(ahead, key=ahead.__getitem__)
+                behind.append(f"“{row['label']}” ({network_db:.2f} dB; {best} {ahead[best]:.2f} dB)")
+    return [f"**Behind a way that needs no network**: {', '.join(behind)}."] if behind else []
 
 
 def ordering(document: Document) -> list[str]:

@@ -305,6 +305,8 @@ def inpaint(
     as_json: Json = False,
 ) -> None:
     """Fill masked pixels of a video with those of a network trained on the others."""
+    from vinr.cli.show_tasks import show_inpaint
+
     if as_json and output == "-":
         # Two documents in one stream could not be told apart.
         raise UsageError("the video and --json are both to go to standard output; name a file for the video")
@@ -336,7 +338,7 @@ def inpaint(
             on_event=on_event,
         )
     if output != "-":
-        console.show_inpaint(report, as_json=as_json)
+        show_inpaint(report, as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -351,6 +353,8 @@ def interpolate(
     max_memory: MaxMemory = None,
 ) -> None:
     """Write a .vinr file with new frames between its frames."""
+    from vinr.cli.show_tasks import show_interpolate
+
     with console.frame_progress("decoding", quiet=output == "-") as on_frame:
         report = vinr.interpolate(
             file,
@@ -365,6 +369,8 @@ def interpolate(
         )
     for text in report.notes:
         console.note(text)
+    if output != "-":
+        show_interpolate(report)
 
 
 @app.command(cls=Command)

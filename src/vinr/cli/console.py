@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from vinr.encoding.convert import ConvertReport
     from vinr.encoding.encode import EncodeReport
     from vinr.fit.events import Event
-    from vinr.tasks.inpainting import InpaintReport
 
 # Wider than any table; where stdout is no terminal, rich would cut tables at 80 columns.
 MAX_COLUMNS = 400
@@ -136,7 +135,7 @@ def frame_progress(verb: str, *, quiet: bool = False) -> Iterator[Callable[[int,
             yield on_frame
 
 
-def _pairs(rows: Sequence[tuple[str, str]]) -> None:
+def print_pairs(rows: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         say(f"{name:<{width}}  {value}")
@@ -160,27 +159,11 @@ def show_encode(report: EncodeReport, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
-    _pairs(
+    print_pairs(
         [
             ("file", f"{report.path}  {format_bytes(report.num_bytes)}"),
             ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
             *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
-            ("model", f"{report.model}, {format_count(report.num_parameters)} parameters"),
-            ("fit", f"{report.num_epochs:.1f} epochs in {report.precision}, {report.seconds:.0f} s in all"),
-        ]
-    )
-
-
-def show_inpaint(report: InpaintReport, *, as_json: bool) -> None:
-    """Print what was written, and the PSNR of the pixels that are known."""
-    if as_json:
-        print_json(asdict(report))
-        return
-    _pairs(
-        [
-            ("video", f"{report.path}  {plural(report.num_frames, 'frame')}"),
-            ("filled", f"{report.masked_share:.2%} of all pixels"),
-            ("PSNR", f"{report.visible_psnr_db:.2f} dB of the network where nothing was masked"),
             ("model", f"{report.model}, {format_count(report.num_parameters)} parameters"),
             ("fit", f"{report.num_epochs:.1f} epochs in {report.precision}, {report.seconds:.0f} s in all"),
         ]
@@ -196,7 +179,7 @@ def show_convert(report: ConvertReport, *, as_json: bool) -> None:
         return
     size = f"{plural(report.num_frames, 'frame')} of {report.height}×{report.width} at {report.fps:.3f} fps"
     bits = f"{report.bits_per_parameter:.2f} bits per parameter"
-    _pairs(
+    print_pairs(
         [
             ("file", f"{report.path}  {format_bytes(report.num_bytes)}"),
             ("checkpoint", format_bytes(report.checkpoint_bytes)),
@@ -216,7 +199,7 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(info))
         return
-    _pairs(
+    print_pairs(
         [
             ("file", format_bytes(info.num_bytes)),
             ("format", str(info.format_version)),
@@ -230,7 +213,7 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
         if clip.psnr_db is not None:
             rows += _quality_rows(clip.psnr_db, clip.ms_ssim, clip.ms_ssim_window)
         if rows:
-            _pairs(rows)
+            print_pairs(rows)
     for network in info.networks:
         # ideal_bits / 8 is in bytes; max: a network of constants has no bits at all.
         above = network.num_bytes / max(network.ideal_bits / 8, 1) - 1
@@ -291,7 +274,7 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
         print_json(document)
         return
     audio = f", of which audio {report.audio_bytes:,}" if report.audio_bytes else ""
-    _pairs(
+    print_pairs(
         [
             *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
             ("PSNR of mean MSE", f"{report.pooled_psnr_db:.2f} dB"),

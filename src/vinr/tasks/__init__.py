@@ -7,8 +7,8 @@ return the scores of the papers' experiments, for clips whose hidden pixels or f
 from __future__ import annotations
 
 from vinr.tasks.denoising import Denoise, DenoisingScore, measure_denoising
-from vinr.tasks.inpainting import (
-    Inpaint,
+from vinr.tasks.inpainting import Inpaint
+from vinr.tasks.inpainting_scores import (
     InpaintedFit,
     InpaintingScore,
     fit_inpainting,

@@ -5,6 +5,8 @@
     video, mask ──> fit, masked pixels left out ──> the network's frames ─┬─> masked pixels ─┬─> output
                 └─────────────────────────────────────────────────────────┴─> all others ────┘
 
+A moved copy of the mask is left out of the fit too; there the filling is measured (:mod:`.held_out`).
+
 Axes: N frames of a batch, T frames of the video, C channels, H rows, W columns.
 """
 
@@ -24,7 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vinr.config import Preset
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.plan import EncodePlan, describe_threads, plan_encode
 from vinr.errors import InputError, plural
@@ -34,6 +35,7 @@ from vinr.fit.precision import Precision, PrecisionName, resolve_precision
 from vinr.models import VideoModel
 from vinr.settings import checked_arguments
 from vinr.tasks.frames import FilledFrames, FittedFrames, MaskedFrames, plain_fit, psnr_of_frames_db
+from vinr.tasks.held_out import HeldOutPsnr, hold_out_copy, join_masks, mean_held_out, measure_copy
 from vinr.tasks.masks import MaskReader, open_masks
 from vinr.tasks.neighbours import find_neighbours, mix_latents
 from vinr.units import parse_count, parse_seconds
@@ -114,10 +116,11 @@ class Inpaint(Task):
 
 @dataclass(frozen=True)
 class InpaintReport:
-    """What an inpainting wrote. ``visible_psnr_db`` is the network's PSNR where nothing was masked.
+    """What an inpainting wrote. ``visible_psnr_db`` is the network's PSNR at pixels that it was fitted to.
 
-    The quality of the filled pixels cannot be measured: nobody knows them. ``masked_share`` is of all pixels,
-    ``precision`` is the arithmetic of the fit.
+    The quality of the filled pixels cannot be measured: nobody knows them. ``held_out`` is that of a copy of
+    the mask on known pixels that the fit did not see either, beside ways that need no network; None where no
+    copy was held out. ``masked_share`` is of all pixels, ``precision`` is the arithmetic of the fit.
     """
 
     path: str
@@ -130,6 +133,7 @@ class InpaintReport:
     num_collapses: int
     seconds: float
     precision: PrecisionName = "fp32"
+    held_out: HeldOutPsnr | None = None
 
 
 @checked_arguments()
@@ -176,7 +180,8 @@ def inpaint(
     stream, pix_fmt, raw_size, rate, deinterlace
         As for :func:`vinr.encode`.
     all_pixels
-        Write the network's whole frames; else pixels that are not masked stay what they were.
+        Write the network's whole frames; else pixels that are not masked stay what they were. Nothing is held
+        out then: the network is fitted to all that is not masked, and ``held_out`` is None.
     codec, force
         As for :func:`vinr.decode`.
 
@@ -221,30 +226,39 @@ def inpaint(
         precision = resolve_precision(plan.presets[0].fit.precision, target_device)
         work = _Work(plan, masks, target_device, precision, all_pixels, started, on_event)
         target = fspath(output)
-        results: list[FitResult] = []
-        psnr_db: list[float] = []
         audio = reader.audio() if plan.presets[0].compress.audio else None
         with open_sink(target, reader.spec, reader.timeline, audio=audio, codec=codec, force=force) as sink:
             for note in (*reader.audio_notes, *sink.notes):
                 on_event(Noted(note))
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
-            for number in range(len(plan.jobs)):
-                result, per_frame_db = work.segment(number, reader, sink)
-                results.append(result)
-                psnr_db += per_frame_db
+            filled = [work.segment(number, reader, sink) for number in range(len(plan.jobs))]
+    return _report(target, reader.spec, masks, work, filled)
+
+
+def _report(
+    path: str, spec: VideoSpec, masks: MaskReader, work: _Work, filled: Sequence[_Filled]
+) -> InpaintReport:
+    """Put the segments together; say where the network is worse than nothing but the surroundings."""
+    held_out = mean_held_out([part.held_out for part in filled if part.held_out is not None])
+    if held_out is not None and held_out.behind is not None:
+        work.on_event(
+            Noted(f"{held_out.behind}, in a held-out copy of the mask; fit longer or try another model")
+        )
+    plan = work.plan
     # Segments may be of different lengths: a longer one counts more.
     shares = [job.share for job in plan.jobs]
     return InpaintReport(
-        path=target,
-        num_frames=reader.spec.num_frames,
+        path=path,
+        num_frames=spec.num_frames,
         masked_share=masks.share,
-        visible_psnr_db=fmean(psnr_db),
+        visible_psnr_db=fmean(psnr_db for part in filled for psnr_db in part.visible_psnr_db),
         model=plan.presets[0].model,
-        num_parameters=sum(result.model.num_stored() for result in results),
-        num_epochs=fmean([result.num_epochs for result in results], shares),
-        num_collapses=sum(result.num_collapses for result in results),
-        seconds=clock.monotonic() - started,
-        precision=precision.name,
+        num_parameters=sum(part.result.model.num_stored() for part in filled),
+        num_epochs=fmean([part.result.num_epochs for part in filled], shares),
+        num_collapses=sum(part.result.num_collapses for part in filled),
+        seconds=clock.monotonic() - work.started,
+        precision=work.precision.name,
+        held_out=held_out,
     )
 
 
@@ -260,6 +274,15 @@ def _check_segments(plan: EncodePlan, masks: MaskReader) -> None:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class _Filled:
+    """A segment that was written: its fit, and how good it is where that is known."""
+
+    result: FitResult
+    visible_psnr_db: tuple[float, ...]
+    held_out: HeldOutPsnr | None
+
+
 @dataclass(frozen=True)
 class _Work:
     """Fitting the segments of a plan, and writing them."""
@@ -272,17 +295,20 @@ class _Work:
     started: float
     on_event: Callable[[Event], None]
 
-    def segment(self, number: int, reader: VideoReader, sink: Sink) -> tuple[FitResult, tuple[float, ...]]:
-        """Fit and write a segment; return the fit, and each frame's PSNR where it is not masked."""
+    def segment(self, number: int, reader: VideoReader, sink: Sink) -> _Filled:
+        """Fit, write and measure a segment."""
         job = self.plan.jobs[number]
         (span,) = job.spans  # one clip is cut into segments, never joined
         stop = span.first_frame + span.num_frames
         frames = reader.read(span.first_frame, stop)
         mask_T1HW = self.masks.read(span.first_frame, stop)
+        # With ``all_pixels`` the network's pixels are written there, too: nothing may be kept from it.
+        copy_T1HW = None if self.all_pixels else hold_out_copy(mask_T1HW)
+        hidden_T1HW = mask_T1HW if copy_T1HW is None else join_masks(mask_T1HW, copy_T1HW)
         result = fit(
             frames,
             plain_fit(self.plan.presets[number]),
-            Inpaint(mask_T1HW),
+            Inpaint(hidden_T1HW),
             device=self.device,
             on_event=self.on_event,
             seconds=self._seconds(number),
@@ -296,7 +322,11 @@ class _Work:
         for index in range(span.num_frames):
             sink.write(written.frames(torch.tensor([index])))
         every_T = torch.arange(span.num_frames)
-        return result, psnr_of_frames_db(fitted, frames, every_T, ~mask_T1HW)
+        return _Filled(
+            result,
+            psnr_of_frames_db(fitted, frames, every_T, ~hidden_T1HW),
+            None if copy_T1HW is None else measure_copy(frames, fitted, mask_T1HW, copy_T1HW),
+        )
 
     def _seconds(self, number: int) -> float | None:
         """Return the time for a segment: its share, less what opening and reading have taken."""
@@ -305,113 +335,3 @@ class _Work:
         # Opening and planning happened once: the first segment pays for them.
         spent = clock.monotonic() - self.started if number == 0 else 0.0
         return max(self.plan.seconds * self.plan.jobs[number].share - spent, 1.0)
-
-
-@dataclass(frozen=True)
-class InpaintingScore:
-    """How close filled frames are to the clean ones, of a clip whose masked pixels are known.
-
-    ``masked_psnr_db``: the network's, of masked pixels alone, in frames that have such. ``filled_psnr_db``:
-    of whole frames, masked pixels filled by the network, the others those of the video (HNeRV's table).
-    ``network_psnr_db``: of the network's whole frames (HNeRV's code, Boosting-NeRV). ``visible_psnr_db``: of
-    its pixels that are not masked. ``input_…``: the first two of the masked frames, black where masked. All
-    are means over frames of rounded colours.
-    """
-
-    masked_share: float
-    masked_psnr_db: float
-    filled_psnr_db: float
-    network_psnr_db: float
-    visible_psnr_db: float
-    input_masked_psnr_db: float
-    input_psnr_db: float
-    num_epochs: float
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class InpaintedFit:
-    """A network fitted to the pixels of ``source`` where ``mask_T1HW``, bool, is False.
-
-    ``seen``, ``network`` and ``filled`` are sources of as many frames as ``source`` has.
-    """
-
-    source: FrameSource
-    mask_T1HW: Tensor
-    result: FitResult
-
-    @property
-    def seen(self) -> FrameSource:
-        """What the fit was given: masked pixels black, and of no weight."""
-        return Inpaint(self.mask_T1HW).visible(self.source)
-
-    @property
-    def network(self) -> FrameSource:
-        """The network's whole frames."""
-        return FittedFrames(self.result.model, self.source.spec)
-
-    @property
-    def filled(self) -> FrameSource:
-        """The source's frames, masked pixels from the network."""
-        return FilledFrames(self.source, self.network, self.mask_T1HW)
-
-    def score(self) -> InpaintingScore:
-        """Compare with the source, whose masked pixels have to be the truth."""
-        #                    masked pixels    whole frames    the other pixels
-        # network            masked           network         visible
-        # network + video    as above         filled          no error
-        # black + video      input_masked     input           no error
-        source, mask_T1HW = self.source, self.mask_T1HW
-        every_T = torch.arange(source.spec.num_frames)
-        return InpaintingScore(
-            masked_share=float(mask_T1HW.double().mean()),
-            masked_psnr_db=fmean(psnr_of_frames_db(self.network, source, every_T, mask_T1HW)),
-            filled_psnr_db=fmean(psnr_of_frames_db(self.filled, source, every_T)),
-            network_psnr_db=fmean(psnr_of_frames_db(self.network, source, every_T)),
-            visible_psnr_db=fmean(psnr_of_frames_db(self.network, source, every_T, ~mask_T1HW)),
-            input_masked_psnr_db=fmean(psnr_of_frames_db(self.seen, source, every_T, mask_T1HW)),
-            input_psnr_db=fmean(psnr_of_frames_db(self.seen, source, every_T)),
-            num_epochs=self.result.num_epochs,
-            seconds=self.result.seconds,
-        )
-
-
-def fit_inpainting(
-    source: FrameSource,
-    mask_T1HW: Tensor,
-    preset: Preset,
-    *,
-    device: str = "cpu",
-    on_event: Callable[[Event], None] = ignore,
-) -> InpaintedFit:
-    """Fit ``source`` without its masked pixels.
-
-    Parameters
-    ----------
-    mask_T1HW
-        Bool, True where masked (:mod:`vinr.tasks.masks`).
-    preset
-        A preset with a complete architecture (:func:`vinr.encoding.plan.choose_preset`).
-
-    Raises
-    ------
-    InputError
-        If the mask is of another size, or masks nothing or everything.
-    """
-    task = Inpaint(mask_T1HW)
-    if not bool(mask_T1HW.any()):
-        raise InputError("the mask masks no pixel: there is nothing to fill")
-    result = fit(source, plain_fit(preset), task, device=device, on_event=on_event)
-    return InpaintedFit(source, mask_T1HW, result)
-
-
-def measure_inpainting(
-    source: FrameSource,
-    mask_T1HW: Tensor,
-    preset: Preset,
-    *,
-    device: str = "cpu",
-    on_event: Callable[[Event], None] = ignore,
-) -> InpaintingScore:
-    """Fit ``source`` without its masked pixels, and measure those; see :func:`fit_inpainting`."""
-    return fit_inpainting(source, mask_T1HW, preset, device=device, on_event=on_event).score()

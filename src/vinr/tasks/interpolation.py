@@ -1,4 +1,4 @@
-"""Frames between frames: of a finished file, and as an experiment in which they are known.
+"""Frames between frames as an experiment in which they are known; those of a file: :mod:`vinr.tasks.between`.
 
 The experiment fits every k-th frame and predicts the others. A hybrid model can do so in two ways, which are
 never put under one name::
@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import PathLike
 from statistics import fmean
 from typing import Literal
 
@@ -23,67 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from vinr.config import Preset
-from vinr.decoding.file import FileLike
-from vinr.decoding.playback import DecodeReport, decode
 from vinr.device import exact_float32
 from vinr.errors import UsageError
 from vinr.fit import Event, FitResult, Task, fit, ignore
 from vinr.models import HybridModel, VideoModel
-from vinr.settings import checked_arguments
 from vinr.tasks.frames import FittedFrames, plain_fit, psnr_of_frames_db
 from vinr.tasks.neighbours import MixedFrames, Neighbours, find_neighbours, mix_latents
+from vinr.tasks.trivial import say_behind
 from vinr.video.spec import FrameSource, VideoSpec
 
 Way = Literal["time", "embeddings", "encoder"]
-# 1 would change nothing; 16 turns 24 frames a second into 384.
-FACTORS = range(2, 17)
-
-
-@checked_arguments()
-def interpolate(
-    file: FileLike,
-    output: str | PathLike[str],
-    *,
-    clip: str | None = None,
-    factor: int = 2,
-    bit_depth: Literal[8, 10] | None = None,
-    codec: str | None = None,
-    device: str = "auto",
-    force: bool = False,
-    max_memory: int | str | None = None,
-    on_frame: Callable[[int, int], None] | None = None,
-) -> DecodeReport:
-    """Write a .vinr file as a video with ``factor`` − 1 new frames between each two.
-
-    Models of time alone are evaluated at times between frames, models with latents mix those of both
-    neighbours. Frames of the file stay the same and the rate is multiplied; the last frame stays the last.
-
-    Parameters
-    ----------
-    file, output, clip, bit_depth, codec, device, force, max_memory, on_frame
-        As for :func:`vinr.decode`.
-    factor
-        2 to 16.
-
-    Raises
-    ------
-    UsageError, BitstreamError, OutputError
-        If something cannot be used; the output is then not touched.
-    """
-    if factor not in FACTORS:
-        raise UsageError(f"factor {factor}: give a whole number from {FACTORS[0]} to {FACTORS[-1]}")
-    return decode(
-        file,
-        output,
-        clip=clip,
-        fps_scale=factor,
-        bit_depth=bit_depth,
-        codec=codec,
-        device=device,
-        force=force,
-        max_memory=max_memory,
-        on_frame=on_frame,
-    )
 
 
 @dataclass(frozen=True)
@@ -181,6 +129,12 @@ class InterpolationScore:
     mean_psnr_db: float
     num_epochs: float
     seconds: float
+
+    @property
+    def behind(self) -> str | None:
+        """A line, if the network interpolates worse than a way that needs none (by the encoder is none)."""
+        ways = {"nearest frame": self.nearest_psnr_db, "mean of both neighbours": self.mean_psnr_db}
+        return say_behind(self.held_out[0].psnr_db, ways)
 
     def by(self, way: Way) -> HeldOutScore:
         """Return the score of one way.

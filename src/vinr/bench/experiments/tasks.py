@@ -15,7 +15,7 @@ from vinr.bench.work import Values, Work
 from vinr.errors import UsageError
 from vinr.tasks import Noise
 from vinr.tasks.denoising import measure_denoising
-from vinr.tasks.inpainting import fit_inpainting
+from vinr.tasks.inpainting_scores import fit_inpainting
 from vinr.tasks.interpolation import fit_held_out
 from vinr.tasks.masks import grow_mask, open_mask
 from vinr.tasks.noise import NoiseKind
@@ -53,7 +53,7 @@ def interpolate_experiment(work: Work) -> Values:
 
 
 def inpaint_experiment(work: Work) -> Values:
-    """Fit without masked pixels and score these as :class:`vinr.tasks.inpainting.InpaintingScore` does."""
+    """Fit without masked pixels and score these as :class:`vinr.tasks.InpaintingScore` says."""
     fitted = fit_inpainting(
         work.frames, job_mask(work), work.preset(), device=work.device, on_event=work.on_event
     )
@@ -66,6 +66,10 @@ def inpaint_experiment(work: Work) -> Values:
         "visible_psnr_db": score.visible_psnr_db,
         "input_psnr_db": score.input_psnr_db,
         "input_masked_psnr_db": score.input_masked_psnr_db,
+        "surroundings_psnr_db": score.surroundings_psnr_db,
+        "surroundings_masked_psnr_db": score.surroundings_masked_psnr_db,
+        "nearest_psnr_db": score.nearest_psnr_db,
+        "nearest_masked_psnr_db": score.nearest_masked_psnr_db,
         "masked_percent": 100 * score.masked_share,
         "num_parameters": fitted.result.model.num_stored(),
         "num_epochs": score.num_epochs,
