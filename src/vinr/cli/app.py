@@ -44,6 +44,7 @@ from vinr.cli.options import (
     Stream,
     Time,
 )
+from vinr.cli.version import Version
 from vinr.errors import UsageError, VinrError, command_line_words, plural
 from vinr.state import interruption
 from vinr.units import parse_depth, parse_frames, parse_size
@@ -66,10 +67,15 @@ app = typer.Typer(
     cls=Commands,
     help="Neural representations of video: encode a video into one .vinr file, decode any frame of it.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command(cls=Command)
@@ -427,7 +433,7 @@ def main() -> None:
     screen.write_any_character()
     with interruption.raised():
         try:
-            app()
+            app(prog_name="vinr")  # scripts of completion call it by that name, under python -m too
         except VinrError as error:
             if _cause(error, BrokenPipeError) is not None:
                 _end_unread()

@@ -9,7 +9,7 @@ from typer.core import TyperArgument, TyperCommand
 
 # One text per option: a command that means something else by it declares its own.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
-Force = Annotated[bool, typer.Option("--force", help="replace an existing output")]
+Force = Annotated[bool, typer.Option("--force", "-y", help="replace an existing output")]
 Output = Annotated[
     str, typer.Argument(metavar="OUTPUT", help=".mp4, .mkv, .y4m, a folder or pattern of PNGs, or - (y4m)")
 ]
