@@ -1,8 +1,8 @@
 """Neural representations of video: fit, compress, decode, measure.
 
 Each command of the command line has a function of its name here; that of ``vinr eval`` is :func:`evaluate`.
-Names are loaded when first used, so that decoding a file loads nothing of fitting. ``__version__`` is the version of
-the installed package.
+Names are loaded when first used, so that decoding a file loads nothing of fitting.
+``__version__`` is the version of the installed package.
 """
 
 from __future__ import annotations
