@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
-from vinr.config import Preset, default_model, load_preset
+from vinr.config import Preset, load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.kept import find_kept, fit_path, segment_path
@@ -229,7 +229,7 @@ def encode(
             for note in reader.notes:
                 tell(Noted(note))
         # A target is that of the whole file: what belongs to no network is taken off it first.
-        settings = load_preset(preset or model or default_model(), overrides).compress
+        settings = load_preset(preset_asked_for(model, preset), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
         for reader in readers:
             for note in reader.audio_notes:
