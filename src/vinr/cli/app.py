@@ -403,7 +403,13 @@ def export(
     console.show_export(vinr.export(file, onnx, force=force, max_memory=max_memory))
 
 
-for command in (experiments.compare, experiments.bench, experiments.models, experiments.presets):
+for command in (
+    experiments.compare,
+    experiments.bench,
+    experiments.models,
+    experiments.presets,
+    experiments.settings,
+):
     app.command(cls=Command)(command)
 
 

@@ -142,6 +142,25 @@ def models(as_json: Json = False) -> None:
     console.show_models(list_model_entries(console.note), as_json=as_json)
 
 
+def settings(
+    section: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SECTION", help="architecture, fit, compress, decode, or a key such as fit.schedule"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="model with the architecture; `vinr models` lists them")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the settings that --set takes: default, type, allowed values and meaning."""
+    from vinr.cli.settings_list import list_settings
+    from vinr.config import default_model
+
+    console.show_settings(list_settings(section, model), model or default_model(), as_json=as_json)
+
+
 def presets(
     model: Annotated[str | None, typer.Option(help="list only presets of this model")] = None,
     as_json: Json = False,
