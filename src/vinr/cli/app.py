@@ -47,7 +47,7 @@ from vinr.cli.options import (
 from vinr.cli.version import Version
 from vinr.errors import UsageError, VinrError, command_line_words, plural
 from vinr.state import interruption
-from vinr.units import parse_depth, parse_frames, parse_size
+from vinr.units import parse_depth, parse_frames
 
 # 128 and the number of SIGPIPE, which Windows has not.
 UNREAD_STATUS: Final = 141
@@ -138,12 +138,12 @@ def encode(
             epochs=epochs,
             time=time,
             frames=parse_frames(frames) if frames else None,
-            crop=parse_size(crop) if crop else None,
-            resize=parse_size(resize) if resize else None,
+            crop=crop,
+            resize=resize,
             bit_depth=parse_depth(bit_depth),
             stream=stream,
             pix_fmt=pix_fmt,
-            raw_size=parse_size(raw_size) if raw_size else None,
+            raw_size=raw_size,
             rate=rate,
             deinterlace=deinterlace,
             segment=segment,
@@ -262,7 +262,7 @@ def evaluate(
             reference,
             stream=stream,
             pix_fmt=pix_fmt,
-            raw_size=parse_size(raw_size) if raw_size else None,
+            raw_size=raw_size,
             rate=rate,
             deinterlace=deinterlace,
             device=device,
@@ -322,12 +322,12 @@ def inpaint(
             epochs=epochs,
             time=time,
             frames=parse_frames(frames) if frames else None,
-            crop=parse_size(crop) if crop else None,
-            resize=parse_size(resize) if resize else None,
+            crop=crop,
+            resize=resize,
             bit_depth=parse_depth(bit_depth),
             stream=stream,
             pix_fmt=pix_fmt,
-            raw_size=parse_size(raw_size) if raw_size else None,
+            raw_size=raw_size,
             rate=rate,
             deinterlace=deinterlace,
             all_pixels=all_pixels,

@@ -23,7 +23,7 @@ from vinr.cli.options import (
     Stream,
 )
 from vinr.errors import UsageError
-from vinr.units import parse_frames, parse_list, parse_numbers, parse_size
+from vinr.units import parse_frames, parse_list, parse_numbers
 
 
 def compare(
@@ -74,11 +74,11 @@ def compare(
             files=files,
             anchors=None if anchors is None else parse_list(anchors),
             frames=parse_frames(frames) if frames else None,
-            crop=parse_size(crop) if crop else None,
-            resize=parse_size(resize) if resize else None,
+            crop=crop,
+            resize=resize,
             stream=stream,
             pix_fmt=pix_fmt,
-            raw_size=parse_size(raw_size) if raw_size else None,
+            raw_size=raw_size,
             rate=rate,
             deinterlace=deinterlace,
             device=device,
