@@ -53,8 +53,7 @@ def fitted(clip: MemoryClip, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         path = folder / f"{name}.vinr"
         segment.alone("shapes", clip.spec).write(path)
         result.model.restore(quantized(stored, preset.compress, steps=result.steps))
-        # As a decoder lays numbers out: convolutions round differently for pixels stored channel by channel.
-        found[name] = path, result.model.to(memory_format=torch.contiguous_format)
+        found[name] = path, result.model
     return found
 
 
@@ -74,8 +73,14 @@ def decoded_here(model: VideoModel, dtype: torch.dtype = torch.float32) -> Tenso
 def test_a_fresh_process_shows_the_quantised_network(
     fitted: dict[str, tuple[Path, VideoModel]], elsewhere: dict[tuple[int, str], Tensor]
 ) -> None:
-    for name, (_, model) in fitted.items():
-        assert torch.equal(elsewhere[1, name], decoded_here(model)), name
+    for name, (path, model) in fitted.items():
+        with vinr.open(path, device="cpu") as video:
+            here = torch.stack([video[index] for index in ORDER]).int().flatten(1)
+        assert torch.equal(elsewhere[1, name], here), name
+        # Some kernels add in another order for another layout of weights, which moves a few levels by one.
+        difference = (here - decoded_here(model)).abs()
+        assert difference.max() <= 1, name
+        assert float((difference > 0).float().mean()) < 1e-3, name
 
 
 def test_threads_and_precision_change_nothing_that_shows(

@@ -20,6 +20,7 @@ from random_files import random_set
 from vinr.bench.run import run_recipe
 from vinr.cli.app import app
 from vinr.cli.catalogue import list_model_entries, list_preset_entries
+from vinr.cli.settings_list import list_settings
 
 ROOT = Path(__file__).parent.parent
 # The functions behind the commands: those of ``vinr`` but for lists of what is installed, and experiments.
@@ -30,6 +31,7 @@ TWINS: dict[str, Callable[..., Any]] = {
     "eval": vinr.evaluate,
     "models": list_model_entries,
     "presets": list_preset_entries,
+    "settings": list_settings,
 }
 # Options that say how a report is printed, and those that several commands turn into one argument.
 PRINTING = {"as_json", "per_frame"}

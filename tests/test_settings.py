@@ -207,7 +207,7 @@ def test_wrong_names_of_arguments_are_python_s_own_error() -> None:
         ("encode", {"segment": b"10"}),
         ("encode", {"frames": "0:5"}),
         ("encode", {"crop": 5}),
-        ("encode", {"resize": "8x8"}),
+        ("encode", {"resize": 8}),
         ("encode", {"seed": "x"}),
         ("encode", {"overrides": "fit.seed=3"}),
         ("encode", {"device": 3}),

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from vinr.errors import UsageError
 from vinr.units import (
+    FrameSize,
+    SizeLike,
     format_count,
     parse_bytes,
     parse_count,
@@ -65,8 +67,72 @@ def test_rates(text: str | float | Fraction, value: Fraction) -> None:
     assert parse_rate(text) == value
 
 
+@pytest.mark.parametrize(
+    ("size", "frame", "expected"),
+    [
+        ("360x640", (1080, 1920), (360, 640)),
+        ("360×640", (1080, 1920), (360, 640)),
+        ("640:360", (1080, 1920), (360, 640)),
+        ((360, 640), (1080, 1920), (360, 640)),
+        ("640:-2", (1080, 1920), (360, 640)),
+        ("-2:360", (1080, 1920), (360, 640)),
+        ("-2:360", (480, 853), (360, 640)),
+        ("-1:360", (480, 851), (360, 638)),
+        ("-1:99", (100, 101), (99, 100)),
+        ("-2:99", (100, 101), (99, 100)),
+        ("33:-1", (1080, 1920), (19, 33)),
+        ("33:-2", (1080, 1920), (18, 33)),
+        ("360p", (1080, 1920), (360, 640)),
+        ("360P", (1920, 1080), (360, 202)),
+        ("50%", (1080, 1920), (540, 960)),
+        ("12.5 %", (1080, 1920), (135, 240)),
+        ("50%", (5, 3), (3, 2)),
+        ("1%", (5, 3), (1, 1)),
+        ("200%", (5, 3), (10, 6)),
+    ],
+)
+def test_sizes_of_frames(size: SizeLike, frame: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert FrameSize.of(size).of_frame(*frame) == expected
+
+
+def test_sizes_that_are_the_same_are_stored_the_same() -> None:
+    assert FrameSize.of("360x640").stored() == FrameSize.of("640:360").stored() == [360, 640]
+    assert FrameSize.of((360, 640)).stored() == [360, 640]
+    assert [FrameSize.of(text).stored() for text in ("360P", " 50%", "-2:360")] == ["360p", "50%", "-2:360"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "360",
+        "0x5",
+        "5:0",
+        "0p",
+        "0%",
+        "-2:-2",
+        "-3:360",
+        "360p60",
+        "640:360:1",
+        "640 360",
+        "1e3%",
+        "9" * 400,
+    ],
+)
+def test_sizes_that_cannot_be_read_say_how_to_write_them(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^size .*640:360.*height x width.*360p or 50%$") as caught:
+        FrameSize.of(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["360p", "50%", "640:-2"])
+def test_a_size_with_nothing_to_follow_needs_both_sides(text: str) -> None:
+    with pytest.raises(UsageError, match=f"^size '{text}': give both sides, such as 640:360"):
+        parse_size(text)
+
+
 def test_sizes_and_frames() -> None:
-    assert parse_size("640x1280") == (640, 1280)
+    assert parse_size("640x1280") == parse_size("1280:640") == parse_size((640, 1280)) == (640, 1280)
     assert [parse_frames(text) for text in ("0:48", ":48", "100:", ":")] == [
         (0, 48),
         (None, 48),

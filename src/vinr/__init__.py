@@ -2,6 +2,7 @@
 
 Each command of the command line has a function of its name here; that of ``vinr eval`` is :func:`evaluate`.
 Names are loaded when first used, so that decoding a file loads nothing of fitting.
+``__version__`` is the version of the installed package.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from vinr.comparison import ComparisonReport, compare
     from vinr.decoding.dataset import FrameDataset
     from vinr.decoding.decoder import VideoDecoder
@@ -101,6 +103,8 @@ _NAMES_THERE = {"open": "open_clip"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("vinr")
     for module, names in _MODULES.items():
         if name in names:
             return getattr(import_module(f"vinr.{module}"), _NAMES_THERE.get(name, name))

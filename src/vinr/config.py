@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, argument, did_you_mean, quoted, unknown
 from vinr.models import built_in_models, get_model, list_models
 from vinr.settings import Settings, apply_overrides, describe_validation, list_plugins
 
@@ -27,7 +27,7 @@ def _check_optimizer(name: str) -> str:
         return name
     names = sorted({*OPTIMIZERS, *list_plugins(OPTIMIZER_GROUP)})
     if name not in names:
-        raise ValueError(f"unknown optimizer; there are {', '.join(names)}")
+        raise ValueError(unknown("optimizer", name, names))
     return name
 
 
@@ -286,6 +286,23 @@ def default_model() -> str:
     return next(model for model in models if _read_model_file(model).get("default", False))
 
 
+def preset_asked_for(model: str | None, preset: str | Path | None) -> str | Path:
+    """Return the name for :func:`load_preset` from arguments of which at most one is given.
+
+    Raises
+    ------
+    UsageError
+        If both are, or there is no such model.
+    """
+    if model is not None and preset is not None:
+        raise UsageError("both a model and a preset are given; a preset names its model, give one of them")
+    if model is not None and model not in list_models():
+        if model in list_presets():
+            raise UsageError(f"model {model!r} is a preset; give it as {argument('preset', model)}")
+        raise UsageError(unknown("model", model, list_models()))
+    return preset or model or default_model()
+
+
 def _split_name(name: str) -> tuple[str, str]:
     # Longest first: the name of a model may start with another's and a hyphen.
     for model in sorted(list_models(), key=len, reverse=True):
@@ -293,7 +310,8 @@ def _split_name(name: str) -> tuple[str, str]:
             return model, ""
         if name.startswith(model + "-"):
             return model, name[len(model) + 1 :]
-    raise UsageError(f"unknown preset {name!r}; `vinr presets` lists them")
+    near = did_you_mean(name, [*list_presets(), *list_models()])
+    raise UsageError(f"unknown preset {quoted(name)}; `vinr presets` lists them{near}")
 
 
 def load_preset(name: str | Path, overrides: Sequence[str] = ()) -> Preset:
@@ -321,7 +339,8 @@ def load_preset(name: str | Path, overrides: Sequence[str] = ()) -> Preset:
         tree = _read_model_file(model)
         table = tree["sizes"].get(size, {}) if size else {}
         if size and not table:
-            raise UsageError(f"unknown preset {str(name)!r}; {model} has {', '.join(tree['sizes'])}")
+            message = f"unknown preset {quoted(name)}; {model} has {', '.join(tree['sizes'])}"
+            raise UsageError(message + did_you_mean(name, list_presets()))
     return _build(str(name), tree, table, overrides)
 
 
@@ -361,7 +380,7 @@ def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrid
             f"preset {name}: recipes.{recipe} must be the name of a recipe, got {str(actual)[:60]!r}"
         )
     if actual not in recipes:
-        raise UsageError(f"unknown recipe {recipe!r}; {tree['model']} has {', '.join(recipes)}")
+        raise UsageError(unknown("recipe", recipe, recipes, where=f"{tree['model']} has"))
     # Sizes may state architecture settings without a table of that name. Later ones win:
     #   model's ── size's, plain ── size's table ── overrides
     plain = dict(table)
@@ -379,4 +398,4 @@ def _build(name: str, tree: Mapping[str, Any], table: Mapping[str, Any], overrid
     try:
         return Preset.model_validate(apply_overrides(values, rest))
     except ValidationError as error:
-        raise UsageError(f"preset {name}: {describe_validation(error)}") from None
+        raise UsageError(f"preset {name}: {describe_validation(error, Preset)}") from None

@@ -18,7 +18,7 @@ Each message is one line: the problem, what is allowed, what to do. Characters o
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Final
 
@@ -54,6 +54,28 @@ def quoted(value: object) -> str:
 def plural(count: int, noun: str) -> str:
     """Return 1 as ``1 frame``, 1500 as ``1,500 frames``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def did_you_mean(name: object, names: Iterable[str]) -> str:
+    """Return ``; did you mean 'epochs'?``, the end of a message on an unknown name; empty if none is near."""
+    from difflib import get_close_matches  # takes a while to load, and only errors need it
+
+    plain = {_plain(known): known for known in names}
+    found = get_close_matches(_plain(str(name))[:MAX_QUOTED], plain, n=1)
+    return f"; did you mean {plain[found[0]]!r}?" if found else ""
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("-", "_")
+
+
+def unknown(kind: str, name: object, names: Iterable[str], *, where: str = "there are") -> str:
+    """Return a message on an unknown name: ``unknown loss 'l3'; there are l1, l2; did you mean 'l1'?``.
+
+    ``where`` stands before the names that are known.
+    """
+    known = list(names)
+    return f"unknown {kind} {quoted(name)}; {where} {', '.join(known)}{did_you_mean(name, known)}"
 
 
 _is_command_line = False

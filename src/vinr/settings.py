@@ -40,7 +40,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from vinr.errors import UsageError, quoted
+from vinr.errors import UsageError, did_you_mean, quoted
 
 MAX_SHOWN = 60
 # Parts of a key between dots. Settings are three deep; more would only nest without end.
@@ -140,13 +140,33 @@ def load_plugin(group: str, name: str, *, is_called: bool = True) -> Any:
     return plugin
 
 
-def describe_validation(error: ValidationError) -> str:
-    """Return the first error of a validation in one line: key, problem, value."""
+def describe_validation(error: ValidationError, cls: type[BaseModel] | None = None) -> str:
+    """Return the first error of a validation in one line: key, problem, value.
+
+    With ``cls``, the class that was validated, unknown keys are answered with those that there are.
+    """
     first = error.errors(include_url=False)[0]
     key, problem = ".".join(map(str, first["loc"])) or "settings", _problem(first)
+    if first["type"] == "extra_forbidden" and cls is not None:
+        return f"{key}: {describe_unknown(first['loc'][-1], fields_at(cls, first['loc'][:-1]))}"
     # Checks of several settings together have all of them as their input; they name those that matter.
     is_whole = isinstance(first["input"], dict) and first["type"] == "value_error"
     return f"{key}: {problem}" if is_whole else f"{key}: {problem} (got {quoted(first['input'])})"
+
+
+def describe_unknown(name: object, names: Sequence[str]) -> str:
+    """Return what a message says of a setting that is none of ``names``."""
+    return f"no such setting; there are {', '.join(names)}{did_you_mean(name, names)}"
+
+
+def fields_at(cls: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """Return the names of the settings at ``place`` (keys, and numbers in lists) in ``cls``."""
+    for part in place:
+        field = None if isinstance(part, int) else cls.model_fields.get(part)
+        for leaf in _leaves(field.annotation) if field is not None else ():
+            if isinstance(leaf, type) and issubclass(leaf, BaseModel):
+                cls = leaf
+    return list(cls.model_fields)
 
 
 def first_problem(error: ValidationError) -> str:
@@ -157,6 +177,8 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _problem(error: Mapping[str, Any]) -> str:
+    if error["type"] == "dict_type":
+        return "Input should be a table, such as {name = 1.0}"
     return str(error["msg"]).removeprefix("Value error, ")
 
 

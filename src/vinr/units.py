@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, Self
 
 from vinr.errors import UsageError, plural, quoted
 
@@ -86,13 +87,101 @@ def _ntsc_rate(rate: Fraction, num_decimals: int) -> Fraction:
     return exact if rate.denominator != 1 and abs(rate - exact) <= half_digit else rate
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return (height, width) from ``640x1280``: rows first, as in the papers' tables."""
-    match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(text).strip().lower())
-    size = (int(match[1]), int(match[2])) if match else (0, 0)
-    if min(size) < 1:
-        raise UsageError(f"size {quoted(text)}: give height x width in pixels, such as 640x1280")
-    return size
+SizeLike = tuple[int, int] | str
+"""The size of a frame: (rows, columns), or as people write it (:meth:`FrameSize.of`)."""
+
+
+@dataclass(frozen=True)
+class FrameSize:
+    """A size of frames, which may follow from that of another frame.
+
+    ``height`` and ``width`` are in pixels; one that is None follows from the other and the shape of the
+    frame, as a multiple of ``multiple``. Where ``share`` is set, both are that share of the frame's.
+    ``reading`` says how it was read: ``160x90 is height x width``.
+    """
+
+    reading: str
+    height: int | None = None
+    width: int | None = None
+    multiple: int = 1
+    share: Fraction | None = None
+
+    @classmethod
+    def of(cls, size: SizeLike) -> Self:
+        """Return the size that (rows, columns) or a text stands for.
+
+        ``360x640`` is height x width, as in the papers' tables, ``640:360`` width:height, as in ffmpeg, where
+        one may be -1 or -2: it follows, with -2 as an even number. ``360p`` is a height; the width follows as
+        an even number. ``50%`` is a share of both.
+
+        Raises
+        ------
+        UsageError
+            If the text is none of these.
+        """
+        if not isinstance(size, str):
+            return cls(f"{tuple(size)} is (rows, columns)", *size)
+        text = size.strip().lower()
+        if match := re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", text):
+            found = cls(f"{text} is height x width", int(match[1]), int(match[2]))
+        elif match := re.fullmatch(r"(\d{1,5}|-[12]):(\d{1,5}|-[12])", text):
+            width, height = int(match[1]), int(match[2])
+            follows = max(1, -min(width, height))
+            sides = [None if side < 0 else side for side in (height, width)]
+            found = cls(f"{text} is width:height", sides[0], sides[1], follows)
+        elif match := re.fullmatch(r"(\d{1,5})p", text):
+            found = cls(f"{text} is a height", int(match[1]), None, 2)
+        elif match := re.fullmatch(r"(\d{1,4}(?:\.\d{1,3})?)\s*%", text):
+            found = cls(f"{text} is a share of both sides", share=Fraction(match[1]) / 100)
+        else:
+            found = cls("", 0)
+        # A side of nothing, or two that would follow from each other.
+        given = [side for side in (found.height, found.width, found.share) if side is not None]
+        if not given or min(given) <= 0:
+            raise UsageError(
+                f"size {quoted(size)}: give width:height such as 640:360, 640:-2 or -2:360, "
+                "height x width such as 360x640, 360p or 50%"
+            )
+        return found
+
+    def of_frame(self, height: int, width: int) -> tuple[int, int]:
+        """Return (rows, columns) for a frame of ``height`` × ``width``."""
+        if self.share is not None:
+            return _nearest(height * self.share, 1), _nearest(width * self.share, 1)
+        rows, cols = self.height, self.width
+        if rows is None:
+            rows = _nearest(Fraction(height * (cols or 1), width), self.multiple)
+        if cols is None:
+            cols = _nearest(Fraction(width * rows, height), self.multiple)
+        return rows, cols
+
+    @property
+    def follows(self) -> bool:
+        """Whether a side follows from those of a frame."""
+        return self.height is None or self.width is None
+
+    def stored(self) -> list[int] | str:
+        """Return the size as plain JSON: the same for all ways to write the same two numbers."""
+        if self.height is not None and self.width is not None:
+            return [self.height, self.width]
+        return self.reading.partition(" is ")[0]
+
+
+def _nearest(value: Fraction, multiple: int) -> int:
+    """Return the multiple that is nearest, but not 0; halves go up."""
+    return max(math.floor(value / multiple + Fraction(1, 2)), 1) * multiple
+
+
+def parse_size(size: SizeLike) -> tuple[int, int]:
+    """Return (rows, columns) where there is no frame that they could follow from."""
+    if not isinstance(size, str):
+        return size
+    found = FrameSize.of(size)
+    if found.height is None or found.width is None:
+        raise UsageError(
+            f"size {quoted(size)}: give both sides, such as 640:360 (width:height), 360x640 (height x width)"
+        )
+    return found.height, found.width
 
 
 def parse_frames(text: str) -> tuple[int | None, int | None]:

@@ -368,6 +368,7 @@ OPTIONS = {
     "interpolate": "bit-depth codec device factor force max-memory",
     "models": "json",
     "presets": "json model",
+    "settings": "json model",
 }
 
 

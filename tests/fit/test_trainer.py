@@ -206,7 +206,7 @@ def test_phases_that_are_appended_are_those_of_a_preset(clip: MemoryClip) -> Non
 
 def test_what_cannot_be_appended_is_refused(clip: MemoryClip) -> None:
     trainer = vinr.Trainer(clip, preset_of())
-    with pytest.raises(UsageError, match="phase 0: sparseness: Extra inputs"):
+    with pytest.raises(UsageError, match="phase 0: sparseness: no such setting; there are share, "):
         trainer.continue_with([(1, {"sparseness": 0.2})])
     for length in (0, -1, -EPOCHS, 1.5, "1", math.nan):
         with pytest.raises(UsageError, match=r"phase 1: lasts .* give a whole number of at least 1"):

@@ -250,7 +250,7 @@ def test_options_come_before_the_name(tmp_path: Path) -> None:
 def test_portrait_size_is_said(tmp_path: Path) -> None:
     path = write_raw(tmp_path / "clip_25fps_8bit.yuv", "yuv420p")
     _, (note,) = read(path, raw_size=(WIDTH, HEIGHT))
-    assert note == f"{path}: read as 32 rows of 24 pixels; raw_size is height x width"
+    assert note == f"{path}: read as 24 wide and 32 high; for 32 wide and 24 high write raw_size='32:24'"
 
 
 @pytest.mark.parametrize(

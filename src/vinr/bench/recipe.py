@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from vinr.config import Phase
-from vinr.errors import UsageError
+from vinr.errors import UsageError, unknown
 from vinr.settings import Settings, describe_validation
 
 Scale = Literal["full", "mini", "tiny"]
@@ -243,7 +243,7 @@ def load_recipe(name: str) -> Recipe:
     if renamed != name and renamed in names:
         raise UsageError(f"recipe {name!r} is called {renamed!r} now: dnerv is another model")
     if name not in names:
-        raise UsageError(f"unknown recipe {name!r}; `vinr bench` lists them: {', '.join(names)}")
+        raise UsageError(unknown("recipe", name, names, where="`vinr bench` lists them:"))
     file = resources.files("vinr.bench").joinpath("recipes", f"{name}.toml")
     return parse_recipe(name, parse_toml(f"recipe {name}", file.read_bytes()))
 
@@ -273,7 +273,7 @@ def parse_recipe(name: str, tree: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate({"name": name, **tree})
     except ValidationError as error:
-        raise UsageError(f"recipe {name}: {describe_validation(error)}") from None
+        raise UsageError(f"recipe {name}: {describe_validation(error, Recipe)}") from None
 
 
 def paper_mean(value: float | Sequence[float | None] | None) -> float | None:

@@ -46,9 +46,10 @@ from vinr.cli.options import (
     Stream,
     Time,
 )
+from vinr.cli.version import Version
 from vinr.errors import UsageError, VinrError, command_line_words, plural
 from vinr.state import interruption
-from vinr.units import parse_depth, parse_frames, parse_size
+from vinr.units import parse_depth, parse_frames
 
 # 128 and the number of SIGPIPE, which Windows has not.
 UNREAD_STATUS: Final = 141
@@ -68,10 +69,15 @@ app = typer.Typer(
     cls=Commands,
     help="Neural representations of video: encode a video into one .vinr file, decode any frame of it.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command(cls=Command)
@@ -134,12 +140,12 @@ def encode(
             epochs=epochs,
             time=time,
             frames=parse_frames(frames) if frames else None,
-            crop=parse_size(crop) if crop else None,
-            resize=parse_size(resize) if resize else None,
+            crop=crop,
+            resize=resize,
             bit_depth=parse_depth(bit_depth),
             stream=stream,
             pix_fmt=pix_fmt,
-            raw_size=parse_size(raw_size) if raw_size else None,
+            raw_size=raw_size,
             rate=rate,
             deinterlace=deinterlace,
             segment=segment,
@@ -261,7 +267,7 @@ def evaluate(
             reference,
             stream=stream,
             pix_fmt=pix_fmt,
-            raw_size=parse_size(raw_size) if raw_size else None,
+            raw_size=raw_size,
             rate=rate,
             deinterlace=deinterlace,
             device=device,
@@ -321,12 +327,12 @@ def inpaint(
             epochs=epochs,
             time=time,
             frames=parse_frames(frames) if frames else None,
-            crop=parse_size(crop) if crop else None,
-            resize=parse_size(resize) if resize else None,
+            crop=crop,
+            resize=resize,
             bit_depth=parse_depth(bit_depth),
             stream=stream,
             pix_fmt=pix_fmt,
-            raw_size=parse_size(raw_size) if raw_size else None,
+            raw_size=raw_size,
             rate=rate,
             deinterlace=deinterlace,
             all_pixels=all_pixels,
@@ -404,7 +410,13 @@ def export(
     console.show_export(vinr.export(file, onnx, force=force, max_memory=max_memory))
 
 
-for command in (experiments.compare, experiments.bench, experiments.models, experiments.presets):
+for command in (
+    experiments.compare,
+    experiments.bench,
+    experiments.models,
+    experiments.presets,
+    experiments.settings,
+):
     app.command(cls=Command)(command)
 
 
@@ -434,7 +446,7 @@ def main() -> None:
     screen.write_any_character()
     with interruption.raised():
         try:
-            app()
+            app(prog_name="vinr")  # scripts of completion call it by that name, under python -m too
         except VinrError as error:
             if _cause(error, BrokenPipeError) is not None:
                 _end_unread()

@@ -25,6 +25,7 @@ from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from vinr.cli.catalogue import ModelEntry, PresetEntry
+    from vinr.cli.settings_list import SettingEntry
     from vinr.decoding.describe import ClipInfo, FileInfo
     from vinr.decoding.exporting import ExportedGraph
     from vinr.decoding.playback import EvaluationReport
@@ -327,3 +328,19 @@ def show_presets(entries: Sequence[PresetEntry], *, as_json: bool) -> None:
             "" if entry.paper_psnr_db is None else f"{entry.paper_psnr_db:.2f}",
         )
     print_table(table)
+
+
+def show_settings(entries: Sequence[SettingEntry], model: str, *, as_json: bool) -> None:
+    """Print two lines for each setting: key, default and type; meaning."""
+    from vinr.cli.settings_list import lines_of
+
+    if as_json:
+        print_json(list(map(asdict, entries)))
+        return
+    for entry in entries:
+        for line in lines_of(entry, model):
+            say(line)
+    note(
+        f"--set KEY=VALUE changes a setting. In parentheses: what {model} sets instead of the default; "
+        "its sizes (`vinr presets`) and other recipes may set more."
+    )

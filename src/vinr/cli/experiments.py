@@ -24,7 +24,7 @@ from vinr.cli.options import (
     Stream,
 )
 from vinr.errors import UsageError
-from vinr.units import parse_frames, parse_list, parse_numbers, parse_size
+from vinr.units import parse_frames, parse_list, parse_numbers
 
 
 def compare(
@@ -75,11 +75,11 @@ def compare(
             files=files,
             anchors=None if anchors is None else parse_list(anchors),
             frames=parse_frames(frames) if frames else None,
-            crop=parse_size(crop) if crop else None,
-            resize=parse_size(resize) if resize else None,
+            crop=crop,
+            resize=resize,
             stream=stream,
             pix_fmt=pix_fmt,
-            raw_size=parse_size(raw_size) if raw_size else None,
+            raw_size=raw_size,
             rate=rate,
             deinterlace=deinterlace,
             device=device,
@@ -141,6 +141,25 @@ def models(as_json: Json = False) -> None:
     from vinr.cli.catalogue import list_model_entries
 
     console.show_models(list_model_entries(console.note), as_json=as_json)
+
+
+def settings(
+    section: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SECTION", help="architecture, fit, compress, decode, or a key such as fit.schedule"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="model with the architecture; `vinr models` lists them")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the settings that --set takes: default, type, allowed values and meaning."""
+    from vinr.cli.settings_list import list_settings
+    from vinr.config import default_model
+
+    console.show_settings(list_settings(section, model), model or default_model(), as_json=as_json)
 
 
 def presets(

@@ -9,7 +9,7 @@ from typer.core import TyperArgument, TyperCommand
 
 # One text per option: a command that means something else by it declares its own.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
-Force = Annotated[bool, typer.Option("--force", help="replace an existing output")]
+Force = Annotated[bool, typer.Option("--force", "-y", help="replace an existing output")]
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="a video, a folder of images, or - (standard input)")
 ]
@@ -57,13 +57,20 @@ Preset = Annotated[str | None, typer.Option(help="model and size; `vinr presets`
 Epochs = Annotated[int | None, typer.Option(min=1, help="passes over all frames")]
 Time = Annotated[str | None, typer.Option(help="wall-clock time for everything, such as 10m")]
 Frames = Annotated[str | None, typer.Option(help="half-open frame range A:B, such as 0:48")]
-Crop = Annotated[str | None, typer.Option(help="HxW, cut from the centre")]
-Resize = Annotated[str | None, typer.Option(help="HxW, after the crop")]
+Crop = Annotated[str | None, typer.Option(metavar="SIZE", help="part to keep, from the centre")]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="after the crop: 640:360 (width:height), 640:-2, 360p, 50%, 360x640 (HxW)"
+    ),
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="random seed of the training")]
 Stream = Annotated[
     int | None, typer.Option(min=0, help="video stream, from 0 (default: the one that players show)")
 ]
 PixFmt = Annotated[str | None, typer.Option(help="pixel format of raw video, such as yuv420p10le or nv12")]
-RawSize = Annotated[str | None, typer.Option(metavar="HxW", help="height x width of raw video")]
+RawSize = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="size of raw video: 640:360 (width:height), 360x640 (HxW)")
+]
 Rate = Annotated[str | None, typer.Option(help="frames per second of raw video or of a folder of images")]
 Deinterlace = Annotated[bool, typer.Option("--deinterlace", help="make full frames of interlaced ones")]

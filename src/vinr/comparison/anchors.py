@@ -25,7 +25,7 @@ from typing import ClassVar, Final, Literal, final
 
 from pydantic import Field
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, did_you_mean
 from vinr.settings import Settings
 from vinr.video.encoders import MAX_WIDTH_WITHOUT_CU_TREE, drops_cu_tree, safe_options
 
@@ -258,7 +258,8 @@ def parse_anchor(text: str) -> tuple[Anchor, tuple[int, ...]]:
     named, *numbers = text.strip().lower().split(":")
     codec, *words = named.split("-")
     if codec not in CODECS:
-        raise UsageError(f"anchor {text!r}: the codec must be one of {', '.join(CODECS)}, as in x265-medium")
+        known = f"{', '.join(CODECS)}, as in x265-medium{did_you_mean(codec, CODECS)}"
+        raise UsageError(f"anchor {text!r}: the codec must be one of {known}")
     values: dict[str, object] = {}
     if numbers[:1] == ["qp"]:
         values["rate_control"] = numbers.pop(0)

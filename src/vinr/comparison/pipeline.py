@@ -43,9 +43,9 @@ from vinr.errors import plural
 from vinr.files import atomic_path, check_suffix
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder, partial_folder
-from vinr.units import parse_count, parse_seconds
+from vinr.units import SizeLike, parse_count, parse_seconds
+from vinr.video.asked_edit import AskedEdit
 from vinr.video.color import Upsampling
-from vinr.video.edit import Edit
 from vinr.video.names import FALLBACK
 from vinr.video.pipes import is_pipe, pipe_name
 from vinr.video.reading import ReadOptions
@@ -88,11 +88,11 @@ def compare(
     files: Sequence[FileLike] = (),
     anchors: Sequence[str] | None = None,
     frames: tuple[int | None, int | None] | None = None,
-    crop: tuple[int, int] | None = None,
-    resize: tuple[int, int] | None = None,
+    crop: SizeLike | None = None,
+    resize: SizeLike | None = None,
     stream: int | None = None,
     pix_fmt: str | None = None,
-    raw_size: tuple[int, int] | None = None,
+    raw_size: SizeLike | None = None,
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     device: str = "auto",
@@ -171,7 +171,7 @@ def compare(
     with state, ExitStack() as opened:
         # Files, video and sizes are checked before `prepare` touches what an earlier call left.
         decoders = [opened.enter_context(open_file(file, device)) for file in compared]
-        edit = common_edit(decoders, names, Edit(crop, resize, first or 0, stop))
+        edit = common_edit(decoders, names, AskedEdit(crop, resize, first or 0, stop))
         options = replace(common_options(decoders, names, options), bit_depth=COMPARED_BITS)
         reader = opened.enter_context(open_video(fspath(source), edit=edit, options=options))
         if reader.spec.color.bit_depth > COMPARED_BITS:

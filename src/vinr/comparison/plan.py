@@ -22,6 +22,7 @@ from vinr.encoding.plan import EncodePlan, Target, default_parameters, plan_enco
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError, argument, plural
 from vinr.state.folder import holds_state
 from vinr.units import format_count
+from vinr.video.asked_edit import AskedEdit
 from vinr.video.edit import Edit
 from vinr.video.reading import ReadOptions
 from vinr.video.spec import BitDepth, VideoSpec
@@ -226,7 +227,7 @@ def open_file(file: ComparedFile, device: str) -> VideoDecoder:
 COMPARED_BITS: Final[BitDepth] = 8
 
 
-def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], edit: Edit) -> Edit:
+def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], edit: AskedEdit) -> Edit | AskedEdit:
     """Return the edit of all ``files``; ``edit`` where there are none.
 
     Raises
@@ -236,7 +237,7 @@ def common_edit(decoders: Sequence[VideoDecoder], files: Sequence[str], edit: Ed
     """
     if not files:
         return edit
-    if edit != Edit():
+    if edit != AskedEdit():
         raise UsageError("crop, resize and frame range are those of the .vinr files; leave them out")
     first = edit_of(decoders[0].clip)
     for file, decoder in zip(files, decoders, strict=True):

@@ -20,7 +20,7 @@ from vinr.bitstream import Container, Header, SectionSize, Span
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.networks import NetworkLoader, parse_memory
 from vinr.device import resolve_device
-from vinr.errors import BitstreamError, UsageError
+from vinr.errors import BitstreamError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from vinr.decoding.integrity import VerifyReport
@@ -211,7 +211,8 @@ class VinrFile:
 
     def _find_clip(self, name: str) -> int:
         if name not in self.clip_names:
-            raise UsageError(f"no clip {name!r} in the file; it holds {', '.join(self.clip_names[:20])}")
+            held = f"it holds {', '.join(self.clip_names[:20])}{did_you_mean(name, self.clip_names)}"
+            raise UsageError(f"no clip {name!r} in the file; {held}")
         return self.clip_names.index(name)
 
     def pieces(self, clip: int) -> list[Piece]:

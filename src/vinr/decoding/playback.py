@@ -20,7 +20,7 @@ from vinr.decoding.streams import StreamClock
 from vinr.errors import BitstreamError, UsageError, argument
 from vinr.quality.clip import bits_per_pixel, compare, kilobits_per_second
 from vinr.settings import checked_arguments
-from vinr.units import parse_indices
+from vinr.units import SizeLike, parse_indices
 from vinr.video.audio import cut_audio
 from vinr.video.deinterlace import interlaced
 from vinr.video.depth import with_depth
@@ -299,7 +299,7 @@ def evaluate(
     clip: str | None = None,
     stream: int | None = None,
     pix_fmt: str | None = None,
-    raw_size: tuple[int, int] | None = None,
+    raw_size: SizeLike | None = None,
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     device: str = "auto",

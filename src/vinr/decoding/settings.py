@@ -44,7 +44,7 @@ class DecodeSettings(Settings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise UsageError(f"{SECTION}.{describe_validation(error)}") from None
+            raise UsageError(f"{SECTION}.{describe_validation(error, DecodeSettings)}") from None
 
 
 def load_decode_settings(overrides: Sequence[str] = (), *, backend: str | None = None) -> DecodeSettings:

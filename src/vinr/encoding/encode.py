@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
-from vinr.config import Preset, default_model, load_preset
+from vinr.config import Preset, load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.kept import find_kept, fit_path, segment_path
@@ -50,7 +50,7 @@ from vinr.quality.record import Quality
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.state.interruption import held_back
-from vinr.units import parse_bytes, parse_count, parse_seconds
+from vinr.units import SizeLike, parse_bytes, parse_count, parse_seconds
 from vinr.video.pipes import is_kept, is_pipe
 from vinr.video.reading import ReadOptions
 from vinr.video.source import FrameTensor, VideoReader, open_video
@@ -117,12 +117,12 @@ def encode(
     epochs: int | None = None,
     time: float | str | None = None,
     frames: tuple[int | None, int | None] | None = None,
-    crop: tuple[int, int] | None = None,
-    resize: tuple[int, int] | None = None,
+    crop: SizeLike | None = None,
+    resize: SizeLike | None = None,
     bit_depth: Literal[8, 10] | None = None,
     stream: int | None = None,
     pix_fmt: str | None = None,
-    raw_size: tuple[int, int] | None = None,
+    raw_size: SizeLike | None = None,
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     segment: float | str | None = None,
@@ -154,13 +154,14 @@ def encode(
         How long to fit: passes over the frames, or wall-clock seconds (or ``"10m"``) for everything together;
         a time that suits the video if both are None.
     frames, crop, resize
-        Half-open frame range, centred crop, and resize of every input, as (rows, columns).
+        Half-open frame range, centred crop, and resize of every input. A size is (rows, columns) or a text:
+        ``"640:360"`` (width:height), ``"640:-2"``, ``"360p"``, ``"50%"``, ``"360x640"`` (height x width).
     bit_depth
         Bits per colour of the frames, 8 or 10, of every input; if None 8, and 10 for video of more than 8.
     stream
         Number of the video stream, from 0; the one that players show if None.
     pix_fmt, raw_size, rate
-        Samples, (rows, columns) and frames per second of raw video, where its name does not say them; image
+        Samples, size and frames per second of raw video, where its name does not say them; image
         folders have a rate, too.
     deinterlace
         Make full frames of interlaced ones.
@@ -229,7 +230,7 @@ def encode(
             for note in reader.notes:
                 tell(Noted(note))
         # A target is that of the whole file: what belongs to no network is taken off it first.
-        settings = load_preset(preset or model or default_model(), overrides).compress
+        settings = load_preset(preset_asked_for(model, preset), overrides).compress
         others = side_bytes(readers, audio=settings.audio)
         for reader in readers:
             for note in reader.audio_notes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from vinr.bitstream import Span
-from vinr.config import Phase, Preset, Schedule, default_model, load_preset
+from vinr.config import Phase, Preset, Schedule, load_preset, preset_asked_for
 from vinr.errors import UsageError, argument, override, plural
 from vinr.fit.losses import build_loss
 from vinr.models import get_model, validate_architecture
@@ -167,7 +167,7 @@ def plan_encode(
         extra.append(f"fit.seed={seed}")
     if epochs is not None:
         extra.append(f"fit.epochs={epochs}")
-    first = load_preset(preset or model or default_model(), overrides)
+    first = load_preset(preset_asked_for(model, preset), overrides)
     join = get_model(first.model).joins_clips if first.fit.join_clips is None else first.fit.join_clips
     if join and segment_seconds is not None:
         raise UsageError(
@@ -240,9 +240,7 @@ def choose_preset(
     UsageError
         If names or keys are unknown, or the size cannot be reached.
     """
-    if model is not None and preset is not None:
-        raise UsageError("both a model and a preset are given; a preset names its model, give one of them")
-    chosen = load_preset(preset or model or default_model(), overrides)
+    chosen = load_preset(preset_asked_for(model, preset), overrides)
     architecture = dict(chosen.architecture)
     cls = get_model(chosen.model)
     required = {name for name, field in cls.Config.model_fields.items() if field.is_required()}

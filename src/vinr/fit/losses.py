@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, unknown
 from vinr.quality.measures import (
     MS_SSIM_WINDOW,
     SSIM_WINDOW,
@@ -93,7 +93,7 @@ def find_term(name: str) -> Term:
     if name in _BUILT_IN:
         return _BUILT_IN[name]
     if name not in list_losses():
-        raise UsageError(f"unknown loss {name!r}; there are {', '.join(list_losses())}")
+        raise UsageError(unknown("loss", name, list_losses()))
     return Term(name, load_plugin(GROUP, name))
 
 

@@ -79,7 +79,7 @@ def append_phases(settings: FitSettings, phases: Sequence[tuple[int, Mapping[str
             appended.append(Phase.model_validate({**values, "share": length / epochs + SHARE_SLACK}))
         except ValidationError as error:
             number = len(settings.phases) + len(appended)
-            raise UsageError(f"phase {number}: {describe_validation(error)}") from None
+            raise UsageError(f"phase {number}: {describe_validation(error, Phase)}") from None
     return settings.model_copy(update={"epochs": epochs, "phases": (*kept, *appended)})
 
 

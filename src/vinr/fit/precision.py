@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, unknown
 
 PrecisionName = Literal["fp32", "bf16"]
 NAMES = ("auto", *get_args(PrecisionName))
@@ -42,7 +42,7 @@ def resolve_precision(name: str, device: torch.device | str) -> Precision:
     """
     device = torch.device(device)
     if name not in NAMES:
-        raise UsageError(f"unknown precision {name!r}; there are {', '.join(NAMES)}")
+        raise UsageError(unknown("precision", name, NAMES))
     if name == "fp32":
         return Precision("fp32")
     if name == "bf16":

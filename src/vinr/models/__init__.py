@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, unknown
 from vinr.models.base import (
     FirstFrame,
     FrozenLatents,
@@ -83,7 +83,7 @@ def get_model(name: str) -> type[VideoModel]:
         If there is no such model, or what a package offers is none or cannot be imported.
     """
     if name not in list_models():
-        raise UsageError(f"unknown model {name!r}; there are {', '.join(list_models())}")
+        raise UsageError(unknown("model", name, list_models()))
     # Files name their model: that of a package must not take the place of a built-in one.
     if name in built_in_models():
         module = import_module(f"{__name__}.{name}")
@@ -120,4 +120,4 @@ def validate_architecture(cls: type[VideoModel], architecture: Mapping[str, Any]
     try:
         return cls.Config.model_validate(architecture)
     except ValidationError as error:
-        raise UsageError(f"architecture.{describe_validation(error)}") from None
+        raise UsageError(f"architecture.{describe_validation(error, cls.Config)}") from None

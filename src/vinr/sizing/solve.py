@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 
 from vinr.errors import UsageError, plural
+from vinr.settings import describe_unknown
 from vinr.video.spec import VideoSpec
 
 if TYPE_CHECKING:
@@ -213,8 +214,8 @@ def _check_settings(config_class: type[ModelConfig], settings: Mapping[str, Any]
     for name, value in settings.items():
         field = config_class.model_fields.get(name)
         if field is None:
-            known = ", ".join(config_class.model_fields)
-            raise UsageError(f"architecture.{name}: no such setting; there are {known}")
+            known = list(config_class.model_fields)
+            raise UsageError(f"architecture.{name}: {describe_unknown(name, known)}")
         field_type: Any = Annotated[field.annotation, field]
         try:
             checked[name] = TypeAdapter(field_type).validate_python(value)

@@ -41,6 +41,7 @@ from vinr.files import (
     followed,
 )
 from vinr.temporaries import Maker, hidden_name, try_lock
+from vinr.units import FrameSize, SizeLike
 
 JOB_NAME: Final = "job.json"
 # What is worth keeping: checkpoints of training, and finished segments; of a comparison, points and the facts
@@ -63,8 +64,8 @@ class EncodeJob:
 
     inputs: tuple[str, ...]
     frames: tuple[int | None, int | None]
-    crop: tuple[int, int] | None
-    resize: tuple[int, int] | None
+    crop: SizeLike | None
+    resize: SizeLike | None
     work: str = "encode"
 
     @classmethod
@@ -73,8 +74,8 @@ class EncodeJob:
         inputs: Sequence[str | PathLike[str]],
         *,
         frames: tuple[int | None, int | None] | None = None,
-        crop: tuple[int, int] | None = None,
-        resize: tuple[int, int] | None = None,
+        crop: SizeLike | None = None,
+        resize: SizeLike | None = None,
         work: str = "encode",
     ) -> EncodeJob:
         """Return the job of an encode (or other ``work``) with these arguments."""
@@ -86,8 +87,8 @@ class EncodeJob:
         return {
             "inputs": list(self.inputs),
             "frames": list(self.frames),
-            "crop": None if self.crop is None else list(self.crop),
-            "resize": None if self.resize is None else list(self.resize),
+            "crop": None if self.crop is None else FrameSize.of(self.crop).stored(),
+            "resize": None if self.resize is None else FrameSize.of(self.resize).stored(),
         }
 
 

@@ -38,7 +38,7 @@ from vinr.tasks.frames import FilledFrames, FittedFrames, MaskedFrames, plain_fi
 from vinr.tasks.held_out import HeldOutPsnr, hold_out_copy, join_masks, mean_held_out, measure_copy
 from vinr.tasks.masks import MaskReader, open_masks
 from vinr.tasks.neighbours import find_neighbours, mix_latents
-from vinr.units import parse_count, parse_seconds
+from vinr.units import SizeLike, parse_count, parse_seconds
 from vinr.video.reading import ReadOptions
 from vinr.video.sink import Sink, open_sink
 from vinr.video.source import VideoReader, open_video
@@ -149,11 +149,11 @@ def inpaint(
     epochs: int | None = None,
     time: float | str | None = None,
     frames: tuple[int | None, int | None] | None = None,
-    crop: tuple[int, int] | None = None,
-    resize: tuple[int, int] | None = None,
+    crop: SizeLike | None = None,
+    resize: SizeLike | None = None,
     stream: int | None = None,
     pix_fmt: str | None = None,
-    raw_size: tuple[int, int] | None = None,
+    raw_size: SizeLike | None = None,
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     all_pixels: bool = False,

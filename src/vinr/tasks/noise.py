@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, unknown
 from vinr.video.spec import FrameSource, computable, depth_of, max_level, round_to_levels
 
 NoiseKind = Literal["black", "white", "salt_pepper", "gaussian"]
@@ -46,7 +46,7 @@ class Noise:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(NoiseKind):
-            raise UsageError(f"unknown noise {self.kind!r}; there are {', '.join(get_args(NoiseKind))}")
+            raise UsageError(unknown("noise", self.kind, get_args(NoiseKind)))
         if self.seed < 0:
             raise UsageError(f"seed {self.seed}: give a whole number from 0 on")
         if not 0 < self.amount < 1:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vinr.errors import UsageError
+from vinr.errors import UsageError, argument
 from vinr.video.aspect import round_aspect
 from vinr.video.spec import Levels, max_level
 
@@ -63,7 +63,13 @@ class Edit:
             If the crop is larger than the frame.
         """
         if self.crop is not None and (self.crop[0] > height or self.crop[1] > width):
-            raise UsageError(f"crop to {_text(self.crop)} is larger than the frame, {height}x{width}")
+            problem = (
+                f"crop to {_text(self.crop)} is larger than the frame, {height}x{width} (height x width)"
+            )
+            rows, cols = self.crop
+            if cols <= height and rows <= width:
+                problem += f"; for {rows} wide and {cols} high write {argument('crop', f'{rows}:{cols}')}"
+            raise UsageError(problem)
         return self.resize or self.crop or (height, width)
 
     def output_aspect(self, pixel_aspect: Fraction, height: int, width: int) -> Fraction:

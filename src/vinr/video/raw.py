@@ -113,7 +113,8 @@ def describe_raw(path: Path, name: str, options: ReadOptions) -> RawVideo:
     notes = [f"{name}: read as {doubt}; {argument('pix_fmt')} chooses another format"] if doubt else []
     if options.raw_size is not None and height > width:
         notes.append(
-            f"{name}: read as {height} rows of {width} pixels; {argument('raw_size')} is height x width"
+            f"{name}: read as {width} wide and {height} high; for {height} wide and {width} high write "
+            f"{argument('raw_size', f'{height}:{width}')}"
         )
     is_swapped = samples.layout == SWAPPED
     return RawVideo(

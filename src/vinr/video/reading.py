@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Final, Self
 
 from vinr.errors import UsageError, argument
-from vinr.units import parse_rate
+from vinr.units import SizeLike, parse_rate, parse_size
 from vinr.video.spec import BitDepth
 
 # Fields that arguments of functions call otherwise.
@@ -46,14 +46,15 @@ class ReadOptions:
         *,
         stream: int | None = None,
         pix_fmt: str | None = None,
-        raw_size: tuple[int, int] | None = None,
+        raw_size: SizeLike | None = None,
         rate: Fraction | float | str | None = None,
         deinterlace: bool = False,
         bit_depth: BitDepth | None = None,
     ) -> Self:
-        """Return the options, with ``rate`` as people write it (:func:`vinr.units.parse_rate`)."""
+        """Return the options, with rate and size as people write them (:mod:`vinr.units`)."""
         exact = None if rate is None else parse_rate(rate)
-        return cls(stream, pix_fmt, raw_size, exact, deinterlace, bit_depth)
+        size = None if raw_size is None else parse_size(raw_size)
+        return cls(stream, pix_fmt, size, exact, deinterlace, bit_depth)
 
     def refuse(self, path: str, names: tuple[str, ...], reason: str) -> None:
         """Raise :class:`UsageError` if one of the fields ``names`` is set: it has no effect on ``path``."""

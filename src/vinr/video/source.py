@@ -28,6 +28,8 @@ import torch
 from torch import Tensor
 
 from vinr.errors import InputError, UsageError, argument
+from vinr.units import SizeLike
+from vinr.video.asked_edit import AskedEdit
 from vinr.video.edit import Edit
 from vinr.video.images import FRAME_RATE, FolderInput
 from vinr.video.libav import UnknownFormatError, UnreadableError, VideoFile
@@ -254,10 +256,10 @@ class VideoReader:
 def open_video(
     path: str | Path,
     *,
-    crop: tuple[int, int] | None = None,
-    resize: tuple[int, int] | None = None,
+    crop: SizeLike | None = None,
+    resize: SizeLike | None = None,
     frames: tuple[int | None, int | None] | None = None,
-    edit: Edit | None = None,
+    edit: Edit | AskedEdit | None = None,
     options: ReadOptions | None = None,
 ) -> VideoReader:
     """Open a video, to be edited as it is read.
@@ -269,9 +271,9 @@ def open_video(
         folder of images in the order of their numbers; or raw video (``.yuv``) with size, rate and format in
         its name: ``beauty_1920x1080_120fps_420_8bit.yuv``.
     crop
-        (rows, columns) of the centred part to keep.
+        Size of the centred part to keep: (rows, columns), or as people write it (:class:`FrameSize`).
     resize
-        (rows, columns) after that: block averages if it shrinks by whole factors, else bicubic.
+        Size after that, likewise: block averages if it shrinks by whole factors, else bicubic.
     frames
         First frame, and the frame before which to stop; ``None`` for start and end.
     edit
@@ -289,7 +291,7 @@ def open_video(
     """
     if edit is None:
         first, stop = frames or (None, None)
-        edit = Edit(crop, resize, first or 0, stop)
+        edit = AskedEdit(crop, resize, first or 0, stop)
     elif (crop, resize, frames) != (None, None, None):
         raise UsageError("use either an edit, or crop, resize and frames, not both")
     options, source = options or ReadOptions(), fspath(path)
@@ -298,17 +300,29 @@ def open_video(
     if is_pipe(source):
         return _open_pipe(source, edit, options)
     opened, notes = _open_input(Path(path), source, options)
-    return VideoReader(opened, edit, Path(os.path.realpath(source)).stem, options=options, notes=notes)
+    edit, changes = _settle(edit, opened, source)
+    name = Path(os.path.realpath(source)).stem
+    return VideoReader(opened, edit, name, options=options, notes=(*notes, *changes))
 
 
-def _open_pipe(source: str, edit: Edit, options: ReadOptions) -> VideoReader:
+def _settle(edit: Edit | AskedEdit, opened: FrameInput, source: str) -> tuple[Edit, list[str]]:
+    """Return the edit for what was opened, and lines for the user."""
+    if isinstance(edit, Edit):
+        return edit, []
+    settled, notes = edit.for_video(opened.height, opened.width)
+    return settled, [f"{source}: {note}" for note in notes]
+
+
+def _open_pipe(source: str, edit: Edit | AskedEdit, options: ReadOptions) -> VideoReader:
     """Open what comes out of a pipe."""
     with ExitStack() as stack:
         pipe = KeptPipe.open(source)
         stack.callback(pipe.close)
         with pipe.named():
             opened, notes = _open_input(pipe.path, source, options)
-            reader = VideoReader(opened, edit, pipe_name(source), options=options, notes=notes, pipe=pipe)
+            settled, changes = _settle(edit, opened, source)
+            notes = (*notes, *changes)
+            reader = VideoReader(opened, settled, pipe_name(source), options=options, notes=notes, pipe=pipe)
         stack.pop_all()
         return reader
 
