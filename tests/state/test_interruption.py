@@ -126,7 +126,7 @@ def test_a_signal_before_any_command_runs_is_no_traceback(name: str) -> None:
     code = (
         "import signal, sys, vinr.cli.app as cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"cli.app = lambda: signal.raise_signal(signal.{name})\n"
+        f"cli.app = lambda **_: signal.raise_signal(signal.{name})\n"
         "cli.main()"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
