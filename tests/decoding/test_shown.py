@@ -15,6 +15,7 @@ from video.test_deinterlace import write_fields
 from video.video_clips import MASTER, tags_in, write_clip
 from vinr.bitstream import Color, Container, Hdr, Tags
 from vinr.cli.app import app
+from vinr.video import mux
 from vinr.video.source import open_video
 from vinr.video.spec import ColorTags, VideoSpec
 from vinr.video.spec import Hdr as VideoHdr
@@ -120,3 +121,12 @@ def test_eval_deinterlaces_as_encode_did(tmp_path: Path) -> None:
     report = vinr.evaluate(tmp_path / "a.vinr", source, device="cpu")
     assert "deinterlaced" in clip.edit
     assert clip.psnr_db == pytest.approx(report.psnr_db, abs=1e-3)
+
+
+def test_a_shape_that_cannot_be_stated_is_told(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only when the file is finished is it known whether its shape of pixels can be stated."""
+    monkeypatch.setattr(mux, "state_shape", lambda *_: False)
+    notes = vinr.decode(file, tmp_path / "o.mkv", device="cpu").notes
+    assert [note for note in notes if "may be shown as square; write .mp4" in note]

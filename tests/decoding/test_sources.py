@@ -69,7 +69,6 @@ def test_what_is_written_is_that_of_the_path(tiny_file: Path, tmp_path: Path, fo
 
 
 def test_export_takes_bytes(tiny_file: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
     (graph,) = vinr.export(tiny_file.read_bytes(), tmp_path / "a.onnx")
     (other,) = vinr.export(tiny_file, tmp_path / "b.onnx")
     assert graph == replace(other, path=graph.path)

@@ -357,12 +357,18 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("codec", ["a.mkv ffv1", "a.mkv x264", "a.mp4 x264", "a.mp4 x265", "a.mp4 av1"])
-@pytest.mark.parametrize("line", LINES)
+# SVT-AV1 takes at most 240 frames a second.
+@pytest.mark.parametrize(
+    ("line", "codec"),
+    [
+        (line, codec)
+        for line in LINES
+        for codec in ("a.mkv ffv1", "a.mkv x264", "a.mp4 x264", "a.mp4 x265", "a.mp4 av1")
+        if (line, codec) != ("2000 a second", "a.mp4 av1")
+    ],
+)
 def test_times_and_duration_come_back(tmp_path: Path, codec: str, line: str) -> None:
     timeline, (name, encoder) = LINES[line], codec.split()
-    if (line, encoder) == ("2000 a second", "av1"):
-        pytest.skip("SVT-AV1 takes at most 240 frames a second")
     rgb_NCHW = pictures(timeline.num_frames)
     path = tmp_path / name
     with open_sink(str(path), spec_of(rgb_NCHW, timeline.frame_rate)[0], timeline, codec=encoder) as sink:

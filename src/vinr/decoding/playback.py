@@ -149,13 +149,14 @@ def decode(
             written_behind(sink) as write,
             closing(decoder.play(times)) as batches,
         ):
-            notes += sink.notes
             num_done = 0
             for rgb_NCHW in batches:
                 write(with_depth(rgb_NCHW, out.bit_depth))
                 num_done += len(rgb_NCHW)
                 if on_frame is not None:
                     on_frame(num_done, num_frames)
+        # Some notes come at the end: only the finished file tells whether the shape of pixels is stated.
+        notes += sink.notes
         lost = () if found is None else found.lost
         return DecodeReport(fspath(output), num_frames, lost, (*decoder.notes, *notes))
 

@@ -228,10 +228,15 @@ def inpaint(
         target = fspath(output)
         audio = reader.audio() if plan.presets[0].compress.audio else None
         with open_sink(target, reader.spec, reader.timeline, audio=audio, codec=codec, force=force) as sink:
-            for note in (*reader.audio_notes, *sink.notes):
+            told = (*reader.audio_notes, *sink.notes)
+            for note in told:
                 on_event(Noted(note))
             on_event(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
             filled = [work.segment(number, reader, sink) for number in range(len(plan.jobs))]
+        # Some notes come at the end: only the finished file tells whether the shape of pixels is stated.
+        for note in sink.notes:
+            if note not in told:
+                on_event(Noted(note))
     return _report(target, reader.spec, masks, work, filled)
 
 
