@@ -69,7 +69,7 @@ class Setup(Settings):
     bits: tuple[int, ...] | None = Field(
         None, description="encode: bits per parameter, a file for each, tuned for it"
     )
-    sizes: tuple[int, ...] | None = Field(None, description="rate_distortion: params of the points")
+    sizes: tuple[int, ...] | None = Field(None, description="rate_distortion, clips: params of the points")
     presets: tuple[str, ...] | None = Field(None, description="rate_distortion: presets of the points")
     rate_weights: tuple[float, ...] | None = Field(
         None, description="rate_distortion: weights of the rate of the last phase, a point for each"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vinr.bench.experiments.curves import anchor_points
 from vinr.bench.history import Curve, History, OnEvent
-from vinr.bench.points import mean_point
+from vinr.bench.points import KEPT, mean_point
 from vinr.bench.work import Values, Work
 from vinr.bench.written import WrittenNetwork, write_network
 from vinr.errors import UsageError, plural
@@ -29,7 +29,8 @@ def clips_experiment(work: Work) -> Values:
     """Represent all clips by one network (or one each, ``joint = false``), or code each by a codec.
 
     PSNR and MS-SSIM are means over all frames, the rate is that of all bytes. ``clip_psnr_db``: of each clip.
-    A codec has a point for each setting, the same for all clips; its bytes are those of all its streams.
+    ``sizes``: a point for each number of parameters. A codec has a point for each setting, the same for all
+    clips; its bytes are those of all its streams.
     """
     setup = work.setup
     parts = [cut_clips(frames, setup.tiles, setup.length) for frames in work.all_frames()]
@@ -37,6 +38,9 @@ def clips_experiment(work: Work) -> Values:
     if setup.anchor is not None:
         return _coded_one_by_one(setup.anchor, clips)
     started = time.perf_counter()
+    if setup.sizes is not None:
+        points = [_point(work, clips, params) for params in setup.sizes]
+        return {"points": points, "num_clips": len(clips), "seconds": time.perf_counter() - started}
     if setup.joint is False:
         # As many parameters in all as the joint network has.
         share = None if setup.params is None else max(setup.params // len(clips), 1)
@@ -117,6 +121,17 @@ def join(clips: Sequence[FrameTensor]) -> FrameTensor:
         raise UsageError(f"clips of sizes {sorted(sizes)} cannot share a network; give resize")
     spec = replace(clips[0].spec, num_frames=sum(lengths), span_lengths=tuple(lengths))
     return FrameTensor(torch.cat(clip_tensors), spec)
+
+
+def _point(work: Work, clips: Sequence[FrameTensor], params: int) -> dict[str, float]:
+    """Return a point of the curve of joint networks."""
+    values = _values([_fitted(work, join(clips), params, work.on_event)], clips)
+    point = {}
+    for name in KEPT:
+        value = values.get(name)
+        if isinstance(value, (int, float)):
+            point[name] = float(value)
+    return point
 
 
 def _fitted(work: Work, frames: FrameTensor, params: int | None, on_event: OnEvent) -> WrittenNetwork:
