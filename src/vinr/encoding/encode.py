@@ -24,9 +24,9 @@ import torch
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
+from vinr.encoding.assembly import FinishedSegment, assemble, side_bytes
 from vinr.encoding.kept import find_kept
 from vinr.encoding.plan import EncodePlan, Target, count_pixels, describe_threads, plan_encode
-from vinr.encoding.segment import FittedSegment, assemble, side_bytes
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB, Allowance, SegmentWork
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
@@ -235,10 +235,9 @@ def encode(
             allowance = None if plan.seconds is None else Allowance(plan.seconds * job.share, began)
             work = SegmentWork.of(plan, number, precision=precision, folder=folder, resume=resume)
             segments.append(work.run(readers, device=target_device, allowance=allowance, on_event=tell))
-        file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
-        state.expect(file.to_bytes())
+        file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
         try:
-            num_bytes = file.write(path, force=force)
+            num_bytes = file.write(path, force=force, on_written=state.expect_file)
         except OutputError as error:
             if not find_kept(folder):
                 raise
@@ -303,7 +302,7 @@ def _report(
     path: Path,
     num_bytes: int,
     readers: Sequence[VideoReader],
-    segments: Sequence[FittedSegment],
+    segments: Sequence[FinishedSegment],
     seconds: float,
 ) -> EncodeReport:
     duration, num_pixels, num_frames, num_parameters, num_collapses = 0.0, 0, 0, 0, 0
@@ -329,12 +328,12 @@ def _report(
         psnr_db=quality.psnr_db,
         ms_ssim=quality.ms_ssim,
         ms_ssim_window=quality.ms_ssim_window,
-        model=segments[0].model,
+        model=segments[0].network.model,
         num_parameters=num_parameters,
         num_frames=num_frames,
         num_epochs=epochs / num_frames,
         train_psnr_db=train_psnr_db / num_frames,
         num_collapses=num_collapses,
         seconds=seconds,
-        precision=segments[0].precision,
+        precision=segments[0].network.precision,
     )

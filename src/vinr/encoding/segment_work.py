@@ -23,6 +23,7 @@ from torch import Tensor
 from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
 from vinr.config import Preset
+from vinr.encoding.assembly import FinishedSegment
 from vinr.encoding.kept import fit_path, segment_path
 from vinr.encoding.plan import EncodePlan, Job
 from vinr.encoding.segment import FittedSegment, load_segment, save_segment
@@ -88,8 +89,8 @@ class SegmentWork:
         device: torch.device,
         allowance: Allowance | None,
         on_event: Callable[[Event], None],
-    ) -> FittedSegment:
-        """Return the segment: fitted, coded and measured, or as it was kept.
+    ) -> FinishedSegment:
+        """Fit, code and measure the segment, unless it is kept already; return what is said of it.
 
         Parameters
         ----------
@@ -103,7 +104,7 @@ class SegmentWork:
         finished, checkpoint = segment_path(self.folder, self.number), fit_path(self.folder, self.number)
         fingerprint = fingerprint_of(frames, self.preset, Reconstruct(), self.plan_seconds)
         if self.resume and finished.exists():
-            return load_segment(finished, fingerprint, frames.spec)
+            return FinishedSegment.of(load_segment(finished, fingerprint, frames.spec), self.job, finished)
         result = fit(
             frames,
             self.preset,
@@ -121,9 +122,9 @@ class SegmentWork:
                 save_segment(segment, finished, fingerprint)
             except OutputError as error:
                 on_event(NotKept(str(error)))
-            else:
-                checkpoint.unlink(missing_ok=True)
-        return segment
+                return FinishedSegment.of(segment, self.job, None)
+            checkpoint.unlink(missing_ok=True)
+        return FinishedSegment.of(segment, self.job, finished)
 
     def _coded(self, result: FitResult, frames: FrameTensor, device: torch.device) -> FittedSegment:
         """Return the coded network with the quality of the frames that it decodes to."""
