@@ -107,7 +107,7 @@ def encode(
     rate: Rate = None,
     deinterlace: Deinterlace = False,
     segment: Annotated[
-        str | None, typer.Option(help="seconds per segment, such as 10s; each has its own network")
+        str | None, typer.Option(help="longest segment, such as 5s or 120f; each has its own network")
     ] = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted encode")] = False,

@@ -19,8 +19,8 @@ from pathlib import Path
 from vinr.bitstream import Clip, ContainerWriter, EditRecord, Header, Network, PartSizes, SectionKind
 from vinr.bitstream import Quality as ClipHeaderQuality
 from vinr.compress import encode_times
-from vinr.encoding.plan import Job
 from vinr.encoding.segment import FittedSegment, clip_entry, created_by, fraction_parts, part_names
+from vinr.encoding.splitting import Job
 from vinr.quality.record import Quality
 from vinr.state.tensorfile import read_some_tensors
 from vinr.video.names import unique_names

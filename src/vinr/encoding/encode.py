@@ -26,8 +26,9 @@ from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.assembly import FinishedSegment, assemble, side_bytes
 from vinr.encoding.kept import find_kept
-from vinr.encoding.plan import EncodePlan, Target, count_pixels, describe_threads, plan_encode
+from vinr.encoding.plan import EncodePlan, Target, describe_threads, plan_encode
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB, Allowance, SegmentWork
+from vinr.encoding.splitting import count_pixels
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
 from vinr.fit import Event, Noted, Written, ignore
@@ -36,7 +37,7 @@ from vinr.quality.clip import bits_per_pixel, kilobits_per_second
 from vinr.quality.record import Quality
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
-from vinr.units import SizeLike, parse_bytes, parse_count, parse_seconds
+from vinr.units import SegmentLength, SizeLike, parse_bytes, parse_count, parse_seconds
 from vinr.video.pipes import is_kept, is_pipe
 from vinr.video.reading import ReadOptions
 from vinr.video.source import VideoReader, open_video
@@ -144,8 +145,9 @@ def encode(
     deinterlace
         Make full frames of interlaced ones.
     segment
-        Length of segments in seconds (or ``"10s"``), each with a network of its own; one segment if None,
-        unless the frames fill 2 GiB.
+        Longest length of segments in seconds (or ``"10s"``, or ``"120f"``: frames), each with a network of
+        its own; one segment if None, unless the frames fill 2 GiB. Only the frames of the segment at hand
+        are in memory.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     resume
@@ -220,7 +222,7 @@ def encode(
             num_parameters=params,
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
-            segment_seconds=None if segment is None else parse_seconds(segment),
+            segment=None if segment is None else SegmentLength.of(segment),
             target=_target(specs, size, bpp, psnr, others),
             seed=seed,
             overrides=overrides,

@@ -25,8 +25,9 @@ from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
 from vinr.config import Preset
 from vinr.encoding.assembly import FinishedSegment
 from vinr.encoding.kept import fit_path, segment_path
-from vinr.encoding.plan import EncodePlan, Job
+from vinr.encoding.plan import EncodePlan
 from vinr.encoding.segment import FittedSegment, load_segment, save_segment
+from vinr.encoding.splitting import Job
 from vinr.errors import OutputError
 from vinr.fit import Event, FitResult, NotKept, Reconstruct, fit
 from vinr.fit.draws import Draws
