@@ -13,7 +13,7 @@ import time as clock
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
@@ -26,6 +26,7 @@ from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.assembly import FinishedSegment, assemble, side_bytes
 from vinr.encoding.kept import find_kept
+from vinr.encoding.on_workers import ClipSource, describe_worker, fit_on_workers
 from vinr.encoding.plan import EncodePlan, Target, describe_threads, plan_encode
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB, Allowance, SegmentWork
 from vinr.encoding.splitting import count_pixels
@@ -35,6 +36,8 @@ from vinr.fit import Event, Noted, Written, ignore
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.quality.clip import bits_per_pixel, kilobits_per_second
 from vinr.quality.record import Quality
+from vinr.scale.pool import open_pool
+from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.units import SegmentLength, SizeLike, parse_bytes, parse_count, parse_seconds
@@ -106,6 +109,10 @@ def encode(
     deinterlace: bool = False,
     segment: float | str | None = None,
     device: str = "auto",
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
+    threads_per_worker: int | None = None,
     resume: bool = False,
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -150,6 +157,12 @@ def encode(
         are in memory.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    workers, ray
+        Fit so many segments at a time, each in a process of its own, with Ray (``pip install 'vinr[ray]'``):
+        on this machine, or on the cluster at the address ``ray``, where None takes as many as there is room
+        for. One after another in this process if both are None. ``time`` is that of all together.
+    gpus_per_worker, threads_per_worker
+        GPUs of each worker, 0 if None; 0.5 puts two workers on one. CPU threads of each worker, 1 if None.
     resume
         Continue an interrupted encode of the same output, inputs and settings, in its arithmetic.
     seed
@@ -175,8 +188,9 @@ def encode(
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     if not sources:
         raise UsageError("no input is given; give at least one video")
-    if resume:
-        _refuse_pipes([fspath(source) for source in sources])
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
+    if resume or asked is not None:
+        _refuse_pipes([fspath(source) for source in sources], on_workers=asked is not None)
     options = ReadOptions.of(
         stream=stream,
         pix_fmt=pix_fmt,
@@ -227,21 +241,17 @@ def encode(
             seed=seed,
             overrides=overrides,
         )
-        target_device, folder = resolve_device(device), state.prepare()
-        precision = _decide_precision(plan, target_device, folder if resume else None)
-        tell(Noted(f"{plan}, on {describe_threads(target_device)}, {precision}"))
-        segments = []
-        for number, job in enumerate(plan.jobs):
-            # The first network pays for opening and planning: its time starts with that for everything.
-            began = clock.monotonic() if number else started
-            allowance = None if plan.seconds is None else Allowance(plan.seconds * job.share, began)
-            work = SegmentWork.of(plan, number, precision=precision, folder=folder, resume=resume)
-            segments.append(work.run(readers, device=target_device, allowance=allowance, on_event=tell))
+        fits = _Fits(plan, state, device=device, resume=resume, started=started, on_event=tell)
+        if asked is None:
+            segments = fits.here(readers)
+        else:
+            paths = [fspath(source) for source in sources]
+            segments = fits.on_workers(asked, list(map(ClipSource.of, paths, readers)))
         file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
         try:
             num_bytes = file.write(path, force=force, on_written=state.expect_file)
         except OutputError as error:
-            if not find_kept(folder):
+            if not find_kept(state.folder):
                 raise
             raise OutputError(
                 f"{error}; what was fitted is kept: {argument('resume', True)} continues with it"
@@ -256,10 +266,59 @@ def encode(
     return report
 
 
-def _refuse_pipes(sources: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class _Fits:
+    """The fits of all segments of a plan; ``started`` is when the time of the plan began."""
+
+    plan: EncodePlan
+    state: StateFolder
+    _: KW_ONLY
+    device: str
+    resume: bool
+    started: float
+    on_event: Callable[[Event], None]
+
+    def here(self, readers: Sequence[VideoReader]) -> list[FinishedSegment]:
+        """Return the segments, fitted in this process, one after another."""
+        plan, device, folder = self.plan, resolve_device(self.device), self.state.prepare()
+        precision = _decide_precision(plan, device, folder if self.resume else None)
+        self.on_event(Noted(f"{plan}, on {describe_threads(device)}, {precision}"))
+        segments, by_number = [], dict(enumerate(readers))
+        for number, job in enumerate(plan.jobs):
+            # The first network pays for opening and planning: its time starts with that for everything.
+            began = clock.monotonic() if number else self.started
+            allowance = None if plan.seconds is None else Allowance(plan.seconds * job.share, began)
+            work = SegmentWork.of(plan, number, precision=precision, folder=folder, resume=self.resume)
+            segments.append(work.run(by_number, device=device, allowance=allowance, on_event=self.on_event))
+        return segments
+
+    def on_workers(self, workers: Workers, sources: Sequence[ClipSource]) -> list[FinishedSegment]:
+        """Return the segments, fitted on workers that open the inputs themselves."""
+        with open_pool(workers) as pool:
+            device = "cuda" if workers.gpus and self.device == "auto" else self.device
+            facts = describe_worker(pool, self.plan, device, self.state.folder, resume=self.resume)
+            folder = self.state.prepare()
+            self.on_event(Noted(f"{self.plan}, on {workers} of {facts.device}, {facts.precision}"))
+            return fit_on_workers(
+                pool,
+                self.plan,
+                sources,
+                device=device,
+                precision=facts.precision,
+                folder=folder,
+                token=self.state.token,
+                started=self.started,
+                on_event=self.on_event,
+            )
+
+
+def _refuse_pipes(sources: Sequence[str], *, on_workers: bool) -> None:
     for source in sources:
-        if is_pipe(source) and not is_kept(source):
-            problem = "what came out of a pipe cannot be read again, so that nothing can be resumed"
+        if is_pipe(source) and (on_workers or not is_kept(source)):
+            problem = "what came out of a pipe cannot be read again, "
+            problem += (
+                "and each worker reads the video itself" if on_workers else "so that nothing can be resumed"
+            )
             raise UsageError(f"{source}: {problem}; save the video as a file first")
 
 

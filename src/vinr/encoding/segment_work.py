@@ -12,7 +12,7 @@ runs.
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -85,7 +85,7 @@ class SegmentWork:
 
     def run(
         self,
-        readers: Sequence[VideoReader],
+        readers: Mapping[int, VideoReader],
         *,
         device: torch.device,
         allowance: Allowance | None,
@@ -96,11 +96,11 @@ class SegmentWork:
         Parameters
         ----------
         readers
-            Those of all clips, in their order.
+            Those of the clips of its spans, by number.
         allowance
             The time for everything here; None where epochs are counted.
         """
-        spec = self.job.spec([reader.spec for reader in readers])
+        spec = self.job.spec({number: reader.spec for number, reader in readers.items()})
         frames = FrameTensor(_read_spans(self.job, readers), spec)
         finished, checkpoint = segment_path(self.folder, self.number), fit_path(self.folder, self.number)
         fingerprint = fingerprint_of(frames, self.preset, Reconstruct(), self.plan_seconds)
@@ -192,7 +192,7 @@ class SegmentWork:
         return once + measured * frames.spec.num_frames / len(index_N)
 
 
-def _read_spans(job: Job, readers: Sequence[VideoReader]) -> Tensor:
+def _read_spans(job: Job, readers: Mapping[int, VideoReader]) -> Tensor:
     """Return the frames of a network, rgb_NCHW, those of its spans one after another."""
     parts = []
     for span in job.spans:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,8 +21,8 @@ class Job:
     spans: tuple[Span, ...]
     share: float
 
-    def spec(self, specs: Sequence[VideoSpec]) -> VideoSpec:
-        """Return the video that the network represents, given all clips."""
+    def spec(self, specs: Sequence[VideoSpec] | Mapping[int, VideoSpec]) -> VideoSpec:
+        """Return the video that the network represents, given the clips, or those of its spans."""
         lengths = tuple(span.num_frames for span in self.spans)
         return replace(specs[self.spans[0].clip], num_frames=sum(lengths), span_lengths=lengths)
 

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -40,7 +41,7 @@ from vinr.files import (
     flush,
     followed,
 )
-from vinr.temporaries import Maker, hidden_name, try_lock
+from vinr.temporaries import TOKEN_BYTES, Maker, hidden_name, try_lock
 from vinr.units import FrameSize, SizeLike
 
 JOB_NAME: Final = "job.json"
@@ -104,6 +105,11 @@ def is_expected(output: Path) -> bool:
     return expected is not None and output.is_file() and expected == _fingerprint(output)
 
 
+def holds_token(folder: Path, token: str) -> bool:
+    """Return whether ``folder`` is that of the :class:`StateFolder` of this token, seen from any machine."""
+    return _read_job(folder).get("token") == token
+
+
 def holds_state(output: Path) -> bool:
     """Return whether an interrupted job has left state beside ``output``."""
     return bool(_states(partial_folder(output)))
@@ -154,6 +160,7 @@ class StateFolder:
         self._about = {"settings": dict(settings or {})}
         self._resume, self._force, self._on_note = resume, force, on_note
         self._stack, self._maker = ExitStack(), Maker()
+        self.token = secrets.token_hex(TOKEN_BYTES)
 
     def __enter__(self) -> Self:
         check_parent(self._output)
@@ -291,7 +298,7 @@ class StateFolder:
     def _write_job(self, more: Mapping[str, Any]) -> None:
         from importlib.metadata import version
 
-        document = {"vinr": version("vinr"), **self._job, **self._about, **more}
+        document = {"vinr": version("vinr"), **self._job, **self._about, "token": self.token, **more}
         with atomic_path(self.folder / JOB_NAME, force=True) as temporary:
             temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
