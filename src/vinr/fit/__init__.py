@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone, Written, ignore
+from vinr.fit.budget import Reserve
+from vinr.fit.events import (
+    Collapsed,
+    Event,
+    FramesDone,
+    Noted,
+    NotKept,
+    Resumed,
+    RoundDone,
+    StageBegun,
+    StepDone,
+    Written,
+    ignore,
+)
 from vinr.fit.loop import fit
 from vinr.fit.precision import Precision
 from vinr.fit.prepare import build_model
@@ -14,12 +27,16 @@ __all__ = [
     "Collapsed",
     "Event",
     "FitResult",
+    "FramesDone",
     "NotKept",
     "Noted",
     "Precision",
     "Reconstruct",
+    "Reserve",
     "Resumed",
     "RoundDone",
+    "StageBegun",
+    "StepDone",
     "Task",
     "Trainer",
     "Written",

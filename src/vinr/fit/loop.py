@@ -20,7 +20,8 @@ import torch
 
 from vinr.config import Preset
 from vinr.device import gradients_on
-from vinr.fit.events import Event, Resumed, ignore
+from vinr.fit.budget import NO_RESERVE, Reserve
+from vinr.fit.events import Event, Resumed, StepDone, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
 from vinr.fit.keeper import Keeper
 from vinr.fit.precision import Precision, keep_precision, resolve_precision
@@ -38,10 +39,11 @@ def fit(
     *,
     device: torch.device | str = "cpu",
     on_event: Callable[[Event], None] = ignore,
+    on_step: Callable[[StepDone], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     seconds: float | None = None,
-    reserve_epochs: float = 0.0,
+    reserve: Reserve = NO_RESERVE,
     keep_encoder: bool = False,
     precision: Precision | None = None,
     fingerprint: Fingerprint | None = None,
@@ -56,6 +58,8 @@ def fit(
         Model, complete architecture and fit settings.
     task
         What is seen and scored; :class:`Reconstruct` when left out.
+    on_step
+        Called after each step with how far the fit has come.
     checkpoint
         File in which the state is kept every two minutes, at the end, and where an interruption or an error
         of something else ends the fit, such as one that ``on_event`` raises. Where it cannot be written,
@@ -63,7 +67,7 @@ def fit(
     resume
         Go on from ``checkpoint`` where it exists, in the arithmetic it was begun in.
     seconds
-        Spend this much time instead of ``preset.fit.epochs``, less ``reserve_epochs`` epochs' worth.
+        Spend this much time instead of ``preset.fit.epochs``, less ``reserve`` for what follows.
     keep_encoder
         Return a hybrid model's encoder too, which only experiments need.
     precision
@@ -97,7 +101,7 @@ def fit(
         task,
         device=device,
         seconds=seconds,
-        reserve_epochs=reserve_epochs,
+        reserve=reserve,
         precision=precision,
         keep_encoder=keep_encoder,
         fingerprint=fingerprint,
@@ -108,6 +112,8 @@ def fit(
     with trainer.computing(), nullcontext() if keeper is None else keeper.watching(trainer):
         while not trainer.is_done:
             event = trainer.step()
+            if on_step is not None:
+                on_step(trainer.last_step())
             if event is not None:
                 on_event(event)
             if keeper is not None:
