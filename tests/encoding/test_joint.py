@@ -130,7 +130,7 @@ def test_an_interrupted_joint_encode_goes_on(paths: list[Path], tmp_path: Path) 
         save_segment(segment, path, fingerprint)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vinr.encoding.encode.save_segment", keep)
+        patch.setattr("vinr.encoding.segment_work.save_segment", keep)
         encode(paths, tmp_path / "a.vinr", preset="nerv-tiny", epochs=1, device="cpu", overrides=JOINED)
     [(segment, fingerprint)] = kept
     assert len(segment.qualities) == 2

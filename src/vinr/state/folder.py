@@ -101,7 +101,7 @@ def partial_folder(output: Path) -> Path:
 def is_expected(output: Path) -> bool:
     """Return whether ``output`` is complete: just what the state beside it was to become."""
     expected = _read_job(partial_folder(output)).get("output")
-    return expected is not None and output.is_file() and expected == _fingerprint(output.read_bytes())
+    return expected is not None and output.is_file() and expected == _fingerprint(output)
 
 
 def holds_state(output: Path) -> bool:
@@ -202,10 +202,14 @@ class StateFolder:
 
     def expect(self, content: bytes) -> None:
         """Note what the output will hold, so that a later ``--resume`` can tell that it is finished."""
+        self.expect_file(len(content), hashlib.sha256(content).hexdigest())
+
+    def expect_file(self, num_bytes: int, sha256: str) -> None:
+        """Note size and SHA-256 of what the output will hold, as :meth:`expect` does."""
         self.check_process()
         # Without the note, --resume only codes once more; writing the output itself may still succeed.
         with suppress(OutputError):
-            self._write_job({"output": _fingerprint(content)})
+            self._write_job({"output": {"num_bytes": num_bytes, "sha256": sha256}})
 
     def finish(self) -> None:
         """Remove the folder. The output is complete, so that a failure here is only a note."""
@@ -351,5 +355,6 @@ def owner_of_new_files(folder: Path) -> int:
         return os.fstat(file.fileno()).st_uid
 
 
-def _fingerprint(content: bytes) -> dict[str, Any]:
-    return {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return {"num_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
