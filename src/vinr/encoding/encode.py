@@ -25,12 +25,13 @@ from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.assembly import FinishedSegment, assemble, side_bytes
+from vinr.encoding.foresee import foresee
 from vinr.encoding.kept import find_kept
 from vinr.encoding.plan import EncodePlan, Target, count_pixels, describe_threads, plan_encode
-from vinr.encoding.segment_work import PSNR_TOLERANCE_DB, Allowance, SegmentWork
+from vinr.encoding.segment_work import PSNR_TOLERANCE_DB, SegmentWork
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
-from vinr.fit import Event, Noted, Written, ignore
+from vinr.fit import Event, Noted, StepDone, Written, ignore
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.quality.clip import bits_per_pixel, kilobits_per_second
 from vinr.quality.record import Quality
@@ -110,6 +111,7 @@ def encode(
     overrides: Sequence[str] = (),
     force: bool = False,
     on_event: Callable[[Event], None] = ignore,
+    on_step: Callable[[StepDone], None] | None = None,
 ) -> EncodeReport:
     """Fit networks to videos and write them as one file.
 
@@ -158,6 +160,8 @@ def encode(
         Replace an existing output.
     on_event
         Called with each event of the fits (:mod:`vinr.fit.events`).
+    on_step
+        Called after each step of the fits with how far the fit at hand has come.
 
     Raises
     ------
@@ -225,16 +229,35 @@ def encode(
             seed=seed,
             overrides=overrides,
         )
-        target_device, folder = resolve_device(device), state.prepare()
-        precision = _decide_precision(plan, target_device, folder if resume else None)
-        tell(Noted(f"{plan}, on {describe_threads(target_device)}, {precision}"))
-        segments = []
-        for number, job in enumerate(plan.jobs):
-            # The first network pays for opening and planning: its time starts with that for everything.
-            began = clock.monotonic() if number else started
-            allowance = None if plan.seconds is None else Allowance(plan.seconds * job.share, began)
+        target_device = resolve_device(device)
+        precision = _decide_precision(plan, target_device, state.folder if resume else None)
+        foreseen = None
+        if plan.seconds is not None:
+            foreseen = foresee(
+                plan,
+                readers,
+                device=target_device,
+                precision=precision,
+                started=started,
+                decided=_decided(state, plan) if resume else None,
+                on_event=tell,
+            )
+            plan = foreseen.plan
+        folder = state.prepare(decided_seconds=plan.seconds)
+        tell(Noted(f"{plan.in_full(specs, others)}, on {describe_threads(target_device)}, {precision}"))
+        for note in [] if foreseen is None else foreseen.notes():
+            tell(Noted(note))
+        segments, ends = [], started
+        for number in range(len(plan.jobs)):
+            # The first network pays for opening and planning; one that took too long is paid for by the next.
+            allowance = None
+            if foreseen is not None:
+                allowance = foreseen.allowance(number, min(ends, clock.monotonic()))
+                ends = allowance.began + allowance.seconds
             work = SegmentWork.of(plan, number, precision=precision, folder=folder, resume=resume)
-            segments.append(work.run(readers, device=target_device, allowance=allowance, on_event=tell))
+            segments.append(
+                work.run(readers, device=target_device, allowance=allowance, on_event=tell, on_step=on_step)
+            )
         file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
         try:
             num_bytes = file.write(path, force=force, on_written=state.expect_file)
@@ -289,6 +312,11 @@ def _miss(psnr_db: float, target_db: float) -> str:
 
 def _in_short(**settings: object) -> dict[str, str]:
     return {name: str(value) for name, value in settings.items() if value}
+
+
+def _decided(state: StateFolder, plan: EncodePlan) -> float | None:
+    """Return the time of an encode that is resumed: what was given, or what was chosen then."""
+    return state.decided_seconds if plan.time_is_chosen else plan.seconds
 
 
 def _decide_precision(plan: EncodePlan, device: torch.device, folder: Path | None) -> Precision:

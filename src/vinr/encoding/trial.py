@@ -59,6 +59,8 @@ class Costs:
         Coding the network, opening the result, the first frame.
     frame
         Decoding and scoring one more frame.
+    steps_per_epoch
+        How many steps pass over all frames.
     """
 
     build: float
@@ -66,6 +68,7 @@ class Costs:
     freeze: float
     code: float
     frame: float
+    steps_per_epoch: int
 
     def after(self, num_frames: int, *, codings: int = 1, decodings: int = 1) -> float:
         """Return the seconds that follow a fit: latents, coding, decoding and scoring."""
@@ -89,7 +92,7 @@ def try_costs(
     preset: Preset, spec: VideoSpec, frame_1CHW: Tensor, device: torch.device, precision: Precision
 ) -> Costs:
     """Return what an encode of a video of ``spec`` costs, one frame of which is given."""
-    import torch._dynamo  # noqa: F401 - optimisers load it at their first use, which takes seconds
+    import torch._dynamo
 
     source = _Still(frame_1CHW, spec)
     began = clock.monotonic()
@@ -100,7 +103,7 @@ def try_costs(
         model = trainer.model.eval()
         freeze = _try_freezing(model, source, preset)
         code, frame = _try_decoding(model, source, preset, device)
-    return Costs(build, step, freeze, code, frame)
+    return Costs(build, step, freeze, code, frame, trainer.steps_per_epoch)
 
 
 def _try_steps(trainer: Trainer) -> float:
@@ -150,25 +153,18 @@ def _try_decoding(
 # -- before anything of the network is computed --------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class RoughCosts:
-    """Seconds of a step and of decoding a frame that no machine of this speed can do without."""
-
-    step: float
-    frame: float
-
-
 def guess_costs(
     preset: Preset, spec: VideoSpec, *, multiply_rate: Callable[[], float] | None = None
-) -> RoughCosts:
+) -> Costs:
     """Return from multiply-accumulates alone what a CPU needs at least; ``multiply_rate``: of them a second.
 
     Convolutions as large and regular as the one that is timed run at this rate; networks run below it.
     """
     cls = get_model(preset.model)
     macs = count_macs(cls, validate_architecture(cls, preset.architecture), spec)
-    rate = (multiply_rate or time_convolution)()
-    return RoughCosts(PASSES_PER_STEP * preset.fit.batch_size * macs / rate, macs / rate)
+    frame = macs / (multiply_rate or time_convolution)()
+    size = preset.fit.batch_size
+    return Costs(0.0, PASSES_PER_STEP * size * frame, 0.0, 0.0, frame, -(-spec.num_frames // size))
 
 
 def time_convolution() -> float:

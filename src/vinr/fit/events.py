@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-
 StageName = Literal["reading", "trying", "fitting", "coding", "measuring", "comparing"]
 
 
