@@ -1,4 +1,4 @@
-"""What the command line shows. Progress goes to stderr, and only where that is a terminal.
+"""What the command line prints: results on stdout, notes and errors on stderr.
 
 Names, texts of files and of errors may hold anything, also what moves the cursor, renames the window or
 turns a line around. All of it passes :func:`vinr.errors.visible` on its way to the terminal: every string
@@ -8,19 +8,15 @@ that is printed, alone or in a table, and every description of progress.
 from __future__ import annotations
 
 import json
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vinr.cli.screen import SafeColumn, SafeConsole
+from vinr.cli.screen import SafeConsole
 from vinr.errors import OutputError, plural
-from vinr.state.interruption import announced, exit_status, held_back
 from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
     from vinr.decoding.playback import EvaluationReport
     from vinr.encoding.convert import ConvertReport
     from vinr.encoding.encode import EncodeReport
-    from vinr.fit.events import Event
 
 # Wider than any table; where stdout is no terminal, rich would cut tables at 80 columns.
 MAX_COLUMNS = 400
@@ -60,80 +55,6 @@ def print_json(document: Any) -> None:
     if sys.stdout is None:  # Python has none where the descriptor is closed
         raise OutputError("standard output is closed; give --json somewhere to write to")
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
-
-
-@contextmanager
-def fit_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[Event], None]]:
-    """Show a bar with epoch, PSNR and time left; after an interruption, a line on what was saved."""
-    from vinr.fit.events import Collapsed, Noted, NotKept, Resumed, RoundDone
-
-    columns = [
-        SafeColumn("{task.description}"),
-        BarColumn(),
-        SafeColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as bar:
-        task = bar.add_task("fitting", total=1.0, detail="")
-        lost: list[str] = []  # why the state could not be saved, for the line after an interruption
-
-        def on_event(event: Event) -> None:
-            match event:
-                case RoundDone():
-                    left = "" if math.isinf(event.seconds_left) else f"  {event.seconds_left:.0f} s left"
-                    detail = f"epoch {event.epochs_done:.1f}  {event.psnr_db:.2f} dB{left}"
-                    bar.update(task, completed=event.progress, detail=detail)
-                case Collapsed():
-                    ERR.print(str(event))
-                case Resumed():
-                    ERR.print(f"resumed after {event.epochs_done:.1f} epochs")
-                case Noted():
-                    ERR.print(event.text, markup=False)
-                case NotKept():
-                    lost.append(event.reason)
-                    ERR.print(
-                        f"the state could not be saved: {event.reason}; the fit continues", markup=False
-                    )
-
-        with ended_by_signals(bar, lambda: _interrupted(describe_saved(), lost)), announced(_say_stopping):
-            yield on_event
-
-
-def _say_stopping() -> None:
-    with suppress(OSError):  # the terminal may be what was closed
-        ERR.print("stopping after this step…")
-
-
-def _interrupted(left: str, lost: Sequence[str]) -> str:
-    return f"interrupted; {left}" + (f" (the state could not be saved: {lost[-1]})" if lost else "")
-
-
-@contextmanager
-def ended_by_signals(bar: Progress, text: Callable[[], str]) -> Iterator[None]:
-    """End the program as a signal asks, after one line of ``text``."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        # A second Ctrl-C must not cut off the line that says how to continue.
-        with held_back(), suppress(OSError):
-            bar.stop()
-            ERR.print(text(), markup=False)
-        sys.exit(exit_status(error))
-
-
-@contextmanager
-def frame_progress(verb: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar over frames; the callback takes the number of frames done and of all frames."""
-    columns = [SafeColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
-    # Quiet where a video goes to stdout: the program that reads it may draw on the same terminal.
-    with Progress(*columns, console=ERR, disable=quiet or not ERR.is_terminal, transient=True) as bar:
-        task = bar.add_task(verb, total=None)
-
-        def on_frame(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        with ended_by_signals(bar, lambda: "interrupted"):
-            yield on_frame
 
 
 def print_pairs(rows: Sequence[tuple[str, str]]) -> None:

@@ -8,9 +8,9 @@
 
 **A default encode keeps the frames as they are and the network that suits them, and announces the time that
 this machine needs**: the usual time, or as long as eight epochs take; above an hour, an hour if that holds
-five epochs, and otherwise it asks. Smaller networks are no way out: a quarter of the parameters costs 7 dB at
-equal epochs (docs/results/first-epochs.md) and is hardly faster per epoch. Smaller frames are one, but nobody
-gets smaller frames without asking for them: ``--resize`` is proposed instead, with its time.
+five epochs, and otherwise it asks. Smaller networks are no way out: a quarter of the parameters costs 3 to
+8 dB at equal epochs, which are hardly shorter (docs/results/first-epochs.md). Smaller frames are one, but
+nobody gets smaller frames without asking for them: ``--resize`` is proposed instead, with its time.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from itertools import pairwise
 from typing import Final
 
 from vinr.encoding.trial import Costs
-from vinr.errors import UsageError, argument
+from vinr.errors import UsageError, argument, plural
 from vinr.units import format_seconds, seconds_as_option
 
 WANTED_EPOCHS: Final = 8
 LEAST_EPOCHS: Final = 5
 LONGEST_DEFAULT: Final = 3600.0
 USABLE_DB: Final = 25.0
+USABLE_STEPS: Final = 170
+KNOWN_RECIPE: Final = "vinr"
 # What comes after a fit is given a little more than was tried: the machine may become busier.
 SPARE: Final = 1.2
-# Steps of vinr's recipe, and from how poor to how good a picture is after a fit of that length: measured on
+# Steps of vinr's recipe, and the PSNR after a fit of that length, start to end: least, median and most of
 # three clips (docs/results/first-epochs.md).
 EXPECTED_DB: Final = (
-    (24, 13.5, 14.0),
-    (48, 14.5, 19.0),
-    (96, 18.5, 25.0),
-    (192, 21.0, 29.0),
-    (384, 23.0, 32.0),
-    (768, 25.0, 34.0),
+    (24, 13.5, 13.9, 14.7),
+    (48, 14.7, 18.0, 20.3),
+    (96, 18.5, 22.6, 24.9),
+    (192, 19.5, 26.0, 29.3),
+    (384, 20.8, 28.4, 32.0),
 )
 # Heights that people ask for, and how the cost of a step grows with the pixels of a frame: the network that
 # suits it grows too.
@@ -124,18 +125,28 @@ class Workload:
         return replace(self, costs=smaller, height=height, width=width)
 
 
-def expected_db(steps: float) -> tuple[float, float]:
-    """Return from how poor to how good a picture may be after ``steps`` of vinr's recipe, in dB."""
+@dataclass(frozen=True)
+class ExpectedPsnr:
+    """What a fit of some length comes to, in dB: from how little to how much, and what is likely."""
+
+    low: float
+    likely: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:.0f} to {self.high:.0f} dB"
+
+
+def expected_psnr(steps: float) -> ExpectedPsnr | None:
+    """Return what ``steps`` of vinr's recipe come to; None for more than were measured."""
     first, last = EXPECTED_DB[0], EXPECTED_DB[-1]
+    if steps > last[0]:
+        return None
     if steps <= first[0]:
-        return 10.0, first[2]
-    if steps >= last[0]:
-        return last[1:]
-    for (few, low, high), (many, next_low, next_high) in pairwise(EXPECTED_DB):
-        if steps <= many:
-            part = math.log(steps / few) / math.log(many / few)
-            return low + part * (next_low - low), high + part * (next_high - high)
-    raise AssertionError(steps)
+        return ExpectedPsnr(10.0, first[2], first[3])
+    (few, *less), (many, *more) = next(pair for pair in pairwise(EXPECTED_DB) if steps <= pair[1][0])
+    part = math.log(steps / few) / math.log(many / few)
+    return ExpectedPsnr(*(a + part * (b - a) for a, b in zip(less, more, strict=True)))
 
 
 def check_time(work: Workload, seconds: float) -> None:
@@ -175,20 +186,20 @@ def choose_seconds(work: Workload, usual: float) -> float:
     return min(max(usual, wanted), max(LONGEST_DEFAULT, usual))
 
 
-def warnings_of(work: Workload, epochs: float, seconds: float, recipe: str) -> str | None:
+def warning_of(work: Workload, epochs: float, seconds: float, recipe: str) -> str | None:
     """Return a line on why ``epochs`` are too few for a usable picture, None if they are not."""
     steps = epochs * work.costs.steps_per_epoch
-    low, high = expected_db(steps)
-    is_poor = recipe == "vinr" and (low + high) / 2 < USABLE_DB
+    expected = expected_psnr(steps) if recipe == KNOWN_RECIPE else None
+    is_poor = expected is not None and expected.likely < USABLE_DB
     if epochs >= LEAST_EPOCHS and not is_poor:
         return None
-    least_steps = next(steps for steps, low, high in EXPECTED_DB if (low + high) / 2 >= USABLE_DB)
-    enough = max(LEAST_EPOCHS, least_steps / work.costs.steps_per_epoch if recipe == "vinr" else 0)
+    enough = float(LEAST_EPOCHS)
+    if recipe == KNOWN_RECIPE:
+        enough = max(enough, USABLE_STEPS / work.costs.steps_per_epoch)
     needed = argument("time", seconds_as_option(work.seconds_for(enough)))
-    return (
-        f"too short for a usable picture: about {max(steps, 1):.0f} steps, {epochs:.1f} epochs; "
-        f"give {needed}{_or_smaller(work, seconds)}"
-    )
+    about = f"about {plural(max(round(steps), 1), 'step')}, {epochs:.1f} epochs"
+    about += "" if expected is None else f", {expected}"
+    return f"too short for a usable picture: {about}; give {needed}{_or_smaller(work, seconds)}"
 
 
 def _or_smaller(work: Workload, seconds: float) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 
 from vinr.compress.rescale import MAX_TRIALS
-from vinr.encoding.forecast import LONGEST_DEFAULT, Workload, check_time, choose_seconds, warnings_of
+from vinr.encoding.forecast import LONGEST_DEFAULT, Workload, check_time, choose_seconds, warning_of
 from vinr.encoding.plan import EncodePlan, count_pixels
 from vinr.encoding.segment_work import COARSER_TRIALS, Allowance
 from vinr.encoding.trial import Costs, guess_costs, try_costs
@@ -57,7 +57,7 @@ class Foreseen:
         fit = self.plan.presets[0].fit
         step = f"a step takes {self.work.costs.step:.2g} s"
         lines = [f"about {epochs:.1f} epochs in {format_seconds(self.seconds)}; {step}"]
-        if (warning := warnings_of(self.work, epochs, self.seconds, fit.recipe)) is not None:
+        if (warning := warning_of(self.work, epochs, self.seconds, fit.recipe)) is not None:
             lines.append(warning)
         return lines
 

@@ -39,7 +39,8 @@ class RoundDone:
 
     PSNR is of the training frames of that round, before 8-bit rounding. ``loss`` is the mean over the steps
     that this process did of it. ``num_bits``: of all parameters as the last step estimates them, in phases
-    that estimate them. ``learning_rate``: the largest of the last step. ``phase`` is -1 in the plain fit.
+    that estimate them; ``bpp``: the same per pixel of the frames. ``learning_rate``: the largest of the last
+    step. ``phase`` is -1 in the plain fit.
     """
 
     epochs_done: float
@@ -50,6 +51,7 @@ class RoundDone:
     steps_done: int = 0
     loss: float | None = None
     num_bits: float | None = None
+    bpp: float | None = None
     learning_rate: float | None = None
     phase: int = -1
 

@@ -477,7 +477,8 @@ class Trainer:
         epochs_done, seconds = self.steps_done / self.steps_per_epoch, self.clock.seconds
         done = RoundDone(epochs_done, self.progress(), psnr_db, seconds, self.seconds_left(), self.steps_done)
         rate, phase = self.learner.learning_rate, self.learner.part
-        return replace(done, loss=loss, num_bits=num_bits, learning_rate=rate, phase=phase)
+        bpp = None if num_bits is None else num_bits / self.frames.spec.num_pixels
+        return replace(done, loss=loss, num_bits=num_bits, bpp=bpp, learning_rate=rate, phase=phase)
 
     def finish(self) -> FitResult:
         """Freeze the model and return it, also before the budget is used up; nothing trains afterwards."""
