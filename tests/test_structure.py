@@ -30,7 +30,7 @@ ORDER = [
     ["config", "device"],
     ["bitstream"],
     ["compress"],
-    ["quality"],
+    ["codecs", "quality"],
     ["fit"],
     ["decoding"],
     ["encoding"],

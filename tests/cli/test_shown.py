@@ -22,7 +22,7 @@ from vinr.comparison.rd import BDResult, RDCurve, RDPoint
 from vinr.decoding.exporting import ExportedGraph
 from vinr.decoding.playback import EvaluationReport
 from vinr.encoding.convert import ConvertReport
-from vinr.encoding.encode import EncodeReport
+from vinr.encoding.report import EncodeReport
 from vinr.errors import OutputError
 from vinr.fit import Event, NotKept, Resumed, RoundDone
 from vinr.fit.events import Collapsed, Noted, Written

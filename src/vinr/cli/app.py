@@ -115,6 +115,9 @@ def encode(
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted encode")] = False,
     seed: Seed = None,
     settings: Settings = [],  # noqa: B006
+    no_reference: Annotated[
+        bool, typer.Option("--no-reference", help="do not measure what x264 needs for the same PSNR")
+    ] = False,
     log: Log = [],  # noqa: B006
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -161,6 +164,7 @@ def encode(
             overrides=settings,
             force=force,
             on_event=watch.on_event,
+            reference=not no_reference,
             on_step=watch.on_step,
         )
     if as_json or not quiet:

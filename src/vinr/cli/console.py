@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from vinr.decoding.exporting import ExportedGraph
     from vinr.decoding.playback import EvaluationReport
     from vinr.encoding.convert import ConvertReport
-    from vinr.encoding.encode import EncodeReport
+    from vinr.encoding.report import EncodeReport
 
 # Wider than any table; where stdout is no terminal, rich would cut tables at 80 columns.
 MAX_COLUMNS = 400
+# Below, a picture is a blur.
+USABLE_DB = 25.0
 
 OUT = SafeConsole()
 ERR = SafeConsole(stderr=True)
@@ -81,15 +83,43 @@ def show_encode(report: EncodeReport, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
+    share = "" if not report.source_bytes else f", {report.num_bytes / report.source_bytes:.0%} of the source"
+    source = [] if report.source_bytes is None else [("source", format_bytes(report.source_bytes))]
+    frames = f"{report.num_frames:,} of {report.width}×{report.height} (width × height)"
+    quality = _quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window)
+    if report.psnr_db < USABLE_DB:
+        quality[0] = ("PSNR", f"{quality[0][1]}: too low for a usable picture; give more time, or --resize")
     print_pairs(
         [
-            ("file", f"{report.path}  {format_bytes(report.num_bytes)}"),
-            ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
-            *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
+            *source,
+            ("file", f"{report.path}  {format_bytes(report.num_bytes)}{share}"),
+            ("rate", _rate(report.bpp, report.kbit_per_s, report.num_bytes, report.other_bytes)),
+            ("frames", frames),
+            *quality,
             ("model", f"{report.model}, {format_count(report.num_parameters)} parameters"),
             ("fit", f"{report.num_epochs:.1f} epochs in {report.precision}, {report.seconds:.0f} s in all"),
+            *_reference_rows(report),
         ]
     )
+
+
+def _rate(bpp: float, kbit_per_s: float, num_bytes: int, other_bytes: int) -> str:
+    """Return the rate of the video, and that of audio and times; both figures given are of the whole file."""
+    video = 1 - other_bytes / num_bytes
+    text = f"{video * bpp:.4f} bpp  {video * kbit_per_s:.1f} kbit/s"
+    return text + (f", audio and times {(1 - video) * kbit_per_s:.1f} kbit/s" if other_bytes else "")
+
+
+def _reference_rows(report: EncodeReport) -> list[tuple[str, str]]:
+    """Return what x264 does with the same frames, or why that is not known."""
+    if report.reference is None:
+        note = report.reference_note
+        return [] if note is None else [("x264", f"not measured: {note}; `vinr compare` measures it")]
+    needed = report.reference.num_bytes
+    ratio = report.video_bytes / needed
+    factor = f"{ratio:.1f} times fewer" if ratio >= 1 else f"{1 / ratio:.1f} times more"
+    text = f"medium needs about {format_bytes(needed)} for {report.psnr_db:.2f} dB, {factor} than this video"
+    return [("x264", text)]
 
 
 def show_convert(report: ConvertReport, *, as_json: bool) -> None:
@@ -201,7 +231,7 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
             *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
             ("PSNR of mean MSE", f"{report.pooled_psnr_db:.2f} dB"),
             ("file", format_bytes(report.num_bytes) + audio),
-            ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
+            ("rate", _rate(report.bpp, report.kbit_per_s, report.num_bytes, report.audio_bytes)),
             ("decoding", f"{report.decode_fps:.1f} frames/s"),
             *(("note", text) for text in report.notes),
         ]

@@ -13,7 +13,7 @@ import time as clock
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
@@ -24,49 +24,23 @@ import torch
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
-from vinr.encoding.assembly import FinishedSegment, assemble, side_bytes
+from vinr.encoding.assembly import assemble, side_bytes
 from vinr.encoding.foresee import foresee
 from vinr.encoding.kept import find_kept
 from vinr.encoding.plan import EncodePlan, Target, count_pixels, describe_threads, plan_encode
+from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB, SegmentWork
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
-from vinr.fit import Event, Noted, StepDone, Written, ignore
-from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
-from vinr.quality.clip import bits_per_pixel, kilobits_per_second
-from vinr.quality.record import Quality
+from vinr.fit import Event, Noted, StageBegun, StepDone, Written, ignore
+from vinr.fit.precision import Precision, keep_precision, resolve_precision
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
 from vinr.units import SizeLike, parse_bytes, parse_count, parse_seconds
 from vinr.video.pipes import is_kept, is_pipe
 from vinr.video.reading import ReadOptions
-from vinr.video.source import VideoReader, open_video
+from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
-
-
-@dataclass(frozen=True)
-class EncodeReport:
-    """What an encode wrote. Quality is that of the decoded file against the frames that were fitted.
-
-    ``psnr_db`` and ``ms_ssim`` are means over frames; ``precision`` is the arithmetic of the fit.
-    """
-
-    path: str
-    num_bytes: int
-    bpp: float
-    kbit_per_s: float
-    psnr_db: float
-    ms_ssim: float | None
-    ms_ssim_window: int | None
-    model: str
-    num_parameters: int
-    num_frames: int
-    num_epochs: float
-    train_psnr_db: float
-    num_collapses: int
-    seconds: float
-    precision: PrecisionName = "fp32"
-
 
 _STARTED: ContextVar[float | None] = ContextVar("started", default=None)
 
@@ -110,6 +84,7 @@ def encode(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
+    reference: bool = False,
     on_event: Callable[[Event], None] = ignore,
     on_step: Callable[[StepDone], None] | None = None,
 ) -> EncodeReport:
@@ -158,6 +133,9 @@ def encode(
         ``section.key=value`` settings, such as ``fit.recipe=paper``.
     force
         Replace an existing output.
+    reference
+        Measure in the end what x264 needs at the same PSNR, which takes seconds; the command line does so
+        unless ``--no-reference`` is given.
     on_event
         Called with each event of the fits (:mod:`vinr.fit.events`).
     on_step
@@ -240,6 +218,7 @@ def encode(
                 precision=precision,
                 started=started,
                 decided=_decided(state, plan) if resume else None,
+                reference=reference,
                 on_event=tell,
             )
             plan = foreseen.plan
@@ -267,9 +246,14 @@ def encode(
             raise OutputError(
                 f"{error}; what was fitted is kept: {argument('resume', True)} continues with it"
             ) from None
-        report = _report(path, num_bytes, readers, segments, clock.monotonic() - started)
+        seconds = clock.monotonic() - started
+        report = report_of(path, num_bytes, readers, segments, seconds=seconds, other_bytes=others)
+        report = replace(report, source_bytes=bytes_of([fspath(source) for source in sources]))
         tell(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
+        if reference:
+            tell(StageBegun("comparing"))
+            report = with_reference(report, readers, segments, budget=plan.seconds)
         if refused := refused_by_default(path):
             tell(Noted(f"readers refuse this file by default: {refused}"))
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
@@ -324,44 +308,3 @@ def _decide_precision(plan: EncodePlan, device: torch.device, folder: Path | Non
     here = resolve_precision(plan.presets[0].fit.precision, device)
     kept = None if folder is None else find_kept(folder).precision
     return here if kept is None else keep_precision(kept, here, device)
-
-
-def _report(
-    path: Path,
-    num_bytes: int,
-    readers: Sequence[VideoReader],
-    segments: Sequence[FinishedSegment],
-    seconds: float,
-) -> EncodeReport:
-    duration, num_pixels, num_frames, num_parameters, num_collapses = 0.0, 0, 0, 0, 0
-    epochs, train_psnr_db = 0.0, 0.0
-    qualities: list[Quality] = []
-    for reader in readers:
-        duration += float(reader.timeline.duration)
-        num_pixels += reader.spec.num_pixels
-    for segment in segments:
-        qualities += segment.qualities
-        num_frames += segment.num_frames
-        num_parameters += segment.num_parameters
-        num_collapses += segment.num_collapses
-        # Means over frames: a longer segment counts more.
-        epochs += segment.num_epochs * segment.num_frames
-        train_psnr_db += segment.train_psnr_db * segment.num_frames
-    quality = Quality.of_all(qualities)
-    return EncodeReport(
-        path=str(path),
-        num_bytes=num_bytes,
-        bpp=bits_per_pixel(num_bytes, num_pixels),
-        kbit_per_s=kilobits_per_second(num_bytes, duration),
-        psnr_db=quality.psnr_db,
-        ms_ssim=quality.ms_ssim,
-        ms_ssim_window=quality.ms_ssim_window,
-        model=segments[0].network.model,
-        num_parameters=num_parameters,
-        num_frames=num_frames,
-        num_epochs=epochs / num_frames,
-        train_psnr_db=train_psnr_db / num_frames,
-        num_collapses=num_collapses,
-        seconds=seconds,
-        precision=segments[0].network.precision,
-    )

@@ -28,6 +28,8 @@ from vinr.video.spec import VideoSpec
 
 # How long reading takes is tried on so many frames.
 READ_FRAMES: Final = 8
+# What is left for x264 of a time.
+REFERENCE_SHARE, MOST_REFERENCE_SECONDS = 0.04, 60.0
 # Networks run so many times more slowly than the convolution by which their costs are guessed.
 TYPICAL_SLOWDOWN: Final = 4.0
 
@@ -70,6 +72,7 @@ def foresee(
     precision: Precision,
     started: float,
     decided: float | None,
+    reference: bool,
     on_event: Callable[[Event], None],
 ) -> Foreseen:
     """Try a plan by time on a few frames.
@@ -80,6 +83,8 @@ def foresee(
         The reading of ``time.monotonic()`` from which the time counts.
     decided
         The time that an interrupted run of this encode was given; nothing is refused then.
+    reference
+        Whether x264 is measured in the end.
 
     Raises
     ------
@@ -101,6 +106,8 @@ def foresee(
     num_frames = sum(spec.num_frames for spec in specs)
     spent = clock.monotonic() - started + per_frame * num_frames
     work = _workload(plan, specs, costs, spent)
+    if reference:
+        work = replace(work, extra=min(REFERENCE_SHARE * plan.seconds, MOST_REFERENCE_SECONDS))
     if decided is not None:
         return Foreseen(replace(plan, seconds=decided), work)
     if plan.time_is_chosen:
