@@ -20,6 +20,7 @@ import torch
 
 from vinr.config import Preset
 from vinr.device import gradients_on
+from vinr.fit.budget import NO_RESERVE, Reserve
 from vinr.fit.events import Event, Resumed, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
 from vinr.fit.keeper import Keeper
@@ -41,7 +42,7 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = False,
     seconds: float | None = None,
-    reserve_epochs: float = 0.0,
+    reserve: Reserve = NO_RESERVE,
     keep_encoder: bool = False,
     precision: Precision | None = None,
     fingerprint: Fingerprint | None = None,
@@ -63,7 +64,7 @@ def fit(
     resume
         Go on from ``checkpoint`` where it exists, in the arithmetic it was begun in.
     seconds
-        Spend this much time instead of ``preset.fit.epochs``, less ``reserve_epochs`` epochs' worth.
+        Spend this much time instead of ``preset.fit.epochs``, less ``reserve`` for what follows.
     keep_encoder
         Return a hybrid model's encoder too, which only experiments need.
     precision
@@ -97,7 +98,7 @@ def fit(
         task,
         device=device,
         seconds=seconds,
-        reserve_epochs=reserve_epochs,
+        reserve=reserve,
         precision=precision,
         keep_encoder=keep_encoder,
         fingerprint=fingerprint,
@@ -108,6 +109,7 @@ def fit(
     with trainer.computing(), nullcontext() if keeper is None else keeper.watching(trainer):
         while not trainer.is_done:
             event = trainer.step()
+            on_event(trainer.last_step())
             if event is not None:
                 on_event(event)
             if keeper is not None:

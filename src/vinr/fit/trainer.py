@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -28,17 +28,14 @@ from vinr.config import Preset
 from vinr.device import exact_float32, memory_kept, resolve_device
 from vinr.errors import FitError, UsageError
 from vinr.fit.batches import Batches
-from vinr.fit.budget import Budget, StepClock
-from vinr.fit.checkpoint import (
-    FitState,
-    Snapshot,
-    SnapshotValues,
-)
+from vinr.fit.budget import NO_RESERVE, Budget, Reserve, StepClock
+from vinr.fit.checkpoint import FitState, Snapshot, SnapshotValues
 from vinr.fit.draws import Draws
-from vinr.fit.events import Collapsed, Event, RoundDone, describe_fall
+from vinr.fit.events import Collapsed, Event, RoundDone, StepDone, describe_fall
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of_target
 from vinr.fit.learner import Learner
 from vinr.fit.losses import LossFunction, build_loss, loss_of
+from vinr.fit.meter import Part, RoundMeter
 from vinr.fit.phases import Moment, append_phases, moment_at
 from vinr.fit.precision import Precision, resolve_precision
 from vinr.fit.prepare import DeviceFrames
@@ -51,14 +48,6 @@ from vinr.video.spec import FrameSource, PatchGrid
 
 ROUND_STEPS = 250
 MAX_COLLAPSES = 6
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What a part of a batch came to: its part of the mean squared error, and the bits of all parameters."""
-
-    mse: Tensor
-    num_bits: Tensor | None
 
 
 @final
@@ -79,7 +68,7 @@ class Trainer:
     device
         Where the fit runs: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     seconds
-        Wall-clock time to spend in place of ``preset.fit.epochs``, less that of ``reserve_epochs`` epochs.
+        Wall-clock time to spend in place of ``preset.fit.epochs``, less ``reserve`` for what follows.
     precision
         The arithmetic; what ``preset.fit.precision`` means on ``device`` if None.
     loss
@@ -110,7 +99,7 @@ class Trainer:
         *,
         device: torch.device | str = "cpu",
         seconds: float | None = None,
-        reserve_epochs: float = 0.0,
+        reserve: Reserve = NO_RESERVE,
         precision: Precision | None = None,
         loss: LossFunction | None = None,
         schedule: Callable[[float], float] | None = None,
@@ -136,8 +125,8 @@ class Trainer:
         self.batches = Batches(frame_N, model.group_of(frame_N), settings, model.coded_size())
         self.loss = build_loss(settings.loss) if loss is None else loss_of(loss)
         self.steps_per_epoch = self.batches.steps_per_epoch
-        self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve_epochs)
-        self.clock = StepClock()
+        self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve)
+        self.clock, self._meter = StepClock(), RoundMeter()
         self.steps_done, self.round_steps = 0, 0
         self.round_mse = torch.zeros((), device=self.device)
         self.best_psnr_db, self.rate_scale, self.num_collapses = -math.inf, 1.0, 0
@@ -225,6 +214,7 @@ class Trainer:
         count = sum(len(sample_N) for sample_N in batch)
         parts = [self._add_gradients(sample_N, len(sample_N) / count) for sample_N in batch]
         self.learner.update()
+        self._meter.add(parts)
         mse = torch.stack([part.mse for part in parts]).sum()
         self.learner.observe(parts[0].num_bits, psnr_from_mse_db(mse), self.moment())
         return mse
@@ -307,7 +297,7 @@ class Trainer:
         self._good = self._copy()
         return self._report(psnr_db)
 
-    def _add_gradients(self, sample_N: Tensor, share: float) -> _Part:
+    def _add_gradients(self, sample_N: Tensor, share: float) -> Part:
         """Add the gradients of a part of a batch, which is ``share`` of it."""
         query = self.batches.query(sample_N.to(self.device))
         target_NCHW = self.batches.target(self.frames.rgb_NCHW, query)
@@ -327,7 +317,7 @@ class Trainer:
         (share * total).backward()  # type: ignore[no-untyped-call]
         num_bits = None if outputs.num_bits is None else outputs.num_bits.detach()
         # The first are the frames themselves; others are what a model's paper adds to its loss.
-        return _Part(share * errors[0].detach(), num_bits)
+        return Part(share * errors[0].detach(), share * total.detach(), num_bits)
 
     # -- collapse ------------------------------------------------------------------------------------------
 
@@ -471,12 +461,24 @@ class Trainer:
 
     # -- end -----------------------------------------------------------------------------------------------
 
-    def _report(self, psnr_db: float) -> RoundDone:
-        progress, seconds = self.progress(), self.clock.seconds
-        left = seconds * (1 - progress) / progress if progress else math.inf
+    def seconds_left(self) -> float:
+        """Return how long the rest of the fit takes at the pace so far; infinite before the first step."""
         if self.budget.seconds is None:
-            left = (self.budget.num_steps - self.steps_done) * self.clock.step_seconds
-        return RoundDone(self.steps_done / self.steps_per_epoch, progress, psnr_db, seconds, left)
+            return (self.budget.num_steps - self.steps_done) * self.clock.step_seconds
+        progress = self.progress()
+        return self.clock.seconds * (1 - progress) / progress if progress else math.inf
+
+    def last_step(self) -> StepDone:
+        """Return how far the fit has come."""
+        return StepDone(self.steps_done / self.steps_per_epoch, self.progress(), self.seconds_left())
+
+    def _report(self, psnr_db: float) -> RoundDone:
+        loss, num_bits = self._meter.take()
+        epochs_done, seconds = self.steps_done / self.steps_per_epoch, self.clock.seconds
+        done = RoundDone(epochs_done, self.progress(), psnr_db, seconds, self.seconds_left(), self.steps_done)
+        rate, phase = self.learner.learning_rate, self.learner.part
+        bpp = None if num_bits is None else num_bits / self.frames.spec.num_pixels
+        return replace(done, loss=loss, num_bits=num_bits, bpp=bpp, learning_rate=rate, phase=phase)
 
     def finish(self) -> FitResult:
         """Freeze the model and return it, also before the budget is used up; nothing trains afterwards."""
