@@ -1,4 +1,4 @@
-"""Two processes that fit together on this machine's CPU, started as torchrun starts them, and what they do."""
+"""Two processes that fit together on the CPU, started as torchrun starts them, and what they do."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pickle
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -19,15 +19,16 @@ import torch
 from torch import Tensor
 
 from clips import MemoryClip, moving_shapes
-from fresh import PRELOADED
 from vinr.cli.app import main
 from vinr.config import Preset, load_preset
-from vinr.errors import VinrError
-from vinr.fit import Event, Trainer, fit
+from vinr.errors import RankError, UsageError, VinrError
+from vinr.fit import Trainer, fit
+from vinr.fit.checkpoint import read_fit_state
 from vinr.fit.follow import work_together
-from vinr.fit.ranks import ALONE, Ranks, joined
+from vinr.fit.ranks import ALONE, Ranks, current, joined
 from vinr.fit.task import Reconstruct
-from vinr.state.interruption import raised
+from vinr.state.interruption import exit_status, raised
+from vinr.video.spec import VideoSpec
 
 COUNT: Final = 2
 
@@ -37,8 +38,10 @@ COUNT: Final = 2
 
 def on_two(act: Callable[..., Any], *arguments: object) -> list[Any]:
     """Return what ``act(*arguments)`` returns in each of two processes; None for one that was killed."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, "torch.distributed"])
+    # Forks have loaded everything, PyTorch's compiler included, for which optimisers otherwise take seconds.
+    import torch._dynamo  # noqa: F401
+
+    context: Any = get_context("fork" if hasattr(os, "fork") else "spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -98,7 +101,9 @@ def preset_of(model: str, *overrides: str) -> Preset:
     return load_preset(f"{model}-tiny", [*common, *overrides])
 
 
-def stepped(preset: Preset, ranks: Ranks = ALONE, *, seconds: float | None = None, poisoned: int = -1) -> Fitted:
+def stepped(
+    preset: Preset, ranks: Ranks = ALONE, *, seconds: float | None = None, poisoned: int = -1
+) -> Fitted:
     """Fit to the end; the weights of the last rank become infinite after step ``poisoned``."""
     trainer = Trainer(clip(), preset, seconds=seconds, ranks=ranks)
     events = []
@@ -123,3 +128,80 @@ def step_all(fits: dict[str, tuple[Preset, dict[str, Any]]]) -> dict[str, Fitted
             except VinrError as error:
                 results[name] = str(error)
     return results
+
+
+# -- fits of rank 0, in which the other takes part -----------------------------------------------------------
+
+
+class Disturbed(Reconstruct):
+    """Sends ``number`` to process ``rank``, or refuses to begin there, in its step ``step``."""
+
+    def __init__(self, rank: int, step: int, number: int = 0) -> None:
+        self.rank, self.step, self.number, self.seen = rank, step, number, 0
+
+    def training_frames(self, spec: VideoSpec) -> Tensor:
+        if not self.step and current().number == self.rank:
+            raise UsageError("it does not want to")
+        return super().training_frames(spec)
+
+    def weight(self, index_N: Tensor) -> Tensor | None:
+        self.seen += 1
+        if self.seen == self.step and current().number == self.rank:
+            signal.raise_signal(self.number)
+        return None
+
+
+def interrupt_and_go_on(folder: Path, preset: Preset) -> dict[str, Any]:
+    """Fit without and with an interruption, of the rank that does not write; then with one that refuses."""
+    results: dict[str, Any] = {}
+    kept = folder / "kept"
+
+    def weights(**options: Any) -> dict[str, Tensor]:
+        stored = fit(clip(), preset, **options).model.stored()
+        return {name: item.value.detach() for name, item in stored.items()}
+
+    def work() -> None:
+        results["whole"] = weights()
+        try:
+            weights(task=Disturbed(1, 5, signal.SIGTERM), checkpoint=kept)
+        except KeyboardInterrupt as error:
+            results["interrupted"] = exit_status(error), read_fit_state(kept).last.values.steps_done
+        results["resumed"] = weights(checkpoint=kept, resume=True)
+        try:
+            weights(task=Disturbed(1, 0))
+        except UsageError as error:
+            results["refused"] = str(error)
+        results["again"] = weights()
+
+    with raised(), joined() as ranks:
+        work_together(ranks, work)
+    return results
+
+
+def lose(rank: int, checkpoint: Path) -> str:
+    """Return what a process says whose peer, number ``rank``, is killed in step 5 of a fit."""
+    preset = preset_of("hnerv")
+    try:
+        with joined() as ranks:
+            task = Disturbed(rank, 5, signal.SIGKILL)
+            work_together(ranks, lambda: fit(clip(), preset, task, checkpoint=checkpoint))
+    except RankError as error:
+        return str(error)
+    return "nothing"
+
+
+def run_command(folder: Path, arguments: list[str]) -> int:
+    """Run the command line, with what each process writes in ``folder``; return the exit status."""
+    number = os.environ["RANK"]
+    sys.argv = ["vinr", *arguments]
+    with (
+        (folder / f"out{number}").open("w", encoding="utf-8") as out,
+        (folder / f"err{number}").open("w", encoding="utf-8") as err,
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as error:
+            return int(error.code or 0)
+    return 0

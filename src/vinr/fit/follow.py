@@ -53,22 +53,11 @@ def lead(trainer: Trainer, source: FrameSource, seconds: float | None, state: Fi
     UsageError
         If another rank cannot.
     """
-    ranks = trainer.ranks
-    if ranks.are_several:
-        job = _FitJob(
-            source.spec,
-            trainer.preset,
-            trainer.task,
-            trainer.device.type,
-            seconds,
-            trainer.precision,
-            state,
-        )
-        ranks.send(job)
-        for first in range(0, source.spec.num_frames, FRAMES_SENT_AT_ONCE):
-            stop = min(first + FRAMES_SENT_AT_ONCE, source.spec.num_frames)
-            ranks.spread([source.frames(torch.arange(first, stop)).cpu()])
-        ranks.agree(None)
+    ranks, spec, kind = trainer.ranks, source.spec, trainer.device.type
+    ranks.send(_FitJob(spec, trainer.preset, trainer.task, kind, seconds, trainer.precision, state))
+    for index_N in torch.split(torch.arange(spec.num_frames), FRAMES_SENT_AT_ONCE):
+        ranks.spread([source.frames(index_N).cpu()])
+    ranks.agree(None)
 
 
 def work_together(ranks: Ranks, work: Callable[[], object]) -> None:

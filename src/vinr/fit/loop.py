@@ -20,7 +20,7 @@ import torch
 
 from vinr.config import Preset
 from vinr.device import gradients_on
-from vinr.fit.events import Event, Resumed, ignore
+from vinr.fit.events import Event, Noted, Resumed, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
 from vinr.fit.follow import lead
 from vinr.fit.keeper import Keeper
@@ -109,7 +109,9 @@ def fit(
     if keeper is not None and state is not None:
         keeper.restore(trainer, state)
         on_event(Resumed(state.epochs_done))
-    lead(trainer, source, seconds, state)
+    if ranks.are_several:
+        on_event(Noted(f"{ranks.count} processes share every step of the fit"))
+        lead(trainer, source, seconds, state)
     watching = nullcontext() if keeper is None else keeper.watching(trainer)
     with trainer.computing(), ranks.in_step(), watching:
         while not trainer.is_done:
