@@ -28,6 +28,7 @@ from typing import Any, Final, TypeVar, final
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from vinr.errors import FitError, RankError, UsageError, argument, plural
 from vinr.state.interruption import Interrupted, held_back, take_waiting, waiting
@@ -35,6 +36,7 @@ from vinr.temporaries import Maker
 
 # What torchrun tells each process that it starts.
 VARIABLES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+RESTARTS: Final = "TORCHELASTIC_RESTART_COUNT"
 # A process that has died is noticed at once; this is for one that lives and does not answer.
 ANSWER_TIMEOUT: Final = timedelta(minutes=10)
 # Between two fits the others wait while rank 0 codes, measures and reads.
@@ -277,7 +279,10 @@ def joined() -> Iterator[Ranks]:
         torch.cuda.set_device(local)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=ANSWER_TIMEOUT)
+        store, _, _ = next(rendezvous("env://", timeout=ANSWER_TIMEOUT))
+        # After a restart the store may still hold the addresses of processes that have died.
+        store = dist.PrefixStore(f"vinr {os.environ.get(RESTARTS, 0)}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=ANSWER_TIMEOUT)
         host, idle = (dist.new_group(backend="gloo", timeout=time) for time in (ANSWER_TIMEOUT, IDLE_TIMEOUT))
         ranks = Ranks(number, count, local, host=host, idle=idle)
     except (RuntimeError, ValueError) as error:
