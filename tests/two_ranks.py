@@ -23,6 +23,7 @@ from vinr.cli.app import main
 from vinr.config import Preset, load_preset
 from vinr.errors import RankError, UsageError, VinrError
 from vinr.fit import Trainer, fit
+from vinr.fit.budget import Budget
 from vinr.fit.checkpoint import read_fit_state
 from vinr.fit.follow import work_together
 from vinr.fit.ranks import ALONE, Ranks, current, joined
@@ -101,11 +102,25 @@ def preset_of(model: str, *overrides: str) -> Preset:
     return load_preset(f"{model}-tiny", [*common, *overrides])
 
 
+class PretendedClock(Budget):
+    """Time passes by steps: all of it in ``seconds`` of them."""
+
+    def progress(self, steps_done: int, seconds_done: float, epoch_seconds: float) -> float:
+        assert self.seconds is not None
+        return min(steps_done / self.seconds, 1.0)
+
+
 def stepped(
-    preset: Preset, ranks: Ranks = ALONE, *, seconds: float | None = None, poisoned: int = -1
+    preset: Preset, ranks: Ranks = ALONE, *, clock: tuple[int, int] | None = None, poisoned: int = -1
 ) -> Fitted:
-    """Fit to the end; the weights of the last rank become infinite after step ``poisoned``."""
+    """Fit to the end; the weights of the last rank become infinite after step ``poisoned``.
+
+    ``clock``: after how many steps the time is over, by the clock of either process.
+    """
+    seconds = None if clock is None else float(clock[ranks.number])
     trainer = Trainer(clip(), preset, seconds=seconds, ranks=ranks)
+    if seconds is not None:
+        trainer.budget = PretendedClock(trainer.budget.num_steps, seconds)
     events = []
     while not trainer.is_done:
         event = trainer.step()
