@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, Final, NoReturn, TypeVar
@@ -52,6 +53,7 @@ from vinr.cli.options import (
     Verbose,
     WorkerCount,
 )
+from vinr.cli.ranks import run_once
 from vinr.cli.version import Version
 from vinr.errors import UsageError, VinrError, command_line_words, plural
 from vinr.state import interruption
@@ -370,7 +372,8 @@ def main() -> None:
     screen.write_any_character()
     with interruption.raised():
         try:
-            app(prog_name="vinr")  # scripts of completion call it by that name, under python -m too
+            # Scripts of completion call it by that name, under python -m too.
+            run_once(partial(app, prog_name="vinr"))
         except VinrError as error:
             if _cause(error, BrokenPipeError) is not None:
                 _end_unread()

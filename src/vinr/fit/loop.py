@@ -21,10 +21,12 @@ import torch
 from vinr.config import Preset
 from vinr.device import gradients_on
 from vinr.fit.budget import NO_RESERVE, Reserve
-from vinr.fit.events import Event, Resumed, ignore
+from vinr.fit.events import Event, Noted, Resumed, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
+from vinr.fit.follow import lead
 from vinr.fit.keeper import Keeper
 from vinr.fit.precision import Precision, keep_precision, resolve_precision
+from vinr.fit.ranks import current
 from vinr.fit.result import FitResult
 from vinr.fit.task import Reconstruct, Task
 from vinr.fit.trainer import Trainer
@@ -83,7 +85,8 @@ def fit(
     KeyboardInterrupt
         On Ctrl-C, once the state is kept.
     """
-    task, device = task or Reconstruct(), torch.device(device)
+    ranks = current()
+    task, device = task or Reconstruct(), ranks.own_device(torch.device(device))
     precision = precision or resolve_precision(preset.fit.precision, device)
     keeper = state = None
     if checkpoint is not None:
@@ -102,11 +105,16 @@ def fit(
         precision=precision,
         keep_encoder=keep_encoder,
         fingerprint=fingerprint,
+        ranks=ranks,
     )
     if keeper is not None and state is not None:
         keeper.restore(trainer, state)
         on_event(Resumed(state.epochs_done))
-    with trainer.computing(), nullcontext() if keeper is None else keeper.watching(trainer):
+    if ranks.are_several:
+        on_event(Noted(f"{ranks.count} processes share every step of the fit"))
+        lead(trainer, source, seconds, state)
+    watching = nullcontext() if keeper is None else keeper.watching(trainer)
+    with trainer.computing(), ranks.in_step(), watching:
         while not trainer.is_done:
             event = trainer.step()
             on_event(trainer.last_step())
@@ -114,4 +122,5 @@ def fit(
                 on_event(event)
             if keeper is not None:
                 keeper.keep_sometimes(trainer)
+            ranks.stop_if_asked()
     return trainer.finish()
