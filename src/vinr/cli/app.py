@@ -113,6 +113,9 @@ def encode(
     segment: Annotated[
         str | None, typer.Option(help="longest segment, such as 5s or 120f; each has its own network")
     ] = None,
+    scene_cuts: Annotated[
+        bool, typer.Option("--scene-cuts", help="end segments at scene cuts where possible")
+    ] = False,
     device: Device = "auto",
     workers: WorkerCount = None,
     ray: RayAddress = None,
@@ -157,6 +160,7 @@ def encode(
             rate=rate,
             deinterlace=deinterlace,
             segment=segment,
+            scene_cuts=scene_cuts,
             device=device,
             workers=workers,
             ray=ray,

@@ -43,6 +43,7 @@ from vinr.state.folder import EncodeJob, StateFolder
 from vinr.units import SegmentLength, SizeLike, parse_bytes, parse_count, parse_seconds
 from vinr.video.pipes import is_kept, is_pipe
 from vinr.video.reading import ReadOptions
+from vinr.video.scene_cuts import find_cuts
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
@@ -108,6 +109,7 @@ def encode(
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     segment: float | str | None = None,
+    scene_cuts: bool = False,
     device: str = "auto",
     workers: int | None = None,
     ray: str | None = None,
@@ -155,6 +157,8 @@ def encode(
         Longest length of segments in seconds (or ``"10s"``, or ``"120f"``: frames), each with a network of
         its own; one segment if None, unless the frames fill 2 GiB. Only the frames of the segment at hand
         are in memory.
+    scene_cuts
+        End segments at scene cuts where that is possible; all frames are read once more, to find them.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     workers, ray
@@ -229,6 +233,8 @@ def encode(
         for reader in readers:
             for note in reader.audio_notes:
                 tell(Noted(note))
+        length = None if segment is None else SegmentLength.of(segment)
+        cuts = _find_cuts(readers, length) if scene_cuts else None
         plan = plan_encode(
             specs,
             model=model,
@@ -236,7 +242,8 @@ def encode(
             num_parameters=params,
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
-            segment=None if segment is None else SegmentLength.of(segment),
+            segment=length,
+            cuts=cuts,
             target=_target(specs, size, bpp, psnr, others),
             seed=seed,
             overrides=overrides,
@@ -266,6 +273,14 @@ def encode(
     return report
 
 
+def _find_cuts(readers: Sequence[VideoReader], length: SegmentLength | None) -> list[list[int]]:
+    """Return the frames of each clip with which scenes begin."""
+    if length is None:
+        cut, by = argument("scene_cuts", True), argument("segment", "10s")
+        raise UsageError(f"{cut} ends segments at cuts; say how long they are at most, such as {by}")
+    return list(map(find_cuts, readers))
+
+
 @dataclass(frozen=True)
 class _Fits:
     """The fits of all segments of a plan; ``started`` is when the time of the plan began."""
@@ -283,17 +298,31 @@ class _Fits:
         plan, device, folder = self.plan, resolve_device(self.device), self.state.prepare()
         precision = _decide_precision(plan, device, folder if self.resume else None)
         self.on_event(Noted(f"{plan}, on {describe_threads(device)}, {precision}"))
-        segments, by_number = [], dict(enumerate(readers))
+        segments: list[FinishedSegment] = []
+        by_number = dict(enumerate(readers))
         for number, job in enumerate(plan.jobs):
             # The first network pays for opening and planning: its time starts with that for everything.
             began = clock.monotonic() if number else self.started
             allowance = None if plan.seconds is None else Allowance(plan.seconds * job.share, began)
             work = SegmentWork.of(plan, number, precision=precision, folder=folder, resume=self.resume)
-            segments.append(work.run(by_number, device=device, allowance=allowance, on_event=self.on_event))
+            segments.append(
+                work.run(
+                    by_number,
+                    device=device,
+                    allowance=allowance,
+                    on_event=self.on_event,
+                    before=segments[-1] if segments else None,
+                )
+            )
         return segments
 
     def on_workers(self, workers: Workers, sources: Sequence[ClipSource]) -> list[FinishedSegment]:
         """Return the segments, fitted on workers that open the inputs themselves."""
+        if self.plan.presets[0].fit.warm_start:
+            raise UsageError(
+                "with fit.warm_start each segment waits for the one before it, so that workers have nothing "
+                f"to do at the same time; leave it or {argument('workers')} and {argument('ray')} out"
+            )
         with open_pool(workers) as pool:
             device = "cuda" if workers.gpus and self.device == "auto" else self.device
             facts = describe_worker(pool, self.plan, device, self.state.folder, resume=self.resume)

@@ -23,7 +23,7 @@ from torch import Tensor
 from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
 from vinr.config import Preset
-from vinr.encoding.assembly import FinishedSegment
+from vinr.encoding.assembly import FinishedSegment, weights_of
 from vinr.encoding.kept import fit_path, segment_path
 from vinr.encoding.plan import EncodePlan
 from vinr.encoding.segment import FittedSegment, load_segment, save_segment
@@ -90,6 +90,7 @@ class SegmentWork:
         device: torch.device,
         allowance: Allowance | None,
         on_event: Callable[[Event], None],
+        before: FinishedSegment | None = None,
     ) -> FinishedSegment:
         """Fit, code and measure the segment, unless it is kept already; return what is said of it.
 
@@ -99,11 +100,16 @@ class SegmentWork:
             Those of the clips of its spans, by number.
         allowance
             The time for everything here; None where epochs are counted.
+        before
+            The segment before this one, whose network ``fit.warm_start`` begins with.
         """
         spec = self.job.spec({number: reader.spec for number, reader in readers.items()})
         frames = FrameTensor(_read_spans(self.job, readers), spec)
         finished, checkpoint = segment_path(self.folder, self.number), fit_path(self.folder, self.number)
-        fingerprint = fingerprint_of(frames, self.preset, Reconstruct(), self.plan_seconds)
+        initial = None
+        if before is not None and self.preset.fit.warm_start:
+            initial = weights_of(before, spec)
+        fingerprint = fingerprint_of(frames, self.preset, Reconstruct(), self.plan_seconds, initial)
         if self.resume and finished.exists():
             return FinishedSegment.of(load_segment(finished, fingerprint, frames.spec), self.job, finished)
         result = fit(
@@ -116,6 +122,7 @@ class SegmentWork:
             seconds=None if allowance is None else self._seconds(allowance, frames, device),
             precision=self.precision,
             fingerprint=fingerprint,
+            initial=initial,
         )
         segment = self._coded(result, frames, device)
         with held_back():

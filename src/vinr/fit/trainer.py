@@ -41,7 +41,7 @@ from vinr.fit.learner import Learner
 from vinr.fit.losses import LossFunction, build_loss, loss_of
 from vinr.fit.phases import Moment, append_phases, moment_at
 from vinr.fit.precision import Precision, resolve_precision
-from vinr.fit.prepare import DeviceFrames
+from vinr.fit.prepare import DeviceFrames, take_weights
 from vinr.fit.result import FitResult
 from vinr.fit.task import Reconstruct, Task
 from vinr.models import HybridModel, VideoModel
@@ -92,6 +92,9 @@ class Trainer:
         Hold on to the encoder of a hybrid model, which is dropped otherwise when the model is frozen.
     fingerprint
         What the trainer's states belong to, where it is known already; that of the other arguments if None.
+    initial
+        Weights to begin with, by stored name, such as those of a network of other frames: what has the shape
+        of the model's own is taken. All are drawn by the seed if None.
 
     Raises
     ------
@@ -116,6 +119,7 @@ class Trainer:
         schedule: Callable[[float], float] | None = None,
         keep_encoder: bool = False,
         fingerprint: Fingerprint | None = None,
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         if not (isinstance(source, FrameSource) and isinstance(preset, Preset)):
             raise TypeError("Trainer takes a FrameSource and a Preset, as vinr.config.load_preset() returns")
@@ -128,7 +132,9 @@ class Trainer:
         self.draws = Draws(settings.seed, self.device)
         self._functions = {"loss": loss, "schedule": schedule}
         self.learner = Learner(preset, visible, self.device, self.precision, self.draws, schedule)
-        model = self.model
+        model, self._initial = self.model, initial
+        if initial is not None:
+            take_weights(model, initial)
         model.check_patches(PatchGrid(*settings.patches))
         if model.keyframes is not None:
             model.keyframes.code(visible)
@@ -379,7 +385,12 @@ class Trainer:
         """What a state belongs to; all frames are read for it when it is first asked for."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint_of_target(
-                self.frames, self.preset, self.task, self.budget.seconds, **self._functions
+                self.frames,
+                self.preset,
+                self.task,
+                self.budget.seconds,
+                initial=self._initial,
+                **self._functions,
             )
         return self._fingerprint
 
