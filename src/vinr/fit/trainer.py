@@ -29,11 +29,7 @@ from vinr.device import exact_float32, memory_kept, resolve_device
 from vinr.errors import FitError, UsageError
 from vinr.fit.batches import Batches
 from vinr.fit.budget import Budget, StepClock
-from vinr.fit.checkpoint import (
-    FitState,
-    Snapshot,
-    SnapshotValues,
-)
+from vinr.fit.checkpoint import FitState, Snapshot, SnapshotValues
 from vinr.fit.draws import Draws
 from vinr.fit.events import Collapsed, Event, RoundDone, describe_fall
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of_target
@@ -93,8 +89,7 @@ class Trainer:
     fingerprint
         What the trainer's states belong to, where it is known already; that of the other arguments if None.
     initial
-        Weights to begin with, by stored name, such as those of a network of other frames: what has the shape
-        of the model's own is taken. All are drawn by the seed if None.
+        Weights to begin with, by stored name, where they have the shape of the model's own.
 
     Raises
     ------
@@ -130,9 +125,9 @@ class Trainer:
         self.frames = DeviceFrames(self.task.target(source), self.device)
         visible = self.task.visible(self.frames)
         self.draws = Draws(settings.seed, self.device)
-        self._functions = {"loss": loss, "schedule": schedule}
+        self._own: dict[str, Any] = {"loss": loss, "schedule": schedule, "initial": initial}
         self.learner = Learner(preset, visible, self.device, self.precision, self.draws, schedule)
-        model, self._initial = self.model, initial
+        model = self.model
         if initial is not None:
             take_weights(model, initial)
         model.check_patches(PatchGrid(*settings.patches))
@@ -385,12 +380,7 @@ class Trainer:
         """What a state belongs to; all frames are read for it when it is first asked for."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint_of_target(
-                self.frames,
-                self.preset,
-                self.task,
-                self.budget.seconds,
-                initial=self._initial,
-                **self._functions,
+                self.frames, self.preset, self.task, self.budget.seconds, **self._own
             )
         return self._fingerprint
 

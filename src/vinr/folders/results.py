@@ -104,6 +104,9 @@ def key_of(command: str, content: str, settings: Mapping[str, Any]) -> str:
 
     Settings that are left out or empty count alike, and so do devices.
     """
-    stated = {name: value for name, value in settings.items() if value and name != "device"}
+    stated = dict(settings)
+    for name, value in settings.items():
+        if name == "device" or value is None or value is False or value in ("", [], ()):
+            del stated[name]
     document = [command, version("vinr"), content, sorted(stated.items())]
     return hashlib.sha256(json.dumps(document, default=str).encode(errors="surrogateescape")).hexdigest()
