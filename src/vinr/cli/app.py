@@ -405,6 +405,7 @@ def interpolate(
 
 
 for command in (
+    files.plan,
     files.info,
     files.verify,
     files.convert,

@@ -1,4 +1,4 @@
-"""The commands on a file as it is: what it holds, whether it is whole, and its other forms."""
+"""The commands around a file: what it will take, what it holds, whether it is whole, its other forms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,70 @@ import typer
 
 import vinr
 from vinr.cli import console
-from vinr.cli.options import Device, File, Force, Json, MaxMemory, Settings
+from vinr.cli.options import (
+    Crop,
+    Device,
+    Epochs,
+    File,
+    Force,
+    Frames,
+    Input,
+    Json,
+    MaxMemory,
+    Model,
+    Preset,
+    Resize,
+    Settings,
+    Time,
+)
+from vinr.cli.show_capacity import show_capacity
+from vinr.units import parse_frames
+
+
+def plan(
+    source: Input,
+    model: Model = None,
+    preset: Preset = None,
+    params: Annotated[str | None, typer.Option(help="parameters stored in the file, such as 1.5M")] = None,
+    size: Annotated[str | None, typer.Option(help="largest size of the file, such as 500kB")] = None,
+    epochs: Epochs = None,
+    time: Time = None,
+    frames: Frames = None,
+    crop: Crop = None,
+    resize: Resize = None,
+    segment: Annotated[
+        str | None, typer.Option(help="longest segment, such as 5s or 120f; each has its own network")
+    ] = None,
+    device: Device = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="segments that are fitted at a time")] = 1,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs, a worker each, in place of workers")] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.json", help="rates of another machine, as --json prints them"),
+    ] = None,
+    settings: Settings = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Measure some steps, and print the time, hours, bytes and memory that an encode will take."""
+    report = vinr.plan(
+        source,
+        model=model,
+        preset=preset,
+        params=params,
+        size=size,
+        epochs=epochs,
+        time=time,
+        frames=parse_frames(frames) if frames else None,
+        crop=crop,
+        resize=resize,
+        segment=segment,
+        device=device,
+        workers=workers,
+        gpus=gpus,
+        rates=rates,
+        overrides=settings,
+    )
+    show_capacity(report, as_json=as_json)
 
 
 def info(

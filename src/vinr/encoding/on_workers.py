@@ -10,7 +10,6 @@ What a segment becomes does not depend on the worker: on machines alike the file
 
 from __future__ import annotations
 
-import heapq
 import os
 import socket
 import time as clock
@@ -26,6 +25,7 @@ from vinr.encoding.assembly import FinishedSegment
 from vinr.encoding.kept import find_kept, segment_path
 from vinr.encoding.plan import EncodePlan, describe_threads
 from vinr.encoding.segment_work import Allowance, SegmentWork
+from vinr.encoding.splitting import makespan
 from vinr.errors import InputError
 from vinr.files import as_output_error, atomic_path
 from vinr.fit import Event, JobEnded, Noted, OfJob, RoundDone
@@ -216,8 +216,5 @@ def _share_seconds(plan: EncodePlan, num_slots: int, used: float) -> list[float 
     shares = [job.share for job in plan.jobs]
     if plan.seconds is None:
         return [None] * len(shares)
-    loads = [0.0] * num_slots
-    for share in shares:
-        heapq.heappush(loads, heapq.heappop(loads) + share)
-    left = max(plan.seconds - used, 1.0)
-    return [left * share / max(loads) for share in shares]
+    left, longest = max(plan.seconds - used, 1.0), makespan(shares, num_slots)
+    return [left * share / longest for share in shares]

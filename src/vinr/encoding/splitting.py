@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +59,14 @@ def split_segments(
             jobs.append(Job((Span(clip, first, stop - first),), share))
             first = stop
     return jobs
+
+
+def makespan(durations: Sequence[float], num_workers: int) -> float:
+    """Return how long jobs take on ``num_workers``, each of which takes the next one when it is free."""
+    loads = [0.0] * num_workers
+    for duration in durations:
+        heapq.heappush(loads, heapq.heappop(loads) + duration)
+    return max(loads)
 
 
 def _even_stops(num_frames: int, longest: int) -> Iterator[int]:
