@@ -35,7 +35,7 @@ ORDER = [
     ["fit"],
     ["decoding"],
     ["encoding"],
-    ["comparison", "tasks"],
+    ["comparison", "folders", "tasks"],
     ["bench"],
     ["cli"],
     ["__main__"],

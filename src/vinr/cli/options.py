@@ -56,6 +56,13 @@ class Command(TyperCommand):
 
 
 File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FILE.vinr#name chooses a clip")]
+FileOrFolder = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE.vinr",
+        help="a .vinr file; FILE.vinr#name chooses a clip; or a folder of files, or a list (.csv, .jsonl)",
+    ),
+]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="section.key=value, repeatable")
 ]

@@ -12,20 +12,24 @@ A video of any length is written in the memory of its largest section.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from vinr.bitstream import Clip, ContainerWriter, EditRecord, Header, Network, PartSizes, SectionKind
 from vinr.bitstream import Quality as ClipHeaderQuality
-from vinr.compress import encode_times
+from vinr.compress import encode_times, unpack_fixed
+from vinr.decoding.networks import expected_tensors
 from vinr.encoding.segment import FittedSegment, clip_entry, created_by, fraction_parts, part_names
 from vinr.encoding.splitting import Job
+from vinr.models import get_model, validate_architecture
 from vinr.quality.record import Quality
 from vinr.state.tensorfile import read_some_tensors
 from vinr.video.names import unique_names
 from vinr.video.source import VideoReader
-from vinr.video.spec import Audio
+from vinr.video.spec import Audio, VideoSpec
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,21 @@ class FinishedSegment:
         tensors = read_some_tensors(self.path, part_names(kind, len(sizes)))
         # A part of no bytes is kept as one.
         return tuple(tensor.numpy().tobytes()[:size] for tensor, size in zip(tensors, sizes, strict=True))
+
+
+def weights_of(segment: FinishedSegment, video: VideoSpec) -> dict[str, Tensor]:
+    """Return the tensors of a segment's network as a decoder has them, by stored name, per-frame ones aside.
+
+    ``video`` is of its size.
+    """
+    network = segment.network
+    cls = get_model(network.model)
+    config = validate_architecture(cls, network.architecture)
+    spec = replace(video, num_frames=network.num_frames, span_lengths=())
+    (payload,) = segment.read(SectionKind.WEIGHTS)
+    expected = expected_tensors(cls.on_meta(config, spec))
+    stored, _ = unpack_fixed(payload, expected, network.frames_per_chunk)
+    return {name: item.value for name, item in stored.items()}
 
 
 def assemble(

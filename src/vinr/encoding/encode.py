@@ -26,7 +26,7 @@ from vinr.encoding.assembly import assemble, side_bytes
 from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.kept import find_kept
 from vinr.encoding.on_workers import ClipSource, OnWorkers
-from vinr.encoding.plan import Target, plan_encode
+from vinr.encoding.plan import EncodePlan, Target, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
 from vinr.encoding.splitting import count_pixels
@@ -40,6 +40,7 @@ from vinr.state.folder import EncodeJob, StateFolder
 from vinr.units import SegmentLength, SizeLike, parse_bytes, parse_count, parse_seconds
 from vinr.video.pipes import is_kept, is_pipe
 from vinr.video.reading import ReadOptions
+from vinr.video.scene_cuts import find_cuts
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
@@ -80,6 +81,7 @@ def encode(
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     segment: float | str | None = None,
+    scene_cuts: bool = False,
     device: str = "auto",
     workers: int | None = None,
     ray: str | None = None,
@@ -128,6 +130,8 @@ def encode(
         Longest length of segments in seconds (or ``"10s"``, or ``"120f"``: frames), each with a network of
         its own; one segment if None, unless the frames fill 2 GiB. Only the frames of the segment at hand
         are in memory.
+    scene_cuts
+        End segments at scene cuts where that is possible; all frames are read once more, to find them.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     workers, ray
@@ -206,6 +210,8 @@ def encode(
         for reader in readers:
             for note in reader.audio_notes:
                 tell(Noted(note))
+        length = None if segment is None else SegmentLength.of(segment)
+        cuts = _find_cuts(readers, length) if scene_cuts else None
         plan = plan_encode(
             specs,
             model=model,
@@ -213,7 +219,8 @@ def encode(
             num_parameters=params,
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
-            segment=None if segment is None else SegmentLength.of(segment),
+            segment=length,
+            cuts=cuts,
             target=_target(specs, size, bpp, psnr, others),
             seed=seed,
             overrides=overrides,
@@ -228,7 +235,7 @@ def encode(
             reference=reference,
             on_event=tell,
         )
-        with _place(asked, paths, readers, device, state.token) as place:
+        with _place(asked, plan, paths, readers, device, state.token) as place:
             plan, segments = fits.run(place)
         file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
         try:
@@ -254,14 +261,32 @@ def encode(
     return report
 
 
+def _find_cuts(readers: Sequence[VideoReader], length: SegmentLength | None) -> list[list[int]]:
+    """Return the frames of each clip with which scenes begin."""
+    if length is None:
+        cut, by = argument("scene_cuts", True), argument("segment", "10s")
+        raise UsageError(f"{cut} ends segments at cuts; say how long they are at most, such as {by}")
+    return list(map(find_cuts, readers))
+
+
 @contextmanager
 def _place(
-    asked: Workers | None, sources: Sequence[str], readers: Sequence[VideoReader], device: str, token: str
+    asked: Workers | None,
+    plan: EncodePlan,
+    sources: Sequence[str],
+    readers: Sequence[VideoReader],
+    device: str,
+    token: str,
 ) -> Iterator[Place]:
     """Yield where networks are fitted: in this process, or on the workers that are asked for."""
     if asked is None:
         yield Here(readers, device)
         return
+    if plan.presets[0].fit.warm_start:
+        raise UsageError(
+            "with fit.warm_start each segment waits for the one before it, so that workers have nothing "
+            f"to do at the same time; leave it or {argument('workers')} and {argument('ray')} out"
+        )
     with open_pool(asked) as pool:
         yield OnWorkers(pool, list(map(ClipSource.of, sources, readers)), device, token)
 

@@ -109,12 +109,19 @@ class Here(Place):
         on_event: Callable[[Event], None],
     ) -> list[FinishedSegment]:
         """Fit all networks, one after another."""
-        segments = []
+        segments: list[FinishedSegment] = []
         for number in range(len(plan.jobs)):
             work = SegmentWork.of(plan, number, precision=precision, folder=folder, resume=resume)
             allowance = None if timetable is None else timetable.allowance(number)
+            before = segments[-1] if segments else None
             segments.append(
-                work.run(self._readers, device=self._device, allowance=allowance, on_event=on_event)
+                work.run(
+                    self._readers,
+                    device=self._device,
+                    allowance=allowance,
+                    on_event=on_event,
+                    before=before,
+                )
             )
         return segments
 

@@ -23,6 +23,7 @@ from vinr.encoding.segment_work import COARSER_TRIALS
 from vinr.encoding.splitting import Job, busiest_worker
 from vinr.encoding.trial import Costs, guess_costs, largest, try_costs
 from vinr.fit import Event, StageBegun
+from vinr.fit.fingerprint import hash_frames
 from vinr.fit.precision import Precision
 from vinr.units import format_seconds
 from vinr.video.source import VideoReader
@@ -80,6 +81,7 @@ def try_network(
     count = min(READ_FRAMES, first.num_frames)
     began = clock.monotonic()
     frames = readers[first.clip].read(first.first_frame, first.first_frame + count)
+    hash_frames(frames)  # as a fit does, to know its state again
     read = (clock.monotonic() - began) / count
     spec = job.spec({number: reader.spec for number, reader in readers.items()})
     return Trial(try_costs(preset, spec, frames.rgb_NCHW[:1], device, precision), read)

@@ -32,7 +32,8 @@ from vinr.encoding.splitting import Job
 from vinr.encoding.timetable import Timetable, sent
 from vinr.errors import InputError
 from vinr.files import as_output_error, atomic_path
-from vinr.fit import Event, FramesDone, JobEnded, Noted, OfJob, StepDone
+from vinr.fit import Event, JobEnded, Noted, OfJob
+from vinr.fit.events import FREQUENT
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.scale.pool import Function, JobT, OnEvent, Pool, ResultT, WorkerDied
 from vinr.state.folder import holds_token
@@ -43,8 +44,6 @@ from vinr.video.source import VideoReader, open_video
 
 LOCK_SECONDS: Final = 0.5
 OPEN_READERS: Final = 4
-# Events that need not all be told.
-FREQUENT: Final = (StepDone, FramesDone)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from vinr.errors import FitError, UsageError, VinrError, command_line_words, is_command_line, plural
@@ -258,6 +259,17 @@ class Pool:
                 self._ray.cancel(reference, force=False)
         if references:
             self._ray.wait(references, num_returns=len(references), timeout=STOP_SECONDS)
+
+
+def run_here(
+    function: Function[JobT, ResultT], jobs: Sequence[JobT], *, on_event: Callable[[int, Any], None]
+) -> Generator[Ended[ResultT]]:
+    """Run ``jobs`` in this process, one after another, and yield each as it ends; see :meth:`Pool.run`."""
+    for number, job in enumerate(jobs):
+        try:
+            yield Ended(number, function(job, False, partial(on_event, number)), None)
+        except VinrError as error:
+            yield Ended(number, None, error)
 
 
 @contextmanager
