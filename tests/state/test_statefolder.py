@@ -17,6 +17,7 @@ import pytest
 import vinr
 from vinr.config import default_model
 from vinr.errors import OutputError
+from vinr.fit import StageBegun
 from vinr.state import folder as statefolder
 from vinr.state.folder import EncodeJob, StateFolder
 
@@ -423,7 +424,8 @@ def test_what_was_fitted_is_kept_where_the_output_cannot_be_written(output: Path
     assert output.read_bytes() == b"theirs"
     events: list[object] = []
     vinr.encode(tiny_video, output, resume=True, force=True, on_event=events.append, **settings)
-    assert [type(event).__name__ for event in events] == ["Noted", "Written"]  # nothing is fitted
+    told = [type(event).__name__ for event in events if not isinstance(event, StageBegun)]
+    assert told == ["Noted", "Written"]  # nothing is fitted
     assert names(output.parent) == ["o.vinr"]
 
 

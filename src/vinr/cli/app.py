@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from time import monotonic
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
@@ -17,6 +16,7 @@ from typer.core import TyperGroup
 
 import vinr
 from vinr.cli import console, experiments, progress, screen, tasks
+from vinr.cli.began import command_start, remember_start
 from vinr.cli.options import (
     Backend,
     BitDepth,
@@ -125,7 +125,7 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Train a network on a video and write it as one .vinr file."""
-    started = monotonic()  # loading PyTorch takes seconds, which --time counts
+    started = command_start()  # loading PyTorch takes seconds, which --time counts
     if len(paths) < 2:
         raise UsageError(
             f"{plural(len(paths), 'path')} given; give INPUT... OUTPUT.vinr: videos, then the output"
@@ -383,6 +383,12 @@ def main() -> None:
             raise
 
 
+def program() -> None:
+    """Run the command line as a program of its own, whose time counts from its start."""
+    remember_start()
+    main()
+
+
 Kind = TypeVar("Kind", bound=BaseException)
 
 
@@ -403,4 +409,4 @@ def _end_unread() -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    program()

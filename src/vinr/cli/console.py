@@ -115,10 +115,10 @@ def _reference_rows(report: EncodeReport) -> list[tuple[str, str]]:
     if report.reference is None:
         note = report.reference_note
         return [] if note is None else [("x264", f"not measured: {note}; `vinr compare` measures it")]
-    needed = report.reference.num_bytes
+    needed, psnr_db = report.reference.num_bytes, report.reference.psnr_db
     ratio = report.video_bytes / needed
     factor = f"{ratio:.1f} times fewer" if ratio >= 1 else f"{1 / ratio:.1f} times more"
-    text = f"medium needs about {format_bytes(needed)} for {report.psnr_db:.2f} dB, {factor} than this video"
+    text = f"medium needs about {format_bytes(needed)} for {psnr_db:.2f} dB, {factor} than this video"
     return [("x264", text)]
 
 

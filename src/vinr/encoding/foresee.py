@@ -50,7 +50,8 @@ class Foreseen:
     def allowance(self, number: int, began: float) -> Allowance:
         """Return the time of network ``number`` of the plan, which ``began`` then."""
         job, costs = self.plan.jobs[number], self.work.costs
-        reserve = Reserve(self.work.after * job.share, costs.step * costs.steps_per_epoch)
+        # The last step ends within the time, too.
+        reserve = Reserve(self.work.after * job.share + costs.step, costs.step * costs.steps_per_epoch)
         return Allowance(self.seconds * job.share, began, costs.build, reserve)
 
     def notes(self) -> list[str]:
