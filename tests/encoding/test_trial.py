@@ -53,7 +53,7 @@ def test_costs_are_guessed_from_operations() -> None:
     assert small.steps_per_epoch == 4
 
 
-def slow_costs(*_: object) -> Costs:
+def slow_costs(*_: object, **__: object) -> Costs:
     """A network whose frames take a minute each."""
     return Costs(build=0.1, step=1.0, freeze=0.0, code=1.0, frame=60.0, steps_per_epoch=4)
 
@@ -91,7 +91,7 @@ def test_the_fit_leaves_what_was_tried_unspent(
 
     frame = 59 * 60 / (1.2 * 8)
     costs = Costs(build=0.0, step=0.5, freeze=0.0, code=0.0, frame=frame, steps_per_epoch=4)
-    monkeypatch.setattr(foresee, "try_costs", lambda *_: costs)
+    monkeypatch.setattr(foresee, "try_costs", lambda *_, **__: costs)
     monkeypatch.setattr(segment_work, "fit", cut_short)
     with pytest.raises(KeyboardInterrupt):
         vinr.encode(tiny_video, tmp_path / "a.vinr", preset=TINY, time="1h", device="cpu")
@@ -139,7 +139,7 @@ def test_a_resumed_default_keeps_the_time_that_was_chosen(
     """A machine that has become slower would choose another time, and the state belongs to the first."""
     output = tmp_path / "a.vinr"
     fast = Costs(build=0.0, step=0.01, freeze=0.0, code=0.1, frame=0.01, steps_per_epoch=4)
-    monkeypatch.setattr(foresee, "try_costs", lambda *_: fast)
+    monkeypatch.setattr(foresee, "try_costs", lambda *_, **__: fast)
     steps: list[StepDone] = []
 
     def interrupt(step: StepDone) -> None:

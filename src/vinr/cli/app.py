@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 import vinr
 from vinr.cli import console, experiments, progress, screen, tasks
-from vinr.cli.began import command_start, remember_start
+from vinr.cli.began import command_start, remember_start, wait_passively
 from vinr.cli.options import (
     Backend,
     BitDepth,
@@ -45,6 +45,7 @@ from vinr.cli.options import (
     Seed,
     Settings,
     Stream,
+    Threads,
     Time,
     Verbose,
 )
@@ -112,6 +113,7 @@ def encode(
         str | None, typer.Option(help="seconds per segment, such as 10s; each has its own network")
     ] = None,
     device: Device = "auto",
+    threads: Threads = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted encode")] = False,
     seed: Seed = None,
     settings: Settings = [],  # noqa: B006
@@ -159,6 +161,7 @@ def encode(
             deinterlace=deinterlace,
             segment=segment,
             device=device,
+            threads=threads,
             resume=resume,
             seed=seed,
             overrides=settings,
@@ -386,6 +389,7 @@ def main() -> None:
 def program() -> None:
     """Run the command line as a program of its own, whose time counts from its start."""
     remember_start()
+    wait_passively()
     main()
 
 

@@ -1,4 +1,4 @@
-"""When this program began: a time that is given to it counts from there, loading included."""
+"""What a program of its own does first: it notes when it began, and lets threads wait without computing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import Final
 
 # Place of the starting time among the values of /proc/self/stat that follow the program's name.
 START_FIELD: Final = 19
+
+# The libraries of GNU, LLVM and Intel.
+PASSIVE: Final = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 _began: ContextVar[float | None] = ContextVar("began", default=None)
 
@@ -41,3 +44,13 @@ def process_start(
     except (OSError, ValueError, IndexError):
         return now
     return now - max(age, 0.0)
+
+
+def wait_passively() -> None:
+    """Let threads that wait for others give the CPU away; before PyTorch is loaded, which reads this once.
+
+    They compute on otherwise while they wait: on two busy cores a step of a small network then takes 15 to
+    100 times as long (docs/results/threads.md).
+    """
+    for name, value in PASSIVE.items():
+        os.environ.setdefault(name, value)

@@ -9,6 +9,10 @@ from typer.core import TyperArgument, TyperCommand
 
 # One text per option: a command that means something else by it declares its own.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads (default: all cores, or 1 where more are not faster)"),
+]
 Force = Annotated[bool, typer.Option("--force", "-y", help="replace an existing output")]
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="a video, a folder of images, or - (standard input)")

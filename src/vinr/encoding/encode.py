@@ -23,13 +23,14 @@ import torch
 
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
-from vinr.device import gradients_on, resolve_device
+from vinr.device import gradients_on, may_choose_threads, resolve_device, thread_count_restored
 from vinr.encoding.assembly import assemble, side_bytes
 from vinr.encoding.foresee import foresee
 from vinr.encoding.kept import find_kept
 from vinr.encoding.plan import EncodePlan, Target, count_pixels, describe_threads, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB, SegmentWork
+from vinr.encoding.trial import has_small_steps
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
 from vinr.fit import Event, Noted, StageBegun, StepDone, Written, ignore
@@ -84,6 +85,7 @@ def encode(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
+    threads: int | None = None,
     reference: bool = False,
     on_event: Callable[[Event], None] = ignore,
     on_step: Callable[[StepDone], None] | None = None,
@@ -125,6 +127,9 @@ def encode(
         unless the frames fill 2 GiB.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    threads
+        Threads to compute on; if None, all cores, or one where more are not faster: for small networks, and
+        on a busy machine (tried where the fit has a time). OMP_NUM_THREADS is kept to if it is set.
     resume
         Continue an interrupted encode of the same output, inputs and settings, in its arithmetic.
     seed
@@ -166,6 +171,8 @@ def encode(
         bit_depth=bit_depth,
     )
     params = None if params is None else parse_count(params)
+    if threads is not None and threads < 1:
+        raise UsageError(f"{argument('threads', threads)}: give at least 1")
     path = Path(fspath(output))
     check_suffix(path, ".vinr", "output (the last path)")
     state = StateFolder(
@@ -181,7 +188,7 @@ def encode(
         on_event(event)
         state.check_process()  # a child that it forked must not continue the work of its parent
 
-    with state, ExitStack() as opened:
+    with state, thread_count_restored(threads), ExitStack() as opened:
         readers, specs = [], []
         for source in sources:
             reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options)
@@ -219,9 +226,13 @@ def encode(
                 started=started,
                 decided=_decided(state, plan) if resume else None,
                 reference=reference,
+                choose_threads=threads is None and may_choose_threads(target_device),
                 on_event=tell,
             )
             plan = foreseen.plan
+        elif threads is None and may_choose_threads(target_device) and has_small_steps(plan, specs):
+            # By size, not by a measurement: the same command gives the same bytes.
+            torch.set_num_threads(1)
         folder = state.prepare(decided_seconds=plan.seconds)
         tell(Noted(f"{plan.in_full(specs, others)}, on {describe_threads(target_device)}, {precision}"))
         for note in [] if foreseen is None else foreseen.notes():

@@ -74,6 +74,7 @@ def foresee(
     started: float,
     decided: float | None,
     reference: bool,
+    choose_threads: bool,
     on_event: Callable[[Event], None],
 ) -> Foreseen:
     """Try a plan by time on a few frames.
@@ -86,6 +87,8 @@ def foresee(
         The time that an interrupted run of this encode was given; nothing is refused then.
     reference
         Whether x264 is measured in the end.
+    choose_threads
+        As for :func:`try_costs`.
 
     Raises
     ------
@@ -103,7 +106,8 @@ def foresee(
     frames = readers[first.clip].read(first.first_frame, first.first_frame + count)
     per_frame = (clock.monotonic() - began) / count
     preset, spec = plan.presets[0], plan.jobs[0].spec(specs)
-    costs = try_costs(preset, spec, frames.rgb_NCHW[:1], device, precision)
+    frame_1CHW = frames.rgb_NCHW[:1]
+    costs = try_costs(preset, spec, frame_1CHW, device, precision, choose_threads=choose_threads)
     num_frames = sum(spec.num_frames for spec in specs)
     spent = clock.monotonic() - started + per_frame * num_frames
     work = _workload(plan, specs, costs, spent)
