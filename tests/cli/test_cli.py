@@ -354,18 +354,18 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 OPTIONS = {
     "encode": "bit-depth bpp crop deinterlace device epochs force frames json log model no-reference params "
     "pix-fmt preset psnr quiet rate raw-size resize resume seed segment set size stream threads time verbose",
-    "decode": "backend bit-depth codec device force fps-scale frames keep-going max-memory set",
+    "decode": "backend bit-depth codec crf device force fps-scale frames keep-going max-memory set",
     "info": "force json max-memory plot",
     "verify": "device json max-memory",
     "eval": "backend deinterlace device json max-memory per-frame pix-fmt rate raw-size set stream",
     "compare": "anchors bpp crop deinterlace device epochs force frames json model params pix-fmt preset "
     "rate raw-size resize set stream time vinr",
     "convert": "force fps json name set",
-    "export": "force max-memory onnx",
+    "export": "force max-memory onnx safetensors",
     "bench": "data device epochs force json out scale set",
-    "inpaint": "all-pixels bit-depth codec crop deinterlace device epochs force frames json mask model "
+    "inpaint": "all-pixels bit-depth codec crf crop deinterlace device epochs force frames json mask model "
     "params pix-fmt preset rate raw-size resize seed set stream time",
-    "interpolate": "bit-depth codec device factor force max-memory",
+    "interpolate": "bit-depth codec crf device factor force max-memory",
     "models": "json",
     "presets": "json model",
     "settings": "json model",

@@ -22,6 +22,7 @@ from vinr.cli.options import (
     BitDepth,
     Codec,
     Command,
+    Crf,
     Crop,
     DecodedDepth,
     Decoding,
@@ -184,6 +185,7 @@ def decode(
     ] = 1,
     bit_depth: DecodedDepth = None,
     codec: Codec = None,
+    crf: Crf = None,
     device: Device = "auto",
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
@@ -204,6 +206,7 @@ def decode(
             frames=frames,
             fps_scale=fps_scale,
             codec=codec,
+            crf=crf,
             bit_depth=parse_depth(bit_depth),
             device=device,
             settings=load_decode_settings(settings, backend=backend),
@@ -214,6 +217,8 @@ def decode(
         )
     for text in report.notes:
         console.note(text)
+    if output != "-":
+        console.note(console.describe_decoded(report))
     # 1: the output is there, but not whole; 2 would say that there is none.
     if report.lost:
         raise typer.Exit(1)
@@ -315,13 +320,18 @@ def convert(
 def export(
     file: File,
     onnx: Annotated[
-        str, typer.Option(metavar="FILE.onnx", help="file to write; part_%02d.onnx for several networks")
-    ],
+        str | None,
+        typer.Option(metavar="FILE.onnx", help="graph to write; part_%02d.onnx for several networks"),
+    ] = None,
+    safetensors: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.safetensors", help="tensors to write: weights, and latents of all frames"),
+    ] = None,
     force: Force = False,
     max_memory: MaxMemory = None,
 ) -> None:
-    """Write the network of a .vinr file as ONNX: frame number and latents in, colours out."""
-    console.show_export(vinr.export(file, onnx, force=force, max_memory=max_memory))
+    """Write the network of a .vinr file as an ONNX graph, or its weights and latents as safetensors."""
+    console.show_export(vinr.export(file, onnx, safetensors=safetensors, force=force, max_memory=max_memory))
 
 
 for command in (
