@@ -354,8 +354,8 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 OPTIONS = {
     "encode": "bit-depth bpp crop deinterlace device epochs force frames gpus-per-worker json log model "
     "no-reference params pix-fmt preset psnr quiet rate raw-size ray resize resume scene-cuts seed "
-    "segment set size stream threads-per-worker time verbose workers",
-    "decode": "backend bit-depth codec device force fps-scale frames gpus-per-worker keep-going "
+    "segment set size stream threads threads-per-worker time verbose workers",
+    "decode": "backend bit-depth codec crf device force fps-scale frames gpus-per-worker keep-going "
     "max-memory ray set suffix threads-per-worker workers",
     "info": "force json max-memory plot",
     "verify": "device json max-memory",
@@ -364,11 +364,11 @@ OPTIONS = {
     "compare": "anchors bpp crop deinterlace device epochs force frames json model params pix-fmt "
     "preset rate raw-size resize set stream time vinr",
     "convert": "force fps json name set",
-    "export": "force max-memory onnx",
+    "export": "force max-memory onnx safetensors",
     "bench": "data device epochs force json out scale set",
-    "inpaint": "all-pixels bit-depth codec crop deinterlace device epochs force frames json mask model "
-    "params pix-fmt preset rate raw-size resize seed set stream time",
-    "interpolate": "bit-depth codec device factor force max-memory",
+    "inpaint": "all-pixels bit-depth codec crf crop deinterlace device epochs force frames json mask "
+    "model params pix-fmt preset rate raw-size resize seed set stream time",
+    "interpolate": "bit-depth codec crf device factor force max-memory",
     "models": "json",
     "presets": "json model",
     "settings": "json model",

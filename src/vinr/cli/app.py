@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
@@ -17,11 +16,13 @@ from typer.core import TyperGroup
 
 import vinr
 from vinr.cli import console, experiments, files, progress, screen, show_folder, tasks
+from vinr.cli.began import command_start, remember_start, wait_passively
 from vinr.cli.options import (
     Backend,
     BitDepth,
     Codec,
     Command,
+    Crf,
     Crop,
     DecodedDepth,
     Decoding,
@@ -47,6 +48,7 @@ from vinr.cli.options import (
     Seed,
     Settings,
     Stream,
+    Threads,
     ThreadsPerWorker,
     Time,
     Verbose,
@@ -121,6 +123,7 @@ def encode(
         bool, typer.Option("--scene-cuts", help="end segments at scene cuts where possible")
     ] = False,
     device: Device = "auto",
+    threads: Threads = None,
     workers: WorkerCount = None,
     ray: RayAddress = None,
     gpus_per_worker: GpusPerWorker = None,
@@ -138,7 +141,7 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Train a network on a video and write it as one .vinr file."""
-    started = monotonic()  # loading PyTorch takes seconds, which --time counts
+    started = command_start()  # loading PyTorch takes seconds, which --time counts
     if len(paths) < 2:
         raise UsageError(
             f"{plural(len(paths), 'path')} given; give INPUT... OUTPUT.vinr: videos, then the output"
@@ -187,6 +190,7 @@ def encode(
             ray=ray,
             gpus_per_worker=gpus_per_worker,
             threads_per_worker=threads_per_worker,
+            threads=threads,
             resume=resume,
             force=force,
             reference=not no_reference,
@@ -207,6 +211,7 @@ def decode(
     ] = 1,
     bit_depth: DecodedDepth = None,
     codec: Codec = None,
+    crf: Crf = None,
     device: Device = "auto",
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
@@ -248,6 +253,7 @@ def decode(
             frames=frames,
             fps_scale=fps_scale,
             codec=codec,
+            crf=crf,
             bit_depth=parse_depth(bit_depth),
             device=device,
             settings=load_decode_settings(settings, backend=backend),
@@ -258,6 +264,8 @@ def decode(
         )
     for text in report.notes:
         console.note(text)
+    if output != "-":
+        console.note(console.describe_decoded(report))
     # 1: the output is there, but not whole; 2 would say that there is none.
     if report.lost:
         raise typer.Exit(1)
@@ -385,6 +393,13 @@ def main() -> None:
             raise
 
 
+def program() -> None:
+    """Run the command line as a program of its own, whose time counts from its start."""
+    remember_start()
+    wait_passively()
+    main()
+
+
 Kind = TypeVar("Kind", bound=BaseException)
 
 
@@ -405,4 +420,4 @@ def _end_unread() -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    program()

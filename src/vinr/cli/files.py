@@ -120,10 +120,15 @@ def convert(
 def export(
     file: File,
     onnx: Annotated[
-        str, typer.Option(metavar="FILE.onnx", help="file to write; part_%02d.onnx for several networks")
-    ],
+        str | None,
+        typer.Option(metavar="FILE.onnx", help="graph to write; part_%02d.onnx for several networks"),
+    ] = None,
+    safetensors: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.safetensors", help="tensors to write: weights, and latents of all frames"),
+    ] = None,
     force: Force = False,
     max_memory: MaxMemory = None,
 ) -> None:
-    """Write the network of a .vinr file as ONNX: frame number and latents in, colours out."""
-    console.show_export(vinr.export(file, onnx, force=force, max_memory=max_memory))
+    """Write the network of a .vinr file as an ONNX graph, or its weights and latents as safetensors."""
+    console.show_export(vinr.export(file, onnx, safetensors=safetensors, force=force, max_memory=max_memory))

@@ -9,16 +9,32 @@ from typer.core import TyperArgument, TyperCommand
 
 # One text per option: a command that means something else by it declares its own.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads (default: all cores, or 1 where more are not faster)"),
+]
 Force = Annotated[bool, typer.Option("--force", "-y", help="replace an existing output")]
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="a video, a folder of images, or - (standard input)")
 ]
 Output = Annotated[
-    str, typer.Argument(metavar="OUTPUT", help=".mp4, .mkv, .y4m, a folder or pattern of PNGs, or - (y4m)")
+    str,
+    typer.Argument(
+        metavar="OUTPUT",
+        help=".mp4, .mov, .mkv, .webm, .gif, .y4m, a folder or pattern of PNGs, or - (y4m)",
+    ),
 ]
 Codec = Annotated[
     str | None,
-    typer.Option(help="codec of .mp4 and .mkv: x264, x265, av1, ffv1; default: x264, of 10 bits x265"),
+    typer.Option(
+        help="x264, x265, av1, vp9 or, in .mkv, ffv1 (exact); default: x264, of 10 bits x265, of .webm vp9"
+    ),
+]
+Crf = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=63, metavar="CRF", help="0 (best, largest) to 51; default: 18 (av1, vp9: to 63; 24)"
+    ),
 ]
 BitDepth = Annotated[
     str | None, typer.Option(help="bits per colour, 8 or 10; default: the input's, at most 10")

@@ -21,7 +21,7 @@ from typing import Annotated, Final
 import torch
 from pydantic import Field, ValidationError
 
-from vinr.device import resolve_device
+from vinr.device import may_choose_threads, resolve_device, thread_count_restored
 from vinr.encoding.assembly import side_bytes
 from vinr.encoding.foresee import Trial, foresee, try_network
 from vinr.encoding.plan import (
@@ -235,12 +235,15 @@ def measure_rates(planned: EncodePlan, reader: VideoReader, device: torch.device
     """Return the rates of a worker on ``device``, tried as before an encode."""
     preset, spec = planned.presets[0], reader.spec
     precision = resolve_precision(preset.fit.precision, device)
-    trial = try_network(planned.jobs[0], preset, {0: reader}, device, precision)
+    with thread_count_restored():
+        choose = may_choose_threads(device)
+        trial = try_network(planned.jobs[0], preset, {0: reader}, device, precision, choose_threads=choose)
+        threads, words = torch.get_num_threads(), describe_threads(device)
     costs = trial.costs
     return Rates(
-        device=describe_threads(device),
+        device=words,
         is_gpu=device.type == "cuda",
-        threads=torch.get_num_threads(),
+        threads=threads,
         model=preset.model,
         parameters=_count_parameters(planned, spec),
         height=spec.height,

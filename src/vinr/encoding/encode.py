@@ -21,7 +21,7 @@ from typing import Literal
 
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
-from vinr.device import gradients_on
+from vinr.device import gradients_on, thread_count_restored
 from vinr.encoding.assembly import assemble, side_bytes
 from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.kept import find_kept
@@ -83,6 +83,7 @@ def encode(
     segment: float | str | None = None,
     scene_cuts: bool = False,
     device: str = "auto",
+    threads: int | None = None,
     workers: int | None = None,
     ray: str | None = None,
     gpus_per_worker: float | None = None,
@@ -134,6 +135,9 @@ def encode(
         End segments at scene cuts where that is possible; all frames are read once more, to find them.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    threads
+        Threads to compute on; if None, all cores, or one where more are not faster: for small networks, and
+        on a busy machine (tried where the fit has a time). OMP_NUM_THREADS is kept to if it is set.
     workers, ray
         Fit so many segments at a time, each in a process of its own, with Ray (``pip install 'vinr[ray]'``):
         on this machine, or on the cluster at the address ``ray``, where None takes as many as there is room
@@ -170,6 +174,11 @@ def encode(
     if not sources:
         raise UsageError("no input is given; give at least one video")
     asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
+    if threads is not None and asked is not None:
+        raise UsageError(
+            f"{argument('threads')} {threads} are those of this process; of workers they are "
+            f"{argument('threads_per_worker')}"
+        )
     if resume or asked is not None:
         _refuse_pipes(paths, on_workers=asked is not None)
     options = ReadOptions.of(
@@ -181,6 +190,8 @@ def encode(
         bit_depth=bit_depth,
     )
     params = None if params is None else parse_count(params)
+    if threads is not None and threads < 1:
+        raise UsageError(f"{argument('threads', threads)}: give at least 1")
     path = Path(fspath(output))
     check_suffix(path, ".vinr", "output (the last path)")
     state = StateFolder(
@@ -196,7 +207,7 @@ def encode(
         on_event(event)
         state.check_process()  # a child that it forked must not continue the work of its parent
 
-    with state, ExitStack() as opened:
+    with state, thread_count_restored(threads), ExitStack() as opened:
         readers, specs = [], []
         for source in paths:
             reader = open_video(source, crop=crop, resize=resize, frames=frames, options=options)
@@ -235,7 +246,7 @@ def encode(
             reference=reference,
             on_event=tell,
         )
-        with _place(asked, plan, paths, readers, device, state.token) as place:
+        with _place(asked, plan, paths, readers, device, threads, state.token) as place:
             plan, segments = fits.run(place)
         file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
         try:
@@ -276,11 +287,12 @@ def _place(
     sources: Sequence[str],
     readers: Sequence[VideoReader],
     device: str,
+    threads: int | None,
     token: str,
 ) -> Iterator[Place]:
     """Yield where networks are fitted: in this process, or on the workers that are asked for."""
     if asked is None:
-        yield Here(readers, device)
+        yield Here(readers, device, threads)
         return
     if plan.presets[0].fit.warm_start:
         raise UsageError(
