@@ -17,8 +17,13 @@ from vinr.config import list_presets, load_preset
 from vinr.models import get_model, list_models
 
 ROOT = Path(__file__).parent.parent
-# Results are records: a command stands there as it was called at the commit beside it.
-PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "results" not in page.parts]
+# Results are records: a command stands there as it was called at the commit beside it. test_tutorial.py runs
+# all commands of the tutorial, among them some that are refused.
+PAGES = [
+    page
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    if "results" not in page.parts and page.name != "tutorial.md"
+]
 PLACEHOLDER = "NAME"
 
 
