@@ -11,7 +11,8 @@ from typing import Any
 
 from vinr.bench.pages import records_table as table
 from vinr.bench.pages import write_page
-from vinr.bench.record import commit, machine
+from vinr.bench.record import commit
+from vinr.comparison.machine import machine
 
 __all__ = ["RESULTS", "commit", "machine", "table", "write"]
 
