@@ -31,7 +31,9 @@ LEFT = ["page-files", *(f"page-files/{name}" for name in FILES), "page.html"]
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Of each fit an item."""
-    monkeypatch.setattr("vinr.encoding.encode.fit", vinr.encoding.encode.fit)  # put back afterwards
+    monkeypatch.setattr(
+        "vinr.encoding.segment_work.fit", vinr.encoding.segment_work.fit
+    )  # put back afterwards
     return count_fits()
 
 

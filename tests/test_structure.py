@@ -24,6 +24,7 @@ ORDER = [
     ["settings", "sharing", "temporaries", "units"],
     ["files"],
     ["state"],
+    ["scale"],
     ["kernels", "video"],
     ["sizing"],
     ["models"],

@@ -9,16 +9,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
 
-from vinr.bench.datasets import find_clips
+from vinr.bench.datasets import BUNNY, find_clips
 from vinr.bench.points import published_points
 from vinr.bench.recipe import SCALES, Kind, Recipe, Row, Scale, Setup, Tuning, load_recipe
 from vinr.bench.report import Result, RowResult, write_result
 from vinr.bench.runner import Runner
-from vinr.bench.work import DEFAULTS, Job, OnPanels, Work
+from vinr.bench.work import BUNNY_CROP, DEFAULTS, Job, OnPanels, Work
 from vinr.comparison.anchors import parse_anchor
 from vinr.config import load_preset
 from vinr.device import resolve_device
@@ -97,7 +98,7 @@ def run_recipe(
         for job in row_jobs:
             document = runner.read(job)
             if document is not None:  # None: another process is still at it
-                documents[job.clip] = document
+                documents[job.label] = document
         rows[label] = RowResult(documents, missing=len(row_jobs) - len(documents))
     settings = {"epochs": epochs, "overrides": [*overrides], "device": device}
     result = Result(recipe, chosen, rows, settings)
@@ -144,16 +145,21 @@ def plan_jobs(
     *,
     shown: tuple[float, ...] = (),
 ) -> list[Job]:
-    """Return a job for each clip of ``setup``, with the caller's epochs and settings on top."""
+    """Return a job for each clip of ``setup`` and each seed, with the caller's epochs and settings on top."""
     # Before the caller's settings, which have the last word at tiny, too.
     if scale == "tiny":
         setup = _shortened(setup)
     changes: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     setup = Setup(**changes, overrides=tuple(overrides)).over(setup)
-    # A job is of one clip: rows with other clips beside it share it.
-    clips = setup.clips or ()
-    setup = setup.model_copy(update={"clips": None})
-    return [Job(kind, setup, clip, shown) for clip in clips]
+    # A job is of one clip and one seed: rows with others beside it share it. Codecs draw nothing.
+    seeds = (None,) if setup.anchor is not None or setup.seeds is None else setup.seeds
+    jobs = []
+    for clip, seed in product(setup.clips or (), seeds):
+        only: dict[str, Any] = {"clips": None, "seeds": None if seed is None else (seed,)}
+        if clip == BUNNY and scale != "full" and setup.crop is None:
+            only["crop"] = BUNNY_CROP
+        jobs.append(Job(kind, setup.model_copy(update=only), clip, shown))
+    return jobs
 
 
 def _shortened(setup: Setup) -> Setup:

@@ -31,6 +31,7 @@ from vinr.cli.options import (
     File,
     Force,
     Frames,
+    GpusPerWorker,
     Input,
     Json,
     MaxMemory,
@@ -40,11 +41,14 @@ from vinr.cli.options import (
     Preset,
     Rate,
     RawSize,
+    RayAddress,
     Resize,
     Seed,
     Settings,
     Stream,
+    ThreadsPerWorker,
     Time,
+    WorkerCount,
 )
 from vinr.cli.version import Version
 from vinr.errors import UsageError, VinrError, command_line_words, plural
@@ -107,9 +111,13 @@ def encode(
     rate: Rate = None,
     deinterlace: Deinterlace = False,
     segment: Annotated[
-        str | None, typer.Option(help="seconds per segment, such as 10s; each has its own network")
+        str | None, typer.Option(help="longest segment, such as 5s or 120f; each has its own network")
     ] = None,
     device: Device = "auto",
+    workers: WorkerCount = None,
+    ray: RayAddress = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads_per_worker: ThreadsPerWorker = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted encode")] = False,
     seed: Seed = None,
     settings: Settings = [],  # noqa: B006
@@ -150,6 +158,10 @@ def encode(
             deinterlace=deinterlace,
             segment=segment,
             device=device,
+            workers=workers,
+            ray=ray,
+            gpus_per_worker=gpus_per_worker,
+            threads_per_worker=threads_per_worker,
             resume=resume,
             seed=seed,
             overrides=settings,

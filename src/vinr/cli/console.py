@@ -65,7 +65,8 @@ def print_json(document: Any) -> None:
 @contextmanager
 def fit_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[Event], None]]:
     """Show a bar with epoch, PSNR and time left; after an interruption, a line on what was saved."""
-    from vinr.fit.events import Collapsed, Noted, NotKept, Resumed, RoundDone
+    from vinr.cli.job_bars import JobBars
+    from vinr.fit.events import Collapsed, JobEnded, Noted, NotKept, OfJob, Resumed, RoundDone
 
     columns = [
         SafeColumn("{task.description}"),
@@ -75,6 +76,7 @@ def fit_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[Event]
     ]
     with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as bar:
         task = bar.add_task("fitting", total=1.0, detail="")
+        jobs = JobBars(bar, task)
         lost: list[str] = []  # why the state could not be saved, for the line after an interruption
 
         def on_event(event: Event) -> None:
@@ -94,6 +96,8 @@ def fit_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[Event]
                     ERR.print(
                         f"the state could not be saved: {event.reason}; the fit continues", markup=False
                     )
+                case OfJob() | JobEnded():
+                    jobs.show(event)
 
         with ended_by_signals(bar, lambda: _interrupted(describe_saved(), lost)), announced(_say_stopping):
             yield on_event

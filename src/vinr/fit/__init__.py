@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from vinr.fit.events import Collapsed, Event, Noted, NotKept, Resumed, RoundDone, Written, ignore
+from vinr.fit.events import (
+    Collapsed,
+    Event,
+    JobEnded,
+    Noted,
+    NotKept,
+    OfJob,
+    Resumed,
+    RoundDone,
+    Written,
+    ignore,
+)
 from vinr.fit.loop import fit
 from vinr.fit.precision import Precision
 from vinr.fit.prepare import build_model
@@ -14,8 +25,10 @@ __all__ = [
     "Collapsed",
     "Event",
     "FitResult",
+    "JobEnded",
     "NotKept",
     "Noted",
+    "OfJob",
     "Precision",
     "Reconstruct",
     "Resumed",

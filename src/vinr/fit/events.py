@@ -72,7 +72,26 @@ class Written:
     seconds: float
 
 
-Event = RoundDone | Collapsed | Resumed | Noted | NotKept | Written
+@dataclass(frozen=True)
+class OfJob:
+    """An event of one of ``total`` jobs that run several at a time: of segment, file or row ``name``."""
+
+    number: int
+    total: int
+    name: str
+    event: Event
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """One of ``total`` jobs that run several at a time is done."""
+
+    number: int
+    total: int
+    name: str
+
+
+Event = RoundDone | Collapsed | Resumed | Noted | NotKept | Written | OfJob | JobEnded
 
 
 def ignore(event: Event) -> None:

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -40,7 +41,7 @@ from vinr.files import (
     flush,
     followed,
 )
-from vinr.temporaries import Maker, hidden_name, try_lock
+from vinr.temporaries import TOKEN_BYTES, Maker, hidden_name, try_lock
 from vinr.units import FrameSize, SizeLike
 
 JOB_NAME: Final = "job.json"
@@ -103,7 +104,12 @@ def partial_folder(output: Path) -> Path:
 def is_expected(output: Path) -> bool:
     """Return whether ``output`` is complete: just what the state beside it was to become."""
     expected = _read_job(partial_folder(output)).get("output")
-    return expected is not None and output.is_file() and expected == _fingerprint(output.read_bytes())
+    return expected is not None and output.is_file() and expected == _fingerprint(output)
+
+
+def holds_token(folder: Path, token: str) -> bool:
+    """Return whether ``folder`` is that of the :class:`StateFolder` of this token, seen from any machine."""
+    return _read_job(folder).get("token") == token
 
 
 def holds_state(output: Path) -> bool:
@@ -156,6 +162,7 @@ class StateFolder:
         self._about = {"settings": dict(settings or {})}
         self._resume, self._force, self._on_note = resume, force, on_note
         self._stack, self._maker = ExitStack(), Maker()
+        self.token = secrets.token_hex(TOKEN_BYTES)
 
     def __enter__(self) -> Self:
         check_parent(self._output)
@@ -204,10 +211,14 @@ class StateFolder:
 
     def expect(self, content: bytes) -> None:
         """Note what the output will hold, so that a later ``--resume`` can tell that it is finished."""
+        self.expect_file(len(content), hashlib.sha256(content).hexdigest())
+
+    def expect_file(self, num_bytes: int, sha256: str) -> None:
+        """Note size and SHA-256 of what the output will hold, as :meth:`expect` does."""
         self.check_process()
         # Without the note, --resume only codes once more; writing the output itself may still succeed.
         with suppress(OutputError):
-            self._write_job({"output": _fingerprint(content)})
+            self._write_job({"output": {"num_bytes": num_bytes, "sha256": sha256}})
 
     def finish(self) -> None:
         """Remove the folder. The output is complete, so that a failure here is only a note."""
@@ -289,7 +300,7 @@ class StateFolder:
     def _write_job(self, more: Mapping[str, Any]) -> None:
         from importlib.metadata import version
 
-        document = {"vinr": version("vinr"), **self._job, **self._about, **more}
+        document = {"vinr": version("vinr"), **self._job, **self._about, "token": self.token, **more}
         with atomic_path(self.folder / JOB_NAME, force=True) as temporary:
             temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
@@ -353,5 +364,6 @@ def owner_of_new_files(folder: Path) -> int:
         return os.fstat(file.fileno()).st_uid
 
 
-def _fingerprint(content: bytes) -> dict[str, Any]:
-    return {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return {"num_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
