@@ -35,7 +35,7 @@ ORDER = [
     ["fit"],
     ["decoding"],
     ["encoding"],
-    ["comparison", "tasks"],
+    ["comparison", "tasks", "testing"],
     ["bench"],
     ["cli"],
     ["__main__"],
