@@ -1,4 +1,4 @@
-"""Turns README.md into the description that PyPI shows: links of the source tree lead to the tag of the version.
+"""Turns README.md into the description that PyPI shows: links of the source lead to the tag of the version.
 
 Where ``urls.Source`` of pyproject.toml is not set, there is nothing to lead to: links become plain text, and
 pictures are left out.

@@ -7,6 +7,7 @@ import runpy
 import sys
 import tomllib
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
@@ -40,7 +41,7 @@ def test_every_extra_is_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:]
     pinned = [line.partition("==")[0].lower().replace("_", "-") for line in lines]
     assert sorted(pinned) == sorted(set(pinned))
-    for requirement in [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]:
+    for requirement in chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
         name = re.split(r"[\[>=<]", requirement)[0].lower().replace("_", "-")
         assert name == "vinr" or name in pinned
 

@@ -31,7 +31,7 @@ ORDER = [
     ["config", "device"],
     ["bitstream"],
     ["compress"],
-    ["quality"],
+    ["codecs", "quality"],
     ["fit"],
     ["decoding"],
     ["encoding"],

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from vinr.decoding.playback import DecodeReport, EvaluationReport, decode, evaluate, verify
     from vinr.decoding.settings import DecodeSettings
     from vinr.encoding.convert import ConvertReport, convert
-    from vinr.encoding.encode import EncodeReport, encode
+    from vinr.encoding.encode import encode
+    from vinr.encoding.report import EncodeReport
     from vinr.errors import (
         BitstreamError,
         FitError,
@@ -91,7 +92,8 @@ _MODULES = {
     "decoding.playback": ("DecodeReport", "EvaluationReport", "decode", "evaluate", "verify"),
     "decoding.settings": ("DecodeSettings",),
     "encoding.convert": ("ConvertReport", "convert"),
-    "encoding.encode": ("EncodeReport", "encode"),
+    "encoding.encode": ("encode",),
+    "encoding.report": ("EncodeReport",),
     "fit.trainer": ("Trainer",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "tasks.between": ("InterpolateReport", "interpolate"),

@@ -276,3 +276,26 @@ def format_count(value: float) -> str:
 def format_bytes(value: int) -> str:
     """Return 163840 as ``163,840 bytes``."""
     return plural(value, "byte")
+
+
+def format_size(num_bytes: int) -> str:
+    """Return 163840 as ``164 kB``: for what is known roughly."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.3g} {name}"
+    return plural(num_bytes, "byte")
+
+
+def format_seconds(seconds: float) -> str:
+    """Return 12.3 as ``13 s``, 2300 as ``39 min``, 12000 as ``3 h 20 min``; rounded up."""
+    if seconds <= 90:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+
+
+def seconds_as_option(seconds: float) -> str:
+    """Return 12.3 as ``13s``, 2300 as ``39m``, 12000 as ``3h20m``: as :func:`parse_seconds` reads it."""
+    return format_seconds(seconds).replace(" min", "m").replace(" ", "")

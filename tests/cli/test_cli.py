@@ -352,8 +352,9 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 # -- surface -------------------------------------------------------------------------------------------------
 
 OPTIONS = {
-    "encode": "bit-depth bpp crop deinterlace device epochs force frames json model params pix-fmt preset "
-    "psnr rate raw-size resize resume seed segment set size stream time",
+    "encode": "bit-depth bpp crop deinterlace device epochs force frames gpus-per-worker json log model "
+    "no-reference params pix-fmt preset psnr quiet rate raw-size ray resize resume seed segment set size "
+    "stream threads-per-worker time verbose workers",
     "decode": "backend bit-depth codec device force fps-scale frames keep-going max-memory set",
     "info": "force json max-memory plot",
     "verify": "device json max-memory",

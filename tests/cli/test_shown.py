@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vinr.bench.recipe import list_recipes, load_recipe
-from vinr.cli import console
+from vinr.cli import console, progress
 from vinr.cli.catalogue import ModelEntry, PresetEntry
 from vinr.cli.show_bench import show_recipes
 from vinr.cli.show_compare import compare_progress, show_comparison
@@ -22,7 +22,7 @@ from vinr.comparison.rd import BDResult, RDCurve, RDPoint
 from vinr.decoding.exporting import ExportedGraph
 from vinr.decoding.playback import EvaluationReport
 from vinr.encoding.convert import ConvertReport
-from vinr.encoding.encode import EncodeReport
+from vinr.encoding.report import EncodeReport
 from vinr.errors import OutputError
 from vinr.fit import Event, NotKept, Resumed, RoundDone
 from vinr.fit.events import Collapsed, Noted, Written
@@ -325,9 +325,9 @@ def test_an_interrupted_comparison_says_what_was_saved(capsys: pytest.CaptureFix
 
 def said_of(capsys: pytest.CaptureFixture[str], *events: Event) -> list[str]:
     """Return the lines on stderr of a fit that sends ``events``, where stderr is no terminal."""
-    with console.fit_progress(lambda: "saved: nothing") as on_event:
+    with progress.fit_progress(lambda: "saved: nothing") as watch:
         for event in events:
-            on_event(event)
+            watch.on_event(event)
     out, err = capsys.readouterr()
     assert out == ""
     return str(err).splitlines()
@@ -354,12 +354,17 @@ def test_what_is_worth_a_line_has_one(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_an_interruption_says_that_the_state_could_not_be_saved(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = console.fit_progress(lambda: "saved: 2.0 epochs")
-    check_interrupted(progress, NotKept("No space left on device"))
+    def interrupted() -> None:
+        with progress.fit_progress(lambda: "saved: 2.0 epochs") as watch:
+            watch.on_event(NotKept("No space left on device"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        interrupted()
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "interrupted; saved: 2.0 epochs (the state could not be saved: No space left on device)"
 
 
 def test_an_interrupted_decode_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    check_interrupted(console.frame_progress("decoding"), 3, 8)
+    check_interrupted(progress.frame_progress("decoding"), 3, 8)
     assert capsys.readouterr() == ("", "interrupted\n")

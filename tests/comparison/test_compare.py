@@ -18,8 +18,8 @@ import vinr
 from clips import moving_shapes, write_clip
 from command_line import TINY, Run, refused
 from vinr.cli.app import app
+from vinr.codecs.anchors import parse_anchor
 from vinr.comparison import ComparisonReport, runs
-from vinr.comparison.anchors import parse_anchor
 from vinr.comparison.page import ComparisonPage
 from vinr.comparison.plan import DEFAULT_ANCHORS, Budget, plan_fits, read_anchors
 from vinr.comparison.rd import RDCurve

@@ -20,7 +20,7 @@ from vinr.bench.recipe import SCALES, Kind, Recipe, Row, Scale, Setup, Tuning, l
 from vinr.bench.report import Result, RowResult, write_result
 from vinr.bench.runner import Runner
 from vinr.bench.work import BUNNY_CROP, DEFAULTS, Job, OnPanels, Work
-from vinr.comparison.anchors import parse_anchor
+from vinr.codecs.anchors import parse_anchor
 from vinr.config import load_preset
 from vinr.device import resolve_device
 from vinr.errors import InputError, UsageError, argument

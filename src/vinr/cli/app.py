@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, Final, NoReturn, TypeVar
@@ -16,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import vinr
-from vinr.cli import console, experiments, screen
+from vinr.cli import console, experiments, progress, screen, tasks
 from vinr.cli.options import (
     Backend,
     BitDepth,
@@ -32,13 +33,14 @@ from vinr.cli.options import (
     Force,
     Frames,
     GpusPerWorker,
-    Input,
     Json,
+    Log,
     MaxMemory,
     Model,
     Output,
     PixFmt,
     Preset,
+    Quiet,
     Rate,
     RawSize,
     RayAddress,
@@ -48,8 +50,10 @@ from vinr.cli.options import (
     Stream,
     ThreadsPerWorker,
     Time,
+    Verbose,
     WorkerCount,
 )
+from vinr.cli.ranks import run_once
 from vinr.cli.version import Version
 from vinr.errors import UsageError, VinrError, command_line_words, plural
 from vinr.state import interruption
@@ -121,6 +125,12 @@ def encode(
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted encode")] = False,
     seed: Seed = None,
     settings: Settings = [],  # noqa: B006
+    no_reference: Annotated[
+        bool, typer.Option("--no-reference", help="do not measure what x264 needs for the same PSNR")
+    ] = False,
+    log: Log = [],  # noqa: B006
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -132,8 +142,9 @@ def encode(
         )
     from vinr.encoding.encode import time_counted_from
 
+    loudness = progress.loudness_of(verbose=verbose, quiet=quiet)
     with (
-        console.fit_progress(lambda: describe_saved(paths)) as on_event,
+        progress.fit_progress(lambda: describe_saved(paths), loudness, log) as watch,
         time_counted_from(started),
     ):
         report = vinr.encode(
@@ -166,9 +177,11 @@ def encode(
             seed=seed,
             overrides=settings,
             force=force,
-            on_event=on_event,
+            reference=not no_reference,
+            on_event=watch.on_event,
         )
-    console.show_encode(report, as_json=as_json)
+    if as_json or not quiet:
+        console.show_encode(report, as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -194,7 +207,7 @@ def decode(
     """Write the frames of a .vinr file as a video or as images."""
     from vinr.decoding.settings import load_decode_settings
 
-    with console.frame_progress("decoding", quiet=output == "-") as on_frame:
+    with progress.frame_progress("decoding", quiet=output == "-") as on_frame:
         report = vinr.decode(
             file,
             output,
@@ -273,7 +286,7 @@ def evaluate(
     """Compare a .vinr file with its original: PSNR, MS-SSIM, bpp, kbit/s, decoding speed."""
     from vinr.decoding.settings import load_decode_settings
 
-    with console.frame_progress("decoding") as on_frame:
+    with progress.frame_progress("decoding") as on_frame:
         report = vinr.evaluate(
             file,
             reference,
@@ -288,107 +301,6 @@ def evaluate(
             on_frame=on_frame,
         )
     console.show_evaluation(report, per_frame=per_frame, as_json=as_json)
-
-
-@app.command(cls=Command)
-def inpaint(
-    source: Input,
-    output: Output,
-    mask: Annotated[
-        str,
-        typer.Option(help="image, folder or video, masked where not black; or boxes, boxes:WIDTH, center"),
-    ],
-    model: Model = None,
-    preset: Preset = None,
-    params: Annotated[str | None, typer.Option(help="parameters of the network, such as 1.5M")] = None,
-    epochs: Epochs = None,
-    time: Time = None,
-    frames: Frames = None,
-    crop: Crop = None,
-    resize: Resize = None,
-    stream: Stream = None,
-    pix_fmt: PixFmt = None,
-    raw_size: RawSize = None,
-    rate: Rate = None,
-    deinterlace: Deinterlace = False,
-    all_pixels: Annotated[
-        bool, typer.Option("--all-pixels", help="write the network's whole frames, not only masked pixels")
-    ] = False,
-    bit_depth: BitDepth = None,
-    codec: Codec = None,
-    device: Device = "auto",
-    seed: Seed = None,
-    settings: Settings = [],  # noqa: B006
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Fill masked pixels of a video with those of a network trained on the others."""
-    from vinr.cli.show_tasks import show_inpaint
-
-    if as_json and output == "-":
-        # Two documents in one stream could not be told apart.
-        raise UsageError("the video and --json are both to go to standard output; name a file for the video")
-    with console.fit_progress(lambda: "nothing was written") as on_event:
-        report = vinr.inpaint(
-            source,
-            output,
-            mask=mask,
-            model=model,
-            preset=preset,
-            params=params,
-            epochs=epochs,
-            time=time,
-            frames=parse_frames(frames) if frames else None,
-            crop=crop,
-            resize=resize,
-            bit_depth=parse_depth(bit_depth),
-            stream=stream,
-            pix_fmt=pix_fmt,
-            raw_size=raw_size,
-            rate=rate,
-            deinterlace=deinterlace,
-            all_pixels=all_pixels,
-            codec=codec,
-            device=device,
-            seed=seed,
-            overrides=settings,
-            force=force,
-            on_event=on_event,
-        )
-    if output != "-":
-        show_inpaint(report, as_json=as_json)
-
-
-@app.command(cls=Command)
-def interpolate(
-    file: File,
-    output: Output,
-    factor: Annotated[int, typer.Option(min=2, max=16, help="multiply the frame rate")] = 2,
-    bit_depth: DecodedDepth = None,
-    codec: Codec = None,
-    device: Device = "auto",
-    force: Force = False,
-    max_memory: MaxMemory = None,
-) -> None:
-    """Write a .vinr file with new frames between its frames."""
-    from vinr.cli.show_tasks import show_interpolate
-
-    with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        report = vinr.interpolate(
-            file,
-            output,
-            factor=factor,
-            bit_depth=parse_depth(bit_depth),
-            codec=codec,
-            device=device,
-            force=force,
-            max_memory=max_memory,
-            on_frame=on_frame,
-        )
-    for text in report.notes:
-        console.note(text)
-    if output != "-":
-        show_interpolate(report)
 
 
 @app.command(cls=Command)
@@ -423,6 +335,8 @@ def export(
 
 
 for command in (
+    tasks.inpaint,
+    tasks.interpolate,
     experiments.compare,
     experiments.bench,
     experiments.models,
@@ -458,7 +372,8 @@ def main() -> None:
     screen.write_any_character()
     with interruption.raised():
         try:
-            app(prog_name="vinr")  # scripts of completion call it by that name, under python -m too
+            # Scripts of completion call it by that name, under python -m too.
+            run_once(partial(app, prog_name="vinr"))
         except VinrError as error:
             if _cause(error, BrokenPipeError) is not None:
                 _end_unread()

@@ -28,6 +28,17 @@ Backend = Annotated[str | None, typer.Option(help="what runs the network: torch 
 Decoding = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="decode.key=value, repeatable")
 ]
+Log = Annotated[
+    list[str],
+    typer.Option(
+        metavar="RUN.csv",
+        help="write loss, PSNR, bits and rates of each round to a .csv, or to a folder for TensorBoard",
+    ),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="a line for each round and each stage, on standard error")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors alone")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 

@@ -129,7 +129,7 @@ def compare(
         .vinr files of the same video, each a path, bytes or a binary file; crop, resize and frame range are
         then theirs.
     anchors
-        Codecs as :func:`vinr.comparison.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
+        Codecs as :func:`vinr.codecs.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
         points; None: those of ``DEFAULT_ANCHORS``.
     frames, crop, resize
         Half-open frame range, centred crop, and resize, as for :func:`vinr.encode`.

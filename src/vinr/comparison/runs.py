@@ -14,9 +14,10 @@ from typing import Final, final
 import torch
 
 from vinr.bitstream import SectionKind
-from vinr.comparison.anchor_runs import choose_upsampling, measure_anchor
-from vinr.comparison.anchor_streams import library_versions
-from vinr.comparison.anchors import Anchor
+from vinr.codecs.anchors import Anchor
+from vinr.codecs.runs import choose_upsampling
+from vinr.codecs.streams import library_versions
+from vinr.comparison.anchor_runs import measure_anchor
 from vinr.comparison.kept import (
     Crops,
     KeptNetwork,

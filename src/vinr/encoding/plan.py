@@ -14,7 +14,7 @@ from vinr.errors import UsageError, argument, override, plural
 from vinr.fit.losses import build_loss
 from vinr.models import get_model, validate_architecture
 from vinr.sizing.solve import solve_size
-from vinr.units import SegmentLength
+from vinr.units import SegmentLength, format_count, format_seconds, format_size
 from vinr.video.spec import VideoSpec
 
 # Two known points fix the default size: 0.19 M parameters suit 132 frames of 160×320, the papers' 1.5 M suit
@@ -94,10 +94,57 @@ class EncodePlan:
 
     def __str__(self) -> str:
         preset = self.presets[0]
-        time = plural(preset.fit.epochs, "epoch") if self.seconds is None else f"{self.seconds:.0f} s"
+        name = "" if preset.name == preset.model else f" ({preset.name})"
         hint = f" (chosen; see {argument('time')}, {argument('epochs')})" if self.time_is_chosen else ""
         segments = f", {len(self.jobs)} networks" if len(self.jobs) > 1 else ""
-        return f"model {preset.model} ({preset.name}), recipe {preset.fit.recipe}, {time}{hint}{segments}"
+        return f"model {preset.model}{name}, recipe {preset.fit.recipe}, {self.length}{hint}{segments}"
+
+    @property
+    def length(self) -> str:
+        """How long everything, or a fit, takes: ``180 s`` or ``7 epochs``."""
+        if self.seconds is None:
+            return plural(self.presets[0].fit.epochs, "epoch")
+        return format_seconds(self.seconds)
+
+    def in_full(self, specs: Sequence[VideoSpec], other_bytes: int = 0) -> str:
+        """Return a line with sizes: of the network, of the file, of the frames.
+
+        ``other_bytes`` of the file are no networks.
+        """
+        first, num_frames = specs[0], sum(spec.num_frames for spec in specs)
+        num_parameters = count_parameters(self, specs)
+        sides = {(spec.height, spec.width) for spec in specs}
+        size = f"{first.width}×{first.height} (width × height)" if len(sides) == 1 else "several sizes"
+        if self.network_bytes is None:
+            num_bytes = other_bytes + round(num_parameters * bits_per_parameter(self.presets[0]) / 8)
+            about = f"about {format_size(num_bytes)}"
+        else:
+            about = f"at most {format_size(sum(self.network_bytes) + other_bytes)}"
+        audio = f" with {format_size(other_bytes)} of audio and times" if other_bytes else ""
+        return (
+            f"{self}: {format_count(num_parameters)} parameters, {about}{audio}, "
+            f"{plural(num_frames, 'frame')} of {size}"
+        )
+
+
+def count_parameters(plan: EncodePlan, specs: Sequence[VideoSpec]) -> int:
+    """Return the parameters that all networks of ``plan`` store."""
+    counts: dict[tuple[VideoSpec, int], int] = {}  # segments of one size share a preset
+    total = 0
+    for job, preset in zip(plan.jobs, plan.presets, strict=True):
+        spec = job.spec(specs)
+        key = spec, id(preset)
+        if key not in counts:
+            cls = get_model(preset.model)
+            counts[key] = cls.on_meta(validate_architecture(cls, preset.architecture), spec).num_stored()
+        total += counts[key]
+    return total
+
+
+def bits_per_parameter(preset: Preset) -> float:
+    """Return how many bits a parameter takes in a file, about: fewer where steps are learned for a rate."""
+    learned = any(phase.quantization == "entropy" for phase in preset.fit.phases)
+    return BITS_PER_PARAMETER if learned else float(preset.compress.weight_bits)
 
 
 def default_parameters(num_pixels: int) -> int:

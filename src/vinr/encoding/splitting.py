@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -113,3 +114,12 @@ def join_clips(jobs: Sequence[Job], specs: Sequence[VideoSpec]) -> list[Job]:
         open_jobs[size] = len(joined)
         joined.append(job)
     return joined
+
+
+def busiest_worker(shares: Sequence[float], num_slots: int) -> tuple[float, int]:
+    """Return the share of all pixels, and the networks, of the worker with the most."""
+    loads = [(0.0, 0)] * num_slots
+    for share in shares:
+        load, count = heapq.heappop(loads)
+        heapq.heappush(loads, (load + share, count + 1))
+    return max(loads)

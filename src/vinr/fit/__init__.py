@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from vinr.fit.budget import Reserve
 from vinr.fit.events import (
     Collapsed,
     Event,
+    FramesDone,
     JobEnded,
     Noted,
     NotKept,
     OfJob,
     Resumed,
     RoundDone,
+    StageBegun,
+    StepDone,
     Written,
     ignore,
 )
@@ -25,14 +29,18 @@ __all__ = [
     "Collapsed",
     "Event",
     "FitResult",
+    "FramesDone",
     "JobEnded",
     "NotKept",
     "Noted",
     "OfJob",
     "Precision",
     "Reconstruct",
+    "Reserve",
     "Resumed",
     "RoundDone",
+    "StageBegun",
+    "StepDone",
     "Task",
     "Trainer",
     "Written",

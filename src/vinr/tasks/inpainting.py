@@ -30,7 +30,7 @@ from vinr.device import gradients_on, resolve_device
 from vinr.encoding.plan import EncodePlan, describe_threads, plan_encode
 from vinr.errors import InputError, plural
 from vinr.fit import Event, FitResult, Noted, Task, fit, ignore
-from vinr.fit.budget import RESERVE_EPOCHS
+from vinr.fit.budget import RESERVE_EPOCHS, Reserve
 from vinr.fit.precision import Precision, PrecisionName, resolve_precision
 from vinr.models import VideoModel
 from vinr.settings import checked_arguments
@@ -318,7 +318,7 @@ class _Work:
             on_event=self.on_event,
             seconds=self._seconds(number),
             # Writing and measuring decode every frame: forward passes alone, so less than an epoch each.
-            reserve_epochs=RESERVE_EPOCHS,
+            reserve=Reserve(epochs=RESERVE_EPOCHS),
             precision=self.precision,
         )
         fitted = FittedFrames(result.model, frames.spec)
