@@ -35,7 +35,7 @@ ORDER = [
     ["fit"],
     ["decoding"],
     ["encoding"],
-    ["comparison", "folders", "tasks"],
+    ["comparison", "folders", "tasks", "testing"],
     ["bench"],
     ["cli"],
     ["__main__"],

@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from vinr.bench.pages import markdown_table, show_value
-from vinr.comparison.rd_plots import COLORS, FIGURE_INCHES
+from vinr.decoding.byte_plot import OKABE_ITO
 from vinr.fit import Event, RoundDone
 
 OnEvent = Callable[[Event], None]
 Curve = list[list[float]]
 """Points (epochs done, PSNR of the training frames in dB), in order."""
 
+# Yellow is too pale for a line; black and grey follow.
+COLORS: Final = (*[color for name, color in OKABE_ITO.items() if name != "yellow"], "#000000", "#8c8c8c")
+FIGURE_INCHES: Final = (8.0, 5.0)
 MAX_POINTS: Final = 40
 # Where along a fit the table shows its PSNR.
 SHOWN_SHARES: Final = (0.1, 0.25, 0.5, 0.75, 1.0)

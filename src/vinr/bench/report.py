@@ -190,7 +190,7 @@ def page(document: Document) -> str:
     source = f"{'Paper' if shown_sides(document) == SIDES else 'Source'}: {document['source']}"
     parts = [
         f"# {document['paper']}, {document['table']}: {document['title']}",
-        f"{command}{given_options(document['settings'])}. {source}.",
+        f"This page holds what {command}{given_options(document['settings'])} measured. {source}.",
         markdown_table(*result_table(document)),
     ]
     if document["baseline"] is not None and len(document["rows"]) > 1:

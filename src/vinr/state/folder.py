@@ -48,7 +48,9 @@ JOB_NAME: Final = "job.json"
 # What is worth keeping: checkpoints of training, and finished segments; of a comparison, points and the facts
 # that are known of networks.
 STATE: Final = re.compile(r"((fit|segment)-\d{5,}|(network|point)-[0-9a-f]{32})\.safetensors")
-OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}")
+# What an unfinished comparison shows so far. It is no state: nothing continues with it.
+PAGE_SO_FAR: Final = "so-far.html"
+OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}|{re.escape(PAGE_SO_FAR)}")
 # Their temporary files, left by a process that was killed: whoever looks holds the folder's lock.
 OUR_TEMPORARIES: Final = re.compile(rf"\.({OUR_FILES.pattern})\.[0-9a-f]+\.(part|lock)")
 MAX_JOB_BYTES: Final = 1 << 20
