@@ -17,6 +17,7 @@ import vinr
 from clips import moving_shapes, write_clip
 from command_line import Run
 from fresh import run_fresh
+from vinr.decoding import on_workers
 from vinr.errors import UsageError
 from vinr.fit import JobEnded, Noted, OfJob, Resumed, RoundDone
 
@@ -160,6 +161,25 @@ def test_an_interruption_of_the_driver_keeps_the_fits_of_all_workers(
     assert len(kept) == 2
     vinr.encode(video, output, resume=True, **SETTINGS)  # without workers, too
     assert output.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("cluster")
+def test_frames_are_decoded_on_workers_and_written_in_order(
+    whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_workers, "BLOCK_FRAMES", 4)
+    file = tmp_path / "clip.vinr"
+    file.write_bytes(whole)
+    shown: list[tuple[int, int]] = []
+    for number, options in enumerate([{}, {"fps_scale": 2}, {"frames": "17,3,5:16:2"}]):
+        paths = [tmp_path / f"{count}-{number}.mkv" for count in (1, 2)]
+        shown.clear()
+        settings: dict[str, Any] = {"codec": "ffv1", "device": "cpu", **options}
+        vinr.decode(file, paths[0], **settings)
+        vinr.decode(file, paths[1], workers=2, on_frame=lambda *done: shown.append(done), **settings)
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        assert shown[0][0] == 4
+        assert shown[-1][0] == shown[-1][1]
 
 
 @pytest.mark.usefixtures("cluster")

@@ -151,8 +151,8 @@ def plan(
         others = side_bytes([reader], audio=planned.presets[0].compress.audio)
     if gpus is not None and not measured.is_gpu:
         raise UsageError(
-            f"{argument('gpus')} {gpus}: these rates are those of {measured.device}; measure them where such a "
-            f"GPU is ({argument('device')} cuda), and give them as {argument('rates')}"
+            f"{argument('gpus')} {gpus}: these rates are those of {measured.device}; measure them where such "
+            f"a GPU is ({argument('device')} cuda), and give them as {argument('rates')}"
         )
     num_workers = gpus or workers
     return estimate(planned, reader.spec, measured, num_workers, other_bytes=others, opening=opening)
