@@ -226,7 +226,7 @@ def write_report(given: argparse.Namespace) -> None:
         summary(rows),
         findings,
         about=__doc__ or "",
-        facts=f"{len(rows)} trials, seed {given.seed}. A kill that hits nothing came before or after the jobs.",
+        facts=f"{len(rows)} trials, seed {given.seed}. Kills that hit nothing came before or after the jobs.",
         title="Problems",
     )
 

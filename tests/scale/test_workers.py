@@ -17,6 +17,7 @@ import vinr
 from clips import moving_shapes, write_clip
 from command_line import Run
 from fresh import run_fresh
+from vinr.bench.run import run_recipe
 from vinr.decoding import on_workers
 from vinr.errors import UsageError
 from vinr.fit import JobEnded, Noted, OfJob, Resumed, RoundDone
@@ -190,6 +191,18 @@ def test_an_error_of_a_worker_is_that_of_the_command(tmp_path: Path, run: Run) -
     assert (status, out) == (2, "")
     assert "device 'cuda:7' is not there" in err
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mkv"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_rows_of_a_table_run_on_workers(tmp_path: Path) -> None:
+    events: list[Any] = []
+    recipe = "hnerv-table-8"
+    result = run_recipe(recipe, scale="tiny", out=tmp_path, device="cpu", workers=2, on_event=events.append)
+    ended = [event for event in events if isinstance(event, JobEnded)]
+    assert len(ended) == ended[0].total == len(list((tmp_path / "jobs").glob("*.json")))
+    assert all(not row.missing for row in result.rows.values())
+    assert (tmp_path / f"{recipe}-tiny.md").exists()
 
 
 # -- without Ray ---------------------------------------------------------------------------------------------
