@@ -137,7 +137,7 @@ def run_jobs(
     on_panels: OnPanels | None = None,
     workers: Workers | None = None,
 ) -> Runner:
-    """Run the jobs that ``folder`` does not hold yet, perhaps on ``workers``; return what reads their results.
+    """Run jobs that ``folder`` does not hold yet, perhaps on ``workers``; return what reads their results.
 
     ``on_panels`` is called in this process alone: without workers.
     """
