@@ -24,7 +24,7 @@ import torch
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, resolve_device
-from vinr.encoding.assembly import FinishedSegment, assemble, side_bytes
+from vinr.encoding.assembly import FinishedSegment, assemble, check_networks, side_bytes
 from vinr.encoding.kept import find_kept
 from vinr.encoding.on_workers import ClipSource, describe_worker, fit_on_workers
 from vinr.encoding.plan import EncodePlan, Target, describe_threads, plan_encode
@@ -248,6 +248,7 @@ def encode(
             seed=seed,
             overrides=overrides,
         )
+        check_networks(readers, plan.jobs, plan.presets)
         fits = _Fits(plan, state, device=device, resume=resume, started=started, on_event=tell)
         if asked is None:
             segments = fits.here(readers)
