@@ -365,7 +365,7 @@ OPTIONS = {
     "preset rate raw-size resize set stream time vinr",
     "convert": "force fps json name set",
     "export": "force max-memory onnx safetensors",
-    "bench": "data device epochs force json out scale set",
+    "bench": "data device epochs force gpus-per-worker json out ray scale set threads-per-worker workers",
     "inpaint": "all-pixels bit-depth codec crf crop deinterlace device epochs force frames json mask "
     "model params pix-fmt preset rate raw-size resize seed set stream time",
     "interpolate": "bit-depth codec crf device factor force max-memory",

@@ -260,6 +260,10 @@ def decode(
             force=force,
             max_memory=max_memory,
             keep_going=keep_going,
+            workers=workers,
+            ray=ray,
+            gpus_per_worker=gpus_per_worker,
+            threads_per_worker=threads_per_worker,
             on_frame=on_frame,
         )
     for text in report.notes:

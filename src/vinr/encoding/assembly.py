@@ -20,10 +20,13 @@ from torch import Tensor
 
 from vinr.bitstream import Clip, ContainerWriter, EditRecord, Header, Network, PartSizes, SectionKind
 from vinr.bitstream import Quality as ClipHeaderQuality
+from vinr.bitstream.header import pack_header
 from vinr.compress import encode_times, unpack_fixed
+from vinr.config import Preset
 from vinr.decoding.networks import expected_tensors
 from vinr.encoding.segment import FittedSegment, clip_entry, created_by, fraction_parts, part_names
 from vinr.encoding.splitting import Job
+from vinr.errors import UsageError, argument, plural
 from vinr.models import get_model, validate_architecture
 from vinr.quality.record import Quality
 from vinr.state.tensorfile import read_some_tensors
@@ -140,6 +143,30 @@ def clip_qualities(segments: Sequence[FinishedSegment]) -> list[Quality]:
         for span, quality in zip(segment.network.spans, segment.qualities, strict=True):
             qualities.setdefault(span.clip, []).append(quality)
     return [Quality.of_all(qualities[clip]) for clip in sorted(qualities)]
+
+
+def check_networks(readers: Sequence[VideoReader], jobs: Sequence[Job], presets: Sequence[Preset]) -> None:
+    """Refuse more networks than the header of a file holds: before hours of fitting, not after them.
+
+    Raises
+    ------
+    UsageError
+        If the header would be too long.
+    """
+    clips, networks = [], []
+    unknown = Quality(1, 0.0, 0.0, None, None)
+    for number, reader in enumerate(readers):
+        clips.append(_clip_of(reader, f"{reader.name} {number}", unknown, None))
+    for job, preset in zip(jobs, presets, strict=True):
+        # The longest that the two numbers can be is of no account beside the architecture.
+        networks.append(Network(model=preset.model, architecture=preset.architecture, spans=job.spans))
+    try:
+        pack_header(Header(created_by=created_by(), clips=tuple(clips), networks=tuple(networks)))
+    except ValueError:
+        raise UsageError(
+            f"the header of a file does not hold {plural(len(jobs), 'network')}; give longer segments "
+            f"({argument('segment')}), or encode parts of the video ({argument('frames')}) to several files"
+        ) from None
 
 
 def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:

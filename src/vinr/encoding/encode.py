@@ -22,7 +22,7 @@ from typing import Literal
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, thread_count_restored
-from vinr.encoding.assembly import assemble, side_bytes
+from vinr.encoding.assembly import assemble, check_networks, side_bytes
 from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.kept import find_kept
 from vinr.encoding.on_workers import ClipSource, OnWorkers
@@ -236,6 +236,7 @@ def encode(
             seed=seed,
             overrides=overrides,
         )
+        check_networks(readers, plan.jobs, plan.presets)
         fits = Fits(
             plan,
             specs,
