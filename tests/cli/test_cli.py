@@ -353,7 +353,8 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 
 OPTIONS = {
     "encode": "bit-depth bpp crop deinterlace device epochs force frames json log model no-reference params "
-    "pix-fmt preset psnr quiet rate raw-size resize resume seed segment set size stream threads time verbose",
+    "pix-fmt preset psnr quality quiet rate raw-size resize resume seed segment set size stream threads time "
+    "verbose",
     "decode": "backend bit-depth codec crf device force fps-scale frames keep-going max-memory set",
     "info": "force json max-memory plot",
     "verify": "device json max-memory",

@@ -53,7 +53,7 @@ from vinr.cli.options import (
 from vinr.cli.version import Version
 from vinr.errors import UsageError, VinrError, command_line_words, plural
 from vinr.state import interruption
-from vinr.units import parse_depth, parse_frames
+from vinr.units import parse_depth, parse_frames, parse_quality
 
 # 128 and the number of SIGPIPE, which Windows has not.
 UNREAD_STATUS: Final = 141
@@ -99,6 +99,10 @@ def encode(
     size: Annotated[str | None, typer.Option(help="largest size of the file, such as 500kB")] = None,
     bpp: Annotated[float | None, typer.Option(help="largest size in bits per pixel, such as 0.05")] = None,
     psnr: Annotated[float | None, typer.Option(help="PSNR to reach, in dB, at the smallest size")] = None,
+    quality: Annotated[
+        str,
+        typer.Option(metavar="low|medium|high", help="half or twice the usual network; 0.5 or 4 x the time"),
+    ] = "medium",
     epochs: Epochs = None,
     time: Time = None,
     frames: Frames = None,
@@ -149,6 +153,7 @@ def encode(
             size=size,
             bpp=bpp,
             psnr=psnr,
+            quality=parse_quality(quality),
             epochs=epochs,
             time=time,
             frames=parse_frames(frames) if frames else None,

@@ -27,7 +27,7 @@ from vinr.device import gradients_on, may_choose_threads, resolve_device, thread
 from vinr.encoding.assembly import assemble, side_bytes
 from vinr.encoding.foresee import foresee
 from vinr.encoding.kept import find_kept
-from vinr.encoding.plan import EncodePlan, Target, count_pixels, describe_threads, plan_encode
+from vinr.encoding.plan import EncodePlan, QualityName, Target, count_pixels, describe_threads, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB, SegmentWork
 from vinr.encoding.trial import has_small_steps
@@ -68,6 +68,7 @@ def encode(
     size: int | str | None = None,
     bpp: float | None = None,
     psnr: float | None = None,
+    quality: QualityName = "medium",
     epochs: int | None = None,
     time: float | str | None = None,
     frames: tuple[int | None, int | None] | None = None,
@@ -107,6 +108,9 @@ def encode(
     size, bpp, psnr
         A target, at most one: bytes (or ``"500kB"``) or bits per pixel of the file, never exceeded and met to
         3 %; or a PSNR in dB, in as few bytes as possible.
+    quality
+        ``low``: half the parameters and half the time that are chosen otherwise; ``high``: twice the
+        parameters and four times the time. A time or epochs that are given stay as they are.
     epochs, time
         How long to fit: passes over the frames, or wall-clock seconds (or ``"10m"``) for everything together;
         a time that suits the video if both are None.
@@ -178,7 +182,9 @@ def encode(
     state = StateFolder(
         path,
         EncodeJob.of(sources, frames=frames, crop=crop, resize=resize),
-        settings=_in_short(model=model, preset=preset, params=params, epochs=epochs, overrides=[*overrides]),
+        settings=_in_short(
+            model=model, preset=preset, params=params, quality=quality, epochs=epochs, overrides=[*overrides]
+        ),
         resume=resume,
         force=force,
         on_note=lambda text: tell(Noted(text)),
@@ -211,6 +217,7 @@ def encode(
             seconds=None if time is None else parse_seconds(time),
             segment_seconds=None if segment is None else parse_seconds(segment),
             target=_target(specs, size, bpp, psnr, others),
+            quality=quality,
             seed=seed,
             overrides=overrides,
         )

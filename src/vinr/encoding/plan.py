@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, Literal
 
 import torch
 
@@ -29,6 +30,14 @@ PARAMETERS_LIMITS = (20_000, 30_000_000)
 REFERENCE_SECONDS = 180.0
 TIME_EXPONENT = 0.5
 SECONDS_LIMITS = (30.0, 6 * 3600.0)
+
+QualityName = Literal["low", "medium", "high"]
+# Of what is chosen: how many times the usual parameters, and the usual time.
+QUALITIES: Final[dict[QualityName, tuple[float, float]]] = {
+    "low": (0.5, 0.5),
+    "medium": (1.0, 1.0),
+    "high": (2.0, 4.0),
+}
 
 MAX_SEGMENT_BYTES = 2 * 2**30
 
@@ -186,25 +195,33 @@ def plan_encode(
     seconds: float | None = None,
     segment_seconds: float | None = None,
     target: Target = NO_TARGET,
+    quality: QualityName = "medium",
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> EncodePlan:
     """Plan the encode of clips of ``specs`` into one file.
 
     The length is that of ``epochs``, ``fit.epochs`` or a recipe by name, which has epochs; else ``seconds``;
-    else a time suited to the size of the video. ``num_parameters`` are those of the whole file.
+    else a time suited to the size of the video. ``num_parameters`` are those of the whole file; ``quality``
+    makes what is chosen of both smaller or larger.
 
     Raises
     ------
     UsageError
         If names or keys are unknown, values contradict each other, or the size cannot be reached.
     """
+    fixed = {"params": num_parameters, "preset": preset, "size or psnr": target.num_bytes or target.psnr_db}
+    if quality != "medium" and (names := [name for name, value in fixed.items() if value is not None]):
+        raise UsageError(
+            f"{argument('quality', quality)} chooses the size of the network, and so does {names[0]}; "
+            "give one of them"
+        )
     if epochs is not None and seconds is not None:
         raise UsageError("both a number of epochs and a time are given; give one of them")
     keys = {item.partition("=")[0].strip() for item in overrides}
     chosen = seconds is None and epochs is None and not keys & {"fit.epochs", "fit.recipe"}
     if chosen:
-        seconds = default_seconds(count_pixels(specs))
+        seconds = QUALITIES[quality][1] * default_seconds(count_pixels(specs))
     extra = []
     if seed is not None:
         extra.append(f"fit.seed={seed}")
@@ -228,6 +245,8 @@ def plan_encode(
         # Where bytes alone are fixed, as many parameters as will fill them; a preset fixes its own number.
         if count is None and num_bytes is not None and preset is None:
             count = round(8 * num_bytes / BITS_PER_PARAMETER)
+        if quality != "medium":
+            count = round(QUALITIES[quality][0] * default_parameters(job.spec(specs).num_pixels))
         complete = choose_preset(
             job.spec(specs),
             model=model,
