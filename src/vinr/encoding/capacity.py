@@ -26,6 +26,7 @@ from vinr.encoding.assembly import side_bytes
 from vinr.encoding.foresee import Trial, foresee, try_network
 from vinr.encoding.plan import (
     EncodePlan,
+    QualityName,
     Target,
     bits_per_parameter,
     count_parameters,
@@ -100,6 +101,7 @@ def plan(
     preset: str | None = None,
     params: int | str | None = None,
     size: int | str | None = None,
+    quality: QualityName = "medium",
     epochs: int | None = None,
     time: float | str | None = None,
     frames: tuple[int | None, int | None] | None = None,
@@ -116,7 +118,7 @@ def plan(
 
     Parameters
     ----------
-    source, model, preset, params, size, epochs, time, frames, crop, resize, segment, device, overrides
+    source, model, preset, params, size, quality, epochs, time, frames, crop, resize, segment, overrides
         As for :func:`vinr.encode`.
     workers
         Segments that are fitted at a time.
@@ -145,6 +147,7 @@ def plan(
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
             segment=None if segment is None else SegmentLength.of(segment),
+            quality=quality,
             target=Target(None if size is None else parse_bytes(size)),
             overrides=overrides,
         )
