@@ -177,7 +177,14 @@ def encode(
     loudness = progress.loudness_of(verbose=verbose, quiet=quiet)
     if len(paths) == 2 and show_folder.is_many(*paths):
         show_folder.encode_many(
-            *paths, asked=asked, force=force, as_json=as_json, loudness=loudness, logs=log, settings=given
+            *paths,
+            asked=asked,
+            threads=threads,
+            force=force,
+            as_json=as_json,
+            loudness=loudness,
+            logs=log,
+            settings=given,
         )
         return
     from vinr.encoding.encode import time_counted_from

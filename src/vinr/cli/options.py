@@ -120,7 +120,7 @@ MaxMemory = Annotated[
 Model = Annotated[str | None, typer.Option(help="model; `vinr models` lists them")]
 Preset = Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")]
 Quality = Annotated[
-    str, typer.Option(metavar="low|medium|high", help="half or twice the usual network; 0.5 or 4 x the time")
+    str, typer.Option(metavar="low|medium|high", help="half the usual network and time, or twice and 4 times")
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="passes over all frames")]
 Time = Annotated[str | None, typer.Option(help="wall-clock time for everything, such as 10m")]
