@@ -25,7 +25,8 @@ from vinr.config import load_preset
 from vinr.device import resolve_device
 from vinr.errors import InputError, UsageError, argument
 from vinr.files import check_parent
-from vinr.fit import Event, JobEnded, Noted, OfJob, RoundDone, ignore
+from vinr.fit import Event, JobEnded, Noted, OfJob, ignore
+from vinr.fit.events import FREQUENT
 from vinr.scale.pool import WorkerDied, open_pool
 from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
@@ -168,7 +169,7 @@ def _run_on(workers: Workers, runner: Runner, jobs: Sequence[Job], on_event: Cal
         on_event(OfJob(number, total, jobs[number].key, event))
 
     with open_pool(workers) as pool:
-        ends = pool.run(run_job, tasks, on_event=tell, frequent=(RoundDone,))
+        ends = pool.run(run_job, tasks, on_event=tell, frequent=FREQUENT)
         with closing(ends):
             for ended in ends:
                 ended.value()

@@ -329,6 +329,11 @@ class _Fits:
             facts = describe_worker(pool, self.plan, device, self.state.folder, resume=self.resume)
             folder = self.state.prepare()
             self.on_event(Noted(f"{self.plan}, on {workers} of {facts.device}, {facts.precision}"))
+            if len(self.plan.jobs) == 1:
+                cut = argument("segment", "5s")
+                self.on_event(
+                    Noted(f"one network is fitted by one worker; {cut} cuts the video into several")
+                )
             return fit_on_workers(
                 pool,
                 self.plan,

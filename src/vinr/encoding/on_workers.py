@@ -28,7 +28,8 @@ from vinr.encoding.segment_work import Allowance, SegmentWork
 from vinr.encoding.splitting import makespan
 from vinr.errors import InputError
 from vinr.files import as_output_error, atomic_path
-from vinr.fit import Event, JobEnded, Noted, OfJob, RoundDone
+from vinr.fit import Event, JobEnded, Noted, OfJob
+from vinr.fit.events import FREQUENT
 from vinr.fit.precision import Precision, keep_precision, resolve_precision
 from vinr.scale.pool import OnEvent, Pool, WorkerDied
 from vinr.state.folder import holds_token
@@ -188,9 +189,6 @@ def fit_on_workers(
             finished[ended.number] = _kept_here(ended.value(), folder, ended.number, tell)
             on_event(JobEnded(ended.number, total, f"segment {ended.number + 1}"))
     return [segment for segment in finished if segment is not None]
-
-
-FREQUENT: Final = (RoundDone,)
 
 
 def _kept_here(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,10 @@ class JobEnded:
 
 
 Event = RoundDone | Collapsed | Resumed | Noted | NotKept | Written | OfJob | JobEnded
+
+
+# Kinds of which many come in a second, so that those who send them over a network need not send all.
+FREQUENT: Final = (RoundDone,)
 
 
 def ignore(event: Event) -> None:
