@@ -110,5 +110,5 @@ def test_the_command_measures_and_its_json_is_a_file_of_rates(run: Run, video: P
 def test_what_holds_no_rates_is_refused(content: str, video: Path, tmp_path: Path) -> None:
     path = tmp_path / "rates.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"holds no rates \(.*\); vinr plan --json prints them"):
+    with pytest.raises(InputError, match=r"holds no rates \(.*\); give what vinr plan prints as JSON"):
         vinr.plan(video, epochs=1, rates=path)

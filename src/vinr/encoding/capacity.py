@@ -315,7 +315,7 @@ def read_rates(path: Path) -> Rates:
         reason = first_problem(error)
     except (OSError, ValueError, RecursionError) as error:
         reason = str(getattr(error, "strerror", None) or error)
-    raise InputError(f"{path}: holds no rates ({reason}); vinr plan --json prints them")
+    raise InputError(f"{path}: holds no rates ({reason}); give what vinr plan prints as JSON")
 
 
 def _check_rates(rates: Rates, planned: EncodePlan, spec: VideoSpec) -> None:

@@ -331,9 +331,7 @@ class _Fits:
             self.on_event(Noted(f"{self.plan}, on {workers} of {facts.device}, {facts.precision}"))
             if len(self.plan.jobs) == 1:
                 cut = argument("segment", "5s")
-                self.on_event(
-                    Noted(f"one network is fitted by one worker; {cut} cuts the video into several")
-                )
+                self.on_event(Noted(f"one worker fits the one network; {cut} makes several"))
             return fit_on_workers(
                 pool,
                 self.plan,
