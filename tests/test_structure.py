@@ -35,7 +35,7 @@ ORDER = [
     ["fit"],
     ["decoding"],
     ["encoding"],
-    ["comparison", "tasks", "testing"],
+    ["comparison", "folders", "tasks", "testing"],
     ["bench"],
     ["cli"],
     ["__main__"],

@@ -22,6 +22,7 @@ from vinr.comparison.rd import BDResult, RDCurve, RDPoint
 from vinr.decoding.exporting import ExportedGraph
 from vinr.decoding.playback import EvaluationReport
 from vinr.encoding.convert import ConvertReport
+from vinr.encoding.reference import X264Reference
 from vinr.encoding.report import EncodeReport
 from vinr.errors import OutputError
 from vinr.fit import Event, NotKept, Resumed, RoundDone
@@ -44,6 +45,8 @@ ENCODED = EncodeReport(
     num_collapses=0,
     seconds=61.4,
     precision="bf16",
+    height=640,
+    width=1280,
 )
 INPAINTED = InpaintReport(
     path="filled.mkv",
@@ -133,11 +136,35 @@ def test_an_encode(shown: Shown) -> None:
     assert pairs(shown(console.show_encode, ENCODED, as_json=False)) == {
         "file": "out.vinr  163,840 bytes",
         "rate": "0.0712 bpp  912.3 kbit/s",
+        "frames": "132 of 1280×640 (width × height)",
         "PSNR": "33.46 dB (mean of frames)",
         "MS-SSIM": "0.9765 (window 11)",
         "model": "hnerv, 1.50 M parameters",
         "fit": "300.0 epochs in bf16, 61 s in all",
     }
+
+
+def test_an_encode_stands_beside_its_source_and_x264(shown: Shown) -> None:
+    """Audio is no rate of the video, and is not compared with that of x264."""
+    beside = replace(
+        ENCODED, other_bytes=81_920, source_bytes=327_680, reference=X264Reference(40_960, 30, 33.46)
+    )
+    found = pairs(shown(console.show_encode, beside, as_json=False))
+    assert found["source"] == "327,680 bytes"
+    assert found["file"] == "out.vinr  163,840 bytes, 50% of the source"
+    assert found["rate"] == "0.0356 bpp  456.2 kbit/s, audio and times 456.2 kbit/s"
+    assert found["x264"] == "medium needs about 40,960 bytes for 33.46 dB, 2.0 times fewer than this video"
+    better = replace(beside, reference=X264Reference(122_880, 30, 33.46))
+    assert "1.5 times more than" in pairs(shown(console.show_encode, better, as_json=False))["x264"]
+    missing = replace(ENCODED, reference_note="this PyAV has no x264")
+    found = pairs(shown(console.show_encode, missing, as_json=False))
+    assert found["x264"] == "not measured: this PyAV has no x264; `vinr compare` measures it"
+
+
+def test_a_blur_is_called_one(shown: Shown) -> None:
+    assert "usable" not in shown(console.show_encode, replace(ENCODED, psnr_db=25.0), as_json=False)
+    found = pairs(shown(console.show_encode, replace(ENCODED, psnr_db=24.9), as_json=False))
+    assert "too low for a usable picture" in found["PSNR"]
 
 
 def test_frames_too_small_for_ms_ssim_have_no_line_of_it(shown: Shown) -> None:

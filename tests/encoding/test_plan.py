@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clips import moving_shapes, write_clip
+from vinr.bitstream import header as header_module
+from vinr.encoding.assembly import check_networks
 from vinr.encoding.plan import (
     BITS_PER_PARAMETER,
     Target,
@@ -20,6 +24,7 @@ from vinr.encoding.splitting import MAX_SEGMENT_BYTES, join_clips, split_segment
 from vinr.errors import UsageError
 from vinr.models import get_model, validate_architecture
 from vinr.units import SegmentLength
+from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 
 CLIP = VideoSpec(16, 32, 64)
@@ -172,6 +177,18 @@ def test_segments_that_end_at_cuts_cover_every_frame(num_frames: int, longest: i
     assert [span.first_frame for span in spans[1:]] == [s.first_frame + s.num_frames for s in spans[:-1]]
     assert sum(span.num_frames for span in spans) == num_frames
     assert 1 <= min(span.num_frames for span in spans) <= max(s.num_frames for s in spans) <= longest
+
+
+def test_more_networks_than_a_header_holds_are_refused_before_the_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = write_clip(tmp_path / "clip.mkv", moving_shapes(num_frames=60, height=16, width=16))
+    with open_video(video) as reader:
+        plan = plan_encode([reader.spec], preset="nerv-tiny", segment=SegmentLength(frames=1))
+        check_networks([reader], plan.jobs, plan.presets)
+        monkeypatch.setattr(header_module, "MAX_HEADER", 2000)
+        with pytest.raises(UsageError, match=r"does not hold 60 networks; give longer segments"):
+            check_networks([reader], plan.jobs, plan.presets)
 
 
 def test_frames_that_fill_more_than_two_gib_are_cut() -> None:

@@ -17,6 +17,8 @@ import vinr
 from clips import moving_shapes, write_clip
 from command_line import Run
 from fresh import run_fresh
+from vinr.bench.run import run_recipe
+from vinr.decoding import on_workers
 from vinr.errors import UsageError
 from vinr.fit import JobEnded, Noted, OfJob, Resumed, RoundDone
 
@@ -163,6 +165,25 @@ def test_an_interruption_of_the_driver_keeps_the_fits_of_all_workers(
 
 
 @pytest.mark.usefixtures("cluster")
+def test_frames_are_decoded_on_workers_and_written_in_order(
+    whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_workers, "BLOCK_FRAMES", 4)
+    file = tmp_path / "clip.vinr"
+    file.write_bytes(whole)
+    shown: list[tuple[int, int]] = []
+    for number, options in enumerate([{}, {"fps_scale": 2}, {"frames": "17,3,5:16:2"}]):
+        paths = [tmp_path / f"{count}-{number}.mkv" for count in (1, 2)]
+        shown.clear()
+        settings: dict[str, Any] = {"codec": "ffv1", "device": "cpu", **options}
+        vinr.decode(file, paths[0], **settings)
+        vinr.decode(file, paths[1], workers=2, on_frame=lambda *done: shown.append(done), **settings)
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        assert shown[0][0] == 4
+        assert shown[-1][0] == shown[-1][1]
+
+
+@pytest.mark.usefixtures("cluster")
 def test_an_error_of_a_worker_is_that_of_the_command(tmp_path: Path, run: Run) -> None:
     clip = write_clip(tmp_path / "clip.mkv", moving_shapes(num_frames=4, height=24, width=40))
     settings = ["--preset", "nerv-tiny", "--epochs", "1", "--device", "cuda:7", "--workers", "2"]
@@ -170,6 +191,18 @@ def test_an_error_of_a_worker_is_that_of_the_command(tmp_path: Path, run: Run) -
     assert (status, out) == (2, "")
     assert "device 'cuda:7' is not there" in err
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mkv"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_rows_of_a_table_run_on_workers(tmp_path: Path) -> None:
+    events: list[Any] = []
+    recipe = "hnerv-table-8"
+    result = run_recipe(recipe, scale="tiny", out=tmp_path, device="cpu", workers=2, on_event=events.append)
+    ended = [event for event in events if isinstance(event, JobEnded)]
+    assert len(ended) == ended[0].total == len(list((tmp_path / "jobs").glob("*.json")))
+    assert all(not row.missing for row in result.rows.values())
+    assert (tmp_path / f"{recipe}-tiny.md").exists()
 
 
 # -- without Ray ---------------------------------------------------------------------------------------------
@@ -194,6 +227,10 @@ def test_without_ray_the_error_names_the_extra(
     [
         ({"gpus_per_worker": 0.5}, "gpus_per_worker 0.5 has no effect without workers or ray"),
         ({"threads_per_worker": 2}, "threads_per_worker 2 has no effect without workers or ray"),
+        (
+            {"workers": 2, "threads": 2},
+            "those of workers are threads_per_worker",
+        ),
         ({"workers": 0}, "workers 0: give the jobs at a time, 1 to 10,000"),
         ({"workers": 2, "gpus_per_worker": 1.5}, "give a share of a GPU such as 0.5, or whole GPUs"),
         ({"workers": 2, "threads_per_worker": 0}, "threads_per_worker 0: give threads of a worker"),

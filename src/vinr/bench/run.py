@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from itertools import product
 from os import PathLike, fspath
 from pathlib import Path
@@ -18,14 +19,18 @@ from vinr.bench.datasets import BUNNY, find_clips
 from vinr.bench.points import published_points
 from vinr.bench.recipe import SCALES, Kind, Recipe, Row, Scale, Setup, Tuning, load_recipe
 from vinr.bench.report import Result, RowResult, write_result
-from vinr.bench.runner import Runner
+from vinr.bench.runner import Runner, RunnerJob, run_job
 from vinr.bench.work import BUNNY_CROP, DEFAULTS, Job, OnPanels, Work
 from vinr.codecs.anchors import parse_anchor
 from vinr.config import load_preset
 from vinr.device import resolve_device
+from vinr.encoding.telling import Teller
 from vinr.errors import InputError, UsageError, argument
 from vinr.files import check_parent
 from vinr.fit import Event, Noted, ignore
+from vinr.fit.events import FREQUENT
+from vinr.scale.pool import open_pool
+from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
 
 JOBS: Final = "jobs"
@@ -42,6 +47,10 @@ def run_recipe(
     device: str = "auto",
     overrides: Sequence[str] = (),
     force: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
+    threads_per_worker: int | None = None,
     on_event: Callable[[Event], None] = ignore,
 ) -> Result:
     """Run the rows of a recipe that ``out`` does not hold yet, and write the table there.
@@ -60,6 +69,9 @@ def run_recipe(
         Passes over all frames and ``section.key=value`` settings, for every row.
     force
         Run anew what is there.
+    workers, ray, gpus_per_worker, threads_per_worker
+        Run so many jobs at a time on workers, as :func:`vinr.encode` does with segments; ``out`` and ``data``
+        are folders that all of them reach. What measures time should have the machine to itself.
 
     Raises
     ------
@@ -73,7 +85,10 @@ def run_recipe(
     chosen, folder = parse_scale(scale), Path(fspath(out))
     check_parent(folder)
     data_folder = None if data is None else Path(fspath(data))
-    device = str(resolve_device(device))
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
+    # Workers may have GPUs where this process has none.
+    of_workers = asked is not None and asked.gpus > 0 and device == "auto"
+    device = "cuda" if of_workers else str(resolve_device(device))
     jobs: dict[str, list[Job]] = {}
     distinct: dict[str, Job] = {}  # rows share jobs
     for row in recipe.rows:
@@ -90,7 +105,14 @@ def run_recipe(
             )
         )
     runner = run_jobs(
-        recipe.name, list(distinct.values()), folder, data_folder, device, force=force, on_event=on_event
+        recipe.name,
+        list(distinct.values()),
+        folder,
+        data_folder,
+        device,
+        force=force,
+        workers=asked,
+        on_event=on_event,
     )
     rows = {}
     for label, row_jobs in jobs.items():
@@ -116,16 +138,39 @@ def run_jobs(
     force: bool,
     on_event: Callable[[Event], None],
     on_panels: OnPanels | None = None,
+    workers: Workers | None = None,
 ) -> Runner:
-    """Run the jobs that ``folder`` does not hold yet; return what reads their results."""
+    """Run jobs that ``folder`` does not hold yet, perhaps on ``workers``; return what reads their results.
+
+    ``on_panels`` is called in this process alone: without workers.
+    """
     (folder / JOBS).mkdir(parents=True, exist_ok=True)
     runner = Runner(folder / JOBS, data, device, on_event, on_panels)
     if force:
         runner.forget(jobs)
+    if workers is not None:
+        _run_on(workers, runner, jobs, on_event)
+        return runner
     for number, job in enumerate(jobs):
         on_event(Noted(f"{title}: {number + 1} of {len(jobs)}, {job.key}"))
         runner.run(job)
     return runner
+
+
+def _run_on(workers: Workers, runner: Runner, jobs: Sequence[Job], on_event: Callable[[Event], None]) -> None:
+    """Run jobs on workers; each result lies in the folder as soon as its job has ended."""
+    data, tell = runner.data, Teller([job.key for job in jobs], on_event)
+    tasks = []
+    for job in jobs:
+        own_data = None if data is None else data.absolute()
+        tasks.append(RunnerJob(runner.folder.absolute(), own_data, runner.device, job))
+
+    with open_pool(workers) as pool:
+        ends = pool.run(run_job, tasks, on_event=tell, frequent=FREQUENT)
+        with closing(ends):
+            for ended in ends:
+                ended.value()
+                tell.end(ended.number)
 
 
 def plan_row(

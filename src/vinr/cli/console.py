@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from vinr.cli.catalogue import ModelEntry, PresetEntry
     from vinr.cli.settings_list import SettingEntry
     from vinr.decoding.describe import ClipInfo, FileInfo
-    from vinr.decoding.exporting import ExportedGraph
-    from vinr.decoding.playback import EvaluationReport
+    from vinr.decoding.exporting import ExportedGraph, ExportedWeights
+    from vinr.decoding.playback import DecodeReport, EvaluationReport
     from vinr.encoding.convert import ConvertReport
     from vinr.encoding.report import EncodeReport
 
@@ -115,11 +115,17 @@ def _reference_rows(report: EncodeReport) -> list[tuple[str, str]]:
     if report.reference is None:
         note = report.reference_note
         return [] if note is None else [("x264", f"not measured: {note}; `vinr compare` measures it")]
-    needed = report.reference.num_bytes
+    needed, psnr_db = report.reference.num_bytes, report.reference.psnr_db
     ratio = report.video_bytes / needed
     factor = f"{ratio:.1f} times fewer" if ratio >= 1 else f"{1 / ratio:.1f} times more"
-    text = f"medium needs about {format_bytes(needed)} for {report.psnr_db:.2f} dB, {factor} than this video"
+    text = f"medium needs about {format_bytes(needed)} for {psnr_db:.2f} dB, {factor} than this video"
     return [("x264", text)]
+
+
+def describe_decoded(report: DecodeReport) -> str:
+    """Return a line on what was written."""
+    size = "" if report.num_bytes is None else f", {format_bytes(report.num_bytes)}"
+    return f"wrote {report.path}: {plural(report.num_frames, 'frame')}, {report.written}{size}"
 
 
 def show_convert(report: ConvertReport, *, as_json: bool) -> None:
@@ -243,13 +249,20 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
             say(f"frame {index:5d}  {psnr_db:.3f} dB" + ("" if ms_ssim is None else f"  {ms_ssim:.5f}"))
 
 
-def show_export(graphs: Sequence[ExportedGraph]) -> None:
+def show_export(files: Sequence[ExportedGraph | ExportedWeights]) -> None:
     """Print which files hold which frames."""
-    for graph in graphs:
+    from vinr.decoding.exporting import ExportedGraph, ExportedWeights
+
+    for file in files:
         # In a network that clips share, a clip's frames follow those of the clips before it.
-        last = graph.first_frame + graph.num_frames - 1
-        inputs = f", its inputs from {graph.first_input} on" if graph.first_input != graph.first_frame else ""
-        say(f"{graph.path}  {format_bytes(graph.num_bytes)}, frames {graph.first_frame} to {last}{inputs}")
+        last = file.first_frame + file.num_frames - 1
+        line = f"{file.path}  {format_bytes(file.num_bytes)}, frames {file.first_frame} to {last}"
+        match file:
+            case ExportedWeights():
+                line += f", {plural(file.num_tensors, 'tensor')}"
+            case ExportedGraph() if file.first_input != file.first_frame:
+                line += f", its inputs from {file.first_input} on"
+        say(line)
 
 
 def show_models(entries: Sequence[ModelEntry], *, as_json: bool) -> None:

@@ -70,12 +70,14 @@ class Jobs:
     def __init__(self) -> None:
         self.stages: dict[str, Stage] = {}
         self._fitted: dict[str, float] = {}
-        self._num_ended = 0
+        self._ended: set[str] = set()
 
     def take(self, event: OfJob, whole: Stage, now: float) -> bool:
         """Take an event of a job; return whether it changes how far the job, and the ``whole``, is."""
         from vinr.fit.events import StageBegun
 
+        if event.name in self._ended:  # told late, which changes nothing any more
+            return False
         stage = self.stages.setdefault(event.name, Stage(began=now))
         if isinstance(event.event, StageBegun):
             stage.begin(event.event.name, now)
@@ -90,11 +92,12 @@ class Jobs:
         """Take that a job is done."""
         self.stages.pop(event.name, None)
         self._fitted.pop(event.name, None)
-        self._num_ended += 1
+        self._ended.add(event.name)
         self._move(whole, event.total, now)
 
     def _move(self, whole: Stage, total: int, now: float) -> None:
         if not whole.name or whole.name == "trying":
             whole.begin("fitting", now)
-        whole.move((self._num_ended + sum(self._fitted.values())) / total, now)
-        whole.detail = f"{self._num_ended} of {plural(total, 'job')} done"
+        num_ended = len(self._ended)
+        whole.move((num_ended + sum(self._fitted.values())) / total, now)
+        whole.detail = f"{num_ended} of {plural(total, 'job')} done"

@@ -21,12 +21,12 @@ from typing import Literal
 
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
-from vinr.device import gradients_on
-from vinr.encoding.assembly import assemble, side_bytes
+from vinr.device import gradients_on, thread_count_restored
+from vinr.encoding.assembly import assemble, check_networks, side_bytes
 from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.kept import find_kept
 from vinr.encoding.on_workers import ClipSource, OnWorkers
-from vinr.encoding.plan import Target, plan_encode
+from vinr.encoding.plan import EncodePlan, QualityName, Target, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
 from vinr.encoding.splitting import count_pixels
@@ -40,6 +40,7 @@ from vinr.state.folder import EncodeJob, StateFolder
 from vinr.units import SegmentLength, SizeLike, parse_bytes, parse_count, parse_seconds
 from vinr.video.pipes import is_kept, is_pipe
 from vinr.video.reading import ReadOptions
+from vinr.video.scene_cuts import find_cuts
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
@@ -68,6 +69,7 @@ def encode(
     size: int | str | None = None,
     bpp: float | None = None,
     psnr: float | None = None,
+    quality: QualityName = "medium",
     epochs: int | None = None,
     time: float | str | None = None,
     frames: tuple[int | None, int | None] | None = None,
@@ -80,7 +82,9 @@ def encode(
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     segment: float | str | None = None,
+    scene_cuts: bool = False,
     device: str = "auto",
+    threads: int | None = None,
     workers: int | None = None,
     ray: str | None = None,
     gpus_per_worker: float | None = None,
@@ -109,6 +113,9 @@ def encode(
     size, bpp, psnr
         A target, at most one: bytes (or ``"500kB"``) or bits per pixel of the file, never exceeded and met to
         3 %; or a PSNR in dB, in as few bytes as possible.
+    quality
+        ``low``: half the parameters and half the time that are chosen otherwise; ``high``: twice the
+        parameters and four times the time. A time or epochs that are given stay as they are.
     epochs, time
         How long to fit: passes over the frames, or wall-clock seconds (or ``"10m"``) for everything together;
         a time that suits the video if both are None.
@@ -128,8 +135,13 @@ def encode(
         Longest length of segments in seconds (or ``"10s"``, or ``"120f"``: frames), each with a network of
         its own; one segment if None, unless the frames fill 2 GiB. Only the frames of the segment at hand
         are in memory.
+    scene_cuts
+        End segments at scene cuts where that is possible; all frames are read once more, to find them.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    threads
+        Threads to compute on; if None, all cores, or one where more are not faster: for small networks, and
+        on a busy machine (tried where the fit has a time). OMP_NUM_THREADS is kept to if it is set.
     workers, ray
         Fit so many segments at a time, each in a process of its own, with Ray (``pip install 'vinr[ray]'``):
         on this machine, or on the cluster at the address ``ray``, where None takes as many as there is room
@@ -165,7 +177,7 @@ def encode(
     paths = [fspath(source) for source in sources]
     if not sources:
         raise UsageError("no input is given; give at least one video")
-    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker, threads)
     if resume or asked is not None:
         _refuse_pipes(paths, on_workers=asked is not None)
     options = ReadOptions.of(
@@ -177,12 +189,16 @@ def encode(
         bit_depth=bit_depth,
     )
     params = None if params is None else parse_count(params)
+    if threads is not None and threads < 1:
+        raise UsageError(f"{argument('threads', threads)}: give at least 1")
     path = Path(fspath(output))
     check_suffix(path, ".vinr", "output (the last path)")
     state = StateFolder(
         path,
         EncodeJob.of(sources, frames=frames, crop=crop, resize=resize),
-        settings=_in_short(model=model, preset=preset, params=params, epochs=epochs, overrides=[*overrides]),
+        settings=_in_short(
+            model=model, preset=preset, params=params, quality=quality, epochs=epochs, overrides=[*overrides]
+        ),
         resume=resume,
         force=force,
         on_note=lambda text: tell(Noted(text)),
@@ -192,7 +208,7 @@ def encode(
         on_event(event)
         state.check_process()  # a child that it forked must not continue the work of its parent
 
-    with state, ExitStack() as opened:
+    with state, thread_count_restored(threads), ExitStack() as opened:
         readers, specs = [], []
         for source in paths:
             reader = open_video(source, crop=crop, resize=resize, frames=frames, options=options)
@@ -206,6 +222,8 @@ def encode(
         for reader in readers:
             for note in reader.audio_notes:
                 tell(Noted(note))
+        length = None if segment is None else SegmentLength.of(segment)
+        cuts = _find_cuts(readers, length) if scene_cuts else None
         plan = plan_encode(
             specs,
             model=model,
@@ -213,11 +231,14 @@ def encode(
             num_parameters=params,
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
-            segment=None if segment is None else SegmentLength.of(segment),
+            segment=length,
+            cuts=cuts,
             target=_target(specs, size, bpp, psnr, others),
+            quality=quality,
             seed=seed,
             overrides=overrides,
         )
+        check_networks(readers, plan.jobs, plan.presets)
         fits = Fits(
             plan,
             specs,
@@ -228,7 +249,7 @@ def encode(
             reference=reference,
             on_event=tell,
         )
-        with _place(asked, paths, readers, device, state.token) as place:
+        with _place(asked, plan, paths, readers, device, threads, state.token) as place:
             plan, segments = fits.run(place)
         file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
         try:
@@ -254,14 +275,33 @@ def encode(
     return report
 
 
+def _find_cuts(readers: Sequence[VideoReader], length: SegmentLength | None) -> list[list[int]]:
+    """Return the frames of each clip with which scenes begin."""
+    if length is None:
+        cut, by = argument("scene_cuts", True), argument("segment", "10s")
+        raise UsageError(f"{cut} ends segments at cuts; say how long they are at most, such as {by}")
+    return list(map(find_cuts, readers))
+
+
 @contextmanager
 def _place(
-    asked: Workers | None, sources: Sequence[str], readers: Sequence[VideoReader], device: str, token: str
+    asked: Workers | None,
+    plan: EncodePlan,
+    sources: Sequence[str],
+    readers: Sequence[VideoReader],
+    device: str,
+    threads: int | None,
+    token: str,
 ) -> Iterator[Place]:
     """Yield where networks are fitted: in this process, or on the workers that are asked for."""
     if asked is None:
-        yield Here(readers, device)
+        yield Here(readers, device, threads)
         return
+    if plan.presets[0].fit.warm_start:
+        raise UsageError(
+            "with fit.warm_start each segment waits for the one before it, so that workers have nothing "
+            f"to do at the same time; leave it or {argument('workers')} and {argument('ray')} out"
+        )
     with open_pool(asked) as pool:
         yield OnWorkers(pool, list(map(ClipSource.of, sources, readers)), device, token)
 

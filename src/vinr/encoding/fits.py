@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from vinr.device import resolve_device
+import torch
+
+from vinr.device import may_choose_threads, resolve_device
 from vinr.encoding.assembly import FinishedSegment
 from vinr.encoding.foresee import Foreseen, Trial, foresee, try_network
 from vinr.encoding.kept import find_kept
 from vinr.encoding.plan import EncodePlan, describe_threads
 from vinr.encoding.segment_work import SegmentWork
 from vinr.encoding.timetable import Timetable
+from vinr.encoding.trial import has_small_steps
 from vinr.fit import Event, Noted
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.state.folder import StateFolder
@@ -74,13 +77,20 @@ class Here(Place):
         Those of all clips, in their order.
     device
         As for :func:`resolve_device`.
+    threads
+        Those that were asked for, None where they are open.
     """
 
-    def __init__(self, readers: Sequence[VideoReader], device: str) -> None:
+    def __init__(self, readers: Sequence[VideoReader], device: str, threads: int | None) -> None:
         self._readers, self._device = dict(enumerate(readers)), resolve_device(device)
+        self._may_choose_threads = threads is None and may_choose_threads(self._device)
 
     def settle(self, plan: EncodePlan, kept: PrecisionName | None) -> Precision:
-        """Return the arithmetic of all fits."""
+        """Return the arithmetic of all fits; choose the threads where no trial will."""
+        specs = [reader.spec for reader in self._readers.values()]
+        if plan.seconds is None and self._may_choose_threads and has_small_steps(plan, specs):
+            # By size, not by a measurement: the same command gives the same bytes.
+            torch.set_num_threads(1)
         here = resolve_precision(plan.presets[0].fit.precision, self._device)
         return here if kept is None else keep_precision(kept, here, self._device)
 
@@ -96,7 +106,14 @@ class Here(Place):
 
     def attempt(self, plan: EncodePlan, precision: Precision) -> Trial:
         """Try the first network."""
-        return try_network(plan.jobs[0], plan.presets[0], self._readers, self._device, precision)
+        return try_network(
+            plan.jobs[0],
+            plan.presets[0],
+            self._readers,
+            self._device,
+            precision,
+            choose_threads=self._may_choose_threads,
+        )
 
     def run(
         self,
@@ -109,12 +126,19 @@ class Here(Place):
         on_event: Callable[[Event], None],
     ) -> list[FinishedSegment]:
         """Fit all networks, one after another."""
-        segments = []
+        segments: list[FinishedSegment] = []
         for number in range(len(plan.jobs)):
             work = SegmentWork.of(plan, number, precision=precision, folder=folder, resume=resume)
             allowance = None if timetable is None else timetable.allowance(number)
+            before = segments[-1] if segments else None
             segments.append(
-                work.run(self._readers, device=self._device, allowance=allowance, on_event=on_event)
+                work.run(
+                    self._readers,
+                    device=self._device,
+                    allowance=allowance,
+                    on_event=on_event,
+                    before=before,
+                )
             )
         return segments
 

@@ -23,6 +23,7 @@ from vinr.encoding.segment_work import COARSER_TRIALS
 from vinr.encoding.splitting import Job, busiest_worker
 from vinr.encoding.trial import Costs, guess_costs, largest, try_costs
 from vinr.fit import Event, StageBegun
+from vinr.fit.fingerprint import hash_frames
 from vinr.fit.precision import Precision
 from vinr.units import format_seconds
 from vinr.video.source import VideoReader
@@ -74,15 +75,22 @@ def try_network(
     readers: Mapping[int, VideoReader],
     device: torch.device,
     precision: Precision,
+    *,
+    choose_threads: bool = False,
 ) -> Trial:
-    """Try a network on the first frames of ``job``; ``readers`` of its clips by number."""
+    """Try a network on the first frames of ``job``; ``readers`` of its clips by number.
+
+    ``choose_threads`` is that of :func:`try_costs`.
+    """
     first = job.spans[0]
     count = min(READ_FRAMES, first.num_frames)
     began = clock.monotonic()
     frames = readers[first.clip].read(first.first_frame, first.first_frame + count)
+    hash_frames(frames)  # as a fit does, to know its state again
     read = (clock.monotonic() - began) / count
     spec = job.spec({number: reader.spec for number, reader in readers.items()})
-    return Trial(try_costs(preset, spec, frames.rgb_NCHW[:1], device, precision), read)
+    frame_1CHW = frames.rgb_NCHW[:1]
+    return Trial(try_costs(preset, spec, frame_1CHW, device, precision, choose_threads=choose_threads), read)
 
 
 def slowest(trials: Sequence[Trial]) -> Trial:

@@ -29,12 +29,14 @@ from vinr.encoding.kept import segment_path
 from vinr.encoding.plan import EncodePlan, describe_threads
 from vinr.encoding.segment_work import Allowance, SegmentWork
 from vinr.encoding.splitting import Job
+from vinr.encoding.telling import Teller
 from vinr.encoding.timetable import Timetable, sent
 from vinr.errors import InputError
 from vinr.files import as_output_error, atomic_path
-from vinr.fit import Event, FramesDone, JobEnded, Noted, OfJob, StepDone
+from vinr.fit import Event
+from vinr.fit.events import FREQUENT
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
-from vinr.scale.pool import Function, JobT, OnEvent, Pool, ResultT, WorkerDied
+from vinr.scale.pool import Function, JobT, OnEvent, Pool, ResultT
 from vinr.state.folder import holds_token
 from vinr.temporaries import temporary_folder, try_lock
 from vinr.video.edit import Edit
@@ -43,8 +45,6 @@ from vinr.video.source import VideoReader, open_video
 
 LOCK_SECONDS: Final = 0.5
 OPEN_READERS: Final = 4
-# Events that need not all be told.
-FREQUENT: Final = (StepDone, FramesDone)
 
 
 @dataclass(frozen=True)
@@ -238,17 +238,13 @@ class OnWorkers(Place):
                 return job
             return replace(job, allowance=sent(timetable.allowance(job.work.number)))
 
-        def tell(number: int, event: Event | WorkerDied) -> None:
-            if isinstance(event, WorkerDied):
-                event = Noted(f"its worker died ({event.reason}); another one goes on")
-            on_event(OfJob(number, total, f"segment {number + 1}", event))
-
+        tell = Teller([f"segment {number + 1}" for number in range(total)], on_event)
         finished: dict[int, FinishedSegment] = {}
         results = self._pool.run(run_segment, jobs, on_event=tell, frequent=FREQUENT, prepare=timed)
         with closing(results):
             for ended in results:
                 finished[ended.number] = _kept_here(ended.value(), folder, ended.number, tell)
-                on_event(JobEnded(ended.number, total, f"segment {ended.number + 1}"))
+                tell.end(ended.number)
         return [finished[number] for number in range(total)]
 
     def _sources_of(self, job: Job) -> dict[int, ClipSource]:

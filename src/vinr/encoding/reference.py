@@ -30,6 +30,8 @@ from vinr.video.spec import FrameSource
 FIRST_PSNR_DB, FIRST_CRF, CRF_STRIDE = 33, 30, 4
 # A search takes about so many encodes.
 USUAL_TRIALS: Final = 5
+# Before, it is not known how long an encode takes.
+CHECKED_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class X264Point:
 class X264Reference:
     """What x264 medium needs at the PSNR of an encode: ``num_bytes``, between two whole CRFs.
 
-    ``crf`` is the larger CRF whose PSNR is not below ``psnr_db``; of several clips, those of the first.
+    ``crf`` is the larger CRF whose PSNR is not below ``psnr_db``; of several clips, those of the first. Where
+    even the coarsest CRF is better than the encode, ``psnr_db`` is that of it.
     """
 
     num_bytes: int
@@ -91,6 +94,8 @@ class _Search:
 
     def run(self) -> X264Reference:
         low, high = self._enclose()
+        if low == high:
+            return X264Reference(self._points[low].num_bytes, low, self._points[low].psnr_db)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._is_good(middle) else (low, middle)
@@ -102,14 +107,14 @@ class _Search:
         return X264Reference(num_bytes, low, self._psnr_db)
 
     def _enclose(self) -> tuple[int, int]:
-        """Return a CRF that is good enough, and a higher one that is not."""
+        """Return a CRF that is good enough, and a higher one that is not; twice the coarsest if that is."""
         most = self._anchor.max_quality
         guess = min(max(round(FIRST_CRF + FIRST_PSNR_DB - self._psnr_db), 1), most - 1)
         if self._is_good(guess):
             low, high = guess, min(guess + CRF_STRIDE, most)
             while self._is_good(high):
                 if high == most:
-                    raise NoReferenceError(f"x264 is better than that even at CRF {most}")
+                    return most, most
                 low, high = high, min(high + CRF_STRIDE, most)
             return low, high
         low, high = max(guess - CRF_STRIDE, 0), guess
@@ -125,13 +130,14 @@ class _Search:
         return self._points[crf].psnr_db >= self._psnr_db
 
     def _measure(self, crf: int) -> X264Point:
-        began, is_first = self._now(), not self._points
+        began, trials = self._now(), 1 if self._points else USUAL_TRIALS
 
         def check(done: int, total: int) -> None:
             # Encoding is about half of a trial; the first one tells how long all will take.
             passed = self._now() - began
-            expected = 2 * passed * total / done * (USUAL_TRIALS if is_first else 1)
-            if done == total and began + expected > self._deadline:
+            expected = 2 * trials * passed * total / done
+            is_known = done == total or passed > CHECKED_SECONDS
+            if is_known and began + expected > self._deadline:
                 raise NoReferenceError(f"it would take about {math.ceil(expected)} s")
 
         with temporary_folder("vinr-x264-") as folder:

@@ -23,7 +23,7 @@ from torch import Tensor
 from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
 from vinr.config import Preset
-from vinr.encoding.assembly import FinishedSegment
+from vinr.encoding.assembly import FinishedSegment, weights_of
 from vinr.encoding.kept import fit_path, segment_path
 from vinr.encoding.plan import EncodePlan
 from vinr.encoding.segment import FittedSegment, load_segment, save_segment
@@ -109,6 +109,7 @@ class SegmentWork:
         device: torch.device,
         allowance: Allowance | None,
         on_event: Callable[[Event], None],
+        before: FinishedSegment | None = None,
     ) -> FinishedSegment:
         """Fit, code and measure the segment, unless it is kept already; return what is said of it.
 
@@ -118,12 +119,17 @@ class SegmentWork:
             Those of the clips of its spans, by number.
         allowance
             The time for everything here; None where epochs are counted.
+        before
+            The segment before this one, whose network ``fit.warm_start`` begins with.
         """
         spec = self.job.spec({number: reader.spec for number, reader in readers.items()})
         on_event(StageBegun("reading"))
         frames = FrameTensor(_read_spans(self.job, readers), spec)
         finished, checkpoint = segment_path(self.folder, self.number), fit_path(self.folder, self.number)
-        fingerprint = fingerprint_of(frames, self.preset, Reconstruct(), self.plan_seconds)
+        initial = None
+        if before is not None and self.preset.fit.warm_start:
+            initial = weights_of(before, spec)
+        fingerprint = fingerprint_of(frames, self.preset, Reconstruct(), self.plan_seconds, initial)
         if self.resume and finished.exists():
             return FinishedSegment.of(load_segment(finished, fingerprint, frames.spec), self.job, finished)
         on_event(StageBegun("fitting"))
@@ -138,6 +144,7 @@ class SegmentWork:
             reserve=NO_RESERVE if allowance is None else allowance.reserve,
             precision=self.precision,
             fingerprint=fingerprint,
+            initial=initial,
         )
         on_event(StageBegun("coding"))
         segment = self._coded(result, frames, device, on_event)

@@ -61,6 +61,21 @@ def split_segments(
     return jobs
 
 
+def makespan(durations: Sequence[float], num_workers: int) -> float:
+    """Return how long jobs take on ``num_workers``, each of which takes the next one when it is free."""
+    duration, _ = busiest_worker(durations, num_workers)
+    return duration
+
+
+def busiest_worker(durations: Sequence[float], num_workers: int) -> tuple[float, int]:
+    """Return how long the worker with the most is at work, and its number of jobs; see :func:`makespan`."""
+    loads = [(0.0, 0)] * num_workers
+    for duration in durations:
+        load, count = heapq.heappop(loads)
+        heapq.heappush(loads, (load + duration, count + 1))
+    return max(loads)
+
+
 def _even_stops(num_frames: int, longest: int) -> Iterator[int]:
     """Yield where segments end: as few as can be, equally long.
 
@@ -114,12 +129,3 @@ def join_clips(jobs: Sequence[Job], specs: Sequence[VideoSpec]) -> list[Job]:
         open_jobs[size] = len(joined)
         joined.append(job)
     return joined
-
-
-def busiest_worker(shares: Sequence[float], num_slots: int) -> tuple[float, int]:
-    """Return the share of all pixels, and the networks, of the worker with the most."""
-    loads = [(0.0, 0)] * num_slots
-    for share in shares:
-        load, count = heapq.heappop(loads)
-        heapq.heappush(loads, (load + share, count + 1))
-    return max(loads)

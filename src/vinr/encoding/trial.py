@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vinr.compress import pack_tensors
 from vinr.config import Preset
+from vinr.encoding.plan import EncodePlan
 from vinr.encoding.segment import FittedSegment
 from vinr.fit import Trainer
 from vinr.fit.draws import Draws
@@ -42,6 +43,10 @@ TRIED_FRAMES: Final = 2
 PROBE_CHANNELS, PROBE_SIDE = 64, 64
 # A step passes forward once and backward twice, for each frame of a batch.
 PASSES_PER_STEP: Final = 3
+# More threads must gain so much of a step to be taken.
+THREAD_GAIN: Final = 1.05
+# Below, a second thread gains nothing (docs/results/threads.md).
+SMALL_STEP_MACS: Final = 5e9
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,19 @@ class _Still:
 
 
 def try_costs(
-    preset: Preset, spec: VideoSpec, frame_1CHW: Tensor, device: torch.device, precision: Precision
+    preset: Preset,
+    spec: VideoSpec,
+    frame_1CHW: Tensor,
+    device: torch.device,
+    precision: Precision,
+    *,
+    choose_threads: bool = False,
 ) -> Costs:
-    """Return what an encode of a video of ``spec`` costs, one frame of which is given."""
+    """Return what an encode of a video of ``spec`` costs, one frame of which is given.
+
+    With ``choose_threads`` steps are tried on one thread, too, and the process computes on one from then on
+    if that is as fast: on a busy machine threads wait for each other.
+    """
     import torch._dynamo
 
     source = _Still(frame_1CHW, spec)
@@ -105,6 +120,8 @@ def try_costs(
     trainer = Trainer(source, preset, device=device, precision=precision)
     build = clock.monotonic() - began
     step = _try_steps(trainer)
+    if choose_threads:
+        step = _choose_threads(trainer, step)
     with torch.no_grad(), trainer.computing():
         model = trainer.model.eval()
         freeze = _try_freezing(model, source, preset)
@@ -127,6 +144,25 @@ def _try_steps(trainer: Trainer) -> float:
             seconds.append(clock.monotonic() - began)
     usual = seconds[1:] or seconds
     return sum(usual) / len(usual)
+
+
+def _choose_threads(trainer: Trainer, step: float) -> float:
+    """Go on with one thread if a step is not slower on it; return the seconds of a step."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = _try_steps(trainer)
+    if alone <= THREAD_GAIN * step:
+        return alone
+    torch.set_num_threads(count)
+    return step
+
+
+def has_small_steps(plan: EncodePlan, specs: Sequence[VideoSpec]) -> bool:
+    """Return whether the steps of the first network are so small that a second thread gains nothing."""
+    preset, spec = plan.presets[0], plan.jobs[0].spec(specs)
+    cls = get_model(preset.model)
+    macs = count_macs(cls, validate_architecture(cls, preset.architecture), spec)
+    return PASSES_PER_STEP * preset.fit.batch_size * macs < SMALL_STEP_MACS
 
 
 def _try_freezing(model: VideoModel, source: _Still, preset: Preset) -> float:

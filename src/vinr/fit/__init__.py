@@ -18,6 +18,7 @@ from vinr.fit.events import (
     Written,
     ignore,
 )
+from vinr.fit.logs import CsvLog, TensorBoardLog
 from vinr.fit.loop import fit
 from vinr.fit.precision import Precision
 from vinr.fit.prepare import build_model
@@ -27,6 +28,7 @@ from vinr.fit.trainer import Trainer
 
 __all__ = [
     "Collapsed",
+    "CsvLog",
     "Event",
     "FitResult",
     "FramesDone",
@@ -42,6 +44,7 @@ __all__ = [
     "StageBegun",
     "StepDone",
     "Task",
+    "TensorBoardLog",
     "Trainer",
     "Written",
     "build_model",

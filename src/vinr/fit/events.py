@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 StageName = Literal["reading", "trying", "fitting", "coding", "measuring", "comparing"]
 
@@ -143,6 +143,10 @@ Event = (
     | OfJob
     | JobEnded
 )
+
+
+# Those that come so often that whoever is far away need not be told all of them.
+FREQUENT: Final = (StepDone, FramesDone)
 
 
 def ignore(event: Event) -> None:

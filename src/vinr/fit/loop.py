@@ -12,11 +12,12 @@ no fixed order: no fit repeats so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vinr.config import Preset
 from vinr.device import gradients_on
@@ -48,6 +49,7 @@ def fit(
     keep_encoder: bool = False,
     precision: Precision | None = None,
     fingerprint: Fingerprint | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> FitResult:
     """Fit a model to ``source``.
 
@@ -73,6 +75,8 @@ def fit(
         The arithmetic, where it has been decided already; what ``preset.fit.precision`` means here if None.
     fingerprint
         What the state belongs to, where it is known already; that of the other arguments if None.
+    initial
+        Weights to begin with, by stored name, as for :class:`Trainer`.
 
     Raises
     ------
@@ -90,7 +94,7 @@ def fit(
     precision = precision or resolve_precision(preset.fit.precision, device)
     keeper = state = None
     if checkpoint is not None:
-        fingerprint = fingerprint or fingerprint_of(source, preset, task, seconds)
+        fingerprint = fingerprint or fingerprint_of(source, preset, task, seconds, initial)
         keeper = Keeper(checkpoint, fingerprint, on_event)
         state = keeper.read() if resume else None
     if state is not None:
@@ -106,6 +110,7 @@ def fit(
         keep_encoder=keep_encoder,
         fingerprint=fingerprint,
         ranks=ranks,
+        initial=initial,
     )
     if keeper is not None and state is not None:
         keeper.restore(trainer, state)

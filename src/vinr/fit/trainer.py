@@ -40,7 +40,7 @@ from vinr.fit.losses import LossFunction, build_loss, loss_of
 from vinr.fit.meter import RoundMeter
 from vinr.fit.phases import Moment, append_phases, moment_at
 from vinr.fit.precision import Precision, resolve_precision
-from vinr.fit.prepare import DeviceFrames
+from vinr.fit.prepare import DeviceFrames, take_weights
 from vinr.fit.ranks import ALONE, Ranks
 from vinr.fit.result import FitResult
 from vinr.fit.task import Reconstruct, Task
@@ -86,6 +86,8 @@ class Trainer:
         What the trainer's states belong to, where it is known already; that of the other arguments if None.
     ranks
         The processes that step this fit together, each with a Trainer of the same arguments but ``device``.
+    initial
+        Weights to begin with, by stored name, where they have the shape of the model's own.
 
     Raises
     ------
@@ -111,6 +113,7 @@ class Trainer:
         keep_encoder: bool = False,
         fingerprint: Fingerprint | None = None,
         ranks: Ranks = ALONE,
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         if not (isinstance(source, FrameSource) and isinstance(preset, Preset)):
             raise TypeError("Trainer takes a FrameSource and a Preset, as vinr.config.load_preset() returns")
@@ -121,9 +124,11 @@ class Trainer:
         self.frames = DeviceFrames(self.task.target(source), self.device)
         visible = self.task.visible(self.frames)
         self.draws = Draws(settings.seed, self.device)
-        self._functions = {"loss": loss, "schedule": schedule}
+        self._own: dict[str, Any] = {"loss": loss, "schedule": schedule, "initial": initial}
         self.learner = Learner(preset, visible, self.device, self.precision, self.draws, schedule, ranks)
         model = self.model
+        if initial is not None:
+            take_weights(model, initial)
         model.check_patches(PatchGrid(*settings.patches))
         if model.keyframes is not None:
             model.keyframes.code(visible)
@@ -358,7 +363,7 @@ class Trainer:
         """What a state belongs to; all frames are read for it when it is first asked for."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint_of_target(
-                self.frames, self.preset, self.task, self.budget.seconds, **self._functions
+                self.frames, self.preset, self.task, self.budget.seconds, **self._own
             )
         return self._fingerprint
 

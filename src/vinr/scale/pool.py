@@ -13,6 +13,7 @@ jobs at hand as Ctrl-C would, and waits until they have kept their state.
 
 from __future__ import annotations
 
+import secrets
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Final, Generic, TypeVar
 
 from vinr.errors import FitError, UsageError, VinrError, command_line_words, is_command_line, plural
@@ -39,6 +41,9 @@ EVENT_SECONDS: Final = 0.3
 MAX_DEATHS: Final = 4
 # For the jobs at hand to keep their state once the driver is interrupted.
 STOP_SECONDS: Final = 60.0
+RUN_BYTES: Final = 6
+# For the last events to come, once all jobs have ended.
+LAST_SECONDS: Final = 2.0
 # Frames and results on their way.
 STORE_BYTES: Final = 2**30
 
@@ -66,26 +71,35 @@ class Ended(Generic[ResultT]):
 
 
 class Inbox:
-    """Where events of the workers wait for the driver; an actor of its own."""
+    """Where events of the workers wait for the driver; an actor of its own, the same for all runs."""
 
     def __init__(self) -> None:
-        self._events: list[tuple[int, Any]] = []
+        self._events: list[tuple[str, int, Any]] = []
 
-    def put(self, number: int, event: Any) -> None:
-        """Take an event of job ``number``."""
-        self._events.append((number, event))
+    def put(self, run: str, number: int, event: Any) -> None:
+        """Take an event of job ``number`` of a run."""
+        self._events.append((run, number, event))
 
-    def take(self) -> list[tuple[int, Any]]:
-        """Return what came since the last call."""
+    def take(self, run: str) -> list[tuple[int, Any]]:
+        """Return what came since the last call; what belongs to earlier runs is dropped."""
         events, self._events = self._events, []
-        return events
+        return [(number, event) for name, number, event in events if name == run]
+
+
+@cache
+def _inbox(job: str) -> Any:
+    """Return the inbox of this driver, whose number as a job of Ray is ``job``: on its own node."""
+    ray = import_ray()
+    here = ray.get_runtime_context().get_node_id()
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+    return ray.remote(num_cpus=0, scheduling_strategy=strategy, max_restarts=-1)(Inbox).remote()
 
 
 class _Sender:
     """Sends the events of a job; of several of a kind in a short time the first."""
 
-    def __init__(self, inbox: Any, number: int, frequent: tuple[type, ...]) -> None:
-        self._inbox, self._number, self._frequent = inbox, number, frequent
+    def __init__(self, inbox: Any, task: _Task[Any, Any]) -> None:
+        self._inbox, self._task, self._frequent = inbox, task, task.frequent
         self._sent_at: dict[type, float] = {}
 
     def __call__(self, event: Any) -> None:
@@ -94,7 +108,7 @@ class _Sender:
             if now - self._sent_at.get(type(event), float("-inf")) < EVENT_SECONDS:
                 return
             self._sent_at[type(event)] = now
-        self._inbox.put.remote(self._number, event)
+        self._inbox.put.remote(self._task.run, self._task.number, event)
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,7 @@ class _Task(Generic[JobT, ResultT]):
 
     function: Function[JobT, ResultT]
     job: JobT
+    run: str
     number: int
     again: bool
     threads: int
@@ -115,7 +130,7 @@ def _perform(task: _Task[JobT, ResultT], inbox: Any) -> Ended[ResultT]:
     import torch
 
     torch.set_num_threads(task.threads)
-    send = _Sender(inbox, task.number, task.frequent)
+    send = _Sender(inbox, task)
     try:
         with raised(), command_line_words(task.speaks_options):
             return Ended(task.number, task.function(task.job, task.again, send), None)
@@ -132,9 +147,9 @@ class Pool:
         self._ray, self.workers = ray, workers
         options = {"num_cpus": workers.threads, "num_gpus": workers.gpus, "max_retries": 0}
         self._remote = ray.remote(**options)(_perform)
-        here = ray.get_runtime_context().get_node_id()
-        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-        self._inbox = ray.remote(num_cpus=0, scheduling_strategy=strategy, max_restarts=-1)(Inbox).remote()
+        self._inbox = _inbox(ray.get_runtime_context().get_job_id())
+        self._run = ""
+        self._asked: Any = None
         self._tasks: dict[Any, _Task[Any, Any]] = {}
 
     @property
@@ -185,6 +200,7 @@ class Pool:
             Called with a job when its turn comes; what it returns is sent.
         """
         slots = self.num_slots
+        self._run, self._asked = secrets.token_hex(RUN_BYTES), None
         waiting = deque(enumerate(jobs))
         deaths = [0] * len(jobs)
         held: dict[int, Ended[ResultT]] = {}
@@ -204,6 +220,9 @@ class Pool:
                 while next_number in held:
                     yield held.pop(next_number)
                     next_number += 1
+            # What was asked for may have been taken before the last events came.
+            for _ in range(2):
+                self._tell(on_event, LAST_SECONDS)
         finally:
             self._stop()
 
@@ -216,7 +235,9 @@ class Pool:
         *,
         again: bool,
     ) -> None:
-        task = _Task(function, job, number, again, self.workers.threads, frequent, is_command_line())
+        task = _Task(
+            function, job, self._run, number, again, self.workers.threads, frequent, is_command_line()
+        )
         self._tasks[self._remote.remote(task, self._inbox)] = task
 
     def _ended_now(
@@ -242,11 +263,17 @@ class Pool:
                 waiting.appendleft((task.number, task.job))
         return ended
 
-    def _tell(self, on_event: Callable[[int, Any], None]) -> None:
-        """Hand on the events that have come."""
+    def _tell(self, on_event: Callable[[int, Any], None], patience: float = 0.0) -> None:
+        """Hand on the events that have come, waiting ``patience`` seconds for them at most."""
+        if self._asked is None:
+            self._asked = self._inbox.take.remote(self._run)
+        ready, _ = self._ray.wait([self._asked], timeout=patience)
+        if not ready:
+            return  # jobs do not wait for their display
+        asked, self._asked = self._asked, None
         events: list[tuple[int, Any]] = []
         with suppress(self._ray.exceptions.RayError):  # of a node that went away
-            events = self._ray.get(self._inbox.take.remote())
+            events = self._ray.get(asked)
         for number, event in events:
             on_event(number, event)
 
@@ -258,6 +285,17 @@ class Pool:
                 self._ray.cancel(reference, force=False)
         if references:
             self._ray.wait(references, num_returns=len(references), timeout=STOP_SECONDS)
+
+
+def run_here(
+    function: Function[JobT, ResultT], jobs: Sequence[JobT], *, on_event: Callable[[int, Any], None]
+) -> Generator[Ended[ResultT]]:
+    """Run ``jobs`` in this process, one after another, and yield each as it ends; see :meth:`Pool.run`."""
+    for number, job in enumerate(jobs):
+        try:
+            yield Ended(number, function(job, False, partial(on_event, number)), None)
+        except VinrError as error:
+            yield Ended(number, None, error)
 
 
 @contextmanager

@@ -163,6 +163,7 @@ def inpaint(
     all_pixels: bool = False,
     bit_depth: Literal[8, 10] | None = None,
     codec: str | None = None,
+    crf: int | None = None,
     device: str = "auto",
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -186,7 +187,7 @@ def inpaint(
     all_pixels
         Write the network's whole frames; else pixels that are not masked stay what they were. Nothing is held
         out then: the network is fitted to all that is not masked, and ``held_out`` is None.
-    codec, force
+    codec, crf, force
         As for :func:`vinr.decode`.
 
     Raises
@@ -231,7 +232,9 @@ def inpaint(
         work = _Work(plan, masks, target_device, precision, all_pixels, started, on_event)
         target = fspath(output)
         audio = reader.audio() if plan.presets[0].compress.audio else None
-        with open_sink(target, reader.spec, reader.timeline, audio=audio, codec=codec, force=force) as sink:
+        with open_sink(
+            target, reader.spec, reader.timeline, audio=audio, codec=codec, crf=crf, force=force
+        ) as sink:
             told = (*reader.audio_notes, *sink.notes)
             for note in told:
                 on_event(Noted(note))

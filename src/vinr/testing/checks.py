@@ -306,7 +306,9 @@ def check_sizes(subject: Subject, size: ClipSize) -> None:
     try:
         config = solve_size(cls, clip.spec, 2 * smallest, {})
     except UsageError as error:
-        raise CheckError(f"{error}; name the settings that --params may change in size_fields") from None
+        raise CheckError(
+            f"{error}; name in size_fields the settings that a number of parameters may change"
+        ) from None
     model = with_keyframes(cls(config, clip.spec), clip)
     miss = model.num_stored() - 2 * smallest
     is_near = abs(miss) <= max(TOLERANCE * 2 * smallest, TOLERANCE_PARAMETERS)
