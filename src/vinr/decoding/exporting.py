@@ -28,7 +28,8 @@ PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*")
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """An ONNX file: it gives ``num_frames`` frames of the clip, from ``first_frame`` on.
+    """An ONNX file ``path`` of ``num_bytes``: it gives ``num_frames`` frames of the clip, from
+    ``first_frame`` on.
 
     Its input ``frame`` is ``first_input`` for the first of them.
     """
