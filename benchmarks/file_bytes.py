@@ -18,8 +18,9 @@ from vinr.compress import pack_tensors
 from vinr.config import load_preset
 from vinr.decoding.file import open_clip
 from vinr.encoding.assembly import FinishedSegment, assemble
-from vinr.encoding.plan import choose_preset, split_segments
+from vinr.encoding.plan import choose_preset
 from vinr.encoding.segment import FittedSegment
+from vinr.encoding.splitting import split_segments
 from vinr.fit import fit
 from vinr.quality.clip import bits_per_pixel, compare
 from vinr.video.samples import sample_clip

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vinr.decoding.integrity import VerifyReport
     from vinr.decoding.playback import DecodeReport, EvaluationReport, decode, evaluate, verify
     from vinr.decoding.settings import DecodeSettings
+    from vinr.encoding.capacity import CapacityReport, plan
     from vinr.encoding.convert import ConvertReport, convert
     from vinr.encoding.encode import encode
     from vinr.encoding.report import EncodeReport
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BitstreamError",
+    "CapacityReport",
     "ComparisonReport",
     "ConvertReport",
     "DecodeReport",
@@ -79,6 +81,7 @@ __all__ = [
     "inpaint",
     "interpolate",
     "open",
+    "plan",
     "verify",
 ]
 
@@ -92,6 +95,7 @@ _MODULES = {
     "decoding.integrity": ("VerifyReport",),
     "decoding.playback": ("DecodeReport", "EvaluationReport", "decode", "evaluate", "verify"),
     "decoding.settings": ("DecodeSettings",),
+    "encoding.capacity": ("CapacityReport", "plan"),
     "encoding.convert": ("ConvertReport", "convert"),
     "encoding.encode": ("encode",),
     "encoding.report": ("EncodeReport",),

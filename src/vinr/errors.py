@@ -9,6 +9,7 @@
     ├── BitstreamError        2   a .vinr file that is damaged, hostile or too new
     │   └── LimitError        2   a .vinr file that asks for more memory or work than a file of its size may
     ├── OutOfMemoryError      1   memory ran out
+    ├── RankError             1   a process that fitted the same network is gone
     └── FitError              1   work that was started and failed
 
 Each message is one line: the problem, what is allowed, what to do. Characters of a message that do not print
@@ -84,14 +85,19 @@ _OPTIONS: Final = {"files": "vinr"}
 
 
 @contextmanager
-def command_line_words() -> Iterator[None]:
+def command_line_words(wanted: bool = True) -> Iterator[None]:
     """Let messages name options of the command line while the body runs, not arguments of functions."""
     global _is_command_line
-    before, _is_command_line = _is_command_line, True
+    before, _is_command_line = _is_command_line, wanted
     try:
         yield
     finally:
         _is_command_line = before
+
+
+def is_command_line() -> bool:
+    """Return whether messages name options of the command line."""
+    return _is_command_line
 
 
 def argument(name: str, value: object = None) -> str:
@@ -152,6 +158,10 @@ class LimitError(BitstreamError):
 
 class OutOfMemoryError(VinrError):
     """The machine or its GPU has not enough memory."""
+
+
+class RankError(VinrError):
+    """Of the processes that fit one network together, another has ended or does not answer."""
 
 
 class FitError(VinrError):

@@ -50,6 +50,34 @@ def parse_seconds(text: str | float) -> float:
     return seconds
 
 
+@dataclass(frozen=True)
+class SegmentLength:
+    """The longest length of a segment: ``seconds`` at the rate of the clip, or else ``frames``."""
+
+    seconds: float | None = None
+    frames: int | None = None
+
+    @classmethod
+    def of(cls, text: str | float) -> Self:
+        """Return the length that 5, ``5s``, ``1m`` (of time) or ``120f`` (frames) stands for."""
+        if match := re.fullmatch(r"(\d{1,9})\s*f", str(text).strip().lower()):
+            if not int(match[1]):
+                raise UsageError(f"segment {quoted(text)}: give at least one frame, such as 120f")
+            return cls(frames=int(match[1]))
+        try:
+            return cls(seconds=parse_seconds(text))
+        except UsageError:
+            message = f"segment {quoted(text)}: give a time such as 5s or 1m, or frames such as 120f"
+            raise UsageError(message) from None
+
+    def num_frames(self, frame_rate: Fraction) -> int:
+        """Return the length in frames of a clip of so many frames per second, at least 1."""
+        if self.frames is not None:
+            return self.frames
+        assert self.seconds is not None
+        return max(round(self.seconds * float(frame_rate)), 1)
+
+
 def parse_depth(text: str | int | None) -> Literal[8, 10] | None:
     """Return a bit depth, 8 or 10; None stays None."""
     if text is None:

@@ -11,7 +11,17 @@ from vinr.cli import progress
 from vinr.cli.began import START_FIELD, process_start
 from vinr.cli.progress import LINE_SECONDS, Loudness, Watch, loudness_of
 from vinr.errors import UsageError
-from vinr.fit import Collapsed, FramesDone, Noted, NotKept, RoundDone, StageBegun, StepDone
+from vinr.fit import (
+    Collapsed,
+    FramesDone,
+    JobEnded,
+    Noted,
+    NotKept,
+    OfJob,
+    RoundDone,
+    StageBegun,
+    StepDone,
+)
 
 ROUND = RoundDone(5.0, 0.5, 28.126, 30.0, 30.0, 330, loss=0.0123, bpp=0.1, learning_rate=0.001)
 
@@ -49,7 +59,7 @@ def test_without_a_terminal_there_is_a_line_a_minute(
     shown.on_event(ROUND)
     for step in range(1, 6):
         now.seconds += 0.45 * LINE_SECONDS
-        shown.on_step(StepDone(5.0 + step / 10, 0.5 + step / 100, 100.0))
+        shown.on_event(StepDone(5.0 + step / 10, 0.5 + step / 100, 100.0))
     assert lines(capsys) == ["fitting: 53%  epoch 5.3  28.13 dB  2 min left"]
     now.seconds += LINE_SECONDS
     shown.on_event(StageBegun("measuring"))
@@ -95,7 +105,7 @@ def test_a_bar_moves_with_steps_and_names_the_stage(now: FakeTime, monkeypatch: 
     assert screen.getvalue() == ""  # an error of usage must not leave a bar behind
     shown.on_event(StageBegun("fitting"))
     shown.on_event(ROUND)
-    shown.on_step(StepDone(5.5, 0.25, 61.0))
+    shown.on_event(StepDone(5.5, 0.25, 61.0))
     shown.stop()
     last = screen.getvalue()
     assert "fitting" in last
@@ -110,3 +120,19 @@ def test_a_time_counts_from_the_start_of_the_process() -> None:
     assert began == pytest.approx(before, abs=5)
     for text in ("", "1 (a) S", "1 (a) S " + " ".join(["x"] * 30)):
         assert process_start(lambda text=text: text) <= time.monotonic()
+
+
+def test_jobs_of_workers_share_one_display(now: FakeTime, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two jobs one is done and the other half fitted: three quarters, in a line that names no job."""
+    shown = watch(now)
+    for number in (0, 1):
+        shown.on_event(OfJob(number, 2, f"segment {number + 1}", StageBegun("fitting")))
+    shown.on_event(OfJob(1, 2, "segment 2", Noted("a choice")))
+    now.seconds += LINE_SECONDS / 2
+    shown.on_event(OfJob(1, 2, "segment 2", StepDone(5.0, 0.5, 9.0)))
+    shown.on_event(OfJob(0, 2, "segment 1", StageBegun("coding")))
+    now.seconds += LINE_SECONDS
+    shown.on_event(JobEnded(0, 2, "segment 1"))
+    assert lines(capsys) == ["segment 2: a choice", "fitting: 75%  1 of 2 jobs done  30 s left"]
+    shown.on_event(OfJob(1, 2, "segment 2", NotKept("No space left on device")))
+    assert lines(capsys)[0].startswith("segment 2: the state could not be saved")

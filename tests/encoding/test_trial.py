@@ -13,7 +13,7 @@ from command_line import TINY, Run, refused
 from vinr.encoding import foresee, segment_work
 from vinr.encoding.plan import plan_encode
 from vinr.encoding.trial import Costs, guess_costs, try_costs
-from vinr.fit import Noted, RoundDone, StageBegun, StepDone
+from vinr.fit import Event, Noted, RoundDone, StageBegun, StepDone
 from vinr.fit.precision import Precision
 from vinr.models import list_models
 from vinr.state.folder import partial_folder
@@ -113,6 +113,8 @@ def test_stages_are_named_and_steps_told(tiny_video: Path, tmp_path: Path) -> No
             stages.append(event.name)
         if isinstance(event, RoundDone):
             rounds.append(event)
+        if isinstance(event, StepDone):
+            steps.append(event)
 
     vinr.encode(
         tiny_video,
@@ -122,7 +124,6 @@ def test_stages_are_named_and_steps_told(tiny_video: Path, tmp_path: Path) -> No
         device="cpu",
         reference=True,
         on_event=on_event,
-        on_step=steps.append,
     )
     assert stages == ["reading", "fitting", "coding", "measuring", "comparing"]
     assert [step.epochs_done for step in steps] == [number / 4 for number in range(1, 9)]
@@ -142,13 +143,14 @@ def test_a_resumed_default_keeps_the_time_that_was_chosen(
     monkeypatch.setattr(foresee, "try_costs", lambda *_, **__: fast)
     steps: list[StepDone] = []
 
-    def interrupt(step: StepDone) -> None:
-        steps.append(step)
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StepDone):
+            steps.append(event)
         if len(steps) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        vinr.encode(tiny_video, output, preset=TINY, device="cpu", on_step=interrupt)
+        vinr.encode(tiny_video, output, preset=TINY, device="cpu", on_event=interrupt)
     job = json.loads((partial_folder(output) / "job.json").read_text(encoding="utf-8"))
     chosen = job["decided_seconds"]
     assert chosen == 30

@@ -72,6 +72,13 @@ class Command(TyperCommand):
 
 
 File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FILE.vinr#name chooses a clip")]
+FileOrFolder = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE.vinr",
+        help="a .vinr file; FILE.vinr#name chooses a clip; or a folder of files, or a list (.csv, .jsonl)",
+    ),
+]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="section.key=value, repeatable")
 ]
@@ -101,3 +108,13 @@ RawSize = Annotated[
 ]
 Rate = Annotated[str | None, typer.Option(help="frames per second of raw video or of a folder of images")]
 Deinterlace = Annotated[bool, typer.Option("--deinterlace", help="make full frames of interlaced ones")]
+WorkerCount = Annotated[
+    int | None, typer.Option("--workers", min=1, help="jobs at a time, each in a process of its own (Ray)")
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray", metavar="ADDRESS", help="run them on the Ray cluster there, or auto")
+]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(min=0, help="GPUs per worker; 0.5: two workers share one (default: 0)")
+]
+ThreadsPerWorker = Annotated[int | None, typer.Option(min=1, help="CPU threads per worker (default: 1)")]

@@ -3,52 +3,34 @@
 ::
 
     events ─┬─> stage: reading, trying, fitting, coding, measuring, comparing
-            ├─> bar: steps of the fit, or frames; one time left
+            ├─> bar: steps of the fit, or frames; one time left; one more for each job of workers
             └─> lines: notes, and what went wrong
 """
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TimeRemainingColumn
 
 from vinr.cli.console import ERR
 from vinr.cli.screen import SafeColumn
+from vinr.cli.stages import Jobs, Stage
 from vinr.errors import UsageError
 from vinr.state.interruption import announced, exit_status, held_back
-from vinr.units import format_seconds
 
 if TYPE_CHECKING:
-    from vinr.fit.events import Event, RoundDone, StepDone
+    from vinr.fit.events import Event, RoundDone
     from vinr.fit.logs import EventLog
 
 # Seconds between the lines where there is no terminal, as in a file of nohup or a batch system.
 LINE_SECONDS: Final = 60.0
 
 Loudness = Literal["quiet", "usual", "verbose"]
-
-
-@dataclass
-class _Stage:
-    """The stage at hand: how far it is, 0 to 1, if that is known; what else is said of it."""
-
-    name: str = ""
-    began: float = 0.0
-    progress: float | None = None
-    detail: str = ""
-    seconds_left: float = math.inf
-
-    def __str__(self) -> str:
-        share = "" if self.progress is None else f"{self.progress:.0%}"
-        left = "" if math.isinf(self.seconds_left) else f"{format_seconds(self.seconds_left)} left"
-        return "  ".join(part for part in (share, self.detail, left) if part)
 
 
 class Watch:
@@ -67,7 +49,8 @@ class Watch:
             SafeColumn("{task.description}"), BarColumn(), SafeColumn("{task.fields[detail]}"), console=ERR
         )
         self._task = self._bar.add_task("", total=None, detail="")
-        self._stage, self._said_at, self._psnr = _Stage(began=clock()), clock(), ""
+        self._stage, self._said_at = Stage(began=clock()), clock()
+        self._jobs, self._job_tasks = Jobs(), dict[str, TaskID]()
         self.logs: Sequence[EventLog] = ()
         self.not_kept: list[str] = []  # why the state could not be saved, for the line after an interruption
 
@@ -75,60 +58,71 @@ class Watch:
         """Take an event."""
         for log in self.logs:
             log(event)
-        from vinr.fit.events import Collapsed, FramesDone, Noted, NotKept, Resumed, RoundDone, StageBegun
+        from vinr.fit.events import JobEnded, OfJob, StageBegun
 
         match event:
+            case OfJob():
+                if self._jobs.take(event, self._stage, self._clock()):
+                    self._show()
+                self._tell(event.event, f"{event.name}: ")
+            case JobEnded():
+                self._jobs.end(event, self._stage, self._clock())
+                self._show()
             case StageBegun():
                 self._begin(event.name)
-            case FramesDone():
-                passed = self._clock() - self._stage.began
-                self._stage.progress = event.done / event.total
-                self._stage.seconds_left = passed * (event.total - event.done) / event.done
-                self._show()
+            case _:
+                if self._stage.take(event, self._clock()):
+                    self._show()
+                self._tell(event)
+
+    def _tell(self, event: Event, of: str = "") -> None:
+        """Print a line on an event that needs one, which begins with ``of``."""
+        from vinr.fit.events import Collapsed, Noted, NotKept, Resumed, RoundDone
+
+        match event:
             case RoundDone():
-                if not self._stage.name:
-                    self._begin("fitting")
-                self._psnr = f"  {event.psnr_db:.2f} dB"
-                self.on_step(event)
                 if self._loudness == "verbose":
-                    self._say(_in_full(event))
+                    self._say(f"{of}{_in_full(event)}")
             case Resumed():
-                self._note(f"resumed after {event.epochs_done:.1f} epochs")
+                self._note(f"{of}resumed after {event.epochs_done:.1f} epochs")
             case Noted():
-                self._note(event.text)
+                self._note(f"{of}{event.text}")
             case Collapsed():
-                self._say(str(event))
+                self._say(f"{of}{event}")
             case NotKept():
                 self.not_kept.append(event.reason)
-                self._say(f"the state could not be saved: {event.reason}; the fit continues")
-
-    def on_step(self, step: StepDone | RoundDone) -> None:
-        """Take how far a fit has come."""
-        self._stage.progress, self._stage.seconds_left = step.progress, step.seconds_left
-        self._stage.detail = f"epoch {step.epochs_done:.1f}{self._psnr}"
-        self._show()
+                self._say(f"{of}the state could not be saved: {event.reason}; the fit continues")
 
     def _begin(self, name: str) -> None:
-        now = self._clock()
-        if self._loudness == "verbose" and self._stage.name:
-            self._say(f"{self._stage.name} took {now - self._stage.began:.1f} s")
-        self._stage, self._psnr = _Stage(name, now), ""
-        if self._has_bar:
-            # Not before the first stage: an error of usage should not leave a bar behind.
-            self._bar.start()
-            self._bar.reset(self._task, description=name, total=None, detail="")
-        elif now - self._said_at >= LINE_SECONDS:
-            self._show()
+        now, stage = self._clock(), self._stage
+        if self._loudness == "verbose" and stage.name:
+            self._say(f"{stage.name} took {now - stage.began:.1f} s")
+        stage.begin(name, now)
+        self._show()
 
     def _show(self) -> None:
         stage = self._stage
         if self._has_bar:
-            total = None if stage.progress is None else 1.0
-            done = stage.progress or 0.0
-            self._bar.update(self._task, completed=done, total=total, detail=str(stage))
+            # Not before the first stage: an error of usage should not leave a bar behind.
+            self._bar.start()
+            self._draw(self._task, stage.name, stage)
+            self._draw_jobs()
         elif self._loudness != "quiet" and self._clock() - self._said_at >= LINE_SECONDS:
             self._said_at = self._clock()
             self._say(f"{stage.name}: {stage}".rstrip(": "))
+
+    def _draw(self, task: TaskID, name: str, stage: Stage) -> None:
+        done, total = stage.progress or 0.0, None if stage.progress is None else 1.0
+        self._bar.update(task, description=name, completed=done, total=total, detail=str(stage))
+
+    def _draw_jobs(self) -> None:
+        """Draw a bar for each job at work, below that of all."""
+        for name in self._job_tasks.keys() - self._jobs.stages.keys():
+            self._bar.remove_task(self._job_tasks.pop(name))
+        for name, stage in self._jobs.stages.items():
+            if name not in self._job_tasks:
+                self._job_tasks[name] = self._bar.add_task(name, total=None, detail="")
+            self._draw(self._job_tasks[name], f"{name}: {stage.name}".rstrip(": "), stage)
 
     def _note(self, text: str) -> None:
         if self._loudness != "quiet":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -15,10 +16,12 @@ from typing import Literal
 from vinr.bitstream import Clip, SectionKind
 from vinr.decoding.file import FileLike, VinrFile, name_of
 from vinr.decoding.integrity import ClipReport, Ranges, VerifyReport, format_ranges, inspect_file
+from vinr.decoding.on_workers import OpenedAs, play_on_workers
 from vinr.decoding.settings import DecodeSettings
 from vinr.decoding.streams import StreamClock
 from vinr.errors import BitstreamError, UsageError, argument
 from vinr.quality.clip import bits_per_pixel, compare, kilobits_per_second
+from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
 from vinr.units import SizeLike, parse_indices
 from vinr.video.audio import cut_audio
@@ -64,6 +67,10 @@ def decode(
     force: bool = False,
     max_memory: int | str | None = None,
     keep_going: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
+    threads_per_worker: int | None = None,
     on_frame: Callable[[int, int], None] | None = None,
 ) -> DecodeReport:
     """Write frames of a .vinr file as a video or as images.
@@ -99,6 +106,9 @@ def decode(
     keep_going
         Write the frames that damage does not touch. They keep their times (.mp4, .mkv) or numbers (PNG);
         damaged audio is left out, and the rate is constant where the times are damaged.
+    workers, ray, gpus_per_worker, threads_per_worker
+        Decode on workers that read the file themselves, as :func:`vinr.encode` fits on them; the frames are
+        the same. In this process if ``workers`` and ``ray`` are None.
     on_frame
         Called with the number of frames decoded so far, and of all frames.
 
@@ -116,6 +126,9 @@ def decode(
             "frames between damaged ones cannot be made; "
             f"give {argument('keep_going')} without {argument('fps_scale')}"
         )
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
+    if asked is not None and not isinstance(file, (str, PathLike)):
+        raise UsageError("workers read the file themselves; give its path")
     with VinrFile.open(file, clip=clip, device=device, max_memory=max_memory) as opened:
         found = _inspect_chosen(opened, name_of(file)) if keep_going else None
         decoder = opened.clip(settings=settings, constant_rate=found is not None and not found.times_ok)
@@ -144,6 +157,12 @@ def decode(
         if audio is not None and frames is not None:
             audio, left_out = _cut_audio(audio, decoder.timeline, numbers)
             notes += left_out
+        if asked is None:
+            frames_in_order = decoder.play(times)
+        else:
+            path = os.path.abspath(fspath(file))  # type: ignore[arg-type]
+            as_here = OpenedAs(path, clip, device, max_memory, settings)
+            frames_in_order = play_on_workers(asked, as_here, spec, times)
         with (
             open_sink(
                 fspath(output),
@@ -155,7 +174,7 @@ def decode(
                 force=force,
             ) as sink,
             written_behind(sink) as write,
-            closing(decoder.play(times)) as batches,
+            closing(frames_in_order) as batches,
         ):
             num_done = 0
             for rgb_NCHW in batches:

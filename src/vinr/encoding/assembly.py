@@ -12,20 +12,27 @@ A video of any length is written in the memory of its largest section.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from vinr.bitstream import Clip, ContainerWriter, EditRecord, Header, Network, PartSizes, SectionKind
 from vinr.bitstream import Quality as ClipHeaderQuality
-from vinr.compress import encode_times
-from vinr.encoding.plan import Job
+from vinr.bitstream.header import pack_header
+from vinr.compress import encode_times, unpack_fixed
+from vinr.config import Preset
+from vinr.decoding.networks import expected_tensors
 from vinr.encoding.segment import FittedSegment, clip_entry, created_by, fraction_parts, part_names
+from vinr.encoding.splitting import Job
+from vinr.errors import UsageError, argument, plural
+from vinr.models import get_model, validate_architecture
 from vinr.quality.record import Quality
 from vinr.state.tensorfile import read_some_tensors
 from vinr.video.names import unique_names
 from vinr.video.source import VideoReader
-from vinr.video.spec import Audio
+from vinr.video.spec import Audio, VideoSpec
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,21 @@ class FinishedSegment:
         return tuple(tensor.numpy().tobytes()[:size] for tensor, size in zip(tensors, sizes, strict=True))
 
 
+def weights_of(segment: FinishedSegment, video: VideoSpec) -> dict[str, Tensor]:
+    """Return the tensors of a segment's network as a decoder has them, by stored name, per-frame ones aside.
+
+    ``video`` is of its size.
+    """
+    network = segment.network
+    cls = get_model(network.model)
+    config = validate_architecture(cls, network.architecture)
+    spec = replace(video, num_frames=network.num_frames, span_lengths=())
+    (payload,) = segment.read(SectionKind.WEIGHTS)
+    expected = expected_tensors(cls.on_meta(config, spec))
+    stored, _ = unpack_fixed(payload, expected, network.frames_per_chunk)
+    return {name: item.value for name, item in stored.items()}
+
+
 def assemble(
     readers: Sequence[VideoReader], segments: Sequence[FinishedSegment], *, audio: bool
 ) -> ContainerWriter:
@@ -121,6 +143,30 @@ def clip_qualities(segments: Sequence[FinishedSegment]) -> list[Quality]:
         for span, quality in zip(segment.network.spans, segment.qualities, strict=True):
             qualities.setdefault(span.clip, []).append(quality)
     return [Quality.of_all(qualities[clip]) for clip in sorted(qualities)]
+
+
+def check_networks(readers: Sequence[VideoReader], jobs: Sequence[Job], presets: Sequence[Preset]) -> None:
+    """Refuse more networks than the header of a file holds: before hours of fitting, not after them.
+
+    Raises
+    ------
+    UsageError
+        If the header would be too long.
+    """
+    clips, networks = [], []
+    unknown = Quality(1, 0.0, 0.0, None, None)
+    for number, reader in enumerate(readers):
+        clips.append(_clip_of(reader, f"{reader.name} {number}", unknown, None))
+    for job, preset in zip(jobs, presets, strict=True):
+        # The longest that the two numbers can be is of no account beside the architecture.
+        networks.append(Network(model=preset.model, architecture=preset.architecture, spans=job.spans))
+    try:
+        pack_header(Header(created_by=created_by(), clips=tuple(clips), networks=tuple(networks)))
+    except ValueError:
+        raise UsageError(
+            f"the header of a file does not hold {plural(len(jobs), 'network')}; give longer segments "
+            f"({argument('segment')}), or encode parts of the video ({argument('frames')}) to several files"
+        ) from None
 
 
 def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:

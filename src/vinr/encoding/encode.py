@@ -19,28 +19,29 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
-from vinr.device import gradients_on, may_choose_threads, resolve_device, thread_count_restored
-from vinr.encoding.assembly import assemble, side_bytes
-from vinr.encoding.foresee import foresee
+from vinr.device import gradients_on, thread_count_restored
+from vinr.encoding.assembly import assemble, check_networks, side_bytes
+from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.kept import find_kept
-from vinr.encoding.plan import EncodePlan, QualityName, Target, count_pixels, describe_threads, plan_encode
+from vinr.encoding.on_workers import ClipSource, OnWorkers
+from vinr.encoding.plan import EncodePlan, QualityName, Target, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
-from vinr.encoding.segment_work import PSNR_TOLERANCE_DB, SegmentWork
-from vinr.encoding.trial import has_small_steps
+from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
+from vinr.encoding.splitting import count_pixels
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
-from vinr.fit import Event, Noted, StageBegun, StepDone, Written, ignore
-from vinr.fit.precision import Precision, keep_precision, resolve_precision
+from vinr.fit import Event, Noted, StageBegun, Written, ignore
+from vinr.scale.pool import open_pool
+from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
-from vinr.units import SizeLike, parse_bytes, parse_count, parse_seconds
+from vinr.units import SegmentLength, SizeLike, parse_bytes, parse_count, parse_seconds
 from vinr.video.pipes import is_kept, is_pipe
 from vinr.video.reading import ReadOptions
-from vinr.video.source import open_video
+from vinr.video.scene_cuts import find_cuts
+from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
 _STARTED: ContextVar[float | None] = ContextVar("started", default=None)
@@ -81,15 +82,19 @@ def encode(
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     segment: float | str | None = None,
+    scene_cuts: bool = False,
     device: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
+    threads_per_worker: int | None = None,
     resume: bool = False,
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
-    threads: int | None = None,
     reference: bool = False,
     on_event: Callable[[Event], None] = ignore,
-    on_step: Callable[[StepDone], None] | None = None,
 ) -> EncodeReport:
     """Fit networks to videos and write them as one file.
 
@@ -127,13 +132,22 @@ def encode(
     deinterlace
         Make full frames of interlaced ones.
     segment
-        Length of segments in seconds (or ``"10s"``), each with a network of its own; one segment if None,
-        unless the frames fill 2 GiB.
+        Longest length of segments in seconds (or ``"10s"``, or ``"120f"``: frames), each with a network of
+        its own; one segment if None, unless the frames fill 2 GiB. Only the frames of the segment at hand
+        are in memory.
+    scene_cuts
+        End segments at scene cuts where that is possible; all frames are read once more, to find them.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     threads
         Threads to compute on; if None, all cores, or one where more are not faster: for small networks, and
         on a busy machine (tried where the fit has a time). OMP_NUM_THREADS is kept to if it is set.
+    workers, ray
+        Fit so many segments at a time, each in a process of its own, with Ray (``pip install 'vinr[ray]'``):
+        on this machine, or on the cluster at the address ``ray``, where None takes as many as there is room
+        for. One after another in this process if both are None. ``time`` is that of all together.
+    gpus_per_worker, threads_per_worker
+        GPUs of each worker, 0 if None; 0.5 puts two workers on one. CPU threads of each worker, 1 if None.
     resume
         Continue an interrupted encode of the same output, inputs and settings, in its arithmetic.
     seed
@@ -147,8 +161,6 @@ def encode(
         unless ``--no-reference`` is given.
     on_event
         Called with each event of the fits (:mod:`vinr.fit.events`).
-    on_step
-        Called after each step of the fits with how far the fit at hand has come.
 
     Raises
     ------
@@ -162,10 +174,17 @@ def encode(
     started = _STARTED.get()
     started = clock.monotonic() if started is None else started
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
+    paths = [fspath(source) for source in sources]
     if not sources:
         raise UsageError("no input is given; give at least one video")
-    if resume:
-        _refuse_pipes([fspath(source) for source in sources])
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
+    if threads is not None and asked is not None:
+        raise UsageError(
+            f"{argument('threads')} {threads} are those of this process; of workers they are "
+            f"{argument('threads_per_worker')}"
+        )
+    if resume or asked is not None:
+        _refuse_pipes(paths, on_workers=asked is not None)
     options = ReadOptions.of(
         stream=stream,
         pix_fmt=pix_fmt,
@@ -196,8 +215,8 @@ def encode(
 
     with state, thread_count_restored(threads), ExitStack() as opened:
         readers, specs = [], []
-        for source in sources:
-            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options)
+        for source in paths:
+            reader = open_video(source, crop=crop, resize=resize, frames=frames, options=options)
             readers.append(opened.enter_context(reader))
             specs.append(reader.spec)
             for note in reader.notes:
@@ -208,6 +227,8 @@ def encode(
         for reader in readers:
             for note in reader.audio_notes:
                 tell(Noted(note))
+        length = None if segment is None else SegmentLength.of(segment)
+        cuts = _find_cuts(readers, length) if scene_cuts else None
         plan = plan_encode(
             specs,
             model=model,
@@ -215,58 +236,38 @@ def encode(
             num_parameters=params,
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
-            segment_seconds=None if segment is None else parse_seconds(segment),
+            segment=length,
+            cuts=cuts,
             target=_target(specs, size, bpp, psnr, others),
             quality=quality,
             seed=seed,
             overrides=overrides,
         )
-        target_device = resolve_device(device)
-        precision = _decide_precision(plan, target_device, state.folder if resume else None)
-        foreseen = None
-        if plan.seconds is not None:
-            foreseen = foresee(
-                plan,
-                readers,
-                device=target_device,
-                precision=precision,
-                started=started,
-                decided=_decided(state, plan) if resume else None,
-                reference=reference,
-                choose_threads=threads is None and may_choose_threads(target_device),
-                on_event=tell,
-            )
-            plan = foreseen.plan
-        elif threads is None and may_choose_threads(target_device) and has_small_steps(plan, specs):
-            # By size, not by a measurement: the same command gives the same bytes.
-            torch.set_num_threads(1)
-        folder = state.prepare(decided_seconds=plan.seconds)
-        tell(Noted(f"{plan.in_full(specs, others)}, on {describe_threads(target_device)}, {precision}"))
-        for note in [] if foreseen is None else foreseen.notes():
-            tell(Noted(note))
-        segments, ends = [], started
-        for number in range(len(plan.jobs)):
-            # The first network pays for opening and planning; one that took too long is paid for by the next.
-            allowance = None
-            if foreseen is not None:
-                allowance = foreseen.allowance(number, min(ends, clock.monotonic()))
-                ends = allowance.began + allowance.seconds
-            work = SegmentWork.of(plan, number, precision=precision, folder=folder, resume=resume)
-            segments.append(
-                work.run(readers, device=target_device, allowance=allowance, on_event=tell, on_step=on_step)
-            )
+        check_networks(readers, plan.jobs, plan.presets)
+        fits = Fits(
+            plan,
+            specs,
+            state,
+            other_bytes=others,
+            started=started,
+            resume=resume,
+            reference=reference,
+            on_event=tell,
+        )
+        with _place(asked, plan, paths, readers, device, threads, state.token) as place:
+            plan, segments = fits.run(place)
         file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
         try:
             num_bytes = file.write(path, force=force, on_written=state.expect_file)
         except OutputError as error:
-            if not find_kept(folder):
+            if not find_kept(state.folder):
                 raise
             raise OutputError(
                 f"{error}; what was fitted is kept: {argument('resume', True)} continues with it"
             ) from None
         seconds = clock.monotonic() - started
         report = report_of(path, num_bytes, readers, segments, seconds=seconds, other_bytes=others)
-        report = replace(report, source_bytes=bytes_of([fspath(source) for source in sources]))
+        report = replace(report, source_bytes=bytes_of(paths))
         tell(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
         if reference:
@@ -279,10 +280,44 @@ def encode(
     return report
 
 
-def _refuse_pipes(sources: Sequence[str]) -> None:
+def _find_cuts(readers: Sequence[VideoReader], length: SegmentLength | None) -> list[list[int]]:
+    """Return the frames of each clip with which scenes begin."""
+    if length is None:
+        cut, by = argument("scene_cuts", True), argument("segment", "10s")
+        raise UsageError(f"{cut} ends segments at cuts; say how long they are at most, such as {by}")
+    return list(map(find_cuts, readers))
+
+
+@contextmanager
+def _place(
+    asked: Workers | None,
+    plan: EncodePlan,
+    sources: Sequence[str],
+    readers: Sequence[VideoReader],
+    device: str,
+    threads: int | None,
+    token: str,
+) -> Iterator[Place]:
+    """Yield where networks are fitted: in this process, or on the workers that are asked for."""
+    if asked is None:
+        yield Here(readers, device, threads)
+        return
+    if plan.presets[0].fit.warm_start:
+        raise UsageError(
+            "with fit.warm_start each segment waits for the one before it, so that workers have nothing "
+            f"to do at the same time; leave it or {argument('workers')} and {argument('ray')} out"
+        )
+    with open_pool(asked) as pool:
+        yield OnWorkers(pool, list(map(ClipSource.of, sources, readers)), device, token)
+
+
+def _refuse_pipes(sources: Sequence[str], *, on_workers: bool) -> None:
     for source in sources:
-        if is_pipe(source) and not is_kept(source):
-            problem = "what came out of a pipe cannot be read again, so that nothing can be resumed"
+        if is_pipe(source) and (on_workers or not is_kept(source)):
+            problem = "what came out of a pipe cannot be read again, "
+            problem += (
+                "and each worker reads the video itself" if on_workers else "so that nothing can be resumed"
+            )
             raise UsageError(f"{source}: {problem}; save the video as a file first")
 
 
@@ -314,15 +349,3 @@ def _miss(psnr_db: float, target_db: float) -> str:
 
 def _in_short(**settings: object) -> dict[str, str]:
     return {name: str(value) for name, value in settings.items() if value}
-
-
-def _decided(state: StateFolder, plan: EncodePlan) -> float | None:
-    """Return the time of an encode that is resumed: what was given, or what was chosen then."""
-    return state.decided_seconds if plan.time_is_chosen else plan.seconds
-
-
-def _decide_precision(plan: EncodePlan, device: torch.device, folder: Path | None) -> Precision:
-    """Return the arithmetic of all fits: that of what ``folder`` holds, if anything."""
-    here = resolve_precision(plan.presets[0].fit.precision, device)
-    kept = None if folder is None else find_kept(folder).precision
-    return here if kept is None else keep_precision(kept, here, device)

@@ -9,18 +9,21 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 
 from vinr.compress.rescale import MAX_TRIALS
+from vinr.config import Preset
 from vinr.encoding.forecast import LONGEST_DEFAULT, Workload, check_time, choose_seconds, warning_of
-from vinr.encoding.plan import EncodePlan, count_pixels
-from vinr.encoding.segment_work import COARSER_TRIALS, Allowance
-from vinr.encoding.trial import Costs, guess_costs, try_costs
-from vinr.fit import Event, Reserve, StageBegun
+from vinr.encoding.plan import EncodePlan
+from vinr.encoding.segment_work import COARSER_TRIALS
+from vinr.encoding.splitting import Job, busiest_worker
+from vinr.encoding.trial import Costs, guess_costs, largest, try_costs
+from vinr.fit import Event, StageBegun
+from vinr.fit.fingerprint import hash_frames
 from vinr.fit.precision import Precision
 from vinr.units import format_seconds
 from vinr.video.source import VideoReader
@@ -47,13 +50,6 @@ class Foreseen:
         assert self.plan.seconds is not None
         return self.plan.seconds
 
-    def allowance(self, number: int, began: float) -> Allowance:
-        """Return the time of network ``number`` of the plan, which ``began`` then."""
-        job, costs = self.plan.jobs[number], self.work.costs
-        # The last step ends within the time, too.
-        reserve = Reserve(self.work.after * job.share + costs.step, costs.step * costs.steps_per_epoch)
-        return Allowance(self.seconds * job.share, began, costs.build, reserve)
-
     def notes(self) -> list[str]:
         """Return lines on what to expect."""
         epochs = self.work.epochs_in(self.seconds)
@@ -65,30 +61,71 @@ class Foreseen:
         return lines
 
 
-def foresee(
-    plan: EncodePlan,
-    readers: Sequence[VideoReader],
-    *,
+@dataclass(frozen=True)
+class Trial:
+    """What a network was found to cost; ``read`` is the seconds that reading a frame takes."""
+
+    costs: Costs
+    read: float
+
+
+def try_network(
+    job: Job,
+    preset: Preset,
+    readers: Mapping[int, VideoReader],
     device: torch.device,
     precision: Precision,
+    *,
+    choose_threads: bool = False,
+) -> Trial:
+    """Try a network on the first frames of ``job``; ``readers`` of its clips by number.
+
+    ``choose_threads`` is that of :func:`try_costs`.
+    """
+    first = job.spans[0]
+    count = min(READ_FRAMES, first.num_frames)
+    began = clock.monotonic()
+    frames = readers[first.clip].read(first.first_frame, first.first_frame + count)
+    hash_frames(frames)  # as a fit does, to know its state again
+    read = (clock.monotonic() - began) / count
+    spec = job.spec({number: reader.spec for number, reader in readers.items()})
+    frame_1CHW = frames.rgb_NCHW[:1]
+    return Trial(try_costs(preset, spec, frame_1CHW, device, precision, choose_threads=choose_threads), read)
+
+
+def slowest(trials: Sequence[Trial]) -> Trial:
+    """Return the most that each part takes, of trials that ran side by side."""
+    return Trial(largest([trial.costs for trial in trials]), max(trial.read for trial in trials))
+
+
+def foresee(
+    plan: EncodePlan,
+    specs: Sequence[VideoSpec],
+    attempt: Callable[[], Trial],
+    *,
+    num_slots: int,
+    on_this_cpu: bool,
     started: float,
     decided: float | None,
     reference: bool,
-    choose_threads: bool,
     on_event: Callable[[Event], None],
 ) -> Foreseen:
     """Try a plan by time on a few frames.
 
     Parameters
     ----------
+    attempt
+        Tries the first network, where networks will be fitted.
+    num_slots
+        How many networks are fitted at a time.
+    on_this_cpu
+        They are fitted on this machine's CPU, so that what is hopeless shows without trying it.
     started
         The reading of ``time.monotonic()`` from which the time counts.
     decided
         The time that an interrupted run of this encode was given; nothing is refused then.
     reference
         Whether x264 is measured in the end.
-    choose_threads
-        As for :func:`try_costs`.
 
     Raises
     ------
@@ -96,21 +133,12 @@ def foresee(
         If the time is too short for the encode, or a default encode would take too long.
     """
     assert plan.seconds is not None
-    specs = [reader.spec for reader in readers]
-    if decided is None and device.type == "cpu":
-        _refuse_hopeless(plan, specs, clock.monotonic() - started)
+    if decided is None and on_this_cpu:
+        _refuse_hopeless(plan, specs, clock.monotonic() - started, num_slots)
     on_event(StageBegun("trying"))
-    first = plan.jobs[0].spans[0]
-    count = min(READ_FRAMES, first.num_frames)
-    began = clock.monotonic()
-    frames = readers[first.clip].read(first.first_frame, first.first_frame + count)
-    per_frame = (clock.monotonic() - began) / count
-    preset, spec = plan.presets[0], plan.jobs[0].spec(specs)
-    frame_1CHW = frames.rgb_NCHW[:1]
-    costs = try_costs(preset, spec, frame_1CHW, device, precision, choose_threads=choose_threads)
-    num_frames = sum(spec.num_frames for spec in specs)
-    spent = clock.monotonic() - started + per_frame * num_frames
-    work = _workload(plan, specs, costs, spent)
+    trial = attempt()
+    work = _workload(plan, specs, trial.costs, clock.monotonic() - started, num_slots)
+    work = replace(work, spent=work.spent + trial.read * work.num_frames * work.scale)
     if reference:
         work = replace(work, extra=min(REFERENCE_SHARE * plan.seconds, MOST_REFERENCE_SECONDS))
     if decided is not None:
@@ -121,11 +149,11 @@ def foresee(
     return Foreseen(plan, work)
 
 
-def _refuse_hopeless(plan: EncodePlan, specs: Sequence[VideoSpec], spent: float) -> None:
+def _refuse_hopeless(plan: EncodePlan, specs: Sequence[VideoSpec], spent: float, num_slots: int) -> None:
     """Refuse what no machine of this speed can do, without trying it."""
     least = guess_costs(plan.presets[0], plan.jobs[0].spec(specs))
     typical = replace(least, step=TYPICAL_SLOWDOWN * least.step, frame=TYPICAL_SLOWDOWN * least.frame)
-    work, likely = (_workload(plan, specs, costs, spent) for costs in (least, typical))
+    work, likely = (_workload(plan, specs, costs, spent, num_slots) for costs in (least, typical))
     assert plan.seconds is not None
     if plan.time_is_chosen:
         if work.seconds_for(1) > LONGEST_DEFAULT:
@@ -134,8 +162,12 @@ def _refuse_hopeless(plan: EncodePlan, specs: Sequence[VideoSpec], spent: float)
         check_time(likely, plan.seconds)
 
 
-def _workload(plan: EncodePlan, specs: Sequence[VideoSpec], costs: Costs, spent: float) -> Workload:
+def _workload(
+    plan: EncodePlan, specs: Sequence[VideoSpec], costs: Costs, spent: float, num_slots: int
+) -> Workload:
+    """Return the work of the worker with the most."""
     spec, preset = plan.jobs[0].spec(specs), plan.presets[0]
+    load, num_networks = busiest_worker([job.share for job in plan.jobs], num_slots)
     phases = preset.fit.phases
     # With a target of bytes networks are coded, with one of quality also decoded, until they meet it.
     to_bytes, to_quality = plan.network_bytes is not None, bool(phases and phases[-1].target_psnr_db)
@@ -144,8 +176,8 @@ def _workload(plan: EncodePlan, specs: Sequence[VideoSpec], costs: Costs, spent:
         num_frames=spec.num_frames,
         height=spec.height,
         width=spec.width,
-        scale=count_pixels(specs) / spec.num_pixels,
-        num_networks=len(plan.jobs),
+        scale=load / plan.jobs[0].share,
+        num_networks=num_networks,
         spent=spent,
         codings=1 + MAX_TRIALS * to_bytes + COARSER_TRIALS * to_quality,
         decodings=1 + COARSER_TRIALS * to_quality,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from vinr.encoding.assembly import FinishedSegment, clip_qualities
-from vinr.encoding.plan import MAX_SEGMENT_BYTES
 from vinr.encoding.reference import NoReferenceError, X264Reference, find_reference
+from vinr.encoding.splitting import MAX_SEGMENT_BYTES
 from vinr.fit.precision import PrecisionName
 from vinr.quality.clip import bits_per_pixel, kilobits_per_second
 from vinr.quality.record import Quality

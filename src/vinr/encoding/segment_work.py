@@ -12,7 +12,7 @@ runs.
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,10 +23,11 @@ from torch import Tensor
 from vinr.compress import PackedTensors, pack_tensors
 from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
 from vinr.config import Preset
-from vinr.encoding.assembly import FinishedSegment
+from vinr.encoding.assembly import FinishedSegment, weights_of
 from vinr.encoding.kept import fit_path, segment_path
-from vinr.encoding.plan import EncodePlan, Job
+from vinr.encoding.plan import EncodePlan
 from vinr.encoding.segment import FittedSegment, load_segment, save_segment
+from vinr.encoding.splitting import Job
 from vinr.errors import OutputError
 from vinr.fit import (
     Event,
@@ -36,7 +37,6 @@ from vinr.fit import (
     Reconstruct,
     Reserve,
     StageBegun,
-    StepDone,
     fit,
 )
 from vinr.fit.budget import NO_RESERVE
@@ -104,27 +104,32 @@ class SegmentWork:
 
     def run(
         self,
-        readers: Sequence[VideoReader],
+        readers: Mapping[int, VideoReader],
         *,
         device: torch.device,
         allowance: Allowance | None,
         on_event: Callable[[Event], None],
-        on_step: Callable[[StepDone], None] | None = None,
+        before: FinishedSegment | None = None,
     ) -> FinishedSegment:
         """Fit, code and measure the segment, unless it is kept already; return what is said of it.
 
         Parameters
         ----------
         readers
-            Those of all clips, in their order.
+            Those of the clips of its spans, by number.
         allowance
             The time for everything here; None where epochs are counted.
+        before
+            The segment before this one, whose network ``fit.warm_start`` begins with.
         """
-        spec = self.job.spec([reader.spec for reader in readers])
+        spec = self.job.spec({number: reader.spec for number, reader in readers.items()})
         on_event(StageBegun("reading"))
         frames = FrameTensor(_read_spans(self.job, readers), spec)
         finished, checkpoint = segment_path(self.folder, self.number), fit_path(self.folder, self.number)
-        fingerprint = fingerprint_of(frames, self.preset, Reconstruct(), self.plan_seconds)
+        initial = None
+        if before is not None and self.preset.fit.warm_start:
+            initial = weights_of(before, spec)
+        fingerprint = fingerprint_of(frames, self.preset, Reconstruct(), self.plan_seconds, initial)
         if self.resume and finished.exists():
             return FinishedSegment.of(load_segment(finished, fingerprint, frames.spec), self.job, finished)
         on_event(StageBegun("fitting"))
@@ -135,11 +140,11 @@ class SegmentWork:
             on_event=on_event,
             checkpoint=checkpoint,
             resume=self.resume,
-            on_step=on_step,
             seconds=None if allowance is None else allowance.left(),
             reserve=NO_RESERVE if allowance is None else allowance.reserve,
             precision=self.precision,
             fingerprint=fingerprint,
+            initial=initial,
         )
         on_event(StageBegun("coding"))
         segment = self._coded(result, frames, device, on_event)
@@ -189,7 +194,7 @@ class SegmentWork:
         return segments[bisect_largest(is_good, low=0.0, num_trials=COARSER_TRIALS)]
 
 
-def _read_spans(job: Job, readers: Sequence[VideoReader]) -> Tensor:
+def _read_spans(job: Job, readers: Mapping[int, VideoReader]) -> Tensor:
     """Return the frames of a network, rgb_NCHW, those of its spans one after another."""
     parts = []
     for span in job.spans:

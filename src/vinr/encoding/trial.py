@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import torch
@@ -28,6 +28,7 @@ from vinr.encoding.segment import FittedSegment
 from vinr.fit import Trainer
 from vinr.fit.draws import Draws
 from vinr.fit.precision import Precision
+from vinr.fit.ranks import current
 from vinr.models import HybridModel, Latents, VideoModel, get_model, validate_architecture
 from vinr.models.base import FrozenLatents
 from vinr.models.cost import count_macs
@@ -81,6 +82,11 @@ class Costs:
         return self.freeze * num_frames + coded
 
 
+def largest(costs: Sequence[Costs]) -> Costs:
+    """Return the most that each part takes."""
+    return Costs(*(max(parts) for parts in zip(*map(astuple, costs), strict=True)))
+
+
 @dataclass(frozen=True)
 class _Still:
     """One frame in the place of every frame of a video; takes no memory for them."""
@@ -124,7 +130,12 @@ def try_costs(
 
 
 def _try_steps(trainer: Trainer) -> float:
-    batch = trainer.batches.of_epoch(0)[0]
+    # Where several processes fit, each does its share of a step.
+    count = current().count
+    batch = [
+        part._replace(sample_N=part.sample_N[: -(-len(part.sample_N) // count)])
+        for part in trainer.batches.of_epoch(0)[0]
+    ]
     seconds: list[float] = []
     with trainer.computing():
         while not seconds or (sum(seconds) < STEP_SECONDS and len(seconds) < MOST_STEPS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 StageName = Literal["reading", "trying", "fitting", "coding", "measuring", "comparing"]
 
@@ -111,7 +111,42 @@ class Written:
     seconds: float
 
 
-Event = StageBegun | FramesDone | RoundDone | Collapsed | Resumed | Noted | NotKept | Written
+@dataclass(frozen=True)
+class OfJob:
+    """An event of one of ``total`` jobs that run several at a time: of segment, file or row ``name``."""
+
+    number: int
+    total: int
+    name: str
+    event: Event
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """One of ``total`` jobs that run several at a time is done."""
+
+    number: int
+    total: int
+    name: str
+
+
+Event = (
+    StageBegun
+    | FramesDone
+    | StepDone
+    | RoundDone
+    | Collapsed
+    | Resumed
+    | Noted
+    | NotKept
+    | Written
+    | OfJob
+    | JobEnded
+)
+
+
+# Those that come so often that whoever is far away need not be told all of them.
+FREQUENT: Final = (StepDone, FramesDone)
 
 
 def ignore(event: Event) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, Self
 
 from vinr.errors import OutputError, UsageError
 from vinr.files import as_output_error, check_parent
-from vinr.fit.events import Event, RoundDone, StageBegun
+from vinr.fit.events import Event, OfJob, RoundDone, StageBegun
 
 # In the order of the columns; the first counts the networks of a file, from 0.
 COLUMNS: Final = ("network", *(field.name for field in fields(RoundDone)))
@@ -43,7 +43,10 @@ class _Rounds:
 
     def __call__(self, event: Event) -> None:
         """Take an event; those of rounds are written at once."""
-        if isinstance(event, StageBegun) and event.name == "fitting":
+        if isinstance(event, OfJob):
+            if isinstance(event.event, RoundDone):
+                self._write(event.number, event.event)
+        elif isinstance(event, StageBegun) and event.name == "fitting":
             self._network += 1
         elif isinstance(event, RoundDone):
             self._write(max(self._network, 0), event)

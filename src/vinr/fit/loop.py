@@ -12,19 +12,22 @@ no fixed order: no fit repeats so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vinr.config import Preset
 from vinr.device import gradients_on
 from vinr.fit.budget import NO_RESERVE, Reserve
-from vinr.fit.events import Event, Resumed, StepDone, ignore
+from vinr.fit.events import Event, Noted, Resumed, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
+from vinr.fit.follow import lead
 from vinr.fit.keeper import Keeper
 from vinr.fit.precision import Precision, keep_precision, resolve_precision
+from vinr.fit.ranks import current
 from vinr.fit.result import FitResult
 from vinr.fit.task import Reconstruct, Task
 from vinr.fit.trainer import Trainer
@@ -39,7 +42,6 @@ def fit(
     *,
     device: torch.device | str = "cpu",
     on_event: Callable[[Event], None] = ignore,
-    on_step: Callable[[StepDone], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     seconds: float | None = None,
@@ -47,6 +49,7 @@ def fit(
     keep_encoder: bool = False,
     precision: Precision | None = None,
     fingerprint: Fingerprint | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> FitResult:
     """Fit a model to ``source``.
 
@@ -58,8 +61,6 @@ def fit(
         Model, complete architecture and fit settings.
     task
         What is seen and scored; :class:`Reconstruct` when left out.
-    on_step
-        Called after each step with how far the fit has come.
     checkpoint
         File in which the state is kept every two minutes, at the end, and where an interruption or an error
         of something else ends the fit, such as one that ``on_event`` raises. Where it cannot be written,
@@ -74,6 +75,8 @@ def fit(
         The arithmetic, where it has been decided already; what ``preset.fit.precision`` means here if None.
     fingerprint
         What the state belongs to, where it is known already; that of the other arguments if None.
+    initial
+        Weights to begin with, by stored name, as for :class:`Trainer`.
 
     Raises
     ------
@@ -86,11 +89,12 @@ def fit(
     KeyboardInterrupt
         On Ctrl-C, once the state is kept.
     """
-    task, device = task or Reconstruct(), torch.device(device)
+    ranks = current()
+    task, device = task or Reconstruct(), ranks.own_device(torch.device(device))
     precision = precision or resolve_precision(preset.fit.precision, device)
     keeper = state = None
     if checkpoint is not None:
-        fingerprint = fingerprint or fingerprint_of(source, preset, task, seconds)
+        fingerprint = fingerprint or fingerprint_of(source, preset, task, seconds, initial)
         keeper = Keeper(checkpoint, fingerprint, on_event)
         state = keeper.read() if resume else None
     if state is not None:
@@ -105,17 +109,23 @@ def fit(
         precision=precision,
         keep_encoder=keep_encoder,
         fingerprint=fingerprint,
+        ranks=ranks,
+        initial=initial,
     )
     if keeper is not None and state is not None:
         keeper.restore(trainer, state)
         on_event(Resumed(state.epochs_done))
-    with trainer.computing(), nullcontext() if keeper is None else keeper.watching(trainer):
+    if ranks.are_several:
+        on_event(Noted(f"{ranks.count} processes share every step of the fit"))
+        lead(trainer, source, seconds, state)
+    watching = nullcontext() if keeper is None else keeper.watching(trainer)
+    with trainer.computing(), ranks.in_step(), watching:
         while not trainer.is_done:
             event = trainer.step()
-            if on_step is not None:
-                on_step(trainer.last_step())
+            on_event(trainer.last_step())
             if event is not None:
                 on_event(event)
             if keeper is not None:
                 keeper.keep_sometimes(trainer)
+            ranks.stop_if_asked()
     return trainer.finish()

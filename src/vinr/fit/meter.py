@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Part:
-    """What a part of a batch came to, on the device and without gradients.
-
-    ``mse`` and ``loss`` are its share of those of the batch. ``num_bits``: of all parameters, in phases that
-    estimate them.
-    """
-
-    mse: Tensor
-    loss: Tensor
-    num_bits: Tensor | None
+from vinr.fit.gradients import Part
 
 
 class RoundMeter:
@@ -29,10 +17,10 @@ class RoundMeter:
         self._losses: list[Tensor] = []
         self._num_bits: Tensor | None = None
 
-    def add(self, parts: Sequence[Part]) -> None:
-        """Take the parts of the batch of one step."""
+    def add(self, parts: Sequence[Part], num_bits: Tensor | None) -> None:
+        """Take the parts of the batch of one step, and the bits that it estimated."""
         self._losses.append(torch.stack([part.loss for part in parts]).sum())
-        self._num_bits = parts[-1].num_bits
+        self._num_bits = num_bits
 
     def take(self) -> tuple[float | None, float | None]:
         """Return the mean loss of the steps since the last call, and the bits that the last one estimated."""

@@ -12,8 +12,10 @@ from vinr.config import FitSettings, Preset
 from vinr.errors import InputError
 from vinr.fit.draws import Draws
 from vinr.fit.precision import Precision
+from vinr.fit.ranks import Ranks
 from vinr.kernels.training import replace_trained_convolutions
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
+from vinr.models.layers.flow import FrameBuffer
 from vinr.video.spec import TYPES, FrameSource, Query, VideoSpec, computable
 
 
@@ -57,6 +59,25 @@ def build_model(
     model.to(device)
     _set_layout(model, preset.fit, device, precision)
     return model
+
+
+def share_frames(model: VideoModel, ranks: Ranks) -> None:
+    """Let all ``ranks`` put the frames that any of them computes into their buffers of frames."""
+    for module in model.modules() if ranks.are_several else ():
+        if isinstance(module, FrameBuffer):
+            module.gather = ranks.gather_rows
+
+
+def take_weights(model: VideoModel, initial: Mapping[str, Tensor]) -> None:
+    """Let ``model`` begin with ``initial``, by stored name, where its own tensors have the same shape.
+
+    Others keep what was drawn for them, and so do those of frames: they are of other frames.
+    """
+    with torch.no_grad():
+        for name, item in model.stored().items():
+            value = initial.get(name)
+            if value is not None and not item.per_frame and value.shape == item.value.shape:
+                item.value.copy_(value)
 
 
 def _set_layout(model: VideoModel, settings: FitSettings, device: torch.device, precision: Precision) -> None:

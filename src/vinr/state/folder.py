@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -40,14 +41,16 @@ from vinr.files import (
     flush,
     followed,
 )
-from vinr.temporaries import Maker, hidden_name, try_lock
+from vinr.temporaries import TOKEN_BYTES, Maker, hidden_name, try_lock
 from vinr.units import FrameSize, SizeLike
 
 JOB_NAME: Final = "job.json"
 # What is worth keeping: checkpoints of training, and finished segments; of a comparison, points and the facts
 # that are known of networks.
 STATE: Final = re.compile(r"((fit|segment)-\d{5,}|(network|point)-[0-9a-f]{32})\.safetensors")
-OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}")
+# What an unfinished comparison shows so far. It is no state: nothing continues with it.
+PAGE_SO_FAR: Final = "so-far.html"
+OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}|{re.escape(PAGE_SO_FAR)}")
 # Their temporary files, left by a process that was killed: whoever looks holds the folder's lock.
 OUR_TEMPORARIES: Final = re.compile(rf"\.({OUR_FILES.pattern})\.[0-9a-f]+\.(part|lock)")
 MAX_JOB_BYTES: Final = 1 << 20
@@ -104,6 +107,11 @@ def is_expected(output: Path) -> bool:
     return expected is not None and output.is_file() and expected == _fingerprint(output)
 
 
+def holds_token(folder: Path, token: str) -> bool:
+    """Return whether ``folder`` is that of the :class:`StateFolder` of this token, seen from any machine."""
+    return _read_job(folder).get("token") == token
+
+
 def holds_state(output: Path) -> bool:
     """Return whether an interrupted job has left state beside ``output``."""
     return bool(_states(partial_folder(output)))
@@ -154,6 +162,7 @@ class StateFolder:
         self._about: dict[str, Any] = {"settings": dict(settings or {})}
         self._resume, self._force, self._on_note = resume, force, on_note
         self._stack, self._maker = ExitStack(), Maker()
+        self.token = secrets.token_hex(TOKEN_BYTES)
 
     def __enter__(self) -> Self:
         check_parent(self._output)
@@ -302,7 +311,7 @@ class StateFolder:
     def _write_job(self, more: Mapping[str, Any]) -> None:
         from importlib.metadata import version
 
-        document = {"vinr": version("vinr"), **self._job, **self._about, **more}
+        document = {"vinr": version("vinr"), **self._job, **self._about, "token": self.token, **more}
         with atomic_path(self.folder / JOB_NAME, force=True) as temporary:
             temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
