@@ -113,3 +113,17 @@ def test_export_is_asked_for_something(run: Run, model_file: ModelFile, tmp_path
     status, out, _ = run("export", path, "--safetensors", tmp_path / "w.safetensors")
     assert status == 0
     assert re.search(r"w\.safetensors  [\d,]+ bytes, frames 0 to 7, \d+ tensors", out)
+
+
+def test_an_error_of_a_damaged_file_names_it(run: Run, model_file: ModelFile, tmp_path: Path) -> None:
+    content = bytearray(model_file("nerv").read_bytes())
+    content[len(content) // 2] ^= 255
+    path = tmp_path / "damaged.vinr"
+    path.write_bytes(content)
+    for words in (("decode", path, tmp_path / "a.mkv"), ("info", path), ("eval", path, path)):
+        status, _, err = run(*words)
+        assert status == 2
+        assert err.startswith(f"vinr: {path}: ")
+        assert err.count(str(path)) == 1
+    with pytest.raises(vinr.BitstreamError, match=r"damaged\.vinr: "), vinr.open(path, device="cpu") as video:
+        video[0]

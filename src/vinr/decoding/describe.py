@@ -287,9 +287,9 @@ def _describe_edit(edit: EditRecord) -> str:
     if edit.deinterlaced:
         parts.append("deinterlaced")
     if edit.crop:
-        parts.append(f"crop {edit.crop[0]}×{edit.crop[1]}")
+        parts.append(f"crop {edit.crop[1]}:{edit.crop[0]}")
     if edit.resize:
-        parts.append(f"resize {edit.resize[0]}×{edit.resize[1]}")
+        parts.append(f"resize {edit.resize[1]}:{edit.resize[0]}")
     if edit.first_frame:
         parts.append(f"from frame {edit.first_frame}")
     return ", ".join(parts)

@@ -43,7 +43,10 @@ class ExportedGraph:
 
 @dataclass(frozen=True)
 class ExportedWeights:
-    """A safetensors file: the tensors of the network of ``num_frames`` frames, from ``first_frame`` on."""
+    """A safetensors file: the tensors of the network of ``num_frames`` frames, from ``first_frame`` on.
+
+    It lies at ``path``, takes ``num_bytes`` and holds ``num_tensors``.
+    """
 
     path: str
     num_bytes: int
