@@ -28,15 +28,21 @@ ROOT = Path(__file__).parent.parent
 # The functions behind the commands: those of ``vinr`` but for lists of what is installed, and experiments.
 TWINS: dict[str, Callable[..., Any]] = {
     **{name: getattr(vinr, name) for name in ("compare", "convert", "decode", "encode", "export", "info")},
-    **{name: getattr(vinr, name) for name in ("inpaint", "interpolate", "verify")},
+    **{name: getattr(vinr, name) for name in ("inpaint", "interpolate", "plan", "verify")},
     "bench": run_recipe,
     "eval": vinr.evaluate,
     "models": list_model_entries,
     "presets": list_preset_entries,
     "settings": list_settings,
 }
-# Options that say how a report is printed, and those that several commands turn into one argument.
-PRINTING = {"as_json", "per_frame"}
+# Options that say how a report is printed or work is shown.
+PRINTING = {"as_json", "per_frame", "log", "quiet", "verbose"}
+# Options for whole folders, for which Python has a loop, and one that Python has the other way round.
+OTHERWISE = {
+    "decode": {"suffix"},
+    "encode": {"no_reference"},
+    "eval": {"workers", "ray", "gpus_per_worker", "threads_per_worker"},
+}
 RENAMED = {
     "bench": {"settings": "overrides"},
     "compare": {"model": "models", "preset": "presets", "settings": "overrides"},
@@ -45,6 +51,7 @@ RENAMED = {
     "encode": {"paths": "inputs", "settings": "overrides"},
     "eval": {"backend": "settings"},
     "inpaint": {"settings": "overrides"},
+    "plan": {"settings": "overrides"},
 }
 
 
@@ -54,7 +61,7 @@ def test_each_command_has_a_function_with_the_same_defaults(command: str) -> Non
     options = inspect.signature(callback).parameters
     arguments = inspect.signature(TWINS[command]).parameters
     for name, option in options.items():
-        if name in PRINTING:
+        if name in PRINTING | OTHERWISE.get(command, set()):
             continue
         argument = arguments[RENAMED.get(command, {}).get(name, name)]
         assert is_same(option.default, argument.default), f"{command} {name}"

@@ -70,6 +70,8 @@ class Rates(StoredValues):
 class CapacityReport:
     """What an encode will take. Times are in hours, ``wall_hours`` from begin to end.
 
+    ``num_frames`` lie in ``num_segments`` of ``frames_per_segment``, whose networks store ``num_parameters``
+    in all; ``num_workers`` fit them for ``epochs``. ``rates`` are the measured costs that all follows from.
     ``worker_hours`` are those that all workers are busy, together; ``cpu_hours`` are these times threads,
     ``gpu_hours`` those times GPUs per worker. ``num_bytes`` is the size of the file, ``memory_bytes`` the
     peak of one worker. ``fit_share`` is the share of fitting in what a worker does. ``notes`` say what the
@@ -118,7 +120,7 @@ def plan(
 
     Parameters
     ----------
-    source, model, preset, params, size, quality, epochs, time, frames, crop, resize, segment, overrides
+    source, model, preset, params, size, quality, epochs, time, frames, crop, resize, segment, device, overrides
         As for :func:`vinr.encode`.
     workers
         Segments that are fitted at a time.
