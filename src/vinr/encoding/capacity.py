@@ -120,7 +120,9 @@ def plan(
 
     Parameters
     ----------
-    source, model, preset, params, size, quality, epochs, time, frames, crop, resize, segment, device, overrides
+    source, model, preset, params, size, quality, epochs, time, frames, crop, resize, segment
+        As for :func:`vinr.encode`.
+    device, overrides
         As for :func:`vinr.encode`.
     workers
         Segments that are fitted at a time.
