@@ -43,9 +43,9 @@ class ExportedGraph:
 
 @dataclass(frozen=True)
 class ExportedWeights:
-    """A safetensors file: the tensors of the network of ``num_frames`` frames, from ``first_frame`` on.
+    """A safetensors file ``path`` of ``num_bytes``: the ``num_tensors`` tensors of a network.
 
-    It lies at ``path``, takes ``num_bytes`` and holds ``num_tensors``.
+    The network gives ``num_frames`` frames of the clip, from ``first_frame`` on.
     """
 
     path: str

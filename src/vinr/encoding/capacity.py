@@ -68,13 +68,14 @@ class Rates(StoredValues):
 
 @dataclass(frozen=True)
 class CapacityReport:
-    """What an encode of ``num_frames`` will take. Times are in hours, ``wall_hours`` from begin to end.
+    """What an encode will take. Times are in hours, ``wall_hours`` from begin to end.
 
-    ``num_segments`` have up to ``frames_per_segment``, ``epochs`` each, and ``num_parameters`` together; they
-    go to ``num_workers`` of these ``rates``. ``worker_hours`` are those that all workers are busy, together;
-    ``cpu_hours`` are these times threads, ``gpu_hours`` those times GPUs per worker. ``num_bytes`` is the
-    size of the file, ``memory_bytes`` the peak of one worker. ``fit_share`` is the share of fitting in what a
-    worker does. ``notes`` say what the time is enough for.
+    ``num_frames`` lie in ``num_segments`` of ``frames_per_segment``, whose networks store ``num_parameters``
+    in all; ``num_workers`` fit them for ``epochs``. ``rates`` are the measured costs that all follows from.
+    ``worker_hours`` are those that all workers are busy, together; ``cpu_hours`` are these times threads,
+    ``gpu_hours`` those times GPUs per worker. ``num_bytes`` is the size of the file, ``memory_bytes`` the
+    peak of one worker. ``fit_share`` is the share of fitting in what a worker does. ``notes`` say what the
+    time is enough for.
     """
 
     num_frames: int
@@ -122,7 +123,7 @@ def plan(
     source, model, preset, params, size, quality, epochs, time, frames, crop, resize, segment
         As for :func:`vinr.encode`.
     device, overrides
-        As for :func:`vinr.encode`, too.
+        As for :func:`vinr.encode`.
     workers
         Segments that are fitted at a time.
     gpus
