@@ -17,8 +17,10 @@ from vinr.bench.written import float_psnr_db
 from vinr.compress import pack_tensors
 from vinr.config import load_preset
 from vinr.decoding.file import open_clip
-from vinr.encoding.plan import choose_preset, split_segments
-from vinr.encoding.segment import FittedSegment, assemble
+from vinr.encoding.assembly import FinishedSegment, assemble
+from vinr.encoding.plan import choose_preset
+from vinr.encoding.segment import FittedSegment
+from vinr.encoding.splitting import split_segments
 from vinr.fit import fit
 from vinr.quality.clip import bits_per_pixel, compare
 from vinr.video.samples import sample_clip
@@ -59,9 +61,9 @@ def main() -> None:
                 with TemporaryDirectory() as folder, segment.open(frames.spec, "cpu") as decoder:
                     segment = segment.measured(compare(decoder, frames))
                     path = Path(folder) / "file.vinr"
-                    num_bytes = assemble(
-                        [reader], split_segments([frames.spec], None), [segment], audio=False
-                    ).write(path)
+                    (job,) = split_segments([frames.spec], None)
+                    finished = FinishedSegment.of(segment, job, None)
+                    num_bytes = assemble([reader], [finished], audio=False).write(path)
                     with open_clip(path) as written:
                         front = written.file.container.header_bytes + written.file.container.index_bytes
                 ideal_bytes = packed.ideal_bits / 8

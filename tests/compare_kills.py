@@ -19,6 +19,7 @@ from unittest.mock import patch
 import torch
 
 import vinr.encoding.encode
+import vinr.encoding.segment_work
 from kill_points import KILLED, in_child
 from vinr.comparison import compare
 from vinr.comparison.page import ComparisonPage
@@ -61,13 +62,13 @@ def without_times(report: Any) -> dict[str, Any]:
 def count_fits() -> list[Any]:
     """Let each fit from now on add an item to the list that is returned."""
     fits: list[Any] = []
-    fit = vinr.encoding.encode.fit
+    fit = vinr.encoding.segment_work.fit
 
     def counted(*arguments: Any, **options: Any) -> Any:
         fits.append(arguments)
         return fit(*arguments, **options)
 
-    vinr.encoding.encode.fit = counted  # type: ignore[attr-defined]
+    vinr.encoding.segment_work.fit = counted  # type: ignore[attr-defined]
     return fits
 
 

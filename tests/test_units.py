@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vinr.errors import UsageError
 from vinr.units import (
     FrameSize,
+    SegmentLength,
     SizeLike,
     format_count,
     parse_bytes,
@@ -40,6 +41,19 @@ def test_counts(text: str | int, value: int) -> None:
 )
 def test_times(text: str | float, value: float) -> None:
     assert parse_seconds(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "frames"), [("5s", 125), (5, 125), ("1m", 1500), ("120f", 120), (" 7 F", 7), ("0.001s", 1)]
+)
+def test_lengths_of_segments(text: str | float, frames: int) -> None:
+    assert SegmentLength.of(text).num_frames(Fraction(25)) == frames
+
+
+@pytest.mark.parametrize("text", ["0f", "f", "-5f", "1.5f", "0s", "five"])
+def test_lengths_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=r"segment '.*': give .* such as"):
+        SegmentLength.of(text)
 
 
 @pytest.mark.parametrize(

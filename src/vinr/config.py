@@ -171,6 +171,9 @@ class FitSettings(Settings):
     )
     keep_memory: bool = Field(False, description="keep freed memory for the next step (CPU, Linux)")
     seed: int = Field(1, ge=0, lt=2**63, description="seed of initial weights and frame order")
+    warm_start: bool = Field(
+        False, description="begin a segment with the network of the one before it; no two are fitted at once"
+    )
     phases: tuple[Phase, ...] = Field((), max_length=16, description="what follows the plain fit, in order")
     collapse_db: float = Field(
         4.0, gt=0, description="drop of the training PSNR that counts as a collapse, dB"

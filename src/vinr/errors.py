@@ -85,14 +85,19 @@ _OPTIONS: Final = {"files": "vinr"}
 
 
 @contextmanager
-def command_line_words() -> Iterator[None]:
+def command_line_words(wanted: bool = True) -> Iterator[None]:
     """Let messages name options of the command line while the body runs, not arguments of functions."""
     global _is_command_line
-    before, _is_command_line = _is_command_line, True
+    before, _is_command_line = _is_command_line, wanted
     try:
         yield
     finally:
         _is_command_line = before
+
+
+def is_command_line() -> bool:
+    """Return whether messages name options of the command line."""
+    return _is_command_line
 
 
 def argument(name: str, value: object = None) -> str:

@@ -50,6 +50,34 @@ def parse_seconds(text: str | float) -> float:
     return seconds
 
 
+@dataclass(frozen=True)
+class SegmentLength:
+    """The longest length of a segment: ``seconds`` at the rate of the clip, or else ``frames``."""
+
+    seconds: float | None = None
+    frames: int | None = None
+
+    @classmethod
+    def of(cls, text: str | float) -> Self:
+        """Return the length that 5, ``5s``, ``1m`` (of time) or ``120f`` (frames) stands for."""
+        if match := re.fullmatch(r"(\d{1,9})\s*f", str(text).strip().lower()):
+            if not int(match[1]):
+                raise UsageError(f"segment {quoted(text)}: give at least one frame, such as 120f")
+            return cls(frames=int(match[1]))
+        try:
+            return cls(seconds=parse_seconds(text))
+        except UsageError:
+            message = f"segment {quoted(text)}: give a time such as 5s or 1m, or frames such as 120f"
+            raise UsageError(message) from None
+
+    def num_frames(self, frame_rate: Fraction) -> int:
+        """Return the length in frames of a clip of so many frames per second, at least 1."""
+        if self.frames is not None:
+            return self.frames
+        assert self.seconds is not None
+        return max(round(self.seconds * float(frame_rate)), 1)
+
+
 def parse_depth(text: str | int | None) -> Literal[8, 10] | None:
     """Return a bit depth, 8 or 10; None stays None."""
     if text is None:
@@ -248,3 +276,26 @@ def format_count(value: float) -> str:
 def format_bytes(value: int) -> str:
     """Return 163840 as ``163,840 bytes``."""
     return plural(value, "byte")
+
+
+def format_size(num_bytes: int) -> str:
+    """Return 163840 as ``164 kB``: for what is known roughly."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.3g} {name}"
+    return plural(num_bytes, "byte")
+
+
+def format_seconds(seconds: float) -> str:
+    """Return 12.3 as ``13 s``, 2300 as ``39 min``, 12000 as ``3 h 20 min``; rounded up."""
+    if seconds <= 90:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+
+
+def seconds_as_option(seconds: float) -> str:
+    """Return 12.3 as ``13s``, 2300 as ``39m``, 12000 as ``3h20m``: as :func:`parse_seconds` reads it."""
+    return format_seconds(seconds).replace(" min", "m").replace(" ", "")

@@ -14,11 +14,13 @@ import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.bitstream import Span
 from vinr.encoding.encode import encode
-from vinr.encoding.plan import Job, join_clips, plan_encode
+from vinr.encoding.plan import plan_encode
+from vinr.encoding.splitting import Job, join_clips
 from vinr.errors import UsageError
 from vinr.fit.fingerprint import Fingerprint
 from vinr.models import get_model, list_models
 from vinr.quality.clip import compare
+from vinr.units import SegmentLength
 from vinr.video.spec import VideoSpec
 
 JOINED = ["fit.join_clips=true"]
@@ -114,7 +116,7 @@ def test_no_network_is_asked_for_more_frames_than_memory_holds() -> None:
 
 def test_segments_and_joined_clips_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="segment cuts clips apart, but nerv joins them"):
-        plan_encode([spec(50), spec(60)], preset="nerv-tiny", segment_seconds=1, overrides=JOINED)
+        plan_encode([spec(50), spec(60)], preset="nerv-tiny", segment=SegmentLength(1), overrides=JOINED)
 
 
 def test_an_interrupted_joint_encode_goes_on(paths: list[Path], tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_an_interrupted_joint_encode_goes_on(paths: list[Path], tmp_path: Path) 
         save_segment(segment, path, fingerprint)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vinr.encoding.encode.save_segment", keep)
+        patch.setattr("vinr.encoding.segment_work.save_segment", keep)
         encode(paths, tmp_path / "a.vinr", preset="nerv-tiny", epochs=1, device="cpu", overrides=JOINED)
     [(segment, fingerprint)] = kept
     assert len(segment.qualities) == 2

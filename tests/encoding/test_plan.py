@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clips import moving_shapes, write_clip
+from vinr.bitstream import header as header_module
+from vinr.encoding.assembly import check_networks
 from vinr.encoding.plan import (
     BITS_PER_PARAMETER,
-    MAX_SEGMENT_BYTES,
     Target,
     default_parameters,
     default_seconds,
-    join_clips,
     plan_encode,
-    split_segments,
 )
+from vinr.encoding.splitting import MAX_SEGMENT_BYTES, join_clips, split_segments
 from vinr.errors import UsageError
 from vinr.models import get_model, validate_architecture
+from vinr.units import SegmentLength
+from vinr.video.source import open_video
 from vinr.video.spec import VideoSpec
 
 CLIP = VideoSpec(16, 32, 64)
@@ -77,7 +81,7 @@ def test_the_length_is_what_was_asked_for_and_a_time_where_nothing_was() -> None
 
 
 def test_a_seed_is_that_of_every_network() -> None:
-    plan = plan_encode([CLIP], preset="nerv-tiny", seed=5, segment_seconds=0.1)
+    plan = plan_encode([CLIP], preset="nerv-tiny", seed=5, segment=SegmentLength(0.1))
     assert len(plan.presets) > 1
     assert {preset.fit.seed for preset in plan.presets} == {5}
 
@@ -102,7 +106,7 @@ def test_a_size_is_shared_by_pixels() -> None:
         ({"preset": "no-such"}, "unknown preset"),
         ({"model": "no-such"}, "no-such"),
         (
-            {"preset": "nerv-tiny", "overrides": ["fit.join_clips=true"], "segment_seconds": 1.0},
+            {"preset": "nerv-tiny", "overrides": ["fit.join_clips=true"], "segment": SegmentLength(1.0)},
             "segment cuts clips apart",
         ),
     ],
@@ -123,7 +127,7 @@ SPECS = st.lists(
 
 @given(SPECS, st.none() | st.floats(0.01, 30))
 def test_segments_cover_every_frame_once_in_order(specs: list[VideoSpec], seconds: float | None) -> None:
-    jobs = split_segments(specs, seconds)
+    jobs = split_segments(specs, None if seconds is None else SegmentLength(seconds))
     covered = [
         (span.clip, span.first_frame + index)
         for job in jobs
@@ -141,12 +145,50 @@ def test_segments_cover_every_frame_once_in_order(specs: list[VideoSpec], second
 
 
 def test_ten_frames_of_at_most_four_are_three_segments() -> None:
-    jobs = split_segments([VideoSpec(10, 16, 16, Fraction(25))], 4 / 25)
+    jobs = split_segments([VideoSpec(10, 16, 16, Fraction(25))], SegmentLength.of("0.16s"))
+    assert jobs == split_segments([VideoSpec(10, 16, 16, Fraction(25))], SegmentLength.of("4f"))
     assert [(span.first_frame, span.num_frames) for job in jobs for span in job.spans] == [
         (0, 3),
         (3, 4),
         (7, 3),
     ]
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "cuts", "bounds"),
+    [
+        (19, [], [8, 13, 19]),  # not 8 + 8 + 3: the 11 that are left are halved
+        (20, [6, 13], [6, 13, 20]),
+        (20, [3, 12], [8, 12, 20]),  # 3 is in the first half of a segment
+        (20, [5, 7, 15], [7, 15, 20]),  # the last cut in reach
+        (8, [4], [8]),  # short enough as it is
+        (9, [], [4, 9]),
+    ],
+)
+def test_segments_end_at_cuts(num_frames: int, cuts: list[int], bounds: list[int]) -> None:
+    jobs = split_segments([VideoSpec(num_frames, 16, 16)], SegmentLength(frames=8), [cuts])
+    assert [span.first_frame + span.num_frames for job in jobs for span in job.spans] == bounds
+
+
+@given(st.integers(1, 300), st.integers(1, 60), st.sets(st.integers(1, 299)))
+def test_segments_that_end_at_cuts_cover_every_frame(num_frames: int, longest: int, cuts: set[int]) -> None:
+    jobs = split_segments([VideoSpec(num_frames, 16, 16)], SegmentLength(frames=longest), [sorted(cuts)])
+    spans = [span for job in jobs for span in job.spans]
+    assert [span.first_frame for span in spans[1:]] == [s.first_frame + s.num_frames for s in spans[:-1]]
+    assert sum(span.num_frames for span in spans) == num_frames
+    assert 1 <= min(span.num_frames for span in spans) <= max(s.num_frames for s in spans) <= longest
+
+
+def test_more_networks_than_a_header_holds_are_refused_before_the_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = write_clip(tmp_path / "clip.mkv", moving_shapes(num_frames=60, height=16, width=16))
+    with open_video(video) as reader:
+        plan = plan_encode([reader.spec], preset="nerv-tiny", segment=SegmentLength(frames=1))
+        check_networks([reader], plan.jobs, plan.presets)
+        monkeypatch.setattr(header_module, "MAX_HEADER", 2000)
+        with pytest.raises(UsageError, match=r"does not hold 60 networks; give longer segments"):
+            check_networks([reader], plan.jobs, plan.presets)
 
 
 def test_frames_that_fill_more_than_two_gib_are_cut() -> None:

@@ -16,6 +16,7 @@ import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from vinr.cli.app import main
 from vinr.encoding import encode as encoding
+from vinr.encoding import segment_work
 from vinr.errors import OutputError
 from vinr.fit import Trainer
 from vinr.fit import keeper as keeper_module
@@ -77,7 +78,8 @@ def stop_in_step(patch: pytest.MonkeyPatch, step: int, number: int = signal.SIGT
 
 
 def stop_in(patch: pytest.MonkeyPatch, name: str, after: int = 0, number: int = signal.SIGTERM) -> None:
-    patch.setattr(encoding, name, Stop(number, after, getattr(encoding, name)))
+    module: Any = encoding if hasattr(encoding, name) else segment_work
+    patch.setattr(module, name, Stop(number, after, getattr(module, name)))
 
 
 def count_steps(patch: pytest.MonkeyPatch) -> list[int]:
@@ -187,7 +189,7 @@ def test_a_full_disk_for_the_state_does_not_end_the_encode(
         raise OutputError("x: cannot be written: No space left on device")
 
     monkeypatch.setattr(keeper_module, "write_fit_state", full)
-    monkeypatch.setattr(encoding, "save_segment", full)
+    monkeypatch.setattr(segment_work, "save_segment", full)
     output = tmp_path / "clip.vinr"
     assert run(video, output, *OPTIONS)[0] == 0
     assert output.read_bytes() == whole

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clips import MemoryClip, moving_shapes
 from vinr.config import FitSettings, Preset, load_preset
 from vinr.errors import UsageError
-from vinr.fit import fit
+from vinr.fit import Event, RoundDone, fit
 from vinr.fit.batches import Batches
 from vinr.fit.task import Reconstruct
 from vinr.models import VideoModel, get_model, list_models
@@ -157,14 +157,15 @@ def test_models_learn_from_patches_or_refuse_them(clip: MemoryClip) -> None:
     learners = [model for model in list_models() if takes(model, grid)]
     assert learners
     for model in learners:
-        first_db: list[float] = []
+        events: list[Event] = []
         result = fit(
             clip,
             preset_of(model, "fit.patches=[2,3]", "fit.batch_size=2"),
-            on_event=lambda event, seen=first_db: seen.append(event.psnr_db),
+            on_event=events.append,
         )
         assert result.num_steps == 20 * 3
-        assert result.train_psnr_db > first_db[0] + 2
+        first = next(event for event in events if isinstance(event, RoundDone))
+        assert result.train_psnr_db > first.psnr_db + 2
     refusing = next(model for model in list_models() if model not in learners)
     with pytest.raises(UsageError, match=r"fit\.patches"):
         fit(clip, preset_of(refusing, "fit.patches=[2,3]"))

@@ -170,6 +170,6 @@ def test_the_command_writes_one_file_and_says_everything_once(tmp_path: Path) ->
     arguments = ["encode", str(video), str(tmp_path / "two.vinr"), *options]
     assert on_two(run_command, tmp_path, arguments) == [0, 0]
     assert (tmp_path / "two.vinr").read_bytes() == (tmp_path / "one.vinr").read_bytes()
-    assert (tmp_path / "out0").read_text().startswith("file ")
+    assert (tmp_path / "out0").read_text().startswith("source ")
     assert "2 processes share every step of the fit" in (tmp_path / "err0").read_text()
     assert (tmp_path / "out1").read_text() == (tmp_path / "err1").read_text() == ""

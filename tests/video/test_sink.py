@@ -299,7 +299,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, name: str) -> 
     [
         ("a.avi", "x264", r"end the name in \.mp4"),
         ("a.mp4", "ffv1", r"\.mp4 cannot hold ffv1; write \.mkv"),
-        ("a.mkv", "h264", "codec h264 is unknown; choose one of av1, ffv1, x264, x265"),
+        ("a.mkv", "h264", "unknown codec 'h264'; there are av1, ffv1, vp9, x264, x265; did you mean 'x264'?"),
         ("f_%s.png", "x264", "a pattern has one number"),
         ("f_%d.jpg", "x264", "a pattern has one number"),
         ("f_%d_%d.png", "x264", "a pattern has one number"),

@@ -9,22 +9,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from itertools import product
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
 
-from vinr.bench.datasets import find_clips
+from vinr.bench.datasets import BUNNY, find_clips
 from vinr.bench.points import published_points
 from vinr.bench.recipe import SCALES, Kind, Recipe, Row, Scale, Setup, Tuning, load_recipe
 from vinr.bench.report import Result, RowResult, write_result
-from vinr.bench.runner import Runner
-from vinr.bench.work import DEFAULTS, Job, OnPanels, Work
-from vinr.comparison.anchors import parse_anchor
+from vinr.bench.runner import Runner, RunnerJob, run_job
+from vinr.bench.work import BUNNY_CROP, DEFAULTS, Job, OnPanels, Work
+from vinr.codecs.anchors import parse_anchor
 from vinr.config import load_preset
 from vinr.device import resolve_device
+from vinr.encoding.telling import Teller
 from vinr.errors import InputError, UsageError, argument
 from vinr.files import check_parent
 from vinr.fit import Event, Noted, ignore
+from vinr.fit.events import FREQUENT
+from vinr.scale.pool import open_pool
+from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
 
 JOBS: Final = "jobs"
@@ -41,6 +47,10 @@ def run_recipe(
     device: str = "auto",
     overrides: Sequence[str] = (),
     force: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
+    threads_per_worker: int | None = None,
     on_event: Callable[[Event], None] = ignore,
 ) -> Result:
     """Run the rows of a recipe that ``out`` does not hold yet, and write the table there.
@@ -59,6 +69,9 @@ def run_recipe(
         Passes over all frames and ``section.key=value`` settings, for every row.
     force
         Run anew what is there.
+    workers, ray, gpus_per_worker, threads_per_worker
+        Run so many jobs at a time on workers, as :func:`vinr.encode` does with segments; ``out`` and ``data``
+        are folders that all of them reach. What measures time should have the machine to itself.
 
     Raises
     ------
@@ -72,7 +85,10 @@ def run_recipe(
     chosen, folder = parse_scale(scale), Path(fspath(out))
     check_parent(folder)
     data_folder = None if data is None else Path(fspath(data))
-    device = str(resolve_device(device))
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
+    # Workers may have GPUs where this process has none.
+    of_workers = asked is not None and asked.gpus > 0 and device == "auto"
+    device = "cuda" if of_workers else str(resolve_device(device))
     jobs: dict[str, list[Job]] = {}
     distinct: dict[str, Job] = {}  # rows share jobs
     for row in recipe.rows:
@@ -89,7 +105,14 @@ def run_recipe(
             )
         )
     runner = run_jobs(
-        recipe.name, list(distinct.values()), folder, data_folder, device, force=force, on_event=on_event
+        recipe.name,
+        list(distinct.values()),
+        folder,
+        data_folder,
+        device,
+        force=force,
+        workers=asked,
+        on_event=on_event,
     )
     rows = {}
     for label, row_jobs in jobs.items():
@@ -97,7 +120,7 @@ def run_recipe(
         for job in row_jobs:
             document = runner.read(job)
             if document is not None:  # None: another process is still at it
-                documents[job.clip] = document
+                documents[job.label] = document
         rows[label] = RowResult(documents, missing=len(row_jobs) - len(documents))
     settings = {"epochs": epochs, "overrides": [*overrides], "device": device}
     result = Result(recipe, chosen, rows, settings)
@@ -115,16 +138,39 @@ def run_jobs(
     force: bool,
     on_event: Callable[[Event], None],
     on_panels: OnPanels | None = None,
+    workers: Workers | None = None,
 ) -> Runner:
-    """Run the jobs that ``folder`` does not hold yet; return what reads their results."""
+    """Run jobs that ``folder`` does not hold yet, perhaps on ``workers``; return what reads their results.
+
+    ``on_panels`` is called in this process alone: without workers.
+    """
     (folder / JOBS).mkdir(parents=True, exist_ok=True)
     runner = Runner(folder / JOBS, data, device, on_event, on_panels)
     if force:
         runner.forget(jobs)
+    if workers is not None:
+        _run_on(workers, runner, jobs, on_event)
+        return runner
     for number, job in enumerate(jobs):
         on_event(Noted(f"{title}: {number + 1} of {len(jobs)}, {job.key}"))
         runner.run(job)
     return runner
+
+
+def _run_on(workers: Workers, runner: Runner, jobs: Sequence[Job], on_event: Callable[[Event], None]) -> None:
+    """Run jobs on workers; each result lies in the folder as soon as its job has ended."""
+    data, tell = runner.data, Teller([job.key for job in jobs], on_event)
+    tasks = []
+    for job in jobs:
+        own_data = None if data is None else data.absolute()
+        tasks.append(RunnerJob(runner.folder.absolute(), own_data, runner.device, job))
+
+    with open_pool(workers) as pool:
+        ends = pool.run(run_job, tasks, on_event=tell, frequent=FREQUENT)
+        with closing(ends):
+            for ended in ends:
+                ended.value()
+                tell.end(ended.number)
 
 
 def plan_row(
@@ -144,16 +190,21 @@ def plan_jobs(
     *,
     shown: tuple[float, ...] = (),
 ) -> list[Job]:
-    """Return a job for each clip of ``setup``, with the caller's epochs and settings on top."""
+    """Return a job for each clip of ``setup`` and each seed, with the caller's epochs and settings on top."""
     # Before the caller's settings, which have the last word at tiny, too.
     if scale == "tiny":
         setup = _shortened(setup)
     changes: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     setup = Setup(**changes, overrides=tuple(overrides)).over(setup)
-    # A job is of one clip: rows with other clips beside it share it.
-    clips = setup.clips or ()
-    setup = setup.model_copy(update={"clips": None})
-    return [Job(kind, setup, clip, shown) for clip in clips]
+    # A job is of one clip and one seed: rows with others beside it share it. Codecs draw nothing.
+    seeds = (None,) if setup.anchor is not None or setup.seeds is None else setup.seeds
+    jobs = []
+    for clip, seed in product(setup.clips or (), seeds):
+        only: dict[str, Any] = {"clips": None, "seeds": None if seed is None else (seed,)}
+        if clip == BUNNY and scale != "full" and setup.crop is None:
+            only["crop"] = BUNNY_CROP
+        jobs.append(Job(kind, setup.model_copy(update=only), clip, shown))
+    return jobs
 
 
 def _shortened(setup: Setup) -> Setup:

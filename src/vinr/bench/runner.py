@@ -20,10 +20,27 @@ from typing import Any
 from vinr.bench.base_fits import forget_base
 from vinr.bench.experiments import experiment_of
 from vinr.bench.pages import write_json
-from vinr.bench.record import commit, machine
+from vinr.bench.record import commit
 from vinr.bench.work import SHOWN_SUFFIX, Job, OnPanels, Work
+from vinr.comparison.machine import machine
 from vinr.fit import Event, Noted
+from vinr.scale.pool import OnEvent
 from vinr.temporaries import try_lock
+
+
+@dataclass(frozen=True)
+class RunnerJob:
+    """A job with what a runner in another process needs."""
+
+    folder: Path
+    data: Path | None
+    device: str
+    job: Job
+
+
+def run_job(task: RunnerJob, again: bool, on_event: OnEvent) -> None:
+    """Run a job in a worker, which shares the folder of results."""
+    Runner(task.folder, task.data, task.device, on_event).run(task.job)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ in :class:`vinr.errors.BitstreamError`. Nothing here knows tensors; the content 
 
 from __future__ import annotations
 
-from vinr.bitstream.container import Container, ContainerWriter
+from vinr.bitstream.container import Container, ContainerWriter, PartSizes
 from vinr.bitstream.header import (
     Clip,
     Color,
@@ -38,6 +38,7 @@ __all__ = [
     "Hdr",
     "Header",
     "Network",
+    "PartSizes",
     "Quality",
     "SectionKind",
     "SectionSize",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO, FileIO, TextIOBase
+from itertools import chain
 from os import SEEK_END, PathLike, fspath
 from pathlib import Path
 from typing import BinaryIO, Final, Self
@@ -46,13 +48,28 @@ class DamagedPart:
     message: str
 
 
+@dataclass(frozen=True)
+class PartSizes:
+    """The sizes in bytes and the CRC-32 of the parts of a section, in order."""
+
+    kind: SectionKind
+    sizes: tuple[int, ...]
+    crcs: tuple[int, ...]
+
+    @classmethod
+    def of(cls, kind: SectionKind, parts: Sequence[bytes]) -> Self:
+        """Return those of ``parts``."""
+        return cls(kind, tuple(map(len, parts)), tuple(map(zlib.crc32, parts)))
+
+
 class ContainerWriter:
     """Collects the sections of a file with ``header`` and writes them in the order they were added."""
 
     def __init__(self, header: Header) -> None:
         self.header = header
         self._entries: list[Entry] = []
-        self._payloads: list[bytes] = []
+        # Of each section what returns its parts.
+        self._sources: list[Callable[[], Sequence[bytes]]] = []
 
     def add(self, kind: SectionKind, owner: int, payload: bytes) -> None:
         """Add a plain section of network or clip number ``owner``."""
@@ -66,10 +83,17 @@ class ContainerWriter:
             raise ValueError(f"{kind.name} is added by add")
         self._add(kind, owner, payloads)
 
+    def add_stored(self, part_sizes: PartSizes, owner: int, read: Callable[[], Sequence[bytes]]) -> None:
+        """Add a section whose parts lie elsewhere: ``read`` is called when the file is written.
+
+        What it returns must have the sizes and checksums of ``part_sizes``.
+        """
+        sizes, crcs = array("Q", part_sizes.sizes), array("I", part_sizes.crcs)
+        self._entries.append(Entry(part_sizes.kind, owner, sizes, crcs))
+        self._sources.append(read)
+
     def _add(self, kind: SectionKind, owner: int, payloads: Sequence[bytes]) -> None:
-        sizes = array("Q", map(len, payloads))
-        self._entries.append(Entry(kind, owner, sizes, array("I", map(zlib.crc32, payloads))))
-        self._payloads += payloads
+        self.add_stored(PartSizes.of(kind, payloads), owner, lambda: payloads)
 
     def front(self) -> tuple[bytes, bytes, bytes]:
         """Return prologue, stored header and index; their lengths are what the container itself costs.
@@ -90,10 +114,19 @@ class ContainerWriter:
 
     def to_bytes(self) -> bytes:
         """Return the whole file."""
-        return b"".join((*self.front(), *self._payloads))
+        return b"".join((*self.front(), *self._parts()))
 
-    def write(self, path: str | PathLike[str], *, force: bool = False) -> int:
+    def write(
+        self,
+        path: str | PathLike[str],
+        *,
+        force: bool = False,
+        on_written: Callable[[int, str], None] | None = None,
+    ) -> int:
         """Write the file, whole or not at all, and return its size on disk in bytes.
+
+        One section at a time is held in memory. ``on_written`` takes size and SHA-256 of the whole content,
+        just before it gets its name.
 
         Raises
         ------
@@ -102,11 +135,23 @@ class ContainerWriter:
         """
         from vinr.files import atomic_path  # only writers need it, and readers must load little
 
-        front = self.front()
-        with atomic_path(Path(path), force=force) as temporary, open(temporary, "wb") as file:
-            file.writelines(front)
-            file.writelines(self._payloads)
+        front, digest = self.front(), hashlib.sha256()
+        with atomic_path(Path(path), force=force) as temporary:
+            with open(temporary, "wb") as file:
+                for part in chain(front, self._parts()):
+                    file.write(part)
+                    digest.update(part)
+            if on_written is not None:
+                on_written(temporary.stat().st_size, digest.hexdigest())
         return Path(path).stat().st_size
+
+    def _parts(self) -> Iterator[bytes]:
+        """Yield the parts of all sections, in the order of the file."""
+        for entry, read in zip(self._entries, self._sources, strict=True):
+            parts = read()
+            if [*map(len, parts)] != [*entry.sizes] or [*map(zlib.crc32, parts)] != [*entry.crcs]:
+                raise ValueError(f"{entry.name}: is not what was announced")
+            yield from parts
 
 
 class _File(Shared):

@@ -7,45 +7,52 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 import vinr
-from vinr.cli import console, experiments, screen
+from vinr.cli import console, experiments, files, progress, screen, show_folder, tasks
+from vinr.cli.began import command_start, remember_start, wait_passively
 from vinr.cli.options import (
     Backend,
     BitDepth,
     Codec,
     Command,
+    Crf,
     Crop,
     DecodedDepth,
     Decoding,
     Deinterlace,
     Device,
     Epochs,
-    File,
+    FileOrFolder,
     Force,
     Frames,
-    Input,
+    GpusPerWorker,
     Json,
+    Log,
     MaxMemory,
     Model,
     Output,
     PixFmt,
     Preset,
+    Quiet,
     Rate,
     RawSize,
+    RayAddress,
     Resize,
     Seed,
     Settings,
     Stream,
+    Threads,
+    ThreadsPerWorker,
     Time,
+    Verbose,
+    WorkerCount,
 )
 from vinr.cli.ranks import run_once
 from vinr.cli.version import Version
@@ -88,7 +95,8 @@ def encode(
         list[str],
         typer.Argument(
             metavar="INPUT... OUTPUT.vinr",
-            help="videos, folders of images, or - (standard input); then the file to write",
+            help="videos, folders of images, or - (standard input); then the file to write. "
+            "Or many: a folder of videos (or a list, .csv or .jsonl), then a folder",
         ),
     ],
     model: Model = None,
@@ -109,61 +117,93 @@ def encode(
     rate: Rate = None,
     deinterlace: Deinterlace = False,
     segment: Annotated[
-        str | None, typer.Option(help="seconds per segment, such as 10s; each has its own network")
+        str | None, typer.Option(help="longest segment, such as 5s or 120f; each has its own network")
     ] = None,
+    scene_cuts: Annotated[
+        bool, typer.Option("--scene-cuts", help="end segments at scene cuts where possible")
+    ] = False,
     device: Device = "auto",
+    threads: Threads = None,
+    workers: WorkerCount = None,
+    ray: RayAddress = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads_per_worker: ThreadsPerWorker = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted encode")] = False,
     seed: Seed = None,
     settings: Settings = [],  # noqa: B006
+    no_reference: Annotated[
+        bool, typer.Option("--no-reference", help="do not measure what x264 needs for the same PSNR")
+    ] = False,
+    log: Log = [],  # noqa: B006
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Train a network on a video and write it as one .vinr file."""
-    started = monotonic()  # loading PyTorch takes seconds, which --time counts
+    started = command_start()  # loading PyTorch takes seconds, which --time counts
     if len(paths) < 2:
         raise UsageError(
             f"{plural(len(paths), 'path')} given; give INPUT... OUTPUT.vinr: videos, then the output"
         )
+    given: dict[str, Any] = {
+        "model": model,
+        "preset": preset,
+        "params": params,
+        "size": size,
+        "bpp": bpp,
+        "psnr": psnr,
+        "epochs": epochs,
+        "time": time,
+        "frames": parse_frames(frames) if frames else None,
+        "crop": crop,
+        "resize": resize,
+        "bit_depth": parse_depth(bit_depth),
+        "stream": stream,
+        "pix_fmt": pix_fmt,
+        "raw_size": raw_size,
+        "rate": rate,
+        "deinterlace": deinterlace,
+        "segment": segment,
+        "scene_cuts": scene_cuts,
+        "device": device,
+        "seed": seed,
+        "overrides": settings,
+    }
+    asked = (workers, ray, gpus_per_worker, threads_per_worker)
+    loudness = progress.loudness_of(verbose=verbose, quiet=quiet)
+    if len(paths) == 2 and show_folder.is_many(*paths):
+        show_folder.encode_many(
+            *paths, asked=asked, force=force, as_json=as_json, loudness=loudness, logs=log, settings=given
+        )
+        return
     from vinr.encoding.encode import time_counted_from
 
     with (
-        console.fit_progress(lambda: describe_saved(paths)) as on_event,
+        progress.fit_progress(lambda: describe_saved(paths), loudness, log) as watch,
         time_counted_from(started),
     ):
         report = vinr.encode(
             paths[:-1],
             paths[-1],
-            model=model,
-            preset=preset,
-            params=params,
-            size=size,
-            bpp=bpp,
-            psnr=psnr,
-            epochs=epochs,
-            time=time,
-            frames=parse_frames(frames) if frames else None,
-            crop=crop,
-            resize=resize,
-            bit_depth=parse_depth(bit_depth),
-            stream=stream,
-            pix_fmt=pix_fmt,
-            raw_size=raw_size,
-            rate=rate,
-            deinterlace=deinterlace,
-            segment=segment,
-            device=device,
+            workers=workers,
+            ray=ray,
+            gpus_per_worker=gpus_per_worker,
+            threads_per_worker=threads_per_worker,
+            threads=threads,
             resume=resume,
-            seed=seed,
-            overrides=settings,
             force=force,
-            on_event=on_event,
+            reference=not no_reference,
+            on_event=watch.on_event,
+            **given,
         )
-    console.show_encode(report, as_json=as_json)
+    if as_json or not quiet:
+        console.show_encode(report, as_json=as_json)
 
 
 @app.command(cls=Command)
 def decode(
-    file: File,
+    file: FileOrFolder,
     output: Output,
     frames: Annotated[str | None, typer.Option(help="frame numbers and slices: 0,10,20:40:5")] = None,
     fps_scale: Annotated[
@@ -171,9 +211,17 @@ def decode(
     ] = 1,
     bit_depth: DecodedDepth = None,
     codec: Codec = None,
+    crf: Crf = None,
     device: Device = "auto",
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
+    suffix: Annotated[
+        str, typer.Option(help="of the outputs where FILE.vinr is a folder or a list: .mp4, .mkv, .y4m")
+    ] = ".mp4",
+    workers: WorkerCount = None,
+    ray: RayAddress = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads_per_worker: ThreadsPerWorker = None,
     force: Force = False,
     max_memory: MaxMemory = None,
     keep_going: Annotated[
@@ -184,58 +232,52 @@ def decode(
     """Write the frames of a .vinr file as a video or as images."""
     from vinr.decoding.settings import load_decode_settings
 
-    with console.frame_progress("decoding", quiet=output == "-") as on_frame:
+    asked = (workers, ray, gpus_per_worker, threads_per_worker)
+    if show_folder.is_many(file):
+        given: dict[str, Any] = {
+            "fps_scale": fps_scale,
+            "codec": codec,
+            "bit_depth": parse_depth(bit_depth),
+            "device": device,
+            "settings": load_decode_settings(settings, backend=backend),
+            "max_memory": max_memory,
+            "keep_going": keep_going,
+        }
+        given |= {} if frames is None else {"frames": frames}
+        show_folder.decode_many(file, output, suffix=suffix, asked=asked, force=force, settings=given)
+        return
+    with progress.frame_progress("decoding", quiet=output == "-") as on_frame:
         report = vinr.decode(
             file,
             output,
             frames=frames,
             fps_scale=fps_scale,
             codec=codec,
+            crf=crf,
             bit_depth=parse_depth(bit_depth),
             device=device,
             settings=load_decode_settings(settings, backend=backend),
             force=force,
             max_memory=max_memory,
             keep_going=keep_going,
+            workers=workers,
+            ray=ray,
+            gpus_per_worker=gpus_per_worker,
+            threads_per_worker=threads_per_worker,
             on_frame=on_frame,
         )
     for text in report.notes:
         console.note(text)
+    if output != "-":
+        console.note(console.describe_decoded(report))
     # 1: the output is there, but not whole; 2 would say that there is none.
     if report.lost:
         raise typer.Exit(1)
 
 
-@app.command(cls=Command)
-def info(
-    file: File,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE.png", help="draw bytes by component and by layer")
-    ] = None,
-    force: Force = False,
-    as_json: Json = False,
-    max_memory: MaxMemory = None,
-) -> None:
-    """Show what a .vinr file holds, and how many bytes each component and each layer takes."""
-    console.show_info(vinr.info(file, plot=plot, force=force, max_memory=max_memory), as_json=as_json)
-
-
-@app.command(cls=Command)
-def verify(file: File, device: Device = "auto", as_json: Json = False, max_memory: MaxMemory = None) -> None:
-    """Check all checksums, decode a frame of each network, and list damaged clips, frames and audio."""
-    report = vinr.verify(file, device=device, max_memory=max_memory)
-    if as_json:
-        console.print_json(asdict(report))
-    else:
-        for line in report.lines():
-            console.say(line)
-    if not report.is_whole:
-        raise typer.Exit(2)
-
-
 @app.command("eval", cls=Command)
 def evaluate(
-    file: File,
+    file: FileOrFolder,
     reference: Annotated[
         str,
         typer.Argument(
@@ -257,162 +299,44 @@ def evaluate(
     device: Device = "auto",
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
+    workers: WorkerCount = None,
+    ray: RayAddress = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads_per_worker: ThreadsPerWorker = None,
     as_json: Json = False,
     max_memory: MaxMemory = None,
 ) -> None:
     """Compare a .vinr file with its original: PSNR, MS-SSIM, bpp, kbit/s, decoding speed."""
     from vinr.decoding.settings import load_decode_settings
 
-    with console.frame_progress("decoding") as on_frame:
-        report = vinr.evaluate(
-            file,
-            reference,
-            stream=stream,
-            pix_fmt=pix_fmt,
-            raw_size=raw_size,
-            rate=rate,
-            deinterlace=deinterlace,
-            device=device,
-            settings=load_decode_settings(settings, backend=backend),
-            max_memory=max_memory,
-            on_frame=on_frame,
-        )
+    given: dict[str, Any] = {
+        "stream": stream,
+        "pix_fmt": pix_fmt,
+        "raw_size": raw_size,
+        "rate": rate,
+        "deinterlace": deinterlace,
+        "device": device,
+        "settings": load_decode_settings(settings, backend=backend),
+        "max_memory": max_memory,
+    }
+    asked = (workers, ray, gpus_per_worker, threads_per_worker)
+    if show_folder.is_many(file):
+        show_folder.evaluate_many(file, reference, asked=asked, as_json=as_json, settings=given)
+        return
+    show_folder.refuse_workers(asked)
+    with progress.frame_progress("decoding") as on_frame:
+        report = vinr.evaluate(file, reference, on_frame=on_frame, **given)
     console.show_evaluation(report, per_frame=per_frame, as_json=as_json)
 
 
-@app.command(cls=Command)
-def inpaint(
-    source: Input,
-    output: Output,
-    mask: Annotated[
-        str,
-        typer.Option(help="image, folder or video, masked where not black; or boxes, boxes:WIDTH, center"),
-    ],
-    model: Model = None,
-    preset: Preset = None,
-    params: Annotated[str | None, typer.Option(help="parameters of the network, such as 1.5M")] = None,
-    epochs: Epochs = None,
-    time: Time = None,
-    frames: Frames = None,
-    crop: Crop = None,
-    resize: Resize = None,
-    stream: Stream = None,
-    pix_fmt: PixFmt = None,
-    raw_size: RawSize = None,
-    rate: Rate = None,
-    deinterlace: Deinterlace = False,
-    all_pixels: Annotated[
-        bool, typer.Option("--all-pixels", help="write the network's whole frames, not only masked pixels")
-    ] = False,
-    bit_depth: BitDepth = None,
-    codec: Codec = None,
-    device: Device = "auto",
-    seed: Seed = None,
-    settings: Settings = [],  # noqa: B006
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Fill masked pixels of a video with those of a network trained on the others."""
-    from vinr.cli.show_tasks import show_inpaint
-
-    if as_json and output == "-":
-        # Two documents in one stream could not be told apart.
-        raise UsageError("the video and --json are both to go to standard output; name a file for the video")
-    with console.fit_progress(lambda: "nothing was written") as on_event:
-        report = vinr.inpaint(
-            source,
-            output,
-            mask=mask,
-            model=model,
-            preset=preset,
-            params=params,
-            epochs=epochs,
-            time=time,
-            frames=parse_frames(frames) if frames else None,
-            crop=crop,
-            resize=resize,
-            bit_depth=parse_depth(bit_depth),
-            stream=stream,
-            pix_fmt=pix_fmt,
-            raw_size=raw_size,
-            rate=rate,
-            deinterlace=deinterlace,
-            all_pixels=all_pixels,
-            codec=codec,
-            device=device,
-            seed=seed,
-            overrides=settings,
-            force=force,
-            on_event=on_event,
-        )
-    if output != "-":
-        show_inpaint(report, as_json=as_json)
-
-
-@app.command(cls=Command)
-def interpolate(
-    file: File,
-    output: Output,
-    factor: Annotated[int, typer.Option(min=2, max=16, help="multiply the frame rate")] = 2,
-    bit_depth: DecodedDepth = None,
-    codec: Codec = None,
-    device: Device = "auto",
-    force: Force = False,
-    max_memory: MaxMemory = None,
-) -> None:
-    """Write a .vinr file with new frames between its frames."""
-    from vinr.cli.show_tasks import show_interpolate
-
-    with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        report = vinr.interpolate(
-            file,
-            output,
-            factor=factor,
-            bit_depth=parse_depth(bit_depth),
-            codec=codec,
-            device=device,
-            force=force,
-            max_memory=max_memory,
-            on_frame=on_frame,
-        )
-    for text in report.notes:
-        console.note(text)
-    if output != "-":
-        show_interpolate(report)
-
-
-@app.command(cls=Command)
-def convert(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(metavar="CHECKPOINT", help="a published quantised checkpoint of HNeRV (torch.save)"),
-    ],
-    output: Annotated[str, typer.Argument(metavar="OUTPUT.vinr", help="the file to write")],
-    fps: Annotated[str, typer.Option(help="frames per second: 25, 29.97, 30000/1001")] = "30",
-    name: Annotated[str | None, typer.Option(help="name of the clip (default: the checkpoint's)")] = None,
-    settings: Settings = [],  # noqa: B006
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Write a published quantised checkpoint as a .vinr file."""
-    report = vinr.convert(checkpoint, output, fps=fps, name=name, overrides=settings, force=force)
-    console.show_convert(report, as_json=as_json)
-
-
-@app.command(cls=Command)
-def export(
-    file: File,
-    onnx: Annotated[
-        str, typer.Option(metavar="FILE.onnx", help="file to write; part_%02d.onnx for several networks")
-    ],
-    force: Force = False,
-    max_memory: MaxMemory = None,
-) -> None:
-    """Write the network of a .vinr file as ONNX: frame number and latents in, colours out."""
-    console.show_export(vinr.export(file, onnx, force=force, max_memory=max_memory))
-
-
 for command in (
+    files.plan,
+    files.info,
+    files.verify,
+    files.convert,
+    files.export,
+    tasks.inpaint,
+    tasks.interpolate,
     experiments.compare,
     experiments.bench,
     experiments.models,
@@ -473,6 +397,13 @@ def main() -> None:
             raise
 
 
+def program() -> None:
+    """Run the command line as a program of its own, whose time counts from its start."""
+    remember_start()
+    wait_passively()
+    main()
+
+
 Kind = TypeVar("Kind", bound=BaseException)
 
 
@@ -493,4 +424,4 @@ def _end_unread() -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    program()

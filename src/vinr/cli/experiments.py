@@ -7,21 +7,25 @@ from typing import Annotated
 import typer
 
 import vinr
-from vinr.cli import console
+from vinr.cli import console, progress
 from vinr.cli.options import (
     Crop,
     Deinterlace,
     Device,
     Force,
     Frames,
+    GpusPerWorker,
     Input,
     Json,
     PixFmt,
     Rate,
     RawSize,
+    RayAddress,
     Resize,
     Settings,
     Stream,
+    ThreadsPerWorker,
+    WorkerCount,
 )
 from vinr.errors import UsageError
 from vinr.units import parse_frames, parse_list, parse_numbers
@@ -105,6 +109,10 @@ def bench(
     out: Annotated[str, typer.Option(metavar="FOLDER", help="folder of the results")] = "bench",
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, per network")] = None,
     device: Device = "auto",
+    workers: WorkerCount = None,
+    ray: RayAddress = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads_per_worker: ThreadsPerWorker = None,
     settings: Settings = [],  # noqa: B006
     force: Force = False,
     as_json: Json = False,
@@ -121,7 +129,7 @@ def bench(
             raise UsageError("--data, --epochs and --set belong to a recipe; `vinr bench` lists them")
         show_recipes(list(map(load_recipe, list_recipes())), as_json=as_json)
         return
-    with console.fit_progress(lambda: f"finished rows are saved in {out}") as on_event:
+    with progress.fit_progress(lambda: f"finished rows are saved in {out}") as watch:
         result = run_recipe(
             recipe,
             scale=scale,
@@ -129,9 +137,13 @@ def bench(
             out=out,
             epochs=epochs,
             device=device,
+            workers=workers,
+            ray=ray,
+            gpus_per_worker=gpus_per_worker,
+            threads_per_worker=threads_per_worker,
             overrides=settings,
             force=force,
-            on_event=on_event,
+            on_event=watch.on_event,
         )
     show_bench(result, out, as_json=as_json)
 

@@ -9,16 +9,32 @@ from typer.core import TyperArgument, TyperCommand
 
 # One text per option: a command that means something else by it declares its own.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads (default: all cores, or 1 where more are not faster)"),
+]
 Force = Annotated[bool, typer.Option("--force", "-y", help="replace an existing output")]
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="a video, a folder of images, or - (standard input)")
 ]
 Output = Annotated[
-    str, typer.Argument(metavar="OUTPUT", help=".mp4, .mkv, .y4m, a folder or pattern of PNGs, or - (y4m)")
+    str,
+    typer.Argument(
+        metavar="OUTPUT",
+        help=".mp4, .mov, .mkv, .webm, .gif, .y4m, a folder or pattern of PNGs, or - (y4m)",
+    ),
 ]
 Codec = Annotated[
     str | None,
-    typer.Option(help="codec of .mp4 and .mkv: x264, x265, av1, ffv1; default: x264, of 10 bits x265"),
+    typer.Option(
+        help="x264, x265, av1, vp9 or, in .mkv, ffv1 (exact); default: x264, of 10 bits x265, of .webm vp9"
+    ),
+]
+Crf = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=63, metavar="CRF", help="0 (best, largest) to 51; default: 18 (av1, vp9: to 63; 24)"
+    ),
 ]
 BitDepth = Annotated[
     str | None, typer.Option(help="bits per colour, 8 or 10; default: the input's, at most 10")
@@ -28,6 +44,17 @@ Backend = Annotated[str | None, typer.Option(help="what runs the network: torch 
 Decoding = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="decode.key=value, repeatable")
 ]
+Log = Annotated[
+    list[str],
+    typer.Option(
+        metavar="RUN.csv",
+        help="write loss, PSNR, bits and rates of each round to a .csv, or to a folder for TensorBoard",
+    ),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="a line for each round and each stage, on standard error")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors alone")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 
@@ -45,6 +72,13 @@ class Command(TyperCommand):
 
 
 File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FILE.vinr#name chooses a clip")]
+FileOrFolder = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE.vinr",
+        help="a .vinr file; FILE.vinr#name chooses a clip; or a folder of files, or a list (.csv, .jsonl)",
+    ),
+]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="section.key=value, repeatable")
 ]
@@ -74,3 +108,13 @@ RawSize = Annotated[
 ]
 Rate = Annotated[str | None, typer.Option(help="frames per second of raw video or of a folder of images")]
 Deinterlace = Annotated[bool, typer.Option("--deinterlace", help="make full frames of interlaced ones")]
+WorkerCount = Annotated[
+    int | None, typer.Option("--workers", min=1, help="jobs at a time, each in a process of its own (Ray)")
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray", metavar="ADDRESS", help="run them on the Ray cluster there, or auto")
+]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(min=0, help="GPUs per worker; 0.5: two workers share one (default: 0)")
+]
+ThreadsPerWorker = Annotated[int | None, typer.Option(min=1, help="CPU threads per worker (default: 1)")]

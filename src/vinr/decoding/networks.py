@@ -164,7 +164,7 @@ class NetworkLoader:
         for number in range(entry.num_chunks):
             count = _frames_of_chunk(number, entry.frames_per_chunk, entry.num_frames)
             chunks.append((count, self._sections.read_part(SectionKind.CHUNKS, network, number)))
-        return NetworkParts(skeleton, _expected(skeleton), payload, tuple(chunks))
+        return NetworkParts(skeleton, expected_tensors(skeleton), payload, tuple(chunks))
 
     def _load(self, network: int, layout: Layout) -> VideoModel:
         compute_when_forked()
@@ -174,7 +174,7 @@ class NetworkLoader:
         self._check(network, skeleton)
         payload = self._sections.read(SectionKind.WEIGHTS, network)
         with memory_told(f"network {network}"):
-            stored, chunks = unpack_fixed(payload, _expected(skeleton), entry.frames_per_chunk)
+            stored, chunks = unpack_fixed(payload, expected_tensors(skeleton), entry.frames_per_chunk)
             model = self._built(network, config, skeleton, stored, layout.device)
         if model.keyframes is not None:
             model.keyframes.attach(partial(self._sections.read_part, SectionKind.KEYFRAMES, network))
@@ -395,7 +395,7 @@ def _network_spec(header: Header, network: int) -> VideoSpec:
     )
 
 
-def _expected(skeleton: VideoModel) -> dict[str, StoredTensor]:
+def expected_tensors(skeleton: VideoModel) -> dict[str, StoredTensor]:
     """Return what the file must hold: fixed tensors, and one frame's slice of each per-frame tensor."""
     expected = {name: item for name, item in skeleton.stored().items() if not item.per_frame}
     for name, shape in skeleton.per_frame_shapes().items():

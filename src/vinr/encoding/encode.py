@@ -13,81 +13,36 @@ import time as clock
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import Tensor
-
-from vinr.compress import PackedTensors, pack_tensors
-from vinr.compress.rescale import bisect_largest, pack_at, pack_to_size
-from vinr.config import Preset, load_preset, preset_asked_for
+from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
-from vinr.device import gradients_on, resolve_device
-from vinr.encoding.kept import find_kept, fit_path, segment_path
-from vinr.encoding.plan import EncodePlan, Job, Target, count_pixels, describe_threads, plan_encode
-from vinr.encoding.segment import (
-    FittedSegment,
-    assemble,
-    load_segment,
-    save_segment,
-    side_bytes,
-)
+from vinr.device import gradients_on, thread_count_restored
+from vinr.encoding.assembly import assemble, check_networks, side_bytes
+from vinr.encoding.fits import Fits, Here, Place
+from vinr.encoding.kept import find_kept
+from vinr.encoding.on_workers import ClipSource, OnWorkers
+from vinr.encoding.plan import EncodePlan, Target, plan_encode
+from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
+from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
+from vinr.encoding.splitting import count_pixels
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
-from vinr.fit import Event, FitResult, Noted, NotKept, Reconstruct, Written, fit, ignore
-from vinr.fit.draws import Draws
-from vinr.fit.fingerprint import fingerprint_of
-from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
-from vinr.fit.prepare import build_model
-from vinr.models import HybridModel, Latents
-from vinr.models.base import FrozenLatents
-from vinr.quality.clip import ClipQualityMeter, bits_per_pixel, compare, kilobits_per_second
-from vinr.quality.record import Quality
+from vinr.fit import Event, Noted, StageBegun, Written, ignore
+from vinr.scale.pool import open_pool
+from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
 from vinr.state.folder import EncodeJob, StateFolder
-from vinr.state.interruption import held_back
-from vinr.units import SizeLike, parse_bytes, parse_count, parse_seconds
+from vinr.units import SegmentLength, SizeLike, parse_bytes, parse_count, parse_seconds
 from vinr.video.pipes import is_kept, is_pipe
 from vinr.video.reading import ReadOptions
-from vinr.video.source import FrameTensor, VideoReader, open_video
+from vinr.video.scene_cuts import find_cuts
+from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
-
-# Coding and scoring are timed beforehand on this many frames; their share of the budget is capped, since a
-# busy machine may be slow beyond measure while they are timed.
-TIMED_FRAMES = 4
-MAX_RESERVED_SHARE = 0.5
-PSNR_TOLERANCE_DB = 0.2
-# Trials of coarser steps for a network that is better than its target; each trial decodes the video.
-COARSER_TRIALS = 8
-
-
-@dataclass(frozen=True)
-class EncodeReport:
-    """What an encode wrote. Quality is that of the decoded file against the frames that were fitted.
-
-    ``psnr_db`` and ``ms_ssim`` are means over frames; ``precision`` is the arithmetic of the fit.
-    """
-
-    path: str
-    num_bytes: int
-    bpp: float
-    kbit_per_s: float
-    psnr_db: float
-    ms_ssim: float | None
-    ms_ssim_window: int | None
-    model: str
-    num_parameters: int
-    num_frames: int
-    num_epochs: float
-    train_psnr_db: float
-    num_collapses: int
-    seconds: float
-    precision: PrecisionName = "fp32"
-
 
 _STARTED: ContextVar[float | None] = ContextVar("started", default=None)
 
@@ -126,11 +81,18 @@ def encode(
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     segment: float | str | None = None,
+    scene_cuts: bool = False,
     device: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
+    threads_per_worker: int | None = None,
     resume: bool = False,
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
+    reference: bool = False,
     on_event: Callable[[Event], None] = ignore,
 ) -> EncodeReport:
     """Fit networks to videos and write them as one file.
@@ -166,10 +128,22 @@ def encode(
     deinterlace
         Make full frames of interlaced ones.
     segment
-        Length of segments in seconds (or ``"10s"``), each with a network of its own; one segment if None,
-        unless the frames fill 2 GiB.
+        Longest length of segments in seconds (or ``"10s"``, or ``"120f"``: frames), each with a network of
+        its own; one segment if None, unless the frames fill 2 GiB. Only the frames of the segment at hand
+        are in memory.
+    scene_cuts
+        End segments at scene cuts where that is possible; all frames are read once more, to find them.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    threads
+        Threads to compute on; if None, all cores, or one where more are not faster: for small networks, and
+        on a busy machine (tried where the fit has a time). OMP_NUM_THREADS is kept to if it is set.
+    workers, ray
+        Fit so many segments at a time, each in a process of its own, with Ray (``pip install 'vinr[ray]'``):
+        on this machine, or on the cluster at the address ``ray``, where None takes as many as there is room
+        for. One after another in this process if both are None. ``time`` is that of all together.
+    gpus_per_worker, threads_per_worker
+        GPUs of each worker, 0 if None; 0.5 puts two workers on one. CPU threads of each worker, 1 if None.
     resume
         Continue an interrupted encode of the same output, inputs and settings, in its arithmetic.
     seed
@@ -178,6 +152,9 @@ def encode(
         ``section.key=value`` settings, such as ``fit.recipe=paper``.
     force
         Replace an existing output.
+    reference
+        Measure in the end what x264 needs at the same PSNR, which takes seconds; the command line does so
+        unless ``--no-reference`` is given.
     on_event
         Called with each event of the fits (:mod:`vinr.fit.events`).
 
@@ -193,10 +170,17 @@ def encode(
     started = _STARTED.get()
     started = clock.monotonic() if started is None else started
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
+    paths = [fspath(source) for source in sources]
     if not sources:
         raise UsageError("no input is given; give at least one video")
-    if resume:
-        _refuse_pipes([fspath(source) for source in sources])
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
+    if threads is not None and asked is not None:
+        raise UsageError(
+            f"{argument('threads')} {threads} are those of this process; of workers they are "
+            f"{argument('threads_per_worker')}"
+        )
+    if resume or asked is not None:
+        _refuse_pipes(paths, on_workers=asked is not None)
     options = ReadOptions.of(
         stream=stream,
         pix_fmt=pix_fmt,
@@ -206,6 +190,8 @@ def encode(
         bit_depth=bit_depth,
     )
     params = None if params is None else parse_count(params)
+    if threads is not None and threads < 1:
+        raise UsageError(f"{argument('threads', threads)}: give at least 1")
     path = Path(fspath(output))
     check_suffix(path, ".vinr", "output (the last path)")
     state = StateFolder(
@@ -221,10 +207,10 @@ def encode(
         on_event(event)
         state.check_process()  # a child that it forked must not continue the work of its parent
 
-    with state, ExitStack() as opened:
+    with state, thread_count_restored(threads), ExitStack() as opened:
         readers, specs = [], []
-        for source in sources:
-            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options)
+        for source in paths:
+            reader = open_video(source, crop=crop, resize=resize, frames=frames, options=options)
             readers.append(opened.enter_context(reader))
             specs.append(reader.spec)
             for note in reader.notes:
@@ -235,6 +221,8 @@ def encode(
         for reader in readers:
             for note in reader.audio_notes:
                 tell(Noted(note))
+        length = None if segment is None else SegmentLength.of(segment)
+        cuts = _find_cuts(readers, length) if scene_cuts else None
         plan = plan_encode(
             specs,
             model=model,
@@ -242,29 +230,42 @@ def encode(
             num_parameters=params,
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
-            segment_seconds=None if segment is None else parse_seconds(segment),
+            segment=length,
+            cuts=cuts,
             target=_target(specs, size, bpp, psnr, others),
             seed=seed,
             overrides=overrides,
         )
-        target_device, folder = resolve_device(device), state.prepare()
-        precision = _decide_precision(plan, target_device, folder if resume else None)
-        work = _Work(plan, target_device, precision, folder, resume, started, tell)
-        tell(Noted(f"{plan}, on {describe_threads(work.device)}, {precision}"))
-        segments = [work.segment(number, readers, specs) for number in range(len(plan.jobs))]
-        file = assemble(readers, plan.jobs, segments, audio=plan.presets[0].compress.audio)
-        state.expect(file.to_bytes())
+        check_networks(readers, plan.jobs, plan.presets)
+        fits = Fits(
+            plan,
+            specs,
+            state,
+            other_bytes=others,
+            started=started,
+            resume=resume,
+            reference=reference,
+            on_event=tell,
+        )
+        with _place(asked, plan, paths, readers, device, threads, state.token) as place:
+            plan, segments = fits.run(place)
+        file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
         try:
-            num_bytes = file.write(path, force=force)
+            num_bytes = file.write(path, force=force, on_written=state.expect_file)
         except OutputError as error:
-            if not find_kept(folder):
+            if not find_kept(state.folder):
                 raise
             raise OutputError(
                 f"{error}; what was fitted is kept: {argument('resume', True)} continues with it"
             ) from None
-        report = _report(path, num_bytes, readers, segments, clock.monotonic() - started)
+        seconds = clock.monotonic() - started
+        report = report_of(path, num_bytes, readers, segments, seconds=seconds, other_bytes=others)
+        report = replace(report, source_bytes=bytes_of(paths))
         tell(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
+        if reference:
+            tell(StageBegun("comparing"))
+            report = with_reference(report, readers, segments, budget=plan.seconds)
         if refused := refused_by_default(path):
             tell(Noted(f"readers refuse this file by default: {refused}"))
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
@@ -272,10 +273,44 @@ def encode(
     return report
 
 
-def _refuse_pipes(sources: Sequence[str]) -> None:
+def _find_cuts(readers: Sequence[VideoReader], length: SegmentLength | None) -> list[list[int]]:
+    """Return the frames of each clip with which scenes begin."""
+    if length is None:
+        cut, by = argument("scene_cuts", True), argument("segment", "10s")
+        raise UsageError(f"{cut} ends segments at cuts; say how long they are at most, such as {by}")
+    return list(map(find_cuts, readers))
+
+
+@contextmanager
+def _place(
+    asked: Workers | None,
+    plan: EncodePlan,
+    sources: Sequence[str],
+    readers: Sequence[VideoReader],
+    device: str,
+    threads: int | None,
+    token: str,
+) -> Iterator[Place]:
+    """Yield where networks are fitted: in this process, or on the workers that are asked for."""
+    if asked is None:
+        yield Here(readers, device, threads)
+        return
+    if plan.presets[0].fit.warm_start:
+        raise UsageError(
+            "with fit.warm_start each segment waits for the one before it, so that workers have nothing "
+            f"to do at the same time; leave it or {argument('workers')} and {argument('ray')} out"
+        )
+    with open_pool(asked) as pool:
+        yield OnWorkers(pool, list(map(ClipSource.of, sources, readers)), device, token)
+
+
+def _refuse_pipes(sources: Sequence[str], *, on_workers: bool) -> None:
     for source in sources:
-        if is_pipe(source) and not is_kept(source):
-            problem = "what came out of a pipe cannot be read again, so that nothing can be resumed"
+        if is_pipe(source) and (on_workers or not is_kept(source)):
+            problem = "what came out of a pipe cannot be read again, "
+            problem += (
+                "and each worker reads the video itself" if on_workers else "so that nothing can be resumed"
+            )
             raise UsageError(f"{source}: {problem}; save the video as a file first")
 
 
@@ -307,171 +342,3 @@ def _miss(psnr_db: float, target_db: float) -> str:
 
 def _in_short(**settings: object) -> dict[str, str]:
     return {name: str(value) for name, value in settings.items() if value}
-
-
-def _decide_precision(plan: EncodePlan, device: torch.device, folder: Path | None) -> Precision:
-    """Return the arithmetic of all fits: that of what ``folder`` holds, if anything."""
-    here = resolve_precision(plan.presets[0].fit.precision, device)
-    kept = None if folder is None else find_kept(folder).precision
-    return here if kept is None else keep_precision(kept, here, device)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Fitting and coding the segments of a plan; finished ones and checkpoints are kept in ``folder``."""
-
-    plan: EncodePlan
-    device: torch.device
-    precision: Precision
-    folder: Path
-    resume: bool
-    started: float
-    on_event: Callable[[Event], None]
-
-    def segment(
-        self, number: int, readers: Sequence[VideoReader], specs: Sequence[VideoSpec]
-    ) -> FittedSegment:
-        """Return a segment: fitted, coded and measured, or as it was kept."""
-        # The time for the first network starts with that for everything: it pays for opening and planning.
-        began = self.started if number == 0 else clock.monotonic()
-        job, preset = self.plan.jobs[number], self.plan.presets[number]
-        frames = FrameTensor(_read_spans(job, readers), job.spec(specs))
-        finished, checkpoint = segment_path(self.folder, number), fit_path(self.folder, number)
-        fingerprint = fingerprint_of(frames, preset, Reconstruct(), self.plan.seconds)
-        if self.resume and finished.exists():
-            return load_segment(finished, fingerprint, frames.spec)
-        result = fit(
-            frames,
-            preset,
-            device=self.device,
-            on_event=self.on_event,
-            checkpoint=checkpoint,
-            resume=self.resume,
-            seconds=self._seconds(began, job.share, preset, frames),
-            precision=self.precision,
-            fingerprint=fingerprint,
-        )
-        segment = self._coded(number, result, preset, frames)
-        with held_back():
-            try:
-                save_segment(segment, finished, fingerprint)
-            except OutputError as error:
-                self.on_event(NotKept(str(error)))
-            else:
-                checkpoint.unlink(missing_ok=True)
-        return segment
-
-    def _coded(self, number: int, result: FitResult, preset: Preset, frames: FrameTensor) -> FittedSegment:
-        """Return the coded network with the quality of the frames that it decodes to."""
-
-        def measured(packed: PackedTensors) -> FittedSegment:
-            segment = FittedSegment.of(preset, result, packed, frames.spec)
-            with segment.open(frames.spec, str(self.device)) as decoder:
-                return segment.measured(compare(decoder, frames))
-
-        stored, settings, steps = result.model.stored(), preset.compress, result.steps
-        if self.plan.network_bytes is not None:
-            keyframes = result.model.keyframes
-            left = self.plan.network_bytes[number] - (0 if keyframes is None else keyframes.num_bytes)
-            return measured(pack_to_size(stored, settings, left, steps=steps))
-        segment = measured(pack_tensors(stored, settings, steps=steps))
-        target_db = preset.fit.phases[-1].target_psnr_db if preset.fit.phases else None
-        if target_db is None or segment.psnr_db < target_db + PSNR_TOLERANCE_DB / 2:
-            return segment
-        # Better than its target: coarser steps, up to the largest amount that keeps to it. Trials are kept,
-        # so that the chosen one is not coded and measured again.
-        segments = {0.0: segment}
-
-        def is_good(amount: float) -> bool:
-            segments[amount] = measured(pack_at(stored, settings, amount, steps=steps))
-            return segments[amount].psnr_db >= target_db
-
-        return segments[bisect_largest(is_good, low=0.0, num_trials=COARSER_TRIALS)]
-
-    def _seconds(self, began: float, share: float, preset: Preset, frames: FrameTensor) -> float | None:
-        """Return the time for a fit: its share from ``began`` on, less what went before and what follows."""
-        if self.plan.seconds is None:
-            return None
-        import torch._dynamo  # noqa: F401 - optimisers load it at their first use, which takes seconds
-
-        follows = self._seconds_after(preset, frames)
-        # began                     now                                      began + seconds · share
-        #   |-- reading, planning --|---------- fit ----------|-- coding, measuring: follows --|
-        left = self.plan.seconds * share - (clock.monotonic() - began)
-        return max(left - min(follows, MAX_RESERVED_SHARE * left), 1.0)
-
-    def _seconds_after(self, preset: Preset, frames: FrameTensor) -> float:
-        """Return how long coding, decoding and measuring take, tried with the network before it is fitted."""
-        model = build_model(preset, frames.spec, self.device, self.precision).eval()
-        if isinstance(model, HybridModel):
-            # The encoder has learned nothing yet: latents are drawn, which takes no pass over the video.
-            latents, draws = {}, Draws(preset.fit.seed)
-            for name, shape in model.per_frame_shapes().items():
-                latents[name] = draws.uniform(frames.spec.num_frames, *shape)
-            model.attach_latents(FrozenLatents(Latents(latents)))
-            model.drop_encoder()
-        if model.keyframes is not None:
-            model.keyframes.code(frames)
-        # once        coding, opening, the first frame: the same for a clip of any length
-        # measured    decoding and scoring of so few frames, scaled to all
-        started = clock.monotonic()
-        packed = pack_tensors(model.stored(), preset.compress)
-        segment = FittedSegment.coded(preset, model, packed, frames.spec)
-        meter, index_N = ClipQualityMeter(), torch.arange(min(TIMED_FRAMES, frames.spec.num_frames))
-        with segment.open(frames.spec, str(self.device)) as decoder:
-            decoder.frames(index_N[:1])
-            once = clock.monotonic() - started
-            meter.add(decoder.frames(index_N), frames.frames(index_N))
-        measured = clock.monotonic() - started - once
-        return once + measured * frames.spec.num_frames / len(index_N)
-
-
-def _read_spans(job: Job, readers: Sequence[VideoReader]) -> Tensor:
-    """Return the frames of a network, rgb_NCHW, those of its spans one after another."""
-    parts = []
-    for span in job.spans:
-        frames = readers[span.clip].read(span.first_frame, span.first_frame + span.num_frames)
-        parts.append(frames.rgb_NCHW)
-    # A single span, the usual case, is not copied; of several the parts are freed on return, before the fit.
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _report(
-    path: Path,
-    num_bytes: int,
-    readers: Sequence[VideoReader],
-    segments: Sequence[FittedSegment],
-    seconds: float,
-) -> EncodeReport:
-    duration, num_pixels, num_frames, num_parameters, num_collapses = 0.0, 0, 0, 0, 0
-    epochs, train_psnr_db = 0.0, 0.0
-    qualities: list[Quality] = []
-    for reader in readers:
-        duration += float(reader.timeline.duration)
-        num_pixels += reader.spec.num_pixels
-    for segment in segments:
-        qualities += segment.qualities
-        num_frames += segment.num_frames
-        num_parameters += segment.num_parameters
-        num_collapses += segment.num_collapses
-        # Means over frames: a longer segment counts more.
-        epochs += segment.num_epochs * segment.num_frames
-        train_psnr_db += segment.train_psnr_db * segment.num_frames
-    quality = Quality.of_all(qualities)
-    return EncodeReport(
-        path=str(path),
-        num_bytes=num_bytes,
-        bpp=bits_per_pixel(num_bytes, num_pixels),
-        kbit_per_s=kilobits_per_second(num_bytes, duration),
-        psnr_db=quality.psnr_db,
-        ms_ssim=quality.ms_ssim,
-        ms_ssim_window=quality.ms_ssim_window,
-        model=segments[0].model,
-        num_parameters=num_parameters,
-        num_frames=num_frames,
-        num_epochs=epochs / num_frames,
-        train_psnr_db=train_psnr_db / num_frames,
-        num_collapses=num_collapses,
-        seconds=seconds,
-        precision=segments[0].precision,
-    )

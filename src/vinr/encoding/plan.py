@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from vinr.bitstream import Span
 from vinr.config import Phase, Preset, Schedule, load_preset, preset_asked_for
+from vinr.encoding.splitting import Job, count_pixels, join_clips, split_segments
 from vinr.errors import UsageError, argument, override, plural
 from vinr.fit.losses import build_loss
 from vinr.models import get_model, validate_architecture
 from vinr.sizing.solve import solve_size
+from vinr.units import SegmentLength, format_count, format_seconds, format_size
 from vinr.video.spec import VideoSpec
 
 # Two known points fix the default size: 0.19 M parameters suit 132 frames of 160×320, the papers' 1.5 M suit
@@ -29,8 +30,6 @@ REFERENCE_SECONDS = 180.0
 TIME_EXPONENT = 0.5
 SECONDS_LIMITS = (30.0, 6 * 3600.0)
 
-MAX_SEGMENT_BYTES = 2 * 2**30
-
 # Bits that a parameter takes in a file of a target size; parameters are solved for with it.
 BITS_PER_PARAMETER = 4.3
 # Prologue and the texts of a header; what a clip and a network add to it.
@@ -40,19 +39,6 @@ FRONT_BYTES, CLIP_BYTES, NETWORK_BYTES = 60, 120, 110
 TARGET_PHASE = Phase(share=0.35, quantization="entropy", rate_moves="steps", schedule=Schedule(warmup=0.05))
 # Settings of tensors whose steps follow from a number of bits.
 IDLE_WITH_LEARNED_STEPS = {"compress.weight_bits", "compress.grid_bits", "compress.latent_bits"}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One network to fit, and its share of the pixels of all: it represents ``spans``, one after another."""
-
-    spans: tuple[Span, ...]
-    share: float
-
-    def spec(self, specs: Sequence[VideoSpec]) -> VideoSpec:
-        """Return the video that the network represents, given all clips."""
-        lengths = tuple(span.num_frames for span in self.spans)
-        return replace(specs[self.spans[0].clip], num_frames=sum(lengths), span_lengths=lengths)
 
 
 @dataclass(frozen=True)
@@ -108,15 +94,57 @@ class EncodePlan:
 
     def __str__(self) -> str:
         preset = self.presets[0]
-        time = plural(preset.fit.epochs, "epoch") if self.seconds is None else f"{self.seconds:.0f} s"
+        name = "" if preset.name == preset.model else f" ({preset.name})"
         hint = f" (chosen; see {argument('time')}, {argument('epochs')})" if self.time_is_chosen else ""
         segments = f", {len(self.jobs)} networks" if len(self.jobs) > 1 else ""
-        return f"model {preset.model} ({preset.name}), recipe {preset.fit.recipe}, {time}{hint}{segments}"
+        return f"model {preset.model}{name}, recipe {preset.fit.recipe}, {self.length}{hint}{segments}"
+
+    @property
+    def length(self) -> str:
+        """How long everything, or a fit, takes: ``180 s`` or ``7 epochs``."""
+        if self.seconds is None:
+            return plural(self.presets[0].fit.epochs, "epoch")
+        return format_seconds(self.seconds)
+
+    def in_full(self, specs: Sequence[VideoSpec], other_bytes: int = 0) -> str:
+        """Return a line with sizes: of the network, of the file, of the frames.
+
+        ``other_bytes`` of the file are no networks.
+        """
+        first, num_frames = specs[0], sum(spec.num_frames for spec in specs)
+        num_parameters = count_parameters(self, specs)
+        sides = {(spec.height, spec.width) for spec in specs}
+        size = f"{first.width}×{first.height} (width × height)" if len(sides) == 1 else "several sizes"
+        if self.network_bytes is None:
+            num_bytes = other_bytes + round(num_parameters * bits_per_parameter(self.presets[0]) / 8)
+            about = f"about {format_size(num_bytes)}"
+        else:
+            about = f"at most {format_size(sum(self.network_bytes) + other_bytes)}"
+        audio = f" with {format_size(other_bytes)} of audio and times" if other_bytes else ""
+        return (
+            f"{self}: {format_count(num_parameters)} parameters, {about}{audio}, "
+            f"{plural(num_frames, 'frame')} of {size}"
+        )
 
 
-def count_pixels(specs: Sequence[VideoSpec]) -> int:
-    """Return frames × rows × columns, added up over ``specs``."""
-    return sum(spec.num_pixels for spec in specs)
+def count_parameters(plan: EncodePlan, specs: Sequence[VideoSpec]) -> int:
+    """Return the parameters that all networks of ``plan`` store."""
+    counts: dict[tuple[VideoSpec, int], int] = {}  # segments of one size share a preset
+    total = 0
+    for job, preset in zip(plan.jobs, plan.presets, strict=True):
+        spec = job.spec(specs)
+        key = spec, id(preset)
+        if key not in counts:
+            cls = get_model(preset.model)
+            counts[key] = cls.on_meta(validate_architecture(cls, preset.architecture), spec).num_stored()
+        total += counts[key]
+    return total
+
+
+def bits_per_parameter(preset: Preset) -> float:
+    """Return how many bits a parameter takes in a file, about: fewer where steps are learned for a rate."""
+    learned = any(phase.quantization == "entropy" for phase in preset.fit.phases)
+    return BITS_PER_PARAMETER if learned else float(preset.compress.weight_bits)
 
 
 def default_parameters(num_pixels: int) -> int:
@@ -141,7 +169,8 @@ def plan_encode(
     num_parameters: int | None = None,
     epochs: int | None = None,
     seconds: float | None = None,
-    segment_seconds: float | None = None,
+    segment: SegmentLength | None = None,
+    cuts: Sequence[Sequence[int]] | None = None,
     target: Target = NO_TARGET,
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -149,7 +178,8 @@ def plan_encode(
     """Plan the encode of clips of ``specs`` into one file.
 
     The length is that of ``epochs``, ``fit.epochs`` or a recipe by name, which has epochs; else ``seconds``;
-    else a time suited to the size of the video. ``num_parameters`` are those of the whole file.
+    else a time suited to the size of the video. ``num_parameters`` are those of the whole file. ``segment``
+    and ``cuts`` are those of :func:`split_segments`.
 
     Raises
     ------
@@ -169,30 +199,30 @@ def plan_encode(
         extra.append(f"fit.epochs={epochs}")
     first = load_preset(preset_asked_for(model, preset), overrides)
     join = get_model(first.model).joins_clips if first.fit.join_clips is None else first.fit.join_clips
-    if join and segment_seconds is not None:
+    if join and segment is not None:
         raise UsageError(
             f"{argument('segment')} cuts clips apart, but {first.model} joins them in one network; "
             f"leave it out, or set {override('fit.join_clips=false')}"
         )
-    jobs = split_segments(specs, segment_seconds)
+    jobs = split_segments(specs, segment, cuts)
     if join:
         jobs = join_clips(jobs, specs)
     network_bytes = target.network_bytes(jobs, specs)
     presets = []
+    # Segments are equally long but for a frame: few sizes are solved for, however many segments there are.
+    solved: dict[object, Preset] = {}
     for number, job in enumerate(jobs):
         num_bytes = None if network_bytes is None else network_bytes[number]
         count = None if num_parameters is None else max(round(num_parameters * job.share), 1)
         # Where bytes alone are fixed, as many parameters as will fill them; a preset fixes its own number.
         if count is None and num_bytes is not None and preset is None:
             count = round(8 * num_bytes / BITS_PER_PARAMETER)
-        complete = choose_preset(
-            job.spec(specs),
-            model=model,
-            preset=preset,
-            num_parameters=count,
-            overrides=[*overrides, *extra],
-        )
-        presets.append(_with_target(complete, num_bytes, target.psnr_db))
+        spec = job.spec(specs)
+        if (spec, count) not in solved:
+            solved[spec, count] = choose_preset(
+                spec, model=model, preset=preset, num_parameters=count, overrides=[*overrides, *extra]
+            )
+        presets.append(_with_target(solved[spec, count], num_bytes, target.psnr_db))
     _refuse_other_steps(keys, presets[0])
     planned_bytes = None if network_bytes is None else tuple(network_bytes)
     return EncodePlan(tuple(jobs), tuple(presets), seconds, chosen, planned_bytes)
@@ -256,53 +286,6 @@ def choose_preset(
         config = solve_size(cls, spec, num_parameters or default_parameters(spec.num_pixels), architecture)
     build_loss(chosen.fit.loss).check_size(spec.height, spec.width)
     return chosen.model_copy(update={"architecture": config.model_dump(mode="json", exclude_defaults=True)})
-
-
-def split_segments(specs: Sequence[VideoSpec], segment_seconds: float | None) -> list[Job]:
-    """Cut clips into segments, each fitted by a network of its own.
-
-    Without ``segment_seconds`` a clip is one segment unless its frames would fill more than 2 GiB. A clip's
-    segments are equally long to within one frame.
-    """
-    total = count_pixels(specs)
-    jobs = []
-    for clip, spec in enumerate(specs):
-        longest = max(MAX_SEGMENT_BYTES // (_pixel_bytes(spec) * spec.height * spec.width), 1)
-        if segment_seconds is not None:
-            longest = min(longest, max(round(segment_seconds * spec.fps), 1))
-        count = -(-spec.num_frames // longest)
-        # 10 frames, at most 4 in a segment: 3 segments with bounds 0, 3, 7, 10, not 4 + 4 + 2 frames.
-        first = 0
-        for number in range(1, count + 1):
-            stop = round(spec.num_frames * number / count)
-            share = (stop - first) * spec.height * spec.width / total
-            jobs.append(Job((Span(clip, first, stop - first),), share))
-            first = stop
-    return jobs
-
-
-def _pixel_bytes(spec: VideoSpec) -> int:
-    """Return what a pixel takes in memory: one byte for each colour, or two."""
-    return 3 if spec.bit_depth == 8 else 6
-
-
-def join_clips(jobs: Sequence[Job], specs: Sequence[VideoSpec]) -> list[Job]:
-    """Put clips of one size and bit depth into one network, as many as fit into 2 GiB, in their order."""
-    joined: list[Job] = []
-    # Frame size and bit depth ─> place in ``joined`` of the last network for them, which may have room left.
-    open_jobs: dict[tuple[int, int, int], int] = {}
-    for job in jobs:
-        spec = job.spec(specs)
-        size = spec.height, spec.width, spec.bit_depth
-        number = open_jobs.get(size)
-        if number is not None:
-            together = Job(joined[number].spans + job.spans, joined[number].share + job.share)
-            if _pixel_bytes(spec) * together.spec(specs).num_pixels <= MAX_SEGMENT_BYTES:
-                joined[number] = together
-                continue
-        open_jobs[size] = len(joined)
-        joined.append(job)
-    return joined
 
 
 def describe_threads(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""Segments that are fitted and coded, and the one file they become."""
+"""Segments that are fitted and coded, alone in a file, and kept until all of them are finished."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from vinr.bitstream import (
     Clip,
     Color,
     ContainerWriter,
-    EditRecord,
     Header,
     Network,
     SectionKind,
@@ -25,13 +24,11 @@ from vinr.bitstream import (
     Tags,
 )
 from vinr.bitstream import Hdr as HeaderHdr
-from vinr.bitstream import Quality as ClipHeaderQuality
-from vinr.compress import ComponentSize, PackedTensors, encode_times
+from vinr.compress import ComponentSize, PackedTensors
 from vinr.config import Preset
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.file import open_clip
 from vinr.decoding.networks import UNLIMITED
-from vinr.encoding.plan import Job
 from vinr.errors import BitstreamError
 from vinr.fit import FitResult
 from vinr.fit.fingerprint import Fingerprint
@@ -41,9 +38,7 @@ from vinr.quality.clip import ClipQuality
 from vinr.quality.record import Quality
 from vinr.settings import StoredValues
 from vinr.state.tensorfile import read_state, refuse_state, write_tensors
-from vinr.video.names import unique_names
-from vinr.video.source import VideoReader
-from vinr.video.spec import Audio, Hdr, VideoSpec
+from vinr.video.spec import Hdr, VideoSpec
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,9 @@ class FittedSegment:
         # ``accumulate`` gives the end of the last span too, which is no start.
         starts = accumulate(self.span_lengths, initial=0)
         spans = [Span(0, start, count) for start, count in zip(starts, self.span_lengths, strict=False)]
-        header = Header(created_by=created_by(), clips=(_clip(name, spec),), networks=(self.network(spans),))
+        header = Header(
+            created_by=created_by(), clips=(clip_entry(name, spec),), networks=(self.network(spans),)
+        )
         writer = ContainerWriter(header)
         self.add_to(writer, 0)
         return writer
@@ -139,13 +136,22 @@ class FittedSegment:
         content = self.alone("segment", spec).to_bytes()
         return open_clip(content, device=device, max_memory=UNLIMITED)  # one's own file is trusted
 
+    def sections(self) -> dict[SectionKind, tuple[bytes, ...]]:
+        """Return the parts of each section that this segment has, in the order of the file."""
+        sections: dict[SectionKind, tuple[bytes, ...]] = {SectionKind.WEIGHTS: (self.fixed,)}
+        if self.chunks:
+            sections[SectionKind.CHUNKS] = self.chunks
+        if self.keyframes:
+            sections[SectionKind.KEYFRAMES] = self.keyframes
+        return sections
+
     def add_to(self, writer: ContainerWriter, network: int) -> None:
         """Add the sections of this segment as those of ``network``."""
-        writer.add(SectionKind.WEIGHTS, network, self.fixed)
-        if self.chunks:
-            writer.add_array(SectionKind.CHUNKS, network, self.chunks)
-        if self.keyframes:
-            writer.add_array(SectionKind.KEYFRAMES, network, self.keyframes)
+        for kind, parts in self.sections().items():
+            if kind.is_array:
+                writer.add_array(kind, network, parts)
+            else:
+                writer.add(kind, network, *parts)
 
 
 def created_by() -> str:
@@ -155,54 +161,13 @@ def created_by() -> str:
     return f"vinr {version('vinr')}"
 
 
-def assemble(
-    readers: Sequence[VideoReader], jobs: Sequence[Job], segments: Sequence[FittedSegment], *, audio: bool
-) -> ContainerWriter:
-    """Return the file that holds all clips: networks, timestamps and, with ``audio``, audio.
-
-    The result depends on the segments alone, not on where or in which order they were fitted.
-    """
-    clips, names, audios, networks = [], [], [], []
-    for reader in readers:
-        names.append(reader.name)
-        audios.append(reader.audio() if audio else None)
-    # A clip may be cut into several networks, and a network may hold several clips: qualities by clip.
-    qualities: dict[int, list[Quality]] = {}
-    for job, segment in zip(jobs, segments, strict=True):
-        networks.append(segment.network(job.spans))
-        for span, quality in zip(job.spans, segment.qualities, strict=True):
-            qualities.setdefault(span.clip, []).append(quality)
-    for number, (reader, name, content) in enumerate(zip(readers, unique_names(names), audios, strict=True)):
-        quality = Quality.of_all(qualities[number])
-        clips.append(_clip_of(reader, name, quality, content))
-    header = Header(created_by=created_by(), clips=tuple(clips), networks=tuple(networks))
-    writer = ContainerWriter(header)
-    for number, segment in enumerate(segments):
-        segment.add_to(writer, number)
-    for number, (reader, content) in enumerate(zip(readers, audios, strict=True)):
-        if reader.timeline.pts is not None:
-            writer.add(SectionKind.TIMES, number, encode_times(reader.timeline))
-        if content is not None:
-            writer.add(SectionKind.AUDIO, number, content.data)
-    return writer
-
-
-def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:
-    """Return the bytes of a file that belong to no network: times and, where ``audio`` is set, audio."""
-    num_bytes = 0
-    for reader in readers:
-        if reader.timeline.pts is not None:
-            num_bytes += len(encode_times(reader.timeline))
-        content = reader.audio() if audio else None
-        num_bytes += 0 if content is None else len(content.data)
-    return num_bytes
-
-
-def _parts(value: Fraction) -> tuple[int, int]:
+def fraction_parts(value: Fraction) -> tuple[int, int]:
+    """Return numerator and denominator, as headers have them."""
     return value.numerator, value.denominator
 
 
-def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
+def clip_entry(name: str, spec: VideoSpec, **more: Any) -> Clip:
+    """Return the header entry of a clip of ``spec``; ``more`` are fields that the spec does not say."""
     tags, hdr = spec.color.tags, spec.color.hdr
     color = Color(
         matrix=spec.color.matrix,
@@ -216,37 +181,11 @@ def _clip(name: str, spec: VideoSpec, **more: Any) -> Clip:
         num_frames=spec.num_frames,
         height=spec.height,
         width=spec.width,
-        frame_rate=_parts(spec.frame_rate),
+        frame_rate=fraction_parts(spec.frame_rate),
         color=color,
-        pixel_aspect=_parts(spec.pixel_aspect),
+        pixel_aspect=fraction_parts(spec.pixel_aspect),
         bit_depth=spec.bit_depth,
         **more,
-    )
-
-
-def _clip_of(reader: VideoReader, name: str, quality: Quality, audio: Audio | None) -> Clip:
-    edit, similarity, held = reader.edit, quality.ms_ssim, reader.timeline.last_seconds
-    return _clip(
-        name,
-        reader.spec,
-        edit=EditRecord(
-            first_frame=edit.first_frame,
-            stop_frame=edit.stop_frame,
-            crop=edit.crop,
-            resize=edit.resize,
-            stream=reader.options.stream,
-            deinterlaced=reader.options.deinterlace,
-        ),
-        has_audio=audio is not None,
-        audio_start=(0, 1) if audio is None else _parts(audio.start),
-        last_seconds=None if held is None else _parts(held),
-        has_times=reader.timeline.pts is not None,
-        quality=ClipHeaderQuality(
-            psnr_db=round(quality.psnr_db, 4),
-            pooled_psnr_db=round(quality.pooled_psnr_db, 4),
-            ms_ssim=None if similarity is None else round(similarity, 6),
-            ms_ssim_window=quality.ms_ssim_window,
-        ),
     )
 
 
@@ -266,6 +205,14 @@ class SegmentValues(StoredValues):
     empty: tuple[str, ...] = Field(description="parts that are no bytes long")
 
 
+def part_names(kind: SectionKind, count: int) -> list[str]:
+    """Return the names in a kept segment of the ``count`` parts of a section."""
+    if not kind.is_array:
+        return ["fixed"]
+    name = "chunk" if kind is SectionKind.CHUNKS else "keyframe"
+    return [f"{name}.{number:07d}" for number in range(count)]
+
+
 def save_segment(segment: FittedSegment, path: Path, fingerprint: Fingerprint) -> None:
     """Keep a finished segment, so that an interrupted encode need not fit it again.
 
@@ -274,16 +221,13 @@ def save_segment(segment: FittedSegment, path: Path, fingerprint: Fingerprint) -
     OutputError
         If the system refuses to write.
     """
-    parts = {"fixed": segment.fixed}
-    for kind, members in (("chunk", segment.chunks), ("keyframe", segment.keyframes)):
-        for number, member in enumerate(members):
-            parts[f"{kind}.{number:07d}"] = member
     tensors, empty = {}, []
-    for name, part in parts.items():
-        # A tensor of no bytes cannot be made of a buffer: it gets one byte, and ``empty`` names it.
-        if not part:
-            empty.append(name)
-        tensors[name] = torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8)
+    for kind, parts in segment.sections().items():
+        for name, part in zip(part_names(kind, len(parts)), parts, strict=True):
+            # A tensor of no bytes cannot be made of a buffer: it gets one byte, and ``empty`` names it.
+            if not part:
+                empty.append(name)
+            tensors[name] = torch.frombuffer(bytearray(part or b"\0"), dtype=torch.uint8)
     values = SegmentValues(
         kind="segment",
         fingerprint=fingerprint,

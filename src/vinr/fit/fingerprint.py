@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any, Final, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from vinr.config import Preset
 from vinr.errors import UsageError
@@ -42,6 +43,7 @@ class Fingerprint(StoredValues):
     frame_rate: str = Field(description="frames per second, a fraction")
     span_lengths: tuple[int, ...] = Field(description="frames of each clip")
     frames: str = Field(description="hash of all frames as they are fitted, in order")
+    start: str | None = Field(None, description="hash of the weights it began with; none: drawn by the seed")
     own_loss: str | None = Field(None, description="name of the program's own loss; none: that of fit")
     own_schedule: str | None = Field(
         None, description="name of the program's own schedule; none: those of fit"
@@ -62,9 +64,15 @@ class Fingerprint(StoredValues):
             )
 
 
-def fingerprint_of(source: FrameSource, preset: Preset, task: Task, seconds: float | None) -> Fingerprint:
-    """Return the fingerprint of a fit; ``seconds`` as for :func:`fingerprint_of_target`."""
-    return fingerprint_of_target(task.target(source), preset, task, seconds)
+def fingerprint_of(
+    source: FrameSource,
+    preset: Preset,
+    task: Task,
+    seconds: float | None,
+    initial: Mapping[str, Tensor] | None = None,
+) -> Fingerprint:
+    """Return the fingerprint of a fit; arguments as for :func:`fingerprint_of_target`."""
+    return fingerprint_of_target(task.target(source), preset, task, seconds, initial=initial)
 
 
 def fingerprint_of_target(
@@ -75,6 +83,7 @@ def fingerprint_of_target(
     *,
     loss: Callable[..., object] | None = None,
     schedule: Callable[..., object] | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> Fingerprint:
     """Return the fingerprint of a fit.
 
@@ -86,6 +95,8 @@ def fingerprint_of_target(
         The time to spend, the same each time the fit is resumed; None where epochs count.
     loss, schedule
         Functions of the program in place of those of the preset. Their names alone are compared.
+    initial
+        Weights that the fit begins with, by stored name.
     """
     spec = target.spec
     settings = preset.model_dump(mode="json")
@@ -103,6 +114,7 @@ def fingerprint_of_target(
         frame_rate=str(spec.frame_rate),
         span_lengths=spec.span_lengths,
         frames=hash_frames(target),
+        start=None if initial is None else _hash_weights(initial),
         own_loss=_name_of(loss),
         own_schedule=_name_of(schedule),
     )
@@ -110,6 +122,14 @@ def fingerprint_of_target(
 
 def _name_of(function: Callable[..., object] | None) -> str | None:
     return None if function is None else str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _hash_weights(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for name in sorted(weights):
+        digest.update(f"{name} {tuple(weights[name].shape)}\n".encode())
+        digest.update(weights[name].detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def hash_frames(source: FrameSource) -> str:

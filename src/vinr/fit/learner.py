@@ -104,6 +104,11 @@ class Learner:
                 )
         set_learning_rate(self.optimizer, full * scale * multiplier)
 
+    @property
+    def learning_rate(self) -> float:
+        """The largest learning rate of the step at hand."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
     def evaluate(self, query: Query) -> TrainingOutputs:
         """Return what the loss compares with the frames."""
         if self.part < 0:

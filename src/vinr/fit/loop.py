@@ -12,14 +12,16 @@ no fixed order: no fit repeats so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vinr.config import Preset
 from vinr.device import gradients_on
+from vinr.fit.budget import NO_RESERVE, Reserve
 from vinr.fit.events import Event, Noted, Resumed, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
 from vinr.fit.follow import lead
@@ -43,10 +45,11 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = False,
     seconds: float | None = None,
-    reserve_epochs: float = 0.0,
+    reserve: Reserve = NO_RESERVE,
     keep_encoder: bool = False,
     precision: Precision | None = None,
     fingerprint: Fingerprint | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> FitResult:
     """Fit a model to ``source``.
 
@@ -65,13 +68,15 @@ def fit(
     resume
         Go on from ``checkpoint`` where it exists, in the arithmetic it was begun in.
     seconds
-        Spend this much time instead of ``preset.fit.epochs``, less ``reserve_epochs`` epochs' worth.
+        Spend this much time instead of ``preset.fit.epochs``, less ``reserve`` for what follows.
     keep_encoder
         Return a hybrid model's encoder too, which only experiments need.
     precision
         The arithmetic, where it has been decided already; what ``preset.fit.precision`` means here if None.
     fingerprint
         What the state belongs to, where it is known already; that of the other arguments if None.
+    initial
+        Weights to begin with, by stored name, as for :class:`Trainer`.
 
     Raises
     ------
@@ -89,7 +94,7 @@ def fit(
     precision = precision or resolve_precision(preset.fit.precision, device)
     keeper = state = None
     if checkpoint is not None:
-        fingerprint = fingerprint or fingerprint_of(source, preset, task, seconds)
+        fingerprint = fingerprint or fingerprint_of(source, preset, task, seconds, initial)
         keeper = Keeper(checkpoint, fingerprint, on_event)
         state = keeper.read() if resume else None
     if state is not None:
@@ -100,11 +105,12 @@ def fit(
         task,
         device=device,
         seconds=seconds,
-        reserve_epochs=reserve_epochs,
+        reserve=reserve,
         precision=precision,
         keep_encoder=keep_encoder,
         fingerprint=fingerprint,
         ranks=ranks,
+        initial=initial,
     )
     if keeper is not None and state is not None:
         keeper.restore(trainer, state)
@@ -116,6 +122,7 @@ def fit(
     with trainer.computing(), ranks.in_step(), watching:
         while not trainer.is_done:
             event = trainer.step()
+            on_event(trainer.last_step())
             if event is not None:
                 on_event(event)
             if keeper is not None:

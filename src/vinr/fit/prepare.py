@@ -68,6 +68,18 @@ def share_frames(model: VideoModel, ranks: Ranks) -> None:
             module.gather = ranks.gather_rows
 
 
+def take_weights(model: VideoModel, initial: Mapping[str, Tensor]) -> None:
+    """Let ``model`` begin with ``initial``, by stored name, where its own tensors have the same shape.
+
+    Others keep what was drawn for them, and so do those of frames: they are of other frames.
+    """
+    with torch.no_grad():
+        for name, item in model.stored().items():
+            value = initial.get(name)
+            if value is not None and not item.per_frame and value.shape == item.value.shape:
+                item.value.copy_(value)
+
+
 def _set_layout(model: VideoModel, settings: FitSettings, device: torch.device, precision: Precision) -> None:
     """Let the layers of a new model compute, and lay its maps out, as ``settings`` say."""
     in_fp32 = device.type == "cpu" and precision.dtype is None

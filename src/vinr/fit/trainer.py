@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -28,16 +29,18 @@ from vinr.config import Preset
 from vinr.device import exact_float32, memory_kept, resolve_device
 from vinr.errors import FitError, UsageError
 from vinr.fit.batches import Batches, BatchPart
-from vinr.fit.budget import Budget, StepClock
+from vinr.fit.budget import NO_RESERVE, Budget, Reserve, StepClock
 from vinr.fit.checkpoint import FitState, Snapshot, SnapshotValues
 from vinr.fit.draws import Draws
-from vinr.fit.events import Collapsed, Event, RoundDone, describe_fall
+from vinr.fit.events import Collapsed, Event, RoundDone, StepDone, describe_fall
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of_target
+from vinr.fit.gradients import add_gradients
 from vinr.fit.learner import Learner
 from vinr.fit.losses import LossFunction, build_loss, loss_of
+from vinr.fit.meter import RoundMeter
 from vinr.fit.phases import Moment, append_phases, moment_at
 from vinr.fit.precision import Precision, resolve_precision
-from vinr.fit.prepare import DeviceFrames
+from vinr.fit.prepare import DeviceFrames, take_weights
 from vinr.fit.ranks import ALONE, Ranks
 from vinr.fit.result import FitResult
 from vinr.fit.task import Reconstruct, Task
@@ -68,7 +71,7 @@ class Trainer:
     device
         Where the fit runs: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     seconds
-        Wall-clock time to spend in place of ``preset.fit.epochs``, less that of ``reserve_epochs`` epochs.
+        Wall-clock time to spend in place of ``preset.fit.epochs``, less ``reserve`` for what follows.
     precision
         The arithmetic; what ``preset.fit.precision`` means on ``device`` if None.
     loss
@@ -83,6 +86,8 @@ class Trainer:
         What the trainer's states belong to, where it is known already; that of the other arguments if None.
     ranks
         The processes that step this fit together, each with a Trainer of the same arguments but ``device``.
+    initial
+        Weights to begin with, by stored name, where they have the shape of the model's own.
 
     Raises
     ------
@@ -101,13 +106,14 @@ class Trainer:
         *,
         device: torch.device | str = "cpu",
         seconds: float | None = None,
-        reserve_epochs: float = 0.0,
+        reserve: Reserve = NO_RESERVE,
         precision: Precision | None = None,
         loss: LossFunction | None = None,
         schedule: Callable[[float], float] | None = None,
         keep_encoder: bool = False,
         fingerprint: Fingerprint | None = None,
         ranks: Ranks = ALONE,
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         if not (isinstance(source, FrameSource) and isinstance(preset, Preset)):
             raise TypeError("Trainer takes a FrameSource and a Preset, as vinr.config.load_preset() returns")
@@ -118,9 +124,11 @@ class Trainer:
         self.frames = DeviceFrames(self.task.target(source), self.device)
         visible = self.task.visible(self.frames)
         self.draws = Draws(settings.seed, self.device)
-        self._functions = {"loss": loss, "schedule": schedule}
+        self._own: dict[str, Any] = {"loss": loss, "schedule": schedule, "initial": initial}
         self.learner = Learner(preset, visible, self.device, self.precision, self.draws, schedule, ranks)
         model = self.model
+        if initial is not None:
+            take_weights(model, initial)
         model.check_patches(PatchGrid(*settings.patches))
         if model.keyframes is not None:
             model.keyframes.code(visible)
@@ -128,8 +136,8 @@ class Trainer:
         self.batches = Batches(frame_N, model.group_of(frame_N), settings, model.coded_size(), ranks)
         self.loss = build_loss(settings.loss) if loss is None else loss_of(loss)
         self.steps_per_epoch = self.batches.steps_per_epoch
-        self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve_epochs)
-        self.clock = StepClock()
+        self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve)
+        self.clock, self._meter = StepClock(), RoundMeter()
         self.steps_done, self.round_steps = 0, 0
         self.round_mse = torch.zeros((), device=self.device)
         self.best_psnr_db, self.rate_scale, self.num_collapses = -math.inf, 1.0, 0
@@ -219,8 +227,13 @@ class Trainer:
             The mean squared error before the update, on the device, without gradient.
         """
         self.learner.set_rate(self.moment(), self.rate_scale)
-        errors, bits = zip(*[self._add_gradients(*part) for part in batch], strict=True)
-        mse, num_bits = self.learner.update(torch.stack(errors).sum(), bits[0])
+        add = partial(
+            add_gradients, learner=self.learner, batches=self.batches, task=self.task, loss=self.loss
+        )
+        parts = [add(part, self.frames.rgb_NCHW) for part in batch]
+        errors = torch.stack([part.mse for part in parts])
+        mse, num_bits = self.learner.update(errors.sum(), parts[0].num_bits)
+        self._meter.add(parts, num_bits)
         self.learner.observe(num_bits, psnr_from_mse_db(mse), self.moment())
         return mse
 
@@ -307,31 +320,6 @@ class Trainer:
         self._good = self._copy()
         return self._report(psnr_db)
 
-    def _add_gradients(self, sample_N: Tensor, share: float) -> tuple[Tensor, Tensor | None]:
-        """Add the gradients of a part of a batch, which is ``share`` of it.
-
-        Return its part of the batch's mean squared error, and the bits of all parameters.
-        """
-        query = self.batches.query(sample_N.to(self.device))
-        target_NCHW = self.batches.target(self.frames.rgb_NCHW, query)
-        dtype = self.precision.dtype
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            outputs = self.learner.evaluate(query)
-        weight_N1HW = self.batches.weight(self.task.weight(query.time_N.long()), query)
-        losses, errors = [], []
-        for weight, rgb_NCHW in outputs.frames:
-            value = self.loss(rgb_NCHW.float(), target_NCHW, weight_N1HW)
-            losses.append(weight * value.total)
-            errors.append(value.mse)
-        total = torch.stack(losses).sum()
-        if outputs.num_bits is not None:
-            total = total + self.learner.price(outputs.num_bits, total.detach())
-        # Losses are means over their part; gradients add up to those of the mean over the whole batch.
-        (share * total).backward()  # type: ignore[no-untyped-call]
-        num_bits = None if outputs.num_bits is None else outputs.num_bits.detach()
-        # The first are the frames themselves; others are what a model's paper adds to its loss.
-        return share * errors[0].detach(), num_bits
-
     # -- collapse ------------------------------------------------------------------------------------------
 
     def _collapsed(self, psnr_db: float) -> bool:
@@ -375,7 +363,7 @@ class Trainer:
         """What a state belongs to; all frames are read for it when it is first asked for."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint_of_target(
-                self.frames, self.preset, self.task, self.budget.seconds, **self._functions
+                self.frames, self.preset, self.task, self.budget.seconds, **self._own
             )
         return self._fingerprint
 
@@ -468,12 +456,24 @@ class Trainer:
 
     # -- end -----------------------------------------------------------------------------------------------
 
-    def _report(self, psnr_db: float) -> RoundDone:
-        progress, seconds = self.progress(), self.clock.seconds
-        left = seconds * (1 - progress) / progress if progress else math.inf
+    def seconds_left(self) -> float:
+        """Return how long the rest of the fit takes at the pace so far; infinite before the first step."""
         if self.budget.seconds is None:
-            left = (self.budget.num_steps - self.steps_done) * self.clock.step_seconds
-        return RoundDone(self.steps_done / self.steps_per_epoch, progress, psnr_db, seconds, left)
+            return (self.budget.num_steps - self.steps_done) * self.clock.step_seconds
+        progress = self.progress()
+        return self.clock.seconds * (1 - progress) / progress if progress else math.inf
+
+    def last_step(self) -> StepDone:
+        """Return how far the fit has come."""
+        return StepDone(self.steps_done / self.steps_per_epoch, self.progress(), self.seconds_left())
+
+    def _report(self, psnr_db: float) -> RoundDone:
+        loss, num_bits = self._meter.take()
+        epochs_done, seconds = self.steps_done / self.steps_per_epoch, self.clock.seconds
+        done = RoundDone(epochs_done, self.progress(), psnr_db, seconds, self.seconds_left(), self.steps_done)
+        rate, phase = self.learner.learning_rate, self.learner.part
+        bpp = None if num_bits is None else num_bits / self.frames.spec.num_pixels
+        return replace(done, loss=loss, num_bits=num_bits, bpp=bpp, learning_rate=rate, phase=phase)
 
     def finish(self) -> FitResult:
         """Freeze the model and return it, also before the budget is used up; nothing trains afterwards."""

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -40,14 +41,16 @@ from vinr.files import (
     flush,
     followed,
 )
-from vinr.temporaries import Maker, hidden_name, try_lock
+from vinr.temporaries import TOKEN_BYTES, Maker, hidden_name, try_lock
 from vinr.units import FrameSize, SizeLike
 
 JOB_NAME: Final = "job.json"
 # What is worth keeping: checkpoints of training, and finished segments; of a comparison, points and the facts
 # that are known of networks.
 STATE: Final = re.compile(r"((fit|segment)-\d{5,}|(network|point)-[0-9a-f]{32})\.safetensors")
-OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}")
+# What an unfinished comparison shows so far. It is no state: nothing continues with it.
+PAGE_SO_FAR: Final = "so-far.html"
+OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}|{re.escape(PAGE_SO_FAR)}")
 # Their temporary files, left by a process that was killed: whoever looks holds the folder's lock.
 OUR_TEMPORARIES: Final = re.compile(rf"\.({OUR_FILES.pattern})\.[0-9a-f]+\.(part|lock)")
 MAX_JOB_BYTES: Final = 1 << 20
@@ -101,7 +104,12 @@ def partial_folder(output: Path) -> Path:
 def is_expected(output: Path) -> bool:
     """Return whether ``output`` is complete: just what the state beside it was to become."""
     expected = _read_job(partial_folder(output)).get("output")
-    return expected is not None and output.is_file() and expected == _fingerprint(output.read_bytes())
+    return expected is not None and output.is_file() and expected == _fingerprint(output)
+
+
+def holds_token(folder: Path, token: str) -> bool:
+    """Return whether ``folder`` is that of the :class:`StateFolder` of this token, seen from any machine."""
+    return _read_job(folder).get("token") == token
 
 
 def holds_state(output: Path) -> bool:
@@ -151,9 +159,10 @@ class StateFolder:
         self._output = followed(output)
         self.folder = partial_folder(output)
         self._job, self.work = job.document(), job.work
-        self._about = {"settings": dict(settings or {})}
+        self._about: dict[str, Any] = {"settings": dict(settings or {})}
         self._resume, self._force, self._on_note = resume, force, on_note
         self._stack, self._maker = ExitStack(), Maker()
+        self.token = secrets.token_hex(TOKEN_BYTES)
 
     def __enter__(self) -> Self:
         check_parent(self._output)
@@ -185,8 +194,17 @@ class StateFolder:
             owner = "the process that this one was forked from"
             raise OutputError(f"{self._target}: is encoded by {owner}; end the child with os._exit")
 
-    def prepare(self) -> Path:
-        """Create the folder, or make it ready for this encode, and return it."""
+    @property
+    def decided_seconds(self) -> float | None:
+        """The time that the run to be resumed was given; None where nothing is resumed or it is not known."""
+        seconds = _read_job(self.folder).get("decided_seconds") if self._resume else None
+        return float(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else None
+
+    def prepare(self, *, decided_seconds: float | None = None) -> Path:
+        """Create the folder, or make it ready for this encode, and return it.
+
+        ``decided_seconds``: the time of the encode, where it was chosen by what a machine can do.
+        """
         self.check_process()
         with as_output_error(self.folder):
             states = _states(self.folder)
@@ -197,15 +215,21 @@ class StateFolder:
             if not self.folder.exists():
                 self.folder.mkdir(0o700)
                 flush(self.folder.parent)
+        if decided_seconds is not None:
+            self._about["decided_seconds"] = decided_seconds
         self._write_job({})
         return self.folder
 
     def expect(self, content: bytes) -> None:
         """Note what the output will hold, so that a later ``--resume`` can tell that it is finished."""
+        self.expect_file(len(content), hashlib.sha256(content).hexdigest())
+
+    def expect_file(self, num_bytes: int, sha256: str) -> None:
+        """Note size and SHA-256 of what the output will hold, as :meth:`expect` does."""
         self.check_process()
         # Without the note, --resume only codes once more; writing the output itself may still succeed.
         with suppress(OutputError):
-            self._write_job({"output": _fingerprint(content)})
+            self._write_job({"output": {"num_bytes": num_bytes, "sha256": sha256}})
 
     def finish(self) -> None:
         """Remove the folder. The output is complete, so that a failure here is only a note."""
@@ -287,7 +311,7 @@ class StateFolder:
     def _write_job(self, more: Mapping[str, Any]) -> None:
         from importlib.metadata import version
 
-        document = {"vinr": version("vinr"), **self._job, **self._about, **more}
+        document = {"vinr": version("vinr"), **self._job, **self._about, "token": self.token, **more}
         with atomic_path(self.folder / JOB_NAME, force=True) as temporary:
             temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
@@ -351,5 +375,6 @@ def owner_of_new_files(folder: Path) -> int:
         return os.fstat(file.fileno()).st_uid
 
 
-def _fingerprint(content: bytes) -> dict[str, Any]:
-    return {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return {"num_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
