@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
-from vinr.cli.console import complain, fit_progress
+from vinr.cli.console import complain
+from vinr.cli.progress import fit_progress
 from vinr.errors import VinrError, command_line_words
 from vinr.fit import Event
 
@@ -25,10 +25,9 @@ def fit_options(parser: argparse.ArgumentParser, *, out: str) -> None:
 
 def run(work: Callable[[Callable[[Event], None]], str]) -> int:
     """Run ``work`` with a bar of progress and print the text it returns; errors are one line, status 2."""
-    progress: AbstractContextManager[Callable[[Event], None]] = fit_progress(lambda: "finished jobs are kept")
     try:
-        with command_line_words(), progress as on_event:
-            text = work(on_event)
+        with command_line_words(), fit_progress(lambda: "finished jobs are kept") as watch:
+            text = work(watch.on_event)
     except VinrError as error:
         complain(str(error))
         return error.exit_status

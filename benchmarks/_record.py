@@ -11,7 +11,8 @@ from typing import Any
 
 from vinr.bench.pages import records_table as table
 from vinr.bench.pages import write_page
-from vinr.bench.record import commit, machine
+from vinr.bench.record import commit
+from vinr.comparison.machine import machine
 
 __all__ = ["RESULTS", "commit", "machine", "table", "write"]
 
@@ -33,11 +34,13 @@ def write(
         "settings": dict(settings),
         "rows": [dict(row) for row in rows],
     }
-    head = (
-        f"# {name}\n\n`{command}`, {record['date']}, commit {record['commit']}, {where['cpu']} "
-        f"({where['cpu_capability']}), {where['threads']} threads, torch {where['torch']}.\n\n"
+    # What the page is about stands first, then how it was measured.
+    question, _, rest = text.strip().partition("\n\n")
+    measured = (
+        f"`{command}`, {record['date']}, commit {record['commit']}, {where['cpu']} "
+        f"({where['cpu_capability']}), {where['threads']} threads, torch {where['torch']}."
     )
-    write_page(RESULTS / name, record, head + text.strip() + "\n")
+    write_page(RESULTS / name, record, "\n\n".join([f"# {name}", question, measured, rest]).strip() + "\n")
 
 
 def row_options(parser: argparse.ArgumentParser, name: str) -> None:

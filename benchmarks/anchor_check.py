@@ -27,9 +27,9 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 import _record
-from vinr.comparison.anchor_runs import decode_anchor
-from vinr.comparison.anchor_streams import library_versions, write_stream
-from vinr.comparison.anchors import X265, Anchor, SvtAv1, parse_anchor
+from vinr.codecs.anchors import X265, Anchor, SvtAv1, parse_anchor
+from vinr.codecs.runs import decode_anchor
+from vinr.codecs.streams import library_versions, write_stream
 from vinr.comparison.published import PublishedPoint, read_published
 from vinr.quality.clip import psnr_per_frame_db
 from vinr.video.color import ColorConverter, color_of, planes_of

@@ -20,13 +20,15 @@ PATH = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 
 HEAD = """# Sizes: ours beside the papers'
 
+This page compares the size of every preset with what its paper states.
+
 Written by `python benchmarks/models_table.py`. Parameters are all numbers that a file stores: weights,
 biases, grids and every frame's latents; encoders, used while fitting only, are not among them, nor are
 keyframes, which are images. GMACs are multiply-accumulates of convolutions and matrix products of one
 decoded frame, in 10⁹, at the size of the preset. "stated" is what the source prints, with as many digits;
 "=" is where ours rounds to that. Some sources print a size and no widths, as those that compare models of
 others do; then the widths were chosen to meet it, and the source's column says so. How models work, and which
-of their details are in doubt, is on [their pages](models).
+of their details are in doubt, is on [their pages](models/hnerv.md).
 
 US patent 12,634,488 B2 reportedly claims T-NeRV's combination of frame embeddings, a grid over groups of
 pictures and an entropy loss. We give no legal advice; judge for yourself before you use that model

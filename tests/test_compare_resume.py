@@ -280,10 +280,12 @@ def test_the_command_line_says_what_is_kept(
         with pytest.raises(SystemExit) as ended:
             main()
     assert ended.value.code == 128 + signal.SIGTERM
+    so_far = Path("page.html.partial", "so-far.html")
     assert (
-        "interrupted; saved: 2 points and 2 networks. Repeat the command to continue"
-        in capfd.readouterr().err
-    )
+        f"interrupted; saved: 2 points and 2 networks; the page so far: {so_far}. "
+        "Repeat the command to continue"
+    ) in capfd.readouterr().err
+    assert "2 of 3 points are here; repeat the command" in so_far.read_text(encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0

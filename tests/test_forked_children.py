@@ -15,8 +15,8 @@ import pytest
 
 import vinr
 from clips import moving_shapes
+from vinr.codecs.anchors import parse_anchor
 from vinr.comparison.anchor_runs import measure_anchor
-from vinr.comparison.anchors import parse_anchor
 from vinr.comparison.rd import RDPoint
 from vinr.config import default_model
 from vinr.decoding.settings import DecodeSettings

@@ -12,7 +12,7 @@ from command_line import TINY, Run, refused
 from random_files import random_set
 from vinr.bench.recipe import load_recipe
 from vinr.cli.catalogue import list_preset_entries
-from vinr.comparison.anchors import parse_anchor
+from vinr.codecs.anchors import parse_anchor
 from vinr.config import default_model, load_preset
 from vinr.decoding.settings import load_decode_settings
 from vinr.errors import UsageError, did_you_mean, unknown

@@ -24,7 +24,8 @@ from benchmarks.speed.network import NetworkBench, Subject
 from benchmarks.speed.page import speed_page
 from benchmarks.speed.settings import QUICK, SpeedSettings
 from vinr.bench.pages import write_page
-from vinr.bench.record import commit, machine
+from vinr.bench.record import commit
+from vinr.comparison.machine import machine
 from vinr.config import default_model
 from vinr.device import resolve_device
 from vinr.errors import OutputError, UsageError

@@ -16,7 +16,8 @@ def speed_page(document: Document) -> str:
     device = machine.get("gpu", machine["cpu"]) if document["device"] != "cpu" else machine["cpu"]
     made = f"commit {document['commit']}, " if document["commit"] else ""
     head = (
-        f"# speed\n\n`python -m benchmarks.speed`, {document['date']}, {made}{device} "
+        "# speed\n\nThis page holds how fast one machine fits and decodes.\n\n"
+        f"`python -m benchmarks.speed`, {document['date']}, {made}{device} "
         f"({machine['cpu_capability']}), {machine['threads']} threads, torch {machine['torch']}. "
         f"Clip: {document['clip']}.\n\n"
         "Measurements are interleaved; ratios are those of one turn, shown as median (least to greatest). "

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.speed.turns import Clock
 from vinr.config import Preset
 from vinr.fit import Trainer
-from vinr.fit.batches import Batches
+from vinr.fit.batches import Batches, BatchPart
 from vinr.models import get_model, validate_architecture
 from vinr.models.cost import MacCounter
 from vinr.video.source import FrameTensor
@@ -50,7 +50,7 @@ class Stepper:
 
         return timed
 
-    def _endless(self) -> Iterator[Sequence[Tensor]]:
+    def _endless(self) -> Iterator[Sequence[BatchPart]]:
         for epoch in count():
             yield from self._trainer.batches.of_epoch(epoch)
 
@@ -71,7 +71,7 @@ def step_macs(preset: Preset, frames: FrameTensor) -> int:
     )
     counter = MacCounter()
     with torch.no_grad(), counter:
-        for sample_N in batches.of_epoch(0)[0]:
+        for sample_N, _ in batches.of_epoch(0)[0]:
             model.training_outputs(batches.query(sample_N), _MetaFrames(frames))
     return STEP_OVER_FORWARD * counter.macs
 

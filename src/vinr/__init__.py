@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vinr.decoding.dataset import FrameDataset
     from vinr.decoding.decoder import VideoDecoder
     from vinr.decoding.describe import FileInfo, info
-    from vinr.decoding.exporting import ExportedGraph, export
+    from vinr.decoding.exporting import ExportedGraph, ExportedWeights, export
     from vinr.decoding.file import VinrFile
     from vinr.decoding.file import open_clip as open
     from vinr.decoding.integrity import VerifyReport
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from vinr.decoding.settings import DecodeSettings
     from vinr.encoding.capacity import CapacityReport, plan
     from vinr.encoding.convert import ConvertReport, convert
-    from vinr.encoding.encode import EncodeReport, encode
+    from vinr.encoding.encode import encode
+    from vinr.encoding.report import EncodeReport
     from vinr.errors import (
         BitstreamError,
         FitError,
@@ -50,6 +51,7 @@ __all__ = [
     "EncodeReport",
     "EvaluationReport",
     "ExportedGraph",
+    "ExportedWeights",
     "FileInfo",
     "FitError",
     "FrameBatch",
@@ -88,14 +90,15 @@ _MODULES = {
     "decoding.dataset": ("FrameDataset",),
     "decoding.decoder": ("VideoDecoder",),
     "decoding.describe": ("FileInfo", "info"),
-    "decoding.exporting": ("ExportedGraph", "export"),
+    "decoding.exporting": ("ExportedGraph", "ExportedWeights", "export"),
     "decoding.file": ("VinrFile", "open"),
     "decoding.integrity": ("VerifyReport",),
     "decoding.playback": ("DecodeReport", "EvaluationReport", "decode", "evaluate", "verify"),
     "decoding.settings": ("DecodeSettings",),
     "encoding.capacity": ("CapacityReport", "plan"),
     "encoding.convert": ("ConvertReport", "convert"),
-    "encoding.encode": ("EncodeReport", "encode"),
+    "encoding.encode": ("encode",),
+    "encoding.report": ("EncodeReport",),
     "fit.trainer": ("Trainer",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "tasks.between": ("InterpolateReport", "interpolate"),
@@ -113,3 +116,7 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(import_module(f"vinr.{module}"), _NAMES_THERE.get(name, name))
     raise AttributeError(f"module 'vinr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "__doc__"])

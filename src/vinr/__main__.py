@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vinr.cli.app import main
+from vinr.cli.app import program
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -166,6 +166,23 @@ def exact_float32(device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def thread_count_restored(count: int | None = None) -> Iterator[None]:
+    """Compute on ``count`` CPU threads in the body, as before if None; afterwards as before in any case."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def may_choose_threads(device: torch.device) -> bool:
+    """Return whether the number of threads is open: on a CPU, unless the environment states it."""
+    return device.type == "cpu" and torch.get_num_threads() > 1 and "OMP_NUM_THREADS" not in os.environ
+
+
 @cache
 def compute_when_forked() -> None:
     """Let processes that are forked from now on compute, and on one thread.

@@ -9,6 +9,7 @@
     ├── BitstreamError        2   a .vinr file that is damaged, hostile or too new
     │   └── LimitError        2   a .vinr file that asks for more memory or work than a file of its size may
     ├── OutOfMemoryError      1   memory ran out
+    ├── RankError             1   a process that fitted the same network is gone
     └── FitError              1   work that was started and failed
 
 Each message is one line: the problem, what is allowed, what to do. Characters of a message that do not print
@@ -157,6 +158,10 @@ class LimitError(BitstreamError):
 
 class OutOfMemoryError(VinrError):
     """The machine or its GPU has not enough memory."""
+
+
+class RankError(VinrError):
+    """Of the processes that fit one network together, another has ended or does not answer."""
 
 
 class FitError(VinrError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, Self
 
-from vinr.errors import UsageError, plural, quoted
+from vinr.errors import UsageError, plural, quoted, unknown
 
 # Digits of a number, before and after the point: more is a mistake, and int() and float() have limits of
 # their own.
@@ -88,6 +88,18 @@ def parse_depth(text: str | int | None) -> Literal[8, 10] | None:
         case "10":
             return 10
     raise UsageError(f"bit depth {quoted(text)}: give 8 or 10")
+
+
+def parse_quality(text: str) -> Literal["low", "medium", "high"]:
+    """Return one of three names."""
+    match str(text).strip().lower():
+        case "low":
+            return "low"
+        case "medium":
+            return "medium"
+        case "high":
+            return "high"
+    raise UsageError(unknown("quality", text, ("low", "medium", "high")))
 
 
 def parse_rate(text: str | float | Fraction) -> Fraction:
@@ -276,3 +288,26 @@ def format_count(value: float) -> str:
 def format_bytes(value: int) -> str:
     """Return 163840 as ``163,840 bytes``."""
     return plural(value, "byte")
+
+
+def format_size(num_bytes: int) -> str:
+    """Return 163840 as ``164 kB``: for what is known roughly."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.3g} {name}"
+    return plural(num_bytes, "byte")
+
+
+def format_seconds(seconds: float) -> str:
+    """Return 12.3 as ``13 s``, 2300 as ``39 min``, 12000 as ``3 h 20 min``; rounded up."""
+    if seconds <= 90:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+
+
+def seconds_as_option(seconds: float) -> str:
+    """Return 12.3 as ``13s``, 2300 as ``39m``, 12000 as ``3h20m``: as :func:`parse_seconds` reads it."""
+    return format_seconds(seconds).replace(" min", "m").replace(" ", "")

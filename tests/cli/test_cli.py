@@ -352,28 +352,28 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 # -- surface -------------------------------------------------------------------------------------------------
 
 OPTIONS = {
-    "encode": "bit-depth bpp crop deinterlace device epochs force frames gpus-per-worker json model params "
-    "pix-fmt preset psnr rate raw-size ray resize resume scene-cuts seed segment set size stream "
-    "threads-per-worker time workers",
-    "decode": "backend bit-depth codec device force fps-scale frames gpus-per-worker keep-going max-memory "
-    "ray set suffix threads-per-worker workers",
+    "encode": "bit-depth bpp crop deinterlace device epochs force frames gpus-per-worker json log model "
+    "no-reference params pix-fmt preset psnr quality quiet rate raw-size ray resize resume scene-cuts "
+    "seed segment set size stream threads threads-per-worker time verbose workers",
+    "decode": "backend bit-depth codec crf device force fps-scale frames gpus-per-worker keep-going "
+    "max-memory ray set suffix threads-per-worker workers",
     "info": "force json max-memory plot",
     "verify": "device json max-memory",
-    "eval": "backend deinterlace device gpus-per-worker json max-memory per-frame pix-fmt rate raw-size ray "
-    "set stream threads-per-worker workers",
-    "compare": "anchors bpp crop deinterlace device epochs force frames json model params pix-fmt preset "
-    "rate raw-size resize set stream time vinr",
+    "eval": "backend deinterlace device gpus-per-worker json max-memory per-frame pix-fmt rate raw-size "
+    "ray set stream threads-per-worker workers",
+    "compare": "anchors bpp crop deinterlace device epochs force frames json model params pix-fmt "
+    "preset rate raw-size resize set stream time vinr",
     "convert": "force fps json name set",
-    "export": "force max-memory onnx",
+    "export": "force max-memory onnx safetensors",
     "bench": "data device epochs force gpus-per-worker json out ray scale set threads-per-worker workers",
-    "inpaint": "all-pixels bit-depth codec crop deinterlace device epochs force frames json mask model "
-    "params pix-fmt preset rate raw-size resize seed set stream time",
-    "interpolate": "bit-depth codec device factor force max-memory",
-    "plan": "crop device epochs frames gpus json model params preset rates resize segment set size time "
-    "workers",
+    "inpaint": "all-pixels bit-depth codec crf crop deinterlace device epochs force frames json mask "
+    "model params pix-fmt preset rate raw-size resize seed set stream time",
+    "interpolate": "bit-depth codec crf device factor force max-memory",
     "models": "json",
     "presets": "json model",
     "settings": "json model",
+    "plan": "crop device epochs frames gpus json model params preset quality rates resize segment set "
+    "size time workers",
 }
 
 

@@ -20,6 +20,7 @@ from vinr.bitstream import Container
 from vinr.bitstream.header import pack_header
 from vinr.cli import console as cli_console
 from vinr.cli.app import main
+from vinr.cli.screen import SafeColumn
 from vinr.errors import visible
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[31m\x9b1m\nclip faked: 5 frames\r\u202egnp\u200b\ufeff\u2028\u2066[b]:x:"
@@ -62,7 +63,7 @@ def test_descriptions_of_progress_are_made_visible() -> None:
     console.file = screen
     console._force_terminal = True
     console.width = 300
-    with Progress(cli_console.SafeColumn("{task.description}"), console=console) as bar:
+    with Progress(SafeColumn("{task.description}"), console=console) as bar:
         bar.add_task(EVIL)
     assert SEEN in screen.getvalue()
 

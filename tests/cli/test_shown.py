@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vinr.bench.recipe import list_recipes, load_recipe
-from vinr.cli import console
+from vinr.cli import console, progress
 from vinr.cli.catalogue import ModelEntry, PresetEntry
 from vinr.cli.show_bench import show_recipes
 from vinr.cli.show_compare import compare_progress, show_comparison
@@ -22,7 +22,8 @@ from vinr.comparison.rd import BDResult, RDCurve, RDPoint
 from vinr.decoding.exporting import ExportedGraph
 from vinr.decoding.playback import EvaluationReport
 from vinr.encoding.convert import ConvertReport
-from vinr.encoding.encode import EncodeReport
+from vinr.encoding.reference import X264Reference
+from vinr.encoding.report import EncodeReport
 from vinr.errors import OutputError
 from vinr.fit import Event, NotKept, Resumed, RoundDone
 from vinr.fit.events import Collapsed, Noted, Written
@@ -44,6 +45,8 @@ ENCODED = EncodeReport(
     num_collapses=0,
     seconds=61.4,
     precision="bf16",
+    height=640,
+    width=1280,
 )
 INPAINTED = InpaintReport(
     path="filled.mkv",
@@ -133,11 +136,35 @@ def test_an_encode(shown: Shown) -> None:
     assert pairs(shown(console.show_encode, ENCODED, as_json=False)) == {
         "file": "out.vinr  163,840 bytes",
         "rate": "0.0712 bpp  912.3 kbit/s",
+        "frames": "132 of 1280×640 (width × height)",
         "PSNR": "33.46 dB (mean of frames)",
         "MS-SSIM": "0.9765 (window 11)",
         "model": "hnerv, 1.50 M parameters",
         "fit": "300.0 epochs in bf16, 61 s in all",
     }
+
+
+def test_an_encode_stands_beside_its_source_and_x264(shown: Shown) -> None:
+    """Audio is no rate of the video, and is not compared with that of x264."""
+    beside = replace(
+        ENCODED, other_bytes=81_920, source_bytes=327_680, reference=X264Reference(40_960, 30, 33.46)
+    )
+    found = pairs(shown(console.show_encode, beside, as_json=False))
+    assert found["source"] == "327,680 bytes"
+    assert found["file"] == "out.vinr  163,840 bytes, 50% of the source"
+    assert found["rate"] == "0.0356 bpp  456.2 kbit/s, audio and times 456.2 kbit/s"
+    assert found["x264"] == "medium needs about 40,960 bytes for 33.46 dB, 2.0 times fewer than this video"
+    better = replace(beside, reference=X264Reference(122_880, 30, 33.46))
+    assert "1.5 times more than" in pairs(shown(console.show_encode, better, as_json=False))["x264"]
+    missing = replace(ENCODED, reference_note="this PyAV has no x264")
+    found = pairs(shown(console.show_encode, missing, as_json=False))
+    assert found["x264"] == "not measured: this PyAV has no x264; `vinr compare` measures it"
+
+
+def test_a_blur_is_called_one(shown: Shown) -> None:
+    assert "usable" not in shown(console.show_encode, replace(ENCODED, psnr_db=25.0), as_json=False)
+    found = pairs(shown(console.show_encode, replace(ENCODED, psnr_db=24.9), as_json=False))
+    assert "too low for a usable picture" in found["PSNR"]
 
 
 def test_frames_too_small_for_ms_ssim_have_no_line_of_it(shown: Shown) -> None:
@@ -325,9 +352,9 @@ def test_an_interrupted_comparison_says_what_was_saved(capsys: pytest.CaptureFix
 
 def said_of(capsys: pytest.CaptureFixture[str], *events: Event) -> list[str]:
     """Return the lines on stderr of a fit that sends ``events``, where stderr is no terminal."""
-    with console.fit_progress(lambda: "saved: nothing") as on_event:
+    with progress.fit_progress(lambda: "saved: nothing") as watch:
         for event in events:
-            on_event(event)
+            watch.on_event(event)
     out, err = capsys.readouterr()
     assert out == ""
     return str(err).splitlines()
@@ -354,12 +381,17 @@ def test_what_is_worth_a_line_has_one(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_an_interruption_says_that_the_state_could_not_be_saved(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = console.fit_progress(lambda: "saved: 2.0 epochs")
-    check_interrupted(progress, NotKept("No space left on device"))
+    def interrupted() -> None:
+        with progress.fit_progress(lambda: "saved: 2.0 epochs") as watch:
+            watch.on_event(NotKept("No space left on device"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        interrupted()
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "interrupted; saved: 2.0 epochs (the state could not be saved: No space left on device)"
 
 
 def test_an_interrupted_decode_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    check_interrupted(console.frame_progress("decoding"), 3, 8)
+    check_interrupted(progress.frame_progress("decoding"), 3, 8)
     assert capsys.readouterr() == ("", "interrupted\n")

@@ -13,9 +13,10 @@ import torch
 from av.video.frame import PictureType, VideoFrame
 
 from clips import MemoryClip, moving_shapes
-from vinr.comparison.anchor_runs import choose_upsampling, decode_anchor, encode_anchor, measure_anchor
-from vinr.comparison.anchor_streams import library_versions, write_stream
-from vinr.comparison.anchors import X265, Anchor, SvtAv1, parse_anchor
+from vinr.codecs.anchors import X265, Anchor, SvtAv1, parse_anchor
+from vinr.codecs.runs import choose_upsampling, decode_anchor, encode_anchor
+from vinr.codecs.streams import library_versions, write_stream
+from vinr.comparison.anchor_runs import measure_anchor
 from vinr.comparison.published import read_published
 from vinr.errors import InputError, OutputError, UsageError
 from vinr.quality.clip import ClipQuality, compare

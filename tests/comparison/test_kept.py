@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from clips import moving_shapes, write_clip
+from vinr.codecs.anchors import parse_anchor
 from vinr.comparison import kept
-from vinr.comparison.anchors import parse_anchor
 from vinr.comparison.kept import (
     KeptNetwork,
     KeptWork,

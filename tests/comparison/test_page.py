@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import io
-from base64 import b64decode
+import json
+import re
+from base64 import b64decode, b64encode
 from html.parser import HTMLParser
-from xml.etree import ElementTree
+from importlib import resources
+from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -14,8 +20,8 @@ from PIL import Image
 
 from clips import moving_shapes
 from vinr.comparison.page import ComparisonPage, CropSet, busiest_window
-from vinr.comparison.rd import MEASURES, RDCurve, RDPoint, bd_table
-from vinr.comparison.rd_plots import draw_per_frame, draw_rd, svg_data_uri
+from vinr.comparison.plots import frame_plot, rd_plots
+from vinr.comparison.rd import RDCurve, RDPoint, bd_table
 from vinr.decoding.streams import CropKeeper, CropWindow, StreamClock
 from vinr.video.spec import FrameBatch, FrameStream
 
@@ -59,24 +65,31 @@ def page(**changed: object) -> ComparisonPage:
 
 
 class Collector(HTMLParser):
-    """Gathers tags with their attributes, and the text of table cells."""
+    """Gathers tags with their attributes, the text of table cells, and scripts."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.scripts: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.cells: list[str] = []
-        self._open = False
+        self._open = self._in_script = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self._in_script = tag == "script"
+        if self._in_script:
+            self.scripts.append("")
         self._open = tag in ("td", "th")
         if self._open:
             self.cells.append("")
 
     def handle_endtag(self, tag: str) -> None:
+        self._in_script = False
         self._open = self._open and tag not in ("td", "th")
 
     def handle_data(self, data: str) -> None:
+        if self._in_script:
+            self.scripts[-1] += data
         if self._open:
             self.cells[-1] += " ".join(data.split())
 
@@ -88,30 +101,59 @@ def read(text: str) -> Collector:
     return collector
 
 
+def plots_of(found: Collector) -> list[dict[str, Any]]:
+    plots: list[dict[str, Any]] = json.loads(found.scripts[0])
+    return plots
+
+
 def test_nothing_is_loaded_from_elsewhere_and_texts_are_escaped() -> None:
-    found = read(page().render())
-    assert {tag for tag, _ in found.tags}.isdisjoint({"script", "link", "iframe", "object", "embed", "base"})
+    text = page().render()
+    found = read(text)
+    assert {tag for tag, _ in found.tags}.isdisjoint({"link", "iframe", "object", "embed", "base", "form"})
     addresses = [
         value or ""
         for _, attributes in found.tags
         for name, value in attributes.items()
         if name in ("src", "href", "srcset", "action", "data", "poster")
     ]
-    assert len(addresses) == 5  # two plots and frame by frame; two crops
-    assert all(
-        address.startswith(("data:image/svg+xml;base64,", "data:image/png;base64,")) for address in addresses
-    )
-    assert "url(" not in page().render()
-    for address in addresses:
-        if "svg" in address:
-            drawn = ElementTree.fromstring(b64decode(address.partition(",")[2]))
-            assert {element.tag.rpartition("}")[2] for element in drawn.iter()}.isdisjoint(
-                {"script", "image"}
-            )
-            links = [v for element in drawn.iter() for k, v in element.attrib.items() if k.endswith("href")]
-            assert links
-            assert all(link.startswith("#") for link in links)  # its own parts
+    assert len(addresses) == 3  # two crops, and the points as CSV
+    assert all(address.startswith(("data:image/png;base64,", "data:text/csv;")) for address in addresses)
+    assert "url(" not in text
     assert HOSTILE in found.cells
+    assert [attributes for tag, attributes in found.tags if tag == "script"] == [
+        {"type": "application/json", "id": "plots"},
+        {},
+        {},
+    ]
+
+
+def test_only_the_scripts_of_the_page_may_run() -> None:
+    found = read(page().render())
+    (policy,) = [
+        values["content"] or ""
+        for tag, values in found.tags
+        if tag == "meta" and values.get("http-equiv") == "Content-Security-Policy"
+    ]
+    digests = [b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in found.scripts[1:]]
+    assert policy == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digests[0]}' 'sha256-{digests[1]}'"
+    )
+    assert "Permission is hereby granted" in found.scripts[1]
+    # What the script looks for is there.
+    script = resources.files("vinr.comparison").joinpath("web", "page.js").read_text(encoding="utf-8")
+    assert found.scripts[2] == script.strip()
+    classes = {name for _, values in found.tags for name in (values.get("class") or "").split()}
+    wanted = set(re.findall(r'querySelector(?:All)?\("\.(\w+)', script))
+    assert wanted == {"plot", "crops", "slider", "pair"}
+    assert wanted <= classes
+
+
+def test_a_text_cannot_end_the_data_of_the_plots() -> None:
+    hostile = curve("</script><script>alert(1)</script>", "anchor", 0)
+    found = read(page(curves=[hostile], results=[], chosen=[]).render())
+    assert len(found.scripts) == 3
+    assert plots_of(found)[0]["lines"][0]["name"] == hostile.name
 
 
 def test_points_and_bd_rates_are_in_the_tables() -> None:
@@ -147,36 +189,48 @@ def test_a_page_can_do_without_networks_crops_and_values() -> None:
 
 def test_pictures_are_the_crops() -> None:
     crop_CHW = torch.randint(0, 256, (3, 5, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    first, second = CropSet("x", {9: crop_CHW.flip(1), 2: crop_CHW}).pictures()
-    for address, expected in ((first, crop_CHW), (second, crop_CHW.flip(1))):
+    pictures = CropSet("x", {9: crop_CHW.flip(1), 2: crop_CHW}).pictures()
+    assert [number for number, _ in pictures] == [2, 9]
+    for (_, address), expected in zip(pictures, (crop_CHW, crop_CHW.flip(1)), strict=True):
         image = Image.open(io.BytesIO(b64decode(address.partition(",")[2])))
         assert np.array_equal(np.asarray(image), expected.permute(1, 2, 0).numpy())
 
 
 def test_plots_show_the_points_they_are_given() -> None:
-    (axes,) = draw_rd(CURVES, "psnr_db", title="quality").axes
-    assert axes.get_xscale() == "log"
-    assert len(axes.lines) == 3
-    for line, item in zip(axes.lines, CURVES, strict=True):
-        assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == item.samples("psnr_db")
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels[1:] == ["x265 medium", "HM (published)"]
-    assert axes.get_ylabel() == MEASURES["psnr_db"]
-    (axes,) = draw_per_frame([(CURVES[1], CURVES[1].points[2], 1)], title="frames").axes
-    assert list(axes.lines[0].get_ydata()) == [33.0, 35.0]
-    assert axes.get_legend().get_texts()[0].get_text() == "x265 medium, 0.0400 bpp"
+    rgb, ms_ssim = rd_plots(CURVES)
+    assert (rgb.title, rgb.y_label, rgb.is_log) == ("RGB-PSNR, mean of frames", "dB", True)
+    assert ms_ssim.title == "MS-SSIM, −10·log10(1 − x)"
+    for line, item in zip(rgb.lines, CURVES, strict=True):
+        assert [(point.x, point.y) for point in line.points] == item.samples("psnr_db")
+    assert [line.name for line in rgb.lines[1:]] == ["x265 medium", "HM (published)"]
+    assert (
+        rgb.lines[1].points[2].text == "x265 medium CRF 38, 0.0400 bpp, 4,000 bytes, 35.00 dB, MS-SSIM 0.9300"
+    )
+    frames = frame_plot(CURVES, [(CURVES[1], CURVES[1].points[2])])
+    assert [point.y for point in frames.lines[0].points] == [33.0, 35.0]
+    assert frames.lines[0].name == "x265 medium, 0.0400 bpp"
 
 
 def test_curves_have_the_same_colour_in_all_plots() -> None:
-    (rates,) = draw_rd(CURVES, "psnr_db", title="").axes
-    (frames,) = draw_per_frame([(CURVES[1], CURVES[1].points[0], 1)], title="").axes
-    assert frames.lines[0].get_color() == rates.lines[1].get_color()
-    assert len({line.get_color() for line in rates.lines}) == 3
+    assert [line.number for line in rd_plots(CURVES)[0].lines] == [0, 1, 2]
+    assert frame_plot(CURVES, [(CURVES[1], CURVES[1].points[0])]).lines[0].number == 1
 
 
-def test_the_same_figure_gives_the_same_text() -> None:
-    first, second = (svg_data_uri(draw_rd(CURVES, "psnr_db", title="a")) for _ in range(2))
-    assert first == second
+def test_the_points_can_be_downloaded() -> None:
+    found = read(page().render())
+    (address,) = [values["href"] or "" for tag, values in found.tags if tag == "a"]
+    rows = list(csv.DictReader(io.StringIO(unquote(address.partition(",")[2]))))
+    assert len(rows) == sum(len(item.points) for item in CURVES)
+    assert rows[0]["codec"] == CURVES[0].name
+    assert (rows[5]["setting"], rows[5]["num_bytes"], rows[5]["psnr_db"]) == ("CRF 39", "2000", "33.0")
+    assert rows[-1]["num_bytes"] == ""
+
+
+def test_an_unfinished_page_says_so_and_has_no_rates() -> None:
+    text = page(unfinished="3 of 8 points are here.", results=[]).render()
+    assert "3 of 8 points are here." in text
+    assert "BD-rate" not in text
+    assert "Not finished" not in page().render()
 
 
 # -- sources -------------------------------------------------------------------------------------------------

@@ -118,9 +118,9 @@ def test_curves_that_cannot_be_compared_are_refused() -> None:
     falling = curve("falling", {30: 0.01, 32: 0.02, 31: 0.03, 33: 0.04})
     with pytest.raises(UsageError, match=r"short has 3 points of RGB-PSNR.*4 are needed"):
         bd_rate(anchor, three)
-    with pytest.raises(UsageError, match=r"far and a share no quality: 50 to 58, 30 to 38"):
+    with pytest.raises(UsageError, match=r"far and a do not overlap in quality: 50 to 58 dB, 30 to 38 dB"):
         bd_rate(anchor, far)
-    with pytest.raises(UsageError, match=r"far and a share no rate: 1 to 6.31, 0.01 to 0.0631"):
+    with pytest.raises(UsageError, match=r"far and a do not overlap in rate: 1 to 6.31 bpp, 0.01 to 0.0631"):
         bd_quality(anchor, far)
     with pytest.raises(
         UsageError, match=r"falling does not rise.*32.000 at 0.0200 bpp, 31.000 at 0.0300 bpp"

@@ -68,7 +68,8 @@ def test_hours_bytes_and_memory_follow_from_the_rates() -> None:
     assert report.cpu_hours == pytest.approx(2 * report.worker_hours)
     assert report.gpu_hours == 0
     assert report.fit_share == pytest.approx(200 / seconds)
-    assert report.num_bytes == round(3000 * 4.3 / 8) + 500
+    bits = planned.presets[0].compress.weight_bits
+    assert report.num_bytes == round(3000 * bits / 8) + 500
     assert report.memory_bytes == 10_000 + 100 * 3 * 24 * 40
     gpu = estimate(planned, spec, rates(is_gpu=True), 2)
     assert gpu.gpu_hours == gpu.worker_hours
@@ -110,5 +111,5 @@ def test_the_command_measures_and_its_json_is_a_file_of_rates(run: Run, video: P
 def test_what_holds_no_rates_is_refused(content: str, video: Path, tmp_path: Path) -> None:
     path = tmp_path / "rates.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"holds no rates \(.*\); give what vinr plan prints as JSON"):
+    with pytest.raises(InputError, match=r"holds no rates \(.*\); `vinr plan` prints them as JSON"):
         vinr.plan(video, epochs=1, rates=path)

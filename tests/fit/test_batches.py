@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clips import MemoryClip, moving_shapes
 from vinr.config import FitSettings, Preset, load_preset
 from vinr.errors import UsageError
-from vinr.fit import fit
+from vinr.fit import Event, RoundDone, fit
 from vinr.fit.batches import Batches
 from vinr.fit.task import Reconstruct
 from vinr.models import VideoModel, get_model, list_models
@@ -33,8 +33,8 @@ def test_whole_frames_come_in_the_order_of_seed_and_epoch(clip: MemoryClip) -> N
     batches = sampler(clip, batch_size=2, seed=5)
     order = torch.randperm(6, generator=torch.Generator().manual_seed((5 << 24) + 3))
     found = batches.of_epoch(3)
-    assert torch.equal(torch.cat([part for batch in found for part in batch]), order)
-    query = batches.query(found[0][0])
+    assert torch.equal(torch.cat([part.sample_N for batch in found for part in batch]), order)
+    query = batches.query(found[0][0].sample_N)
     assert query.time_N.tolist() == order[:2].tolist()
     assert query.grid.is_whole_frame
     assert query.row_N.tolist() == query.col_N.tolist() == [0, 0]
@@ -54,7 +54,7 @@ def test_an_epoch_visits_every_patch_once(
     found = batches.of_epoch(0)
     assert len(found) == batches.steps_per_epoch
     seen = set()
-    samples = [part for batch in found for part in batch]
+    samples = [part.sample_N for batch in found for part in batch]
     for sample_N in samples:
         query = batches.query(sample_N)
         seen |= set(zip(query.time_N.tolist(), query.row_N.tolist(), query.col_N.tolist(), strict=True))
@@ -70,7 +70,7 @@ def test_an_epoch_visits_every_patch_once(
 
 def test_a_batch_mixes_frames_and_places(clip: MemoryClip) -> None:
     batches = sampler(clip, batch_size=2, patches=(2, 3))
-    query = batches.query(batches.of_epoch(0)[0][0])
+    query = batches.query(batches.of_epoch(0)[0][0].sample_N)
     assert len(query) == 12
     assert len(set(query.time_N.tolist())) > 2
     assert len(set(zip(query.row_N.tolist(), query.col_N.tolist(), strict=True))) > 3
@@ -85,7 +85,7 @@ def test_frames_that_are_decoded_together_stay_together() -> None:
     assert len(found) == batches.steps_per_epoch == 2
     groups = {(0, 1, 2), (4, 5, 7), (8,)}
     seen = []
-    for (sample_N,) in found:
+    for ((sample_N, _),) in found:
         query = batches.query(sample_N)
         for col in (0, 1):
             frames = query.time_N[query.col_N == col].long().tolist()
@@ -101,8 +101,8 @@ def test_parts_of_a_batch_are_the_batch(clip: MemoryClip, micro_batch: int) -> N
     whole = sampler(clip, batch_size=2, patches=(2, 3), seed=3)
     parts = sampler(clip, batch_size=2, patches=(2, 3), seed=3, micro_batch=micro_batch)
     for batch, cut_batch in zip(whole.of_epoch(2), parts.of_epoch(2), strict=True):
-        assert torch.equal(torch.cat(cut_batch), batch[0])
-        assert max(len(part) for part in cut_batch) == micro_batch
+        assert torch.equal(torch.cat([part.sample_N for part in cut_batch]), batch[0].sample_N)
+        assert max(len(part.sample_N) for part in cut_batch) == micro_batch
 
 
 def test_parts_of_a_batch_have_its_gradient(clip: MemoryClip) -> None:
@@ -125,7 +125,7 @@ def test_parts_of_a_batch_have_its_gradient(clip: MemoryClip) -> None:
 
 def test_targets_and_weights_are_those_of_the_patches(clip: MemoryClip) -> None:
     batches = sampler(clip, batch_size=2, patches=(2, 3))
-    query = batches.query(batches.of_epoch(1)[0][0])
+    query = batches.query(batches.of_epoch(1)[0][0].sample_N)
     place_N = (query.time_N * 6 + query.row_N * 3 + query.col_N).long()
     every = cut(clip.rgb_NCHW, PatchGrid(2, 3), coded_size=(32, 48))
     assert torch.equal(batches.target(clip.rgb_NCHW, query), every[place_N] / 255)
@@ -157,14 +157,15 @@ def test_models_learn_from_patches_or_refuse_them(clip: MemoryClip) -> None:
     learners = [model for model in list_models() if takes(model, grid)]
     assert learners
     for model in learners:
-        first_db: list[float] = []
+        events: list[Event] = []
         result = fit(
             clip,
             preset_of(model, "fit.patches=[2,3]", "fit.batch_size=2"),
-            on_event=lambda event, seen=first_db: seen.append(event.psnr_db),
+            on_event=events.append,
         )
         assert result.num_steps == 20 * 3
-        assert result.train_psnr_db > first_db[0] + 2
+        first = next(event for event in events if isinstance(event, RoundDone))
+        assert result.train_psnr_db > first.psnr_db + 2
     refusing = next(model for model in list_models() if model not in learners)
     with pytest.raises(UsageError, match=r"fit\.patches"):
         fit(clip, preset_of(refusing, "fit.patches=[2,3]"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vinr.fit.budget import Budget, StepClock
+from vinr.fit.budget import Budget, Reserve, StepClock
 
 
 def test_steps_are_counted_where_no_time_is_given() -> None:
@@ -14,7 +14,7 @@ def test_steps_are_counted_where_no_time_is_given() -> None:
 
 def test_a_slow_first_step_does_not_use_up_the_time() -> None:
     """A step of 6 s on a busy machine would reserve more than there is; the fit goes on all the same."""
-    budget = Budget(1000, seconds=180, reserve_epochs=0.8)
+    budget = Budget(1000, seconds=180, reserve=Reserve(epochs=0.8))
     assert budget.progress(1, 6.0, epoch_seconds=6.0 * 66) == pytest.approx(6 / 135)
     assert budget.progress(60, 60.0, epoch_seconds=10.0) == pytest.approx(60 / 172)
     assert budget.progress(200, 175.0, epoch_seconds=10.0) == 1

@@ -16,7 +16,7 @@ from vinr.compress import pack_tensors, quantized
 from vinr.config import FitSettings, Phase, Schedule
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import UsageError
-from vinr.fit import FitResult, RoundDone, fit
+from vinr.fit import Event, FitResult, RoundDone, fit
 from vinr.fit.phases import moment_at, schedule_of
 from vinr.kernels import arrange_layers
 from vinr.models import HybridModel, get_model, list_models
@@ -98,9 +98,10 @@ def decoded_and_direct(
 def test_every_model_goes_through_phases_into_a_file(model: str, clip: MemoryClip) -> None:
     """Learned steps, grids and latents included; the file shows what the fitted model shows."""
     preset = tiny(model, clip, f"fit.phases=[{ENTROPY}]", "fit.loss={l2=1.0}", epochs=10)
-    rounds: list[float] = []
-    result = fit(clip, preset, on_event=lambda event: rounds.append(getattr(event, "psnr_db", 0.0)))
+    events: list[Event] = []
+    result = fit(clip, preset, on_event=events.append)
     assert result.num_epochs == 10
+    rounds = [event.psnr_db for event in events if isinstance(event, RoundDone)]
     assert min(rounds[-3:]) > rounds[0] + 0.2
     assert {item.role for name, item in result.model.stored().items() if name not in result.steps} <= {"bias"}
     decoded, direct = decoded_and_direct(result, model, clip)

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from clips import moving_shapes, write_clip
 from vinr.config import Phase
-from vinr.encoding.encode import EncodeReport, encode
+from vinr.encoding.encode import encode
+from vinr.encoding.report import EncodeReport
 from vinr.errors import FitError, UsageError
 from vinr.fit import Noted
 from vinr.fit.rate_control import AIM, RateControl

@@ -314,7 +314,7 @@ def test_batches_hold_whole_clips() -> None:
     model = small(VideoSpec(19, 8, 8, span_lengths=(12, 7)))
     frame_N = torch.arange(19)
     batches = Batches(frame_N, model.group_of(frame_N), FitSettings(batch_size=2), (8, 8))
-    found = [sorted(sample_N.tolist()) for batch in batches.of_epoch(0) for sample_N in batch]
+    found = [sorted(sample_N.tolist()) for batch in batches.of_epoch(0) for sample_N, _ in batch]
     clips = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [16, 17, 18]]
     assert all(any(sorted(a + b) == batch for a in clips for b in clips if a != b) for batch in found)
 

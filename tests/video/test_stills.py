@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import zlib
 from io import BytesIO
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from clips import moving_shapes
 from vinr.errors import BitstreamError
-from vinr.video.stills import decode_still, encode_still
+from vinr.video.stills import BOXES, MAX_BOX_BYTES, decode_still, encode_still, image_file
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def test_refused(picture: Tensor) -> None:
 
 def test_bombs(picture: Tensor) -> None:
     """An image that claims to be large is refused by what it states, wherever the damage sits."""
-    coded = bytearray(encode_still(picture, quality=50))
+    coded = bytearray(image_file(encode_still(picture, quality=50), height=37, width=52))
     size_box = coded.index(b"ispe") + 8
     coded[size_box : size_box + 8] = (16_000).to_bytes(4, "big") * 2
     with pytest.raises(BitstreamError, match="a keyframe"):
@@ -97,3 +99,37 @@ def test_damage_ends_in_the_named_error(picture: Tensor) -> None:
 def test_what_is_no_image_is_said_without_the_name_of_an_object() -> None:
     with pytest.raises(BitstreamError, match=r"not a readable AVIF image$"):
         decode_still(b"no image", height=8, width=8)
+
+
+def test_boxes_are_stored_by_reference(picture: Tensor) -> None:
+    coded = encode_still(picture, quality=50)
+    image = image_file(coded, height=37, width=52)
+    assert image[4:8] == b"ftyp"
+    assert len(coded) < len(image) - 200
+    # What is not shortened, as in files of before, is read as well.
+    assert image_file(image, height=37, width=52) == image
+    assert torch.equal(decode_still(image, height=37, width=52), decode_still(coded, height=37, width=52))
+
+
+def test_an_image_of_several_blocks() -> None:
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randint(0, 256, (3, 200, 320), dtype=torch.uint8, generator=generator)
+    coded = encode_still(noise, quality=100, chroma="4:4:4")
+    assert len(coded) > 2 * 0xFFFF
+    assert decode_still(coded, height=200, width=320).shape == (3, 200, 320)
+
+
+def test_the_dictionary_never_changes() -> None:
+    """It is part of the format: files could not be read with another one."""
+    digest = hashlib.sha256(BOXES).hexdigest()
+    assert digest == "b9ee21de3667cfe0997268fbbc17044570d7ec918e18e706cba29dc3cb5d428b"
+
+
+@pytest.mark.parametrize("what", ["bomb", "cut", "more"])
+def test_hostile_streams_are_refused(picture: Tensor, what: str) -> None:
+    coded = encode_still(picture, quality=50)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, BOXES)
+    bomb = deflate.compress(bytes(100 * MAX_BOX_BYTES)) + deflate.flush()
+    stream = {"bomb": bomb, "cut": coded[:-1], "more": coded + b"!"}[what]
+    with pytest.raises(BitstreamError, match=r"not a readable AVIF image$"):
+        decode_still(stream, height=37, width=52)

@@ -1,4 +1,4 @@
-"""Where the clips of recipes lie: Bunny in an installed package, all others in the user's folder.
+"""Where the clips of recipes lie: three in an installed package, all others in the user's folder.
 
 ::
 
@@ -16,6 +16,9 @@ from vinr.errors import InputError, argument
 from vinr.video.samples import sample_clip
 
 BUNNY: Final = "bunny"
+# Clips that come with the package of samples.
+SAMPLES: Final = {BUNNY: "bigbuckbunny.mp4", "bikes": "bikes.mp4", "carphone": "carphone_pristine.mp4"}
+TOGETHER: Final = "+"
 SUFFIXES: Final = (".mp4", ".mkv", ".y4m", ".yuv", ".avi", ".webm", ".mov")
 FRAMES: Final = "frames"
 MASKS: Final = "masks"
@@ -34,15 +37,15 @@ DATASETS: Final[dict[str, str]] = {
 
 
 def find_clip(name: str, data: Path | None) -> Path:
-    """Return the path of ``bunny``, or of ``dataset/clip`` below ``data``.
+    """Return the path of ``bunny``, ``bikes`` or ``carphone``, or of ``dataset/clip`` below ``data``.
 
     Raises
     ------
     InputError
         If there is no folder of data, or the clip is not in it: the path where it is expected is named.
     """
-    if name == BUNNY:
-        return sample_clip()
+    if name in SAMPLES:
+        return sample_clip(SAMPLES[name])
     dataset, _, clip = name.partition("/")
     folder = _folder(name, dataset, data)
     path = _in_folder(folder, clip)
@@ -55,13 +58,15 @@ def find_clip(name: str, data: Path | None) -> Path:
 
 
 def find_clips(name: str, data: Path | None) -> list[Path]:
-    """Return the paths of ``dataset/*``, sorted; of any other name that of :func:`find_clip`.
+    """Return the paths of ``dataset/*``, sorted, or of ``bunny+dataset/clip``; else :func:`find_clip`'s.
 
     Raises
     ------
     InputError
         As :func:`find_clip`, and if the data set's folder is empty.
     """
+    if TOGETHER in name:
+        return [path for part in name.split(TOGETHER) for path in find_clips(part, data)]
     dataset, _, clip = name.partition("/")
     if clip != ALL:
         return [find_clip(name, data)]
@@ -88,11 +93,16 @@ def find_masks(name: str, data: Path | None) -> Path:
     return folder
 
 
+def comes_with_vinr(name: str) -> bool:
+    """Return whether a clip, or each of several, lies in the package of samples."""
+    return all(part in SAMPLES for part in name.split(TOGETHER))
+
+
 def _folder(name: str, dataset: str, data: Path | None) -> Path:
     if data is None:
         raise InputError(
             f"clip {name} does not come with vinr; give the folder that holds {dataset}/: "
-            f"{argument('data', 'FOLDER')}, or run the recipe at {argument('scale', 'mini')}"
+            f"{argument('data', 'FOLDER')}, or run the recipe at a smaller {argument('scale')}"
         )
     if not data.is_dir():
         raise InputError(f"data folder {data}: is not a folder; give the one that holds {dataset}/")

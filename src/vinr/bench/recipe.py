@@ -57,7 +57,9 @@ class Setup(Settings):
         None, ge=1, description="passes over all frames; none: the recipe's of the fit"
     )
     overrides: tuple[str, ...] = Field((), description="section.key=value settings")
-    clips: tuple[str, ...] | None = Field(None, description="dataset/clip, or bunny; the row runs on each")
+    clips: tuple[str, ...] | None = Field(
+        None, description="dataset/clip, bunny, bikes or carphone; the row runs on each"
+    )
     crop: Size | None = Field(None, description="rows and columns of the centred part")
     resize: Size | None = Field(None, description="rows and columns after the crop")
     frames: tuple[int, int] | None = Field(None, description="first frame, and that before which to stop")
@@ -67,7 +69,7 @@ class Setup(Settings):
     bits: tuple[int, ...] | None = Field(
         None, description="encode: bits per parameter, a file for each, tuned for it"
     )
-    sizes: tuple[int, ...] | None = Field(None, description="rate_distortion: params of the points")
+    sizes: tuple[int, ...] | None = Field(None, description="rate_distortion, clips: params of the points")
     presets: tuple[str, ...] | None = Field(None, description="rate_distortion: presets of the points")
     rate_weights: tuple[float, ...] | None = Field(
         None, description="rate_distortion: weights of the rate of the last phase, a point for each"
@@ -82,8 +84,14 @@ class Setup(Settings):
         None, ge=0, le=256, description="inpaint: pixels that the mask is grown by on all sides; none: 0"
     )
     noise: str | None = Field(None, description="denoise: black, white, salt_pepper or gaussian:AMOUNT")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, min_length=1, description="seeds of the fit; the row runs with each, and shows the mean"
+    )
     tiles: Size | None = Field(None, description="clips: rows and columns of tiles that a clip is cut into")
     length: int | None = Field(None, ge=1, description="clips: frames of a part, so that one clip gives many")
+    parts: int | None = Field(
+        None, ge=1, description="clips: how many parts are kept, as many of each clip, evenly spread over it"
+    )
     joint: bool | None = Field(None, description="clips: one joint network (default), or one per clip")
 
     def over(self, other: Setup) -> Setup:
@@ -174,6 +182,7 @@ class Recipe(Layers):
     metrics: dict[str, Metric] = Field(min_length=1, description="columns")
     rows: tuple[Row, ...] = Field(min_length=1, description="rows, as in the paper")
     baseline: str | None = Field(None, description="label of the row that others are compared with")
+    curves: bool = Field(False, description="whether the page shows how the fits went, over their epochs")
     order: bool = Field(True, description="whether rows are meant to be ranked")
     notes: tuple[str, ...] = Field((), description="what to know when reading")
 

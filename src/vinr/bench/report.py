@@ -10,14 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from statistics import StatisticsError, correlation, fmean
+from statistics import StatisticsError, correlation, fmean, stdev
 from typing import Any, Final
 
 from vinr.bench.datasets import BUNNY
+from vinr.bench.history import curves_of, curves_picture, curves_table
 from vinr.bench.pages import markdown_table, show_value, write_page
 from vinr.bench.points import bd_of_points, value_at_rate
 from vinr.bench.recipe import Metric, Recipe, Row, Scale, paper_mean
 from vinr.errors import plural
+from vinr.files import atomic_path
 
 Document = Mapping[str, Any]
 
@@ -39,12 +41,13 @@ TRIVIAL: Final = {
 }
 # Side of MS-SSIM's Gaussian window in all the papers; frames of up to 160 rows or columns need a smaller one.
 USUAL_WINDOW: Final = 11
+MAX_CLIPS_SHOWN: Final = 4
 SIDES: Final = ("paper", "ours", "difference")
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """What the jobs of a row measured, by clip; ``missing`` of them have not ended."""
+    """What the jobs of a row measured, by clip and seed; ``missing`` of them have not ended."""
 
     documents: Mapping[str, Document]
     missing: int = 0
@@ -78,15 +81,30 @@ class Result:
 
     def _mean(self, row: Row, metric_name: str) -> float | None:
         name = row.values.get(metric_name) or self.recipe.metrics[metric_name].of or metric_name
-        documents, values = self._documents(row.label), list[Any]()
+        values = list[Any]()
         # A value is measured, or read off the row's curve, clip by clip, at the rate of another row there.
-        for clip, document in self._documents(row.at_rate_of or row.label).items():
+        curves = {document["clip"]: document["values"] for document in self._documents(row.label).values()}
+        for document in self._documents(row.at_rate_of or row.label).values():
             if row.at_rate_of is None:
                 values.append(document["values"].get(name))
-            elif clip in documents and "bpp" in document["values"]:
-                points = documents[clip]["values"].get("points", [])
+            elif document["clip"] in curves and "bpp" in document["values"]:
+                points = curves[document["clip"]].get("points", [])
                 values.append(value_at_rate(points, document["values"]["bpp"], name))
         return _mean_if_all_known(values)
+
+    def spread(self, label: str, metric_name: str) -> float | None:
+        """Return the standard deviation between seeds of the mean over clips; None without several seeds."""
+        metric, row = self.recipe.metrics[metric_name], self.recipe.row(label)
+        if metric.bd is not None or metric.relative_to is not None or row.at_rate_of is not None:
+            return None
+        name = row.values.get(metric_name) or metric.of or metric_name
+        by_seed: dict[int, list[Any]] = {}
+        for document in self._documents(label).values():
+            for seed in document["setup"].get("seeds", ()):
+                by_seed.setdefault(seed, []).append(document["values"].get(name))
+        means = list(map(_mean_if_all_known, by_seed.values()))
+        known = [mean for mean in means if mean is not None]
+        return stdev(known) * metric.scale if len(known) == len(means) > 1 else None
 
     def _bd(self, metric: Metric, label: str) -> float | None:
         assert metric.test is not None
@@ -101,7 +119,7 @@ class Result:
         return _mean_if_all_known(deltas)
 
     def _documents(self, label: str) -> Mapping[str, Document]:
-        """Return what a row measured, by clip; nothing as long as jobs are missing."""
+        """Return what a row measured, by clip and seed; nothing as long as jobs are missing."""
         row = self.rows.get(label)
         return {} if row is None or row.missing else row.documents
 
@@ -118,6 +136,7 @@ class Result:
             "settings": dict(self.settings),
             "metrics": recipe.model_dump(include={"metrics"}, exclude_none=True)["metrics"],
             "baseline": recipe.baseline,
+            "curves": recipe.curves,
             "order": recipe.order,
             "notes": [*recipe.notes],
             "num_missing": self.num_missing,
@@ -133,7 +152,13 @@ class Result:
             ours[name] = self.value(row.label, name)
             difference[name] = _minus(ours[name], paper[name])
         documents = self.rows[row.label].documents if row.label in self.rows else {}
-        values = {"paper": paper, "ours": ours, "difference": difference, "clips": dict(documents)}
+        values = {
+            "paper": paper,
+            "ours": ours,
+            "difference": difference,
+            "spread": {name: self.spread(row.label, name) for name in self.recipe.metrics},
+            "clips": dict(documents),
+        }
         return {"label": row.label, "source": row.source or self.recipe.source, **values}
 
 
@@ -145,9 +170,18 @@ def _mean_if_all_known(values: Sequence[Any]) -> float | None:
 
 
 def write_result(result: Result, folder: Path) -> None:
-    """Write ``NAME-SCALE.json`` and the page ``NAME-SCALE.md``."""
-    document = result.document()
+    """Write ``NAME-SCALE.json`` and the page ``NAME-SCALE.md``, with a picture where it shows curves."""
+    document, path = result.document(), folder / picture_name(result.recipe.name, result.scale)
+    panels = curves_of(document) if document["curves"] else {}
+    if panels:
+        with atomic_path(path, force=True) as temporary:
+            temporary.write_bytes(curves_picture(panels))
     write_page(folder / f"{result.recipe.name}-{result.scale}", document, page(document))
+
+
+def picture_name(name: str, scale: str) -> str:
+    """Return the name of the picture of a page."""
+    return f"{name}-{scale}.png"
 
 
 def page(document: Document) -> str:
@@ -156,19 +190,41 @@ def page(document: Document) -> str:
     source = f"{'Paper' if shown_sides(document) == SIDES else 'Source'}: {document['source']}"
     parts = [
         f"# {document['paper']}, {document['table']}: {document['title']}",
-        f"{command}{given_options(document['settings'])}. {source}.",
+        f"This page holds what {command}{given_options(document['settings'])} measured. {source}.",
         markdown_table(*result_table(document)),
     ]
     if document["baseline"] is not None and len(document["rows"]) > 1:
         gains = markdown_table(*result_table(document, document["baseline"]))
         parts.append(f"Against “{document['baseline']}”:\n\n{gains}")
+    parts += by_clip(document)
     parts += ordering(document)
     parts += behind_trivial(document)
+    if document.get("curves") and (panels := curves_of(document)):
+        parts.append(f"![PSNR over epochs]({picture_name(document['name'], document['scale'])})")
+        parts += [f"{clip}:\n\n{curves_table(rows)}" for clip, rows in panels.items()]
     if document["num_missing"]:
         count = document["num_missing"]
         parts.append(f"{plural(count, 'job')} {'has' if count == 1 else 'have'} not ended.")
     parts += [f"- {note}" for note in _notes(document)]
     return "\n\n".join([*parts, conditions(_jobs(document))]) + "\n"
+
+
+def by_clip(document: Document) -> list[str]:
+    """Return a table for each metric of what rows came to on each clip; none where there is one clip."""
+    clips = list(dict.fromkeys(job["clip"] for job in _jobs(document)))
+    if len(clips) < 2 or len(clips) > MAX_CLIPS_SHOWN:
+        return []
+    tables = []
+    for name, metric in document["metrics"].items():
+        rows = []
+        for row in document["rows"]:
+            values: dict[str, list[Any]] = {}
+            for job in row["clips"].values():
+                values.setdefault(job["clip"], []).append(job["values"].get(metric.get("of") or name))
+            means = [_mean_if_all_known(values.get(clip, ())) for clip in clips]
+            rows.append([row["label"], *(show_value(mean, metric["digits"]) for mean in means)])
+        tables.append(f"{metric['title']}, by clip:\n\n{markdown_table(['row', *clips], rows)}")
+    return tables
 
 
 def behind_trivial(document: Document) -> list[str]:
@@ -255,7 +311,9 @@ def result_table(document: Document, baseline: str | None = None) -> tuple[list[
             for side in sides:
                 value = row[side][name] if base is None else _minus(row[side][name], base[side][name])
                 is_difference = side == "difference" or base is not None
-                cells += [show_value(value, metric["digits"], sign=is_difference)]
+                spread = row.get("spread", {}).get(name) if side == "ours" and base is None else None
+                more = "" if spread is None else f" ± {show_value(spread, metric['digits'])}"
+                cells += [show_value(value, metric["digits"], sign=is_difference) + more]
         if row is not base:
             rows.append(cells)
     return head, rows

@@ -10,24 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from itertools import product
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
 
-from vinr.bench.datasets import find_clips
+from vinr.bench.datasets import BUNNY, find_clips
 from vinr.bench.points import published_points
 from vinr.bench.recipe import SCALES, Kind, Recipe, Row, Scale, Setup, Tuning, load_recipe
 from vinr.bench.report import Result, RowResult, write_result
 from vinr.bench.runner import Runner, RunnerJob, run_job
-from vinr.bench.work import DEFAULTS, Job, OnPanels, Work
-from vinr.comparison.anchors import parse_anchor
+from vinr.bench.work import BUNNY_CROP, DEFAULTS, Job, OnPanels, Work
+from vinr.codecs.anchors import parse_anchor
 from vinr.config import load_preset
 from vinr.device import resolve_device
+from vinr.encoding.telling import Teller
 from vinr.errors import InputError, UsageError, argument
 from vinr.files import check_parent
-from vinr.fit import Event, JobEnded, Noted, OfJob, ignore
+from vinr.fit import Event, Noted, ignore
 from vinr.fit.events import FREQUENT
-from vinr.scale.pool import WorkerDied, open_pool
+from vinr.scale.pool import open_pool
 from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
 
@@ -118,7 +120,7 @@ def run_recipe(
         for job in row_jobs:
             document = runner.read(job)
             if document is not None:  # None: another process is still at it
-                documents[job.clip] = document
+                documents[job.label] = document
         rows[label] = RowResult(documents, missing=len(row_jobs) - len(documents))
     settings = {"epochs": epochs, "overrides": [*overrides], "device": device}
     result = Result(recipe, chosen, rows, settings)
@@ -157,23 +159,18 @@ def run_jobs(
 
 def _run_on(workers: Workers, runner: Runner, jobs: Sequence[Job], on_event: Callable[[Event], None]) -> None:
     """Run jobs on workers; each result lies in the folder as soon as its job has ended."""
-    data, total = runner.data, len(jobs)
+    data, tell = runner.data, Teller([job.key for job in jobs], on_event)
     tasks = []
     for job in jobs:
         own_data = None if data is None else data.absolute()
         tasks.append(RunnerJob(runner.folder.absolute(), own_data, runner.device, job))
-
-    def tell(number: int, event: Event | WorkerDied) -> None:
-        if isinstance(event, WorkerDied):
-            event = Noted(f"its worker died ({event.reason}); another one goes on")
-        on_event(OfJob(number, total, jobs[number].key, event))
 
     with open_pool(workers) as pool:
         ends = pool.run(run_job, tasks, on_event=tell, frequent=FREQUENT)
         with closing(ends):
             for ended in ends:
                 ended.value()
-                on_event(JobEnded(ended.number, total, jobs[ended.number].key))
+                tell.end(ended.number)
 
 
 def plan_row(
@@ -193,16 +190,21 @@ def plan_jobs(
     *,
     shown: tuple[float, ...] = (),
 ) -> list[Job]:
-    """Return a job for each clip of ``setup``, with the caller's epochs and settings on top."""
+    """Return a job for each clip of ``setup`` and each seed, with the caller's epochs and settings on top."""
     # Before the caller's settings, which have the last word at tiny, too.
     if scale == "tiny":
         setup = _shortened(setup)
     changes: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     setup = Setup(**changes, overrides=tuple(overrides)).over(setup)
-    # A job is of one clip: rows with other clips beside it share it.
-    clips = setup.clips or ()
-    setup = setup.model_copy(update={"clips": None})
-    return [Job(kind, setup, clip, shown) for clip in clips]
+    # A job is of one clip and one seed: rows with others beside it share it. Codecs draw nothing.
+    seeds = (None,) if setup.anchor is not None or setup.seeds is None else setup.seeds
+    jobs = []
+    for clip, seed in product(setup.clips or (), seeds):
+        only: dict[str, Any] = {"clips": None, "seeds": None if seed is None else (seed,)}
+        if clip == BUNNY and scale != "full" and setup.crop is None:
+            only["crop"] = BUNNY_CROP
+        jobs.append(Job(kind, setup.model_copy(update=only), clip, shown))
+    return jobs
 
 
 def _shortened(setup: Setup) -> Setup:

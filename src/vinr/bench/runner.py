@@ -20,8 +20,9 @@ from typing import Any
 from vinr.bench.base_fits import forget_base
 from vinr.bench.experiments import experiment_of
 from vinr.bench.pages import write_json
-from vinr.bench.record import commit, machine
+from vinr.bench.record import commit
 from vinr.bench.work import SHOWN_SUFFIX, Job, OnPanels, Work
+from vinr.comparison.machine import machine
 from vinr.fit import Event, Noted
 from vinr.scale.pool import OnEvent
 from vinr.temporaries import try_lock

@@ -18,7 +18,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from vinr.bench.base_fits import BaseFit, base_fit
-from vinr.bench.datasets import BUNNY, find_clip, find_clips
+from vinr.bench.datasets import comes_with_vinr, find_clip, find_clips
 from vinr.bench.recipe import Kind, Scale, Setup, Size
 from vinr.config import Preset, default_model
 from vinr.encoding.plan import choose_preset
@@ -29,16 +29,18 @@ from vinr.video.reading import ReadOptions
 from vinr.video.source import FrameTensor, VideoReader, open_video
 from vinr.video.spec import FrameSource, VideoSpec
 
-Value = float | int | str | None | list[float] | list[dict[str, float]]
+Value = float | int | str | None | list[float] | list[list[float]] | list[dict[str, float]]
 Values = dict[str, Value]
 """What an experiment measured, by name; a curve is a list of points."""
 
 # What recipes start from: the smaller scales are on Bunny, area-averaged, near-pristine.
 DEFAULTS: Final[dict[Scale, Setup]] = {
     "full": Setup(clips=("bunny",)),
-    "mini": Setup(clips=("bunny",), crop=(640, 1280), resize=(160, 320)),
-    "tiny": Setup(clips=("bunny",), crop=(640, 1280), resize=(32, 64), frames=(0, 8), epochs=1),
+    "mini": Setup(clips=("bunny",), resize=(160, 320)),
+    "tiny": Setup(clips=("bunny",), resize=(32, 64), frames=(0, 8), epochs=1),
 }
+# The papers' crop of Bunny, for the smaller scales where a recipe names none.
+BUNNY_CROP: Final[Size] = (640, 1280)
 # Hexadecimal digits, 40 bits: enough to tell the jobs of a folder apart, and short in a file name.
 KEY_LENGTH: Final = 10
 SHOWN_SUFFIX: Final = ".shown"
@@ -72,7 +74,12 @@ class Job:
     @property
     def reads_data(self) -> bool:
         """Whether the job reads anything from the folder of data."""
-        return self.clip != BUNNY or self.setup.published is not None
+        return not comes_with_vinr(self.clip) or self.setup.published is not None
+
+    @property
+    def label(self) -> str:
+        """Name of the job among those of its row: the clip, and the seed where the row has several."""
+        return self.clip if self.setup.seeds is None else f"{self.clip}, seed {self.setup.seeds[0]}"
 
     @property
     def key(self) -> str:
@@ -129,7 +136,7 @@ class Work:
         return self._read(self.path)
 
     def all_frames(self) -> list[FrameTensor]:
-        """Return the frames of each clip that ``dataset/*`` stands for."""
+        """Return the frames of each clip that the job's name stands for (``dataset/*``, ``bunny+bikes``)."""
         return list(map(self._read, find_clips(self.job.clip, self.data)))
 
     def _read(self, path: Path) -> FrameTensor:
@@ -148,7 +155,8 @@ class Work:
         """Return the job's preset (or ``name``, or of ``params``), complete for ``spec`` (the clip's)."""
         setup = self.setup
         name = name or setup.preset
-        epochs = [] if setup.epochs is None else [f"fit.epochs={setup.epochs}"]
+        own = [] if setup.epochs is None else [f"fit.epochs={setup.epochs}"]
+        own += map("fit.seed={}".format, setup.seeds or ())
         if name is None and setup.model is None and setup.params is None:
             raise UsageError(
                 f"a row of kind {self.job.kind} names no model, preset or params; give one of them"
@@ -158,7 +166,7 @@ class Work:
             model=None if name else setup.model or default_model(),
             preset=name,
             num_parameters=params or setup.params,
-            overrides=[*setup.overrides, *epochs],
+            overrides=[*setup.overrides, *own],
         )
 
     @property

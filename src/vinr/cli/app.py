@@ -7,38 +7,41 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 import vinr
-from vinr.cli import console, experiments, files, screen, show_folder
+from vinr.cli import console, experiments, files, progress, screen, show_folder, tasks
+from vinr.cli.began import command_start, remember_start, wait_passively
 from vinr.cli.options import (
     Backend,
     BitDepth,
     Codec,
     Command,
+    Crf,
     Crop,
     DecodedDepth,
     Decoding,
     Deinterlace,
     Device,
     Epochs,
-    File,
     FileOrFolder,
     Force,
     Frames,
     GpusPerWorker,
-    Input,
     Json,
+    Log,
     MaxMemory,
     Model,
     Output,
     PixFmt,
     Preset,
+    Quality,
+    Quiet,
     Rate,
     RawSize,
     RayAddress,
@@ -46,14 +49,17 @@ from vinr.cli.options import (
     Seed,
     Settings,
     Stream,
+    Threads,
     ThreadsPerWorker,
     Time,
+    Verbose,
     WorkerCount,
 )
+from vinr.cli.ranks import run_once
 from vinr.cli.version import Version
 from vinr.errors import UsageError, VinrError, command_line_words, plural
 from vinr.state import interruption
-from vinr.units import parse_depth, parse_frames
+from vinr.units import parse_depth, parse_frames, parse_quality
 
 # 128 and the number of SIGPIPE, which Windows has not.
 UNREAD_STATUS: Final = 141
@@ -100,6 +106,7 @@ def encode(
     size: Annotated[str | None, typer.Option(help="largest size of the file, such as 500kB")] = None,
     bpp: Annotated[float | None, typer.Option(help="largest size in bits per pixel, such as 0.05")] = None,
     psnr: Annotated[float | None, typer.Option(help="PSNR to reach, in dB, at the smallest size")] = None,
+    quality: Quality = "medium",
     epochs: Epochs = None,
     time: Time = None,
     frames: Frames = None,
@@ -118,6 +125,7 @@ def encode(
         bool, typer.Option("--scene-cuts", help="end segments at scene cuts where possible")
     ] = False,
     device: Device = "auto",
+    threads: Threads = None,
     workers: WorkerCount = None,
     ray: RayAddress = None,
     gpus_per_worker: GpusPerWorker = None,
@@ -125,11 +133,17 @@ def encode(
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted encode")] = False,
     seed: Seed = None,
     settings: Settings = [],  # noqa: B006
+    no_reference: Annotated[
+        bool, typer.Option("--no-reference", help="do not measure what x264 needs for the same PSNR")
+    ] = False,
+    log: Log = [],  # noqa: B006
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Train a network on a video and write it as one .vinr file."""
-    started = monotonic()  # loading PyTorch takes seconds, which --time counts
+    started = command_start()  # loading PyTorch takes seconds, which --time counts
     if len(paths) < 2:
         raise UsageError(
             f"{plural(len(paths), 'path')} given; give INPUT... OUTPUT.vinr: videos, then the output"
@@ -141,6 +155,7 @@ def encode(
         "size": size,
         "bpp": bpp,
         "psnr": psnr,
+        "quality": parse_quality(quality),
         "epochs": epochs,
         "time": time,
         "frames": parse_frames(frames) if frames else None,
@@ -159,13 +174,23 @@ def encode(
         "overrides": settings,
     }
     asked = (workers, ray, gpus_per_worker, threads_per_worker)
+    loudness = progress.loudness_of(verbose=verbose, quiet=quiet)
     if len(paths) == 2 and show_folder.is_many(*paths):
-        show_folder.encode_many(*paths, asked=asked, force=force, as_json=as_json, settings=given)
+        show_folder.encode_many(
+            *paths,
+            asked=asked,
+            threads=threads,
+            force=force,
+            as_json=as_json,
+            loudness=loudness,
+            logs=log,
+            settings=given,
+        )
         return
     from vinr.encoding.encode import time_counted_from
 
     with (
-        console.fit_progress(lambda: describe_saved(paths)) as on_event,
+        progress.fit_progress(lambda: describe_saved(paths), loudness, log) as watch,
         time_counted_from(started),
     ):
         report = vinr.encode(
@@ -175,12 +200,15 @@ def encode(
             ray=ray,
             gpus_per_worker=gpus_per_worker,
             threads_per_worker=threads_per_worker,
+            threads=threads,
             resume=resume,
             force=force,
-            on_event=on_event,
+            reference=not no_reference,
+            on_event=watch.on_event,
             **given,
         )
-    console.show_encode(report, as_json=as_json)
+    if as_json or not quiet:
+        console.show_encode(report, as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -193,6 +221,7 @@ def decode(
     ] = 1,
     bit_depth: DecodedDepth = None,
     codec: Codec = None,
+    crf: Crf = None,
     device: Device = "auto",
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
@@ -227,13 +256,14 @@ def decode(
         given |= {} if frames is None else {"frames": frames}
         show_folder.decode_many(file, output, suffix=suffix, asked=asked, force=force, settings=given)
         return
-    with console.frame_progress("decoding", quiet=output == "-") as on_frame:
+    with progress.frame_progress("decoding", quiet=output == "-") as on_frame:
         report = vinr.decode(
             file,
             output,
             frames=frames,
             fps_scale=fps_scale,
             codec=codec,
+            crf=crf,
             bit_depth=parse_depth(bit_depth),
             device=device,
             settings=load_decode_settings(settings, backend=backend),
@@ -248,6 +278,8 @@ def decode(
         )
     for text in report.notes:
         console.note(text)
+    if output != "-":
+        console.note(console.describe_decoded(report))
     # 1: the output is there, but not whole; 2 would say that there is none.
     if report.lost:
         raise typer.Exit(1)
@@ -302,110 +334,9 @@ def evaluate(
         show_folder.evaluate_many(file, reference, asked=asked, as_json=as_json, settings=given)
         return
     show_folder.refuse_workers(asked)
-    with console.frame_progress("decoding") as on_frame:
+    with progress.frame_progress("decoding") as on_frame:
         report = vinr.evaluate(file, reference, on_frame=on_frame, **given)
     console.show_evaluation(report, per_frame=per_frame, as_json=as_json)
-
-
-@app.command(cls=Command)
-def inpaint(
-    source: Input,
-    output: Output,
-    mask: Annotated[
-        str,
-        typer.Option(help="image, folder or video, masked where not black; or boxes, boxes:WIDTH, center"),
-    ],
-    model: Model = None,
-    preset: Preset = None,
-    params: Annotated[str | None, typer.Option(help="parameters of the network, such as 1.5M")] = None,
-    epochs: Epochs = None,
-    time: Time = None,
-    frames: Frames = None,
-    crop: Crop = None,
-    resize: Resize = None,
-    stream: Stream = None,
-    pix_fmt: PixFmt = None,
-    raw_size: RawSize = None,
-    rate: Rate = None,
-    deinterlace: Deinterlace = False,
-    all_pixels: Annotated[
-        bool, typer.Option("--all-pixels", help="write the network's whole frames, not only masked pixels")
-    ] = False,
-    bit_depth: BitDepth = None,
-    codec: Codec = None,
-    device: Device = "auto",
-    seed: Seed = None,
-    settings: Settings = [],  # noqa: B006
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Fill masked pixels of a video with those of a network trained on the others."""
-    from vinr.cli.show_tasks import show_inpaint
-
-    if as_json and output == "-":
-        # Two documents in one stream could not be told apart.
-        raise UsageError("the video and --json are both to go to standard output; name a file for the video")
-    with console.fit_progress(lambda: "nothing was written") as on_event:
-        report = vinr.inpaint(
-            source,
-            output,
-            mask=mask,
-            model=model,
-            preset=preset,
-            params=params,
-            epochs=epochs,
-            time=time,
-            frames=parse_frames(frames) if frames else None,
-            crop=crop,
-            resize=resize,
-            bit_depth=parse_depth(bit_depth),
-            stream=stream,
-            pix_fmt=pix_fmt,
-            raw_size=raw_size,
-            rate=rate,
-            deinterlace=deinterlace,
-            all_pixels=all_pixels,
-            codec=codec,
-            device=device,
-            seed=seed,
-            overrides=settings,
-            force=force,
-            on_event=on_event,
-        )
-    if output != "-":
-        show_inpaint(report, as_json=as_json)
-
-
-@app.command(cls=Command)
-def interpolate(
-    file: File,
-    output: Output,
-    factor: Annotated[int, typer.Option(min=2, max=16, help="multiply the frame rate")] = 2,
-    bit_depth: DecodedDepth = None,
-    codec: Codec = None,
-    device: Device = "auto",
-    force: Force = False,
-    max_memory: MaxMemory = None,
-) -> None:
-    """Write a .vinr file with new frames between its frames."""
-    from vinr.cli.show_tasks import show_interpolate
-
-    with console.frame_progress("decoding", quiet=output == "-") as on_frame:
-        report = vinr.interpolate(
-            file,
-            output,
-            factor=factor,
-            bit_depth=parse_depth(bit_depth),
-            codec=codec,
-            device=device,
-            force=force,
-            max_memory=max_memory,
-            on_frame=on_frame,
-        )
-    for text in report.notes:
-        console.note(text)
-    if output != "-":
-        show_interpolate(report)
 
 
 for command in (
@@ -414,6 +345,8 @@ for command in (
     files.verify,
     files.convert,
     files.export,
+    tasks.inpaint,
+    tasks.interpolate,
     experiments.compare,
     experiments.bench,
     experiments.models,
@@ -449,7 +382,8 @@ def main() -> None:
     screen.write_any_character()
     with interruption.raised():
         try:
-            app(prog_name="vinr")  # scripts of completion call it by that name, under python -m too
+            # Scripts of completion call it by that name, under python -m too.
+            run_once(partial(app, prog_name="vinr"))
         except VinrError as error:
             if _cause(error, BrokenPipeError) is not None:
                 _end_unread()
@@ -473,6 +407,13 @@ def main() -> None:
             raise
 
 
+def program() -> None:
+    """Run the command line as a program of its own, whose time counts from its start."""
+    remember_start()
+    wait_passively()
+    main()
+
+
 Kind = TypeVar("Kind", bound=BaseException)
 
 
@@ -493,4 +434,4 @@ def _end_unread() -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -1,4 +1,4 @@
-"""What the command line shows. Progress goes to stderr, and only where that is a terminal.
+"""What the command line prints: results on stdout, notes and errors on stderr.
 
 Names, texts of files and of errors may hold anything, also what moves the cursor, renames the window or
 turns a line around. All of it passes :func:`vinr.errors.visible` on its way to the terminal: every string
@@ -8,33 +8,30 @@ that is printed, alone or in a table, and every description of progress.
 from __future__ import annotations
 
 import json
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vinr.cli.screen import SafeColumn, SafeConsole
+from vinr.cli.screen import SafeConsole
 from vinr.errors import OutputError, plural
-from vinr.state.interruption import announced, exit_status, held_back
 from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from vinr.cli.catalogue import ModelEntry, PresetEntry
     from vinr.cli.settings_list import SettingEntry
     from vinr.decoding.describe import ClipInfo, FileInfo
-    from vinr.decoding.exporting import ExportedGraph
-    from vinr.decoding.playback import EvaluationReport
+    from vinr.decoding.exporting import ExportedGraph, ExportedWeights
+    from vinr.decoding.playback import DecodeReport, EvaluationReport
     from vinr.encoding.convert import ConvertReport
-    from vinr.encoding.encode import EncodeReport
-    from vinr.fit.events import Event
+    from vinr.encoding.report import EncodeReport
 
 # Wider than any table; where stdout is no terminal, rich would cut tables at 80 columns.
 MAX_COLUMNS = 400
+# Below, a picture is a blur.
+USABLE_DB = 25.0
 
 OUT = SafeConsole()
 ERR = SafeConsole(stderr=True)
@@ -62,84 +59,6 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-@contextmanager
-def fit_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[Event], None]]:
-    """Show a bar with epoch, PSNR and time left; after an interruption, a line on what was saved."""
-    from vinr.cli.job_bars import JobBars
-    from vinr.fit.events import Collapsed, JobEnded, Noted, NotKept, OfJob, Resumed, RoundDone
-
-    columns = [
-        SafeColumn("{task.description}"),
-        BarColumn(),
-        SafeColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as bar:
-        task = bar.add_task("fitting", total=1.0, detail="")
-        jobs = JobBars(bar, task)
-        lost: list[str] = []  # why the state could not be saved, for the line after an interruption
-
-        def on_event(event: Event) -> None:
-            match event:
-                case RoundDone():
-                    left = "" if math.isinf(event.seconds_left) else f"  {event.seconds_left:.0f} s left"
-                    detail = f"epoch {event.epochs_done:.1f}  {event.psnr_db:.2f} dB{left}"
-                    bar.update(task, completed=event.progress, detail=detail)
-                case Collapsed():
-                    ERR.print(str(event))
-                case Resumed():
-                    ERR.print(f"resumed after {event.epochs_done:.1f} epochs")
-                case Noted():
-                    ERR.print(event.text, markup=False)
-                case NotKept():
-                    lost.append(event.reason)
-                    ERR.print(
-                        f"the state could not be saved: {event.reason}; the fit continues", markup=False
-                    )
-                case OfJob() | JobEnded():
-                    jobs.show(event)
-
-        with ended_by_signals(bar, lambda: _interrupted(describe_saved(), lost)), announced(_say_stopping):
-            yield on_event
-
-
-def _say_stopping() -> None:
-    with suppress(OSError):  # the terminal may be what was closed
-        ERR.print("stopping after this step…")
-
-
-def _interrupted(left: str, lost: Sequence[str]) -> str:
-    return f"interrupted; {left}" + (f" (the state could not be saved: {lost[-1]})" if lost else "")
-
-
-@contextmanager
-def ended_by_signals(bar: Progress, text: Callable[[], str]) -> Iterator[None]:
-    """End the program as a signal asks, after one line of ``text``."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        # A second Ctrl-C must not cut off the line that says how to continue.
-        with held_back(), suppress(OSError):
-            bar.stop()
-            ERR.print(text(), markup=False)
-        sys.exit(exit_status(error))
-
-
-@contextmanager
-def frame_progress(verb: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar over frames; the callback takes the number of frames done and of all frames."""
-    columns = [SafeColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
-    # Quiet where a video goes to stdout: the program that reads it may draw on the same terminal.
-    with Progress(*columns, console=ERR, disable=quiet or not ERR.is_terminal, transient=True) as bar:
-        task = bar.add_task(verb, total=None)
-
-        def on_frame(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        with ended_by_signals(bar, lambda: "interrupted"):
-            yield on_frame
-
-
 def print_pairs(rows: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
@@ -164,15 +83,49 @@ def show_encode(report: EncodeReport, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
+    share = "" if not report.source_bytes else f", {report.num_bytes / report.source_bytes:.0%} of the source"
+    source = [] if report.source_bytes is None else [("source", format_bytes(report.source_bytes))]
+    frames = f"{report.num_frames:,} of {report.width}×{report.height} (width × height)"
+    quality = _quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window)
+    if report.psnr_db < USABLE_DB:
+        quality[0] = ("PSNR", f"{quality[0][1]}: too low for a usable picture; give more time, or --resize")
     print_pairs(
         [
-            ("file", f"{report.path}  {format_bytes(report.num_bytes)}"),
-            ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
-            *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
+            *source,
+            ("file", f"{report.path}  {format_bytes(report.num_bytes)}{share}"),
+            ("rate", _rate(report.bpp, report.kbit_per_s, report.num_bytes, report.other_bytes)),
+            ("frames", frames),
+            *quality,
             ("model", f"{report.model}, {format_count(report.num_parameters)} parameters"),
             ("fit", f"{report.num_epochs:.1f} epochs in {report.precision}, {report.seconds:.0f} s in all"),
+            *_reference_rows(report),
         ]
     )
+
+
+def _rate(bpp: float, kbit_per_s: float, num_bytes: int, other_bytes: int) -> str:
+    """Return the rate of the video, and that of audio and times; both figures given are of the whole file."""
+    video = 1 - other_bytes / num_bytes
+    text = f"{video * bpp:.4f} bpp  {video * kbit_per_s:.1f} kbit/s"
+    return text + (f", audio and times {(1 - video) * kbit_per_s:.1f} kbit/s" if other_bytes else "")
+
+
+def _reference_rows(report: EncodeReport) -> list[tuple[str, str]]:
+    """Return what x264 does with the same frames, or why that is not known."""
+    if report.reference is None:
+        note = report.reference_note
+        return [] if note is None else [("x264", f"not measured: {note}; `vinr compare` measures it")]
+    needed, psnr_db = report.reference.num_bytes, report.reference.psnr_db
+    ratio = report.video_bytes / needed
+    factor = f"{ratio:.1f} times fewer" if ratio >= 1 else f"{1 / ratio:.1f} times more"
+    text = f"medium needs about {format_bytes(needed)} for {psnr_db:.2f} dB, {factor} than this video"
+    return [("x264", text)]
+
+
+def describe_decoded(report: DecodeReport) -> str:
+    """Return a line on what was written."""
+    size = "" if report.num_bytes is None else f", {format_bytes(report.num_bytes)}"
+    return f"wrote {report.path}: {plural(report.num_frames, 'frame')}, {report.written}{size}"
 
 
 def show_convert(report: ConvertReport, *, as_json: bool) -> None:
@@ -284,7 +237,7 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
             *_quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window),
             ("PSNR of mean MSE", f"{report.pooled_psnr_db:.2f} dB"),
             ("file", format_bytes(report.num_bytes) + audio),
-            ("rate", f"{report.bpp:.4f} bpp  {report.kbit_per_s:.1f} kbit/s"),
+            ("rate", _rate(report.bpp, report.kbit_per_s, report.num_bytes, report.audio_bytes)),
             ("decoding", f"{report.decode_fps:.1f} frames/s"),
             *(("note", text) for text in report.notes),
         ]
@@ -296,13 +249,20 @@ def show_evaluation(report: EvaluationReport, *, per_frame: bool, as_json: bool)
             say(f"frame {index:5d}  {psnr_db:.3f} dB" + ("" if ms_ssim is None else f"  {ms_ssim:.5f}"))
 
 
-def show_export(graphs: Sequence[ExportedGraph]) -> None:
+def show_export(files: Sequence[ExportedGraph | ExportedWeights]) -> None:
     """Print which files hold which frames."""
-    for graph in graphs:
+    from vinr.decoding.exporting import ExportedGraph, ExportedWeights
+
+    for file in files:
         # In a network that clips share, a clip's frames follow those of the clips before it.
-        last = graph.first_frame + graph.num_frames - 1
-        inputs = f", its inputs from {graph.first_input} on" if graph.first_input != graph.first_frame else ""
-        say(f"{graph.path}  {format_bytes(graph.num_bytes)}, frames {graph.first_frame} to {last}{inputs}")
+        last = file.first_frame + file.num_frames - 1
+        line = f"{file.path}  {format_bytes(file.num_bytes)}, frames {file.first_frame} to {last}"
+        match file:
+            case ExportedWeights():
+                line += f", {plural(file.num_tensors, 'tensor')}"
+            case ExportedGraph() if file.first_input != file.first_frame:
+                line += f", its inputs from {file.first_input} on"
+        say(line)
 
 
 def show_models(entries: Sequence[ModelEntry], *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import vinr
-from vinr.cli import console
+from vinr.cli import console, progress
 from vinr.cli.options import (
     Crop,
     Deinterlace,
@@ -129,7 +129,7 @@ def bench(
             raise UsageError("--data, --epochs and --set belong to a recipe; `vinr bench` lists them")
         show_recipes(list(map(load_recipe, list_recipes())), as_json=as_json)
         return
-    with console.fit_progress(lambda: f"finished rows are saved in {out}") as on_event:
+    with progress.fit_progress(lambda: f"finished rows are saved in {out}") as watch:
         result = run_recipe(
             recipe,
             scale=scale,
@@ -143,7 +143,7 @@ def bench(
             threads_per_worker=threads_per_worker,
             overrides=settings,
             force=force,
-            on_event=on_event,
+            on_event=watch.on_event,
         )
     show_bench(result, out, as_json=as_json)
 

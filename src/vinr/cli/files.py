@@ -21,12 +21,13 @@ from vinr.cli.options import (
     MaxMemory,
     Model,
     Preset,
+    Quality,
     Resize,
     Settings,
     Time,
 )
 from vinr.cli.show_capacity import show_capacity
-from vinr.units import parse_frames
+from vinr.units import parse_frames, parse_quality
 
 
 def plan(
@@ -35,6 +36,7 @@ def plan(
     preset: Preset = None,
     params: Annotated[str | None, typer.Option(help="parameters stored in the file, such as 1.5M")] = None,
     size: Annotated[str | None, typer.Option(help="largest size of the file, such as 500kB")] = None,
+    quality: Quality = "medium",
     epochs: Epochs = None,
     time: Time = None,
     frames: Frames = None,
@@ -60,6 +62,7 @@ def plan(
         preset=preset,
         params=params,
         size=size,
+        quality=parse_quality(quality),
         epochs=epochs,
         time=time,
         frames=parse_frames(frames) if frames else None,
@@ -120,10 +123,15 @@ def convert(
 def export(
     file: File,
     onnx: Annotated[
-        str, typer.Option(metavar="FILE.onnx", help="file to write; part_%02d.onnx for several networks")
-    ],
+        str | None,
+        typer.Option(metavar="FILE.onnx", help="graph to write; part_%02d.onnx for several networks"),
+    ] = None,
+    safetensors: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.safetensors", help="tensors to write: weights, and latents of all frames"),
+    ] = None,
     force: Force = False,
     max_memory: MaxMemory = None,
 ) -> None:
-    """Write the network of a .vinr file as ONNX: frame number and latents in, colours out."""
-    console.show_export(vinr.export(file, onnx, force=force, max_memory=max_memory))
+    """Write the network of a .vinr file as an ONNX graph, or its weights and latents as safetensors."""
+    console.show_export(vinr.export(file, onnx, safetensors=safetensors, force=force, max_memory=max_memory))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vinr.cli.console import print_json, print_pairs
+from vinr.cli.console import note, print_json, print_pairs
 from vinr.errors import plural
 from vinr.units import format_bytes, format_count
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def show_capacity(report: CapacityReport, *, as_json: bool) -> None:
     """Print what an encode will take."""
     rates = report.rates
+    for text in report.notes:
+        note(text)
     if as_json:
         print_json({**asdict(report), "rates": rates.model_dump()})
         return

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from vinr.cli.console import ERR, ended_by_signals, print_json, print_table, say
+from vinr.cli.console import ERR, print_json, print_table, say
+from vinr.cli.progress import ended_by_signals
 from vinr.cli.screen import SafeColumn
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def compare_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[st
         def on_progress(text: str, share: float) -> None:
             bar.update(task, completed=share, description=text)
 
-        with ended_by_signals(bar, lambda: f"interrupted; {describe_saved()}"):
+        with ended_by_signals(bar.stop, lambda: f"interrupted; {describe_saved()}"):
             yield on_progress
 
 

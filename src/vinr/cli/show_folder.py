@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from vinr.cli import console
+from vinr.cli.progress import Loudness, fit_progress
 from vinr.errors import UsageError, argument, plural
 
 if TYPE_CHECKING:
@@ -50,16 +51,31 @@ def refuse_workers(asked: Asked) -> None:
 
 
 def encode_many(
-    source: str, output: str, *, asked: Asked, force: bool, as_json: bool, settings: Mapping[str, Any]
+    source: str,
+    output: str,
+    *,
+    asked: Asked,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+    loudness: Loudness,
+    logs: Sequence[str],
+    settings: Mapping[str, Any],
 ) -> None:
     """Encode the videos of a folder or a list."""
     from vinr.folders import encode_folder
 
-    with console.fit_progress(lambda: AGAIN) as on_event:
+    with fit_progress(lambda: AGAIN, loudness, logs) as watch:
         report = encode_folder(
-            source, output, workers=_workers(asked), force=force, on_event=on_event, **settings
+            source,
+            output,
+            workers=_workers(asked, threads),
+            force=force,
+            on_event=watch.on_event,
+            threads=threads,
+            **settings,
         )
-    _show(report, as_json=as_json)
+    _show(report, as_json=as_json, loudness=loudness)
 
 
 def decode_many(
@@ -68,14 +84,14 @@ def decode_many(
     """Decode the files of a folder or a list."""
     from vinr.folders import decode_folder
 
-    with console.fit_progress(lambda: AGAIN) as on_event:
+    with fit_progress(lambda: AGAIN) as watch:
         report = decode_folder(
             source,
             output,
             suffix=suffix,
             workers=_workers(asked),
             force=force,
-            on_event=on_event,
+            on_event=watch.on_event,
             **settings,
         )
     _show(report, as_json=False)
@@ -87,24 +103,26 @@ def evaluate_many(
     """Compare the files of a folder or a list with their originals."""
     from vinr.folders import evaluate_folder
 
-    with console.fit_progress(lambda: "nothing was written") as on_event:
-        report = evaluate_folder(source, references, workers=_workers(asked), on_event=on_event, **settings)
+    with fit_progress(lambda: "nothing was written") as watch:
+        report = evaluate_folder(
+            source, references, workers=_workers(asked), on_event=watch.on_event, **settings
+        )
     if not as_json:
         _show_scores(report)
     _show(report, as_json=as_json)
 
 
-def _workers(asked: Asked) -> Workers | None:
+def _workers(asked: Asked, threads: int | None = None) -> Workers | None:
     from vinr.scale.workers import Workers
 
-    return Workers.asked_for(*asked)
+    return Workers.asked_for(*asked, threads)
 
 
-def _show(report: FolderReport, *, as_json: bool) -> None:
+def _show(report: FolderReport, *, as_json: bool, loudness: Loudness = "usual") -> None:
     """Print what became of the files, and end with status 1 if any failed."""
     if as_json:
         console.print_json([asdict(result) for result in report.results])
-    else:
+    elif loudness != "quiet":
         counts = [f"{len(report.of(status))} {status}" for status in ("done", "skipped", "failed")]
         console.say(f"{plural(len(report.results), 'file')}: {', '.join(counts)}")
     failed = report.of("failed")

@@ -26,8 +26,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vinr.comparison.anchor_streams import library_versions
-from vinr.comparison.anchors import Anchor
+from vinr.codecs.anchors import Anchor
+from vinr.codecs.streams import library_versions
 from vinr.comparison.plan import FitJob
 from vinr.comparison.rd import RDPoint
 from vinr.errors import InputError, OutputError, plural

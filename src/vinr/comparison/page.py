@@ -1,28 +1,49 @@
 """One HTML page of a comparison, with everything it shows inside: no other file, no network.
 
+Scripts and style come from the folder ``web``: uPlot (MIT License) and vinr's own. A content policy in the
+page lets nothing else run and nothing be loaded.
+
 Axes: C colour channels, H rows, W columns.
 """
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
-from io import BytesIO
-from typing import Final
+from io import BytesIO, StringIO
+from typing import Any, Final
+from urllib.parse import quote
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from vinr.comparison.rd import MEASURES, BDResult, Measure, RDCurve, RDPoint
-from vinr.comparison.rd_plots import draw_per_frame, draw_rd, svg_data_uri
+from vinr.comparison.plots import SHOWN_MEASURES, Plot, frame_plot, rd_plots
+from vinr.comparison.rd import MEASURES, BDResult, RDCurve, RDPoint
+from vinr.comparison.verdict import Verdict, verdicts
 from vinr.decoding.streams import CropWindow
 
-SHOWN_MEASURES: Final[tuple[Measure, ...]] = ("psnr_db", "yuv_psnr_db", "ms_ssim_db")
 TEMPLATE: Final = "page.html.jinja"
+STYLES: Final = ("uPlot.min.css", "page.css")
+CSV_VALUES: Final = (
+    "bpp",
+    "num_bytes",
+    "psnr_db",
+    "pooled_psnr_db",
+    "yuv_psnr_db",
+    "pooled_yuv_psnr_db",
+    "ms_ssim",
+    "encode_seconds",
+    "decode_fps",
+)
+# Characters that could end a block of data in a page, as JSON may also write them.
+UNSAFE_IN_PAGES: Final = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 
 
 @dataclass(frozen=True)
@@ -32,14 +53,17 @@ class CropSet:
     caption: str
     crops: Mapping[int, Tensor]
 
-    def pictures(self) -> list[str]:
-        """Return the crops as ``data:`` addresses, by frame number."""
-        return [_png_data_uri(self.crops[index]) for index in sorted(self.crops)]
+    def pictures(self) -> list[tuple[int, str]]:
+        """Return frame numbers and crops as ``data:`` addresses, by frame number."""
+        return [(index, _png_data_uri(self.crops[index])) for index in sorted(self.crops)]
 
 
 @dataclass(frozen=True)
 class ComparisonPage:
-    """What the page shows. ``chosen`` are the points, one a curve, that crops and per-frame lines are of."""
+    """What the page shows. ``chosen`` are the points, one per curve, that crops and per-frame lines are of.
+
+    ``unfinished`` says what is missing of a comparison that was stopped; empty: nothing.
+    """
 
     title: str
     facts: Sequence[tuple[str, str]]
@@ -47,32 +71,79 @@ class ComparisonPage:
     results: Sequence[BDResult]
     chosen: Sequence[tuple[RDCurve, RDPoint]]
     crops: Sequence[CropSet]
+    csv_name: str = "comparison.csv"
+    unfinished: str = ""
 
     def render(self) -> str:
         """Return the page as HTML; all texts are escaped."""
         from jinja2 import Environment, StrictUndefined
 
-        source = resources.files("vinr.comparison").joinpath(TEMPLATE).read_text(encoding="utf-8")
         environment = Environment(
             autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        return environment.from_string(source).render(page=self)
+        return environment.from_string(_web_file(TEMPLATE)).render(page=self)
+
+    @property
+    def style(self) -> Any:
+        """The style of the page, as markup."""
+        from markupsafe import Markup
+
+        return Markup("\n".join(map(_web_file, STYLES)))
+
+    @property
+    def scripts(self) -> list[Any]:
+        """The scripts of the page, as markup: uPlot with its licence, and vinr's own."""
+        from markupsafe import Markup
+
+        licence = f"/*\n{_web_file('uPlot.LICENSE')}*/\n"
+        return [Markup(licence + _web_file("uPlot.iife.min.js")), Markup(_web_file("page.js"))]
+
+    @property
+    def content_policy(self) -> str:
+        """What browsers allow the page: its own scripts by their hashes, its style, pictures inside it."""
+        hashes = []
+        for script in self.scripts:
+            digest = hashlib.sha256(script.encode("utf-8")).digest()
+            hashes.append(f"'sha256-{b64encode(digest).decode('ascii')}'")
+        return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {' '.join(hashes)}"
 
     @cached_property
-    def plots(self) -> list[str]:
+    def verdicts(self) -> list[Verdict]:
+        """What the comparison comes to, a sentence per codec."""
+        return verdicts(self.curves)
+
+    @cached_property
+    def plots(self) -> list[Plot]:
         """Rate-distortion plots of the qualities that any curve has, then quality over the frames."""
-        numbers = {curve.name: number for number, curve in enumerate(self.curves)}
-        figures, lines = [], []
-        for measure in SHOWN_MEASURES:
-            title, _, _ = MEASURES[measure].partition(" (")  # the axis has the unit
-            if any(curve.samples(measure) for curve in self.curves):
-                figures.append(draw_rd(self.curves, measure, title=title))
-        for curve, point in self.chosen:
-            # A curve keeps its colour in all plots, which goes by its number.
-            number = numbers[curve.name]
-            lines.append((curve, point, number))
-        figures.append(draw_per_frame(lines, title="Frame by frame, at about equal rate"))
-        return list(map(svg_data_uri, figures))
+        return [*rd_plots(self.curves), frame_plot(self.curves, self.chosen)]
+
+    @property
+    def plots_json(self) -> Any:
+        """The plots as JSON for the script, as markup; no text in it can end the block that holds it."""
+        from markupsafe import Markup
+
+        documents = []
+        for plot in self.plots:
+            lines = []
+            for line in plot.lines:
+                points = [{"x": point.x, "y": point.y, "text": point.text} for point in line.points]
+                about = {"name": line.name, "kind": line.kind, "number": line.number}
+                lines.append({**about, "points": points})
+            labels = {"xLabel": plot.x_label, "yLabel": plot.y_label, "isLog": plot.is_log}
+            documents.append({**labels, "lines": lines})
+        return Markup(json.dumps(documents).translate(UNSAFE_IN_PAGES))
+
+    @property
+    def csv_uri(self) -> str:
+        """All points as a ``data:`` address of a CSV file."""
+        text = StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["codec", "kind", "setting", *CSV_VALUES, "source"])
+        for curve in self.curves:
+            for point in curve.points:
+                values = [getattr(point, name) for name in CSV_VALUES]
+                writer.writerow([curve.name, curve.kind, point.setting, *values, curve.source])
+        return "data:text/csv;charset=utf-8," + quote(text.getvalue(), errors="backslashreplace")
 
     @property
     def bd_tables(self) -> list[tuple[str, list[str], list[tuple[str, list[BDResult | None]]]]]:
@@ -125,3 +196,8 @@ def _png_data_uri(rgb_CHW: Tensor) -> str:
     drawn = BytesIO()
     Image.fromarray(rgb_CHW.permute(1, 2, 0).contiguous().numpy()).save(drawn, format="PNG")
     return "data:image/png;base64," + b64encode(drawn.getvalue()).decode("ascii")
+
+
+@cache
+def _web_file(name: str) -> str:
+    return resources.files("vinr.comparison").joinpath("web", name).read_text(encoding="utf-8").strip()

@@ -11,17 +11,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
 from statistics import median
+from time import monotonic
 from typing import Final
 
 from vinr.comparison.kept import KeptWork, describe_video, kept_in_words
-from vinr.comparison.page import SHOWN_MEASURES, ComparisonPage, CropSet
+from vinr.comparison.machine import machine
+from vinr.comparison.page import ComparisonPage, CropSet
 from vinr.comparison.plan import (
     COMPARED_BITS,
     DEFAULT_ANCHORS,
@@ -35,14 +38,16 @@ from vinr.comparison.plan import (
     plan_fits,
     read_anchors,
 )
+from vinr.comparison.plots import SHOWN_MEASURES
 from vinr.comparison.rd import BDResult, Kind, RDCurve, RDPoint, bd_table
 from vinr.comparison.runs import Progress, Runner
 from vinr.decoding.file import FileLike
 from vinr.device import resolve_device
-from vinr.errors import plural
+from vinr.errors import OutputError, plural
 from vinr.files import atomic_path, check_suffix
 from vinr.settings import checked_arguments
-from vinr.state.folder import EncodeJob, StateFolder, partial_folder
+from vinr.state.folder import PAGE_SO_FAR, EncodeJob, StateFolder, partial_folder
+from vinr.state.interruption import held_back
 from vinr.units import SizeLike, parse_count, parse_seconds
 from vinr.video.asked_edit import AskedEdit
 from vinr.video.color import Upsampling
@@ -60,6 +65,8 @@ NO_AUDIO: Final = "compress.audio=false"
 class ComparisonReport:
     """What was compared: every point, measured or published, and what each curve saves against another.
 
+    ``input`` is the video, ``page`` the HTML file; ``num_frames``, ``height``, ``width`` and ``fps`` are
+    those compared. ``curves`` hold the points, networks first, ``bd`` the BD-rates between curves.
     ``upsampling`` is how chroma of the codecs was brought to full size, whichever served them better.
     """
 
@@ -124,7 +131,7 @@ def compare(
         .vinr files of the same video, each a path, bytes or a binary file; crop, resize and frame range are
         then theirs.
     anchors
-        Codecs as :func:`vinr.comparison.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
+        Codecs as :func:`vinr.codecs.anchors.parse_anchor` reads them, or ``FILE.csv#CLIP`` for published
         points; None: those of ``DEFAULT_ANCHORS``.
     frames, crop, resize
         Half-open frame range, centred crop, and resize, as for :func:`vinr.encode`.
@@ -196,12 +203,14 @@ def compare(
         )
         check_folder(folder, jobs, lambda job: force or runner.may_use(job, folder, budget))
         state.prepare()
-        # Codecs come first: they are quick to refuse a frame size.
-        measured = runner.anchors(sweeps)
-        networks = runner.networks(compared, jobs, folder, budget, force=force)
-        report = _report(path, fspath(source), reader, runner, [*networks, *measured, *published])
-        # A path may hold bytes that are no text.
-        content = _page(report, reader, runner).render().encode("utf-8", errors="backslashreplace")
+        pages = _PageWriter(path, fspath(source), reader, runner, published)
+        runner.on_curve = lambda: pages.write_so_far(state)
+        with pages.kept_on_errors(state):
+            # Codecs come first: they are quick to refuse a frame size.
+            measured = runner.anchors(sweeps)
+            networks = runner.networks(compared, jobs, folder, budget, force=force)
+        report = pages.report([*networks, *measured, *published])
+        content = pages.render(report)
         # Whoever is killed from here on has a page, which the next call must know as its own.
         state.expect(content)
         with atomic_path(path, force=force) as temporary:
@@ -228,51 +237,89 @@ def page_path(source: str | PathLike[str], page: str | PathLike[str] | None = No
 
 def describe_saved(page: Path) -> str:
     """Return in words what an interrupted comparison has saved, and how to continue it."""
-    kept = kept_in_words(partial_folder(page))
-    return f"saved: {kept}. Repeat the command to continue" if kept else "nothing was saved"
+    folder = partial_folder(page)
+    kept = kept_in_words(folder)
+    if not kept:
+        return "nothing was saved"
+    shown = folder / PAGE_SO_FAR
+    so_far = f"; the page so far: {shown}" if shown.exists() else ""
+    return f"saved: {kept}{so_far}. Repeat the command to continue"
 
 
-def _report(
-    path: Path, source: str, reader: VideoReader, runner: Runner, curves: Sequence[RDCurve]
-) -> ComparisonReport:
-    spec = reader.spec
-    return ComparisonReport(
-        input=source,
-        page=str(path),
-        num_frames=spec.num_frames,
-        height=spec.height,
-        width=spec.width,
-        fps=spec.fps,
-        upsampling=runner.upsampling,
-        curves=tuple(curves),
-        bd=bd_table(curves, SHOWN_MEASURES),
-    )
+class _PageWriter:
+    """Makes the report and the page of a comparison, finished or not."""
+
+    def __init__(
+        self, path: Path, source: str, reader: VideoReader, runner: Runner, published: Sequence[RDCurve]
+    ) -> None:
+        self._path, self._source, self._reader, self._runner = path, source, reader, runner
+        self._published, self._started = published, monotonic()
+
+    def report(self, curves: Sequence[RDCurve], *, with_rates: bool = True) -> ComparisonReport:
+        """Return the report of ``curves``, with or without BD-rates."""
+        spec = self._reader.spec
+        return ComparisonReport(
+            input=self._source,
+            page=str(self._path),
+            num_frames=spec.num_frames,
+            height=spec.height,
+            width=spec.width,
+            fps=spec.fps,
+            upsampling=self._runner.upsampling,
+            curves=tuple(curves),
+            bd=bd_table(curves, SHOWN_MEASURES) if with_rates else (),
+        )
+
+    def render(self, report: ComparisonReport, *, unfinished: str = "") -> bytes:
+        """Return the page; ``unfinished`` says what is missing of it."""
+        chosen = _at_equal_rate(report.curves)
+        crops = [CropSet("original", self._runner.original_crops)]
+        for curve, point in chosen:
+            title = f"{curve.name}: {point.bpp:.4f} bpp, {point.psnr_db:.2f} dB"
+            crops.append(CropSet(title, self._runner.crops[curve.name, point.setting]))
+        page = ComparisonPage(
+            title=f"{self._reader.name}: networks and codecs",
+            facts=_facts(report, self._reader, seconds=monotonic() - self._started),
+            curves=report.curves,
+            results=report.bd,
+            chosen=chosen,
+            crops=crops,
+            csv_name=f"{self._path.stem}.csv",
+            unfinished=unfinished,
+        )
+        # A path may hold bytes that are no text.
+        return page.render().encode("utf-8", errors="backslashreplace")
+
+    def write_so_far(self, state: StateFolder) -> None:
+        """Write what is measured so far as a page into the folder of the state."""
+        curves = [*self._runner.curves_so_far(), *self._published]
+        done, total = self._runner.num_done, self._runner.num_points
+        missing = f"{done} of {plural(total, 'point')} are here; repeat the command to measure the rest."
+        content = self.render(self.report(curves, with_rates=False), unfinished=missing)
+        # It is for people to look at: without it the comparison continues all the same.
+        with suppress(OutputError), atomic_path(state.folder / PAGE_SO_FAR, force=True) as temporary:
+            temporary.write_bytes(content)
+
+    @contextmanager
+    def kept_on_errors(self, state: StateFolder) -> Iterator[None]:
+        """Write what is measured so far when the work inside is interrupted or fails."""
+        try:
+            yield
+        except BaseException:
+            if self._runner.num_done:
+                with held_back():
+                    self.write_so_far(state)
+            raise
 
 
-def _page(report: ComparisonReport, reader: VideoReader, runner: Runner) -> ComparisonPage:
-    chosen = _at_equal_rate(report.curves)
-    crops = [CropSet("original", runner.original_crops)]
-    for curve, point in chosen:
-        title = f"{curve.name}: {point.bpp:.4f} bpp, {point.psnr_db:.2f} dB"
-        crops.append(CropSet(title, runner.crops[curve.name, point.setting]))
-    return ComparisonPage(
-        title=f"{reader.name}: networks and codecs",
-        facts=_facts(report, reader),
-        curves=report.curves,
-        results=report.bd,
-        chosen=chosen,
-        crops=crops,
-    )
-
-
-def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str]]:
+def _facts(report: ComparisonReport, reader: VideoReader, *, seconds: float) -> list[tuple[str, str]]:
     edit, original = reader.edit, reader.original
     changes = [f"frames {edit.first_frame} to {edit.stop_frame}", f"of {original[0]}×{original[1]}"]
     if edit.crop:
         changes.append(f"crop {edit.crop[0]}×{edit.crop[1]}")
     if edit.resize:
         changes.append(f"resize {edit.resize[0]}×{edit.resize[1]}")
-    color = reader.spec.color
+    color, where = reader.spec.color, machine()
     return [
         ("video", report.input),
         (
@@ -285,6 +332,9 @@ def _facts(report: ComparisonReport, reader: VideoReader) -> list[tuple[str, str
             f"{color.matrix}, {color.range} range; codecs code 8-bit 4:2:0 unless their name says more",
         ),
         ("chroma of codecs", f"{report.upsampling} to full size: what gives these frames back best uncoded"),
+        ("measured", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; this run took {seconds:,.0f} s"),
+        ("machine", f"{where['cpu']} ({where['cpu_capability']}), {plural(where['threads'], 'thread')}"),
+        ("versions", f"vinr {where['vinr']}, PyTorch {where['torch']}, Python {where['python']}"),
         *(("note", note) for note in reader.notes),
     ]
 

@@ -10,7 +10,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
 
-from vinr.comparison.anchors import Anchor, parse_anchor
+from vinr.codecs.anchors import Anchor, parse_anchor
 from vinr.comparison.published import SUFFIX as PUBLISHED_SUFFIX
 from vinr.comparison.published import published_curves
 from vinr.comparison.rd import RDCurve

@@ -211,9 +211,10 @@ def _delta(
     first_low, first_high = _range(anchor, measure, axis=axis)
     second_low, second_high = _range(test, measure, axis=axis)
     if max(first_low, second_low) >= min(first_high, second_high):
+        what, unit = (("rate", "bpp"), ("quality", "dB"))[axis]
         raise UsageError(
-            f"{test.name} and {anchor.name} share no {('rate', 'quality')[axis]}: "
-            f"{second_low:.4g} to {second_high:.4g}, {first_low:.4g} to {first_high:.4g}; add points between"
+            f"{test.name} and {anchor.name} do not overlap in {what}: {second_low:.4g} to {second_high:.4g} "
+            f"{unit}, {first_low:.4g} to {first_high:.4g} {unit}; add points between"
         )
     # How much the curves share is reported beside the value, so the package need not warn.
     curves = list(anchor_rates), list(anchor_values), list(test_rates), list(test_values)

@@ -14,9 +14,10 @@ from typing import Final, final
 import torch
 
 from vinr.bitstream import SectionKind
-from vinr.comparison.anchor_runs import choose_upsampling, measure_anchor
-from vinr.comparison.anchor_streams import library_versions
-from vinr.comparison.anchors import Anchor
+from vinr.codecs.anchors import Anchor
+from vinr.codecs.runs import choose_upsampling
+from vinr.codecs.streams import library_versions
+from vinr.comparison.anchor_runs import measure_anchor
 from vinr.comparison.kept import (
     Crops,
     KeptNetwork,
@@ -30,7 +31,7 @@ from vinr.comparison.kept import (
 )
 from vinr.comparison.page import busiest_window
 from vinr.comparison.plan import COMPARED_BITS, Budget, ComparedFile, FitJob, Sweep
-from vinr.comparison.rd import RDCurve, RDPoint
+from vinr.comparison.rd import Kind, RDCurve, RDPoint
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.file import open_clip, split_clip
 from vinr.decoding.streams import CropKeeper, StreamClock, at_depth
@@ -73,7 +74,10 @@ class Runner:
     ) -> None:
         self._source, self._reader, self._device = source, reader, device
         self._kept = kept
-        self._num_points, self._num_done, self._on_progress = num_points, 0, on_progress
+        self.num_points, self.num_done, self._on_progress = num_points, 0, on_progress
+        # Called when a codec's curve or a network's point is whole.
+        self.on_curve: Callable[[], None] = lambda: None
+        self._so_far: dict[str, tuple[Kind, list[RDPoint]]] = {}
         self._show("reading", 0.0)
         count = reader.spec.num_frames
         self._shown = sorted({int(count * part) for part in CROP_TIMES})
@@ -100,7 +104,15 @@ class Runner:
         for anchor, qualities in sweeps:
             points = tuple(self._anchor(anchor, quality) for quality in qualities)
             curves.append(RDCurve(anchor.name, "anchor", points, library_versions(anchor)))
+            self.on_curve()
         return curves
+
+    def curves_so_far(self) -> list[RDCurve]:
+        """Return the points that are measured by now, networks first."""
+        curves = []
+        for name, (kind, points) in self._so_far.items():
+            curves.append(RDCurve(name, kind, tuple(points)))
+        return sorted(curves, key=lambda curve: curve.kind != "vinr")
 
     def _anchor(self, anchor: Anchor, quality: int) -> RDPoint:
         width = self._reader.spec.width
@@ -120,7 +132,7 @@ class Runner:
             return point, keeper.crops
 
         work = work_of_codec(anchor, quality, width=width, upsampling=self.upsampling)
-        return self._point(anchor.name, setting, work, measure)
+        return self._point("anchor", anchor.name, setting, work, measure)
 
     def networks(
         self,
@@ -139,8 +151,10 @@ class Runner:
             setting = name if names.count(name) == 1 else file.name
             model, point = self._file(file, setting, None, {})
             points.setdefault(model, []).append(point)
+            self.on_curve()
         for job in jobs:
             points.setdefault(_curve_name(job.curve), []).append(self._fit(job, folder, budget, force=force))
+            self.on_curve()
         where = f"vinr on {describe_threads(resolve_device(self._device))}"
         return [RDCurve(name, "vinr", tuple(measured), where) for name, measured in points.items()]
 
@@ -267,7 +281,7 @@ class Runner:
             device = describe_threads(resolve_device(self._device))
             digest = _hash(file)
             work = work_of_file(digest, encode_seconds, device=device)
-            point = self._point(name, setting, work, measure)
+            point = self._point("vinr", name, setting, work, measure)
         # Where the file lies is no part of the work: the folder may have been moved.
         return name, replace(point, options={**options, "file": file.name, **point.options})
 
@@ -302,7 +316,12 @@ class Runner:
         return point, keeper.crops
 
     def _point(
-        self, curve: str, setting: str, work: Work, measure: Callable[[], tuple[RDPoint, Crops]]
+        self,
+        kind: Kind,
+        curve: str,
+        setting: str,
+        work: Work,
+        measure: Callable[[], tuple[RDPoint, Crops]],
     ) -> RDPoint:
         """Return the kept point of ``work``, or measure and keep it."""
         kept = self._kept.find_point(work)
@@ -312,8 +331,10 @@ class Runner:
             with held_back():
                 self._kept.keep_point(work, point, crops)
         self.crops[curve, setting] = crops
-        self._num_done += 1
-        return replace(point, setting=setting)
+        self.num_done += 1
+        point = replace(point, setting=setting)
+        self._so_far.setdefault(curve, (kind, []))[1].append(point)
+        return point
 
     def _keeper(self) -> CropKeeper:
         return CropKeeper(self._shown, self._window)
@@ -335,7 +356,7 @@ class Runner:
     def _show(self, text: str, share: float) -> None:
         """Pass on what share of all is done; each point counts the same."""
         if self._on_progress is not None:
-            self._on_progress(text, (self._num_done + min(share, 1.0)) / max(self._num_points, 1))
+            self._on_progress(text, (self.num_done + min(share, 1.0)) / max(self.num_points, 1))
 
 
 def _hash(file: ComparedFile) -> str:

@@ -25,6 +25,7 @@ from vinr.bitstream import Clip, SectionKind
 from vinr.decoding.networks import memory_told
 from vinr.device import exact_float32
 from vinr.errors import UsageError
+from vinr.models import HybridModel
 from vinr.sharing import LruCache
 from vinr.video.spec import (
     TYPES,
@@ -94,6 +95,44 @@ class VideoDecoder:
 
     def __len__(self) -> int:
         return self.spec.num_frames
+
+    def __repr__(self) -> str:
+        from vinr.decoding.notebook import describe  # few programs ask
+
+        return f"<VideoDecoder {describe(self)}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a strip of frames, and the facts."""
+        from vinr.decoding.notebook import html_of
+
+        return html_of(self)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, on average where they are shown for unequal times."""
+        return self.spec.fps
+
+    @property
+    def duration(self) -> float:
+        """How long the clip is shown, in seconds."""
+        return float(self.timeline.duration)
+
+    @property
+    def latents(self) -> dict[str, Tensor]:
+        """The latents of all frames by name, float32, their first axis the frames; empty without latents.
+
+        They are decoded anew each time. Those of the network are the inputs of its ONNX graph.
+        """
+        self.file.container.check_open()
+        found: dict[str, list[Tensor]] = {}
+        for network, offset, span in self._pieces:
+            model = self.file.networks.model(network)
+            if not isinstance(model, HybridModel):
+                continue
+            time_N = torch.arange(offset, offset + span.num_frames, device=self.file.networks.device)
+            for name, value in model.latents_at(time_N).per_frame.items():
+                found.setdefault(name, []).append(value.detach().cpu())
+        return {name: torch.cat(parts) for name, parts in found.items()}
 
     def audio(self) -> Audio | None:
         """Return the clip's audio, or None where it has none."""

@@ -137,6 +137,10 @@ class VinrFile:
         file.source = lasting
         return file
 
+    def __repr__(self) -> str:
+        clips = ", ".join(self.clip_names[:3]) + (", …" if len(self.clip_names) > 3 else "")
+        return f"<VinrFile {name_of(self.source or b'')}, {self.num_bytes:,} bytes: {clips}>"
+
     # -- what is there -------------------------------------------------------------------------------------
 
     @property

@@ -120,14 +120,9 @@ def assemble(
     for reader in readers:
         names.append(reader.name)
         audios.append(reader.audio() if audio else None)
-    # A clip may be cut into several networks, and a network may hold several clips: qualities by clip.
-    qualities: dict[int, list[Quality]] = {}
-    for segment in segments:
-        for span, quality in zip(segment.network.spans, segment.qualities, strict=True):
-            qualities.setdefault(span.clip, []).append(quality)
+    qualities = clip_qualities(segments)
     for number, (reader, name, content) in enumerate(zip(readers, unique_names(names), audios, strict=True)):
-        quality = Quality.of_all(qualities[number])
-        clips.append(_clip_of(reader, name, quality, content))
+        clips.append(_clip_of(reader, name, qualities[number], content))
     networks = tuple(segment.network for segment in segments)
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
     for number, segment in enumerate(segments):
@@ -139,6 +134,15 @@ def assemble(
         if content is not None:
             writer.add(SectionKind.AUDIO, number, content.data)
     return writer
+
+
+def clip_qualities(segments: Sequence[FinishedSegment]) -> list[Quality]:
+    """Return the quality of each clip: it may be cut into networks, and a network may hold several."""
+    qualities: dict[int, list[Quality]] = {}
+    for segment in segments:
+        for span, quality in zip(segment.network.spans, segment.qualities, strict=True):
+            qualities.setdefault(span.clip, []).append(quality)
+    return [Quality.of_all(qualities[clip]) for clip in sorted(qualities)]
 
 
 def check_networks(readers: Sequence[VideoReader], jobs: Sequence[Job], presets: Sequence[Preset]) -> None:

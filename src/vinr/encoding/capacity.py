@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import time as clock
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Final
@@ -21,28 +21,30 @@ from typing import Annotated, Final
 import torch
 from pydantic import Field, ValidationError
 
-from vinr.compress import pack_tensors
-from vinr.device import resolve_device
+from vinr.device import may_choose_threads, resolve_device, thread_count_restored
 from vinr.encoding.assembly import side_bytes
-from vinr.encoding.plan import BITS_PER_PARAMETER, EncodePlan, Target, describe_threads, plan_encode
-from vinr.encoding.segment import FittedSegment
+from vinr.encoding.foresee import Trial, foresee, try_network
+from vinr.encoding.plan import (
+    EncodePlan,
+    QualityName,
+    Target,
+    bits_per_parameter,
+    count_parameters,
+    describe_threads,
+    plan_encode,
+)
 from vinr.encoding.splitting import makespan
+from vinr.encoding.trial import Costs
 from vinr.errors import InputError, UsageError, argument
-from vinr.fit import Reconstruct, Trainer
-from vinr.fit.fingerprint import hash_frames
-from vinr.models import get_model, validate_architecture
-from vinr.quality.clip import ClipQualityMeter
+from vinr.fit import ignore
+from vinr.fit.precision import resolve_precision
 from vinr.settings import StoredValues, checked_arguments, first_problem
 from vinr.units import SegmentLength, SizeLike, parse_bytes, parse_count, parse_seconds
-from vinr.video.source import FrameTensor, VideoReader, open_video
+from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
 Positive = Annotated[float, Field(gt=0)]
 
-# Frames that are read, and steps that are done to learn the rates: the first ones warm caches up.
-TRIED_FRAMES: Final = 8
-WARM_UP_STEPS: Final = 3
-TRIED_STEPS: Final = 10
 MAX_RATES_BYTES: Final = 1 << 16
 
 
@@ -70,7 +72,8 @@ class CapacityReport:
 
     ``worker_hours`` are those that all workers are busy, together; ``cpu_hours`` are these times threads,
     ``gpu_hours`` those times GPUs per worker. ``num_bytes`` is the size of the file, ``memory_bytes`` the
-    peak of one worker. ``fit_share`` is the share of fitting in what a worker does.
+    peak of one worker. ``fit_share`` is the share of fitting in what a worker does. ``notes`` say what the
+    time is enough for.
     """
 
     num_frames: int
@@ -87,6 +90,7 @@ class CapacityReport:
     fit_share: float
     epochs: float
     rates: Rates
+    notes: tuple[str, ...] = ()
 
 
 @checked_arguments()
@@ -97,6 +101,7 @@ def plan(
     preset: str | None = None,
     params: int | str | None = None,
     size: int | str | None = None,
+    quality: QualityName = "medium",
     epochs: int | None = None,
     time: float | str | None = None,
     frames: tuple[int | None, int | None] | None = None,
@@ -113,7 +118,7 @@ def plan(
 
     Parameters
     ----------
-    source, model, preset, params, size, epochs, time, frames, crop, resize, segment, device, overrides
+    source, model, preset, params, size, quality, epochs, time, frames, crop, resize, segment, overrides
         As for :func:`vinr.encode`.
     workers
         Segments that are fitted at a time.
@@ -142,6 +147,7 @@ def plan(
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
             segment=None if segment is None else SegmentLength.of(segment),
+            quality=quality,
             target=Target(None if size is None else parse_bytes(size)),
             overrides=overrides,
         )
@@ -154,8 +160,23 @@ def plan(
             f"{argument('gpus')} {gpus}: these rates are those of {measured.device}; measure them where such "
             f"a GPU is ({argument('device')} cuda), and give them as {argument('rates')}"
         )
-    num_workers = gpus or workers
-    return estimate(planned, reader.spec, measured, num_workers, other_bytes=others, opening=opening)
+    num_workers, notes = gpus or workers, list[str]()
+    if planned.seconds is not None:
+        trial = _as_trial(measured, planned, reader.spec)
+        foreseen = foresee(
+            planned,
+            [reader.spec],
+            lambda: trial,
+            num_slots=num_workers,
+            on_this_cpu=False,
+            started=clock.monotonic() - opening,
+            decided=None,
+            reference=False,
+            on_event=ignore,
+        )
+        planned, notes = foreseen.plan, foreseen.notes()
+    report = estimate(planned, reader.spec, measured, num_workers, other_bytes=others, opening=opening)
+    return replace(report, notes=tuple(notes))
 
 
 def estimate(
@@ -190,7 +211,7 @@ def estimate(
     busy = sum(seconds)
     network_bytes = planned.network_bytes
     if network_bytes is None:
-        num_bytes = round(num_parameters * BITS_PER_PARAMETER / 8)
+        num_bytes = round(num_parameters * bits_per_parameter(planned.presets[0]) / 8)
     else:
         num_bytes = sum(network_bytes)
     longest = max(job.spec([spec]).num_frames for job in planned.jobs)
@@ -214,65 +235,37 @@ def estimate(
 
 
 def measure_rates(planned: EncodePlan, reader: VideoReader, device: torch.device) -> Rates:
-    """Return the rates of a worker on ``device``, from a few frames and steps of the first segment."""
-    preset, job = planned.presets[0], planned.jobs[0]
-    count = min(TRIED_FRAMES, job.spec([reader.spec]).num_frames)
-    started = clock.monotonic()
-    read = reader.read(0, count)
-    source = FrameTensor(read.rgb_NCHW, read.spec)
-    hash_frames(source)
-    read_seconds = (clock.monotonic() - started) / count
-    trainer = Trainer(source, preset, Reconstruct(), device=device)
-    step_seconds = _step_seconds(trainer)
-    result = trainer.finish()
-    started = clock.monotonic()
-    packed = pack_tensors(result.model.stored(), preset.compress, steps=result.steps)
-    segment = FittedSegment.of(preset, result, packed, source.spec)
-    meter, index_N = ClipQualityMeter(), torch.arange(count)
-    with segment.open(source.spec, str(device)) as decoder:
-        decoder.frames(index_N[:1])
-        code_seconds = clock.monotonic() - started
-        meter.add(decoder.frames(index_N), source.frames(index_N))
-    measure_seconds = (clock.monotonic() - started - code_seconds) / count
+    """Return the rates of a worker on ``device``, tried as before an encode."""
+    preset, spec = planned.presets[0], reader.spec
+    precision = resolve_precision(preset.fit.precision, device)
+    with thread_count_restored():
+        choose = may_choose_threads(device)
+        trial = try_network(planned.jobs[0], preset, {0: reader}, device, precision, choose_threads=choose)
+        threads, words = torch.get_num_threads(), describe_threads(device)
+    costs = trial.costs
     return Rates(
-        device=describe_threads(device),
+        device=words,
         is_gpu=device.type == "cuda",
-        threads=torch.get_num_threads(),
+        threads=threads,
         model=preset.model,
-        parameters=_count_parameters(planned, reader.spec),
-        height=reader.spec.height,
-        width=reader.spec.width,
+        parameters=_count_parameters(planned, spec),
+        height=spec.height,
+        width=spec.width,
         batch_size=preset.fit.batch_size,
-        read_seconds_per_frame=read_seconds,
-        seconds_per_step=step_seconds,
-        code_seconds=code_seconds,
-        measure_seconds_per_frame=measure_seconds,
+        read_seconds_per_frame=trial.read,
+        seconds_per_step=costs.step,
+        code_seconds=costs.build + costs.code,
+        measure_seconds_per_frame=costs.freeze + costs.frame,
         memory_bytes=_peak_bytes(device),
     )
 
 
-def _step_seconds(trainer: Trainer) -> float:
-    """Return what a step takes: the mean over the plain fit and its phases, by their shares of the fit."""
-    phases = trainer.settings.phases
-    shares = [1 - sum(phase.share for phase in phases), *(phase.share for phase in phases)]
-    batches, device, seconds = trainer.batches.of_epoch(0), trainer.device, 0.0
-    with trainer.computing():
-        for part, share in enumerate(shares, -1):
-            if part >= 0:
-                trainer.learner.enter(part)
-            for number in range(WARM_UP_STEPS + TRIED_STEPS):
-                if number == WARM_UP_STEPS:
-                    _wait(device)
-                    started = clock.monotonic()
-                trainer.train_on(batches[number % len(batches)])
-            _wait(device)
-            seconds += share * (clock.monotonic() - started) / TRIED_STEPS
-    return seconds
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _as_trial(rates: Rates, planned: EncodePlan, spec: VideoSpec) -> Trial:
+    """Return what a trial would find on a machine of these rates."""
+    count, batch = planned.jobs[0].spec([spec]).num_frames, planned.presets[0].fit.batch_size
+    frame = rates.measure_seconds_per_frame
+    costs = Costs(0.0, rates.seconds_per_step, 0.0, rates.code_seconds, frame, max(round(count / batch), 1))
+    return Trial(costs, rates.read_seconds_per_frame)
 
 
 def _peak_bytes(device: torch.device) -> int:
@@ -289,10 +282,7 @@ def _peak_bytes(device: torch.device) -> int:
 
 def _count_parameters(planned: EncodePlan, spec: VideoSpec) -> int:
     """Return what the first network stores."""
-    preset = planned.presets[0]
-    cls = get_model(preset.model)
-    config = validate_architecture(cls, preset.architecture)
-    return cls.on_meta(config, planned.jobs[0].spec([spec])).num_stored()
+    return count_parameters(replace(planned, jobs=planned.jobs[:1], presets=planned.presets[:1]), [spec])
 
 
 def read_rates(path: Path) -> Rates:
@@ -315,7 +305,7 @@ def read_rates(path: Path) -> Rates:
         reason = first_problem(error)
     except (OSError, ValueError, RecursionError) as error:
         reason = str(getattr(error, "strerror", None) or error)
-    raise InputError(f"{path}: holds no rates ({reason}); give what vinr plan prints as JSON")
+    raise InputError(f"{path}: holds no rates ({reason}); `vinr plan` prints them as JSON")
 
 
 def _check_rates(rates: Rates, planned: EncodePlan, spec: VideoSpec) -> None:

@@ -13,29 +13,26 @@ import time as clock
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import replace
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
-from vinr.device import gradients_on, resolve_device
-from vinr.encoding.assembly import FinishedSegment, assemble, check_networks, side_bytes
+from vinr.device import gradients_on, thread_count_restored
+from vinr.encoding.assembly import assemble, check_networks, side_bytes
+from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.kept import find_kept
-from vinr.encoding.on_workers import ClipSource, describe_worker, fit_on_workers
-from vinr.encoding.plan import EncodePlan, Target, describe_threads, plan_encode
-from vinr.encoding.segment_work import PSNR_TOLERANCE_DB, Allowance, SegmentWork
+from vinr.encoding.on_workers import ClipSource, OnWorkers
+from vinr.encoding.plan import EncodePlan, QualityName, Target, plan_encode
+from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
+from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
 from vinr.encoding.splitting import count_pixels
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
-from vinr.fit import Event, Noted, Written, ignore
-from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
-from vinr.quality.clip import bits_per_pixel, kilobits_per_second
-from vinr.quality.record import Quality
+from vinr.fit import Event, Noted, StageBegun, Written, ignore
 from vinr.scale.pool import open_pool
 from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
@@ -46,31 +43,6 @@ from vinr.video.reading import ReadOptions
 from vinr.video.scene_cuts import find_cuts
 from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
-
-
-@dataclass(frozen=True)
-class EncodeReport:
-    """What an encode wrote. Quality is that of the decoded file against the frames that were fitted.
-
-    ``psnr_db`` and ``ms_ssim`` are means over frames; ``precision`` is the arithmetic of the fit.
-    """
-
-    path: str
-    num_bytes: int
-    bpp: float
-    kbit_per_s: float
-    psnr_db: float
-    ms_ssim: float | None
-    ms_ssim_window: int | None
-    model: str
-    num_parameters: int
-    num_frames: int
-    num_epochs: float
-    train_psnr_db: float
-    num_collapses: int
-    seconds: float
-    precision: PrecisionName = "fp32"
-
 
 _STARTED: ContextVar[float | None] = ContextVar("started", default=None)
 
@@ -97,6 +69,7 @@ def encode(
     size: int | str | None = None,
     bpp: float | None = None,
     psnr: float | None = None,
+    quality: QualityName = "medium",
     epochs: int | None = None,
     time: float | str | None = None,
     frames: tuple[int | None, int | None] | None = None,
@@ -111,6 +84,7 @@ def encode(
     segment: float | str | None = None,
     scene_cuts: bool = False,
     device: str = "auto",
+    threads: int | None = None,
     workers: int | None = None,
     ray: str | None = None,
     gpus_per_worker: float | None = None,
@@ -119,6 +93,7 @@ def encode(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
+    reference: bool = False,
     on_event: Callable[[Event], None] = ignore,
 ) -> EncodeReport:
     """Fit networks to videos and write them as one file.
@@ -138,6 +113,9 @@ def encode(
     size, bpp, psnr
         A target, at most one: bytes (or ``"500kB"``) or bits per pixel of the file, never exceeded and met to
         3 %; or a PSNR in dB, in as few bytes as possible.
+    quality
+        ``low``: half the parameters and half the time that are chosen otherwise; ``high``: twice the
+        parameters and four times the time. A time or epochs that are given stay as they are.
     epochs, time
         How long to fit: passes over the frames, or wall-clock seconds (or ``"10m"``) for everything together;
         a time that suits the video if both are None.
@@ -161,6 +139,9 @@ def encode(
         End segments at scene cuts where that is possible; all frames are read once more, to find them.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    threads
+        Threads to compute on; if None, all cores, or one where more are not faster: for small networks, and
+        on a busy machine (tried where the fit has a time). OMP_NUM_THREADS is kept to if it is set.
     workers, ray
         Fit so many segments at a time, each in a process of its own, with Ray (``pip install 'vinr[ray]'``):
         on this machine, or on the cluster at the address ``ray``, where None takes as many as there is room
@@ -175,6 +156,9 @@ def encode(
         ``section.key=value`` settings, such as ``fit.recipe=paper``.
     force
         Replace an existing output.
+    reference
+        Measure in the end what x264 needs at the same PSNR, which takes seconds; the command line does so
+        unless ``--no-reference`` is given.
     on_event
         Called with each event of the fits (:mod:`vinr.fit.events`).
 
@@ -190,11 +174,12 @@ def encode(
     started = _STARTED.get()
     started = clock.monotonic() if started is None else started
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
+    paths = [fspath(source) for source in sources]
     if not sources:
         raise UsageError("no input is given; give at least one video")
-    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker, threads)
     if resume or asked is not None:
-        _refuse_pipes([fspath(source) for source in sources], on_workers=asked is not None)
+        _refuse_pipes(paths, on_workers=asked is not None)
     options = ReadOptions.of(
         stream=stream,
         pix_fmt=pix_fmt,
@@ -204,12 +189,16 @@ def encode(
         bit_depth=bit_depth,
     )
     params = None if params is None else parse_count(params)
+    if threads is not None and threads < 1:
+        raise UsageError(f"{argument('threads', threads)}: give at least 1")
     path = Path(fspath(output))
     check_suffix(path, ".vinr", "output (the last path)")
     state = StateFolder(
         path,
         EncodeJob.of(sources, frames=frames, crop=crop, resize=resize),
-        settings=_in_short(model=model, preset=preset, params=params, epochs=epochs, overrides=[*overrides]),
+        settings=_in_short(
+            model=model, preset=preset, params=params, quality=quality, epochs=epochs, overrides=[*overrides]
+        ),
         resume=resume,
         force=force,
         on_note=lambda text: tell(Noted(text)),
@@ -219,10 +208,10 @@ def encode(
         on_event(event)
         state.check_process()  # a child that it forked must not continue the work of its parent
 
-    with state, ExitStack() as opened:
+    with state, thread_count_restored(threads), ExitStack() as opened:
         readers, specs = [], []
-        for source in sources:
-            reader = open_video(fspath(source), crop=crop, resize=resize, frames=frames, options=options)
+        for source in paths:
+            reader = open_video(source, crop=crop, resize=resize, frames=frames, options=options)
             readers.append(opened.enter_context(reader))
             specs.append(reader.spec)
             for note in reader.notes:
@@ -245,16 +234,23 @@ def encode(
             segment=length,
             cuts=cuts,
             target=_target(specs, size, bpp, psnr, others),
+            quality=quality,
             seed=seed,
             overrides=overrides,
         )
         check_networks(readers, plan.jobs, plan.presets)
-        fits = _Fits(plan, state, device=device, resume=resume, started=started, on_event=tell)
-        if asked is None:
-            segments = fits.here(readers)
-        else:
-            paths = [fspath(source) for source in sources]
-            segments = fits.on_workers(asked, list(map(ClipSource.of, paths, readers)))
+        fits = Fits(
+            plan,
+            specs,
+            state,
+            other_bytes=others,
+            started=started,
+            resume=resume,
+            reference=reference,
+            on_event=tell,
+        )
+        with _place(asked, plan, paths, readers, device, threads, state.token) as place:
+            plan, segments = fits.run(place)
         file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
         try:
             num_bytes = file.write(path, force=force, on_written=state.expect_file)
@@ -264,9 +260,14 @@ def encode(
             raise OutputError(
                 f"{error}; what was fitted is kept: {argument('resume', True)} continues with it"
             ) from None
-        report = _report(path, num_bytes, readers, segments, clock.monotonic() - started)
+        seconds = clock.monotonic() - started
+        report = report_of(path, num_bytes, readers, segments, seconds=seconds, other_bytes=others)
+        report = replace(report, source_bytes=bytes_of(paths))
         tell(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
+        if reference:
+            tell(StageBegun("comparing"))
+            report = with_reference(report, readers, segments, budget=plan.seconds)
         if refused := refused_by_default(path):
             tell(Noted(f"readers refuse this file by default: {refused}"))
     if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
@@ -282,67 +283,27 @@ def _find_cuts(readers: Sequence[VideoReader], length: SegmentLength | None) -> 
     return list(map(find_cuts, readers))
 
 
-@dataclass(frozen=True)
-class _Fits:
-    """The fits of all segments of a plan; ``started`` is when the time of the plan began."""
-
-    plan: EncodePlan
-    state: StateFolder
-    _: KW_ONLY
-    device: str
-    resume: bool
-    started: float
-    on_event: Callable[[Event], None]
-
-    def here(self, readers: Sequence[VideoReader]) -> list[FinishedSegment]:
-        """Return the segments, fitted in this process, one after another."""
-        plan, device, folder = self.plan, resolve_device(self.device), self.state.prepare()
-        precision = _decide_precision(plan, device, folder if self.resume else None)
-        self.on_event(Noted(f"{plan}, on {describe_threads(device)}, {precision}"))
-        segments: list[FinishedSegment] = []
-        by_number = dict(enumerate(readers))
-        for number, job in enumerate(plan.jobs):
-            # The first network pays for opening and planning: its time starts with that for everything.
-            began = clock.monotonic() if number else self.started
-            allowance = None if plan.seconds is None else Allowance(plan.seconds * job.share, began)
-            work = SegmentWork.of(plan, number, precision=precision, folder=folder, resume=self.resume)
-            segments.append(
-                work.run(
-                    by_number,
-                    device=device,
-                    allowance=allowance,
-                    on_event=self.on_event,
-                    before=segments[-1] if segments else None,
-                )
-            )
-        return segments
-
-    def on_workers(self, workers: Workers, sources: Sequence[ClipSource]) -> list[FinishedSegment]:
-        """Return the segments, fitted on workers that open the inputs themselves."""
-        if self.plan.presets[0].fit.warm_start:
-            raise UsageError(
-                "with fit.warm_start each segment waits for the one before it, so that workers have nothing "
-                f"to do at the same time; leave it or {argument('workers')} and {argument('ray')} out"
-            )
-        with open_pool(workers) as pool:
-            device = "cuda" if workers.gpus and self.device == "auto" else self.device
-            facts = describe_worker(pool, self.plan, device, self.state.folder, resume=self.resume)
-            folder = self.state.prepare()
-            self.on_event(Noted(f"{self.plan}, on {workers} of {facts.device}, {facts.precision}"))
-            if len(self.plan.jobs) == 1:
-                cut = argument("segment", "5s")
-                self.on_event(Noted(f"one worker fits the one network; {cut} makes several"))
-            return fit_on_workers(
-                pool,
-                self.plan,
-                sources,
-                device=device,
-                precision=facts.precision,
-                folder=folder,
-                token=self.state.token,
-                started=self.started,
-                on_event=self.on_event,
-            )
+@contextmanager
+def _place(
+    asked: Workers | None,
+    plan: EncodePlan,
+    sources: Sequence[str],
+    readers: Sequence[VideoReader],
+    device: str,
+    threads: int | None,
+    token: str,
+) -> Iterator[Place]:
+    """Yield where networks are fitted: in this process, or on the workers that are asked for."""
+    if asked is None:
+        yield Here(readers, device, threads)
+        return
+    if plan.presets[0].fit.warm_start:
+        raise UsageError(
+            "with fit.warm_start each segment waits for the one before it, so that workers have nothing "
+            f"to do at the same time; leave it or {argument('workers')} and {argument('ray')} out"
+        )
+    with open_pool(asked) as pool:
+        yield OnWorkers(pool, list(map(ClipSource.of, sources, readers)), device, token)
 
 
 def _refuse_pipes(sources: Sequence[str], *, on_workers: bool) -> None:
@@ -383,51 +344,3 @@ def _miss(psnr_db: float, target_db: float) -> str:
 
 def _in_short(**settings: object) -> dict[str, str]:
     return {name: str(value) for name, value in settings.items() if value}
-
-
-def _decide_precision(plan: EncodePlan, device: torch.device, folder: Path | None) -> Precision:
-    """Return the arithmetic of all fits: that of what ``folder`` holds, if anything."""
-    here = resolve_precision(plan.presets[0].fit.precision, device)
-    kept = None if folder is None else find_kept(folder).precision
-    return here if kept is None else keep_precision(kept, here, device)
-
-
-def _report(
-    path: Path,
-    num_bytes: int,
-    readers: Sequence[VideoReader],
-    segments: Sequence[FinishedSegment],
-    seconds: float,
-) -> EncodeReport:
-    duration, num_pixels, num_frames, num_parameters, num_collapses = 0.0, 0, 0, 0, 0
-    epochs, train_psnr_db = 0.0, 0.0
-    qualities: list[Quality] = []
-    for reader in readers:
-        duration += float(reader.timeline.duration)
-        num_pixels += reader.spec.num_pixels
-    for segment in segments:
-        qualities += segment.qualities
-        num_frames += segment.num_frames
-        num_parameters += segment.num_parameters
-        num_collapses += segment.num_collapses
-        # Means over frames: a longer segment counts more.
-        epochs += segment.num_epochs * segment.num_frames
-        train_psnr_db += segment.train_psnr_db * segment.num_frames
-    quality = Quality.of_all(qualities)
-    return EncodeReport(
-        path=str(path),
-        num_bytes=num_bytes,
-        bpp=bits_per_pixel(num_bytes, num_pixels),
-        kbit_per_s=kilobits_per_second(num_bytes, duration),
-        psnr_db=quality.psnr_db,
-        ms_ssim=quality.ms_ssim,
-        ms_ssim_window=quality.ms_ssim_window,
-        model=segments[0].network.model,
-        num_parameters=num_parameters,
-        num_frames=num_frames,
-        num_epochs=epochs / num_frames,
-        train_psnr_db=train_psnr_db / num_frames,
-        num_collapses=num_collapses,
-        seconds=seconds,
-        precision=segments[0].network.precision,
-    )

@@ -13,25 +13,30 @@ from __future__ import annotations
 import os
 import socket
 import time as clock
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from vinr.config import Preset
 from vinr.device import resolve_device
 from vinr.encoding.assembly import FinishedSegment
-from vinr.encoding.kept import find_kept, segment_path
+from vinr.encoding.fits import Place
+from vinr.encoding.foresee import Trial, slowest, try_network
+from vinr.encoding.kept import segment_path
 from vinr.encoding.plan import EncodePlan, describe_threads
 from vinr.encoding.segment_work import Allowance, SegmentWork
-from vinr.encoding.splitting import makespan
-from vinr.errors import InputError
+from vinr.encoding.splitting import Job
+from vinr.encoding.telling import Teller
+from vinr.encoding.timetable import Timetable, sent
+from vinr.errors import InputError, argument
 from vinr.files import as_output_error, atomic_path
-from vinr.fit import Event, JobEnded, Noted, OfJob
+from vinr.fit import Event, Noted
 from vinr.fit.events import FREQUENT
-from vinr.fit.precision import Precision, keep_precision, resolve_precision
-from vinr.scale.pool import OnEvent, Pool, WorkerDied
+from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
+from vinr.scale.pool import Function, JobT, OnEvent, Pool, ResultT
 from vinr.state.folder import holds_token
 from vinr.temporaries import temporary_folder, try_lock
 from vinr.video.edit import Edit
@@ -75,18 +80,22 @@ def _reader(source: ClipSource) -> VideoReader:
     return _opened(source, changed_ns)
 
 
+def _readers(sources: Mapping[int, ClipSource]) -> dict[int, VideoReader]:
+    return {number: _reader(source) for number, source in sources.items()}
+
+
 @dataclass(frozen=True)
 class SegmentJob:
     """The work on a segment, with what a worker needs for it.
 
     ``token`` tells the folder of the driver's state from another one of that name on another machine.
-    ``seconds`` are the wall-clock time for everything; None where epochs are counted.
+    ``allowance`` is the time for everything, from when the worker begins; None where epochs are counted.
     """
 
     work: SegmentWork
     sources: dict[int, ClipSource]
     device: str
-    seconds: float | None
+    allowance: Allowance | None
     token: str
 
 
@@ -102,8 +111,8 @@ def run_segment(job: SegmentJob, again: bool, on_event: OnEvent) -> SegmentResul
     """Fit, code and measure a segment in a worker."""
     began = clock.monotonic()
     device = resolve_device(job.device)
-    allowance = None if job.seconds is None else Allowance(job.seconds, began)
-    readers = {number: _reader(source) for number, source in job.sources.items()}
+    allowance = None if job.allowance is None else replace(job.allowance, began=began)
+    readers = _readers(job.sources)
     folder, number = job.work.folder, job.work.number
     if holds_token(folder, job.token):
         with _segment_locked(folder, number):
@@ -128,6 +137,9 @@ def _segment_locked(folder: Path, number: int) -> Iterator[None]:
         clock.sleep(LOCK_SECONDS)
 
 
+# -- before the fits -----------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class WorkerFacts:
     """What a worker computes with, and in which arithmetic."""
@@ -136,59 +148,118 @@ class WorkerFacts:
     precision: Precision
 
 
-def _describe_worker(job: tuple[str, str, str | None], again: bool, on_event: OnEvent) -> WorkerFacts:
+def _describe_worker(
+    job: tuple[str, str, PrecisionName | None], again: bool, on_event: OnEvent
+) -> WorkerFacts:
     name, wanted, kept = job
     device = resolve_device(name)
     precision = resolve_precision(wanted, device)
     if kept is not None:
-        precision = keep_precision(kept, precision, device)  # type: ignore[arg-type]
+        precision = keep_precision(kept, precision, device)
     return WorkerFacts(describe_threads(device), precision)
 
 
-def describe_worker(pool: Pool, plan: EncodePlan, device: str, folder: Path, *, resume: bool) -> WorkerFacts:
-    """Return the device of a worker in words, and the arithmetic for all fits: that of what is kept."""
-    kept = find_kept(folder).precision if resume else None
-    question = (device, plan.presets[0].fit.precision, kept)
-    with closing(pool.run(_describe_worker, [question], on_event=lambda number, event: None)) as answers:
-        return next(answers).value()
+@dataclass(frozen=True)
+class TrialJob:
+    """The first network of a plan, to be tried by a worker."""
+
+    job: Job
+    preset: Preset
+    sources: dict[int, ClipSource]
+    device: str
+    precision: Precision
 
 
-def fit_on_workers(
-    pool: Pool,
-    plan: EncodePlan,
-    sources: Sequence[ClipSource],
-    *,
-    device: str,
-    precision: Precision,
-    folder: Path,
-    token: str,
-    started: float,
-    on_event: Callable[[Event], None],
-) -> list[FinishedSegment]:
-    """Return all segments of a plan, fitted on the workers of ``pool``.
+def _try_in_worker(job: TrialJob, again: bool, on_event: OnEvent) -> Trial:
+    return try_network(job.job, job.preset, _readers(job.sources), resolve_device(job.device), job.precision)
 
-    ``started`` is the reading of ``time.monotonic()`` from which the time of the plan counts.
+
+# -- in the driver -------------------------------------------------------------------------------------------
+
+
+class OnWorkers(Place):
+    """Workers of ``pool``, which open the inputs themselves.
+
+    Parameters
+    ----------
+    sources
+        Those of all clips, in their order.
+    device
+        That of each worker: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    token
+        Tells the folder of the driver's state from another one of that name.
     """
-    total = len(plan.jobs)
-    jobs = []
-    seconds = _share_seconds(plan, pool.num_slots, clock.monotonic() - started)
-    for number, (job, allowed) in enumerate(zip(plan.jobs, seconds, strict=True)):
-        # What is in the folder is of this encode alone: where there is state, a worker goes on from it.
-        work = SegmentWork.of(plan, number, precision=precision, folder=folder.absolute(), resume=True)
-        own = {span.clip: sources[span.clip] for span in job.spans}
-        jobs.append(SegmentJob(work, own, device, allowed, token))
 
-    def tell(number: int, event: Event | WorkerDied) -> None:
-        if isinstance(event, WorkerDied):
-            event = Noted(f"its worker died ({event.reason}); another one goes on")
-        on_event(OfJob(number, total, f"segment {number + 1}", event))
+    def __init__(self, pool: Pool, sources: Sequence[ClipSource], device: str, token: str) -> None:
+        self._pool, self._sources, self._token = pool, sources, token
+        self._device = "cuda" if pool.workers.gpus and device == "auto" else device
+        self._facts: WorkerFacts | None = None
 
-    finished: list[FinishedSegment | None] = [None] * total
-    with closing(pool.run(run_segment, jobs, on_event=tell, frequent=FREQUENT)) as results:
-        for ended in results:
-            finished[ended.number] = _kept_here(ended.value(), folder, ended.number, tell)
-            on_event(JobEnded(ended.number, total, f"segment {ended.number + 1}"))
-    return [segment for segment in finished if segment is not None]
+    @property
+    def num_slots(self) -> int:
+        """How many workers run at a time."""
+        return self._pool.num_slots
+
+    @property
+    def is_this_cpu(self) -> bool:
+        """Never: each worker has a part of some machine."""
+        return False
+
+    def settle(self, plan: EncodePlan, kept: PrecisionName | None) -> Precision:
+        """Return the arithmetic of all fits, asked of one worker."""
+        question = (self._device, plan.presets[0].fit.precision, kept)
+        self._facts = self._ask(_describe_worker, [question])[0]
+        return self._facts.precision
+
+    def attempt(self, plan: EncodePlan, precision: Precision) -> Trial:
+        """Try the first network on as many workers at once as will be at work; the slowest counts."""
+        job = TrialJob(plan.jobs[0], plan.presets[0], self._sources_of(plan.jobs[0]), self._device, precision)
+        return slowest(self._ask(_try_in_worker, [job] * min(self.num_slots, len(plan.jobs))))
+
+    def run(
+        self,
+        plan: EncodePlan,
+        timetable: Timetable | None,
+        *,
+        precision: Precision,
+        folder: Path,
+        resume: bool,
+        on_event: Callable[[Event], None],
+    ) -> list[FinishedSegment]:
+        """Fit all networks."""
+        total, jobs = len(plan.jobs), []
+        if total == 1:
+            on_event(Noted(f"one worker fits the one network; {argument('segment', '5s')} makes several"))
+        for number, job in enumerate(plan.jobs):
+            # What is in the folder is of this encode alone: where there is state, a worker goes on from it.
+            work = SegmentWork.of(plan, number, precision=precision, folder=folder.absolute(), resume=True)
+            jobs.append(SegmentJob(work, self._sources_of(job), self._device, None, self._token))
+
+        def timed(job: SegmentJob) -> SegmentJob:
+            if timetable is None:
+                return job
+            return replace(job, allowance=sent(timetable.allowance(job.work.number)))
+
+        tell = Teller([f"segment {number + 1}" for number in range(total)], on_event)
+        finished: dict[int, FinishedSegment] = {}
+        results = self._pool.run(run_segment, jobs, on_event=tell, frequent=FREQUENT, prepare=timed)
+        with closing(results):
+            for ended in results:
+                finished[ended.number] = _kept_here(ended.value(), folder, ended.number, tell)
+                tell.end(ended.number)
+        return [finished[number] for number in range(total)]
+
+    def _sources_of(self, job: Job) -> dict[int, ClipSource]:
+        return {span.clip: self._sources[span.clip] for span in job.spans}
+
+    def _ask(self, function: Function[JobT, ResultT], jobs: Sequence[JobT]) -> list[ResultT]:
+        """Return what workers answer, whose events are of no interest."""
+        with closing(self._pool.run(function, jobs, on_event=lambda number, event: None)) as answers:
+            return [ended.value() for ended in answers]
+
+    def __str__(self) -> str:
+        device = "" if self._facts is None else f" of {self._facts.device}"
+        return f"{self._pool.workers}{device}"
 
 
 def _kept_here(
@@ -201,18 +272,3 @@ def _kept_here(
     with as_output_error(path), atomic_path(path, force=True) as temporary:
         temporary.write_bytes(result.content)
     return replace(result.segment, path=path)
-
-
-def _share_seconds(plan: EncodePlan, num_slots: int, used: float) -> list[float | None]:
-    """Return the wall-clock time of each segment, so that all of them together take that of the plan.
-
-    ::
-
-        worker 1   |-- 0 --|-- 2 --|--- 4 ---|       each takes time by its share of the pixels; the worker
-        worker 2   |-- 1 --|-- 3 --|                 with the most of them takes all that is left
-    """
-    shares = [job.share for job in plan.jobs]
-    if plan.seconds is None:
-        return [None] * len(shares)
-    left, longest = max(plan.seconds - used, 1.0), makespan(shares, num_slots)
-    return [left * share / longest for share in shares]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import torch
 
@@ -14,7 +15,7 @@ from vinr.errors import UsageError, argument, override, plural
 from vinr.fit.losses import build_loss
 from vinr.models import get_model, validate_architecture
 from vinr.sizing.solve import solve_size
-from vinr.units import SegmentLength
+from vinr.units import SegmentLength, format_count, format_seconds, format_size
 from vinr.video.spec import VideoSpec
 
 # Two known points fix the default size: 0.19 M parameters suit 132 frames of 160×320, the papers' 1.5 M suit
@@ -29,6 +30,14 @@ PARAMETERS_LIMITS = (20_000, 30_000_000)
 REFERENCE_SECONDS = 180.0
 TIME_EXPONENT = 0.5
 SECONDS_LIMITS = (30.0, 6 * 3600.0)
+
+QualityName = Literal["low", "medium", "high"]
+# Of what is chosen: how many times the usual parameters, and the usual time.
+QUALITIES: Final[dict[QualityName, tuple[float, float]]] = {
+    "low": (0.5, 0.5),
+    "medium": (1.0, 1.0),
+    "high": (2.0, 4.0),
+}
 
 # Bits that a parameter takes in a file of a target size; parameters are solved for with it.
 BITS_PER_PARAMETER = 4.3
@@ -94,10 +103,57 @@ class EncodePlan:
 
     def __str__(self) -> str:
         preset = self.presets[0]
-        time = plural(preset.fit.epochs, "epoch") if self.seconds is None else f"{self.seconds:.0f} s"
+        name = "" if preset.name == preset.model else f" ({preset.name})"
         hint = f" (chosen; see {argument('time')}, {argument('epochs')})" if self.time_is_chosen else ""
         segments = f", {len(self.jobs)} networks" if len(self.jobs) > 1 else ""
-        return f"model {preset.model} ({preset.name}), recipe {preset.fit.recipe}, {time}{hint}{segments}"
+        return f"model {preset.model}{name}, recipe {preset.fit.recipe}, {self.length}{hint}{segments}"
+
+    @property
+    def length(self) -> str:
+        """How long everything, or a fit, takes: ``180 s`` or ``7 epochs``."""
+        if self.seconds is None:
+            return plural(self.presets[0].fit.epochs, "epoch")
+        return format_seconds(self.seconds)
+
+    def in_full(self, specs: Sequence[VideoSpec], other_bytes: int = 0) -> str:
+        """Return a line with sizes: of the network, of the file, of the frames.
+
+        ``other_bytes`` of the file are no networks.
+        """
+        first, num_frames = specs[0], sum(spec.num_frames for spec in specs)
+        num_parameters = count_parameters(self, specs)
+        sides = {(spec.height, spec.width) for spec in specs}
+        size = f"{first.width}×{first.height} (width × height)" if len(sides) == 1 else "several sizes"
+        if self.network_bytes is None:
+            num_bytes = other_bytes + round(num_parameters * bits_per_parameter(self.presets[0]) / 8)
+            about = f"about {format_size(num_bytes)}"
+        else:
+            about = f"at most {format_size(sum(self.network_bytes) + other_bytes)}"
+        audio = f" with {format_size(other_bytes)} of audio and times" if other_bytes else ""
+        return (
+            f"{self}: {format_count(num_parameters)} parameters, {about}{audio}, "
+            f"{plural(num_frames, 'frame')} of {size}"
+        )
+
+
+def count_parameters(plan: EncodePlan, specs: Sequence[VideoSpec]) -> int:
+    """Return the parameters that all networks of ``plan`` store."""
+    counts: dict[tuple[VideoSpec, int], int] = {}  # segments of one size share a preset
+    total = 0
+    for job, preset in zip(plan.jobs, plan.presets, strict=True):
+        spec = job.spec(specs)
+        key = spec, id(preset)
+        if key not in counts:
+            cls = get_model(preset.model)
+            counts[key] = cls.on_meta(validate_architecture(cls, preset.architecture), spec).num_stored()
+        total += counts[key]
+    return total
+
+
+def bits_per_parameter(preset: Preset) -> float:
+    """Return how many bits a parameter takes in a file, about: fewer where steps are learned for a rate."""
+    learned = any(phase.quantization == "entropy" for phase in preset.fit.phases)
+    return BITS_PER_PARAMETER if learned else float(preset.compress.weight_bits)
 
 
 def default_parameters(num_pixels: int) -> int:
@@ -125,26 +181,34 @@ def plan_encode(
     segment: SegmentLength | None = None,
     cuts: Sequence[Sequence[int]] | None = None,
     target: Target = NO_TARGET,
+    quality: QualityName = "medium",
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> EncodePlan:
     """Plan the encode of clips of ``specs`` into one file.
 
     The length is that of ``epochs``, ``fit.epochs`` or a recipe by name, which has epochs; else ``seconds``;
-    else a time suited to the size of the video. ``num_parameters`` are those of the whole file. ``segment``
-    and ``cuts`` are those of :func:`split_segments`.
+    else a time suited to the size of the video. ``num_parameters`` are those of the whole file; ``quality``
+    makes what is chosen of both smaller or larger. ``segment`` and ``cuts`` are those of
+    :func:`split_segments`.
 
     Raises
     ------
     UsageError
         If names or keys are unknown, values contradict each other, or the size cannot be reached.
     """
+    fixed = {"params": num_parameters, "preset": preset, "size or psnr": target.num_bytes or target.psnr_db}
+    if quality != "medium" and (names := [name for name, value in fixed.items() if value is not None]):
+        raise UsageError(
+            f"{argument('quality', quality)} chooses the size of the network, and so does {names[0]}; "
+            "give one of them"
+        )
     if epochs is not None and seconds is not None:
         raise UsageError("both a number of epochs and a time are given; give one of them")
     keys = {item.partition("=")[0].strip() for item in overrides}
     chosen = seconds is None and epochs is None and not keys & {"fit.epochs", "fit.recipe"}
     if chosen:
-        seconds = default_seconds(count_pixels(specs))
+        seconds = QUALITIES[quality][1] * default_seconds(count_pixels(specs))
     extra = []
     if seed is not None:
         extra.append(f"fit.seed={seed}")
@@ -171,6 +235,8 @@ def plan_encode(
         if count is None and num_bytes is not None and preset is None:
             count = round(8 * num_bytes / BITS_PER_PARAMETER)
         spec = job.spec(specs)
+        if quality != "medium":
+            count = round(QUALITIES[quality][0] * default_parameters(spec.num_pixels))
         if (spec, count) not in solved:
             solved[spec, count] = choose_preset(
                 spec, model=model, preset=preset, num_parameters=count, overrides=[*overrides, *extra]

@@ -29,21 +29,25 @@ from vinr.encoding.plan import EncodePlan
 from vinr.encoding.segment import FittedSegment, load_segment, save_segment
 from vinr.encoding.splitting import Job
 from vinr.errors import OutputError
-from vinr.fit import Event, FitResult, NotKept, Reconstruct, fit
-from vinr.fit.draws import Draws
+from vinr.fit import (
+    Event,
+    FitResult,
+    FramesDone,
+    NotKept,
+    Reconstruct,
+    Reserve,
+    StageBegun,
+    fit,
+)
+from vinr.fit.budget import NO_RESERVE
 from vinr.fit.fingerprint import fingerprint_of
 from vinr.fit.precision import Precision
-from vinr.fit.prepare import build_model
-from vinr.models import HybridModel, Latents
-from vinr.models.base import FrozenLatents
-from vinr.quality.clip import ClipQualityMeter, compare
+from vinr.quality.clip import compare
 from vinr.state.interruption import held_back
 from vinr.video.source import FrameTensor, VideoReader
 
-# Coding and scoring are timed beforehand on this many frames; their share of the budget is capped, since a
-# busy machine may be slow beyond measure while they are timed.
-TIMED_FRAMES: Final = 4
-MAX_RESERVED_SHARE: Final = 0.5
+# Where reading took longer than foreseen, a step is done all the same.
+LEAST_LEFT: Final = 0.01
 PSNR_TOLERANCE_DB: Final = 0.2
 # Trials of coarser steps for a network that is better than its target; each trial decodes the video.
 COARSER_TRIALS: Final = 8
@@ -51,10 +55,25 @@ COARSER_TRIALS: Final = 8
 
 @dataclass(frozen=True)
 class Allowance:
-    """The wall-clock time of one segment: ``seconds`` from the reading ``began`` of ``time.monotonic()``."""
+    """The wall-clock time of one segment: ``seconds`` from the reading ``began`` of ``time.monotonic()``.
+
+    ``build`` of them go into making the network, and ``reserve`` is left for what follows the fit.
+
+    ::
+
+        began                     now                                     began + seconds
+          |-- reading, planning --|-- build --|---- fit ----|-- coding, scoring: reserve --|
+    """
 
     seconds: float
     began: float
+    build: float = 0.0
+    reserve: Reserve = NO_RESERVE
+
+    def left(self) -> float:
+        """Return the seconds from now on that fit and reserve may take, a little at least."""
+        passed = clock.monotonic() - self.began
+        return max(self.seconds - passed - self.build, LEAST_LEFT)
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,7 @@ class SegmentWork:
             The segment before this one, whose network ``fit.warm_start`` begins with.
         """
         spec = self.job.spec({number: reader.spec for number, reader in readers.items()})
+        on_event(StageBegun("reading"))
         frames = FrameTensor(_read_spans(self.job, readers), spec)
         finished, checkpoint = segment_path(self.folder, self.number), fit_path(self.folder, self.number)
         initial = None
@@ -112,6 +132,7 @@ class SegmentWork:
         fingerprint = fingerprint_of(frames, self.preset, Reconstruct(), self.plan_seconds, initial)
         if self.resume and finished.exists():
             return FinishedSegment.of(load_segment(finished, fingerprint, frames.spec), self.job, finished)
+        on_event(StageBegun("fitting"))
         result = fit(
             frames,
             self.preset,
@@ -119,12 +140,14 @@ class SegmentWork:
             on_event=on_event,
             checkpoint=checkpoint,
             resume=self.resume,
-            seconds=None if allowance is None else self._seconds(allowance, frames, device),
+            seconds=None if allowance is None else allowance.left(),
+            reserve=NO_RESERVE if allowance is None else allowance.reserve,
             precision=self.precision,
             fingerprint=fingerprint,
             initial=initial,
         )
-        segment = self._coded(result, frames, device)
+        on_event(StageBegun("coding"))
+        segment = self._coded(result, frames, device, on_event)
         with held_back():
             try:
                 save_segment(segment, finished, fingerprint)
@@ -134,14 +157,22 @@ class SegmentWork:
             checkpoint.unlink(missing_ok=True)
         return FinishedSegment.of(segment, self.job, finished)
 
-    def _coded(self, result: FitResult, frames: FrameTensor, device: torch.device) -> FittedSegment:
+    def _coded(
+        self,
+        result: FitResult,
+        frames: FrameTensor,
+        device: torch.device,
+        on_event: Callable[[Event], None],
+    ) -> FittedSegment:
         """Return the coded network with the quality of the frames that it decodes to."""
         preset = self.preset
 
         def measured(packed: PackedTensors) -> FittedSegment:
             segment = FittedSegment.of(preset, result, packed, frames.spec)
+            on_event(StageBegun("measuring"))
             with segment.open(frames.spec, str(device)) as decoder:
-                return segment.measured(compare(decoder, frames))
+                quality = compare(decoder, frames, on_frame=lambda *done: on_event(FramesDone(*done)))
+            return segment.measured(quality)
 
         stored, settings, steps = result.model.stored(), preset.compress, result.steps
         if self.num_bytes is not None:
@@ -161,42 +192,6 @@ class SegmentWork:
             return segments[amount].psnr_db >= target_db
 
         return segments[bisect_largest(is_good, low=0.0, num_trials=COARSER_TRIALS)]
-
-    def _seconds(self, allowance: Allowance, frames: FrameTensor, device: torch.device) -> float:
-        """Return the time for the fit: the allowance, less what went before and what follows."""
-        import torch._dynamo  # noqa: F401 - optimisers load it at their first use, which takes seconds
-
-        follows = self._seconds_after(frames, device)
-        # began                     now                                            began + seconds
-        #   |-- reading, planning --|---------- fit ----------|-- coding, measuring: follows --|
-        left = allowance.seconds - (clock.monotonic() - allowance.began)
-        return max(left - min(follows, MAX_RESERVED_SHARE * left), 1.0)
-
-    def _seconds_after(self, frames: FrameTensor, device: torch.device) -> float:
-        """Return how long coding, decoding and measuring take, tried with the network before it is fitted."""
-        preset = self.preset
-        model = build_model(preset, frames.spec, device, self.precision).eval()
-        if isinstance(model, HybridModel):
-            # The encoder has learned nothing yet: latents are drawn, which takes no pass over the video.
-            latents, draws = {}, Draws(preset.fit.seed)
-            for name, shape in model.per_frame_shapes().items():
-                latents[name] = draws.uniform(frames.spec.num_frames, *shape)
-            model.attach_latents(FrozenLatents(Latents(latents)))
-            model.drop_encoder()
-        if model.keyframes is not None:
-            model.keyframes.code(frames)
-        # once        coding, opening, the first frame: the same for a clip of any length
-        # measured    decoding and scoring of so few frames, scaled to all
-        started = clock.monotonic()
-        packed = pack_tensors(model.stored(), preset.compress)
-        segment = FittedSegment.coded(preset, model, packed, frames.spec)
-        meter, index_N = ClipQualityMeter(), torch.arange(min(TIMED_FRAMES, frames.spec.num_frames))
-        with segment.open(frames.spec, str(device)) as decoder:
-            decoder.frames(index_N[:1])
-            once = clock.monotonic() - started
-            meter.add(decoder.frames(index_N), frames.frames(index_N))
-        measured = clock.monotonic() - started - once
-        return once + measured * frames.spec.num_frames / len(index_N)
 
 
 def _read_spans(job: Job, readers: Mapping[int, VideoReader]) -> Tensor:

@@ -63,9 +63,16 @@ def split_segments(
 
 def makespan(durations: Sequence[float], num_workers: int) -> float:
     """Return how long jobs take on ``num_workers``, each of which takes the next one when it is free."""
-    loads = [0.0] * num_workers
+    duration, _ = busiest_worker(durations, num_workers)
+    return duration
+
+
+def busiest_worker(durations: Sequence[float], num_workers: int) -> tuple[float, int]:
+    """Return how long the worker with the most is at work, and its number of jobs; see :func:`makespan`."""
+    loads = [(0.0, 0)] * num_workers
     for duration in durations:
-        heapq.heappush(loads, heapq.heappop(loads) + duration)
+        load, count = heapq.heappop(loads)
+        heapq.heappush(loads, (load + duration, count + 1))
     return max(loads)
 
 

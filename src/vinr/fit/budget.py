@@ -10,20 +10,47 @@ from dataclasses import dataclass, field
 from vinr.errors import UsageError
 
 # What follows a fit where nobody tried it, in epochs' worth of time: freezing and decoding are forward
-# passes, a third of a step.
+# passes, a third of a step. The first steps may be slow beyond measure, so that this is capped.
 RESERVE_EPOCHS = 0.8
 MOST_RESERVED = 0.25
+# What was tried is rescaled by how much slower steps have become since, within these limits; and it leaves
+# a little of the budget to the fit, whatever it takes.
+RESCALED_LIMITS = (0.8, 2.5)
+MOST_TRIED = 0.95
 # How fast the running mean of a step's time forgets: the first steps warm caches up.
 FORGOTTEN = 0.05
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """What of a budget of seconds is left unspent, for what comes after the fit.
+
+    Either ``epochs`` of measured epoch time, at most a quarter of the budget; or ``seconds`` that were tried
+    when an epoch took ``epoch_seconds``: they grow as epochs do, since a machine that has become busier is
+    slower at everything.
+    """
+
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    epochs: float = 0.0
+
+    def of(self, budget_seconds: float, epoch_seconds: float) -> float:
+        """Return the seconds to leave of a budget, given how long an epoch takes now."""
+        if self.epochs:
+            return min(self.epochs * epoch_seconds, MOST_RESERVED * budget_seconds)
+        slower = epoch_seconds / self.epoch_seconds if self.epoch_seconds else 1.0
+        least, most = RESCALED_LIMITS
+        return min(self.seconds * min(max(slower, least), most), MOST_TRIED * budget_seconds)
+
+
+NO_RESERVE = Reserve()
 
 
 @dataclass(frozen=True)
 class Budget:
     """How long a fit lasts: a number of steps, or seconds of work (then the schedule follows the clock).
 
-    ``reserve_epochs`` of measured epoch time are left unspent of ``seconds``, for what comes after the fit; a
-    quarter of them at most, since the first steps, or a busy machine, may be slow beyond measure. Time that
-    passes between steps counts too, from ``began`` on.
+    ``reserve`` of ``seconds`` is left unspent. Time that passes between steps counts too, from ``began`` on.
 
     Raises
     ------
@@ -33,7 +60,7 @@ class Budget:
 
     num_steps: int
     seconds: float | None = None
-    reserve_epochs: float = 0.0
+    reserve: Reserve = NO_RESERVE
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -46,9 +73,8 @@ class Budget:
             return min(steps_done / self.num_steps, 1.0)
         if not steps_done:
             return 0.0  # however little time there is, there is a network, and it has learned something
-        reserve = min(self.reserve_epochs * epoch_seconds, MOST_RESERVED * self.seconds)
         passed = max(seconds_done, time.monotonic() - self.began)
-        return min(passed / (self.seconds - reserve), 1.0)
+        return min(passed / (self.seconds - self.reserve.of(self.seconds, epoch_seconds)), 1.0)
 
 
 class StepClock:

@@ -4,18 +4,56 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
+
+StageName = Literal["reading", "trying", "fitting", "coding", "measuring", "comparing"]
+
+
+@dataclass(frozen=True)
+class StageBegun:
+    """What the work turns to next."""
+
+    name: StageName
+
+
+@dataclass(frozen=True)
+class FramesDone:
+    """So many of all frames of the stage at hand are done."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """A step was done. ``progress`` is that of the fit, 0 to 1; ``seconds_left`` may be infinite."""
+
+    epochs_done: float
+    progress: float
+    seconds_left: float
 
 
 @dataclass(frozen=True)
 class RoundDone:
-    """A round went well. PSNR is of the training frames of that round, before 8-bit rounding."""
+    """A round (an epoch, or 250 steps) went well.
+
+    PSNR is of the training frames of that round, before 8-bit rounding. ``loss`` is the mean over the steps
+    that this process did of it. ``num_bits``: of all parameters as the last step estimates them, in phases
+    that estimate them; ``bpp``: the same per pixel of the frames. ``learning_rate``: the largest of the last
+    step. ``phase`` is -1 in the plain fit.
+    """
 
     epochs_done: float
     progress: float
     psnr_db: float
     seconds_done: float
     seconds_left: float
+    steps_done: int = 0
+    loss: float | None = None
+    num_bits: float | None = None
+    bpp: float | None = None
+    learning_rate: float | None = None
+    phase: int = -1
 
 
 @dataclass(frozen=True)
@@ -92,11 +130,23 @@ class JobEnded:
     name: str
 
 
-Event = RoundDone | Collapsed | Resumed | Noted | NotKept | Written | OfJob | JobEnded
+Event = (
+    StageBegun
+    | FramesDone
+    | StepDone
+    | RoundDone
+    | Collapsed
+    | Resumed
+    | Noted
+    | NotKept
+    | Written
+    | OfJob
+    | JobEnded
+)
 
 
 # Kinds of which many come in a second, so that those who send them over a network need not send all.
-FREQUENT: Final = (RoundDone,)
+FREQUENT: Final = (StepDone, FramesDone)
 
 
 def ignore(event: Event) -> None:

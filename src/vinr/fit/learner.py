@@ -37,7 +37,8 @@ from vinr.fit.draws import Draws
 from vinr.fit.optimizers import build_optimizer, moments_of, set_learning_rate
 from vinr.fit.phases import Moment, schedule_of
 from vinr.fit.precision import Precision
-from vinr.fit.prepare import Outputs, build_model
+from vinr.fit.prepare import Outputs, build_model, share_frames
+from vinr.fit.ranks import ALONE, Ranks
 from vinr.fit.rate_control import RateControl
 from vinr.fit.schedules import learning_rate_multiplier
 from vinr.models import VideoModel
@@ -63,11 +64,14 @@ class Learner:
         precision: Precision,
         draws: Draws,
         schedule: Callable[[float], float] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.preset, self.visible, self.device, self.draws = preset, visible, device, draws
         self.settings, self._schedule, self.precision = preset.fit, schedule, precision
         self.model = build_model(preset, visible.spec, device, precision, draws)
         _check_phases(self.model, preset)
+        self.ranks = ranks
+        share_frames(self.model, ranks)
         self.outputs = Outputs(self.model)
         self.part, self.coding = -1, CodingNoise({}, None, preset.compress, draws)
         self.control: RateControl | None = None
@@ -100,6 +104,11 @@ class Learner:
                 )
         set_learning_rate(self.optimizer, full * scale * multiplier)
 
+    @property
+    def learning_rate(self) -> float:
+        """The largest learning rate of the step at hand."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
     def evaluate(self, query: Query) -> TrainingOutputs:
         """Return what the loss compares with the frames."""
         if self.part < 0:
@@ -117,12 +126,34 @@ class Learner:
             return self.control.weight * num_bits / self.visible.spec.num_pixels
         return self.control.weight * loss * num_bits / self.coding.num_elements
 
-    def update(self) -> None:
-        """Move everything that learns down its gradient, and forget the gradients."""
+    def update(self, mse: Tensor, num_bits: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Move everything that learns down its gradient, and forget the gradients.
+
+        Returns ``mse``, of which each rank gives its share, and ``num_bits`` of the whole batch.
+        """
+        if self.ranks.are_several:
+            mse, num_bits = self._add_up(mse, num_bits)
         if self.settings.gradient_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        return mse, num_bits
+
+    def _add_up(self, mse: Tensor, num_bits: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Add up over all ranks the gradients, and what :meth:`update` returns."""
+        # One message:   gradients, 0 where there is none │ 1 for each that there is │ mse │ bits
+        learning = [item for group in self.optimizer.param_groups for item in group["params"]]
+        gradients = [torch.zeros_like(item) if item.grad is None else item.grad for item in learning]
+        is_there = mse.new_tensor([float(item.grad is not None) for item in learning])
+        # All ranks have the same bits: those of rank 0 count.
+        bits = mse.new_zeros(()) if num_bits is None or not self.ranks.is_first else num_bits
+        *sums, is_there, mse, bits = self.ranks.add_up([*gradients, is_there, mse, bits])
+        torch._foreach_copy_(gradients, sums)
+        if any(item.grad is None for item in learning):
+            # Another rank may have one; what has none anywhere is left alone, as in a fit on one device.
+            for item, gradient, count in zip(learning, gradients, is_there.tolist(), strict=True):
+                item.grad = gradient if count else None
+        return mse, None if num_bits is None else bits
 
     def observe(self, num_bits: Tensor | None, psnr_db: Tensor, moment: Moment) -> None:
         """Let rate control see what the step at ``moment`` came to."""
@@ -133,11 +164,12 @@ class Learner:
         """Code the network as it is, where its size matters."""
         if self.control is None or self.phase is None or self.phase.target_bytes is None:
             return
+        self.control.calibrate(self.ranks.decide(self._count_bytes))
+
+    def _count_bytes(self) -> int:
         pruned = self.coding.pruned(self.model.stored())
         num_bytes = pack_tensors(pruned, self.preset.compress, steps=self.coding.steps()).file_bytes
-        if self.model.keyframes is not None:
-            num_bytes += self.model.keyframes.num_bytes
-        self.control.calibrate(num_bytes)
+        return num_bytes + (0 if self.model.keyframes is None else self.model.keyframes.num_bytes)
 
     # -- phases --------------------------------------------------------------------------------------------
 
@@ -179,6 +211,16 @@ class Learner:
             **with_prefix("coding.", self.coding.state_dict()),
             **with_prefix("random.", self.draws.state()),
         }
+
+    def align(self) -> None:
+        """Take all that learns, and what the optimiser keeps of it, from rank 0.
+
+        It is the same already where all ranks have the same kind of CPU or GPU.
+        """
+        if self.ranks.are_several:
+            moments, _ = pack_optimizer(self.optimizer.state_dict())
+            coding = self.coding.state_dict().values()
+            self.ranks.spread([*self.model.parameters(), *coding, *moments.values()])
 
     @property
     def is_sound(self) -> bool:

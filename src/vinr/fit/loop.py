@@ -21,10 +21,13 @@ from torch import Tensor
 
 from vinr.config import Preset
 from vinr.device import gradients_on
-from vinr.fit.events import Event, Resumed, ignore
+from vinr.fit.budget import NO_RESERVE, Reserve
+from vinr.fit.events import Event, Noted, Resumed, ignore
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of
+from vinr.fit.follow import lead
 from vinr.fit.keeper import Keeper
 from vinr.fit.precision import Precision, keep_precision, resolve_precision
+from vinr.fit.ranks import current
 from vinr.fit.result import FitResult
 from vinr.fit.task import Reconstruct, Task
 from vinr.fit.trainer import Trainer
@@ -42,7 +45,7 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = False,
     seconds: float | None = None,
-    reserve_epochs: float = 0.0,
+    reserve: Reserve = NO_RESERVE,
     keep_encoder: bool = False,
     precision: Precision | None = None,
     fingerprint: Fingerprint | None = None,
@@ -65,7 +68,7 @@ def fit(
     resume
         Go on from ``checkpoint`` where it exists, in the arithmetic it was begun in.
     seconds
-        Spend this much time instead of ``preset.fit.epochs``, less ``reserve_epochs`` epochs' worth.
+        Spend this much time instead of ``preset.fit.epochs``, less ``reserve`` for what follows.
     keep_encoder
         Return a hybrid model's encoder too, which only experiments need.
     precision
@@ -86,7 +89,8 @@ def fit(
     KeyboardInterrupt
         On Ctrl-C, once the state is kept.
     """
-    task, device = task or Reconstruct(), torch.device(device)
+    ranks = current()
+    task, device = task or Reconstruct(), ranks.own_device(torch.device(device))
     precision = precision or resolve_precision(preset.fit.precision, device)
     keeper = state = None
     if checkpoint is not None:
@@ -101,20 +105,27 @@ def fit(
         task,
         device=device,
         seconds=seconds,
-        reserve_epochs=reserve_epochs,
+        reserve=reserve,
         precision=precision,
         keep_encoder=keep_encoder,
         fingerprint=fingerprint,
+        ranks=ranks,
         initial=initial,
     )
     if keeper is not None and state is not None:
         keeper.restore(trainer, state)
         on_event(Resumed(state.epochs_done))
-    with trainer.computing(), nullcontext() if keeper is None else keeper.watching(trainer):
+    if ranks.are_several:
+        on_event(Noted(f"{ranks.count} processes share every step of the fit"))
+        lead(trainer, source, seconds, state)
+    watching = nullcontext() if keeper is None else keeper.watching(trainer)
+    with trainer.computing(), ranks.in_step(), watching:
         while not trainer.is_done:
             event = trainer.step()
+            on_event(trainer.last_step())
             if event is not None:
                 on_event(event)
             if keeper is not None:
                 keeper.keep_sometimes(trainer)
+            ranks.stop_if_asked()
     return trainer.finish()

@@ -12,8 +12,10 @@ from vinr.config import FitSettings, Preset
 from vinr.errors import InputError
 from vinr.fit.draws import Draws
 from vinr.fit.precision import Precision
+from vinr.fit.ranks import Ranks
 from vinr.kernels.training import replace_trained_convolutions
 from vinr.models import StoredTensor, VideoModel, get_model, validate_architecture
+from vinr.models.layers.flow import FrameBuffer
 from vinr.video.spec import TYPES, FrameSource, Query, VideoSpec, computable
 
 
@@ -57,6 +59,13 @@ def build_model(
     model.to(device)
     _set_layout(model, preset.fit, device, precision)
     return model
+
+
+def share_frames(model: VideoModel, ranks: Ranks) -> None:
+    """Let all ``ranks`` put the frames that any of them computes into their buffers of frames."""
+    for module in model.modules() if ranks.are_several else ():
+        if isinstance(module, FrameBuffer):
+            module.gather = ranks.gather_rows
 
 
 def take_weights(model: VideoModel, initial: Mapping[str, Tensor]) -> None:

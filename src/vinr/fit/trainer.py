@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -27,17 +28,20 @@ from torch import Tensor, nn
 from vinr.config import Preset
 from vinr.device import exact_float32, memory_kept, resolve_device
 from vinr.errors import FitError, UsageError
-from vinr.fit.batches import Batches
-from vinr.fit.budget import Budget, StepClock
+from vinr.fit.batches import Batches, BatchPart
+from vinr.fit.budget import NO_RESERVE, Budget, Reserve, StepClock
 from vinr.fit.checkpoint import FitState, Snapshot, SnapshotValues
 from vinr.fit.draws import Draws
-from vinr.fit.events import Collapsed, Event, RoundDone, describe_fall
+from vinr.fit.events import Collapsed, Event, RoundDone, StepDone, describe_fall
 from vinr.fit.fingerprint import Fingerprint, fingerprint_of_target
+from vinr.fit.gradients import add_gradients
 from vinr.fit.learner import Learner
 from vinr.fit.losses import LossFunction, build_loss, loss_of
+from vinr.fit.meter import RoundMeter
 from vinr.fit.phases import Moment, append_phases, moment_at
 from vinr.fit.precision import Precision, resolve_precision
 from vinr.fit.prepare import DeviceFrames, take_weights
+from vinr.fit.ranks import ALONE, Ranks
 from vinr.fit.result import FitResult
 from vinr.fit.task import Reconstruct, Task
 from vinr.models import HybridModel, VideoModel
@@ -47,14 +51,6 @@ from vinr.video.spec import FrameSource, PatchGrid
 
 ROUND_STEPS = 250
 MAX_COLLAPSES = 6
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What a part of a batch came to: its part of the mean squared error, and the bits of all parameters."""
-
-    mse: Tensor
-    num_bits: Tensor | None
 
 
 @final
@@ -75,7 +71,7 @@ class Trainer:
     device
         Where the fit runs: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     seconds
-        Wall-clock time to spend in place of ``preset.fit.epochs``, less that of ``reserve_epochs`` epochs.
+        Wall-clock time to spend in place of ``preset.fit.epochs``, less ``reserve`` for what follows.
     precision
         The arithmetic; what ``preset.fit.precision`` means on ``device`` if None.
     loss
@@ -88,6 +84,8 @@ class Trainer:
         Hold on to the encoder of a hybrid model, which is dropped otherwise when the model is frozen.
     fingerprint
         What the trainer's states belong to, where it is known already; that of the other arguments if None.
+    ranks
+        The processes that step this fit together, each with a Trainer of the same arguments but ``device``.
     initial
         Weights to begin with, by stored name, where they have the shape of the model's own.
 
@@ -108,25 +106,26 @@ class Trainer:
         *,
         device: torch.device | str = "cpu",
         seconds: float | None = None,
-        reserve_epochs: float = 0.0,
+        reserve: Reserve = NO_RESERVE,
         precision: Precision | None = None,
         loss: LossFunction | None = None,
         schedule: Callable[[float], float] | None = None,
         keep_encoder: bool = False,
         fingerprint: Fingerprint | None = None,
+        ranks: Ranks = ALONE,
         initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         if not (isinstance(source, FrameSource) and isinstance(preset, Preset)):
             raise TypeError("Trainer takes a FrameSource and a Preset, as vinr.config.load_preset() returns")
         settings = preset.fit
-        self.preset, self.settings, self.task = preset, settings, task or Reconstruct()
+        self.preset, self.settings, self.task, self.ranks = preset, settings, task or Reconstruct(), ranks
         self.device = resolve_device(str(device))
         self.precision = precision or resolve_precision(settings.precision, self.device)
         self.frames = DeviceFrames(self.task.target(source), self.device)
         visible = self.task.visible(self.frames)
         self.draws = Draws(settings.seed, self.device)
         self._own: dict[str, Any] = {"loss": loss, "schedule": schedule, "initial": initial}
-        self.learner = Learner(preset, visible, self.device, self.precision, self.draws, schedule)
+        self.learner = Learner(preset, visible, self.device, self.precision, self.draws, schedule, ranks)
         model = self.model
         if initial is not None:
             take_weights(model, initial)
@@ -134,18 +133,19 @@ class Trainer:
         if model.keyframes is not None:
             model.keyframes.code(visible)
         frame_N = self.task.training_frames(source.spec)
-        self.batches = Batches(frame_N, model.group_of(frame_N), settings, model.coded_size())
+        self.batches = Batches(frame_N, model.group_of(frame_N), settings, model.coded_size(), ranks)
         self.loss = build_loss(settings.loss) if loss is None else loss_of(loss)
         self.steps_per_epoch = self.batches.steps_per_epoch
-        self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve_epochs)
-        self.clock = StepClock()
+        self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve)
+        self.clock, self._meter = StepClock(), RoundMeter()
         self.steps_done, self.round_steps = 0, 0
         self.round_mse = torch.zeros((), device=self.device)
         self.best_psnr_db, self.rate_scale, self.num_collapses = -math.inf, 1.0, 0
         self._is_finished, self._is_at_rest = False, True
         self._result: FitResult | None = None
         self._keeps_encoder, self._encoder = keep_encoder, self._held_encoder(keep_encoder)
-        self._round_start, self._round_batches = -1, list[tuple[Tensor, ...]]()
+        self._round_start, self._round_batches = -1, list[tuple[BatchPart, ...]]()
+        self._settled: float | None = None  # progress that all ranks agree on, where they follow a clock
         self._good = self._copy()
         self._fingerprint = fingerprint
 
@@ -189,12 +189,15 @@ class Trainer:
         self._check_open()
         if self._is_finished:  # not is_done: a clock may run out between that and this
             raise UsageError("the budget of the fit is used up; append phases with continue_with()")
+        if self._settled is None:
+            self._settle()
         batches = self._batches_of_round()
         if self.round_steps:
             self.clock.skip()  # what the caller did since the last step is no work of the fit
         else:
             with self._at_work():
                 self._enter()
+                self.learner.align()
             self.clock.start()
         # A fit that was interrupted between the last step of a round and its end has only the end left to do.
         if not self._is_round_over():
@@ -205,6 +208,7 @@ class Trainer:
                 self.round_steps += 1
                 self.steps_done += 1
                 self.clock.tick(self.steps_done)
+                self._settle()
         if not self._is_round_over():
             return None
         with self._at_work():
@@ -212,7 +216,7 @@ class Trainer:
             self._is_finished = self.progress() >= 1
         return event
 
-    def train_on(self, batch: Sequence[Tensor]) -> Tensor:
+    def train_on(self, batch: Sequence[BatchPart]) -> Tensor:
         """Update the network once, on ``batch`` (parts of one, as :class:`Batches` gives them).
 
         Nothing is counted: :meth:`step` is the door for a fit, this one for measuring a step alone.
@@ -223,20 +227,21 @@ class Trainer:
             The mean squared error before the update, on the device, without gradient.
         """
         self.learner.set_rate(self.moment(), self.rate_scale)
-        count = sum(len(sample_N) for sample_N in batch)
-        parts = [self._add_gradients(sample_N, len(sample_N) / count) for sample_N in batch]
-        self.learner.update()
-        mse = torch.stack([part.mse for part in parts]).sum()
-        self.learner.observe(parts[0].num_bits, psnr_from_mse_db(mse), self.moment())
+        add = partial(
+            add_gradients, learner=self.learner, batches=self.batches, task=self.task, loss=self.loss
+        )
+        parts = [add(part, self.frames.rgb_NCHW) for part in batch]
+        errors = torch.stack([part.mse for part in parts])
+        mse, num_bits = self.learner.update(errors.sum(), parts[0].num_bits)
+        self._meter.add(parts, num_bits)
+        self.learner.observe(num_bits, psnr_from_mse_db(mse), self.moment())
         return mse
 
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Compute as :func:`vinr.fit.fit` does: float32 kept exact on a GPU, freed memory kept if so set."""
-        with ExitStack() as settings:
-            if self.settings.keep_memory:
-                settings.enter_context(memory_kept(self.device))
-            settings.enter_context(exact_float32(self.device))
+        memory = memory_kept(self.device) if self.settings.keep_memory else nullcontext()
+        with memory, exact_float32(self.device):
             yield
 
     def _check_open(self) -> None:
@@ -247,9 +252,17 @@ class Trainer:
         """Return how much of the budget is used, 0 to 1."""
         if self._is_finished:
             return 1.0
-        return self.budget.progress(
-            self.steps_done, self.clock.seconds, self.clock.step_seconds * self.steps_per_epoch
-        )
+        follows_first = self.ranks.are_several and self.budget.seconds is not None
+        return (self._settled or 0.0) if follows_first else self._own_progress()
+
+    def _own_progress(self) -> float:
+        epoch_seconds = self.clock.step_seconds * self.steps_per_epoch
+        return self.budget.progress(self.steps_done, self.clock.seconds, epoch_seconds)
+
+    def _settle(self) -> None:
+        """Let the clock of rank 0 say, once per step, how far all ranks are."""
+        if self.ranks.are_several:
+            self._settled = self.ranks.settle(self._own_progress())
 
     def moment(self) -> Moment:
         """Return in which part of the fit the next step is, and where in it."""
@@ -263,7 +276,7 @@ class Trainer:
             yield
             self._is_at_rest = True
 
-    def _batches_of_round(self) -> list[tuple[Tensor, ...]]:
+    def _batches_of_round(self) -> list[tuple[BatchPart, ...]]:
         """Return the batches of the round at hand, those included that are done.
 
         ::
@@ -273,9 +286,8 @@ class Trainer:
         """
         start = self.steps_done - self.round_steps
         if start != self._round_start:
-            epoch, first = divmod(start, self.steps_per_epoch)
             self._round_start = start
-            self._round_batches = self.batches.of_epoch(epoch)[first : first + ROUND_STEPS]
+            self._round_batches = self.batches.from_step(start)[:ROUND_STEPS]
         return self._round_batches
 
     def _is_round_over(self) -> bool:
@@ -299,7 +311,7 @@ class Trainer:
         # The PSNR is that of before each update: what the last one did is seen in the values alone.
         if not self.learner.is_sound:
             psnr_db = math.nan
-        if self._collapsed(psnr_db):
+        if self._collapsed(psnr_db := self.ranks.decide(lambda: psnr_db)):
             return self._roll_back(psnr_db)
         self.best_psnr_db = max(self.best_psnr_db, psnr_db)
         self.learner.calibrate()
@@ -307,28 +319,6 @@ class Trainer:
         self.round_mse, self.round_steps = torch.zeros_like(self.round_mse), 0
         self._good = self._copy()
         return self._report(psnr_db)
-
-    def _add_gradients(self, sample_N: Tensor, share: float) -> _Part:
-        """Add the gradients of a part of a batch, which is ``share`` of it."""
-        query = self.batches.query(sample_N.to(self.device))
-        target_NCHW = self.batches.target(self.frames.rgb_NCHW, query)
-        dtype = self.precision.dtype
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            outputs = self.learner.evaluate(query)
-        weight_N1HW = self.batches.weight(self.task.weight(query.time_N.long()), query)
-        losses, errors = [], []
-        for weight, rgb_NCHW in outputs.frames:
-            value = self.loss(rgb_NCHW.float(), target_NCHW, weight_N1HW)
-            losses.append(weight * value.total)
-            errors.append(value.mse)
-        total = torch.stack(losses).sum()
-        if outputs.num_bits is not None:
-            total = total + self.learner.price(outputs.num_bits, total.detach())
-        # Losses are means over their part; gradients add up to those of the mean over the whole batch.
-        (share * total).backward()  # type: ignore[no-untyped-call]
-        num_bits = None if outputs.num_bits is None else outputs.num_bits.detach()
-        # The first are the frames themselves; others are what a model's paper adds to its loss.
-        return _Part(share * errors[0].detach(), num_bits)
 
     # -- collapse ------------------------------------------------------------------------------------------
 
@@ -348,8 +338,8 @@ class Trainer:
         if self.budget.seconds is not None:
             self.clock.seconds = seconds  # the clock does not go back
         self._good = self._copy()
-        epochs_lost = (steps_lost - self.steps_done) / self.steps_per_epoch
-        return Collapsed(psnr_db, self.best_psnr_db, epochs_lost, scale)
+        lost = (steps_lost - self.steps_done) / self.steps_per_epoch
+        return Collapsed(psnr_db, self.best_psnr_db, lost, scale)
 
     # -- state ---------------------------------------------------------------------------------------------
 
@@ -365,15 +355,8 @@ class Trainer:
         if self.round_steps and self._is_at_rest and is_sound:
             now = self._copy() if copied else self._snapshot()
         last = self._good if now is None else now
-        epochs_done = last.values.steps_done / self.steps_per_epoch
-        return FitState(
-            self._good,
-            now,
-            self.precision.name,
-            epochs_done,
-            self.fingerprint,
-            is_finished=self._is_finished,
-        )
+        epochs_done, name = last.values.steps_done / self.steps_per_epoch, self.precision.name
+        return FitState(self._good, now, name, epochs_done, self.fingerprint, is_finished=self._is_finished)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -409,6 +392,7 @@ class Trainer:
         self._good = state.good
         if state.now is not None:
             self._restore(state.now)
+        self._settled = None
         self._is_finished = state.is_finished
         self._encoder = self._held_encoder(self._keeps_encoder)
         self.clock.start()
@@ -472,12 +456,24 @@ class Trainer:
 
     # -- end -----------------------------------------------------------------------------------------------
 
-    def _report(self, psnr_db: float) -> RoundDone:
-        progress, seconds = self.progress(), self.clock.seconds
-        left = seconds * (1 - progress) / progress if progress else math.inf
+    def seconds_left(self) -> float:
+        """Return how long the rest of the fit takes at the pace so far; infinite before the first step."""
         if self.budget.seconds is None:
-            left = (self.budget.num_steps - self.steps_done) * self.clock.step_seconds
-        return RoundDone(self.steps_done / self.steps_per_epoch, progress, psnr_db, seconds, left)
+            return (self.budget.num_steps - self.steps_done) * self.clock.step_seconds
+        progress = self.progress()
+        return self.clock.seconds * (1 - progress) / progress if progress else math.inf
+
+    def last_step(self) -> StepDone:
+        """Return how far the fit has come."""
+        return StepDone(self.steps_done / self.steps_per_epoch, self.progress(), self.seconds_left())
+
+    def _report(self, psnr_db: float) -> RoundDone:
+        loss, num_bits = self._meter.take()
+        epochs_done, seconds = self.steps_done / self.steps_per_epoch, self.clock.seconds
+        done = RoundDone(epochs_done, self.progress(), psnr_db, seconds, self.seconds_left(), self.steps_done)
+        rate, phase = self.learner.learning_rate, self.learner.part
+        bpp = None if num_bits is None else num_bits / self.frames.spec.num_pixels
+        return replace(done, loss=loss, num_bits=num_bits, bpp=bpp, learning_rate=rate, phase=phase)
 
     def finish(self) -> FitResult:
         """Freeze the model and return it, also before the budget is used up; nothing trains afterwards."""

@@ -21,9 +21,10 @@ from typing import Any, Final
 
 from vinr.decoding.playback import decode, evaluate
 from vinr.encoding.encode import encode
+from vinr.encoding.telling import Teller
 from vinr.errors import InputError, OutputError, UsageError, VinrError, argument
 from vinr.files import check_suffix
-from vinr.fit import Event, JobEnded, Noted, OfJob, ignore
+from vinr.fit import Event, Noted, ignore
 from vinr.fit.events import FREQUENT
 from vinr.folders.manifest import (
     FILE_SUFFIXES,
@@ -35,7 +36,7 @@ from vinr.folders.manifest import (
     list_entries,
 )
 from vinr.folders.results import FileResult, FolderReport, ResultsFile, hash_input, key_of
-from vinr.scale.pool import Ended, OnEvent, WorkerDied, open_pool, run_here
+from vinr.scale.pool import Ended, OnEvent, open_pool, run_here
 from vinr.scale.workers import Workers
 from vinr.state.folder import holds_state, is_expected
 from vinr.units import parse_frames
@@ -349,13 +350,8 @@ def _finish(
     """Run all jobs; return their results in order, and ``keep`` each as it ends."""
     for text in notes:
         on_event(Noted(text))
-    total, results = len(jobs), dict[int, FileResult]()
-
-    def tell(number: int, event: Event | WorkerDied) -> None:
-        if isinstance(event, WorkerDied):
-            event = Noted(f"its worker died ({event.reason}); another one goes on")
-        on_event(OfJob(number, total, jobs[number].name, event))
-
+    results: dict[int, FileResult] = {}
+    tell = Teller([job.name for job in jobs], on_event)
     with ExitStack() as opened:
         if workers is None or not jobs:
             ends = run_here(run_file, jobs, on_event=tell)
@@ -367,5 +363,5 @@ def _finish(
             results[ended.number] = _result_of(ended, jobs[ended.number])
             if results[ended.number].status != "skipped":
                 keep(results[ended.number])
-            on_event(JobEnded(ended.number, total, jobs[ended.number].name))
-    return [results[number] for number in range(total)]
+            tell.end(ended.number)
+    return [results[number] for number in range(len(jobs))]

@@ -61,6 +61,9 @@ ENCODER_WIDTHS = (64, 128, 256, 256)
 TIME_WIDTHS = (256, 256, 128)
 # Below this C0 encoder and temporal MLP shrink too; 102 is the least published.
 FULL_WIDTH, MIN_PART_WIDTH = 100.0, 8
+# So does the MLP from time to embedding: it is not stored, but at full width its update by Muon takes longer
+# than all the rest of a small network's step, and quality is the same (docs/models/tnerv.md).
+MIN_AUG_WIDTH = 64
 ENCODING_BASE = 1.25
 
 
@@ -226,7 +229,11 @@ class TNeRV(HybridModel):
         grid=(9, 16),
         reduction=1.2,
         lower=4,
-        shrinks={"time_levels": (FULL_WIDTH, 16), "time_widths": (FULL_WIDTH, MIN_PART_WIDTH)},
+        shrinks={
+            "time_levels": (FULL_WIDTH, 16),
+            "time_widths": (FULL_WIDTH, MIN_PART_WIDTH),
+            "aug_widths": (FULL_WIDTH, MIN_AUG_WIDTH),
+        },
     )
 
     def __init__(self, config: TNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:

@@ -181,6 +181,7 @@ class Pool:
         on_event: Callable[[int, Any], None],
         frequent: tuple[type, ...] = (),
         in_order: bool = False,
+        prepare: Callable[[JobT], JobT] | None = None,
     ) -> Generator[Ended[ResultT]]:
         """Run ``jobs`` and yield each as it ends, or ``in_order``.
 
@@ -195,6 +196,8 @@ class Pool:
         in_order
             Results come in the order of the jobs, and no job begins that is more than twice the number of
             workers ahead, so that few results wait in memory.
+        prepare
+            Called with a job when its turn comes; what it returns is sent.
         """
         slots = self.num_slots
         self._run, self._asked = secrets.token_hex(RUN_BYTES), None
@@ -208,7 +211,8 @@ class Pool:
                 limit = max(2 * slots - len(held), 1) if in_order else slots
                 while waiting and len(self._tasks) < min(slots, limit):
                     number, job = waiting.popleft()
-                    self._submit(function, job, number, frequent, again=deaths[number] > 0)
+                    ready = job if prepare is None else prepare(job)
+                    self._submit(function, ready, number, frequent, again=deaths[number] > 0)
                 for ended in self._ended_now(deaths, waiting, on_event):
                     if not in_order:
                         yield ended

@@ -48,7 +48,9 @@ JOB_NAME: Final = "job.json"
 # What is worth keeping: checkpoints of training, and finished segments; of a comparison, points and the facts
 # that are known of networks.
 STATE: Final = re.compile(r"((fit|segment)-\d{5,}|(network|point)-[0-9a-f]{32})\.safetensors")
-OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}")
+# What an unfinished comparison shows so far. It is no state: nothing continues with it.
+PAGE_SO_FAR: Final = "so-far.html"
+OUR_FILES: Final = re.compile(rf"{STATE.pattern}|{re.escape(JOB_NAME)}|{re.escape(PAGE_SO_FAR)}")
 # Their temporary files, left by a process that was killed: whoever looks holds the folder's lock.
 OUR_TEMPORARIES: Final = re.compile(rf"\.({OUR_FILES.pattern})\.[0-9a-f]+\.(part|lock)")
 MAX_JOB_BYTES: Final = 1 << 20
@@ -157,7 +159,7 @@ class StateFolder:
         self._output = followed(output)
         self.folder = partial_folder(output)
         self._job, self.work = job.document(), job.work
-        self._about = {"settings": dict(settings or {})}
+        self._about: dict[str, Any] = {"settings": dict(settings or {})}
         self._resume, self._force, self._on_note = resume, force, on_note
         self._stack, self._maker = ExitStack(), Maker()
         self.token = secrets.token_hex(TOKEN_BYTES)
@@ -192,8 +194,17 @@ class StateFolder:
             owner = "the process that this one was forked from"
             raise OutputError(f"{self._target}: is encoded by {owner}; end the child with os._exit")
 
-    def prepare(self) -> Path:
-        """Create the folder, or make it ready for this encode, and return it."""
+    @property
+    def decided_seconds(self) -> float | None:
+        """The time that the run to be resumed was given; None where nothing is resumed or it is not known."""
+        seconds = _read_job(self.folder).get("decided_seconds") if self._resume else None
+        return float(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else None
+
+    def prepare(self, *, decided_seconds: float | None = None) -> Path:
+        """Create the folder, or make it ready for this encode, and return it.
+
+        ``decided_seconds``: the time of the encode, where it was chosen by what a machine can do.
+        """
         self.check_process()
         with as_output_error(self.folder):
             states = _states(self.folder)
@@ -204,6 +215,8 @@ class StateFolder:
             if not self.folder.exists():
                 self.folder.mkdir(0o700)
                 flush(self.folder.parent)
+        if decided_seconds is not None:
+            self._about["decided_seconds"] = decided_seconds
         self._write_job({})
         return self.folder
 

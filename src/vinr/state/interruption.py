@@ -112,6 +112,17 @@ def held_back() -> Iterator[None]:
         raise Interrupted(number)
 
 
+def waiting() -> int | None:
+    """Return the signal that is held back, if any."""
+    return _inbox.waiting
+
+
+def take_waiting() -> int | None:
+    """Return the signal that is held back, if any; whoever calls this acts on it."""
+    number, _inbox.waiting = _inbox.waiting, None
+    return number
+
+
 @contextmanager
 def announced(say: Callable[[], None]) -> Iterator[None]:
     """Call ``say`` once, as soon as a signal is held back.

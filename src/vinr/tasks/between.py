@@ -124,6 +124,7 @@ def interpolate(
     factor: int = 2,
     bit_depth: Literal[8, 10] | None = None,
     codec: str | None = None,
+    crf: int | None = None,
     device: str = "auto",
     force: bool = False,
     max_memory: int | str | None = None,
@@ -136,7 +137,7 @@ def interpolate(
 
     Parameters
     ----------
-    file, output, clip, bit_depth, codec, device, force, max_memory, on_frame
+    file, output, clip, bit_depth, codec, crf, device, force, max_memory, on_frame
         As for :func:`vinr.decode`.
     factor
         2 to 16.
@@ -155,6 +156,7 @@ def interpolate(
         fps_scale=factor,
         bit_depth=bit_depth,
         codec=codec,
+        crf=crf,
         device=device,
         force=force,
         max_memory=max_memory,

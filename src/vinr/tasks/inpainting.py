@@ -30,7 +30,7 @@ from vinr.device import gradients_on, resolve_device
 from vinr.encoding.plan import EncodePlan, describe_threads, plan_encode
 from vinr.errors import InputError, plural
 from vinr.fit import Event, FitResult, Noted, Task, fit, ignore
-from vinr.fit.budget import RESERVE_EPOCHS
+from vinr.fit.budget import RESERVE_EPOCHS, Reserve
 from vinr.fit.precision import Precision, PrecisionName, resolve_precision
 from vinr.models import VideoModel
 from vinr.settings import checked_arguments
@@ -116,7 +116,11 @@ class Inpaint(Task):
 
 @dataclass(frozen=True)
 class InpaintReport:
-    """What an inpainting wrote. ``visible_psnr_db`` is the network's PSNR at pixels that it was fitted to.
+    """What an inpainting wrote: ``num_frames`` frames to ``path``.
+
+    The network is a ``model`` of ``num_parameters``, fitted for ``num_epochs`` (fell back ``num_collapses``
+    times) in ``seconds`` of wall-clock time, everything included. ``visible_psnr_db`` is its PSNR at pixels
+    that it was fitted to.
 
     The quality of the filled pixels cannot be measured: nobody knows them. ``held_out`` is that of a copy of
     the mask on known pixels that the fit did not see either, beside ways that need no network; None where no
@@ -159,6 +163,7 @@ def inpaint(
     all_pixels: bool = False,
     bit_depth: Literal[8, 10] | None = None,
     codec: str | None = None,
+    crf: int | None = None,
     device: str = "auto",
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -182,7 +187,7 @@ def inpaint(
     all_pixels
         Write the network's whole frames; else pixels that are not masked stay what they were. Nothing is held
         out then: the network is fitted to all that is not masked, and ``held_out`` is None.
-    codec, force
+    codec, crf, force
         As for :func:`vinr.decode`.
 
     Raises
@@ -227,7 +232,9 @@ def inpaint(
         work = _Work(plan, masks, target_device, precision, all_pixels, started, on_event)
         target = fspath(output)
         audio = reader.audio() if plan.presets[0].compress.audio else None
-        with open_sink(target, reader.spec, reader.timeline, audio=audio, codec=codec, force=force) as sink:
+        with open_sink(
+            target, reader.spec, reader.timeline, audio=audio, codec=codec, crf=crf, force=force
+        ) as sink:
             told = (*reader.audio_notes, *sink.notes)
             for note in told:
                 on_event(Noted(note))
@@ -318,7 +325,7 @@ class _Work:
             on_event=self.on_event,
             seconds=self._seconds(number),
             # Writing and measuring decode every frame: forward passes alone, so less than an epoch each.
-            reserve_epochs=RESERVE_EPOCHS,
+            reserve=Reserve(epochs=RESERVE_EPOCHS),
             precision=self.precision,
         )
         fitted = FittedFrames(result.model, frames.spec)

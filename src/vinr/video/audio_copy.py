@@ -132,6 +132,12 @@ class AudioCopier:
         return track
 
 
+def audio_codecs(audio: Audio) -> set[str]:
+    """Return the names of the codecs of all tracks."""
+    with open_section(audio.data) as tracks:
+        return set(map(codec_name, tracks.streams.audio))
+
+
 class _Track(Protocol):
     def converted(self, packet: Packet[AudioStream]) -> Iterator[Packet[AudioStream]]:
         """Yield what is written for a packet."""

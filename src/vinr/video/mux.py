@@ -1,4 +1,4 @@
-"""Writes frames and audio into mp4 or Matroska through libav's encoders.
+"""Writes frames and audio into mp4, mov, Matroska or WebM through libav's encoders.
 
 Axes: H rows, W columns, C colour channels.
 """
@@ -19,10 +19,10 @@ from av.rational import AVRational
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from vinr.errors import InputError, OutputError, UsageError
+from vinr.errors import InputError, OutputError, UsageError, argument, unknown
 from vinr.files import as_output_error
 from vinr.temporaries import Maker
-from vinr.video.audio_copy import AudioCopier
+from vinr.video.audio_copy import AudioCopier, audio_codecs
 from vinr.video.audio_section import MATROSKA_OPTIONS
 from vinr.video.color import LAST_X265_PRIMARIES, SILENT, ColorConverter, tag_color
 from vinr.video.encoders import safe_options, why_refused
@@ -32,7 +32,9 @@ from vinr.video.matroska import state_shape
 from vinr.video.spec import Audio, BitDepth, Hdr, Levels, Ticks, Timeline, VideoSpec
 from vinr.video.tag_names import PRIMARIES
 
-MP4: Final = "mp4"
+MP4, MOV, WEBM = "mp4", "mov", "webm"
+# These store how long each frame is shown, in the order of decoding.
+STEPPED: Final = {f".{MP4}", f".{MOV}"}
 # Ticks of a track in a second, and how many of them a frame of mp4 may last. libav takes fewer than the first
 # where the frames allow it.
 FINEST_TICKS: Final = 90_000
@@ -45,8 +47,12 @@ FORMATS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     # The index at the front lets a browser start before it has the whole file. Tracks begin at multiples of
     # the movie's time scale, by default a millisecond.
     ".mp4": (MP4, {"movflags": "+faststart", "movie_timescale": "90000"}),
+    ".mov": (MOV, {"movflags": "+faststart", "movie_timescale": "90000"}),
     ".mkv": ("matroska", MATROSKA_OPTIONS),
+    ".webm": (WEBM, MATROSKA_OPTIONS),
 }
+# What WebM may hold.
+WEBM_AUDIO: Final = {"opus", "vorbis"}
 
 
 @dataclass(frozen=True)
@@ -54,21 +60,25 @@ class _Codec:
     """An encoder of libav, its pixel formats for 8 bits, and those for 10 bits.
 
     The second of each is for sizes that are not both even. ``has_b_frames``: whether it may store frames in
-    another order than they are shown.
+    another order than they are shown. ``crf``: how coarse, if nothing is asked for, and at most; None where
+    nothing is lost.
     """
 
     encoder: str
     formats_8: tuple[str, str]
     formats_10: tuple[str, str]
-    formats: tuple[str, ...] = (".mkv", ".mp4")
+    crf: tuple[int, int] | None = None
+    formats: tuple[str, ...] = (".mkv", ".mov", ".mp4")
     options: Mapping[str, str] = field(default_factory=dict)
     small_frame_options: Mapping[str, str] = field(default_factory=dict)
     has_b_frames: bool = False
 
-    def options_for(self, spec: VideoSpec) -> dict[str, str]:
-        """Return the encoder's options for frames of a size and colour."""
+    def options_for(self, spec: VideoSpec, crf: int | None) -> dict[str, str]:
+        """Return the encoder's options for frames of a size and colour, and the quality ``crf``."""
         is_small = min(spec.height, spec.width) < SMALL_SIDE and max(spec.height, spec.width) < LARGE_SIDE
         options = {**self.options, **(self.small_frame_options if is_small else {})}
+        if crf is not None:
+            options["crf"] = str(crf)
         options = with_hdr(self.encoder, options, spec.color.hdr)
         return safe_options(self.encoder, options, width=spec.width, num_frames=spec.num_frames)
 
@@ -90,16 +100,24 @@ REFUSALS: Final = (
     av.error.PatchWelcomeError,
 )
 
-# These CRFs are near-transparent: the output should show the network's errors, not the encoder's. In x264 and
-# x265 4:2:0 needs even sizes; SVT-AV1 pads and crops by itself, and has only 4:2:0. FFV1 keeps RGB.
+# These CRFs cost a network of 32 dB 0.1 dB against the source, and a video takes about as many bytes as the
+# file of its network; at CRF 10 it took two and a half times as many, for no more. In x264 and x265 4:2:0
+# needs even sizes; SVT-AV1 and VP9 pad and crop by themselves, and SVT-AV1 has only 4:2:0. FFV1 keeps RGB.
 YUV: Final = ("yuv420p", "yuv444p")
 YUV_10: Final = ("yuv420p10le", "yuv444p10le")
+AV1_FILES: Final = (".mkv", ".mp4", ".webm")
+VP9_OPTIONS: Final = {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 CODECS: Final[dict[str, _Codec]] = {
-    "x264": _Codec("libx264", YUV, YUV_10, options={"crf": "10"}, has_b_frames=True),
+    "x264": _Codec("libx264", YUV, YUV_10, crf=(18, 51), has_b_frames=True),
     "x265": _Codec(
-        "libx265", YUV, YUV_10, options={"crf": "10", "x265-params": "log-level=none"}, has_b_frames=True
+        "libx265", YUV, YUV_10, crf=(18, 51), options={"x265-params": "log-level=none"}, has_b_frames=True
     ),
-    "av1": _Codec("libsvtav1", ("yuv420p",) * 2, ("yuv420p10le",) * 2, options={"crf": "4", "preset": "8"}),
+    "av1": _Codec(
+        "libsvtav1", YUV[:1] * 2, YUV_10[:1] * 2, crf=(24, 63), formats=AV1_FILES, options={"preset": "8"}
+    ),
+    "vp9": _Codec(
+        "libvpx-vp9", YUV[:1] * 2, YUV_10[:1] * 2, crf=(24, 63), formats=AV1_FILES, options=VP9_OPTIONS
+    ),
     # FFV1 cuts frames into slices by itself, and fails if one has fewer than a few pixels.
     "ffv1": _Codec(
         "ffv1", ("bgr0",) * 2, ("gbrp10le",) * 2, formats=(".mkv",), small_frame_options={"slices": "1"}
@@ -109,6 +127,7 @@ CODECS: Final[dict[str, _Codec]] = {
 
 # Few players show 10-bit H.264.
 DEFAULT_CODECS: Final[dict[BitDepth, str]] = {8: "x264", 10: "x265"}
+WEBM_CODEC: Final = "vp9"
 
 
 class ContainerWriter:
@@ -133,12 +152,19 @@ class ContainerWriter:
         target: Path,
         audio: Audio | None,
         codec: str | None,
+        crf: int | None = None,
     ) -> None:
         suffix = target.suffix.lower()
-        codec = DEFAULT_CODECS[spec.bit_depth] if codec is None else codec
+        if codec is None:
+            codec = WEBM_CODEC if suffix == f".{WEBM}" else DEFAULT_CODECS[spec.bit_depth]
         self._settings = _codec(codec, suffix)
+        self._crf = _checked_crf(codec, self._settings, crf)
+        self.written = codec if self._crf is None else f"{codec} at CRF {self._crf}"
         self._left_out = _left_out(codec, self._settings, spec)
-        if suffix != f".{MP4}" and _shortest_step(timeline) < MILLISECOND:
+        if suffix == f".{WEBM}" and audio is not None and not audio_codecs(audio) <= WEBM_AUDIO:
+            self._left_out += ("the audio is left out: .webm holds Opus and Vorbis alone; .mkv keeps it",)
+            audio = None
+        if suffix not in STEPPED and _shortest_step(timeline) < MILLISECOND:
             close = "frames that are closer than a millisecond may get the same time"
             self._left_out += (f"{target}: {close}; .mp4 keeps them apart",)
         self._path, self._target, self._spec = path, target, spec
@@ -147,7 +173,7 @@ class ContainerWriter:
         self._pixel_format = self._settings.format_for(spec)
         self._converter = ColorConverter(spec.color)
         format_name, options = FORMATS[suffix]
-        if format_name == MP4:
+        if suffix in STEPPED:
             options = {**options, **_track_options(timeline, target)}
         with self._writing():
             self._container = av.open(str(path), "w", format=format_name, options=options)
@@ -183,7 +209,7 @@ class ContainerWriter:
                 self._audio.copy_until(None)
             with self._checking_audio():
                 self._container.close()
-        if self._spec.pixel_aspect != 1 and self._target.suffix.lower() == ".mkv":
+        if self._spec.pixel_aspect != 1 and self._target.suffix.lower() not in STEPPED:
             self._state_shape()
 
     def _state_shape(self) -> None:
@@ -206,13 +232,13 @@ class ContainerWriter:
         stream = self._container.add_stream(
             self._settings.encoder,
             rate=self._timeline.frame_rate,
-            options={**self._settings.options_for(spec), **self._order_options()},
+            options={**self._settings.options_for(spec, self._crf), **self._order_options()},
         )
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, self._pixel_format
         stream.codec_context.time_base = self._time_base
         stream.disposition = Disposition.default
-        if self._container.format.name == MP4 and self._settings.encoder == "libx265":
+        if self._container.format.name in (MP4, MOV) and self._settings.encoder == "libx265":
             # Apple's players take H.265 in mp4 by this name alone.
             stream.codec_context.codec_tag = "hvc1"
         tag_color(stream.codec_context, spec.color, self._pixel_format)
@@ -230,9 +256,9 @@ class ContainerWriter:
         """Return the options of an encoder for its order of frames."""
         # mp4 stores when frames are decoded. At uneven times with B-frames these steps would not add up to
         # the duration of the video, which players take for it.
-        is_mp4 = self._target.suffix.lower() == f".{MP4}"
+        is_stepped = self._target.suffix.lower() in STEPPED
         is_uneven = self._timeline.pts is not None
-        return {"bf": "0"} if is_mp4 and is_uneven and self._settings.has_b_frames else {}
+        return {"bf": "0"} if is_stepped and is_uneven and self._settings.has_b_frames else {}
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
         # One packet behind, since the duration of the last one is that of no other.
@@ -271,7 +297,7 @@ class ContainerWriter:
         if packet.pts is not None and abs(packet.pts * packet.time_base - shown_last) < packet.time_base / 2:
             return timeline.duration - shown_last
         is_uneven = timeline.pts is not None
-        if is_uneven and packet.pts is not None and self._target.suffix.lower() != f".{MP4}":
+        if is_uneven and packet.pts is not None and self._target.suffix.lower() not in STEPPED:
             index = timeline.index_at((packet.pts + Fraction(1, 2)) * packet.time_base)
             return timeline.seconds(index + 1) - timeline.seconds(index)
         if not is_last or packet.dts is None or self._begin is None:
@@ -346,10 +372,22 @@ def _track_options(timeline: Timeline, target: Path) -> dict[str, str]:
     return {"video_track_timescale": "1000"}
 
 
+def _checked_crf(name: str, codec: _Codec, crf: int | None) -> int | None:
+    """Return the CRF to write with, None for a codec that loses nothing."""
+    if codec.crf is None:
+        if crf is not None:
+            raise UsageError(f"{argument('crf', crf)} has no effect: {name} loses nothing; leave it out")
+        return None
+    usual, most = codec.crf
+    if crf is not None and not 0 <= crf <= most:
+        raise UsageError(f"{argument('crf', crf)}: {name} takes 0 (best) to {most}, usually {usual}")
+    return usual if crf is None else crf
+
+
 def _codec(name: str, suffix: str) -> _Codec:
     settings = CODECS.get(name)
     if settings is None:
-        raise UsageError(f"codec {name} is unknown; choose one of {', '.join(sorted(CODECS))}")
+        raise UsageError(unknown("codec", name, sorted(CODECS)))
     if suffix not in settings.formats:
         raise UsageError(f"{suffix} cannot hold {name}; write {' or '.join(settings.formats)}")
     return settings

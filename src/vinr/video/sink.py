@@ -1,9 +1,10 @@
-"""Writes frames to mp4, Matroska, y4m or PNG; an output appears complete or not at all.
+"""Writes frames to video files, y4m, GIF or PNG; an output appears complete or not at all.
 
 ::
 
-    rgb_NCHW ── write ──> mp4, mkv   encoded, with audio and timestamps
+    rgb_NCHW ── write ──> mp4, mov   encoded, with audio and timestamps; mkv and webm, too
                           y4m, -     Y'CbCr 4:4:4, every sample; - and pipes get it frame by frame
+                          GIF        256 colours per frame
                           PNG        exact, a folder or a pattern of names; of 10 bits as 16
 
 y4m is written 4:4:4: on 4 frames of the Bunny clip RGB → y4m → RGB measures 52.7 dB, but 46.0 dB with 4:2:0,
@@ -38,12 +39,15 @@ from vinr.errors import OutputError, UsageError
 from vinr.files import as_output_error, atomic_files, atomic_folder, atomic_path, check_suffix
 from vinr.temporaries import Maker
 from vinr.video.color import RGB, ColorConverter, planes_of
+from vinr.video.gif import SUFFIX as GIF_SUFFIX
+from vinr.video.gif import GifWriter
 from vinr.video.mux import FORMATS, ContainerWriter
 from vinr.video.spec import TYPES, Audio, BitDepth, Levels, Timeline, VideoSpec
 from vinr.video.tag_names import special_colors
 
 STDOUT: Final = "-"
 Y4M_SUFFIX: Final = ".y4m"
+FILES: Final = (*FORMATS, GIF_SUFFIX, Y4M_SUFFIX)
 # By bit depth: pixel format, and what a header calls it.
 Y4M_FORMATS: Final[dict[BitDepth, tuple[str, str]]] = {
     8: ("yuv444p", "C444"),
@@ -75,13 +79,21 @@ class Sink(ABC):
         """Lines for the user about what is written otherwise than it was given; usually none."""
         return self._notes
 
+    @property
+    def written(self) -> str:
+        """What is written, in words: a codec and its quality, or a format."""
+        return "y4m"
+
     @final
-    def leave_out(self, codec: str | None, audio: Audio | None) -> None:
-        """Note that y4m and PNG are written without a codec, and without audio."""
-        if codec is not None:
-            self._notes += (f"codec {codec} has no effect: y4m and PNG have none; write .mkv or .mp4 for it",)
+    def leave_out(self, codec: str | None, crf: int | None, audio: Audio | None) -> None:
+        """Note that y4m, GIF and PNG are written without a codec, and without audio."""
+        for name, value in (("codec", codec), ("crf", crf)):
+            if value is not None:
+                problem = f"{name} {value} has no effect: {self.written} has none"
+                self._notes += (f"{problem}; write .mkv or .mp4 for it",)
         if audio is not None:
-            self._notes += ("the audio is left out: y4m and PNG have none; write .mkv or .mp4 to keep it",)
+            left_out = f"the audio is left out: {self.written} has none"
+            self._notes += (f"{left_out}; write .mkv or .mp4 to keep it",)
 
     @final
     def check_process(self) -> None:
@@ -136,6 +148,7 @@ def open_sink(
     *,
     audio: Audio | None = None,
     codec: str | None = None,
+    crf: int | None = None,
     force: bool = False,
 ) -> Iterator[Sink]:
     """Open an output for the ``timeline.num_frames`` frames that are written in the body.
@@ -146,17 +159,20 @@ def open_sink(
     Parameters
     ----------
     output
-        A name ending in ``.mp4``, ``.mkv`` or ``.y4m``; a folder (no suffix, or ending in ``/``) for PNGs,
-        ``frame_00000.png`` and on; a pattern of PNG names as ``f_%04d.png``, counted from 0; ``-`` for y4m
-        on standard output. A named pipe or device gets y4m, as standard output does.
+        A name ending in ``.mp4``, ``.mov``, ``.mkv``, ``.webm``, ``.gif`` or ``.y4m``; a folder (no suffix,
+        or ending in ``/``) for PNGs, ``frame_00000.png`` and on; a pattern of PNG names as ``f_%04d.png``,
+        counted from 0; ``-`` for y4m on standard output. A named pipe or device gets y4m, as standard output
+        does.
     spec, timeline
         Frame size, bit depth and colour; when the frames are shown. y4m and PNG have the timeline's constant
         rate.
     audio
         Audio from :meth:`vinr.video.source.VideoReader.audio`; y4m and PNG have none, and a note says so.
     codec
-        ``x264``, ``x265``, ``av1``, or ``ffv1`` (lossless, .mkv only), for mp4 and mkv; for frames of 8 bits
-        ``x264`` and of 10 bits ``x265`` if None.
+        ``x264``, ``x265``, ``av1``, ``vp9``, or ``ffv1`` (lossless, .mkv only), for videos; for frames of
+        8 bits ``x264`` and of 10 bits ``x265`` if None, for .webm ``vp9``.
+    crf
+        How coarse the codec is, from 0 (best) to 51 or, of ``av1`` and ``vp9``, 63; 18 or 24 if None.
     force
         Replace an existing output. A folder with anything but ``frame_*.png`` in it is never replaced.
 
@@ -170,7 +186,7 @@ def open_sink(
         If the output exists, its folder is missing, or the system refuses to write.
     """
     name = Path(output).name.lower()
-    if name in (*FORMATS, Y4M_SUFFIX, ".png") and not _is_named_folder(output):
+    if name in (*FILES, ".png") and not _is_named_folder(output):
         check_suffix(Path(output), name, "output")
     with ExitStack() as stack:
         if output == STDOUT and sys.stdout is None:
@@ -194,14 +210,26 @@ def open_sink(
             if target.suffix.lower() == Y4M_SUFFIX:
                 file = stack.enter_context(Maker().closing(temporary.open("xb")))
                 sink = _Y4mSink(spec, timeline, file, str(target))
+            elif target.suffix.lower() == GIF_SUFFIX:
+                sink = _GifSink(spec, timeline, GifWriter(temporary, spec, timeline, target))
             else:
-                writer = ContainerWriter(temporary, spec, timeline, target=target, audio=audio, codec=codec)
+                writer = ContainerWriter(
+                    temporary, spec, timeline, target=target, audio=audio, codec=codec, crf=crf
+                )
                 stack.callback(writer.close)
                 sink = _ContainerSink(spec, timeline, writer)
         if not isinstance(sink, _ContainerSink):
-            sink.leave_out(codec, audio)
+            sink.leave_out(codec, crf, audio)
         yield sink
         sink.finish()
+
+
+def size_of_output(output: str) -> int | None:
+    """Return the bytes of a file, or of the images in a folder; None of a stream, and of a pattern."""
+    path = Path(output)
+    if path.is_dir():
+        return sum(image.stat().st_size for image in path.glob(PNG_GLOB))
+    return path.stat().st_size if output != STDOUT and path.is_file() else None
 
 
 @contextmanager
@@ -254,6 +282,28 @@ class _ContainerSink(Sink):
         self._writer.finish()
         self._notes = self._writer.notes
 
+    @property
+    def written(self) -> str:
+        """Codec and CRF."""
+        return self._writer.written
+
+
+class _GifSink(Sink):
+    def __init__(self, spec: VideoSpec, timeline: Timeline, writer: GifWriter) -> None:
+        super().__init__(spec, timeline, writer.notes)
+        self._writer = writer
+
+    @property
+    def written(self) -> str:
+        """The format."""
+        return "GIF"
+
+    def _put(self, rgb_HWC: Levels, index: int) -> None:
+        self._writer.put(rgb_HWC)
+
+    def _finish(self) -> None:
+        self._writer.finish()
+
 
 class _Y4mSink(Sink):
     """YUV4MPEG2: a line of text, then each frame as a line and its three planes."""
@@ -305,6 +355,11 @@ class _PngSink(Sink):
         self._chunks = PngInfo()
         if tags is not None:
             self._chunks.add(b"cICP", bytes((tags.primaries, tags.transfer, RGB, FULL_RANGE)))
+
+    @property
+    def written(self) -> str:
+        """The format."""
+        return "PNG"
 
     def _put(self, rgb_HWC: Levels, index: int) -> None:
         name = self._name % self.timeline.number(index)
@@ -379,10 +434,9 @@ def _is_named_folder(output: str) -> bool:
 
 def _checked_file(output: str) -> Path:
     target = Path(output)
-    allowed = (*FORMATS, Y4M_SUFFIX)
-    if target.suffix.lower() not in allowed:
+    if target.suffix.lower() not in FILES:
         raise UsageError(
-            f"{output}: end the name in {', '.join(allowed)}, or use a folder or f_%04d.png for PNGs"
+            f"{output}: end the name in {', '.join(FILES)}, or use a folder or f_%04d.png for PNGs"
         )
     return target
 
@@ -390,7 +444,7 @@ def _checked_file(output: str) -> Path:
 def _is_pattern(output: str) -> bool:
     """Return whether ``output`` is meant as a pattern; names of videos and folders may have a % too."""
     path = Path(output)
-    if _is_named_folder(output) or path.suffix.lower() in (*FORMATS, Y4M_SUFFIX):
+    if _is_named_folder(output) or path.suffix.lower() in FILES:
         return False
     return "%" in (output if path.suffix.lower() == ".png" else path.name)
 

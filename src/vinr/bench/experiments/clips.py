@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from vinr.bench.experiments.curves import anchor_points
-from vinr.bench.points import mean_point
+from vinr.bench.history import Curve, History, OnEvent
+from vinr.bench.points import KEPT, mean_point
 from vinr.bench.work import Values, Work
 from vinr.bench.written import WrittenNetwork, write_network
 from vinr.errors import UsageError, plural
@@ -28,22 +29,26 @@ def clips_experiment(work: Work) -> Values:
     """Represent all clips by one network (or one each, ``joint = false``), or code each by a codec.
 
     PSNR and MS-SSIM are means over all frames, the rate is that of all bytes. ``clip_psnr_db``: of each clip.
-    A codec has a point for each setting, the same for all clips; its bytes are those of all its streams.
+    ``sizes``: a point for each number of parameters. A codec has a point for each setting, the same for all
+    clips; its bytes are those of all its streams.
     """
     setup = work.setup
-    clips: list[FrameTensor] = []
-    for frames in work.all_frames():
-        clips += cut_clips(frames, setup.tiles, setup.length)
+    parts = [cut_clips(frames, setup.tiles, setup.length) for frames in work.all_frames()]
+    clips = chosen_parts(parts, setup.parts)
     if setup.anchor is not None:
         return _coded_one_by_one(setup.anchor, clips)
     started = time.perf_counter()
+    if setup.sizes is not None:
+        points = [_point(work, clips, params) for params in setup.sizes]
+        return {"points": points, "num_clips": len(clips), "seconds": time.perf_counter() - started}
     if setup.joint is False:
         # As many parameters in all as the joint network has.
         share = None if setup.params is None else max(setup.params // len(clips), 1)
-        networks = [_fitted(work, clip, share) for clip in clips]
+        networks, curve = [_fitted(work, clip, share, work.on_event) for clip in clips], Curve()
     else:
-        networks = [_fitted(work, join(clips), setup.params)]
-    return {**_values(networks, clips), "seconds": time.perf_counter() - started}
+        networks = [_fitted(work, join(clips), setup.params, history := History(work.on_event))]
+        curve = history.curve()
+    return {**_values(networks, clips), "curve": curve, "seconds": time.perf_counter() - started}
 
 
 def cut_clips(frames: FrameTensor, tiles: tuple[int, int] | None, length: int | None) -> list[FrameTensor]:
@@ -79,6 +84,26 @@ def cut_clips(frames: FrameTensor, tiles: tuple[int, int] | None, length: int | 
     return clips
 
 
+def chosen_parts(parts: Sequence[Sequence[FrameTensor]], count: int | None) -> list[FrameTensor]:
+    """Return ``count`` parts (None: all), as many of each clip to within one, evenly spread over it.
+
+    Raises
+    ------
+    UsageError
+        If a clip has too few parts.
+    """
+    if count is None:
+        return [part for of_clip in parts for part in of_clip]
+    chosen: list[FrameTensor] = []
+    for number, of_clip in enumerate(parts):
+        # 5 of 2 clips: 3 and 2 parts.
+        quota = (count - number + len(parts) - 1) // len(parts)
+        if quota > len(of_clip):
+            raise UsageError(f"{count} parts need {quota} of a clip that has {len(of_clip)}; give fewer")
+        chosen += [of_clip[index * len(of_clip) // quota] for index in range(quota)]
+    return chosen
+
+
 def join(clips: Sequence[FrameTensor]) -> FrameTensor:
     """Return clips of one size as the spans of one video.
 
@@ -98,9 +123,20 @@ def join(clips: Sequence[FrameTensor]) -> FrameTensor:
     return FrameTensor(torch.cat(clip_tensors), spec)
 
 
-def _fitted(work: Work, frames: FrameTensor, params: int | None) -> WrittenNetwork:
+def _point(work: Work, clips: Sequence[FrameTensor], params: int) -> dict[str, float]:
+    """Return a point of the curve of joint networks."""
+    values = _values([_fitted(work, join(clips), params, work.on_event)], clips)
+    point = {}
+    for name in KEPT:
+        value = values.get(name)
+        if isinstance(value, (int, float)):
+            point[name] = float(value)
+    return point
+
+
+def _fitted(work: Work, frames: FrameTensor, params: int | None, on_event: OnEvent) -> WrittenNetwork:
     preset = work.preset(frames.spec, params=params)
-    result = fit(frames, preset, device=work.device, on_event=work.on_event)
+    result = fit(frames, preset, device=work.device, on_event=on_event)
     return write_network(frames, preset, result, device=work.device)
 
 

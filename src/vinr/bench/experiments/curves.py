@@ -7,8 +7,9 @@ import time
 from vinr.bench.points import mean_point, point_values, published_points
 from vinr.bench.work import Values, Work
 from vinr.bench.written import write_network
-from vinr.comparison.anchor_runs import choose_upsampling, measure_anchor
-from vinr.comparison.anchors import parse_anchor
+from vinr.codecs.anchors import parse_anchor
+from vinr.codecs.runs import choose_upsampling
+from vinr.comparison.anchor_runs import measure_anchor
 from vinr.config import Preset
 from vinr.fit import fit
 from vinr.quality.clip import bits_per_pixel
@@ -28,7 +29,7 @@ def rate_distortion_experiment(work: Work) -> Values:
 
 
 def anchor_points(text: str, frames: FrameTensor) -> list[dict[str, float]]:
-    """Return the points of a codec; ``text`` as :func:`vinr.comparison.anchors.parse_anchor` has it."""
+    """Return the points of a codec; ``text`` as :func:`vinr.codecs.anchors.parse_anchor` has it."""
     anchor, qualities = parse_anchor(text)
     upsampling = choose_upsampling(frames)
     points = []

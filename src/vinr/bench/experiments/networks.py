@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vinr.bench.base_fits import continue_fit, drop_pruned
+from vinr.bench.history import History, OnEvent
 from vinr.bench.work import Values, Work, file_suffix
 from vinr.bench.written import float_psnr_db, write_network
 from vinr.config import Preset
@@ -31,7 +32,9 @@ def fit_experiment(work: Work) -> Values:
         after_phases[f"psnr_db_{len(after_phases) + 1}"] = quality.psnr_db
 
     if not work.needs_base:
-        result = _fitted(work, plain_fit(work.preset()))
+        history = History(work.on_event)
+        result = _fitted(work, plain_fit(work.preset()), history)
+        after_phases["curve"] = history.curve()
     else:
         phases = work.phases()
         result = continue_fit(frames, work.base(), phases, at_end=measure_pruned, on_event=work.on_event)
@@ -53,14 +56,15 @@ def encode_experiment(work: Work) -> Values:
     With ``tune`` the fit goes on from the shared plain fit. With ``bits`` a file is written for each number
     of bits, tuned for it, with values ``psnr_db_6bit`` and so on beside those of the first.
     """
-    started = time.perf_counter()
+    started, history = time.perf_counter(), History(work.on_event)
     values: Values = {}
-    for bits, preset, result in _fits(work, work.preset()):
+    for bits, preset, result in _fits(work, work.preset(), history):
         network = write_network(work.frames, preset, result, path=_file(work, bits), device=work.device)
         file_values = network.values(work.frames.spec.num_pixels)
         if not values:  # the first fit's figures are the job's
             float_db = float_psnr_db(result.model, work.frames)
             values = {**file_values, "float_psnr_db": float_db, **_fit_values(result)}
+            values["curve"] = history.curve()
         if bits is not None:
             values |= {f"{name}_{bits}bit": value for name, value in file_values.items()}
     with open_clip(_file(work), device=work.device) as decoder:
@@ -68,18 +72,18 @@ def encode_experiment(work: Work) -> Values:
     return {**values, "seconds": time.perf_counter() - started}
 
 
-def _fitted(work: Work, preset: Preset) -> FitResult:
+def _fitted(work: Work, preset: Preset, on_event: OnEvent) -> FitResult:
     """Fit ``preset``; an interrupted fit goes on."""
     checkpoint = work.checkpoint()
     result = fit(
-        work.frames, preset, device=work.device, on_event=work.on_event, checkpoint=checkpoint, resume=True
+        work.frames, preset, device=work.device, on_event=on_event, checkpoint=checkpoint, resume=True
     )
     # The state is needed no more, and a later job of the same key starts anew.
     checkpoint.unlink(missing_ok=True)
     return result
 
 
-def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitResult]]:
+def _fits(work: Work, preset: Preset, on_event: OnEvent) -> Iterator[tuple[int | None, Preset, FitResult]]:
     """Fit once, or tune the plain fit for each number of bits; yield these, how to write it, and the fit."""
     result = None
     for bits in work.setup.bits or (None,):
@@ -90,10 +94,10 @@ def _fits(work: Work, preset: Preset) -> Iterator[tuple[int | None, Preset, FitR
             compress = compress.model_copy(update=depths)
         if work.needs_base:
             base = work.base().with_settings(compress)
-            result = continue_fit(work.frames, base, work.phases(), on_event=work.on_event)
+            result = continue_fit(work.frames, base, work.phases(), on_event=on_event)
         # Without tuning, the fit knows nothing of bits: one fit is written at each.
         elif result is None:
-            result = _fitted(work, preset)
+            result = _fitted(work, preset, on_event)
         yield bits, preset.model_copy(update={"compress": compress}), result
 
 

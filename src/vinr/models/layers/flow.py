@@ -109,7 +109,12 @@ class FrameBuffer(nn.Module):
     every step. 8 bits take half the memory of FFNeRV's half floats; levels are as exact as the video. The
     buffer is empty until the first step; afterwards it is part of the state, so that a resumed fit goes on
     exactly.
+
+    ``gather`` is set where several processes fit: given tensors with rows of this one, it returns them with
+    the rows of all, so that every buffer holds the same frames.
     """
+
+    gather: Callable[[Tensor, Tensor], tuple[Tensor, ...]] | None = None
 
     frames_TCHW: Tensor | None
 
@@ -130,9 +135,18 @@ class FrameBuffer(nn.Module):
             self.write(torch.tensor([index]), rgb_NCHW)
 
     def write(self, index_N: Tensor, rgb_NCHW: Tensor) -> None:
-        """Replace frames ``index_N``."""
-        levels_NCHW = (rgb_NCHW.detach() * self._max_level).round().to(self._dtype)
+        """Replace frames ``index_N``, in the buffer of this process."""
+        self._frames(rgb_NCHW.device)[index_N] = self._levels(rgb_NCHW)
+
+    def write_all(self, index_N: Tensor, rgb_NCHW: Tensor) -> None:
+        """Replace frames ``index_N``, and those that the other processes write at the same step."""
+        levels_NCHW = self._levels(rgb_NCHW)
+        if self.gather is not None:
+            index_N, levels_NCHW = self.gather(index_N, levels_NCHW)
         self._frames(rgb_NCHW.device)[index_N] = levels_NCHW
+
+    def _levels(self, rgb_NCHW: Tensor) -> Tensor:
+        return (rgb_NCHW.detach() * self._max_level).round().to(self._dtype)
 
     def read(self, times: Sequence[float | None], device: torch.device) -> Tensor:
         """Return frames (N, 3, H, W) in [0, 1]; None is a black frame."""
@@ -303,7 +317,7 @@ class FlowGuide:
                 buffer.fill(self.num_frames, evaluate_one)
         times = time_N.double().round().tolist()
         device, shape = evaluation.rgb_NCHW.device, evaluation.rgb_NCHW.shape
-        buffer.write(torch.tensor(times, device=device).long(), evaluation.rgb_NCHW)
+        buffer.write_all(torch.tensor(times, device=device).long(), evaluation.rgb_NCHW)
         near_times = list(itertools.chain(*map(self.neighbour_times, times)))
         near_NACHW = buffer.read(near_times, device).view(len(evaluation), len(self.offsets), *shape[1:])
         final_NCHW, aggregated_NCHW = self.combine(evaluation, near_NACHW)

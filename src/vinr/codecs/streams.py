@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from vinr.comparison.anchors import Anchor
+from vinr.codecs.anchors import Anchor
 from vinr.errors import OutputError, UsageError
 from vinr.temporaries import Maker
 from vinr.video.color import tag_color

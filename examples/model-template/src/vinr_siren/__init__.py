@@ -1,0 +1,1 @@
+"""SIREN for vinr."""
