@@ -214,9 +214,12 @@ def test_dataset_works_in_worker_processes(tiny_file: Path) -> None:
     with vinr.open(tiny_file, device="cpu") as video:
         video[0]
         every = ConcatDataset([dataset, vinr.FrameDataset(tiny_file), video])  # used, not used, a decoder
+        order = torch.randperm(24, generator=torch.Generator().manual_seed(1)).tolist()
         for start in sorted({"fork", "spawn"} & set(get_all_start_methods())):
-            loader = DataLoader(every, batch_size=5, num_workers=1, multiprocessing_context=start)
-            assert torch.equal(torch.cat(list(loader)), whole.repeat(3, 1, 1, 1)), start
+            loader = DataLoader(
+                every, batch_size=5, sampler=order, num_workers=2, multiprocessing_context=start
+            )
+            assert torch.equal(torch.cat(list(loader)), whole.repeat(3, 1, 1, 1)[order]), start
 
 
 def test_clip_must_be_known(tiny_file: Path) -> None:

@@ -40,6 +40,7 @@ from vinr.cli.options import (
     Output,
     PixFmt,
     Preset,
+    Quality,
     Quiet,
     Rate,
     RawSize,
@@ -105,10 +106,7 @@ def encode(
     size: Annotated[str | None, typer.Option(help="largest size of the file, such as 500kB")] = None,
     bpp: Annotated[float | None, typer.Option(help="largest size in bits per pixel, such as 0.05")] = None,
     psnr: Annotated[float | None, typer.Option(help="PSNR to reach, in dB, at the smallest size")] = None,
-    quality: Annotated[
-        str,
-        typer.Option(metavar="low|medium|high", help="half or twice the usual network; 0.5 or 4 x the time"),
-    ] = "medium",
+    quality: Quality = "medium",
     epochs: Epochs = None,
     time: Time = None,
     frames: Frames = None,
@@ -179,7 +177,14 @@ def encode(
     loudness = progress.loudness_of(verbose=verbose, quiet=quiet)
     if len(paths) == 2 and show_folder.is_many(*paths):
         show_folder.encode_many(
-            *paths, asked=asked, force=force, as_json=as_json, loudness=loudness, logs=log, settings=given
+            *paths,
+            asked=asked,
+            threads=threads,
+            force=force,
+            as_json=as_json,
+            loudness=loudness,
+            logs=log,
+            settings=given,
         )
         return
     from vinr.encoding.encode import time_counted_from

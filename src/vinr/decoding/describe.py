@@ -106,6 +106,9 @@ class NetworkInfo:
 class FileInfo:
     """What a file holds. ``bytes_by_component`` adds up to ``num_bytes``, the size of the file.
 
+    ``format_version`` is the version of the file format, ``created_by`` the program that wrote the file,
+    ``clips`` describe its clips in order.
+
     ``networks`` are the first of ``num_networks``: as many as the budget of work for a file of this size
     allows. The component ``networks not read`` has the bytes of the others.
     """

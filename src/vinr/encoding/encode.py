@@ -178,12 +178,7 @@ def encode(
     paths = [fspath(source) for source in sources]
     if not sources:
         raise UsageError("no input is given; give at least one video")
-    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
-    if threads is not None and asked is not None:
-        raise UsageError(
-            f"{argument('threads')} {threads} are those of this process; of workers they are "
-            f"{argument('threads_per_worker')}"
-        )
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker, threads)
     if resume or asked is not None:
         _refuse_pipes(paths, on_workers=asked is not None)
     options = ReadOptions.of(
