@@ -18,6 +18,7 @@ from vinr.encoding.forecast import (
     expected_psnr,
     warning_of,
 )
+from vinr.encoding.foresee import slowdown
 from vinr.encoding.trial import Costs
 from vinr.errors import UsageError, command_line_words
 
@@ -113,3 +114,9 @@ def test_few_steps_are_warned_of_however_many_epochs_they_are() -> None:
     assert warning_of(short, 20.0, 60.0, "paper") is None
     assert warning_of(short, 200.0, 300.0, "vinr") is None
     assert warning_of(WORK, 8.0, 400.0, "vinr") is None
+
+
+def test_a_process_that_gets_little_of_the_cpu_ends_slowly() -> None:
+    assert slowdown(60.0, 4.0) == 15
+    assert slowdown(2.0, 300.0) == 1  # many threads, or a process that has run for long
+    assert slowdown(2.0, 0.0) == 2000

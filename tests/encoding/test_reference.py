@@ -14,7 +14,7 @@ from vinr.codecs.anchors import X264
 from vinr.codecs.runs import choose_upsampling, decode_anchor, encode_anchor
 from vinr.encoding import reference
 from vinr.encoding.reference import NoReferenceError, X264Point, find_reference
-from vinr.encoding.report import bytes_of
+from vinr.encoding.report import EncodeReport, bytes_of, with_reference
 from vinr.quality.clip import compare
 from vinr.video.source import FrameTensor
 from vinr.video.spec import VideoSpec
@@ -80,6 +80,12 @@ def test_an_encode_reports_source_and_reference(tmp_path: Path, clip: MemoryClip
     assert two.reference.num_bytes > one.reference.num_bytes
     assert bytes_of([str(tmp_path)]) == sum(path.stat().st_size for path in tmp_path.iterdir())
     assert bytes_of([str(videos[0]), "-"]) is None
+
+
+def test_no_time_is_taken_that_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("vinr.encoding.report._reference_of")
+    report = EncodeReport("a.vinr", 1, 1, 1, 30, None, None, "nerv", 1, 1, 1, 30, 0, seconds=61)
+    assert with_reference(report, [], [], budget=60.0).reference_note == "no time is left"
 
 
 def test_ctrl_c_ends_x264_and_not_the_report(

@@ -22,6 +22,7 @@ from typing import Literal
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, thread_count_restored
+from vinr.encoding.advice import FirstSteps, advise
 from vinr.encoding.assembly import assemble, check_networks, side_bytes
 from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.kept import find_kept
@@ -239,6 +240,14 @@ def encode(
             overrides=overrides,
         )
         check_networks(readers, plan.jobs, plan.presets)
+        for note in advise(plan, specs) if plan.seconds is None else ():
+            tell(Noted(note))
+        first_steps = FirstSteps(plan, tell)
+
+        def tell_fit(event: Event) -> None:
+            first_steps(event)
+            tell(event)
+
         fits = Fits(
             plan,
             specs,
@@ -247,7 +256,7 @@ def encode(
             started=started,
             resume=resume,
             reference=reference,
-            on_event=tell,
+            on_event=tell_fit,
         )
         with _place(asked, plan, paths, readers, device, threads, state.token) as place:
             plan, segments = fits.run(place)

@@ -29,6 +29,8 @@ from vinr.units import format_seconds
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 
+# What writing the file and ending the process compute.
+CLOSING_SECONDS: Final = 0.7
 # How long reading takes is tried on so many frames.
 READ_FRAMES: Final = 8
 # What is left for x264 of a time.
@@ -98,6 +100,11 @@ def slowest(trials: Sequence[Trial]) -> Trial:
     return Trial(largest([trial.costs for trial in trials]), max(trial.read for trial in trials))
 
 
+def slowdown(passed: float, computed: float) -> float:
+    """Return how much longer work takes than it computes, by ``passed`` seconds and those of the CPU."""
+    return max(passed / max(computed, 1e-3), 1.0)
+
+
 def foresee(
     plan: EncodePlan,
     specs: Sequence[VideoSpec],
@@ -139,8 +146,10 @@ def foresee(
     trial = attempt()
     work = _workload(plan, specs, trial.costs, clock.monotonic() - started, num_slots)
     work = replace(work, spent=work.spent + trial.read * work.num_frames * work.scale)
+    extra = CLOSING_SECONDS * slowdown(clock.monotonic() - started, clock.process_time())
     if reference:
-        work = replace(work, extra=min(REFERENCE_SHARE * plan.seconds, MOST_REFERENCE_SECONDS))
+        extra += min(REFERENCE_SHARE * plan.seconds, MOST_REFERENCE_SECONDS)
+    work = replace(work, extra=extra)
     if decided is not None:
         return Foreseen(replace(plan, seconds=decided), work)
     if plan.time_is_chosen:

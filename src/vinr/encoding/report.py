@@ -16,8 +16,7 @@ from vinr.quality.clip import bits_per_pixel, kilobits_per_second
 from vinr.quality.record import Quality
 from vinr.video.source import VideoReader
 
-# How long x264 may take: what is left of a time and a little more, or a share of what an encode took.
-REFERENCE_GRACE: Final = 2.0
+# How long x264 may take: what is left of a time, or a share of what an encode took.
 REFERENCE_SHARE: Final = 0.1
 LEAST_REFERENCE_SECONDS: Final = 30.0
 
@@ -140,8 +139,10 @@ def with_reference(
     if budget is None:
         seconds = max(LEAST_REFERENCE_SECONDS, REFERENCE_SHARE * report.seconds)
     else:
-        seconds = max(budget - report.seconds, 0.0) + REFERENCE_GRACE
+        seconds = budget - report.seconds
     try:
+        if seconds <= 0:
+            raise NoReferenceError("no time is left")
         return replace(report, reference=_reference_of(readers, segments, seconds))
     except NoReferenceError as error:
         return replace(report, reference_note=str(error))
