@@ -4,8 +4,8 @@
 
 Bunny as HNeRV, fitted for so long by the clock, and as H.264 by x264 (preset medium, 4:2:0) of the same PSNR:
 the CRF is found by bisection, for keyframes at every frame, at every 12, and where x264 puts them. PyAV and
-torchcodec read H.264: they seek to the keyframe before a frame and decode up to it; a batch is read in
-rising order, so that no frame is decoded twice for it. vinr.FrameDataset decodes each frame by itself.
+torchcodec read H.264: they seek to the keyframe before a frame and decode up to it; a batch is read in rising
+order, so that no frame is decoded twice for it. vinr.FrameDataset decodes each frame by itself.
 
 All readers open their file once per process, before the clock starts, and use one thread per process. An
 epoch of random frames is timed from the first request to the last batch. What is compared takes turns.
