@@ -79,20 +79,32 @@ def limit_of(seconds: float, *, share: float = 0.1, least: float = 5.0) -> float
     return seconds + max(share * seconds, least)
 
 
-def run_pairs(num_hogs: int) -> list[dict[str, Any]]:
-    """Return a row for each pair."""
+def run_pairs(
+    num_hogs: int, *, factor: float = 1.0, numbers: Sequence[int] = tuple(range(len(PAIRS)))
+) -> list[dict[str, Any]]:
+    """Return a row for each pair, or for those of ``numbers``; times are multiplied by ``factor``."""
+    rows = []
     with hogs(num_hogs):
-        return [encode(clip, seconds, options.split()) for clip, seconds, options in PAIRS]
+        for clip, seconds, options in map(PAIRS.__getitem__, numbers):
+            rows.append(encode(clip, factor * seconds, options.split()))
+            print(rows[-1], flush=True)
+    return rows
 
 
 def main() -> None:
     """Encode all pairs and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hogs", type=int, default=2, help="processes that compute meanwhile (2)")
+    parser.add_argument("--factor", type=float, default=1.0, help="multiply all times (1)")
+    parser.add_argument(
+        "--pairs", default=",".join(map(str, range(len(PAIRS)))), help="which of them, from 0"
+    )
+    parser.add_argument("--name", default="time-limits", help="name of the page")
     given = parser.parse_args()
-    rows = run_pairs(given.hogs)
-    command = f"python -m benchmarks.time_limits --hogs {given.hogs}"
-    _record.write("time-limits", command, {"hogs": given.hogs}, rows, f"{__doc__}\n{_record.table(rows)}")
+    rows = run_pairs(given.hogs, factor=given.factor, numbers=list(map(int, given.pairs.split(","))))
+    command = f"python -m benchmarks.time_limits --hogs {given.hogs} --factor {given.factor:g}"
+    command += f" --pairs {given.pairs}"
+    _record.write(given.name, command, vars(given), rows, f"{__doc__}\n{_record.table(rows)}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ PAGE: Final = ROOT / "docs" / "tutorial.md"
 # Tables are as wide as the page.
 COLUMNS: Final = "110"
 STEP: Final = re.compile(r"```sh\n(?P<command>[^`]*?)\n```\n(?:\n```text\n(?P<output>.*?)```\n)?", re.DOTALL)
+# A line a minute, where something takes that long.
+PROGRESS: Final = re.compile(r"^[a-z]+: +\d+%.*\n", re.MULTILINE)
 SHORTENED: Final = re.compile(r"^… and \d+ more lines$|^…(\d+)$", re.MULTILINE)
 
 Run = Callable[[Sequence[str]], str]
@@ -46,7 +48,7 @@ class Step:
 
     def shown(self, printed: str) -> str:
         """Return what the page shows of what was printed."""
-        lines = [line.rstrip() for line in printed.strip("\n").splitlines()]
+        lines = [line.rstrip() for line in PROGRESS.sub("", printed).strip("\n").splitlines()]
         if self.num_lines is not None and len(lines) > self.num_lines:
             lines[self.num_lines :] = [f"… and {len(lines) - self.num_lines} more lines"]
         return "".join(f"{line}\n" for line in lines)

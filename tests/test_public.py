@@ -6,8 +6,10 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -26,15 +28,22 @@ ROOT = Path(__file__).parent.parent
 # The functions behind the commands: those of ``vinr`` but for lists of what is installed, and experiments.
 TWINS: dict[str, Callable[..., Any]] = {
     **{name: getattr(vinr, name) for name in ("compare", "convert", "decode", "encode", "export", "info")},
-    **{name: getattr(vinr, name) for name in ("inpaint", "interpolate", "verify")},
+    **{name: getattr(vinr, name) for name in ("inpaint", "interpolate", "plan", "verify")},
     "bench": run_recipe,
     "eval": vinr.evaluate,
     "models": list_model_entries,
     "presets": list_preset_entries,
     "settings": list_settings,
 }
-# Options that say how a report is printed, and those that several commands turn into one argument.
-PRINTING = {"as_json", "per_frame"}
+# Options that say how a report or progress is printed, and those that are for many files alone.
+PRINTING = {"as_json", "per_frame", "log", "verbose", "quiet"}
+FOR_FOLDERS = {
+    "decode": {"suffix"},
+    "eval": {"workers", "ray", "gpus_per_worker", "threads_per_worker"},
+}
+# The command measures x264 unless it is told not to, the function if it is told to.
+TURNED_AROUND = {"no_reference": "reference"}
+# Those that several commands turn into one argument.
 RENAMED = {
     "bench": {"settings": "overrides"},
     "compare": {"model": "models", "preset": "presets", "settings": "overrides"},
@@ -43,6 +52,7 @@ RENAMED = {
     "encode": {"paths": "inputs", "settings": "overrides"},
     "eval": {"backend": "settings"},
     "inpaint": {"settings": "overrides"},
+    "plan": {"settings": "overrides"},
 }
 
 
@@ -52,7 +62,10 @@ def test_each_command_has_a_function_with_the_same_defaults(command: str) -> Non
     options = inspect.signature(callback).parameters
     arguments = inspect.signature(TWINS[command]).parameters
     for name, option in options.items():
-        if name in PRINTING:
+        if name in PRINTING or name in FOR_FOLDERS.get(command, ()):
+            continue
+        if name in TURNED_AROUND:
+            assert option.default is arguments[TURNED_AROUND[name]].default is False
             continue
         argument = arguments[RENAMED.get(command, {}).get(name, name)]
         assert is_same(option.default, argument.default), f"{command} {name}"
@@ -82,6 +95,45 @@ def test_every_public_name_is_documented_and_no_module_hides_it(name: str) -> No
         text = inspect.getdoc(value) or ""
         named = set(re.findall(r"\w+", " ".join(re.findall(r"^(?=\w)[\w, ]+$", text, re.MULTILINE))))
         assert set(inspect.signature(value).parameters) <= named
+
+
+def documented_members(cls: type) -> Iterator[tuple[str, object]]:
+    """Yield the public methods and properties that a class defines."""
+    for name, member in vars(cls).items():
+        if not name.startswith("_") and isinstance(
+            member, (property, classmethod, staticmethod, FunctionType)
+        ):
+            yield name, member
+
+
+@pytest.mark.parametrize("name", vinr.__all__)
+def test_every_public_name_says_what_it_returns_and_raises(name: str) -> None:
+    """A function names its errors, and returns nothing, a report of vinr, or what its text says."""
+    value = getattr(vinr, name)
+    text = inspect.getdoc(value) or ""
+    if inspect.isfunction(value):
+        assert re.search(r"^Raises\n-+\n(?:\w+Error)", text, re.MULTILINE)
+        returned = set(re.findall(r"\w+", str(inspect.signature(value).return_annotation)))
+        assert returned & {*vinr.__all__, "None"} or re.search(r"\b[Rr]eturns?\b", text)
+        return
+    for member_name, member in documented_members(value):
+        assert inspect.getdoc(member), f"{name}.{member_name}"
+        if isinstance(member, property):
+            continue
+        function = getattr(member, "__func__", member)
+        returned = set(re.findall(r"\w+", str(inspect.signature(function).return_annotation)))
+        says = re.search(r"\b([Rr]eturns?|[Yy]ields?|[Cc]ontext)\b", inspect.getdoc(member) or "")
+        assert returned & {*vinr.__all__, "None", "Self"} or says, f"{name}.{member_name}"
+    if is_dataclass(value):
+        # Fields of a base are explained there.
+        texts = " ".join(inspect.getdoc(base) or "" for base in value.__mro__ if base is not object)
+        public = {field.name for field in fields(value) if not field.name.startswith("_")}
+        assert {field for field in public if not re.search(rf"\b{field}\b", texts)} == set()
+
+
+def test_the_page_of_the_api_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: vinr\.(\w+)$", page, re.MULTILINE)) == sorted(vinr.__all__)
 
 
 def test_all_public_names_are_used_in_the_program() -> None:

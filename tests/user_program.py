@@ -23,9 +23,10 @@ def encode_and_score(video: Path, mask: Path, folder: Path) -> tuple[float, int]
         video, folder / "page.html", files=[file], anchors=["x264"]
     )
     converted: vinr.ConvertReport = vinr.convert(folder / "published.pth", folder / "b.vinr", fps=25)
-    graphs: tuple[vinr.ExportedGraph, ...] = vinr.export(file, folder / "a.onnx")
-    seconds = encoded.seconds + filled.seconds
-    num_frames = decoded.num_frames + slower.num_frames + converted.num_frames + graphs[0].num_frames
+    exported: tuple[vinr.ExportedGraph | vinr.ExportedWeights, ...] = vinr.export(file, folder / "a.onnx")
+    planned: vinr.CapacityReport = vinr.plan(video, params="30k", segment="5s", workers=2)
+    seconds = encoded.seconds + filled.seconds + 3600 * planned.wall_hours
+    num_frames = decoded.num_frames + slower.num_frames + converted.num_frames + exported[0].num_frames
     return scored.psnr_db + seconds, num_frames + len(compared.curves)
 
 
@@ -72,7 +73,7 @@ def play(file: bytes) -> torch.Tensor:
             return torch.cat([frame[None], frames, batch.rgb_NCHW, played, *video.play([0.5])])
     except (vinr.BitstreamError, vinr.InputError, vinr.LimitError, vinr.OutOfMemoryError) as error:
         raise SystemExit(error.exit_status) from error
-    except (vinr.UsageError, vinr.OutputError, vinr.FitError) as error:
+    except (vinr.UsageError, vinr.OutputError, vinr.FitError, vinr.RankError) as error:
         wrong: vinr.VinrError = error
         raise SystemExit(str(wrong)) from None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, Self
 
-from vinr.errors import UsageError, plural, quoted
+from vinr.errors import UsageError, plural, quoted, unknown
 
 # Digits of a number, before and after the point: more is a mistake, and int() and float() have limits of
 # their own.
@@ -88,6 +88,18 @@ def parse_depth(text: str | int | None) -> Literal[8, 10] | None:
         case "10":
             return 10
     raise UsageError(f"bit depth {quoted(text)}: give 8 or 10")
+
+
+def parse_quality(text: str) -> Literal["low", "medium", "high"]:
+    """Return one of three names."""
+    match str(text).strip().lower():
+        case "low":
+            return "low"
+        case "medium":
+            return "medium"
+        case "high":
+            return "high"
+    raise UsageError(unknown("quality", text, ("low", "medium", "high")))
 
 
 def parse_rate(text: str | float | Fraction) -> Fraction:

@@ -353,8 +353,8 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 
 OPTIONS = {
     "encode": "bit-depth bpp crop deinterlace device epochs force frames gpus-per-worker json log model "
-    "no-reference params pix-fmt preset psnr quiet rate raw-size ray resize resume scene-cuts seed "
-    "segment set size stream threads threads-per-worker time verbose workers",
+    "no-reference params pix-fmt preset psnr quality quiet rate raw-size ray resize resume scene-cuts "
+    "seed segment set size stream threads threads-per-worker time verbose workers",
     "decode": "backend bit-depth codec crf device force fps-scale frames gpus-per-worker keep-going "
     "max-memory ray set suffix threads-per-worker workers",
     "info": "force json max-memory plot",
@@ -372,8 +372,8 @@ OPTIONS = {
     "models": "json",
     "presets": "json model",
     "settings": "json model",
-    "plan": "crop device epochs frames gpus json model params preset rates resize segment set size time "
-    "workers",
+    "plan": "crop device epochs frames gpus json model params preset quality rates resize segment set "
+    "size time workers",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -183,7 +184,7 @@ def test_an_inpainting(shown: Shown) -> None:
 def test_a_conversion(shown: Shown) -> None:
     found = pairs(shown(console.show_convert, CONVERTED, as_json=False))
     assert found["checkpoint"] == "6,000,000 bytes"
-    assert found["video"] == "132 frames of 640×1280 at 29.970 fps"
+    assert found["video"] == "132 frames of 1280×640 (width × height) at 29.970 fps"
     assert found["model"] == "hnerv, 1.48 M parameters, 8.12 bits per parameter"
     assert found["frames"].startswith(
         "at most 0.012 of 255 off the checkpoint's (before rounding, 3 compared)"
@@ -395,3 +396,21 @@ def test_an_interruption_says_that_the_state_could_not_be_saved(capsys: pytest.C
 def test_an_interrupted_decode_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     check_interrupted(progress.frame_progress("decoding"), 3, 8)
     assert capsys.readouterr() == ("", "interrupted\n")
+
+
+# -- terminals that are narrow -------------------------------------------------------------------------------
+
+
+def test_a_table_that_is_too_wide_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name is broken, and no line is longer than the terminal is wide."""
+    screen = io.StringIO()
+    out = type(console.OUT)()
+    out.file, out._force_terminal, out.width = screen, True, 80
+    monkeypatch.setattr(console, "OUT", out)
+    long = replace(PRESET, name="hnerv-" + "x" * 40, paper_psnr_db=None)
+    console.show_presets([PRESET, long], as_json=False)
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if not line.startswith(" ")] == [PRESET.name, long.name]
+    assert "kMAC/pixel 212.3   paper dB 35.57" in screen.getvalue()
+    assert screen.getvalue().count("paper dB") == 1  # a cell without content has no title

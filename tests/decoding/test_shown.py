@@ -74,7 +74,7 @@ def test_decode_says_what_images_cannot_hold(file: Path, tmp_path: Path) -> None
 def test_what_is_as_usual_is_not_told(tmp_path: Path) -> None:
     file = random_file(tmp_path / "a.vinr", VideoSpec(2, 16, 24))
     output = CliRunner().invoke(app, ["info", str(file)]).output
-    assert "clip random: 2 frames of 16×24 at 30.000 fps\n" in output
+    assert "clip random: 2 frames of 24×16 (width × height) at 30.000 fps\n" in output
     assert "colours" not in output
 
 

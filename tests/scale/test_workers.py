@@ -227,6 +227,10 @@ def test_without_ray_the_error_names_the_extra(
     [
         ({"gpus_per_worker": 0.5}, "gpus_per_worker 0.5 has no effect without workers or ray"),
         ({"threads_per_worker": 2}, "threads_per_worker 2 has no effect without workers or ray"),
+        (
+            {"workers": 2, "threads": 2},
+            "those of workers are threads_per_worker",
+        ),
         ({"workers": 0}, "workers 0: give the jobs at a time, 1 to 10,000"),
         ({"workers": 2, "gpus_per_worker": 1.5}, "give a share of a GPU such as 0.5, or whole GPUs"),
         ({"workers": 2, "threads_per_worker": 0}, "threads_per_worker 0: give threads of a worker"),

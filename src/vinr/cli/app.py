@@ -40,6 +40,7 @@ from vinr.cli.options import (
     Output,
     PixFmt,
     Preset,
+    Quality,
     Quiet,
     Rate,
     RawSize,
@@ -58,7 +59,7 @@ from vinr.cli.ranks import run_once
 from vinr.cli.version import Version
 from vinr.errors import UsageError, VinrError, command_line_words, plural
 from vinr.state import interruption
-from vinr.units import parse_depth, parse_frames
+from vinr.units import parse_depth, parse_frames, parse_quality
 
 # 128 and the number of SIGPIPE, which Windows has not.
 UNREAD_STATUS: Final = 141
@@ -105,6 +106,7 @@ def encode(
     size: Annotated[str | None, typer.Option(help="largest size of the file, such as 500kB")] = None,
     bpp: Annotated[float | None, typer.Option(help="largest size in bits per pixel, such as 0.05")] = None,
     psnr: Annotated[float | None, typer.Option(help="PSNR to reach, in dB, at the smallest size")] = None,
+    quality: Quality = "medium",
     epochs: Epochs = None,
     time: Time = None,
     frames: Frames = None,
@@ -153,6 +155,7 @@ def encode(
         "size": size,
         "bpp": bpp,
         "psnr": psnr,
+        "quality": parse_quality(quality),
         "epochs": epochs,
         "time": time,
         "frames": parse_frames(frames) if frames else None,
@@ -174,7 +177,14 @@ def encode(
     loudness = progress.loudness_of(verbose=verbose, quiet=quiet)
     if len(paths) == 2 and show_folder.is_many(*paths):
         show_folder.encode_many(
-            *paths, asked=asked, force=force, as_json=as_json, loudness=loudness, logs=log, settings=given
+            *paths,
+            asked=asked,
+            threads=threads,
+            force=force,
+            as_json=as_json,
+            loudness=loudness,
+            logs=log,
+            settings=given,
         )
         return
     from vinr.encoding.encode import time_counted_from

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # Wider than any table; where stdout is no terminal, rich would cut tables at 80 columns.
 MAX_COLUMNS = 400
+INDENT, GAP = "    ", "   "
 # Below, a picture is a blur.
 USABLE_DB = 25.0
 
@@ -66,9 +67,29 @@ def print_pairs(rows: Sequence[tuple[str, str]]) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table as wide as its content: whole names are worth more than lines that fit."""
+    """Print a table as wide as its content; on a terminal that is narrower, a few lines for each row."""
     table.width = OUT.measure(table, options=OUT.options.update(width=MAX_COLUMNS)).maximum
-    OUT.print(table)
+    if OUT.is_terminal and table.width > OUT.width:
+        for line in _folded(table, OUT.width):
+            say(line)
+    else:
+        OUT.print(table)
+
+
+def _folded(table: Table, width: int) -> Iterator[str]:
+    """Yield for each row its first cell, then the others with their titles, as many in a line as fit."""
+    titles = [str(column.header) for column in table.columns]
+    for first, *cells in zip(*(column.cells for column in table.columns), strict=True):
+        yield str(first)
+        named = [f"{title} {cell}" for title, cell in zip(titles[1:], cells, strict=True) if str(cell)]
+        line = ""
+        for text in named:
+            if line and len(f"{INDENT}{line}{GAP}{text}") > width:
+                yield INDENT + line
+                line = ""
+            line += (GAP if line else "") + text
+        if line:
+            yield INDENT + line
 
 
 def _quality_rows(psnr_db: float, ms_ssim: float | None, window: int | None) -> list[tuple[str, str]]:
@@ -135,7 +156,8 @@ def show_convert(report: ConvertReport, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
-    size = f"{plural(report.num_frames, 'frame')} of {report.height}×{report.width} at {report.fps:.3f} fps"
+    sides = f"{report.width}×{report.height} (width × height)"
+    size = f"{plural(report.num_frames, 'frame')} of {sides} at {report.fps:.3f} fps"
     bits = f"{report.bits_per_parameter:.2f} bits per parameter"
     print_pairs(
         [
@@ -193,8 +215,8 @@ def _clip_line(clip: ClipInfo) -> str:
     """Return a line on a clip; what is as usual is left out."""
     audio = f"with audio from {clip.audio_start:.3f} s" if clip.audio_start else "with audio"
     parts = [
-        f"clip {clip.name}: {plural(clip.num_frames, 'frame')} of {clip.height}×{clip.width} "
-        f"at {clip.fps:.3f} fps{' on average' if clip.has_times else ''}",
+        f"clip {clip.name}: {plural(clip.num_frames, 'frame')} of {clip.width}×{clip.height} "
+        f"(width × height) at {clip.fps:.3f} fps{' on average' if clip.has_times else ''}",
         f"{clip.bit_depth} bits" if clip.bit_depth != 8 else "",
         f"pixels {clip.pixel_aspect}" if clip.pixel_aspect != "1:1" else "",
         f"last frame held for {clip.last_seconds:.3f} s" if clip.last_seconds is not None else "",

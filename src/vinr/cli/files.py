@@ -21,12 +21,13 @@ from vinr.cli.options import (
     MaxMemory,
     Model,
     Preset,
+    Quality,
     Resize,
     Settings,
     Time,
 )
 from vinr.cli.show_capacity import show_capacity
-from vinr.units import parse_frames
+from vinr.units import parse_frames, parse_quality
 
 
 def plan(
@@ -35,6 +36,7 @@ def plan(
     preset: Preset = None,
     params: Annotated[str | None, typer.Option(help="parameters stored in the file, such as 1.5M")] = None,
     size: Annotated[str | None, typer.Option(help="largest size of the file, such as 500kB")] = None,
+    quality: Quality = "medium",
     epochs: Epochs = None,
     time: Time = None,
     frames: Frames = None,
@@ -60,6 +62,7 @@ def plan(
         preset=preset,
         params=params,
         size=size,
+        quality=parse_quality(quality),
         epochs=epochs,
         time=time,
         frames=parse_frames(frames) if frames else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperArgument, TyperCommand
@@ -57,6 +57,20 @@ Verbose = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors alone")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
+# A command with so many options shows them in groups, by their names in Python.
+MANY_OPTIONS: Final = 20
+GROUPS: Final = {
+    "Network and time": (
+        *("model", "preset", "params", "size", "bpp", "psnr", "quality", "epochs", "time"),
+        *("segment", "scene_cuts", "seed", "settings"),
+    ),
+    "Input": (
+        *("frames", "crop", "resize", "bit_depth"),
+        *("stream", "pix_fmt", "raw_size", "rate", "deinterlace"),
+    ),
+    "Where it runs": ("device", "threads", "workers", "ray", "gpus_per_worker", "threads_per_worker"),
+}
+
 
 class Command(TyperCommand):
     """A command whose usage line names its arguments as other programs do: ``FILE.vinr OUTPUT``."""
@@ -69,6 +83,23 @@ class Command(TyperCommand):
                 name = parameter.metavar or (parameter.name or "").upper()
                 pieces.append(name if parameter.required else f"[{name}]")
         return pieces
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of arguments and options; in groups, where there are many."""
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], **{title: [] for title in GROUPS}}
+        has_many = len(self.params) >= MANY_OPTIONS
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            title = "Arguments" if isinstance(parameter, TyperArgument) else "Options"
+            if has_many and title == "Options":
+                title = next((name for name, names in GROUPS.items() if parameter.name in names), "Options")
+            groups.setdefault(title, []).append(record)
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 File = Annotated[str, typer.Argument(metavar="FILE.vinr", help="a .vinr file; FILE.vinr#name chooses a clip")]
@@ -88,6 +119,9 @@ MaxMemory = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="model; `vinr models` lists them")]
 Preset = Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")]
+Quality = Annotated[
+    str, typer.Option(metavar="low|medium|high", help="half the usual network and time, or twice and 4 times")
+]
 Epochs = Annotated[int | None, typer.Option(min=1, help="passes over all frames")]
 Time = Annotated[str | None, typer.Option(help="wall-clock time for everything, such as 10m")]
 Frames = Annotated[str | None, typer.Option(help="half-open frame range A:B, such as 0:48")]

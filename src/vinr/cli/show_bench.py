@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from vinr.bench.recipe import Recipe
     from vinr.bench.report import Result
 
+FULL = "full"
+SCALED = (
+    "scale {scale}: other frames, sizes and epochs than the paper's: read the order of the rows, not their "
+    "difference from it"
+)
+
 
 def show_recipes(recipes: Sequence[Recipe], *, as_json: bool) -> None:
     """Print a line for each recipe."""
@@ -42,6 +48,8 @@ def show_bench(result: Result, folder: str, *, as_json: bool) -> None:
     for row in rows:
         table.add_row(*row)
     print_table(table)
+    if document["scale"] != FULL:
+        say(SCALED.format(scale=document["scale"]))
     for line in ordering(document):
         say(line.replace("**", ""))  # the page is Markdown, the terminal is not
     say(f"page: {Path(folder) / document['name']}-{document['scale']}.md")

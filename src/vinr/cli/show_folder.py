@@ -55,6 +55,7 @@ def encode_many(
     output: str,
     *,
     asked: Asked,
+    threads: int | None,
     force: bool,
     as_json: bool,
     loudness: Loudness,
@@ -66,7 +67,13 @@ def encode_many(
 
     with fit_progress(lambda: AGAIN, loudness, logs) as watch:
         report = encode_folder(
-            source, output, workers=_workers(asked), force=force, on_event=watch.on_event, **settings
+            source,
+            output,
+            workers=_workers(asked, threads),
+            force=force,
+            on_event=watch.on_event,
+            threads=threads,
+            **settings,
         )
     _show(report, as_json=as_json, loudness=loudness)
 
@@ -105,10 +112,10 @@ def evaluate_many(
     _show(report, as_json=as_json)
 
 
-def _workers(asked: Asked) -> Workers | None:
+def _workers(asked: Asked, threads: int | None = None) -> Workers | None:
     from vinr.scale.workers import Workers
 
-    return Workers.asked_for(*asked)
+    return Workers.asked_for(*asked, threads)
 
 
 def _show(report: FolderReport, *, as_json: bool, loudness: Loudness = "usual") -> None:

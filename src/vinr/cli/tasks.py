@@ -120,7 +120,7 @@ def interpolate(
     force: Force = False,
     max_memory: MaxMemory = None,
 ) -> None:
-    """Write a .vinr file with new frames between its frames."""
+    """Decode a .vinr file to a video with new frames in between: as long, at a higher frame rate."""
     from vinr.cli.show_tasks import show_interpolate
 
     with progress.frame_progress("decoding", quiet=output == "-") as on_frame:

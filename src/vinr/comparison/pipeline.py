@@ -65,6 +65,8 @@ NO_AUDIO: Final = "compress.audio=false"
 class ComparisonReport:
     """What was compared: every point, measured or published, and what each curve saves against another.
 
+    ``input`` is the video, ``page`` the HTML file; ``num_frames``, ``height``, ``width`` and ``fps`` are
+    those compared. ``curves`` hold the points, networks first, ``bd`` the BD-rates between curves.
     ``upsampling`` is how chroma of the codecs was brought to full size, whichever served them better.
     """
 

@@ -314,8 +314,10 @@ class VideoDecoder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        if self._owns_file:
+            self.file.name_error(error)
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.file.container.check_open()

@@ -106,6 +106,9 @@ class NetworkInfo:
 class FileInfo:
     """What a file holds. ``bytes_by_component`` adds up to ``num_bytes``, the size of the file.
 
+    ``format_version`` is the version of the file format, ``created_by`` the program that wrote the file,
+    ``clips`` describe its clips in order.
+
     ``networks`` are the first of ``num_networks``: as many as the budget of work for a file of this size
     allows. The component ``networks not read`` has the bytes of the others.
     """
@@ -284,9 +287,9 @@ def _describe_edit(edit: EditRecord) -> str:
     if edit.deinterlaced:
         parts.append("deinterlaced")
     if edit.crop:
-        parts.append(f"crop {edit.crop[0]}×{edit.crop[1]}")
+        parts.append(f"crop {edit.crop[1]}:{edit.crop[0]}")
     if edit.resize:
-        parts.append(f"resize {edit.resize[0]}×{edit.resize[1]}")
+        parts.append(f"resize {edit.resize[1]}:{edit.resize[0]}")
     if edit.first_frame:
         parts.append(f"from frame {edit.first_frame}")
     return ", ".join(parts)

@@ -28,7 +28,8 @@ PATTERN: Final = re.compile(r"[^%]*%(0[1-9]\d?)?d[^%]*")
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """An ONNX file: it gives ``num_frames`` frames of the clip, from ``first_frame`` on.
+    """An ONNX file ``path`` of ``num_bytes``: it gives ``num_frames`` frames of the clip, from
+    ``first_frame`` on.
 
     Its input ``frame`` is ``first_input`` for the first of them.
     """
@@ -42,7 +43,10 @@ class ExportedGraph:
 
 @dataclass(frozen=True)
 class ExportedWeights:
-    """A safetensors file: the tensors of the network of ``num_frames`` frames, from ``first_frame`` on."""
+    """A safetensors file ``path`` of ``num_bytes``: the ``num_tensors`` tensors of a network.
+
+    The network gives ``num_frames`` frames of the clip, from ``first_frame`` on.
+    """
 
     path: str
     num_bytes: int

@@ -20,7 +20,7 @@ from vinr.bitstream import Container, Header, SectionSize, Span
 from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.networks import NetworkLoader, parse_memory
 from vinr.device import resolve_device
-from vinr.errors import BitstreamError, UsageError, did_you_mean
+from vinr.errors import BitstreamError, UsageError, did_you_mean, visible
 
 if TYPE_CHECKING:
     from vinr.decoding.integrity import VerifyReport
@@ -83,6 +83,7 @@ class VinrFile:
             self._find_clip(clip_name)
         self._options: dict[str, Any] = {"clip": clip_name, "device": device, "max_memory": max_memory}
         self.source: str | bytes | None = None
+        self._label: FileLike = b""  # as messages call it
 
     @classmethod
     def open(
@@ -134,7 +135,7 @@ class VinrFile:
         except BaseException:
             container.close()
             raise
-        file.source = lasting
+        file.source, file._label = lasting, source
         return file
 
     def __repr__(self) -> str:
@@ -252,8 +253,14 @@ class VinrFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        self.name_error(error)
+
+    def name_error(self, error: BaseException | None) -> None:
+        """Raise ``error`` with the name of this file where it says that a file is damaged, and not which."""
+        if isinstance(error, BitstreamError) and (named := _named(error, self._label)) is not error:
+            raise named from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.container.check_open()
@@ -265,8 +272,8 @@ class VinrFile:
 
 
 def _named(error: BitstreamError, source: FileLike) -> BitstreamError:
-    """Return ``error`` with the path of the file, where it has one."""
-    if not isinstance(source, (str, PathLike)):
+    """Return ``error`` with the path of the file, where it has one and is not named yet."""
+    if not isinstance(source, (str, PathLike)) or str(error).startswith(visible(fspath(source))):
         return error
     return type(error)(f"{fspath(source)}: {error}")
 

@@ -59,9 +59,10 @@ class ClipReport:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What :func:`inspect_file` found: damaged sections as messages, and what is whole of each clip.
+    """What was found in the file ``path`` of ``num_bytes``.
 
-    Of ``num_networks`` networks ``num_tried`` decoded a frame, as many as the budget of work allows.
+    ``damaged`` are the damaged sections, as messages; ``clips`` say what is whole of each clip. Of
+    ``num_networks`` networks ``num_tried`` decoded a frame, as many as the budget of work allows.
     """
 
     path: str

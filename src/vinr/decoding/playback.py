@@ -36,7 +36,7 @@ from vinr.video.spec import Audio, Timeline
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """What a decode wrote.
+    """What a decode wrote: ``num_frames`` frames to ``path``.
 
     ``lost`` are half-open ranges of frames that damage took, empty without ``keep_going``. ``notes`` are
     those of :attr:`VideoDecoder.notes`, and what was left out. ``written`` is a codec and its quality, or a
@@ -283,8 +283,10 @@ class EvaluationReport:
     """How close a file is to its original, what it costs, and how fast it decodes (decoding alone).
 
     ``psnr_db`` and ``ms_ssim`` are means over frames, ``pooled_psnr_db`` is the PSNR of the mean squared
-    error; MS-SSIM is None where frames are too small for it. ``bpp`` and ``kbit_per_s`` are of the whole
-    file, of which ``audio_bytes`` are audio. ``notes`` are those of :attr:`VideoDecoder.notes` and of the
+    error; MS-SSIM, measured with a window of ``ms_ssim_window`` pixels, is None where frames are too small
+    for it. ``per_frame_psnr_db`` and ``per_frame_ms_ssim`` are those of each of the ``num_frames`` frames.
+    ``bpp`` and ``kbit_per_s`` are of the whole file of ``num_bytes``, of which ``audio_bytes`` are audio;
+    ``decode_fps`` is frames decoded per second. ``notes`` are those of :attr:`VideoDecoder.notes` and of the
     reference.
     """
 

@@ -26,6 +26,7 @@ from vinr.encoding.assembly import side_bytes
 from vinr.encoding.foresee import Trial, foresee, try_network
 from vinr.encoding.plan import (
     EncodePlan,
+    QualityName,
     Target,
     bits_per_parameter,
     count_parameters,
@@ -69,6 +70,8 @@ class Rates(StoredValues):
 class CapacityReport:
     """What an encode will take. Times are in hours, ``wall_hours`` from begin to end.
 
+    ``num_frames`` lie in ``num_segments`` of ``frames_per_segment``, whose networks store ``num_parameters``
+    in all; ``num_workers`` fit them for ``epochs``. ``rates`` are the measured costs that all follows from.
     ``worker_hours`` are those that all workers are busy, together; ``cpu_hours`` are these times threads,
     ``gpu_hours`` those times GPUs per worker. ``num_bytes`` is the size of the file, ``memory_bytes`` the
     peak of one worker. ``fit_share`` is the share of fitting in what a worker does. ``notes`` say what the
@@ -100,6 +103,7 @@ def plan(
     preset: str | None = None,
     params: int | str | None = None,
     size: int | str | None = None,
+    quality: QualityName = "medium",
     epochs: int | None = None,
     time: float | str | None = None,
     frames: tuple[int | None, int | None] | None = None,
@@ -116,7 +120,9 @@ def plan(
 
     Parameters
     ----------
-    source, model, preset, params, size, epochs, time, frames, crop, resize, segment, device, overrides
+    source, model, preset, params, size, quality, epochs, time, frames, crop, resize, segment
+        As for :func:`vinr.encode`.
+    device, overrides
         As for :func:`vinr.encode`.
     workers
         Segments that are fitted at a time.
@@ -145,6 +151,7 @@ def plan(
             epochs=epochs,
             seconds=None if time is None else parse_seconds(time),
             segment=None if segment is None else SegmentLength.of(segment),
+            quality=quality,
             target=Target(None if size is None else parse_bytes(size)),
             overrides=overrides,
         )

@@ -50,11 +50,13 @@ SECTIONS: Final = ("architecture.", "compress.")
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What a conversion wrote.
+    """What a conversion wrote: ``path``, of ``num_bytes``, from a checkpoint of ``checkpoint_bytes``.
 
-    ``largest_difference`` of the decoded frames from those of the checkpoint, before rounding to 8 bits, in
-    8-bit steps (0 … 255), is measured on ``num_compared`` frames. ``refused``: why readers refuse the file
-    unless ``--max-memory`` allows more; empty if they do not.
+    It holds a network of ``model`` with ``num_parameters``, at ``bits_per_parameter``, that gives
+    ``num_frames`` frames of ``height`` × ``width`` at ``fps``. ``largest_difference`` of the decoded frames
+    from those of the checkpoint, before rounding to 8 bits, in 8-bit steps (0 … 255), is measured on
+    ``num_compared`` frames. ``refused``: why readers refuse the file unless ``--max-memory`` allows more;
+    empty if they do not.
     """
 
     path: str

@@ -26,7 +26,7 @@ from vinr.encoding.assembly import assemble, check_networks, side_bytes
 from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.kept import find_kept
 from vinr.encoding.on_workers import ClipSource, OnWorkers
-from vinr.encoding.plan import EncodePlan, Target, plan_encode
+from vinr.encoding.plan import EncodePlan, QualityName, Target, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
 from vinr.encoding.splitting import count_pixels
@@ -69,6 +69,7 @@ def encode(
     size: int | str | None = None,
     bpp: float | None = None,
     psnr: float | None = None,
+    quality: QualityName = "medium",
     epochs: int | None = None,
     time: float | str | None = None,
     frames: tuple[int | None, int | None] | None = None,
@@ -112,6 +113,9 @@ def encode(
     size, bpp, psnr
         A target, at most one: bytes (or ``"500kB"``) or bits per pixel of the file, never exceeded and met to
         3 %; or a PSNR in dB, in as few bytes as possible.
+    quality
+        ``low``: half the parameters and half the time that are chosen otherwise; ``high``: twice the
+        parameters and four times the time. A time or epochs that are given stay as they are.
     epochs, time
         How long to fit: passes over the frames, or wall-clock seconds (or ``"10m"``) for everything together;
         a time that suits the video if both are None.
@@ -173,12 +177,7 @@ def encode(
     paths = [fspath(source) for source in sources]
     if not sources:
         raise UsageError("no input is given; give at least one video")
-    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
-    if threads is not None and asked is not None:
-        raise UsageError(
-            f"{argument('threads')} {threads} are those of this process; of workers they are "
-            f"{argument('threads_per_worker')}"
-        )
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker, threads)
     if resume or asked is not None:
         _refuse_pipes(paths, on_workers=asked is not None)
     options = ReadOptions.of(
@@ -197,7 +196,9 @@ def encode(
     state = StateFolder(
         path,
         EncodeJob.of(sources, frames=frames, crop=crop, resize=resize),
-        settings=_in_short(model=model, preset=preset, params=params, epochs=epochs, overrides=[*overrides]),
+        settings=_in_short(
+            model=model, preset=preset, params=params, quality=quality, epochs=epochs, overrides=[*overrides]
+        ),
         resume=resume,
         force=force,
         on_note=lambda text: tell(Noted(text)),
@@ -233,6 +234,7 @@ def encode(
             segment=length,
             cuts=cuts,
             target=_target(specs, size, bpp, psnr, others),
+            quality=quality,
             seed=seed,
             overrides=overrides,
         )

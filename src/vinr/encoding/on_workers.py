@@ -31,9 +31,9 @@ from vinr.encoding.segment_work import Allowance, SegmentWork
 from vinr.encoding.splitting import Job
 from vinr.encoding.telling import Teller
 from vinr.encoding.timetable import Timetable, sent
-from vinr.errors import InputError
+from vinr.errors import InputError, argument
 from vinr.files import as_output_error, atomic_path
-from vinr.fit import Event
+from vinr.fit import Event, Noted
 from vinr.fit.events import FREQUENT
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.scale.pool import Function, JobT, OnEvent, Pool, ResultT
@@ -228,6 +228,8 @@ class OnWorkers(Place):
     ) -> list[FinishedSegment]:
         """Fit all networks."""
         total, jobs = len(plan.jobs), []
+        if total == 1:
+            on_event(Noted(f"one worker fits the one network; {argument('segment', '5s')} makes several"))
         for number, job in enumerate(plan.jobs):
             # What is in the folder is of this encode alone: where there is state, a worker goes on from it.
             work = SegmentWork.of(plan, number, precision=precision, folder=folder.absolute(), resume=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import torch
 
@@ -29,6 +30,14 @@ PARAMETERS_LIMITS = (20_000, 30_000_000)
 REFERENCE_SECONDS = 180.0
 TIME_EXPONENT = 0.5
 SECONDS_LIMITS = (30.0, 6 * 3600.0)
+
+QualityName = Literal["low", "medium", "high"]
+# Of what is chosen: how many times the usual parameters, and the usual time.
+QUALITIES: Final[dict[QualityName, tuple[float, float]]] = {
+    "low": (0.5, 0.5),
+    "medium": (1.0, 1.0),
+    "high": (2.0, 4.0),
+}
 
 # Bits that a parameter takes in a file of a target size; parameters are solved for with it.
 BITS_PER_PARAMETER = 4.3
@@ -172,26 +181,34 @@ def plan_encode(
     segment: SegmentLength | None = None,
     cuts: Sequence[Sequence[int]] | None = None,
     target: Target = NO_TARGET,
+    quality: QualityName = "medium",
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> EncodePlan:
     """Plan the encode of clips of ``specs`` into one file.
 
     The length is that of ``epochs``, ``fit.epochs`` or a recipe by name, which has epochs; else ``seconds``;
-    else a time suited to the size of the video. ``num_parameters`` are those of the whole file. ``segment``
-    and ``cuts`` are those of :func:`split_segments`.
+    else a time suited to the size of the video. ``num_parameters`` are those of the whole file; ``quality``
+    makes what is chosen of both smaller or larger. ``segment`` and ``cuts`` are those of
+    :func:`split_segments`.
 
     Raises
     ------
     UsageError
         If names or keys are unknown, values contradict each other, or the size cannot be reached.
     """
+    fixed = {"params": num_parameters, "preset": preset, "size or psnr": target.num_bytes or target.psnr_db}
+    if quality != "medium" and (names := [name for name, value in fixed.items() if value is not None]):
+        raise UsageError(
+            f"{argument('quality', quality)} chooses the size of the network, and so does {names[0]}; "
+            "give one of them"
+        )
     if epochs is not None and seconds is not None:
         raise UsageError("both a number of epochs and a time are given; give one of them")
     keys = {item.partition("=")[0].strip() for item in overrides}
     chosen = seconds is None and epochs is None and not keys & {"fit.epochs", "fit.recipe"}
     if chosen:
-        seconds = default_seconds(count_pixels(specs))
+        seconds = QUALITIES[quality][1] * default_seconds(count_pixels(specs))
     extra = []
     if seed is not None:
         extra.append(f"fit.seed={seed}")
@@ -218,6 +235,8 @@ def plan_encode(
         if count is None and num_bytes is not None and preset is None:
             count = round(8 * num_bytes / BITS_PER_PARAMETER)
         spec = job.spec(specs)
+        if quality != "medium":
+            count = round(QUALITIES[quality][0] * default_parameters(spec.num_pixels))
         if (spec, count) not in solved:
             solved[spec, count] = choose_preset(
                 spec, model=model, preset=preset, num_parameters=count, overrides=[*overrides, *extra]

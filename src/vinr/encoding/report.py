@@ -26,11 +26,14 @@ LEAST_REFERENCE_SECONDS: Final = 30.0
 class EncodeReport:
     """What an encode wrote. Quality is that of the decoded file against the frames that were fitted.
 
-    ``psnr_db`` and ``ms_ssim`` are means over frames; ``precision`` is the arithmetic of the fit.
-    ``other_bytes`` of the file are audio and times; ``height`` and ``width`` those of the first clip.
-    ``source_bytes``: the inputs' files, all streams and frames of them; None where they are no files.
-    ``reference``: what x264 medium needs at this PSNR; None where it was not measured, for
-    ``reference_note``.
+    ``path`` is the file, of ``num_bytes``: ``bpp`` bits per pixel of all ``num_frames``, ``kbit_per_s`` while
+    it plays. ``psnr_db`` and ``ms_ssim`` (a window of ``ms_ssim_window`` pixels) are means over frames.
+    Networks of ``model`` hold ``num_parameters``; they were fitted for ``num_epochs`` to ``train_psnr_db``,
+    and fell back ``num_collapses`` times. ``seconds`` are of wall-clock time, everything included;
+    ``precision`` is the arithmetic of the fit. ``other_bytes`` of the file are audio and times; ``height``
+    and ``width`` those of the first clip. ``source_bytes``: the inputs' files, all streams and frames of
+    them; None where they are no files. ``reference``: what x264 medium needs at this PSNR; None where it was
+    not measured, for ``reference_note``.
     """
 
     path: str

@@ -46,7 +46,7 @@ PASSES_PER_STEP: Final = 3
 # More threads must gain so much of a step to be taken.
 THREAD_GAIN: Final = 1.05
 # Below, a second thread gains nothing (docs/results/threads.md).
-SMALL_STEP_MACS: Final = 5e9
+SMALL_STEP_MACS: Final = 2.5e9
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ Event = (
 )
 
 
-# Those that come so often that whoever is far away need not be told all of them.
+# Kinds of which many come in a second, so that those who send them over a network need not send all.
 FREQUENT: Final = (StepDone, FramesDone)
 
 

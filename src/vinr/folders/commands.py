@@ -36,7 +36,7 @@ from vinr.folders.manifest import (
     list_entries,
 )
 from vinr.folders.results import FileResult, FolderReport, ResultsFile, hash_input, key_of
-from vinr.scale.pool import OnEvent, open_pool, run_here
+from vinr.scale.pool import Ended, OnEvent, open_pool, run_here
 from vinr.scale.workers import Workers
 from vinr.state.folder import holds_state, is_expected
 from vinr.units import parse_frames
@@ -93,6 +93,8 @@ def run_file(job: FileJob, again: bool, on_event: OnEvent) -> FileResult:
         return FileResult(job.name, output, "done", key, hash_input(job.output), values=values)
     except (VinrError, OSError) as error:
         return FileResult(job.name, output, "failed", reason=str(error))
+    except Exception as error:  # a mistake of vinr's at one file is no reason not to do the others
+        return FileResult(job.name, output, "failed", reason=f"{type(error).__name__}: {error}")
 
 
 def _is_done(output: Path, before: FileResult, key: str) -> bool:
@@ -332,6 +334,12 @@ def _run(
     return FolderReport(tuple(_finish(jobs, workers, notes, on_event, results.add)))
 
 
+def _result_of(ended: Ended[FileResult], job: FileJob) -> FileResult:
+    if ended.error is None:
+        return ended.value()
+    return FileResult(job.name, job.output_name, "failed", reason=str(ended.error))
+
+
 def _finish(
     jobs: Sequence[FileJob],
     workers: Workers | None,
@@ -352,7 +360,7 @@ def _finish(
             ends = pool.run(run_file, jobs, on_event=tell, frequent=FREQUENT)
         opened.callback(ends.close)
         for ended in ends:
-            results[ended.number] = ended.value()
+            results[ended.number] = _result_of(ended, jobs[ended.number])
             if results[ended.number].status != "skipped":
                 keep(results[ended.number])
             tell.end(ended.number)

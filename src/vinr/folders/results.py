@@ -102,11 +102,11 @@ def hash_input(path: Path) -> str:
 def key_of(command: str, content: str, settings: Mapping[str, Any]) -> str:
     """Return a hash of the content of an input (:func:`hash_input`), the settings and the version of vinr.
 
-    Settings that are left out or empty count alike, and so do devices.
+    Settings that are left out or empty count alike, and so do devices and threads.
     """
     stated = dict(settings)
     for name, value in settings.items():
-        if name == "device" or value is None or value is False or value in ("", [], ()):
+        if name in ("device", "threads") or value is None or value is False or value in ("", [], ()):
             del stated[name]
     document = [command, version("vinr"), content, sorted(stated.items())]
     return hashlib.sha256(json.dumps(document, default=str).encode(errors="surrogateescape")).hexdigest()

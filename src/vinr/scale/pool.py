@@ -57,11 +57,11 @@ class WorkerDied:
 
 @dataclass(frozen=True)
 class Ended(Generic[ResultT]):
-    """Job ``number`` has ended: with a result, or an error that vinr raised on purpose."""
+    """Job ``number`` has ended: with a result, or an error of vinr's or of the system."""
 
     number: int
     result: ResultT | None
-    error: VinrError | None
+    error: VinrError | OSError | None
 
     def value(self) -> ResultT:
         """Return the result, or raise the error."""
@@ -134,7 +134,7 @@ def _perform(task: _Task[JobT, ResultT], inbox: Any) -> Ended[ResultT]:
     try:
         with raised(), command_line_words(task.speaks_options):
             return Ended(task.number, task.function(task.job, task.again, send), None)
-    except VinrError as error:
+    except (VinrError, OSError) as error:
         # What it comes from may be of a library that cannot be sent.
         error.__cause__ = error.__context__ = None
         return Ended(task.number, None, error)
@@ -207,7 +207,8 @@ class Pool:
         next_number = 0
         try:
             while waiting or self._tasks or held:
-                limit = 2 * slots - len(held) if in_order else slots
+                # At least one: the job that all others wait for may have been given back.
+                limit = max(2 * slots - len(held), 1) if in_order else slots
                 while waiting and len(self._tasks) < min(slots, limit):
                     number, job = waiting.popleft()
                     ready = job if prepare is None else prepare(job)
@@ -257,8 +258,9 @@ class Pool:
                 reason = str(error).strip().splitlines()[0]
                 deaths[task.number] += 1
                 if deaths[task.number] >= MAX_DEATHS:
-                    times = plural(MAX_DEATHS, "worker")
-                    raise FitError(f"{times} died at one job, last: {reason}") from None
+                    many = f"{plural(MAX_DEATHS, 'worker')} died at one job, last: {reason}"
+                    ended.append(Ended(task.number, None, FitError(many)))
+                    continue
                 on_event(task.number, WorkerDied(reason))
                 waiting.appendleft((task.number, task.job))
         return ended
@@ -294,7 +296,7 @@ def run_here(
     for number, job in enumerate(jobs):
         try:
             yield Ended(number, function(job, False, partial(on_event, number)), None)
-        except VinrError as error:
+        except (VinrError, OSError) as error:
             yield Ended(number, None, error)
 
 

@@ -51,8 +51,11 @@ class Workers:
         ray: str | None,
         gpus_per_worker: float | None = None,
         threads_per_worker: int | None = None,
+        threads: int | None = None,
     ) -> Self | None:
         """Return the workers that the arguments of a command ask for, None if none are.
+
+        ``threads`` are those of the process itself.
 
         Raises
         ------
@@ -68,8 +71,13 @@ class Workers:
                     needed = f"{argument('workers')} or {argument('ray')}"
                     raise UsageError(f"{argument(name)} {value:g} has no effect without {needed}")
             return None
-        threads = 1 if threads_per_worker is None else threads_per_worker
-        asked = cls(workers, ray, threads, gpus_per_worker or 0.0)
+        if threads is not None:
+            raise UsageError(
+                f"{argument('threads')} {threads} are those of this process; those of workers are "
+                f"{argument('threads_per_worker')}"
+            )
+        each = 1 if threads_per_worker is None else threads_per_worker
+        asked = cls(workers, ray, each, gpus_per_worker or 0.0)
         import_ray()
         return asked
 

@@ -116,7 +116,11 @@ class Inpaint(Task):
 
 @dataclass(frozen=True)
 class InpaintReport:
-    """What an inpainting wrote. ``visible_psnr_db`` is the network's PSNR at pixels that it was fitted to.
+    """What an inpainting wrote: ``num_frames`` frames to ``path``.
+
+    The network is a ``model`` of ``num_parameters``, fitted for ``num_epochs`` (fell back ``num_collapses``
+    times) in ``seconds`` of wall-clock time, everything included. ``visible_psnr_db`` is its PSNR at pixels
+    that it was fitted to.
 
     The quality of the filled pixels cannot be measured: nobody knows them. ``held_out`` is that of a copy of
     the mask on known pixels that the fit did not see either, beside ways that need no network; None where no

@@ -112,8 +112,9 @@ class ColorSpec:
 class VideoSpec:
     """Size and rate of a video, as fitted (after crop, resize and frame selection).
 
-    Frames are uint8 (0 … 255), or with a ``bit_depth`` of 10 uint16 (0 … 1023). ``pixel_aspect`` is the width
-    of a pixel as shown, over its height.
+    It has ``num_frames`` of ``height`` rows and ``width`` columns, ``frame_rate`` per second. ``color`` says
+    how its colours came and how they are to be written. Frames are uint8 (0 … 255), or with a ``bit_depth``
+    of 10 uint16 (0 … 1023). ``pixel_aspect`` is the width of a pixel as shown, over its height.
     ``span_lengths`` gives the number of frames of each clip when one network represents several clips, whose
     frames are then numbered one after another; it is ``(num_frames,)`` for the ordinary single clip.
     """
@@ -416,7 +417,7 @@ class FrameSource(Protocol):
 class FrameStream:
     """Sequential access: all frames of a video in order, in batches of any size. It can be read once.
 
-    Wrap ``batches`` in a generator to watch the frames that pass.
+    ``spec`` describes the video. Wrap ``batches`` in a generator to watch the frames that pass.
     """
 
     spec: VideoSpec
