@@ -2,10 +2,10 @@
 
     python -m benchmarks.loader --time 20m
 
-Bunny as HNeRV, fitted for so long, and as H.264 by x264 (preset medium, 4:2:0) of the same PSNR: the CRF is
-found by bisection, for keyframes at every frame, at every 12, and where x264 puts them. PyAV and torchcodec
-read H.264: they seek to the keyframe before a frame and decode up to it; a batch is read in rising order, so
-that no frame is decoded twice for it. vinr.FrameDataset decodes each frame by itself.
+Bunny as HNeRV, fitted for so long by the clock, and as H.264 by x264 (preset medium, 4:2:0) of the same PSNR:
+the CRF is found by bisection, for keyframes at every frame, at every 12, and where x264 puts them. PyAV and
+torchcodec read H.264: they seek to the keyframe before a frame and decode up to it; a batch is read in rising
+order, so that no frame is decoded twice for it. vinr.FrameDataset decodes each frame by itself.
 
 All readers open their file once per process, before the clock starts, and use one thread per process. An
 epoch of random frames is timed from the first request to the last batch. What is compared takes turns.
@@ -310,7 +310,8 @@ def main() -> None:
             "PyAV": version("av"),
             "load average": os.getloadavg()[1],
         }
-        command = f"python -m benchmarks.loader --time {options.time} --turns {options.turns} --write"
+        sizes = " ".join(options.sizes)
+        command = f"python -m benchmarks.loader --time {options.time} --sizes {sizes} --write"
         _record.write("loader", command, settings, rows, page_text(rows, settings))
 
 
@@ -320,7 +321,8 @@ def page_text(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> str:
     where = (
         f"Medians of {settings['turns']} turns, {settings['frames']} random frames each; PyAV "
         f"{settings['PyAV']}, torchcodec {settings['torchcodec'] or 'could not be used'}. Load average "
-        f"{settings['load average']:.1f}: frames per second are those of a busy machine."
+        f"{settings['load average']:.1f} on {os.cpu_count()} CPUs: frames per second are those of a busy "
+        "machine, and say little where a frame takes less than a few milliseconds of CPU time."
     )
     common = ("frame", "reader", "keyframes", "bytes", "PSNR dB")
     cpu = [{key: row[key] for key in row if key in (*common, "CRF") or key.startswith("CPU")} for row in rows]

@@ -30,6 +30,7 @@ import torch
 
 import vinr
 from benchmarks import _record
+from vinr.units import parse_size
 from vinr.video.samples import sample_clip
 from vinr.video.sink import open_sink
 from vinr.video.spec import Timeline, VideoSpec
@@ -191,13 +192,14 @@ def warm_start(folder: Path, epochs: int) -> list[dict[str, Any]]:
                 folder / "warm.vinr",
                 None,
                 model=model,
-                params="400k",
+                params="200k",
                 frames=(0, 64),
                 segment="16f",
                 epochs=epochs,
                 overrides=[f"fit.warm_start={str(warm).lower()}"],
             )
             row: dict[str, Any] = {"part": "warm start", "model": model, "warm": warm, "epochs": epochs}
+            row["frames"] = "{}×{}".format(*parse_size(BUNNY["resize"]))
             rows.append(row | {"PSNR dB": round(report.psnr_db, 3), "bpp": round(report.bpp, 5)})
     return rows
 
@@ -216,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--epochs", type=int, help="of each fit, in place of each part's own")
+    parser.add_argument("--size", help="of the frames of Bunny, in place of 160x320")
     parser.add_argument("--work", type=Path, default=Path("/tmp/vinr-scale"), help="folder for files")
     parser.add_argument("--rows", type=Path, default=Path("scale.jsonl"), help="what was measured so far")
     parser.add_argument("--report", action="store_true", help="write the results from the rows there are")
@@ -224,6 +227,8 @@ def main() -> None:
         write_report(given.rows)
         return
     torch.set_num_threads(1)
+    if given.size:
+        BUNNY["resize"] = given.size
     given.work.mkdir(parents=True, exist_ok=True)
     for part in given.parts:
         measure, epochs = RUNS[part]

@@ -73,7 +73,7 @@ def play(file: bytes) -> torch.Tensor:
             return torch.cat([frame[None], frames, batch.rgb_NCHW, played, *video.play([0.5])])
     except (vinr.BitstreamError, vinr.InputError, vinr.LimitError, vinr.OutOfMemoryError) as error:
         raise SystemExit(error.exit_status) from error
-    except (vinr.UsageError, vinr.OutputError, vinr.FitError) as error:
+    except (vinr.UsageError, vinr.OutputError, vinr.FitError, vinr.RankError) as error:
         wrong: vinr.VinrError = error
         raise SystemExit(str(wrong)) from None
 

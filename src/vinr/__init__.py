@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         LimitError,
         OutOfMemoryError,
         OutputError,
+        RankError,
         UsageError,
         VinrError,
     )
@@ -64,6 +65,7 @@ __all__ = [
     "LimitError",
     "OutOfMemoryError",
     "OutputError",
+    "RankError",
     "Trainer",
     "UsageError",
     "VerifyReport",

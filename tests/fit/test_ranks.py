@@ -22,10 +22,11 @@ from two_ranks import (
     stepped,
 )
 from vinr.config import FitSettings
+from vinr.errors import UsageError
 from vinr.fit import fit
 from vinr.fit.batches import Batches
 from vinr.fit.checkpoint import read_fit_state
-from vinr.fit.ranks import Ranks
+from vinr.fit.ranks import Ranks, joined
 
 ENTROPY = 'fit.phases=[{share = 0.3, sparsity = 0.2}, {share = 0.4, quantization = "entropy"}]'
 TARGET = 'fit.phases=[{share = 0.6, quantization = "entropy", target_bytes = 4000}]'
@@ -129,6 +130,26 @@ def test_a_batch_too_small_for_all_is_refused(both: list[dict[str, Fitted]]) -> 
             "fit.batch_size 1 is the batch of all 2 processes together, too small for a part each; give "
             "overrides=['fit.batch_size=2'] or more, or start fewer processes"
         )
+
+
+def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert Ranks(5, 8, local=1).own_device(torch.device("cuda")) == torch.device("cuda:1")
+    assert Ranks(5, 8, local=2).own_device(torch.device("cpu")) == torch.device("cpu")
+    with pytest.raises(UsageError, match="cuda:0 is one GPU, and 8 processes fit; give cuda or auto"):
+        Ranks(0, 8).own_device(torch.device("cuda:0"))
+    with pytest.raises(UsageError, match="no GPU is left for rank 6: its machine has 2 CUDA devices; start"):
+        Ranks(6, 8, local=2).own_device(torch.device("cuda"))
+    assert Ranks().own_device(torch.device("cuda:1")) == torch.device("cuda:1")  # alone: as ever
+
+
+def test_what_torchrun_did_not_say_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "first")
+    with (
+        pytest.raises(UsageError, match="the environment variable RANK is 'first'; torchrun sets it"),
+        joined(),
+    ):
+        pass
 
 
 # -- whole fits ----------------------------------------------------------------------------------------------
