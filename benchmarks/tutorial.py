@@ -24,7 +24,9 @@ PAGE: Final = ROOT / "docs" / "tutorial.md"
 COLUMNS: Final = "110"
 STEP: Final = re.compile(r"```sh\n(?P<command>[^`]*?)\n```\n(?:\n```text\n(?P<output>.*?)```\n)?", re.DOTALL)
 # A line a minute, where something takes that long.
-PROGRESS: Final = re.compile(r"^[a-z]+: +\d+%.*\n", re.MULTILINE)
+PROGRESS: Final = re.compile(
+    r"^(?:[a-z]+: +\d+%.*|[\d,]+ epochs? takes? about .* on this machine)\n", re.MULTILINE
+)
 SHORTENED: Final = re.compile(r"^… and \d+ more lines$|^…(\d+)$", re.MULTILINE)
 
 Run = Callable[[Sequence[str]], str]

@@ -163,7 +163,9 @@ def check_time(work: Workload, seconds: float) -> None:
 
 def too_short(seconds: float, least: float) -> str:
     """Return why ``seconds`` are refused where ``least`` are needed."""
-    given, needed = format_seconds(seconds), argument("time", seconds_as_option(1.1 * least))
+    # What was given is repeated as it is, not rounded up.
+    given = f"{seconds:.4g} s" if seconds < 600 else format_seconds(seconds)
+    needed = argument("time", seconds_as_option(1.1 * least))
     return f"{given} are too short for this video on this machine, busy as it is now; give {needed} or more"
 
 
