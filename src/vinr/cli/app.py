@@ -114,6 +114,10 @@ def encode(
     raw_size: RawSize = None,
     rate: Rate = None,
     deinterlace: Deinterlace = False,
+    join: Annotated[
+        bool | None,
+        typer.Option("--join/--no-join", help="one network for all inputs of one size, or one for each"),
+    ] = None,
     segment: Annotated[
         str | None, typer.Option(help="longest segment, such as 5s or 120f; each has its own network")
     ] = None,
@@ -168,6 +172,7 @@ def encode(
             rate=rate,
             deinterlace=deinterlace,
             segment=segment,
+            join=join,
             device=device,
             workers=workers,
             ray=ray,

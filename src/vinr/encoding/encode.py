@@ -29,7 +29,7 @@ from vinr.encoding.on_workers import ClipSource, OnWorkers
 from vinr.encoding.plan import Target, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
-from vinr.encoding.splitting import count_pixels
+from vinr.encoding.splitting import count_joinable, count_pixels
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
 from vinr.fit import Event, Noted, StageBegun, Written, ignore
@@ -80,6 +80,7 @@ def encode(
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     segment: float | str | None = None,
+    join: bool | None = None,
     device: str = "auto",
     workers: int | None = None,
     ray: str | None = None,
@@ -128,6 +129,8 @@ def encode(
         Longest length of segments in seconds (or ``"10s"``, or ``"120f"``: frames), each with a network of
         its own; one segment if None, unless the frames fill 2 GiB. Only the frames of the segment at hand
         are in memory.
+    join
+        One network for all inputs of one size, or a network for each; as the model's paper has it if None.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     workers, ray
@@ -176,6 +179,7 @@ def encode(
         deinterlace=deinterlace,
         bit_depth=bit_depth,
     )
+    overrides = [*overrides, *([] if join is None else [f"fit.join_clips={str(join).lower()}"])]
     params = None if params is None else parse_count(params)
     path = Path(fspath(output))
     check_suffix(path, ".vinr", "output (the last path)")
@@ -218,6 +222,9 @@ def encode(
             seed=seed,
             overrides=overrides,
         )
+        if (count := count_joinable(plan.jobs, specs)) > 1 and join is None:
+            each = f"{count} clips of one size have a network each"
+            tell(Noted(f"{each}; {argument('join', True)} fits one for all"))
         fits = Fits(
             plan,
             specs,
