@@ -17,6 +17,7 @@ from vinr.encoding.encode import encode
 from vinr.encoding.plan import plan_encode
 from vinr.encoding.splitting import Job, join_clips
 from vinr.errors import UsageError
+from vinr.fit import Event, Noted
 from vinr.fit.fingerprint import Fingerprint
 from vinr.models import get_model, list_models
 from vinr.quality.clip import compare
@@ -138,3 +139,22 @@ def test_an_interrupted_joint_encode_goes_on(paths: list[Path], tmp_path: Path) 
     assert len(segment.qualities) == 2
     joint = VideoSpec(8, 32, 64, Fraction(25), span_lengths=(3, 5))
     assert load_segment(path, fingerprint, joint) == segment
+
+
+def test_clips_of_one_size_may_share_a_network(paths: list[Path], tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Noted):
+            notes.append(event.text)
+
+    apart, together = tmp_path / "apart.vinr", tmp_path / "together.vinr"
+    encode(paths, apart, preset="hnerv-tiny", epochs=1, device="cpu", on_event=note)
+    assert any("2 clips of one size have a network each; join=True fits one" in text for text in notes)
+    notes.clear()
+    encode(paths, together, preset="hnerv-tiny", epochs=1, device="cpu", join=True, on_event=note)
+    assert not any("a network each" in text for text in notes)
+    assert len(vinr.info(apart).networks) == 2
+    assert len(vinr.info(together).networks) == 1
+    with pytest.raises(UsageError, match="segment cuts clips apart"):
+        encode(paths, tmp_path / "c.vinr", preset="hnerv-tiny", epochs=1, join=True, segment="1s")

@@ -118,6 +118,10 @@ def encode(
     raw_size: RawSize = None,
     rate: Rate = None,
     deinterlace: Deinterlace = False,
+    join: Annotated[
+        bool | None,
+        typer.Option("--join/--no-join", help="one network for all inputs of one size, or one for each"),
+    ] = None,
     segment: Annotated[
         str | None, typer.Option(help="longest segment, such as 5s or 120f; each has its own network")
     ] = None,
@@ -176,6 +180,8 @@ def encode(
     asked = (workers, ray, gpus_per_worker, threads_per_worker)
     loudness = progress.loudness_of(verbose=verbose, quiet=quiet)
     if len(paths) == 2 and show_folder.is_many(*paths):
+        if join is not None:
+            raise UsageError("--join is for several inputs of one output; each file of a folder has its own")
         show_folder.encode_many(
             *paths,
             asked=asked,
@@ -201,6 +207,7 @@ def encode(
             gpus_per_worker=gpus_per_worker,
             threads_per_worker=threads_per_worker,
             threads=threads,
+            join=join,
             resume=resume,
             force=force,
             reference=not no_reference,

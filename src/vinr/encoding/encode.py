@@ -30,7 +30,7 @@ from vinr.encoding.on_workers import ClipSource, OnWorkers
 from vinr.encoding.plan import EncodePlan, QualityName, Target, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
-from vinr.encoding.splitting import count_pixels
+from vinr.encoding.splitting import count_joinable, count_pixels
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
 from vinr.fit import Event, Noted, StageBegun, Written, ignore
@@ -84,6 +84,7 @@ def encode(
     deinterlace: bool = False,
     segment: float | str | None = None,
     scene_cuts: bool = False,
+    join: bool | None = None,
     device: str = "auto",
     threads: int | None = None,
     workers: int | None = None,
@@ -138,6 +139,8 @@ def encode(
         are in memory.
     scene_cuts
         End segments at scene cuts where that is possible; all frames are read once more, to find them.
+    join
+        One network for all inputs of one size, or a network for each; as the model's paper has it if None.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     threads
@@ -189,6 +192,7 @@ def encode(
         deinterlace=deinterlace,
         bit_depth=bit_depth,
     )
+    overrides = [*overrides, *([] if join is None else [f"fit.join_clips={str(join).lower()}"])]
     params = None if params is None else parse_count(params)
     if threads is not None and threads < 1:
         raise UsageError(f"{argument('threads', threads)}: give at least 1")
@@ -248,6 +252,9 @@ def encode(
             first_steps(event)
             tell(event)
 
+        if (count := count_joinable(plan.jobs, specs)) > 1 and join is None:
+            each = f"{count} clips of one size have a network each"
+            tell(Noted(f"{each}; {argument('join', True)} fits one for all"))
         fits = Fits(
             plan,
             specs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -129,3 +130,13 @@ def join_clips(jobs: Sequence[Job], specs: Sequence[VideoSpec]) -> list[Job]:
         open_jobs[size] = len(joined)
         joined.append(job)
     return joined
+
+
+def count_joinable(jobs: Sequence[Job], specs: Sequence[VideoSpec]) -> int:
+    """Return how many clips of one size and bit depth have networks that hold nothing else."""
+    counts: Counter[tuple[int, int, int]] = Counter()
+    alone = {spans.pop() for job in jobs if len(spans := {span.clip for span in job.spans}) == 1}
+    for clip in alone:
+        spec = specs[clip]
+        counts[spec.height, spec.width, spec.bit_depth] += 1
+    return max(counts.values(), default=0)
