@@ -100,7 +100,7 @@ def test_the_command_measures_and_its_json_is_a_file_of_rates(run: Run, video: P
     assert report.worker_hours == pytest.approx(document["worker_hours"])
     status, out, _ = run("plan", video, "--epochs", "4", *OPTIONS, "--rates", tmp_path / "rates.json")
     assert status == 0
-    assert "12 frames of 24×40, 2 segments of up to 6 frames" in out
+    assert "12 frames of 40×24 (width × height), 2 segments of up to 6 frames" in out
     with pytest.raises(UsageError, match="gpus 2: these rates are those of 1 CPU thread"):
         vinr.plan(video, epochs=4, rates=tmp_path / "rates.json", gpus=2, **settings)
     with pytest.raises(UsageError, match=r"the rates are those of \w+ \d+, this encode has"):

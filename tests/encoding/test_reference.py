@@ -12,8 +12,7 @@ from clips import MemoryClip, moving_shapes, write_clip
 from command_line import TINY
 from vinr.codecs.anchors import X264
 from vinr.codecs.runs import choose_upsampling, decode_anchor, encode_anchor
-from vinr.encoding import reference
-from vinr.encoding.reference import NoReferenceError, X264Point, find_reference
+from vinr.encoding.reference import CrfSearch, NoReferenceError, X264Point, find_reference
 from vinr.encoding.report import EncodeReport, bytes_of, with_reference
 from vinr.quality.clip import compare
 from vinr.video.source import FrameTensor
@@ -45,7 +44,7 @@ def test_bytes_lie_between_the_neighbours(
     def measured(self: object, crf: int) -> X264Point:
         return X264Point(crf, round(1e6 * 0.9**crf), 48 - 0.8 * crf)
 
-    monkeypatch.setattr(reference._Search, "_measure", measured)
+    monkeypatch.setattr(CrfSearch, "measure", measured)
     found = find_reference(clip, psnr_db, seconds=60)
     exact = (48 - psnr_db) / 0.8
     assert found.crf == min(int(exact), 51)

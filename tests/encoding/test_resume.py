@@ -212,7 +212,7 @@ def test_an_encode_goes_on_in_the_arithmetic_it_was_begun_in(
     with pytest.raises(SystemExit):
         main()
     out, err = capfd.readouterr()
-    assert "bf16 (as when the fit began; this machine would choose fp32)" in err.splitlines()[0]
+    assert "bf16 (as when the fit began; this machine would choose fp32)" in err
     assert "epochs in bf16" in out
     assert [network.precision for network in vinr.info(str(output)).networks] == ["bf16", "bf16"]
 

@@ -17,7 +17,7 @@ import vinr
 from clips import MemoryClip, moving_shapes, write_clip
 from command_line import TINY, Run, refused
 from vinr.cli.app import main
-from vinr.encoding import plan
+from vinr.encoding import plan, splitting
 from vinr.errors import InputError
 from vinr.fit import Event, Noted
 from vinr.tasks import inpainting
@@ -219,7 +219,7 @@ def test_what_is_hidden_does_not_change_the_filling(tmp_path: Path) -> None:
 def test_long_videos_are_filled_part_by_part(
     tiny_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "MAX_SEGMENT_BYTES", 5 * 3 * HEIGHT * WIDTH)
+    monkeypatch.setattr(splitting, "MAX_SEGMENT_BYTES", 5 * 3 * HEIGHT * WIDTH)
     masks = write_masks(tmp_path / "masks", hole())
     fitted = []
     original = inpainting.fit
@@ -238,7 +238,7 @@ def test_long_videos_are_filled_part_by_part(
 def test_a_part_that_is_masked_wholly_is_refused_before_any_fit(
     tiny_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "MAX_SEGMENT_BYTES", 5 * 3 * HEIGHT * WIDTH)
+    monkeypatch.setattr(splitting, "MAX_SEGMENT_BYTES", 5 * 3 * HEIGHT * WIDTH)
     mask_THW = hole()
     mask_THW[4:] = True
     masks = write_masks(tmp_path / "masks", mask_THW)

@@ -29,7 +29,7 @@ def show_capacity(report: CapacityReport, *, as_json: bool) -> None:
         hours += f", {report.gpu_hours:.2f} GPU hours"
     print_pairs(
         [
-            ("video", f"{frames} of {rates.height}×{rates.width}, {segments}"),
+            ("video", f"{frames} of {rates.width}×{rates.height} (width × height), {segments}"),
             ("model", f"{rates.model}, {format_count(report.num_parameters)} parameters in all"),
             ("fit", f"{report.epochs:.0f} epochs, {report.fit_share:.0%} of the work"),
             ("time", f"{_duration(report.wall_hours)} on {plural(report.num_workers, 'worker')}"),

@@ -75,14 +75,14 @@ def find_reference(
         raise NoReferenceError("this PyAV has no x264")
     if source.spec.bit_depth != 8:
         raise NoReferenceError(f"frames of {source.spec.bit_depth} bits are not compared")
-    search = _Search(source, psnr_db, now() + seconds, now)
+    search = CrfSearch(source, psnr_db, now() + seconds, now)
     try:
         return search.run()
     except VinrError as error:
         raise NoReferenceError(str(error)) from error
 
 
-class _Search:
+class CrfSearch:
     """Looks for two neighbouring CRFs that enclose a PSNR."""
 
     def __init__(
@@ -126,10 +126,11 @@ class _Search:
 
     def _is_good(self, crf: int) -> bool:
         if crf not in self._points:
-            self._points[crf] = self._measure(crf)
+            self._points[crf] = self.measure(crf)
         return self._points[crf].psnr_db >= self._psnr_db
 
-    def _measure(self, crf: int) -> X264Point:
+    def measure(self, crf: int) -> X264Point:
+        """Return what x264 comes to at ``crf``."""
         began, trials = self._now(), 1 if self._points else USUAL_TRIALS
 
         def check(done: int, total: int) -> None:

@@ -32,10 +32,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from vinr.errors import FitError, RankError, UsageError, argument, plural
 from vinr.state.interruption import Interrupted, held_back, take_waiting, waiting
+from vinr.state.launch import VARIABLES
 from vinr.temporaries import Maker
 
-# What torchrun tells each process that it starts.
-VARIABLES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 RESTARTS: Final = "TORCHELASTIC_RESTART_COUNT"
 # A process that has died is noticed at once; this is for one that lives and does not answer.
 ANSWER_TIMEOUT: Final = timedelta(minutes=10)
