@@ -8,8 +8,8 @@
 
 **A default encode keeps the frames as they are and the network that suits them, and announces the time that
 this machine needs**: the usual time, or as long as eight epochs take; above an hour, an hour if that holds
-five epochs, and otherwise it asks. Smaller networks are no way out: a quarter of the parameters costs 3 to
-8 dB at equal epochs, which are hardly shorter (docs/results/first-epochs.md). Smaller frames are one, but
+five epochs, and otherwise it asks. Smaller networks are no way out: a quarter of the parameters costs about
+5 dB at equal epochs, which take nearly as long (docs/results/first-epochs.md). Smaller frames are one, but
 nobody gets smaller frames without asking for them: ``--resize`` is proposed instead, with its time.
 """
 
