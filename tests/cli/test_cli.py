@@ -352,7 +352,7 @@ def test_500_random_mutations_are_refused_or_change_nothing(tiny_file: Path) -> 
 # -- surface -------------------------------------------------------------------------------------------------
 
 OPTIONS = {
-    "encode": "bit-depth bpp crop deinterlace device epochs force frames gpus-per-worker json log model "
+    "encode": "bit-depth bpp crop deinterlace device epochs force frames gpus-per-worker join json log model "
     "no-reference params pix-fmt preset psnr quality quiet rate raw-size ray resize resume scene-cuts "
     "seed segment set size stream threads threads-per-worker time verbose workers",
     "decode": "backend bit-depth codec crf device force fps-scale frames gpus-per-worker keep-going "

@@ -406,7 +406,7 @@ def test_encode_takes_the_lock_and_leaves_only_its_output(
 
     vinr.encode(tiny_video, output, preset=TINY, epochs=1, device="cpu", on_event=on_event)
     assert len(seen) > 2
-    assert "kept as o.vinr.partial-1" in seen[0]
+    assert any("kept as o.vinr.partial-1" in text for text in seen)
     assert names(output.parent) == ["o.vinr", "o.vinr.partial-1"]
     with pytest.raises(OutputError, match="no interrupted encode"):
         vinr.encode(tiny_video, output, preset=TINY, epochs=1, device="cpu", resume=True)
@@ -425,7 +425,7 @@ def test_what_was_fitted_is_kept_where_the_output_cannot_be_written(output: Path
     events: list[object] = []
     vinr.encode(tiny_video, output, resume=True, force=True, on_event=events.append, **settings)
     told = [type(event).__name__ for event in events if not isinstance(event, StageBegun)]
-    assert told == ["Noted", "Written"]  # nothing is fitted
+    assert set(told) == {"Noted", "Written"}  # nothing is fitted
     assert names(output.parent) == ["o.vinr"]
 
 

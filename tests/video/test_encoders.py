@@ -65,12 +65,12 @@ def test_other_encoders_are_left_alone() -> None:
 
 def test_output_gets_the_same_options(has_avx512: bool) -> None:
     x264, x265 = (
-        CODECS["x264"].options_for(VideoSpec(9, 480, 854)),
-        CODECS["x265"].options_for(VideoSpec(9, 480, 48)),
+        CODECS["x264"].options_for(VideoSpec(9, 480, 854), 10),
+        CODECS["x265"].options_for(VideoSpec(9, 480, 48), 10),
     )
     assert x264 == ({"crf": "10", "x264-params": "asm=avx2"} if has_avx512 else {"crf": "10"})
     assert x265 == {"crf": "10", "x265-params": "log-level=none:cutree=0"}
-    assert CODECS["x265"].options_for(VideoSpec(9, 48, 854))["x265-params"] == "log-level=none"
+    assert CODECS["x265"].options_for(VideoSpec(9, 48, 854), None)["x265-params"] == "log-level=none"
 
 
 @pytest.mark.parametrize("width", [16, 34, 48])

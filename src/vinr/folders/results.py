@@ -7,9 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
+import vinr
 from vinr.files import as_output_error
 
 Status = Literal["done", "skipped", "failed"]
@@ -102,11 +104,12 @@ def hash_input(path: Path) -> str:
 def key_of(command: str, content: str, settings: Mapping[str, Any]) -> str:
     """Return a hash of the content of an input (:func:`hash_input`), the settings and the version of vinr.
 
-    Settings that are left out or empty count alike, and so do devices and threads.
+    Settings that are left out, empty or the command's defaults count alike, and so do devices and threads.
     """
-    stated = dict(settings)
+    stated, parameters = dict(settings), signature(getattr(vinr, command)).parameters
     for name, value in settings.items():
-        if name in ("device", "threads") or value is None or value is False or value in ("", [], ()):
+        is_default = name in parameters and value == parameters[name].default
+        if name in ("device", "threads") or is_default or value is None or value in ("", [], ()):
             del stated[name]
     document = [command, version("vinr"), content, sorted(stated.items())]
     return hashlib.sha256(json.dumps(document, default=str).encode(errors="surrogateescape")).hexdigest()
