@@ -57,7 +57,7 @@ from vinr.cli.options import (
 )
 from vinr.cli.ranks import run_once
 from vinr.cli.version import Version
-from vinr.errors import UsageError, VinrError, command_line_words, plural
+from vinr.errors import UsageError, VinrError, argument, command_line_words, plural
 from vinr.state import interruption
 from vinr.units import parse_depth, parse_frames, parse_quality
 
@@ -181,7 +181,8 @@ def encode(
     loudness = progress.loudness_of(verbose=verbose, quiet=quiet)
     if len(paths) == 2 and show_folder.is_many(*paths):
         if join is not None:
-            raise UsageError("--join is for several inputs of one output; each file of a folder has its own")
+            name = argument("join" if join else "no_join")
+            raise UsageError(f"{name} is for several inputs of one output; each file of a folder has its own")
         show_folder.encode_many(
             *paths,
             asked=asked,

@@ -9,6 +9,7 @@ Both are callables that take the events of :func:`vinr.encode` or :func:`vinr.fi
 from __future__ import annotations
 
 import csv
+from abc import ABC, abstractmethod
 from dataclasses import fields
 from os import PathLike, fspath
 from pathlib import Path
@@ -35,7 +36,7 @@ class EventLog(Protocol):
         ...
 
 
-class _Rounds:
+class _Rounds(ABC):
     """Counts the networks whose rounds it is told."""
 
     def __init__(self) -> None:
@@ -51,12 +52,12 @@ class _Rounds:
         elif isinstance(event, RoundDone):
             self._write(max(self._network, 0), event)
 
-    def _write(self, network: int, event: RoundDone) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _write(self, network: int, event: RoundDone) -> None: ...
 
+    @abstractmethod
     def close(self) -> None:
         """Write what is still held."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
