@@ -217,7 +217,7 @@ def _wide(name: str, width: int) -> Parts | None:
         return None
     parts = _bomb(name, config.model_dump(mode="json"), 2160, 3840, latents=bool(skeleton.per_frame_shapes()))
     if skeleton.keyframes is not None:
-        _add_keyframes(parts, len(skeleton.keyframes), 2160, 3840)
+        _add_keyframes(parts, skeleton.keyframes.num_parts, 2160, 3840)
     return parts
 
 
@@ -301,7 +301,7 @@ def _keyframe_bomb(height: int, width: int) -> Parts:
         latents=bool(skeleton.per_frame_shapes()),
     )
     assert skeleton.keyframes is not None
-    _add_keyframes(parts, len(skeleton.keyframes), height, width)
+    _add_keyframes(parts, skeleton.keyframes.num_parts, height, width)
     return parts
 
 
