@@ -17,7 +17,7 @@ from vinr.config import FitSettings, load_preset, presets_of
 from vinr.errors import UsageError
 from vinr.fit.batches import Batches
 from vinr.models import validate_architecture
-from vinr.models.cost import count_macs
+from vinr.models.cost import count_macs, measure_first_frame
 from vinr.models.dnerv_diverse import DNeRVDiverse, DNeRVDiverseConfig
 from vinr.models.layers.clips import Clip, ClipLayout, TemporalMap, stretch_in_time
 from vinr.models.layers.warp import WarpFusion
@@ -267,14 +267,20 @@ def test_learned_keyframes_stay_within_their_share() -> None:
 @pytest.mark.parametrize(
     ("video", "settings", "group"),
     [
-        (VideoSpec(16, 64, 64), {}, 16),
-        (VideoSpec(16, 3, 5), {}, 16),
-        (VideoSpec(16, 64, 64), {"keyframe_chroma": "4:2:0", "keyframe_quality": 80}, 16),
+        # 3, 18, 24, 39 keyframes; 3 in each of 16 spans; 5 in clips of 4 frames.
+        (VideoSpec(16, 64, 64), {}, 3),
+        (VideoSpec(132, 64, 64), {}, 18),
+        (VideoSpec(180, 64, 64), {}, 12),
+        (VideoSpec(300, 64, 64), {}, 20),
+        (VideoSpec(256, 64, 64, span_lengths=(16,) * 16), {}, 16),
+        (VideoSpec(16, 64, 64), {"clip_length": 4}, 5),
+        (VideoSpec(16, 3, 5), {}, 3),
+        (VideoSpec(16, 64, 64), {"keyframe_chroma": "4:2:0", "keyframe_quality": 70}, 3),
         (VideoSpec(16, 64, 64), {"keyframe_group": 5}, 5),
         (VideoSpec(16, 64, 64), {"keyframe_group": 1}, 1),
         # What groups cannot hold, or do not save.
         (VideoSpec(16, 64, 64), {"keyframe_chroma": "4:4:4"}, 1),
-        (VideoSpec(16, 64, 64), {"keyframe_quality": 81}, 1),
+        (VideoSpec(16, 64, 64), {"keyframe_quality": 71}, 1),
         (VideoSpec(16, 64, 64), {"keyframes": "none"}, 1),
         (VideoSpec(1, 64, 64), {}, 1),
         (VideoSpec(16, 9000, 64), {}, 1),
@@ -293,6 +299,26 @@ def test_published_sizes_and_older_files_have_images() -> None:
         assert config.keyframe_group == 1, name
     model = small(VideoSpec(9, 16, 24))
     assert (model.keyframes.group, model.keyframes.num_parts, model.keyframes._chroma) == (1, 3, "4:4:4")
+
+
+def test_groups_cost_memory_and_work_for_all_their_keyframes() -> None:
+    video = VideoSpec(300, 64, 64)
+    small = DNeRVDiverse.configure(video, width=8.0, settings={"keyframe_group": 1})
+    costs = {}
+    for group in (1, 16, 64):
+        model = DNeRVDiverse.on_meta(small.model_copy(update={"keyframe_group": group}), video)
+        costs[group] = measure_first_frame(model, lambda rgb_NCHW: rgb_NCHW)
+    # Kept: 4 images, or two groups, of which there are no more than the 39 keyframes.
+    for group, kept in ((16, 32), (64, 39)):
+        assert costs[group].num_bytes - costs[1].num_bytes >= 3 * 64 * 64 * (kept - 4)
+        assert costs[group].operations > costs[1].operations
+    assert costs[64].num_bytes > costs[16].num_bytes
+
+
+def test_a_size_is_not_looked_for_where_settings_contradict_each_other() -> None:
+    both = {"keyframe_group": 8, "keyframe_chroma": "4:4:4"}
+    with pytest.raises(UsageError, match=r"^architecture: keyframes in groups of 8 have colours of 4:2:0: "):
+        solve_size(DNeRVDiverse, VideoSpec(16, 64, 64), 20_000, both)
 
 
 def test_groups_are_decoded_like_images() -> None:

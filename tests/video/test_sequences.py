@@ -101,6 +101,12 @@ def test_quality_is_a_rate_factor() -> None:
     factors = [rate_factor(quality) for quality in range(101)]
     assert factors == sorted(factors, reverse=True)
     assert (factors[0], factors[100]) == (63, 1)
+    # In smaller groups the first frame, which gets most of the bytes, counts more.
+    for quality in (10, 50, 80):
+        by_number = [rate_factor(quality, count) for count in (2, 4, 8, 16, 64)]
+        assert by_number == sorted(by_number, reverse=True)
+        assert by_number[0] > by_number[3] == by_number[4]
+        assert rate_factor(quality, 1) == rate_factor(quality)
 
 
 def test_sizes_that_the_encoder_takes() -> None:

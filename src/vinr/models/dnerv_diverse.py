@@ -60,11 +60,12 @@ from vinr.video.stills import Chroma
 # configure(): tiles of at most this size, the longer side along the frame's.
 TILE_SIDES = (256, 320)
 MAX_TILES_PER_SIDE = 64
-# configure(): keyframes of a group. Groups of 24 or 48 save no more (docs/models/dnerv_diverse.md).
+# configure(): keyframes of a group, about. Of clips that differ, larger groups save no more
+# (docs/results/keyframe-groups.md).
 KEYFRAME_GROUP = 16
 MAX_KEYFRAME_GROUP = 64
-# Above this quality the colours of groups, 4:2:0, take more bytes than images of 4:4:4 that are as close.
-MAX_GROUPED_QUALITY = 80
+# Above this quality small groups, whose colours are 4:2:0, take more bytes than images of 4:4:4 as close.
+MAX_GROUPED_QUALITY = 70
 # Copies of a frame, as floats, that putting its tiles together takes.
 JOINED = 2
 
@@ -107,7 +108,10 @@ class DNeRVDiverseConfig(ModelConfig):
         description="sampling of their colours; none: 4:4:4, in groups 4:2:0, which have no other",
     )
     keyframe_group: int = Field(
-        1, ge=1, le=MAX_KEYFRAME_GROUP, description="keyframes coded as one AV1 stream, up to 64; 1: images"
+        1,
+        ge=1,
+        le=MAX_KEYFRAME_GROUP,
+        description="keyframes per AV1 stream, up to 64; 1: an image each; 16 where vinr chooses",
     )
     learned_channels: Width = Field(16, description="channels of a learned keyframe's latent, 1 to 4096")
     learned_kernel: Kernel = Field(3, description="kernel of the stages that enlarge such latents, odd")
@@ -200,11 +204,11 @@ class DNeRVDiverse(IndexModel):
 
         Tiles have at most 256×320 pixels (320×256 in upright frames), which bounds memory. As published, only
         the first stride may be 4, and widths are 2F after the first stage, then each divided by the stride,
-        at least 32 (F, where that is less). Keyframes are coded in groups of 16 where that can be and pays.
+        at least 32 (F, where that is less). Keyframes are
+        coded in groups of about 16 where that can be and saves bytes.
         """
         chosen = dict(settings)
-        if "keyframe_group" not in chosen and _can_group(video, chosen):
-            chosen["keyframe_group"] = KEYFRAME_GROUP
+        chosen.setdefault("keyframe_group", _keyframe_group(video, chosen))
         sides = TILE_SIDES if video.height <= video.width else TILE_SIDES[::-1]
         chosen.setdefault("tile_rows", min(-(-video.height // sides[0]), MAX_TILES_PER_SIDE))
         chosen.setdefault("tile_cols", min(-(-video.width // sides[1]), MAX_TILES_PER_SIDE))
@@ -390,18 +394,24 @@ def _tile_size(video: VideoSpec, grid: PatchGrid) -> tuple[int, int]:
     return -(-video.height // grid.rows), -(-video.width // grid.cols)
 
 
-def _can_group(video: VideoSpec, settings: Mapping[str, Any]) -> bool:
-    """Return whether keyframes can be coded in groups as ``settings`` want them, and take fewer bytes so."""
+def _keyframe_group(video: VideoSpec, settings: Mapping[str, Any]) -> int:
+    """Return about 16 keyframes per group, or 1 where ``settings`` or the size of frames need images."""
     from vinr.video.sequences import can_be_sequence  # decoding chooses nothing
 
-    # A single frame as a stream takes more bytes than as an image.
-    return (
-        video.num_frames > 1
-        and settings.get("keyframes", "coded") == "coded"
+    can_group = (
+        settings.get("keyframes", "coded") == "coded"
         and settings.get("keyframe_chroma") != "4:4:4"
         and settings.get("keyframe_quality", 0) <= MAX_GROUPED_QUALITY
         and can_be_sequence(video.height, video.width)
     )
+    if not can_group:
+        return 1
+    # Groups of one size: a last one of few keyframes would take nearly as many bytes as a full one. A single
+    # keyframe, which is a group of 1, is smaller as an image.
+    clip_length = settings.get("clip_length", DNeRVDiverseConfig.model_fields["clip_length"].default)
+    num_keyframes = ClipLayout(video.span_lengths, clip_length).num_keyframes
+    num_groups = max(round(num_keyframes / KEYFRAME_GROUP), 1)
+    return -(-num_keyframes // num_groups)
 
 
 def _afford_latents(
