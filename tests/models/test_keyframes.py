@@ -182,19 +182,21 @@ def test_another_keyframe_changes_the_frame(file: Path) -> None:
             assert not torch.equal(before[0], after[0])
 
 
-def test_damage_takes_the_frames_of_all_keyframes_of_a_part(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [0, -1])
+def test_damage_takes_the_frames_of_all_keyframes_of_a_part(file: Path, tmp_path: Path, part: int) -> None:
     images = keyframes_of(file)
-    broken = tmp_path / "broken.vinr"
     content = bytearray(file.read_bytes())
-    place = bytes(content).index(images[0])
-    content[place + len(images[0]) // 2] ^= 1
+    place = bytes(content).index(images[part])
+    content[place + len(images[part]) // 2] ^= 1
+    broken = tmp_path / "broken.vinr"
     broken.write_bytes(content)
+    # Keyframe 0 has the clip of frames 0 … 7, keyframe 8 both clips, keyframe 9 the last one: a group of 0 and 8
+    # has all frames.
+    first, stop = (8, 10) if part else (0, 8 if len(images) == 3 else 10)
     report = vinr.verify(str(broken), device="cpu")
-    # Keyframe 0 has the first clip, keyframe 8 both.
-    lost = ((0, 8),) if len(images) == 3 else ((0, 10),)
-    assert report.clips[0].lost == lost
-    if lost == ((0, 10),):
+    assert report.clips[0].lost == ((first, stop),)
+    if (first, stop) == (0, 10):
         return
     decoded = vinr.decode(str(broken), str(tmp_path / "rest"), device="cpu", keep_going=True)
-    assert decoded.lost == lost
-    assert len(list((tmp_path / "rest").iterdir())) == 2
+    assert decoded.lost == ((first, stop),)
+    assert len(list((tmp_path / "rest").iterdir())) == 10 - (stop - first)

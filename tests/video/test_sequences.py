@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -120,6 +121,28 @@ def test_sizes_that_the_encoder_takes() -> None:
         encode_sequence([tall], quality=50)
 
 
+def test_codecs_that_are_not_there_are_named(
+    pictures: Tensor, coded: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vinr.video.sequences.SVT_AV1", "libnone")
+    monkeypatch.setattr("vinr.video.sequences.DECODER", "libnone")
+    assert not can_be_sequence(HEIGHT, WIDTH)
+    with pytest.raises(UsageError, match=r"need libnone, which this libav lacks: set .*keyframe_group to 1"):
+        encode_sequence(list(pictures), quality=50)
+    with pytest.raises(UsageError, match="need libnone, which this libav lacks: install"):
+        decoded(coded)
+
+
+def test_memory_that_runs_out_is_no_damage(coded: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def decode(self, packet: object) -> None:
+            raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("vinr.video.sequences._context", lambda *_: Full())
+    with pytest.raises(MemoryError):
+        decoded(coded)
+
+
 # -- damage --------------------------------------------------------------------------------------------------
 
 
@@ -145,7 +168,7 @@ def test_larger_frames_are_refused_by_what_they_state() -> None:
 def test_too_many_frames_are_refused_before_they_are_decoded(
     coded: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vinr.video.sequences.VideoCodecContext", None)
+    monkeypatch.setattr("vinr.video.sequences._context", None)
     with pytest.raises(BitstreamError, match=r"a group of 5 keyframes has \d+ coded ones"):
         decoded(coded * 9)
     # Shown again and again: three bytes a frame, by a header or by one that repeats none.

@@ -16,11 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Final, Literal
 
 import av
 import numpy as np
 import torch
+from av.codec.codec import UnknownCodecError
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorRange
 from torch import Tensor
@@ -79,9 +80,9 @@ MAX_LENGTH_BYTES: Final = 4
 
 
 def can_be_sequence(height: int, width: int) -> bool:
-    """Return whether the encoder takes frames of that size."""
+    """Return whether the encoder is there, and takes frames of that size."""
     rows, cols = coded_size(height, width)
-    return rows <= MAX_ROWS and cols <= MAX_COLS
+    return rows <= MAX_ROWS and cols <= MAX_COLS and SVT_AV1 in av.codecs_available
 
 
 def coded_size(height: int, width: int) -> tuple[int, int]:
@@ -108,12 +109,11 @@ def encode_sequence(frames: Sequence[Tensor], *, quality: int) -> bytes:
     Raises
     ------
     UsageError
-        If the encoder takes no frames of that size.
+        If the encoder takes no frames of that size, or is not there.
     """
     height, width = frames[0].shape[1:]
     rows, cols = coded_size(height, width)
-    context = VideoCodecContext.create(SVT_AV1, "w")
-    assert isinstance(context, VideoCodecContext)
+    context = _context(SVT_AV1, "w", "set architecture.keyframe_group to 1, or install PyAV's own wheel")
     context.height, context.width, context.pix_fmt = rows, cols, PIXEL_FORMAT
     context.time_base, context.framerate = Fraction(1, RATE), Fraction(RATE)
     context.color_range = int(ColorRange.JPEG)
@@ -150,13 +150,14 @@ def decode_sequence(coded: bytes, *, num_frames: int, height: int, width: int) -
     ------
     BitstreamError
         If it is damaged, or has another number of frames, or frames of another size.
+    UsageError
+        If the decoder is not there.
     """
     num_units = sum(kind in FRAME_UNITS for kind, _, _ in _units(coded))
     if not 0 < num_units <= UNITS_PER_FRAME * num_frames:
         raise BitstreamError(f"a group of {num_frames} keyframes has {num_units} coded ones")
     rows, cols = coded_size(height, width)
-    context = VideoCodecContext.create(DECODER, "r")
-    assert isinstance(context, VideoCodecContext)
+    context = _context(DECODER, "r", "install PyAV's own wheel")
     context.thread_count = 1
     # Larger frames are refused before there is memory for them.
     context.options = {"max_pixels": str(rows * cols)}
@@ -178,6 +179,15 @@ def decode_sequence(coded: bytes, *, num_frames: int, height: int, width: int) -
         rgb_HWC = converter.to_rgb(frame, upsampling="bicubic")[:height, :width]
         rgb_TCHW[number] = torch.from_numpy(rgb_HWC).permute(2, 0, 1)
     return rgb_TCHW
+
+
+def _context(codec: str, mode: Literal["r", "w"], advice: str) -> VideoCodecContext:
+    try:
+        context = VideoCodecContext.create(codec, mode)
+    except UnknownCodecError:
+        raise UsageError(f"keyframes in groups need {codec}, which this libav lacks: {advice}") from None
+    assert isinstance(context, VideoCodecContext)
+    return context
 
 
 # -- units ---------------------------------------------------------------------------------------------------
