@@ -190,8 +190,8 @@ def test_damage_takes_the_frames_of_all_keyframes_of_a_part(file: Path, tmp_path
     content[place + len(images[part]) // 2] ^= 1
     broken = tmp_path / "broken.vinr"
     broken.write_bytes(content)
-    # Keyframe 0 has the clip of frames 0 … 7, keyframe 8 both clips, keyframe 9 the last one: a group of 0 and 8
-    # has all frames.
+    # Keyframe 0 has the clip of frames 0 … 7, keyframe 8 both clips, keyframe 9 the last one: a group of 0
+    # and 8 has all frames.
     first, stop = (8, 10) if part else (0, 8 if len(images) == 3 else 10)
     report = vinr.verify(str(broken), device="cpu")
     assert report.clips[0].lost == ((first, stop),)
