@@ -42,6 +42,7 @@ MINUTES = (1, 10)
 # Frames per second of the clips whose memory is compared: time that a fit takes, not what it holds.
 MEMORY_RATE = 2
 MEMORY_SIZE = (720, 1280)
+SEGMENT_PARAMETERS = 60_000
 
 
 @contextmanager
@@ -150,9 +151,11 @@ def write_moving(path: Path, minutes: int) -> None:
             sink.write(torch.stack(channels).to(torch.uint8)[None])
 
 
-def peak_bytes(video: Path, output: Path) -> int:
+def peak_bytes(video: Path, output: Path, minutes: int) -> int:
     """Return the peak memory of a process that encodes ``video`` in segments of 10 s."""
-    options = ["--preset", "nerv-tiny", "--epochs", "1", "--device", "cpu", "--segment", "10s", "-y"]
+    options = ["--model", "hnerv", "--epochs", "1", "--device", "cpu", "--segment", "10s", "-y"]
+    # Of all networks together: six a minute.
+    options += ["--params", f"{6 * minutes * SEGMENT_PARAMETERS}", "--no-reference"]
     options += ["--set", "fit.phases=[]", "--set", "fit.precision=fp32"]
     child = subprocess.Popen([sys.executable, "-m", "vinr", "encode", str(video), str(output), *options])
     _, status, usage = os.wait4(child.pid, 0)
@@ -169,7 +172,7 @@ def memory(folder: Path, epochs: int) -> list[dict[str, Any]]:
         video = folder / f"moving-{minutes}.mkv"
         if not video.exists():
             write_moving(video, minutes)
-        peak = peak_bytes(video, folder / f"moving-{minutes}.vinr")
+        peak = peak_bytes(video, folder / f"moving-{minutes}.vinr", minutes)
         first = rows[0]["peak MB"] if rows else peak / 1e6
         rows.append(
             {
