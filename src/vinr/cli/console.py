@@ -99,12 +99,22 @@ def _quality_rows(psnr_db: float, ms_ssim: float | None, window: int | None) -> 
     return rows
 
 
+def _share_of_source(num_bytes: int, source_bytes: int | None) -> str:
+    """Return how large a file is beside its source, if that is known; one that is larger saves nothing."""
+    if not source_bytes:
+        return ""
+    share = num_bytes / source_bytes
+    if share <= 1:
+        return f", {share:.0%} of the source"
+    return f", {share:.2g} times the source: larger than what it was made of"
+
+
 def show_encode(report: EncodeReport, *, as_json: bool) -> None:
     """Print what was written and how good it is."""
     if as_json:
         print_json(asdict(report))
         return
-    share = "" if not report.source_bytes else f", {report.num_bytes / report.source_bytes:.0%} of the source"
+    share = _share_of_source(report.num_bytes, report.source_bytes)
     source = [] if report.source_bytes is None else [("source", format_bytes(report.source_bytes))]
     frames = f"{report.num_frames:,} of {report.width}×{report.height} (width × height)"
     quality = _quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window)
@@ -306,7 +316,7 @@ def show_presets(entries: Sequence[PresetEntry], *, as_json: bool) -> None:
     for entry in entries:
         table.add_row(
             entry.name,
-            f"{entry.num_frames} × {entry.height}×{entry.width}",
+            f"{entry.num_frames} × {entry.width}×{entry.height}",
             f"{entry.stored_parameters:,}",
             f"{entry.paper_parameters:,}",
             f"{entry.encoder_parameters:,}",

@@ -269,7 +269,13 @@ def _with_target(preset: Preset, num_bytes: int | None, psnr_db: float | None) -
         phases = (*shrunk, TARGET_PHASE)
     last = phases[-1]
     schedule = last.schedule or TARGET_PHASE.schedule
-    target = {"target_bytes": num_bytes, "target_psnr_db": psnr_db, "schedule": schedule}
+    target: dict[str, object] = {
+        "target_bytes": num_bytes,
+        "target_psnr_db": psnr_db,
+        "schedule": schedule,
+    }
+    if psnr_db is not None:
+        target["rate_unit"] = "relative"  # the unit in which a weight is a loss of quality
     fit = preset.fit.model_copy(update={"phases": (*phases[:-1], last.model_copy(update=target))})
     return preset.model_copy(update={"fit": fit})
 
