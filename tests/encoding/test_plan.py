@@ -272,6 +272,11 @@ def test_a_target_is_that_of_a_last_phase_that_learns_steps() -> None:
     (phase,) = learned.presets[0].fit.phases
     assert phase.target_bytes is not None
     assert phase.schedule is not None
+    # A quality is met on the recipe's own learning rates, by weights that are a loss of quality.
+    priced = LEARNED.replace("}]", ', rate_unit="bpp"}]')
+    asked = plan_encode([CLIP], preset="nerv-tiny", overrides=[priced], target=Target(psnr_db=30.0))
+    (phase,) = asked.presets[0].fit.phases
+    assert (phase.schedule, phase.rate_unit, phase.target_psnr_db) == (None, "relative", 30.0)
 
 
 def test_bytes_alone_choose_the_parameters_that_fill_them() -> None:

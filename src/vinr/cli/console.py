@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from vinr.cli.screen import SafeConsole
-from vinr.errors import OutputError, plural
+from vinr.errors import OutputError, plural, quoted
 from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -212,7 +212,12 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
             f"{network.bits_per_parameter:.2f} bits per parameter, {above:.2%} above the ideal bits, "
             f"fitted in {network.precision}"
         )
-    if len(info.networks) < info.num_networks:
+    if info.missing_model:
+        say(
+            f"model {quoted(info.missing_model)} is of no installed package, so that its networks are not "
+            "read; `vinr models` lists those there are"
+        )
+    elif len(info.networks) < info.num_networks:
         say(f"{len(info.networks)} of {info.num_networks} networks read; --max-memory 1GB reads all")
     table = Table("component", "bytes", "share", box=None)
     for name, num_bytes in info.bytes_by_component.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,7 +33,7 @@ from vinr.cli.options import (
 )
 from vinr.cli.show_capacity import show_capacity
 from vinr.errors import argument
-from vinr.units import parse_frames, parse_quality
+from vinr.units import format_bytes, parse_frames, parse_quality
 
 
 def plan(
@@ -101,6 +102,8 @@ def info(
             f"{argument('force', True)} has no effect without {argument('plot')}: nothing is written"
         )
     console.show_info(vinr.info(file, plot=plot, force=force, max_memory=max_memory), as_json=as_json)
+    if plot is not None:
+        console.note(f"plot: {plot}, {format_bytes(Path(plot).stat().st_size)}")
 
 
 def verify(file: File, device: Device = "auto", as_json: Json = False, max_memory: MaxMemory = None) -> None:

@@ -35,9 +35,9 @@ WHOLE_WEIGHT = 2 * math.log(2)
 # What coding may cost, dB. Below, bits are spent for next to nothing; above, symbols are nearly all zero, and
 # the distortion is no such sum any more.
 COST_LIMITS_DB = (0.06, 10.0)
-# By how much the PSNR of the part before, a mean over its last round, is less than what a phase with its own
-# schedule ends at without coding; it is more for short fits, where rounds tell.
-RISE_DB = 0.7
+# By how much the PSNR of the part before, a mean over its last round, is less than what the phase ends at
+# without coding: 1 to 3 dB in short fits, less in long ones. Rounds tell later.
+RISE_DB = 1.2
 # A line through the rounds of this share of the phase is prolonged. Its first part counts in none: a learning
 # rate that starts again costs quality at first.
 LINE_SHARE, LINE_FROM = 0.25, 0.15
