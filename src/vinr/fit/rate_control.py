@@ -7,10 +7,11 @@
     PSNR per round ────────┴─> what it ends at ─> − target: what coding may cost ─> the weight that costs it
 
 A weight is what coding costs. Of a distortion D₀ + c · 2⁻²ᵇ with b bits per parameter, one bit less is worth
-a share w of the whole where coding makes up w / (2 ln 2) of it: 0.3 dB at w = 0.1, 3 dB at 0.7. So what a
-network is better than its target becomes a weight from the first step of the phase on, and bits fall while
-the network can still adapt. What steps show is less than what the phase ends at, since PSNR rises as the
-learning rate falls: rounds are prolonged on a straight line.
+a share w of the whole where coding makes up w / (2 ln 2) of it: 0.3 dB at w = 0.1, 0.1 dB at 0.03. So where a
+quality is hardly in reach, the rate weighs less from the first step of the phase on, and never more than as
+the recipe has it: what the network has to spare in the end is given up by larger steps, which takes fewer
+bytes than a larger weight while it trains (docs/results/quality-target.md). What steps show is less than what
+the phase ends at, since PSNR rises as the learning rate falls: rounds are prolonged on a straight line.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ AIM = 0.987
 
 # The weight at which all distortion would be that of coding.
 WHOLE_WEIGHT = 2 * math.log(2)
-# What coding may cost, dB. Below, bits are spent for next to nothing; above, symbols are nearly all zero, and
-# the distortion is no such sum any more.
-COST_LIMITS_DB = (0.06, 10.0)
+# What coding costs at least, dB: below, bits are spent for next to nothing. At most it costs what it does at
+# the weight of the recipe.
+LEAST_COST_DB = 0.06
+# Where nearly all distortion is that of coding, it is no such sum any more.
+MOST_SHARE = 0.9
 # By how much the PSNR of the part before, a mean over its last round, is less than what the phase ends at
 # without coding: 1 to 3 dB in short fits, less in long ones. Rounds tell later.
 RISE_DB = 1.2
@@ -50,15 +53,12 @@ QUALITY_MARGIN_DB = 0.05
 
 def weight_that_costs(cost_db: float) -> float:
     """Return the weight, in units of ``relative``, at which coding costs so many dB."""
-    low, high = COST_LIMITS_DB
-    return WHOLE_WEIGHT * (1 - 10 ** (-min(max(cost_db, low), high) / 10))
+    return WHOLE_WEIGHT * min(1 - 10 ** (-cost_db / 10), MOST_SHARE)
 
 
 def cost_of_weight(weight: float) -> float:
     """Return how many dB coding costs at a weight: the inverse of :func:`weight_that_costs`."""
-    low, high = COST_LIMITS_DB
-    share = min(weight / WHOLE_WEIGHT, 1 - 10 ** (-high / 10))
-    return max(-10 * math.log10(1 - share), low)
+    return -10 * math.log10(1 - min(weight / WHOLE_WEIGHT, MOST_SHARE))
 
 
 class RateControl:
@@ -78,10 +78,10 @@ class RateControl:
         self._round_db, self._round_steps, self._round_start = 0.0, 0, 0.0
         self._rounds: list[tuple[float, float]] = []
         # What coding may cost to meet a quality.
-        self.cost_db = cost_of_weight(phase.rate_weight)
+        self.cost_db = self._most_db = max(cost_of_weight(phase.rate_weight), LEAST_COST_DB)
         if phase.target_psnr_db is not None:
             if math.isfinite(before_db):
-                self.cost_db = _within_limits(before_db + RISE_DB - self._aim_db)
+                self.cost_db = self._allowed(before_db + RISE_DB - self._aim_db)
             self.weight = weight_that_costs(self.cost_db)
 
     @property
@@ -132,7 +132,7 @@ class RateControl:
             return
         trust = min(now / TRUSTED, 1.0)
         miss_db = _within(end_db - self._aim_db, QUALITY_LIMIT_DB)
-        self.cost_db = _within_limits(self.cost_db + QUALITY_GAIN * trust * miss_db * (now - start))
+        self.cost_db = self._allowed(self.cost_db + QUALITY_GAIN * trust * miss_db * (now - start))
         self.weight = weight_that_costs(self.cost_db)
 
     def calibrate(self, num_bytes: int) -> None:
@@ -164,6 +164,9 @@ class RateControl:
         self._round_db, self._round_steps = state.round_db, state.round_steps
         self._round_start = state.round_start
 
+    def _allowed(self, cost_db: float) -> float:
+        return min(max(cost_db, LEAST_COST_DB), self._most_db)
+
     @staticmethod
     def _smooth(mean: float, value: float) -> float:
         return value if math.isnan(mean) else MEMORY * mean + (1 - MEMORY) * value
@@ -187,8 +190,3 @@ def line_at_end(rounds: Sequence[tuple[float, float]]) -> float | None:
 
 def _within(value: float, limit: float) -> float:
     return min(max(value, -limit), limit)
-
-
-def _within_limits(cost_db: float) -> float:
-    low, high = COST_LIMITS_DB
-    return min(max(cost_db, low), high)
