@@ -1,14 +1,16 @@
 """Does `vinr encode --time T` end within T and 10 %, or 5 s, or refuse, for odd clips and times?
 
-Twelve encodes one after another, while two other processes of the same priority compute all the time.
-"seconds" is what the whole command takes, the start of Python and x264 in the end included. A command that
-refuses a time ends with status 2, and names the least that is needed.
+Encodes one after another, while other processes of the same priority compute all the time, as many as the
+command says. "load" is how many processes of the whole machine want to compute, the mean of the minute before
+each. "seconds" is what the whole command takes, the start of Python and x264 in the end included. A command
+that refuses a time ends with status 2, and names the least that is needed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -54,12 +56,13 @@ def encode(clip: str, seconds: float, options: Sequence[str]) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "a.vinr"
         run = [sys.executable, "-m", "vinr", "encode", str(sample_clip(clip)), str(file)]
-        started = time.perf_counter()
+        load, started = os.getloadavg()[0], time.perf_counter()
         ended = subprocess.run(
             [*run, "--time", f"{seconds:g}s", "--json", *options], capture_output=True, text=True
         )
         taken = time.perf_counter() - started
     row = {
+        "load": load,
         "clip": clip,
         "options": " ".join(options),
         "asked s": seconds,

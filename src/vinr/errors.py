@@ -52,6 +52,11 @@ def quoted(value: object) -> str:
     return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…")
 
 
+def format_frame(height: int, width: int) -> str:
+    """Return the size of a frame in words, as the field writes it: ``640×360 (width × height)``."""
+    return f"{width}×{height} (width × height)"
+
+
 def plural(count: int, noun: str) -> str:
     """Return 1 as ``1 frame``, 1500 as ``1,500 frames``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -81,7 +86,7 @@ def unknown(kind: str, name: object, names: Iterable[str], *, where: str = "ther
 
 _is_command_line = False
 # Options of the command line that are not called as the argument of the function.
-_OPTIONS: Final = {"files": "vinr"}
+_OPTIONS: Final = {"files": "vinr", "overrides": "set"}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from vinr.bench.points import bd_of_points, mean_point, published_points, value_at_rate
 from vinr.bench.recipe import parse_recipe
 from vinr.bench.report import Result, RowResult, conditions, ordering, page, write_result
+from vinr.cli.show_bench import show_bench
 from vinr.errors import UsageError
 
 MACHINE = {"cpu": "a processor", "threads": 1, "torch": "2"}
@@ -57,6 +59,21 @@ def test_difference_is_ours_minus_the_papers() -> None:
     assert "| A | 30.50 | 28.50 | -2.00 |" in text
     assert "| B | — | — | — |" in text
     assert "--epochs 4 --set a.b=1" in text
+
+
+def test_the_terminal_shows_no_difference_of_other_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of other frames, sizes and epochs the order of the rows alone says something."""
+    made = result(
+        PSNR, {"A": {"psnr_db": 30.5}, "B": {}}, {"A": [job(psnr_db=28.0)], "B": [job(psnr_db=9.0)]}
+    )
+    show_bench(made, "out", as_json=False)
+    shown = capsys.readouterr().out
+    assert "difference" not in shown.partition("scale mini")[0]
+    assert "read the order of the rows" in shown
+    show_bench(replace(made, scale="full"), "out", as_json=False)
+    shown = capsys.readouterr().out
+    assert "difference" in shown
+    assert "-2.50" in shown
 
 
 def test_a_table_of_nothing_printed_has_ours_alone() -> None:

@@ -62,7 +62,13 @@ def test_encode_decode_and_evaluate(run: Run, tiny_video: Path, tmp_path: Path) 
 
 def test_decoded_frames_as_images_and_y4m(run: Run, tiny_file: Path, tmp_path: Path) -> None:
     assert run("decode", tiny_file, tmp_path / "frames", "--frames", "0,5:8:2")[0] == 0
-    assert len(list((tmp_path / "frames").glob("*.png"))) == 3
+    # Images have the numbers of their frames; of frames that do not rise, the places in the list.
+    names = sorted(path.name for path in (tmp_path / "frames").iterdir())
+    assert names == ["frame_00000.png", "frame_00005.png", "frame_00007.png"]
+    assert run("decode", tiny_file, tmp_path / "f_%02d.png", "--frames", "6:8")[0] == 0
+    assert sorted(path.name for path in tmp_path.glob("f_*.png")) == ["f_06.png", "f_07.png"]
+    assert run("decode", tiny_file, tmp_path / "back", "--frames", "7,2,2")[0] == 0
+    assert len(list((tmp_path / "back").iterdir())) == 3
     assert run("decode", tiny_file, tmp_path / "twice.y4m", "--fps-scale", 2)[0] == 0
     with open_video(tmp_path / "twice.y4m") as reader:
         assert (reader.spec.num_frames, reader.spec.fps) == (15, 50)

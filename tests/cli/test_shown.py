@@ -155,6 +155,10 @@ def test_an_encode_stands_beside_its_source_and_x264(shown: Shown) -> None:
     assert found["file"] == "out.vinr  163,840 bytes, 50% of the source"
     assert found["rate"] == "0.0356 bpp  456.2 kbit/s, audio and times 456.2 kbit/s"
     assert found["x264"] == "medium needs about 40,960 bytes for 33.46 dB, 2.0 times fewer than this video"
+    larger = replace(beside, num_bytes=10_000_000)
+    assert pairs(shown(console.show_encode, larger, as_json=False))["file"].endswith(
+        "bytes, 31 times the source: larger than what it was made of"
+    )
     better = replace(beside, reference=X264Reference(122_880, 30, 33.46))
     assert "1.5 times more than" in pairs(shown(console.show_encode, better, as_json=False))["x264"]
     missing = replace(ENCODED, reference_note="this PyAV has no x264")
@@ -276,7 +280,7 @@ def test_presets_stand_in_one_line_each_however_long(shown: Shown) -> None:
         PRESET.name,
         "132",
         "×",
-        "640×1280",
+        "1280×640",
         "1,480,321",
         "1,480,321",
         "93,040",

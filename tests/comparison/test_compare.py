@@ -24,6 +24,7 @@ from vinr.comparison.page import ComparisonPage
 from vinr.comparison.plan import DEFAULT_ANCHORS, Budget, plan_fits, read_anchors
 from vinr.comparison.rd import RDCurve
 from vinr.config import default_model
+from vinr.errors import UsageError
 from vinr.video.samples import sample_clip
 from vinr.video.spec import VideoSpec
 
@@ -106,8 +107,8 @@ def test_fitted_files_are_kept_and_are_what_was_measured(
 def test_the_page_shows_the_report(compared: tuple[Path, ComparisonReport]) -> None:
     _, report = compared
     text = Path(report.page).read_text(encoding="utf-8")
-    assert "6 frames of 32×48 at 25.000 fps" in text
-    assert "crop 32×48" in text
+    assert "6 frames of 48×32 (width × height) at 25.000 fps" in text
+    assert "crop 48×32" in text
     assert not re.search(r'(?:src|href)="(?!data:)', text)
     assert 'class="verdict"' in text
     for fact in ("measured", "machine", "versions"):
@@ -228,6 +229,19 @@ def test_small_networks_are_fitted_first() -> None:
     assert len({job.file_name for job in jobs}) == 4
 
 
+def test_a_size_that_one_model_cannot_have_is_left_out_with_a_word() -> None:
+    budget = Budget(epochs=1, seconds=None, seed=None, overrides=())
+    spec, notes = VideoSpec(132, 160, 320), list[str]()
+    jobs = plan_fits(["nerv", "hnerv"], [], [100, 200_000], [], spec, budget, notes.append)
+    assert [(job.model, job.params) for job in jobs] == [("nerv", 200_000), ("hnerv", 200_000)]
+    assert len(notes) == 2
+    assert all(note.startswith("left out: 100 parameters are too few: the smallest ") for note in notes)
+    with pytest.raises(UsageError, match="100 parameters are too few"):
+        plan_fits(["nerv"], [], [100], [], spec, budget)
+    with pytest.raises(UsageError, match="unknown model 'nervv'"):
+        plan_fits(["nervv", "nerv"], [], [200_000], [], spec, budget)
+
+
 def test_default_anchors_are_all_four_codecs() -> None:
     sweeps, published = read_anchors(DEFAULT_ANCHORS)
     assert {anchor.encoder for anchor, _ in sweeps} == {"libx264", "libx265", "libsvtav1", "libvpx-vp9"}
@@ -290,7 +304,7 @@ def test_inputs_and_outputs_are_checked(
     other = write_clip(tmp_path / "other.mkv", moving_shapes(num_frames=8, height=40, width=50))
     refused(
         run(other, tmp_path / "p.html", "--vinr", tiny_file),
-        "8 frames of 36x50",
+        "8 frames of 50×36 (width × height)",
         "the video it was made from",
     )
     other.unlink()

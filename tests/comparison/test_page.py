@@ -261,3 +261,17 @@ def test_the_clock_runs_only_while_frames_are_given(monkeypatch: pytest.MonkeyPa
     clip = moving_shapes(num_frames=2, height=8, width=8)
     assert len(list(clock.watch(FrameStream.of(clip, batch_size=1)))) == 2
     assert clock.seconds == 0.75
+
+
+def test_the_page_suits_dark_rooms_and_phones() -> None:
+    """Colours follow the reader's system; on a narrow screen the tables and plots take another layout."""
+    text = page().render()
+    assert "color-scheme: light dark" in text
+    assert "@media (prefers-color-scheme: dark)" in text
+    assert "@media (max-width:" in text
+    assert any(
+        tag == "meta"
+        and values.get("name") == "viewport"
+        and "width=device-width" in (values["content"] or "")
+        for tag, values in read(text).tags
+    )

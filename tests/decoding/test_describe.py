@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 
 import vinr
 from clips import moving_shapes, write_clip
+from command_line import Run
 from vinr.bitstream import Container, SectionKind
 from vinr.cli.app import app
 from vinr.compress import pack_tensors
 from vinr.compress.accounting import network_sizes
 from vinr.config import CompressSettings, default_model, load_preset
+from vinr.decoding import describe
 from vinr.decoding.describe import FileInfo, layer_bars
 from vinr.decoding.networks import NetworkLoader
 from vinr.errors import BitstreamError, OutputError, UsageError
@@ -114,8 +116,33 @@ def test_command_line(tiny_file: Path, tmp_path: Path) -> None:
     for bar in layer_bars(info):
         line = next(line for line in shown.splitlines() if line.split()[:1] == [bar.label])
         assert line.split()[1] == f"{bar.num_bytes:,}"
-    assert CliRunner().invoke(app, ["info", str(tiny_file), "--plot", str(tmp_path / "a.png")]).exit_code == 0
-    assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    drawn = CliRunner().invoke(app, ["info", str(tiny_file), "--plot", str(tmp_path / "a.png")])
+    assert drawn.exit_code == 0
+    picture = (tmp_path / "a.png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    told = " ".join(drawn.stderr.split())  # folded where it is too long
+    assert told.startswith("plot: ")
+    assert told.endswith(f"a.png, {len(picture):,} bytes")
+
+
+def test_a_file_of_a_model_that_is_not_installed_shows_its_bytes(
+    run: Run, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = vinr.info(tiny_file)
+    model = whole.networks[0].model
+    monkeypatch.setattr(describe, "list_models", lambda: ["nerv"])
+    report = vinr.info(tiny_file)
+    assert (report.networks, report.missing_model, report.num_networks) == ((), model, 1)
+    assert sum(report.bytes_by_component.values()) == tiny_file.stat().st_size
+    assert report.bytes_by_component["networks not read"] > 0.8 * report.num_bytes
+    assert report.clips == whole.clips
+    with pytest.raises(UsageError, match="there are no layers to draw; leave plot out"):
+        vinr.info(tiny_file, plot=tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+    status, out, _ = run("info", tiny_file)
+    assert status == 0
+    shown = " ".join(out.split())
+    assert f"model '{model}' is of no installed package, so that its networks are not read" in shown
 
 
 def latent_network(num_frames: int) -> dict[str, StoredTensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,23 @@ def test_the_length_is_what_was_asked_for_and_a_time_where_nothing_was() -> None
     assert (timed.seconds, timed.time_is_chosen) == (12.0, False)
     with pytest.raises(UsageError, match="both a number of epochs and a time"):
         plan_encode([CLIP], preset="nerv-tiny", epochs=7, seconds=12.0)
+
+
+def test_a_plan_says_what_it_has_chosen() -> None:
+    """Model, recipe, time, size of network and file, frames: as the README promises of the first command."""
+    spec = VideoSpec(132, 160, 320)
+    plan = plan_encode([spec])
+    words = plan.in_full([spec], other_bytes=20_000)
+    assert words.startswith("model hnerv, recipe vinr, 3 min (chosen; see time, epochs): ")
+    size = re.fullmatch(
+        r".*: ([\d.]+) k parameters, about ([\d.]+) kB with 20 kB of audio and times, (.*)", words
+    )
+    assert size is not None
+    assert float(size[2]) == pytest.approx(float(size[1]) * BITS_PER_PARAMETER / 8 + 20, rel=0.01)
+    assert size[3] == "132 frames of 320×160 (width × height)"
+    target = plan_encode([spec], target=Target(num_bytes=50_000), epochs=9)
+    assert "9 epochs: " in target.in_full([spec])
+    assert "parameters, at most 49" in target.in_full([spec])
 
 
 def test_a_seed_is_that_of_every_network() -> None:
@@ -254,6 +272,11 @@ def test_a_target_is_that_of_a_last_phase_that_learns_steps() -> None:
     (phase,) = learned.presets[0].fit.phases
     assert phase.target_bytes is not None
     assert phase.schedule is not None
+    # A quality is met on the recipe's own learning rates, by weights that are a loss of quality.
+    priced = LEARNED.replace("}]", ', rate_unit="bpp"}]')
+    asked = plan_encode([CLIP], preset="nerv-tiny", overrides=[priced], target=Target(psnr_db=30.0))
+    (phase,) = asked.presets[0].fit.phases
+    assert (phase.schedule, phase.rate_unit, phase.target_psnr_db) == (None, "relative", 30.0)
 
 
 def test_bytes_alone_choose_the_parameters_that_fill_them() -> None:

@@ -13,9 +13,9 @@ from command_line import TINY
 from vinr.codecs.anchors import X264
 from vinr.codecs.runs import choose_upsampling, decode_anchor, encode_anchor
 from vinr.encoding.reference import CrfSearch, NoReferenceError, X264Point, find_reference
-from vinr.encoding.report import EncodeReport, bytes_of, with_reference
+from vinr.encoding.report import EncodeReport, bytes_of, read_before, with_reference
 from vinr.quality.clip import compare
-from vinr.video.source import FrameTensor
+from vinr.video.source import FrameTensor, open_video
 from vinr.video.spec import VideoSpec
 
 
@@ -85,6 +85,34 @@ def test_no_time_is_taken_that_is_not_left(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delattr("vinr.encoding.report._reference_of")
     report = EncodeReport("a.vinr", 1, 1, 1, 30, None, None, "nerv", 1, 1, 1, 30, 0, seconds=61)
     assert with_reference(report, [], [], budget=60.0).reference_note == "no time is left"
+
+
+def test_time_is_left_for_ending_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def found(readers: object, segments: object, deadline: float, now: object) -> None:
+        given.append(deadline)
+
+    monkeypatch.setattr("vinr.encoding.report._reference_of", found)
+    report = EncodeReport("a.vinr", 1, 1, 1, 30, None, None, "nerv", 1, 1, 1, 30, 0, seconds=50)
+    with_reference(report, [], [], budget=60.0, closing=4.0, now=lambda: 1000.0)
+    with_reference(report, [], [], budget=None, closing=4.0, now=lambda: 1000.0)
+    assert given == [1006.0, 1030.0]
+    assert with_reference(report, [], [], budget=60.0, closing=10.0).reference_note == "no time is left"
+
+
+def test_reading_again_is_tried_before_it_is_done(tiny_video: Path) -> None:
+    """Reading the first frames, all 8 of them, takes 3 s here."""
+    seconds = [0.0]
+
+    def now() -> float:
+        seconds[0] += 3
+        return seconds[0]
+
+    with open_video(tiny_video) as reader:
+        assert len(read_before(reader, 100.0, now).rgb_NCHW) == 8
+        with pytest.raises(NoReferenceError, match="reading the video again would take about 3 s"):
+            read_before(reader, 5.0, now)
 
 
 def test_ctrl_c_ends_x264_and_not_the_report(

@@ -248,8 +248,14 @@ CONTENTS: dict[str, tuple[Callable[[MemoryClip], MemoryClip], str]] = {
     "reversed": (lambda clip: MemoryClip(clip.rgb_NCHW.flip(0)), "the frames differ"),
     "channels swapped": (lambda clip: MemoryClip(clip.rgb_NCHW.flip(1)), "the frames differ"),
     "one value": (lambda clip: MemoryClip(one_value_changed(clip.rgb_NCHW)), "the frames differ"),
-    "larger frames": (lambda clip: moving_shapes(num_frames=6, height=32, width=40), "32×40 were 24×40"),
-    "turned frames": (lambda clip: MemoryClip(clip.rgb_NCHW.transpose(2, 3)), "40×24 were 24×40"),
+    "larger frames": (
+        lambda clip: moving_shapes(num_frames=6, height=32, width=40),
+        "40×32 (width × height) were 40×24",
+    ),
+    "turned frames": (
+        lambda clip: MemoryClip(clip.rgb_NCHW.transpose(2, 3)),
+        "24×40 (width × height) were 40×24",
+    ),
     "more frames": (
         lambda clip: moving_shapes(num_frames=7, height=24, width=40),
         "frames 7 was 6",

@@ -75,3 +75,36 @@ def test_the_first_steps_are_forgotten() -> None:
         clock.tick(step)
         clock.start()
     assert clock.step_seconds == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("prepared", "passed", "progress"),
+    [
+        (0.0, 0.0, 0.0),
+        (0.0, 40.0, 0.5),  # 100 s, of which 20 s are left for what follows
+        (20.0, 0.0, 0.0),  # building took 20 s: the schedule begins at its start, and ends 20 s sooner
+        (20.0, 30.0, 0.5),
+        (20.0, 60.0, 1.0),
+        (500.0, 1.0, 1.0),  # building took more than there was: one step, no more
+    ],
+)
+def test_what_building_took_is_taken_off_the_time(prepared: float, passed: float, progress: float) -> None:
+    now = FakeTime()
+    budget = Budget(9, seconds=100.0, reserve=Reserve(20.0), began=now.seconds, prepared=prepared, now=now)
+    now.seconds += passed
+    assert budget.progress(1, 0.0, epoch_seconds=0.0) == pytest.approx(progress)
+
+
+def test_a_fit_and_what_follows_end_within_the_time_as_the_machine_becomes_busier() -> None:
+    """Steps of 1 s become ones of 2 s: what was tried is taken to last twice as long, too."""
+    now = FakeTime()
+    reserve = Reserve(seconds=10.0, epoch_seconds=5.0)
+    budget = Budget(10**6, seconds=100.0, reserve=reserve, began=now.seconds, prepared=6.0, now=now)
+    steps, usual = 0, 1.0
+    while budget.progress(steps, 0.0, 5 * usual) < 1:
+        took = 1.0 if now.seconds < 130 else 2.0
+        now.seconds += took
+        steps += 1
+        usual += 0.2 * (took - usual)
+    spent = 6.0 + now.seconds - 100.0
+    assert 100 - 2 * 10 - 2 <= spent <= 100 - 2 * 10 + 2

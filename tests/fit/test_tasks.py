@@ -208,7 +208,7 @@ def test_impossible_tasks_are_refused(clip: MemoryClip, mask: Tensor) -> None:
         Interpolate(2).held_out_frames(VideoSpec(2, 4, 4, span_lengths=(1, 1)))
     with pytest.raises(InputError, match="every pixel"):
         Inpaint(torch.ones_like(mask))
-    with pytest.raises(InputError, match=r"3 frames of 16×32, the video 4 of 16×32"):
+    with pytest.raises(InputError, match=r"3 frames of 32×16 \(width × height\), the video 4 of 32×16"):
         fit(clip, tiny(hybrid_model(), clip), Inpaint(mask[:3]))
     with pytest.raises(ValueError, match="bool"):
         Inpaint(mask.float())

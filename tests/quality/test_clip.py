@@ -210,7 +210,7 @@ def test_small_frames_have_no_ms_ssim() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 18, 16), (2, 16, 18)])
 def test_sources_of_other_shape_are_refused(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(InputError, match=r"2 frames of 16×16 .* {} frames of {}×{}".format(*shape)):
+    with pytest.raises(InputError, match=rf"2 frames of 16×16 .* {shape[0]} frames of {shape[2]}×{shape[1]}"):
         compare(Frames(noisy_clip(2, 16, 16, 0)), Frames(noisy_clip(*shape, 0)))
 
 

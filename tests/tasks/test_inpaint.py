@@ -296,7 +296,7 @@ def test_bad_masks_are_refused(run: Run, tiny_video: Path, tmp_path: Path) -> No
     (tmp_path / "none").mkdir()
     refused_mask(tmp_path / "none", "no images")
     wide = write_masks(tmp_path / "wide", hole(width=52))
-    refused_mask(wide, "36×52", "36×50")
+    refused_mask(wide, "52×36 (width × height)", "50×36")
     few = write_masks(tmp_path / "few", hole()[:5])
     refused_mask(few, "5 frames for 8", "a single image")
     refused_mask(few, "5 frames for 6", options=("--frames", "2:8"))
@@ -306,7 +306,7 @@ def test_bad_masks_are_refused(run: Run, tiny_video: Path, tmp_path: Path) -> No
     refused_mask(black, "masks no pixel")
     white = write_masks(tmp_path / "white", torch.ones_like(hole()))
     refused_mask(white, "altogether")
-    refused_mask("boxes", "altogether", "36×50")
+    refused_mask("boxes", "altogether", "50×36 (width × height)")
     refused_mask("boxes:1", "masks no pixel")
 
 

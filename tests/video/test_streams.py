@@ -98,7 +98,7 @@ def test_frames_of_another_size_than_announced_are_refused(clip: MemoryClip) -> 
         return FrameStream.numbered(clip.spec, [clip.rgb_NCHW[..., :-1, :]])
 
     for pair in ((smaller(), smaller()), (clip, smaller())):
-        with pytest.raises(InputError, match="were announced"):
+        with pytest.raises(InputError, match="announced were frames of"):
             compare(*pair)
 
 

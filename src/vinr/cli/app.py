@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import vinr
 from vinr.cli import console, experiments, files, progress, screen, show_folder, tasks
 from vinr.cli.began import command_start, remember_start, wait_passively
+from vinr.cli.numbers import number, whole_number
 from vinr.cli.options import (
     Backend,
     BitDepth,
@@ -30,6 +31,7 @@ from vinr.cli.options import (
     Device,
     Epochs,
     FileOrFolder,
+    FileSize,
     Force,
     Frames,
     GpusPerWorker,
@@ -38,6 +40,7 @@ from vinr.cli.options import (
     MaxMemory,
     Model,
     Output,
+    Params,
     PixFmt,
     Preset,
     Quality,
@@ -47,6 +50,7 @@ from vinr.cli.options import (
     RayAddress,
     Resize,
     Seed,
+    Segment,
     Settings,
     Stream,
     Threads,
@@ -54,10 +58,11 @@ from vinr.cli.options import (
     Time,
     Verbose,
     WorkerCount,
+    in_one_line,
 )
 from vinr.cli.ranks import run_once
 from vinr.cli.version import Version
-from vinr.errors import UsageError, VinrError, argument, command_line_words, plural
+from vinr.errors import UsageError, VinrError, argument, command_line_words, plural, unknown
 from vinr.state import interruption
 from vinr.units import parse_depth, parse_frames, parse_quality
 
@@ -72,6 +77,17 @@ class Commands(TyperGroup):
         """Run the command that was asked for."""
         with command_line_words():
             return super().invoke(ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before a command."""
+        with in_one_line(ctx.command_path):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command of the first of ``args``, and what follows it."""
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            raise UsageError(unknown("command", args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
@@ -102,10 +118,14 @@ def encode(
     ],
     model: Model = None,
     preset: Preset = None,
-    params: Annotated[str | None, typer.Option(help="parameters stored in the file, such as 1.5M")] = None,
-    size: Annotated[str | None, typer.Option(help="largest size of the file, such as 500kB")] = None,
-    bpp: Annotated[float | None, typer.Option(help="largest size in bits per pixel, such as 0.05")] = None,
-    psnr: Annotated[float | None, typer.Option(help="PSNR to reach, in dB, at the smallest size")] = None,
+    params: Params = None,
+    size: FileSize = None,
+    bpp: Annotated[
+        float | None, number("--bpp", metavar="BITS", help="largest size in bits per pixel, such as 0.05")
+    ] = None,
+    psnr: Annotated[
+        float | None, number("--psnr", metavar="DB", help="PSNR to reach, in dB, at the smallest size")
+    ] = None,
     quality: Quality = "medium",
     epochs: Epochs = None,
     time: Time = None,
@@ -122,9 +142,7 @@ def encode(
         bool | None,
         typer.Option("--join/--no-join", help="one network for all inputs of one size, or one for each"),
     ] = None,
-    segment: Annotated[
-        str | None, typer.Option(help="longest segment, such as 5s or 120f; each has its own network")
-    ] = None,
+    segment: Segment = None,
     scene_cuts: Annotated[
         bool, typer.Option("--scene-cuts", help="end segments at scene cuts where possible")
     ] = False,
@@ -183,6 +201,12 @@ def encode(
         if join is not None:
             name = argument("join" if join else "no_join")
             raise UsageError(f"{name} is for several inputs of one output; each file of a folder has its own")
+        if resume:
+            console.note(
+                f"{argument('resume', True)} has no effect: files of a folder continue by themselves"
+            )
+        if no_reference:
+            console.note(f"{argument('no_reference', True)} has no effect: of a folder x264 is not measured")
         show_folder.encode_many(
             *paths,
             asked=asked,
@@ -223,9 +247,17 @@ def encode(
 def decode(
     file: FileOrFolder,
     output: Output,
-    frames: Annotated[str | None, typer.Option(help="frame numbers and slices: 0,10,20:40:5")] = None,
+    frames: Annotated[
+        str | None, typer.Option(metavar="LIST", help="frame numbers and slices: 0,10,20:40:5")
+    ] = None,
     fps_scale: Annotated[
-        int, typer.Option(min=1, max=16, help="multiply the frame rate: 2 adds a frame between each two")
+        int,
+        whole_number(
+            "--fps-scale",
+            least=1,
+            most=16,
+            help="multiply the frame rate by 1 to 16: 2 adds a frame between each two",
+        ),
     ] = 1,
     bit_depth: DecodedDepth = None,
     codec: Codec = None,
@@ -234,8 +266,12 @@ def decode(
     backend: Backend = None,
     settings: Decoding = [],  # noqa: B006
     suffix: Annotated[
-        str, typer.Option(help="of the outputs where FILE.vinr is a folder or a list: .mp4, .mkv, .y4m")
-    ] = ".mp4",
+        str | None,
+        typer.Option(
+            metavar=".mp4|.mkv|.y4m",
+            help="of the outputs where FILE.vinr is a folder or a list (default: .mp4)",
+        ),
+    ] = None,
     workers: WorkerCount = None,
     ray: RayAddress = None,
     gpus_per_worker: GpusPerWorker = None,
@@ -255,6 +291,7 @@ def decode(
         given: dict[str, Any] = {
             "fps_scale": fps_scale,
             "codec": codec,
+            "crf": crf,
             "bit_depth": parse_depth(bit_depth),
             "device": device,
             "settings": load_decode_settings(settings, backend=backend),
@@ -262,8 +299,15 @@ def decode(
             "keep_going": keep_going,
         }
         given |= {} if frames is None else {"frames": frames}
-        show_folder.decode_many(file, output, suffix=suffix, asked=asked, force=force, settings=given)
+        show_folder.decode_many(
+            file, output, suffix=suffix or ".mp4", asked=asked, force=force, settings=given
+        )
         return
+    if suffix is not None:
+        raise UsageError(
+            f"{argument('suffix', suffix)} is for the files of a folder or a list; the name of one output "
+            f"says it: {output}"
+        )
     with progress.frame_progress("decoding", quiet=output == "-") as on_frame:
         report = vinr.decode(
             file,
@@ -304,7 +348,8 @@ def evaluate(
         ),
     ],
     stream: Annotated[
-        int | None, typer.Option(min=0, help="video stream, from 0 (default: the one that was encoded)")
+        int | None,
+        whole_number("--stream", least=0, help="video stream, from 0 (default: the one that was encoded)"),
     ] = None,
     pix_fmt: PixFmt = None,
     raw_size: RawSize = None,
@@ -339,6 +384,11 @@ def evaluate(
     }
     asked = (workers, ray, gpus_per_worker, threads_per_worker)
     if show_folder.is_many(file):
+        if per_frame:
+            raise UsageError(
+                f"{argument('per_frame', True)} is for one file; of a folder or a list a row per file is "
+                "printed: leave it out"
+            )
         show_folder.evaluate_many(file, reference, asked=asked, as_json=as_json, settings=given)
         return
     show_folder.refuse_workers(asked)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from vinr.cli.screen import SafeConsole
-from vinr.errors import OutputError, plural
+from vinr.errors import OutputError, plural, quoted
 from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -99,12 +99,22 @@ def _quality_rows(psnr_db: float, ms_ssim: float | None, window: int | None) -> 
     return rows
 
 
+def _share_of_source(num_bytes: int, source_bytes: int | None) -> str:
+    """Return how large a file is beside its source, if that is known; one that is larger saves nothing."""
+    if not source_bytes:
+        return ""
+    share = num_bytes / source_bytes
+    if share <= 1:
+        return f", {share:.0%} of the source"
+    return f", {share:.2g} times the source: larger than what it was made of"
+
+
 def show_encode(report: EncodeReport, *, as_json: bool) -> None:
     """Print what was written and how good it is."""
     if as_json:
         print_json(asdict(report))
         return
-    share = "" if not report.source_bytes else f", {report.num_bytes / report.source_bytes:.0%} of the source"
+    share = _share_of_source(report.num_bytes, report.source_bytes)
     source = [] if report.source_bytes is None else [("source", format_bytes(report.source_bytes))]
     frames = f"{report.num_frames:,} of {report.width}×{report.height} (width × height)"
     quality = _quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window)
@@ -202,7 +212,12 @@ def show_info(info: FileInfo, *, as_json: bool) -> None:
             f"{network.bits_per_parameter:.2f} bits per parameter, {above:.2%} above the ideal bits, "
             f"fitted in {network.precision}"
         )
-    if len(info.networks) < info.num_networks:
+    if info.missing_model:
+        say(
+            f"model {quoted(info.missing_model)} is of no installed package, so that its networks are not "
+            "read; `vinr models` lists those there are"
+        )
+    elif len(info.networks) < info.num_networks:
         say(f"{len(info.networks)} of {info.num_networks} networks read; --max-memory 1GB reads all")
     table = Table("component", "bytes", "share", box=None)
     for name, num_bytes in info.bytes_by_component.items():
@@ -306,7 +321,7 @@ def show_presets(entries: Sequence[PresetEntry], *, as_json: bool) -> None:
     for entry in entries:
         table.add_row(
             entry.name,
-            f"{entry.num_frames} × {entry.height}×{entry.width}",
+            f"{entry.num_frames} × {entry.width}×{entry.height}",
             f"{entry.stored_parameters:,}",
             f"{entry.paper_parameters:,}",
             f"{entry.encoder_parameters:,}",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 import vinr
 from vinr.cli import console, progress
+from vinr.cli.numbers import whole_number
 from vinr.cli.options import (
     Crop,
     Deinterlace,
@@ -27,8 +28,14 @@ from vinr.cli.options import (
     ThreadsPerWorker,
     WorkerCount,
 )
-from vinr.errors import UsageError
+from vinr.errors import UsageError, argument
 from vinr.units import parse_frames, parse_list, parse_numbers
+
+OUT: Final = "bench"
+SCALE: Final = "mini"
+NetworkEpochs = Annotated[
+    int | None, whole_number("--epochs", least=1, help="passes over all frames, per network")
+]
 
 
 def compare(
@@ -36,18 +43,31 @@ def compare(
     page: Annotated[
         str | None, typer.Argument(metavar="PAGE.html", help="page to write (default: INPUT-compare.html)")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="models to train, separated by commas")] = None,
-    preset: Annotated[str | None, typer.Option(help="presets to train, separated by commas")] = None,
-    params: Annotated[str | None, typer.Option(help="parameters of the networks: 100k,200k,400k")] = None,
-    bpp: Annotated[str | None, typer.Option(help="bits per pixel of the files: 0.02,0.05,0.1,0.2")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, per network")] = None,
-    time: Annotated[str | None, typer.Option(help="wall-clock time per network, such as 10m")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="models to train, separated by commas")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="presets to train, separated by commas")
+    ] = None,
+    params: Annotated[
+        str | None, typer.Option(metavar="LIST", help="parameters of the networks: 100k,200k,400k")
+    ] = None,
+    bpp: Annotated[
+        str | None, typer.Option(metavar="LIST", help="bits per pixel of the files: 0.02,0.05,0.1,0.2")
+    ] = None,
+    epochs: NetworkEpochs = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="wall-clock time per network, such as 10m")
+    ] = None,
     files: Annotated[
         list[str], typer.Option("--vinr", metavar="FILE.vinr", help="file of this video, repeatable")
     ] = [],  # noqa: B006
     anchors: Annotated[
         str | None,
-        typer.Option(help="codecs: x264,x265-veryslow-nob,av1-4:20:30:40:50,vp9; published: FILE.csv#CLIP"),
+        typer.Option(
+            metavar="LIST",
+            help="codecs: x264,x265-veryslow-nob,av1-4:20:30:40:50,vp9; published: FILE.csv#CLIP",
+        ),
     ] = None,
     frames: Frames = None,
     crop: Crop = None,
@@ -101,13 +121,17 @@ def bench(
         typer.Argument(metavar="RECIPE", help="a table or figure of a paper; none: list them"),
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="full: as in the paper; mini: Bunny reduced, minutes; tiny: a few steps")
-    ] = "mini",
+        str,
+        typer.Option(
+            metavar="full|mini|tiny",
+            help="full: as in the paper; mini: Bunny reduced, minutes; tiny: a few steps",
+        ),
+    ] = SCALE,
     data: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="folder of the papers' clips, for full")
     ] = None,
-    out: Annotated[str, typer.Option(metavar="FOLDER", help="folder of the results")] = "bench",
-    epochs: Annotated[int | None, typer.Option(min=1, help="passes over all frames, per network")] = None,
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="folder of the results")] = OUT,
+    epochs: NetworkEpochs = None,
     device: Device = "auto",
     workers: WorkerCount = None,
     ray: RayAddress = None,
@@ -125,8 +149,21 @@ def bench(
     if recipe is None:
         # A mistyped scale or an option without effect is refused, as it would be with a recipe.
         parse_scale(scale)
-        if data is not None or epochs is not None or settings:
-            raise UsageError("--data, --epochs and --set belong to a recipe; `vinr bench` lists them")
+        given: dict[str, object] = {
+            "scale": None if scale == SCALE else scale,
+            "data": data,
+            "out": None if out == OUT else out,
+            "epochs": epochs,
+            "device": None if device == "auto" else device,
+            "workers": workers,
+            "ray": ray,
+            "gpus_per_worker": gpus_per_worker,
+            "threads_per_worker": threads_per_worker,
+            "overrides": settings or None,
+            "force": force or None,
+        }
+        if names := [argument(name) for name, value in given.items() if value is not None]:
+            raise UsageError(f"{names[0]} belongs to a recipe; name one, `vinr bench` lists them")
         show_recipes(list(map(load_recipe, list_recipes())), as_json=as_json)
         return
     with progress.fit_progress(lambda: f"finished rows are saved in {out}") as watch:
@@ -163,7 +200,8 @@ def settings(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="model with the architecture; `vinr models` lists them")
+        str | None,
+        typer.Option(metavar="NAME", help="model with the architecture; `vinr models` lists them"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -175,7 +213,7 @@ def settings(
 
 
 def presets(
-    model: Annotated[str | None, typer.Option(help="list only presets of this model")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="list only presets of this model")] = None,
     as_json: Json = False,
 ) -> None:
     """List the presets: parameters, operations, and the paper's figures."""

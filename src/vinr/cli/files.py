@@ -3,51 +3,60 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import vinr
 from vinr.cli import console
+from vinr.cli.numbers import whole_number
 from vinr.cli.options import (
     Crop,
     Device,
     Epochs,
     File,
+    FileSize,
     Force,
     Frames,
     Input,
     Json,
     MaxMemory,
     Model,
+    Params,
     Preset,
     Quality,
     Resize,
+    Segment,
     Settings,
     Time,
 )
 from vinr.cli.show_capacity import show_capacity
-from vinr.units import parse_frames, parse_quality
+from vinr.errors import argument
+from vinr.units import format_bytes, parse_frames, parse_quality
 
 
 def plan(
     source: Input,
     model: Model = None,
     preset: Preset = None,
-    params: Annotated[str | None, typer.Option(help="parameters stored in the file, such as 1.5M")] = None,
-    size: Annotated[str | None, typer.Option(help="largest size of the file, such as 500kB")] = None,
+    params: Params = None,
+    size: FileSize = None,
     quality: Quality = "medium",
     epochs: Epochs = None,
     time: Time = None,
     frames: Frames = None,
     crop: Crop = None,
     resize: Resize = None,
-    segment: Annotated[
-        str | None, typer.Option(help="longest segment, such as 5s or 120f; each has its own network")
-    ] = None,
+    segment: Segment = None,
     device: Device = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="segments that are fitted at a time")] = 1,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs, a worker each, in place of workers")] = None,
+    workers: Annotated[
+        int | None,
+        whole_number("--workers", least=1, help="segments that are fitted at a time (default: 1)"),
+    ] = None,
+    gpus: Annotated[
+        int | None, whole_number("--gpus", least=1, help="GPUs, a worker each, in place of workers")
+    ] = None,
     rates: Annotated[
         str | None,
         typer.Option(metavar="FILE.json", help="rates of another machine, as --json prints them"),
@@ -88,7 +97,13 @@ def info(
     max_memory: MaxMemory = None,
 ) -> None:
     """Show what a .vinr file holds, and how many bytes each component and each layer takes."""
+    if force and plot is None:
+        console.note(
+            f"{argument('force', True)} has no effect without {argument('plot')}: nothing is written"
+        )
     console.show_info(vinr.info(file, plot=plot, force=force, max_memory=max_memory), as_json=as_json)
+    if plot is not None:
+        console.note(f"plot: {plot}, {format_bytes(Path(plot).stat().st_size)}")
 
 
 def verify(file: File, device: Device = "auto", as_json: Json = False, max_memory: MaxMemory = None) -> None:
@@ -109,8 +124,10 @@ def convert(
         typer.Argument(metavar="CHECKPOINT", help="a published quantised checkpoint of HNeRV (torch.save)"),
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT.vinr", help="the file to write")],
-    fps: Annotated[str, typer.Option(help="frames per second: 25, 29.97, 30000/1001")] = "30",
-    name: Annotated[str | None, typer.Option(help="name of the clip (default: the checkpoint's)")] = None,
+    fps: Annotated[str, typer.Option(metavar="FPS", help="frames per second: 25, 29.97, 30000/1001")] = "30",
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="name of the clip (default: the checkpoint's)")
+    ] = None,
     settings: Settings = [],  # noqa: B006
     force: Force = False,
     as_json: Json = False,

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final, cast
 
 import typer
 from typer.core import TyperArgument, TyperCommand
 
+from vinr.cli.numbers import number, whole_number
+from vinr.errors import UsageError
+
 # One text per option: a command that means something else by it declares its own.
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N")]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="CPU threads (default: all cores, or 1 where more are not faster)"),
+    whole_number(
+        "--threads", least=1, help="CPU threads (default: all cores, or 1 where more are not faster)"
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", "-y", help="replace an existing output")]
 Input = Annotated[
@@ -27,20 +34,28 @@ Output = Annotated[
 Codec = Annotated[
     str | None,
     typer.Option(
-        help="x264, x265, av1, vp9 or, in .mkv, ffv1 (exact); default: x264, of 10 bits x265, of .webm vp9"
+        metavar="CODEC",
+        help="x264, x265, av1, vp9 or, in .mkv, ffv1 (exact); default: x264, of 10 bits x265, of .webm vp9",
     ),
 ]
 Crf = Annotated[
     int | None,
-    typer.Option(
-        min=0, max=63, metavar="CRF", help="0 (best, largest) to 51; default: 18 (av1, vp9: to 63; 24)"
+    whole_number(
+        "--crf",
+        least=0,
+        most=63,
+        metavar="CRF",
+        help="0 (best, largest) to 51; default: 18 (av1, vp9: to 63; 24)",
     ),
 ]
 BitDepth = Annotated[
-    str | None, typer.Option(help="bits per colour, 8 or 10; default: the input's, at most 10")
+    str | None,
+    typer.Option(metavar="8|10", help="bits per colour; default: the input's, at most 10"),
 ]
-DecodedDepth = Annotated[str | None, typer.Option(help="bits per colour, 8 or 10; default: the file's")]
-Backend = Annotated[str | None, typer.Option(help="what runs the network: torch or onnx")]
+DecodedDepth = Annotated[
+    str | None, typer.Option(metavar="8|10", help="bits per colour; default: the file's")
+]
+Backend = Annotated[str | None, typer.Option(metavar="torch|onnx", help="what runs the network")]
 Decoding = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="decode.key=value, repeatable")
 ]
@@ -72,8 +87,33 @@ GROUPS: Final = {
 }
 
 
+# What typer raises of a command line that it cannot read: that of click, or of its own copy of it.
+_USAGE_ERROR: Final = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+
+
+@contextmanager
+def in_one_line(command: str) -> Iterator[None]:
+    """Let mistakes on the command line of ``command``, such as unknown options, be a line like all others."""
+    try:
+        yield
+    except _USAGE_ERROR as error:
+        text = error.format_message()
+        if "\n" in text:
+            raise  # no mistake, but the help, which the program prints where no command is given
+        raise UsageError(f"{text[:1].lower()}{text[1:].rstrip('.')}; `{command} -h` lists all") from None
+
+
 class Command(TyperCommand):
     """A command whose usage line names its arguments as other programs do: ``FILE.vinr OUTPUT``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words after the name of the command."""
+        with in_one_line(ctx.command_path):
+            return super().parse_args(ctx, args)
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """Return the first sentence of the help, whole: it is folded where it is shown."""
+        return super().get_short_help_str(limit=1000)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words after the name of the command."""
@@ -92,7 +132,10 @@ class Command(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
-            title = "Arguments" if isinstance(parameter, TyperArgument) else "Options"
+            title = "Options"
+            if isinstance(parameter, TyperArgument):
+                # Its name alone, not how Python holds it: ``INPUT``, not ``INPUT <str>``.
+                title, record = "Arguments", (parameter.metavar or (parameter.name or "").upper(), record[1])
             if has_many and title == "Options":
                 title = next((name for name, names in GROUPS.items() if parameter.name in names), "Options")
             groups.setdefault(title, []).append(record)
@@ -117,14 +160,22 @@ MaxMemory = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="memory a network may use, such as 4GB; only for files you trust"),
 ]
-Model = Annotated[str | None, typer.Option(help="model; `vinr models` lists them")]
-Preset = Annotated[str | None, typer.Option(help="model and size; `vinr presets` lists them")]
+Model = Annotated[str | None, typer.Option(metavar="NAME", help="model; `vinr models` lists them")]
+Preset = Annotated[str | None, typer.Option(metavar="NAME", help="model and size; `vinr presets` lists them")]
 Quality = Annotated[
     str, typer.Option(metavar="low|medium|high", help="half the usual network and time, or twice and 4 times")
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="passes over all frames")]
-Time = Annotated[str | None, typer.Option(help="wall-clock time for everything, such as 10m")]
-Frames = Annotated[str | None, typer.Option(help="half-open frame range A:B, such as 0:48")]
+Epochs = Annotated[int | None, whole_number("--epochs", least=1, help="passes over all frames")]
+Time = Annotated[str | None, typer.Option(metavar="TIME", help="wall-clock time for everything, such as 10m")]
+Params = Annotated[str | None, typer.Option(metavar="N", help="parameters stored in the file, such as 1.5M")]
+FileSize = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="largest size of the file, such as 500kB")
+]
+Segment = Annotated[
+    str | None,
+    typer.Option(metavar="LENGTH", help="longest segment, such as 5s or 120f; each has its own network"),
+]
+Frames = Annotated[str | None, typer.Option(metavar="A:B", help="frames from A to before B, such as 0:48")]
 Crop = Annotated[str | None, typer.Option(metavar="SIZE", help="part to keep, from the centre")]
 Resize = Annotated[
     str | None,
@@ -132,23 +183,34 @@ Resize = Annotated[
         metavar="SIZE", help="after the crop: 640:360 (width:height), 640:-2, 360p, 50%, 360x640 (HxW)"
     ),
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="random seed of the training")]
+Seed = Annotated[int | None, whole_number("--seed", least=0, help="random seed of the training")]
 Stream = Annotated[
-    int | None, typer.Option(min=0, help="video stream, from 0 (default: the one that players show)")
+    int | None,
+    whole_number("--stream", least=0, help="video stream, from 0 (default: the one that players show)"),
 ]
-PixFmt = Annotated[str | None, typer.Option(help="pixel format of raw video, such as yuv420p10le or nv12")]
+PixFmt = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help="pixel format of raw video, such as yuv420p10le or nv12"),
+]
 RawSize = Annotated[
     str | None, typer.Option(metavar="SIZE", help="size of raw video: 640:360 (width:height), 360x640 (HxW)")
 ]
-Rate = Annotated[str | None, typer.Option(help="frames per second of raw video or of a folder of images")]
+Rate = Annotated[
+    str | None,
+    typer.Option(metavar="FPS", help="frames per second of raw video or of a folder of images"),
+]
 Deinterlace = Annotated[bool, typer.Option("--deinterlace", help="make full frames of interlaced ones")]
 WorkerCount = Annotated[
-    int | None, typer.Option("--workers", min=1, help="jobs at a time, each in a process of its own (Ray)")
+    int | None,
+    whole_number("--workers", least=1, help="jobs at a time, each in a process of its own (Ray)"),
 ]
 RayAddress = Annotated[
     str | None, typer.Option("--ray", metavar="ADDRESS", help="run them on the Ray cluster there, or auto")
 ]
 GpusPerWorker = Annotated[
-    float | None, typer.Option(min=0, help="GPUs per worker; 0.5: two workers share one (default: 0)")
+    float | None,
+    number("--gpus-per-worker", least=0, help="GPUs per worker; 0.5: two workers share one (default: 0)"),
 ]
-ThreadsPerWorker = Annotated[int | None, typer.Option(min=1, help="CPU threads per worker (default: 1)")]
+ThreadsPerWorker = Annotated[
+    int | None, whole_number("--threads-per-worker", least=1, help="CPU threads per worker (default: 1)")
+]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 FULL = "full"
 SCALED = (
-    "scale {scale}: other frames, sizes and epochs than the paper's: read the order of the rows, not their "
-    "difference from it"
+    "scale {scale}: other frames, sizes and epochs than the paper's, so no difference is shown: read "
+    "the order of the rows"
 )
 
 
@@ -41,6 +41,10 @@ def show_bench(result: Result, folder: str, *, as_json: bool) -> None:
         print_json(document)
         return
     head, rows = result_table(document)
+    if document["scale"] != FULL:
+        # Of other frames, sizes and epochs the difference says nothing, and is read all the same.
+        shown = [number for number, title in enumerate(head) if title != "difference"]
+        head, rows = [head[number] for number in shown], [[row[number] for number in shown] for row in rows]
     table = Table(head[0], box=None)
     # Labels stand on the left; numbers on the right, so that their digits line up.
     for title in head[1:]:

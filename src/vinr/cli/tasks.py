@@ -8,6 +8,8 @@ import typer
 
 import vinr
 from vinr.cli import console, progress
+from vinr.cli.began import command_start
+from vinr.cli.numbers import whole_number
 from vinr.cli.options import (
     BitDepth,
     Codec,
@@ -44,11 +46,16 @@ def inpaint(
     output: Output,
     mask: Annotated[
         str,
-        typer.Option(help="image, folder or video, masked where not black; or boxes, boxes:WIDTH, center"),
+        typer.Option(
+            metavar="MASK",
+            help="image, folder or video, masked where not black; or boxes, boxes:WIDTH, center",
+        ),
     ],
     model: Model = None,
     preset: Preset = None,
-    params: Annotated[str | None, typer.Option(help="parameters of the network, such as 1.5M")] = None,
+    params: Annotated[
+        str | None, typer.Option(metavar="N", help="parameters of the network, such as 1.5M")
+    ] = None,
     epochs: Epochs = None,
     time: Time = None,
     frames: Frames = None,
@@ -72,12 +79,14 @@ def inpaint(
     as_json: Json = False,
 ) -> None:
     """Fill masked pixels of a video with those of a network trained on the others."""
+    started = command_start()  # loading PyTorch takes seconds, which --time counts
     from vinr.cli.show_tasks import show_inpaint
+    from vinr.encoding.encode import time_counted_from
 
     if as_json and output == "-":
         # Two documents in one stream could not be told apart.
         raise UsageError("the video and --json are both to go to standard output; name a file for the video")
-    with progress.fit_progress(lambda: "nothing was written") as watch:
+    with progress.fit_progress(lambda: "nothing was written") as watch, time_counted_from(started):
         report = vinr.inpaint(
             source,
             output,
@@ -112,7 +121,9 @@ def inpaint(
 def interpolate(
     file: File,
     output: Output,
-    factor: Annotated[int, typer.Option(min=2, max=16, help="multiply the frame rate")] = 2,
+    factor: Annotated[
+        int, whole_number("--factor", least=2, most=16, help="multiply the frame rate by 2 to 16")
+    ] = 2,
     bit_depth: DecodedDepth = None,
     codec: Codec = None,
     crf: Crf = None,

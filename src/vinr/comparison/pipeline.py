@@ -43,7 +43,7 @@ from vinr.comparison.rd import BDResult, Kind, RDCurve, RDPoint, bd_table
 from vinr.comparison.runs import Progress, Runner
 from vinr.decoding.file import FileLike
 from vinr.device import resolve_device
-from vinr.errors import OutputError, plural
+from vinr.errors import OutputError, argument, format_frame, plural
 from vinr.files import atomic_path, check_suffix
 from vinr.settings import checked_arguments
 from vinr.state.folder import PAGE_SO_FAR, EncodeJob, StateFolder, partial_folder
@@ -191,7 +191,11 @@ def compare(
         jobs = []
         if models or presets or params or bpp or not names:
             counts = list(map(parse_count, params))
-            jobs = plan_fits(models, presets, counts, bpp, reader.spec, budget)
+            jobs = plan_fits(models, presets, counts, bpp, reader.spec, budget, note)
+        else:
+            given = {"epochs": epochs, "time": time, "seed": seed, "overrides": overrides or None}
+            for name in [name for name, value in given.items() if value is not None]:
+                note(f"{argument(name)} has no effect: files are compared, and no network is trained")
         folder = path.with_name(f"{path.stem}-files")
         kept = KeptWork(state.folder, lambda: describe_video(reader), note)
         # Progress counts points, one per file, network and quality of a codec.
@@ -314,17 +318,18 @@ class _PageWriter:
 
 def _facts(report: ComparisonReport, reader: VideoReader, *, seconds: float) -> list[tuple[str, str]]:
     edit, original = reader.edit, reader.original
-    changes = [f"frames {edit.first_frame} to {edit.stop_frame}", f"of {original[0]}×{original[1]}"]
+    changes = [f"frames {edit.first_frame} to {edit.stop_frame}", f"of {format_frame(*original)}"]
     if edit.crop:
-        changes.append(f"crop {edit.crop[0]}×{edit.crop[1]}")
+        changes.append(f"crop {edit.crop[1]}×{edit.crop[0]}")
     if edit.resize:
-        changes.append(f"resize {edit.resize[0]}×{edit.resize[1]}")
+        changes.append(f"resize {edit.resize[1]}×{edit.resize[0]}")
     color, where = reader.spec.color, machine()
     return [
         ("video", report.input),
         (
             "compared",
-            f"{plural(report.num_frames, 'frame')} of {report.height}×{report.width} at {report.fps:.3f} fps",
+            f"{plural(report.num_frames, 'frame')} of {format_frame(report.height, report.width)} at "
+            f"{report.fps:.3f} fps",
         ),
         ("taken from", ", ".join(changes)),
         (

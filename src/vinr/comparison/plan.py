@@ -9,6 +9,7 @@ from itertools import product
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
+from warnings import warn
 
 from vinr.codecs.anchors import Anchor, parse_anchor
 from vinr.comparison.published import SUFFIX as PUBLISHED_SUFFIX
@@ -19,7 +20,8 @@ from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.file import FileLike, content_of, open_clip
 from vinr.decoding.playback import edit_of, options_of
 from vinr.encoding.plan import EncodePlan, Target, default_parameters, plan_encode
-from vinr.errors import BitstreamError, InputError, OutputError, UsageError, argument, plural
+from vinr.errors import BitstreamError, InputError, OutputError, UsageError, argument, format_frame, plural
+from vinr.sizing.solve import SizeRangeError
 from vinr.state.folder import holds_state
 from vinr.units import format_count
 from vinr.video.asked_edit import AskedEdit
@@ -122,28 +124,40 @@ def plan_fits(
     bpp: Sequence[float],
     spec: VideoSpec,
     budget: Budget,
+    on_note: Callable[[str], None] = warn,
 ) -> list[FitJob]:
     """Return the networks to fit, small ones first, each known to suit a video of ``spec``.
+
+    A size that one model cannot have is left out, and ``on_note`` told why, where others remain.
 
     Raises
     ------
     UsageError
-        If a name is unknown, a size cannot be reached, or settings contradict each other.
+        If a name is unknown, no size can be reached, or settings contradict each other.
     """
     for value in bpp:
         if not 0 < value <= MAX_BPP:
             raise UsageError(f"bpp {value:g}: give bits per pixel above 0, at most {MAX_BPP}, such as 0.05")
     jobs: list[FitJob] = []
+    refusals: list[SizeRangeError] = []
     for model, preset in [*product(models, [None]), *product([None], presets)]:
         sizes = [FitJob(model, preset, params=count) for count in sorted(params)]
         sizes += [FitJob(model, preset, bpp=value) for value in sorted(bpp)]
         # A preset has a size of its own; a bare model without sizes gets four, for its BD-rate.
         if sizes or preset is not None:
-            jobs += [_checked(job, spec, budget) for job in sizes or [FitJob(None, preset)]]
+            for job in sizes or [FitJob(None, preset)]:
+                try:
+                    jobs.append(_checked(job, spec, budget))
+                except SizeRangeError as error:
+                    refusals.append(error)
         else:
             jobs += _ladder(model or default_model(), spec, budget)
+    if not jobs and refusals:
+        raise refusals[0]
     if not jobs:
-        return plan_fits([default_model()], [], params, bpp, spec, budget)
+        return plan_fits([default_model()], [], params, bpp, spec, budget, on_note)
+    for refusal in refusals:
+        on_note(f"left out: {refusal}")
     twice = _first_repeated([job.file_name for job in jobs])
     if twice is not None:
         raise UsageError(f"{twice} would be fitted twice; give each model, preset and size once")
@@ -275,8 +289,8 @@ def check_sizes(decoders: Sequence[VideoDecoder], files: Sequence[str], spec: Vi
         if (in_file.num_frames, in_file.height, in_file.width) != (spec.num_frames, spec.height, spec.width):
             raise InputError(
                 f"{file}: has {plural(in_file.num_frames, 'frame')} of "
-                f"{in_file.height}x{in_file.width}, the video "
-                f"{spec.num_frames} of {spec.height}x{spec.width}; give the video it was made from"
+                f"{format_frame(in_file.height, in_file.width)}, the video "
+                f"{spec.num_frames} of {spec.width}×{spec.height}; give the video it was made from"
             )
 
 

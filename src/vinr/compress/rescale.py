@@ -2,14 +2,17 @@
 
 ::
 
-    −1 finer                     0 as fitted                 ½                        1 coarser
-     └── smaller steps, ×1/50 ────┴── values drawn to zero ───┴── larger steps, ×16 ───┘
+    −1 finer                     0 as fitted                                          1 coarser
+     └── smaller steps, ×1/50 ────┴──────────────── larger steps, ×16 ─────────────────┘
+
+A network is trained for the very values that its parameters are rounded to: any other steps cost 0.1 to 1 dB
+at once. Drawing values towards zero instead, so that only those move that lie between two symbols, costs
+several times more for the same bytes (docs/results/quality-target.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -21,8 +24,6 @@ from vinr.models import StoredTensor
 # A file of this share of the target size counts as a hit.
 MIN_SHARE = 0.975
 FINEST, COARSEST = 50.0, 16.0
-# In steps: a value just above half a step still survives, one just below does not.
-MAX_DRAW = 0.49
 MAX_TRIALS = 20
 
 
@@ -33,31 +34,18 @@ def pack_at(
     *,
     steps: Mapping[str, Tensor],
 ) -> PackedTensors:
-    """Return the network coded coarser by ``amount`` (0 … 1), or finer (−1 … 0).
-
-    A network is trained for the very values that its parameters are rounded to, and other steps move them
-    all. At first, therefore, the steps stay, and values are drawn towards zero before they are rounded: only
-    those move that lay between two symbols anyway.
-    """
-    factor = FINEST**amount if amount < 0 else COARSEST ** max(2 * amount - 1, 0.0)
-    draw = MAX_DRAW * min(max(2 * amount, 0.0), 1.0)
-    drawn, scaled = dict(stored), {}
-    for name, step in steps.items():
-        value = stored[name].value.detach()
-        distance = (draw * step).to(value)
-        # One step, or one per index of the first axis: (R, 1, …, 1).
-        distance = distance.view(-1, *[1] * (value.ndim - 1)) if value.ndim else distance[0]
-        drawn[name] = replace(stored[name], value=value.sign() * (value.abs() - distance).clamp_min(0))
-        scaled[name] = step * factor
-    return pack_tensors(drawn, settings, steps=scaled)
+    """Return the network coded coarser by ``amount`` (0 … 1), or finer (−1 … 0)."""
+    factor = FINEST**amount if amount < 0 else COARSEST**amount
+    return pack_tensors(stored, settings, steps={name: step * factor for name, step in steps.items()})
 
 
-def bisect_largest(is_good: Callable[[float], bool], *, low: float, num_trials: int) -> float:
-    """Return the largest amount in ``low`` … 1 for which ``is_good`` holds, by bisection.
+def bisect_largest(
+    is_good: Callable[[float], bool], *, low: float, high: float = 1.0, num_trials: int
+) -> float:
+    """Return the largest amount in ``low`` … ``high`` for which ``is_good`` holds, by bisection.
 
     ``is_good`` must hold up to some amount and for none beyond it; at ``low`` it is taken to hold.
     """
-    high = 1.0
     for _ in range(num_trials):
         middle = (low + high) / 2
         low, high = (middle, high) if is_good(middle) else (low, middle)

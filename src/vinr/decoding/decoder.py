@@ -24,7 +24,7 @@ from torch import Tensor
 from vinr.bitstream import Clip, SectionKind
 from vinr.decoding.networks import memory_told
 from vinr.device import exact_float32
-from vinr.errors import UsageError
+from vinr.errors import UsageError, format_frame
 from vinr.models import HybridModel
 from vinr.sharing import LruCache
 from vinr.video.spec import (
@@ -276,7 +276,7 @@ class VideoDecoder:
             return self._make_engine().run(network, [inside]).cpu()
         networks = self.file.networks
         model = networks.model(network)
-        what = f"a frame of {self.spec.height}×{self.spec.width}"
+        what = f"a frame of {format_frame(self.spec.height, self.spec.width)}"
         with torch.inference_mode(), exact_float32(networks.device), memory_told(what):
             query = Query.of_frames(torch.tensor([inside], device=networks.device))
             return to_levels(model(query), self.spec.bit_depth).cpu()

@@ -21,7 +21,9 @@ from vinr.bitstream import Clip, EditRecord, Hdr, Quality, SectionKind
 from vinr.compress import network_sizes
 from vinr.decoding.byte_plot import ByteBar, plot_bytes
 from vinr.decoding.file import FileLike, VinrFile, name_of
+from vinr.errors import UsageError, argument
 from vinr.files import check_target
+from vinr.models import list_models
 from vinr.settings import checked_arguments
 from vinr.units import format_count
 from vinr.video.spec import ColorTags
@@ -110,7 +112,8 @@ class FileInfo:
     ``clips`` describe its clips in order.
 
     ``networks`` are the first of ``num_networks``: as many as the budget of work for a file of this size
-    allows. The component ``networks not read`` has the bytes of the others.
+    allows, up to one whose model is not installed (``missing_model``, else empty). The component ``networks
+    not read`` has the bytes of the others.
     """
 
     num_bytes: int
@@ -120,6 +123,7 @@ class FileInfo:
     networks: tuple[NetworkInfo, ...]
     bytes_by_component: dict[str, int] = field(default_factory=dict)
     num_networks: int = 0
+    missing_model: str = ""
 
 
 @checked_arguments()
@@ -154,6 +158,11 @@ def info(
         check_target(Path(plot), force=force)
     with VinrFile.open(file, device="cpu", max_memory=max_memory) as opened:
         report = _describe_file(opened)
+    if plot is not None and not report.networks:
+        reason = "no network of the file can be read here"
+        raise UsageError(
+            f"{name_of(file)}: {reason}: there are no layers to draw; leave {argument('plot')} out"
+        )
     if plot is not None:
         models: Counter[str] = Counter()
         for network in report.networks:
@@ -165,7 +174,10 @@ def info(
 
 
 def _describe_file(file: VinrFile) -> FileInfo:
-    networks = tuple(map(partial(_describe_network, file), _affordable(file)))
+    models = [network.model for network in file.header.networks]
+    missing = next((model for model in models if model not in list_models()), "")
+    stop = models.index(missing) if missing else len(models)
+    networks = tuple(map(partial(_describe_network, file), _affordable(file, stop)))
     # Every byte counts once:
     #
     #   header, index      as they are
@@ -189,14 +201,15 @@ def _describe_file(file: VinrFile) -> FileInfo:
         networks=networks,
         bytes_by_component={name: size for name, size in sizes.items() if size},
         num_networks=len(file.header.networks),
+        missing_model=missing,
     )
 
 
-def _affordable(file: VinrFile) -> Iterator[int]:
-    """Yield networks by number, in order, until reading them would take more than a file of its size may."""
+def _affordable(file: VinrFile, stop: int) -> Iterator[int]:
+    """Yield networks below ``stop``, in order, until reading them takes more than a file of its size may."""
     is_trusted = file.networks.max_memory is not None
     budget = PARAMETERS + PARAMETERS_PER_BYTE * file.num_bytes
-    for number, network in enumerate(file.header.networks):
+    for number, network in enumerate(file.header.networks[:stop]):
         if not is_trusted:
             # Counted from the header alone, before any of it is done: a small file may describe much.
             budget -= file.networks.skeleton(number).num_stored()

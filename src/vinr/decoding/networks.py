@@ -17,7 +17,15 @@ from torch import Tensor
 from vinr.bitstream import Header, SectionKind, SectionSize
 from vinr.compress import ChunkDecoder, unpack_fixed
 from vinr.device import compute_when_forked
-from vinr.errors import BitstreamError, LimitError, OutOfMemoryError, UsageError, argument, plural
+from vinr.errors import (
+    BitstreamError,
+    LimitError,
+    OutOfMemoryError,
+    UsageError,
+    argument,
+    format_frame,
+    plural,
+)
 from vinr.kernels import arrange_layers
 from vinr.models import Latents, ModelConfig, StoredTensor, VideoModel, get_model, validate_architecture
 from vinr.models.cost import measure_first_frame
@@ -246,7 +254,8 @@ class NetworkLoader:
             else f"with this {argument('max_memory')} it"
         )
         raise LimitError(
-            f"network {network} needs about {what} for a frame of {clip.height}×{clip.width}; {who} "
+            f"network {network} needs about {what} for a frame of "
+            f"{format_frame(clip.height, clip.width)}; {who} "
             f"may ask for {allowed}; if you trust the file, allow more with "
             f"{argument('max_memory', f'{ceil(share * default.num_bytes / 1e9)}GB')}"
         )

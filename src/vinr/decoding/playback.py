@@ -198,9 +198,16 @@ def _choose_frames(frames: str | Sequence[int] | None, num_frames: int) -> Seque
 
 
 def _select(timeline: Timeline, numbers: Sequence[int]) -> Timeline:
-    """Return when the frames ``numbers`` are shown: at the nominal rate unless they rise."""
+    """Return when the frames ``numbers`` are shown: at the nominal rate unless they rise.
+
+    Frames that rise keep their numbers, by which images are named.
+    """
     rising = isinstance(numbers, range) or all(later > earlier for earlier, later in pairwise(numbers))
-    return timeline.selected(numbers) if rising else Timeline(len(numbers), timeline.frame_rate)
+    if not rising:
+        return Timeline(len(numbers), timeline.frame_rate)
+    if len(numbers) == timeline.num_frames:
+        return timeline
+    return replace(timeline.selected(numbers), numbers=tuple(numbers))
 
 
 def _cut_audio(

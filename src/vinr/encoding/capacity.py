@@ -111,7 +111,7 @@ def plan(
     resize: SizeLike | None = None,
     segment: float | str | None = None,
     device: str = "auto",
-    workers: int = 1,
+    workers: int | None = None,
     gpus: int | None = None,
     rates: str | PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -125,7 +125,7 @@ def plan(
     device, overrides
         As for :func:`vinr.encode`.
     workers
-        Segments that are fitted at a time.
+        Segments that are fitted at a time; 1 if None.
     gpus
         GPUs, one worker each: in place of ``workers``. Rates must be those of such a GPU.
     rates
@@ -140,6 +140,10 @@ def plan(
     for name, count in (("workers", workers), ("gpus", gpus)):
         if count is not None and count < 1:
             raise UsageError(f"{argument(name)} {count}: give a positive number")
+    if workers is not None and gpus is not None:
+        raise UsageError(
+            f"{argument('workers')} and {argument('gpus')} exclude each other: each GPU is a worker; give one"
+        )
     known = None if rates is None else read_rates(Path(fspath(rates)))
     started = clock.monotonic()
     with open_video(fspath(source), frames=frames, crop=crop, resize=resize) as reader:
@@ -164,7 +168,7 @@ def plan(
             f"{argument('gpus')} {gpus}: these rates are those of {measured.device}; measure them where such "
             f"a GPU is ({argument('device')} cuda), and give them as {argument('rates')}"
         )
-    num_workers, notes = gpus or workers, list[str]()
+    num_workers, notes = gpus or workers or 1, list[str]()
     if planned.seconds is not None:
         trial = _as_trial(measured, planned, reader.spec)
         foreseen = foresee(
@@ -179,6 +183,8 @@ def plan(
             on_event=ignore,
         )
         planned, notes = foreseen.plan, foreseen.notes()
+    if rates is not None and device != "auto":
+        notes.append(f"{argument('device', device)} has no effect: {argument('rates')} have been measured")
     report = estimate(planned, reader.spec, measured, num_workers, other_bytes=others, opening=opening)
     return replace(report, notes=tuple(notes))
 

@@ -22,14 +22,14 @@ from typing import Literal
 from vinr.config import load_preset, preset_asked_for
 from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, thread_count_restored
-from vinr.encoding.advice import FirstSteps, advise
+from vinr.encoding.advice import FirstSteps, advise, describe_miss, without_effect
 from vinr.encoding.assembly import assemble, check_networks, side_bytes
 from vinr.encoding.fits import Fits, Here, Place
+from vinr.encoding.foresee import closing_seconds, refuse_used_up
 from vinr.encoding.kept import find_kept
 from vinr.encoding.on_workers import ClipSource, OnWorkers
 from vinr.encoding.plan import EncodePlan, QualityName, Target, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
-from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
 from vinr.encoding.splitting import count_joinable, count_pixels
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
@@ -50,12 +50,18 @@ _STARTED: ContextVar[float | None] = ContextVar("started", default=None)
 
 @contextmanager
 def time_counted_from(started: float) -> Iterator[None]:
-    """Let ``time`` of the encodes in the body count from an earlier reading of ``time.monotonic()``."""
+    """Let ``time`` of what the body does count from an earlier reading of ``time.monotonic()``."""
     token = _STARTED.set(started)
     try:
         yield
     finally:
         _STARTED.reset(token)
+
+
+def counted_from() -> float:
+    """Return the reading of ``time.monotonic()`` from which ``time`` counts: now, or an earlier one."""
+    started = _STARTED.get()
+    return clock.monotonic() if started is None else started
 
 
 @checked_arguments()
@@ -175,8 +181,9 @@ def encode(
     KeyboardInterrupt
         On Ctrl-C, once the state is kept in a folder beside ``output``.
     """
-    started = _STARTED.get()
-    started = clock.monotonic() if started is None else started
+    started, seconds = counted_from(), None if time is None else parse_seconds(time)
+    if seconds is not None and not resume:
+        refuse_used_up(seconds, clock.monotonic() - started)
     sources = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     paths = [fspath(source) for source in sources]
     if not sources:
@@ -235,7 +242,7 @@ def encode(
             preset=preset,
             num_parameters=params,
             epochs=epochs,
-            seconds=None if time is None else parse_seconds(time),
+            seconds=seconds,
             segment=length,
             cuts=cuts,
             target=_target(specs, size, bpp, psnr, others),
@@ -244,7 +251,8 @@ def encode(
             overrides=overrides,
         )
         check_networks(readers, plan.jobs, plan.presets)
-        for note in advise(plan, specs) if plan.seconds is None else ():
+        advice = advise(plan, specs) if plan.seconds is None else []
+        for note in [*without_effect(plan, specs), *advice]:
             tell(Noted(note))
         first_steps = FirstSteps(plan, tell)
 
@@ -276,18 +284,19 @@ def encode(
             raise OutputError(
                 f"{error}; what was fitted is kept: {argument('resume', True)} continues with it"
             ) from None
-        seconds = clock.monotonic() - started
-        report = report_of(path, num_bytes, readers, segments, seconds=seconds, other_bytes=others)
+        taken = clock.monotonic() - started
+        report = report_of(path, num_bytes, readers, segments, seconds=taken, other_bytes=others)
         report = replace(report, source_bytes=bytes_of(paths))
         tell(Written(report.num_parameters, report.num_epochs, report.seconds))
         state.finish()
         if reference:
             tell(StageBegun("comparing"))
-            report = with_reference(report, readers, segments, budget=plan.seconds)
+            closing = closing_seconds(started)
+            report = with_reference(report, readers, segments, budget=plan.seconds, closing=closing)
         if refused := refused_by_default(path):
             tell(Noted(f"readers refuse this file by default: {refused}"))
-    if psnr is not None and abs(report.psnr_db - psnr) > PSNR_TOLERANCE_DB:
-        tell(Noted(_miss(report.psnr_db, psnr)))
+    if psnr is not None and (miss := describe_miss(report.psnr_db, psnr, report.num_parameters)) is not None:
+        tell(Noted(miss))
     return report
 
 
@@ -348,14 +357,6 @@ def _target(
     if bpp is not None:
         num_bytes = int(bpp * count_pixels(specs) / 8)
     return Target(num_bytes, psnr, others)
-
-
-def _miss(psnr_db: float, target_db: float) -> str:
-    reached = f"PSNR {psnr_db:.2f} dB, target {target_db:.2f} dB"
-    if psnr_db < target_db:
-        more = f"{argument('time')} or {argument('epochs')}"
-        return f"{reached}: the budget was too small; give more {more}, or more {argument('params')}"
-    return f"{reached}: the network is larger than needed; give fewer {argument('params')}"
 
 
 def _in_short(**settings: object) -> dict[str, str]:

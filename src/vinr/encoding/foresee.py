@@ -22,15 +22,18 @@ from vinr.encoding.plan import EncodePlan
 from vinr.encoding.segment_work import COARSER_TRIALS
 from vinr.encoding.splitting import Job, busiest_worker
 from vinr.encoding.trial import Costs, guess_costs, largest, try_costs
+from vinr.errors import UsageError, argument
 from vinr.fit import Event, StageBegun
 from vinr.fit.fingerprint import hash_frames
 from vinr.fit.precision import Precision
-from vinr.units import format_seconds
+from vinr.units import format_seconds, seconds_as_option
 from vinr.video.source import VideoReader
 from vinr.video.spec import VideoSpec
 
 # What writing the file and ending the process compute.
 CLOSING_SECONDS: Final = 0.7
+# The least that an encode takes, of a clip of a few frames: so many times what loading takes.
+LOADING_FACTOR: Final = 2.0
 # How long reading takes is tried on so many frames.
 READ_FRAMES: Final = 8
 # What is left for x264 of a time.
@@ -105,6 +108,28 @@ def slowdown(passed: float, computed: float) -> float:
     return max(passed / max(computed, 1e-3), 1.0)
 
 
+def closing_seconds(started: float) -> float:
+    """Return what writing the file and ending the process take, as busy as the machine is.
+
+    ``started`` is the reading of ``time.monotonic()`` when the process, or its work, began.
+    """
+    return CLOSING_SECONDS * slowdown(clock.monotonic() - started, clock.process_time())
+
+
+def refuse_used_up(seconds: float, spent: float) -> None:
+    """Refuse a time that is over before anything was read: loading PyTorch takes seconds, at times minutes.
+
+    Raises
+    ------
+    UsageError
+        If ``spent`` is not less than ``seconds``.
+    """
+    if spent >= seconds:
+        taken = f"loading PyTorch alone took {format_seconds(spent)}, busy as this machine is now"
+        needed = argument("time", seconds_as_option(LOADING_FACTOR * spent))
+        raise UsageError(f"{format_seconds(seconds)} are too short: {taken}; give {needed} or more")
+
+
 def foresee(
     plan: EncodePlan,
     specs: Sequence[VideoSpec],
@@ -146,7 +171,7 @@ def foresee(
     trial = attempt()
     work = _workload(plan, specs, trial.costs, clock.monotonic() - started, num_slots)
     work = replace(work, spent=work.spent + trial.read * work.num_frames * work.scale)
-    extra = CLOSING_SECONDS * slowdown(clock.monotonic() - started, clock.process_time())
+    extra = closing_seconds(started)
     if reference:
         extra += min(REFERENCE_SHARE * plan.seconds, MOST_REFERENCE_SECONDS)
     work = replace(work, extra=extra)

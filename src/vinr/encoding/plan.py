@@ -268,8 +268,13 @@ def _with_target(preset: Preset, num_bytes: int | None, psnr_db: float | None) -
         shrunk = [phase.model_copy(update={"share": room * phase.share}) for phase in phases]
         phases = (*shrunk, TARGET_PHASE)
     last = phases[-1]
-    schedule = last.schedule or TARGET_PHASE.schedule
-    target = {"target_bytes": num_bytes, "target_psnr_db": psnr_db, "schedule": schedule}
+    target: dict[str, object] = {"target_bytes": num_bytes, "target_psnr_db": psnr_db}
+    if psnr_db is None:
+        # To meet a size, steps and parameters may have to move far; a quality is met on the way to the end,
+        # and learning rates that start again would cost some of it.
+        target["schedule"] = last.schedule or TARGET_PHASE.schedule
+    elif last.rate_unit != "relative":  # the unit in which a weight is a loss of quality
+        target |= {"rate_unit": "relative", "rate_weight": TARGET_PHASE.rate_weight}
     fit = preset.fit.model_copy(update={"phases": (*phases[:-1], last.model_copy(update=target))})
     return preset.model_copy(update={"fit": fit})
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+import time as clock
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,11 +16,14 @@ from vinr.encoding.splitting import MAX_SEGMENT_BYTES
 from vinr.fit.precision import PrecisionName
 from vinr.quality.clip import bits_per_pixel, kilobits_per_second
 from vinr.quality.record import Quality
-from vinr.video.source import VideoReader
+from vinr.video.source import FrameTensor, VideoReader
 
 # How long x264 may take: what is left of a time, or a share of what an encode took.
 REFERENCE_SHARE: Final = 0.1
 LEAST_REFERENCE_SECONDS: Final = 30.0
+# How much of it reading the frames once more may take, and on how many of them that is tried.
+READING_SHARE: Final = 0.3
+TRIED_FRAMES: Final = 16
 
 
 @dataclass(frozen=True)
@@ -130,35 +135,61 @@ def with_reference(
     segments: Sequence[FinishedSegment],
     *,
     budget: float | None,
+    closing: float = 0.0,
+    now: Callable[[], float] = clock.monotonic,
 ) -> EncodeReport:
     """Return ``report`` with what x264 needs at the PSNR of each clip.
 
     The file is complete, so that nothing here is an error, and Ctrl-C ends x264 alone. ``budget``: the time
-    of the encode, if it was given one.
+    of the encode, if it was given one, of which ``closing`` seconds are left for ending the process.
     """
     if budget is None:
         seconds = max(LEAST_REFERENCE_SECONDS, REFERENCE_SHARE * report.seconds)
     else:
-        seconds = budget - report.seconds
+        seconds = budget - report.seconds - closing
     try:
         if seconds <= 0:
             raise NoReferenceError("no time is left")
-        return replace(report, reference=_reference_of(readers, segments, seconds))
+        return replace(report, reference=_reference_of(readers, segments, now() + seconds, now))
     except NoReferenceError as error:
         return replace(report, reference_note=str(error))
     except KeyboardInterrupt:
         return replace(report, reference_note="interrupted")
 
 
+def read_before(reader: VideoReader, deadline: float, now: Callable[[], float]) -> FrameTensor:
+    """Return all frames, unless that would last beyond ``deadline``, by how long the first of them take.
+
+    Raises
+    ------
+    NoReferenceError
+        If it would.
+    """
+    began, total = now(), reader.spec.num_frames
+    count = min(TRIED_FRAMES, total)
+    frames = reader.read(0, count)
+    expected = (now() - began) * total / count
+    if now() + (0.0 if count == total else expected) > deadline:
+        raise NoReferenceError(f"reading the video again would take about {math.ceil(expected)} s")
+    return frames if count == total else reader.read()
+
+
 def _reference_of(
-    readers: Sequence[VideoReader], segments: Sequence[FinishedSegment], seconds: float
+    readers: Sequence[VideoReader],
+    segments: Sequence[FinishedSegment],
+    deadline: float,
+    now: Callable[[], float],
 ) -> X264Reference:
-    """Return what x264 needs for all clips together, each at its own PSNR."""
+    """Return what x264 needs for all clips together, each at its own PSNR, before ``deadline``."""
     found = []
+    left = sum(reader.spec.num_pixels for reader in readers)
     for reader, quality in zip(readers, clip_qualities(segments), strict=True):
         if 3 * reader.spec.num_pixels > MAX_SEGMENT_BYTES:
             raise NoReferenceError("the frames would take more than 2 GiB")
-        share = seconds * reader.spec.num_pixels / sum(other.spec.num_pixels for other in readers)
-        found.append(find_reference(reader.read(), quality.psnr_db, seconds=share))
+        share = (deadline - now()) * reader.spec.num_pixels / left
+        stop = now() + share
+        frames = read_before(reader, now() + READING_SHARE * share, now)
+        found.append(find_reference(frames, quality.psnr_db, seconds=stop - now(), now=now))
+        left -= reader.spec.num_pixels
     num_bytes = sum(reference.num_bytes for reference in found)
     return replace(found[0], num_bytes=num_bytes)

@@ -48,32 +48,33 @@ from vinr.video.source import FrameTensor, VideoReader
 
 # Where reading took longer than foreseen, a step is done all the same.
 LEAST_LEFT: Final = 0.01
-PSNR_TOLERANCE_DB: Final = 0.2
-# Trials of coarser steps for a network that is better than its target; each trial decodes the video.
+# Trials of coarser or finer steps for a network that is better or worse than its target; each decodes the
+# video. What is to spare less than this is left, and steps become a fourth at most.
 COARSER_TRIALS: Final = 8
+SPARE_DB: Final = 0.02
+FINEST_TRIED: Final = -0.35
 
 
 @dataclass(frozen=True)
 class Allowance:
     """The wall-clock time of one segment: ``seconds`` from the reading ``began`` of ``time.monotonic()``.
 
-    ``build`` of them go into making the network, and ``reserve`` is left for what follows the fit.
+    ``reserve`` of them is left for what follows the fit.
 
     ::
 
         began                     now                                     began + seconds
-          |-- reading, planning --|-- build --|---- fit ----|-- coding, scoring: reserve --|
+          |-- reading, planning --|---- building, fit ----|-- coding, scoring: reserve --|
     """
 
     seconds: float
     began: float
-    build: float = 0.0
     reserve: Reserve = NO_RESERVE
 
     def left(self) -> float:
         """Return the seconds from now on that fit and reserve may take, a little at least."""
         passed = clock.monotonic() - self.began
-        return max(self.seconds - passed - self.build, LEAST_LEFT)
+        return max(self.seconds - passed, LEAST_LEFT)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class SegmentWork:
             initial=initial,
         )
         on_event(StageBegun("coding"))
-        segment = self._coded(result, frames, device, on_event)
+        segment = self.code(result, frames, device, on_event)
         with held_back():
             try:
                 save_segment(segment, finished, fingerprint)
@@ -157,7 +158,7 @@ class SegmentWork:
             checkpoint.unlink(missing_ok=True)
         return FinishedSegment.of(segment, self.job, finished)
 
-    def _coded(
+    def code(
         self,
         result: FitResult,
         frames: FrameTensor,
@@ -179,19 +180,36 @@ class SegmentWork:
             keyframes = result.model.keyframes
             left = self.num_bytes - (0 if keyframes is None else keyframes.num_bytes)
             return measured(pack_to_size(stored, settings, left, steps=steps))
-        segment = measured(pack_tensors(stored, settings, steps=steps))
         target_db = preset.fit.phases[-1].target_psnr_db if preset.fit.phases else None
-        if target_db is None or segment.psnr_db < target_db + PSNR_TOLERANCE_DB / 2:
-            return segment
-        # Better than its target: coarser steps, up to the largest amount that keeps to it. Trials are kept,
-        # so that the chosen one is not coded and measured again.
-        segments = {0.0: segment}
+        if target_db is None:
+            return measured(pack_tensors(stored, settings, steps=steps))
+        return coded_to_quality(
+            lambda amount: measured(pack_at(stored, settings, amount, steps=steps)), target_db
+        )
 
-        def is_good(amount: float) -> bool:
-            segments[amount] = measured(pack_at(stored, settings, amount, steps=steps))
-            return segments[amount].psnr_db >= target_db
 
+def coded_to_quality(coded: Callable[[float], FittedSegment], target_db: float) -> FittedSegment:
+    """Return the segment coded as coarsely as keeps to ``target_db``; as fitted, if nothing reaches that.
+
+    ``coded`` codes by an amount of :func:`pack_at` and measures, which decodes the video: a few times at
+    most.
+    """
+    # Trials are kept, so that the chosen one is not coded and measured again.
+    segments = {0.0: coded(0.0)}
+
+    def is_good(amount: float) -> bool:
+        segments[amount] = coded(amount)
+        return segments[amount].psnr_db >= target_db
+
+    # −1 finer ──── FINEST_TRIED ── as fitted: 0 ──────────── 1 coarser
+    if target_db <= segments[0.0].psnr_db <= target_db + SPARE_DB:
+        return segments[0.0]
+    if segments[0.0].psnr_db > target_db:
         return segments[bisect_largest(is_good, low=0.0, num_trials=COARSER_TRIALS)]
+    if not is_good(FINEST_TRIED):
+        return segments[0.0]  # bytes would be spent for a target that is missed all the same
+    chosen = bisect_largest(is_good, low=FINEST_TRIED, high=0.0, num_trials=COARSER_TRIALS - 1)
+    return segments[chosen]
 
 
 def _read_spans(job: Job, readers: Mapping[int, VideoReader]) -> Tensor:

@@ -54,7 +54,7 @@ class Timetable:
         # The last step ends within the time, too.
         after = self._work.after * share + costs.step
         reserve = Reserve(after, costs.step * costs.steps_per_epoch)
-        allowance = Allowance(self._seconds * share, began, costs.build, reserve)
+        allowance = Allowance(self._seconds * share, began, reserve)
         heapq.heappush(self._ends, began + allowance.seconds)
         return allowance
 

@@ -147,14 +147,21 @@ def _try_steps(trainer: Trainer) -> float:
 
 
 def _choose_threads(trainer: Trainer, step: float) -> float:
-    """Go on with one thread if a step is not slower on it; return the seconds of a step."""
+    """Go on with as many threads as :func:`fewest_threads` says; return the seconds of a step on them."""
     count = torch.get_num_threads()
     torch.set_num_threads(1)
     alone = _try_steps(trainer)
-    if alone <= THREAD_GAIN * step:
-        return alone
-    torch.set_num_threads(count)
-    return step
+    chosen = fewest_threads(count, step, alone)
+    torch.set_num_threads(chosen)
+    return alone if chosen == 1 else step
+
+
+def fewest_threads(count: int, step: float, alone: float) -> int:
+    """Return on how many of ``count`` threads to compute: one, unless all gain more than a little.
+
+    A step takes ``step`` seconds on all of them and ``alone`` on one.
+    """
+    return 1 if alone <= THREAD_GAIN * step else count
 
 
 def has_small_steps(plan: EncodePlan, specs: Sequence[VideoSpec]) -> bool:

@@ -17,6 +17,8 @@ MOST_RESERVED = 0.25
 # a little of the budget to the fit, whatever it takes.
 RESCALED_LIMITS = (0.8, 2.5)
 MOST_TRIED = 0.95
+# Where preparing took all the time there was.
+LEAST_SECONDS = 1e-3
 # How fast the running mean of a step's time forgets: the first steps warm caches up.
 FORGOTTEN = 0.05
 
@@ -50,7 +52,13 @@ NO_RESERVE = Reserve()
 class Budget:
     """How long a fit lasts: a number of steps, or seconds of work (then the schedule follows the clock).
 
-    ``reserve`` of ``seconds`` is left unspent. Time that passes between steps counts too, from ``began`` on.
+    ``reserve`` of ``seconds`` is left unspent. ``prepared`` of them have passed when steps may begin, at the
+    reading ``began`` of the clock ``now``; from then on time that passes between steps counts too.
+
+    ::
+
+        prepared        began                                                     began − prepared + seconds
+          |-- building ---|--- steps and what is between them: progress 0 to 1 ---|--- reserve ---|
 
     Raises
     ------
@@ -62,10 +70,18 @@ class Budget:
     seconds: float | None = None
     reserve: Reserve = NO_RESERVE
     began: float = field(default_factory=time.monotonic)
+    prepared: float = 0.0
+    now: Callable[[], float] = field(default=time.monotonic, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise UsageError(f"seconds {self.seconds!r}: give a finite number above 0")
+
+    @classmethod
+    def after(cls, began: float | None, num_steps: int, seconds: float | None, reserve: Reserve) -> Budget:
+        """Return the budget of steps that may begin now; ``seconds`` count from ``began``, or now."""
+        prepared = 0.0 if began is None else max(time.monotonic() - began, 0.0)
+        return cls(num_steps, seconds, reserve, prepared=prepared)
 
     def progress(self, steps_done: int, seconds_done: float, epoch_seconds: float) -> float:
         """Return how much of the budget is used, 0 to 1."""
@@ -73,8 +89,9 @@ class Budget:
             return min(steps_done / self.num_steps, 1.0)
         if not steps_done:
             return 0.0  # however little time there is, there is a network, and it has learned something
-        passed = max(seconds_done, time.monotonic() - self.began)
-        return min(passed / (self.seconds - self.reserve.of(self.seconds, epoch_seconds)), 1.0)
+        passed = max(seconds_done, self.now() - self.began)
+        left = max(self.seconds - self.prepared, LEAST_SECONDS)
+        return min(passed / (left - self.reserve.of(left, epoch_seconds)), 1.0)
 
 
 class StepClock:

@@ -37,6 +37,11 @@ class ControlValues(StoredValues):
     ratio: float = Field(gt=0, description="bytes of the coded network to those the prior expects")
     mean_bits: float | None = Field(description="running mean of the bits of all parameters")
     mean_psnr_db: float | None = Field(description="running mean of the PSNR, dB")
+    cost_db: float = Field(description="what coding may cost to meet a quality, dB")
+    rounds: tuple[tuple[float, float], ...] = Field(description="progress and mean PSNR of the last rounds")
+    round_db: float = Field(description="mean PSNR of the steps of the round at hand, dB")
+    round_steps: int = Field(ge=0, description="how many they are")
+    round_start: float = Field(ge=0, le=1, description="progress of the phase where it began")
     progress: float = Field(ge=0, le=1, description="progress of the phase at the last step")
 
 

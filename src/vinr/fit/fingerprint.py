@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vinr.config import Preset
-from vinr.errors import UsageError
+from vinr.errors import UsageError, format_frame
 from vinr.fit.task import Task
 from vinr.settings import StoredValues
 from vinr.video.spec import FrameSource
@@ -149,7 +149,7 @@ def _difference(now: Fingerprint, kept: Fingerprint) -> str:
     if now.program != kept.program:
         return f"{kept.program} wrote it, this is {now.program}"
     if (now.height, now.width) != (kept.height, kept.width):
-        return f"frames of {now.height}×{now.width} were {kept.height}×{kept.width}"
+        return f"frames of {format_frame(now.height, now.width)} were {kept.width}×{kept.height}"
     if sum(now.span_lengths) != sum(kept.span_lengths):
         return f"number of frames {sum(now.span_lengths)} was {sum(kept.span_lengths)}"
     for key in dict.fromkeys([*current, *before]):

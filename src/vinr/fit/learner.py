@@ -160,9 +160,12 @@ class Learner:
         if self.control is not None and self.control.is_needed and num_bits is not None:
             self.control.observe(float(num_bits), float(psnr_db), moment.progress)
 
-    def calibrate(self) -> None:
-        """Code the network as it is, where its size matters."""
-        if self.control is None or self.phase is None or self.phase.target_bytes is None:
+    def end_round(self) -> None:
+        """Let rate control take stock; code the network as it is, where its size matters."""
+        if self.control is None or self.phase is None:
+            return
+        self.control.end_round()
+        if self.phase.target_bytes is None:
             return
         self.control.calibrate(self.ranks.decide(self._count_bytes))
 
@@ -173,8 +176,11 @@ class Learner:
 
     # -- phases --------------------------------------------------------------------------------------------
 
-    def enter(self, number: int) -> None:
-        """Go on to phase ``number``: train the frozen network, with a new optimiser."""
+    def enter(self, number: int, before_db: float = math.nan) -> None:
+        """Go on to phase ``number``: train the frozen network, with a new optimiser.
+
+        ``before_db`` is the PSNR that it has come to, where it is known.
+        """
         self.close_part()
         self.part = number
         phase = self.settings.phases[number]
@@ -187,7 +193,7 @@ class Learner:
         rule = phase.optimizer or self.settings.optimizer
         settings = self.settings.model_copy(update={"optimizer": rule})
         self.optimizer = build_optimizer(chain(self.model.named_parameters(), learned), settings)
-        self.control = RateControl(phase)
+        self.control = RateControl(phase, before_db)
 
     def close_part(self) -> Mapping[str, Tensor]:
         """Leave the plain fit or a phase: freeze the network; return the steps that were learned."""

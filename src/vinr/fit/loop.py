@@ -12,6 +12,7 @@ no fixed order: no fit repeats so.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -68,7 +69,8 @@ def fit(
     resume
         Go on from ``checkpoint`` where it exists, in the arithmetic it was begun in.
     seconds
-        Spend this much time instead of ``preset.fit.epochs``, less ``reserve`` for what follows.
+        Spend this much time instead of ``preset.fit.epochs``, from this call on, less ``reserve`` for what
+        follows.
     keep_encoder
         Return a hybrid model's encoder too, which only experiments need.
     precision
@@ -89,7 +91,7 @@ def fit(
     KeyboardInterrupt
         On Ctrl-C, once the state is kept.
     """
-    ranks = current()
+    began, ranks = time.monotonic(), current()
     task, device = task or Reconstruct(), ranks.own_device(torch.device(device))
     precision = precision or resolve_precision(preset.fit.precision, device)
     keeper = state = None
@@ -111,6 +113,7 @@ def fit(
         fingerprint=fingerprint,
         ranks=ranks,
         initial=initial,
+        began=began,
     )
     if keeper is not None and state is not None:
         keeper.restore(trainer, state)

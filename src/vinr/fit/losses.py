@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vinr.errors import UsageError, unknown
+from vinr.errors import UsageError, format_frame, unknown
 from vinr.quality.measures import (
     MS_SSIM_WINDOW,
     SSIM_WINDOW,
@@ -136,7 +136,7 @@ class Loss:
                 fitting = [other.name for other in _TERMS if side >= other.min_side]
                 raise UsageError(
                     f"loss {term.name} needs frames of at least {term.min_side} pixels on the smaller "
-                    f"side, these have {height}×{width}; losses that fit: {', '.join(fitting)}"
+                    f"side, these have {format_frame(height, width)}; losses that fit: {', '.join(fitting)}"
                 )
 
     def __call__(

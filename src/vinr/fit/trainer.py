@@ -88,6 +88,8 @@ class Trainer:
         The processes that step this fit together, each with a Trainer of the same arguments but ``device``.
     initial
         Weights to begin with, by stored name, where they have the shape of the model's own.
+    began
+        The reading of ``time.monotonic()`` from which ``seconds`` count; now if None.
 
     Raises
     ------
@@ -114,6 +116,7 @@ class Trainer:
         fingerprint: Fingerprint | None = None,
         ranks: Ranks = ALONE,
         initial: Mapping[str, Tensor] | None = None,
+        began: float | None = None,
     ) -> None:
         if not (isinstance(source, FrameSource) and isinstance(preset, Preset)):
             raise TypeError("Trainer takes a FrameSource and a Preset, as vinr.config.load_preset() returns")
@@ -136,7 +139,7 @@ class Trainer:
         self.batches = Batches(frame_N, model.group_of(frame_N), settings, model.coded_size(), ranks)
         self.loss = build_loss(settings.loss) if loss is None else loss_of(loss)
         self.steps_per_epoch = self.batches.steps_per_epoch
-        self.budget = Budget(settings.epochs * self.steps_per_epoch, seconds, reserve)
+        self.budget = Budget.after(began, settings.epochs * self.steps_per_epoch, seconds, reserve)
         self.clock, self._meter = StepClock(), RoundMeter()
         self.steps_done, self.round_steps = 0, 0
         self.round_mse = torch.zeros((), device=self.device)
@@ -301,7 +304,7 @@ class Trainer:
         """Begin the next part of the fit where it is time to."""
         number = self.moment().number
         if number > self.learner.part:
-            self.learner.enter(number)
+            self.learner.enter(number, self.best_psnr_db)
             self.best_psnr_db = -math.inf  # rounding costs quality, which is no collapse
             self._good = self._copy()
 
@@ -314,7 +317,7 @@ class Trainer:
         if self._collapsed(psnr_db := self.ranks.decide(lambda: psnr_db)):
             return self._roll_back(psnr_db)
         self.best_psnr_db = max(self.best_psnr_db, psnr_db)
-        self.learner.calibrate()
+        self.learner.end_round()
         self.clock.wait(self.steps_done)
         self.round_mse, self.round_steps = torch.zeros_like(self.round_mse), 0
         self._good = self._copy()

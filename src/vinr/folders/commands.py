@@ -47,11 +47,12 @@ ENCODE_COLUMNS: Final = (
     *("model", "preset", "params", "size", "bpp", "psnr", "epochs", "time", "segment", "seed"),
     *("frames", "crop", "resize", "stream", "pix_fmt", "raw_size", "rate"),
 )
-DECODE_COLUMNS: Final = ("frames", "codec")
+DECODE_COLUMNS: Final = ("frames", "codec", "crf")
 EVALUATE_COLUMNS: Final = ("reference", "stream", "pix_fmt", "raw_size", "rate")
 KINDS: Final = {int: "whole number", float: "number"}
 NUMBERS: Final[dict[str, type[int] | type[float]]] = {
     "epochs": int,
+    "crf": int,
     "stream": int,
     "seed": int,
     "bpp": float,

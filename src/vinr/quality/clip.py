@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vinr.errors import InputError, plural
+from vinr.errors import InputError, format_frame, plural
 from vinr.quality.measures import ms_ssim_per_frame as ms_ssim_with_window
 from vinr.quality.measures import mse_per_frame, psnr_from_mse_db
 from vinr.quality.record import Quality, psnr_of_mse_db
@@ -287,9 +287,9 @@ def compare(
         )
     if (got.num_frames, got.height, got.width) != (wanted.num_frames, wanted.height, wanted.width):
         raise InputError(
-            f"cannot compare {plural(got.num_frames, 'frame')} of {got.height}×{got.width} "
+            f"cannot compare {plural(got.num_frames, 'frame')} of {format_frame(got.height, got.width)} "
             f"with a reference of "
-            f"{plural(wanted.num_frames, 'frame')} of {wanted.height}×{wanted.width}; give "
+            f"{plural(wanted.num_frames, 'frame')} of {format_frame(wanted.height, wanted.width)}; give "
             f"the same frames and size"
         )
     meter = ClipQualityMeter(wanted.color if yuv else None)
@@ -329,7 +329,8 @@ def _check_order(batch: FrameBatch, first: int, spec: VideoSpec) -> None:
     if batch.rgb_NCHW.shape[2:] != (spec.height, spec.width):
         height, width = batch.rgb_NCHW.shape[2:]
         raise InputError(
-            f"a stream yields frames of {height}×{width}, {spec.height}×{spec.width} were announced"
+            f"a stream yields frames of {format_frame(height, width)}, announced were frames of "
+            f"{spec.width}×{spec.height}"
         )
 
 

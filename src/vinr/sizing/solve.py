@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from vinr.errors import UsageError, plural
+from vinr.errors import UsageError, format_frame, plural
 from vinr.settings import describe_unknown, first_problem
 from vinr.video.spec import VideoSpec
 
@@ -36,6 +36,10 @@ NUDGES = (1, 2, 3, 4, 8)
 MAX_NUDGES = 6
 # What relative changes cost beside a relative miss: a fifth more or less as much as a miss of 0.08 %.
 CHANGE_COST = 0.02
+
+
+class SizeRangeError(UsageError):
+    """A model cannot be as small, or as large, as was asked for with this video."""
 
 
 def solve_size(
@@ -88,20 +92,20 @@ class _Search:
         return abs(self.count(config) - self.target)
 
     def check_range(self) -> None:
-        """Raise UsageError if the target lies beyond both ends of the dial."""
+        """Raise :class:`SizeRangeError` if the target lies beyond both ends of the dial."""
         smallest, largest = map(self.count, self._ends(self.settings))
         video = self.video
         where = (
             f"{self.model_class.__name__} for {plural(video.num_frames, 'frame')} of "
-            f"{video.height}×{video.width}"
+            f"{format_frame(video.height, video.width)}"
         )
         if self.target < (1 - TOLERANCE) * smallest:
-            raise UsageError(
+            raise SizeRangeError(
                 f"{self.target:,} parameters are too few: the smallest {where} stores {smallest:,}; ask for "
                 f"at least that, or shrink or shorten the video"
             )
         if self.target > (1 + TOLERANCE) * largest:
-            raise UsageError(
+            raise SizeRangeError(
                 f"{self.target:,} parameters are too many: the largest {where} stores {largest:,}"
             )
 

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from vinr.device import gradients_on, resolve_device
+from vinr.encoding.encode import counted_from
 from vinr.encoding.plan import EncodePlan, describe_threads, plan_encode
-from vinr.errors import InputError, plural
+from vinr.errors import InputError, format_frame, plural
 from vinr.fit import Event, FitResult, Noted, Task, fit, ignore
 from vinr.fit.budget import RESERVE_EPOCHS, Reserve
 from vinr.fit.precision import Precision, PrecisionName, resolve_precision
@@ -93,8 +94,8 @@ class Inpaint(Task):
         if self._size != (spec.num_frames, 1, spec.height, spec.width):
             count, _, height, width = self._size
             raise InputError(
-                f"the mask has {plural(count, 'frame')} of {height}×{width}, the video {spec.num_frames} of "
-                f"{spec.height}×{spec.width}; give a mask of the same size"
+                f"the mask has {plural(count, 'frame')} of {format_frame(height, width)}, the video "
+                f"{spec.num_frames} of {spec.width}×{spec.height}; give a mask of the same size"
             )
         return source
 
@@ -197,7 +198,7 @@ def inpaint(
     FitError
         If a fit collapses again and again.
     """
-    started = clock.monotonic()
+    started = counted_from()
     options = ReadOptions.of(
         stream=stream,
         pix_fmt=pix_fmt,
@@ -312,6 +313,8 @@ class _Work:
         job = self.plan.jobs[number]
         (span,) = job.spans  # one clip is cut into segments, never joined
         stop = span.first_frame + span.num_frames
+        # Opening, the mask and planning happened once: the first segment pays for them.
+        began = self.started if number == 0 else clock.monotonic()
         frames = reader.read(span.first_frame, stop)
         mask_T1HW = self.masks.read(span.first_frame, stop)
         # With ``all_pixels`` the network's pixels are written there, too: nothing may be kept from it.
@@ -323,7 +326,7 @@ class _Work:
             Inpaint(hidden_T1HW),
             device=self.device,
             on_event=self.on_event,
-            seconds=self._seconds(number),
+            seconds=self._seconds_left(number, began),
             # Writing and measuring decode every frame: forward passes alone, so less than an epoch each.
             reserve=Reserve(epochs=RESERVE_EPOCHS),
             precision=self.precision,
@@ -340,10 +343,9 @@ class _Work:
             None if copy_T1HW is None else measure_copy(frames, fitted, mask_T1HW, copy_T1HW),
         )
 
-    def _seconds(self, number: int) -> float | None:
-        """Return the time for a segment: its share, less what opening and reading have taken."""
+    def _seconds_left(self, number: int, began: float) -> float | None:
+        """Return what is left of the time of a segment, its share, that counts from ``began``."""
         if self.plan.seconds is None:
             return None
-        # Opening and planning happened once: the first segment pays for them.
-        spent = clock.monotonic() - self.started if number == 0 else 0.0
+        spent = clock.monotonic() - began
         return max(self.plan.seconds * self.plan.jobs[number].share - spent, 1.0)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vinr.errors import InputError, plural
+from vinr.errors import InputError, format_frame, plural
 from vinr.video.edit import Edit
 from vinr.video.images import is_image, read_image
 from vinr.video.pictures import has_several_pictures
@@ -173,7 +173,7 @@ def open_masks(
     else:
         side = int(named["side"] or BOX_SIDE)
         masks = MaskReader(spec, box_mask(spec.height, spec.width, side=side), 0, video)
-    size = f"frames of {spec.height}×{spec.width}"
+    size = f"frames of {format_frame(spec.height, spec.width)}"
     with ExitStack() as stack:
         stack.callback(masks.close)
         if not any(masks.masked_pixels):
@@ -250,10 +250,6 @@ def _choose_masks(
 def _check_size(path: Path, size: tuple[int, ...], video: VideoReader) -> None:
     if size != video.original:
         raise InputError(
-            f"mask {path} has {_size(size)} pixels, the video {_size(video.original)} before crop and "
-            f"resize; give a mask of that size"
+            f"mask {path} is of {format_frame(*size[:2])}, the video of "
+            f"{video.original[1]}×{video.original[0]} before crop and resize; give a mask of that size"
         )
-
-
-def _size(size: tuple[int, ...]) -> str:
-    return f"{size[0]}×{size[1]}"

@@ -18,7 +18,7 @@ from vinr.bench.history import Curve, History, OnEvent
 from vinr.bench.points import KEPT, mean_point
 from vinr.bench.work import Values, Work
 from vinr.bench.written import WrittenNetwork, write_network
-from vinr.errors import UsageError, plural
+from vinr.errors import UsageError, format_frame, plural
 from vinr.fit import fit
 from vinr.quality.clip import bits_per_pixel
 from vinr.quality.record import Quality
@@ -69,9 +69,9 @@ def cut_clips(frames: FrameTensor, tiles: tuple[int, int] | None, length: int | 
     spec = frames.spec
     height, width, count = spec.height // rows, spec.width // columns, length or spec.num_frames
     if not height or not width or count > spec.num_frames:
+        frames_of = f"{plural(spec.num_frames, 'frame')} of {format_frame(spec.height, spec.width)}"
         raise UsageError(
-            f"clips of {plural(spec.num_frames, 'frame')} of {spec.height}×{spec.width} cannot be cut into "
-            f"{rows}×{columns} tiles and parts of {count} frames"
+            f"clips of {frames_of} cannot be cut into {rows}×{columns} tiles and parts of {count} frames"
         )
     clip_spec = replace(spec, num_frames=count, height=height, width=width, span_lengths=())
     clips = []
