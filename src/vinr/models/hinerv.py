@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -47,7 +48,7 @@ from vinr.sizing.strides import choose_strides, taper
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 
 # Section 3: depths and expansions of the last stage are smaller.
-DEPTH, LAST_DEPTH = 3, 1
+LAST_DEPTH = 1
 EXPANSION, LAST_EXPANSION = 4.0, 1.0
 # Base grids to aim at: that of the A and B variants, and coarser ones where it leaves less than MIN_STAGES.
 TARGET_GRIDS = ((9, 16), (4, 8), (2, 4))
@@ -80,10 +81,17 @@ class HiNeRVConfig(ModelConfig):
         "local_grid_frames",
         "local_grid_channels",
     )
+    usual_depth: ClassVar[int] = 3
 
     strides: Strides = Field(description="upsampling of each stage, 1 to 16")
     widths: StageWidths = Field(description="channels of each stage, the first also the stem's, 3 to 4096")
     depths: Depths | None = Field(None, description="blocks of each stage; none: 3, and 1 in the last")
+    shared_stages: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="stages, from the first, whose blocks of one width are one block, run as often",
+    )
     expansions: Expansions | None = Field(
         None, description="hidden channels of a stage's blocks for each output channel; none: 4, last 1"
     )
@@ -123,7 +131,7 @@ class HiNeRVConfig(ModelConfig):
     @property
     def stage_depths(self) -> tuple[int, ...]:
         """Blocks of each stage."""
-        return self.depths or (DEPTH,) * (len(self.strides) - 1) + (LAST_DEPTH,)
+        return self.depths or (self.usual_depth,) * (len(self.strides) - 1) + (LAST_DEPTH,)
 
     @property
     def stage_expansions(self) -> tuple[float, ...]:
@@ -179,18 +187,23 @@ class _Block(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Upsampling → plus the tile of ``local_encoding``, repeated over the frame → ``blocks``."""
+    """Upsampling → plus the tile of ``local_encoding``, repeated over the frame → ``blocks``.
 
-    def __init__(self, upsample: _Upsample, local_encoding: LocalEncoding, blocks: Sequence[_Block]) -> None:
+    The last block runs ``repeats`` times, the others once.
+    """
+
+    def __init__(
+        self, upsample: _Upsample, local_encoding: LocalEncoding, blocks: Sequence[_Block], repeats: int
+    ) -> None:
         super().__init__()
-        self.upsample, self.local_encoding = upsample, local_encoding
+        self.upsample, self.local_encoding, self.repeats = upsample, local_encoding, repeats
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, feature_NCHW: Tensor, time_N: Tensor, window: Window | None = None) -> Tensor:
         tile_NCHW = self.local_encoding(time_N).permute(0, 3, 1, 2)
         if window is None:
             feature_NCHW = _add_tile(self.upsample(feature_NCHW), tile_NCHW)
-            for block in self.blocks:
+            for block in self._sequence():
                 feature_NCHW = block(feature_NCHW)
             return feature_NCHW
         feature_NCHW = self.upsample(crop(feature_NCHW, window.crop_before))
@@ -198,9 +211,13 @@ class _Stage(nn.Module):
         feature_NCHW = feature_NCHW * window.gain_N1HW.to(feature_NCHW.dtype)
         # Cut after the tile was added: until then windows begin at a multiple of the tile.
         feature_NCHW = crop(_add_tile(feature_NCHW, tile_NCHW) * inside_N1HW, window.crop_after)
-        for block in self.blocks:
+        for block in self._sequence():
             feature_NCHW = block(feature_NCHW, crop(inside_N1HW, window.crop_after))
         return feature_NCHW
+
+    def _sequence(self) -> Iterator[nn.Module]:
+        yield from self.blocks
+        yield from repeat(self.blocks[-1], self.repeats - 1)
 
 
 def _add_tile(feature_NCHW: Tensor, tile_NCHW: Tensor) -> Tensor:
@@ -244,7 +261,7 @@ class HiNeRV(IndexModel):
         )
 
     @classmethod
-    def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> HiNeRVConfig:
+    def configure(cls, video: VideoSpec, *, width: float, settings: Mapping[str, Any]) -> Any:
         """See :meth:`VideoModel.configure`; ``width`` is C0 before rounding.
 
         Strides and blocks are those of variant A. Both kinds of grids hold the published share of the
@@ -257,13 +274,13 @@ class HiNeRV(IndexModel):
         dial = max(width, cls.scaling.lowest_stem)
         widths = taper(dial, count, reduction=cls.scaling.reduction, lower=cls.scaling.lower)
         chosen.setdefault("widths", widths)
-        config = HiNeRVConfig(**chosen)
+        config = cls.Config(**chosen)
         num_weights = 0
         for item in cls.on_meta(config, video).stored().values():
             num_weights += 0 if item.role == "grid" else item.value.numel()
         grids = _base_grid(config, video, BASE_SHARE * num_weights)
         grids |= _local_grid(config, video, LOCAL_SHARE * num_weights)
-        return HiNeRVConfig(**(grids | chosen))
+        return cls.Config(**(grids | chosen))
 
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: multiples of the product of the strides."""
@@ -338,9 +355,15 @@ def _make_stages(config: HiNeRVConfig, num_frames: int) -> list[_Stage]:
         )
         expansion = config.stage_expansions[number]
         widths = [before] + [after] * (config.stage_depths[number] - 1)
+        repeats = 1
+        if number < config.shared_stages:
+            # before after after after    the last block stands for all that have its widths; where before is
+            # └─ once ┘ └─── shared ───┘  after, for all blocks
+            repeats = max(widths.count(after), 1)
+            widths = widths[: len(widths) - repeats + 1]
         blocks = [_Block(width, after, kernel=config.kernel, expansion=expansion) for width in widths]
         upsample = _Upsample(stride, norm=config.norm_before_upsampling)
-        stages.append(_Stage(upsample, local_encoding, blocks))
+        stages.append(_Stage(upsample, local_encoding, blocks, repeats))
     return stages
 
 
