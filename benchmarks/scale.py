@@ -98,7 +98,7 @@ def throughput(folder: Path, epochs: int) -> list[dict[str, Any]]:
 
 def overhead(folder: Path, epochs: int) -> list[dict[str, Any]]:
     """Compare 60 segments on one worker with the same in this process."""
-    settings = {"model": "hnerv", "params": "300k", "frames": (0, 120), "segment": "2f", "epochs": epochs}
+    settings = {"model": "hnerv", "params": "900k", "frames": (0, 120), "segment": "2f", "epochs": epochs}
     here, on_worker = [], []
     with two_cpus():
         encode(folder / "warm.vinr", 1, **{**settings, "epochs": 1, "frames": (0, 4)})

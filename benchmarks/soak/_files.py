@@ -24,8 +24,8 @@ from vinr.compress import encode_times, pack_tensors
 from vinr.config import load_preset
 from vinr.encoding.segment import FittedSegment
 from vinr.errors import VinrError
-from vinr.models import get_model, list_models
-from vinr.video.source import open_video
+from vinr.models import VideoModel, get_model, list_models
+from vinr.video.source import FrameTensor, open_video
 from vinr.video.spec import Timeline, VideoSpec
 
 __all__ = ["Parts", "bombs", "seeds", "take_apart"]
@@ -217,7 +217,7 @@ def _wide(name: str, width: int) -> Parts | None:
         return None
     parts = _bomb(name, config.model_dump(mode="json"), 2160, 3840, latents=bool(skeleton.per_frame_shapes()))
     if skeleton.keyframes is not None:
-        _add_keyframes(parts, len(skeleton.keyframes), 2160, 3840)
+        _add_keyframes(parts, skeleton)
     return parts
 
 
@@ -300,16 +300,17 @@ def _keyframe_bomb(height: int, width: int) -> Parts:
         frames=8,
         latents=bool(skeleton.per_frame_shapes()),
     )
-    assert skeleton.keyframes is not None
-    _add_keyframes(parts, len(skeleton.keyframes), height, width)
+    _add_keyframes(parts, skeleton)
     return parts
 
 
-def _add_keyframes(parts: Parts, count: int, height: int, width: int) -> None:
+def _add_keyframes(parts: Parts, skeleton: VideoModel) -> None:
+    """Add keyframes of one grey, as images or groups: as few bytes as they can have."""
     import torch
 
-    from vinr.video.stills import encode_still
-
-    image = encode_still(torch.full((3, height, width), 128, dtype=torch.uint8), quality=10, chroma="4:2:0")
-    parts.header["networks"][0]["num_keyframes"] = count
-    parts.sections.append((SectionKind.KEYFRAMES, 0, [image] * count))
+    video, keyframes = skeleton.video, skeleton.keyframes
+    assert keyframes is not None
+    grey_CHW = torch.full((3, video.height, video.width), 128, dtype=torch.uint8)
+    keyframes.code(FrameTensor(grey_CHW.expand(video.num_frames, -1, -1, -1), video))
+    parts.header["networks"][0]["num_keyframes"] = keyframes.num_parts
+    parts.sections.append((SectionKind.KEYFRAMES, 0, list(keyframes.coded)))

@@ -153,14 +153,20 @@ def test_a_state_goes_with_the_phases_that_were_appended(clip: MemoryClip) -> No
         entered.load(early)
 
 
-@pytest.mark.parametrize("model", ["hnerv", "dnerv_diverse"])
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [("hnerv", []), ("dnerv_diverse", []), ("dnerv_diverse", ["architecture.keyframe_group=2"])],
+    ids=["no keyframes", "images", "groups"],
+)
 @pytest.mark.parametrize(
     "name", ["model.", "optimizer.", "coding.", "random.cpu", "round.mse"], ids=lambda name: name.strip(".")
 )
-def test_a_refused_state_changes_nothing(clip: MemoryClip, model: str, name: str) -> None:
+def test_a_refused_state_changes_nothing(
+    clip: MemoryClip, model: str, settings: list[str], name: str
+) -> None:
     """A state of a phase: to try it, the plain fit has to be left, of keyframes too."""
     phases = "fit.phases=[{share = 0.5, quantization = 'entropy'}]"
-    preset = load_preset(f"{model}-tiny", ["fit.epochs=2", "fit.batch_size=2", phases])
+    preset = load_preset(f"{model}-tiny", ["fit.epochs=2", "fit.batch_size=2", phases, *settings])
     one, other, expected = (vinr.Trainer(clip, preset) for _ in range(3))
     run_out(one)
     other.step()

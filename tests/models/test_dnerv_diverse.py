@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from clips import MemoryClip, moving_shapes
 from golden_tensors import DTYPES, Golden, record_outputs
-from vinr.config import FitSettings, load_preset
+from vinr.config import FitSettings, load_preset, presets_of
 from vinr.errors import UsageError
 from vinr.fit.batches import Batches
 from vinr.models import validate_architecture
-from vinr.models.cost import count_macs
+from vinr.models.cost import count_macs, measure_first_frame
 from vinr.models.dnerv_diverse import DNeRVDiverse, DNeRVDiverseConfig
 from vinr.models.layers.clips import Clip, ClipLayout, TemporalMap, stretch_in_time
 from vinr.models.layers.warp import WarpFusion
@@ -248,6 +248,7 @@ def test_large_networks_get_the_published_parts() -> None:
     kept = ("stem_hidden", "key_channels", "levels", "tile_rows", "tile_cols")
     assert all(getattr(config, name) == getattr(published, name) for name in kept)
     given = {"strides": (4, 2, 2, 2, 2), "tile_rows": 4, "tile_cols": 6, "keyframe_quality": 40}
+    given |= {"keyframe_group": 1}
     assert DNeRVDiverse.configure(VideoSpec(600, 1024, 1920), width=213.0, settings=given) == published
 
 
@@ -261,6 +262,74 @@ def test_learned_keyframes_stay_within_their_share() -> None:
         assert config.learned_channels <= 16
     given = {"keyframes": "learned", "learned_channels": 9}
     assert DNeRVDiverse.configure(video, width=30.0, settings=given).learned_channels == 9
+
+
+@pytest.mark.parametrize(
+    ("video", "settings", "group"),
+    [
+        # 3, 18, 24, 39 keyframes; 3 in each of 16 spans; 5 in clips of 4 frames.
+        (VideoSpec(16, 64, 64), {}, 3),
+        (VideoSpec(132, 64, 64), {}, 18),
+        (VideoSpec(180, 64, 64), {}, 12),
+        (VideoSpec(300, 64, 64), {}, 20),
+        (VideoSpec(256, 64, 64, span_lengths=(16,) * 16), {}, 16),
+        (VideoSpec(16, 64, 64), {"clip_length": 4}, 5),
+        (VideoSpec(16, 3, 5), {}, 3),
+        (VideoSpec(16, 64, 64), {"keyframe_chroma": "4:2:0", "keyframe_quality": 70}, 3),
+        (VideoSpec(16, 64, 64), {"keyframe_group": 5}, 5),
+        (VideoSpec(16, 64, 64), {"keyframe_group": 1}, 1),
+        # What groups cannot hold, or do not save.
+        (VideoSpec(16, 64, 64), {"keyframe_chroma": "4:4:4"}, 1),
+        (VideoSpec(16, 64, 64), {"keyframe_quality": 71}, 1),
+        (VideoSpec(16, 64, 64), {"keyframes": "none"}, 1),
+        (VideoSpec(1, 64, 64), {}, 1),
+        (VideoSpec(16, 9000, 64), {}, 1),
+    ],
+)
+def test_new_networks_have_groups_where_they_save_bytes(
+    video: VideoSpec, settings: dict[str, Any], group: int
+) -> None:
+    config = DNeRVDiverse.configure(video, width=8.0, settings=settings)
+    assert config.keyframe_group == group
+
+
+def test_published_sizes_and_older_files_have_images() -> None:
+    for name in presets_of("dnerv_diverse"):
+        config = validate_architecture(DNeRVDiverse, load_preset(name).architecture)
+        assert config.keyframe_group == 1, name
+    model = small(VideoSpec(9, 16, 24))
+    assert (model.keyframes.group, model.keyframes.num_parts, model.keyframes._chroma) == (1, 3, "4:4:4")
+
+
+def test_groups_cost_memory_and_work_for_all_their_keyframes() -> None:
+    video = VideoSpec(300, 64, 64)
+    small = DNeRVDiverse.configure(video, width=8.0, settings={"keyframe_group": 1})
+    costs = {}
+    for group in (1, 16, 64):
+        model = DNeRVDiverse.on_meta(small.model_copy(update={"keyframe_group": group}), video)
+        costs[group] = measure_first_frame(model, lambda rgb_NCHW: rgb_NCHW)
+    # Kept: 4 images, or two groups, of which there are no more than the 39 keyframes.
+    for group, kept in ((16, 32), (64, 39)):
+        assert costs[group].num_bytes - costs[1].num_bytes >= 3 * 64 * 64 * (kept - 4)
+        assert costs[group].operations > costs[1].operations
+    assert costs[64].num_bytes > costs[16].num_bytes
+
+
+def test_a_size_is_not_looked_for_where_settings_contradict_each_other() -> None:
+    both = {"keyframe_group": 8, "keyframe_chroma": "4:4:4"}
+    with pytest.raises(UsageError, match=r"^architecture: keyframes in groups of 8 have colours of 4:2:0: "):
+        solve_size(DNeRVDiverse, VideoSpec(16, 64, 64), 20_000, both)
+
+
+def test_groups_are_decoded_like_images() -> None:
+    """A network sees the same keyframes by number, whatever they are coded as: only their pixels differ."""
+    images, groups = build(keyframe_quality=80), build(keyframe_group=3, keyframe_quality=80)
+    assert (images.keyframes.num_parts, groups.keyframes.num_parts) == (4, 2)
+    assert (decoded(images, [0, 5, 9]) - decoded(groups, [0, 5, 9])).abs().mean() < 0.02
+    numbers = range(len(images.keyframes))
+    groups.keyframes.read = images.keyframes.read  # type: ignore[method-assign]
+    groups.keyframes.generation += 1
+    assert torch.equal(decoded(images, list(numbers)), decoded(groups, list(numbers)))
 
 
 # -- clips ---------------------------------------------------------------------------------------------------
@@ -712,6 +781,9 @@ def test_each_tile_has_its_own_learned_latent() -> None:
         ({"mean": (0.5, 0.5)}, "mean"),
         ({"keyframe_quality": 101}, "less than or equal to 100"),
         ({"keyframe_chroma": "4:2:2"}, "4:2:0"),
+        ({"keyframe_group": 0}, "greater than or equal to 1"),
+        ({"keyframe_group": 65}, "less than or equal to 64"),
+        ({"keyframe_group": 2, "keyframe_chroma": "4:4:4"}, "groups of 2 have colours of 4:2:0: leave"),
         ({"keyframes": "raw"}, "coded"),
         ({"learned_kernel": 2}, "odd"),
         ({"flow_loss": 1.0}, "flow_loss"),

@@ -211,6 +211,27 @@ def test_rows_of_a_table_run_on_workers(tmp_path: Path) -> None:
 # -- without Ray ---------------------------------------------------------------------------------------------
 
 
+TWO_CLUSTERS = """
+from vinr.scale.pool import open_pool
+from vinr.scale.workers import Workers
+
+def double(job, again, on_event):
+    on_event(job)
+    return 2 * job
+
+for _ in range(2):
+    with open_pool(Workers(1)) as pool:
+        ended = list(pool.run(double, [3, 4], on_event=lambda number, event: None))
+        print(sorted(each.value() for each in ended))
+"""
+
+
+def test_one_process_may_start_workers_again() -> None:
+    # Every cluster numbers its jobs from 1: what belongs to the first one must not be taken for the second's.
+    done = run_fresh(TWO_CLUSTERS)
+    assert done.stdout.decode().splitlines() == ["[6, 8]", "[6, 8]"], done.stderr.decode()[-2000:]
+
+
 @pytest.mark.parametrize("switch", [["--workers", "2"], ["--ray", "auto"]])
 def test_without_ray_the_error_names_the_extra(
     switch: list[str], video: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch

@@ -142,7 +142,7 @@ class Network(StoredValues):
     architecture: dict[str, Any] = Field(default_factory=dict, description="configuration of the model")
     spans: tuple[Span, ...] = Field(min_length=1, max_length=4096, description="frames represented")
     frames_per_chunk: int = Field(0, ge=0, le=MAX_FRAMES, description="frames per chunk of latents; 0: none")
-    num_keyframes: int = Field(0, ge=0, le=MAX_FRAMES, description="keyframes coded as images")
+    num_keyframes: int = Field(0, ge=0, le=MAX_FRAMES, description="parts of its keyframes: images, groups")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the fit")
 
     @property
@@ -179,7 +179,7 @@ class Header(StoredValues):
         for number, network in enumerate(self.networks):
             _check_plain(network.architecture, ARCHITECTURE_DEPTH)
             if network.num_keyframes > network.num_frames:
-                counts = f"{network.num_keyframes} keyframes, but {network.num_frames} frames"
+                counts = f"{network.num_keyframes} parts of keyframes, but {network.num_frames} frames"
                 raise ValueError(f"network {number} has {counts}")
         self._check_spans()
         for number, network in enumerate(self.networks):

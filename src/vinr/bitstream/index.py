@@ -176,7 +176,8 @@ class SectionSize:
 class Entry:
     """One entry of the index: part *i* of the section has ``sizes[i]`` bytes and checksum ``crcs[i]``.
 
-    A plain section has one part; an array section has one per chunk or keyframe. ``kind`` is the kind byte.
+    A plain section has one part; an array section has one per chunk, image or group of keyframes. ``kind`` is
+    the kind byte.
     """
 
     # A file may have millions of parts: arrays of 8 and 4 bytes per number, not lists of Python objects.

@@ -3,7 +3,7 @@
 ::
 
     damaged section   CHUNKS part ──> frames whose latents it holds, and those that need these as neighbours
-                      KEYFRAMES part ──> frames that are made from it
+                      KEYFRAMES part ──> frames that are made from its keyframes
                       WEIGHTS, or a network that does not decode ──> all frames of the network
                       TIMES ──> times of the clip;   AUDIO ──> its audio;   header, index ──> everything
 """
@@ -280,10 +280,11 @@ class _Trials:
                 # chunk p: frames p * size … (p + 1) * size - 1, fewer in the last chunk
                 first = part.part * entry.frames_per_chunk
                 stop = min(first + entry.frames_per_chunk, entry.num_frames)
-                frames = model.frames_using_latents(first, stop)
+                using = [model.frames_using_latents(first, stop)]
             else:
-                frames = model.frames_using_keyframe(part.part)
-            touched.append((frames.start, frames.stop))
+                assert model.keyframes is not None  # the skeleton has as many parts as the header announces
+                using = list(map(model.frames_using_keyframe, model.keyframes.of_part(part.part)))
+            touched += [(frames.start, frames.stop) for frames in using]
         return touched
 
 

@@ -268,11 +268,10 @@ class NetworkLoader:
             skeleton = cls.on_meta(config, _network_spec(self._sections.header, network))
         except (UsageError, ValueError, RuntimeError, OverflowError) as error:
             raise _unbuildable(network, error) from None
-        needed = 0 if skeleton.keyframes is None else len(skeleton.keyframes)
+        needed = 0 if skeleton.keyframes is None else skeleton.keyframes.num_parts
         if entry.num_keyframes != needed:
-            raise BitstreamError(
-                f"network {network} has {plural(entry.num_keyframes, 'keyframe')}, its model {needed}"
-            )
+            found = plural(entry.num_keyframes, "part")
+            raise BitstreamError(f"network {network} has {found} of keyframes, its model {needed}")
         return config, skeleton
 
 

@@ -197,7 +197,8 @@ class VideoModel(nn.Module, ABC):
     out what only fitting needs (a hybrid model's encoder): a decoder never pays for it.
 
     ``scaling`` says how :meth:`configure` chooses sizes. ``joins_clips`` says that a network of this kind is
-    meant for several clips at once. ``keyframes`` are the frames that it is given as coded images, or None.
+    meant for several clips at once. ``keyframes`` are the frames that it is given as coded images or streams,
+    or None.
     """
 
     Config: ClassVar[type[ModelConfig]]

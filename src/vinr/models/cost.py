@@ -280,10 +280,12 @@ def _broadcast(shapes: Sequence[torch.Size]) -> Sequence[int]:
 
 # Writing a number takes as long as so many multiply-accumulates (docs/format.md, section 8).
 OPERATIONS_PER_NUMBER: Final = 16
-# Bytes per pixel and operations per pixel that decoding a keyframe takes besides its colours.
+# Bytes per pixel and operations per pixel that decoding an image takes besides the colours that are kept.
 KEYFRAME_BYTES: Final = 12
 KEYFRAME_OPERATIONS: Final = 1000
-KEYFRAMES_KEPT: Final = 4
+# The same of each keyframe of a group: its Y'CbCr, and its colours while those of two other groups are kept.
+GROUPED_KEYFRAME_BYTES: Final = 6
+GROUPED_KEYFRAME_OPERATIONS: Final = 250
 # Convolutions after a transform and copies in an order of their own take up to 1.9 times what is counted.
 SPARE: Final = 1.75
 
@@ -379,8 +381,13 @@ def measure_first_frame(model: VideoModel, finish: Callable[[Tensor], Tensor]) -
     operations *= first.repeats
     if model.keyframes is not None:
         num_pixels = model.video.height * model.video.width
-        num_bytes += num_pixels * (3 * min(len(model.keyframes), KEYFRAMES_KEPT) + KEYFRAME_BYTES)
-        operations += num_pixels * KEYFRAME_OPERATIONS
+        bytes_per_pixel, operations_per_pixel = KEYFRAME_BYTES, KEYFRAME_OPERATIONS
+        if model.keyframes.group > 1:
+            together = model.keyframes.decoded_together
+            bytes_per_pixel += GROUPED_KEYFRAME_BYTES * together
+            operations_per_pixel += GROUPED_KEYFRAME_OPERATIONS * together
+        num_bytes += num_pixels * (3 * model.keyframes.max_kept + bytes_per_pixel)
+        operations += num_pixels * operations_per_pixel
     return FrameCost(num_bytes, operations)
 
 

@@ -12,8 +12,8 @@ https://arxiv.org/abs/2303.14124. Not DNeRV, which stores differences between fr
                                                 to space s → GELU ──> mix over the 8 frames]  per stage
     8 frames <── · std + mean <── 1×1, 3×3 conv <── beside the keyframes, warped and mixed <──┘
 
-Frames are decoded in clips of 8. Keyframes lie in the file as images. Each tile of a frame is decoded like a
-video of its own.
+Frames are decoded in clips of 8. Keyframes lie in the file as images, or in groups as streams. Each tile of a
+frame is decoded like a video of its own.
 
 Axes: B clips of a batch, D frames of a clip, N = B·D frames, K keyframes, F features, C channels, H rows,
 W columns; 2: the keyframes at a clip's start and end.
@@ -60,6 +60,12 @@ from vinr.video.stills import Chroma
 # configure(): tiles of at most this size, the longer side along the frame's.
 TILE_SIDES = (256, 320)
 MAX_TILES_PER_SIDE = 64
+# configure(): keyframes of a group, about. Of clips that differ, larger groups save no more
+# (docs/results/keyframe-groups.md).
+KEYFRAME_GROUP = 16
+MAX_KEYFRAME_GROUP = 64
+# Above this quality small groups, whose colours are 4:2:0, take more bytes than images of 4:4:4 as close.
+MAX_GROUPED_QUALITY = 70
 # Copies of a frame, as floats, that putting its tiles together takes.
 JOINED = 2
 
@@ -97,7 +103,16 @@ class DNeRVDiverseConfig(ModelConfig):
     keyframe_quality: int = Field(
         50, ge=0, le=100, description="quality of coded keyframes on AVIF's scale, 0 (smallest) to 100"
     )
-    keyframe_chroma: Chroma = Field("4:4:4", description="sampling of the colours of coded keyframes")
+    keyframe_chroma: Chroma | None = Field(
+        None,
+        description="sampling of their colours; none: 4:4:4, in groups 4:2:0, which have no other",
+    )
+    keyframe_group: int = Field(
+        1,
+        ge=1,
+        le=MAX_KEYFRAME_GROUP,
+        description="keyframes per AV1 stream, up to 64; 1: an image each; 16 where vinr chooses",
+    )
     learned_channels: Width = Field(16, description="channels of a learned keyframe's latent, 1 to 4096")
     learned_kernel: Kernel = Field(3, description="kernel of the stages that enlarge such latents, odd")
     flow: bool = Field(True, description="warp keyframes; else mix them as they are")
@@ -115,6 +130,11 @@ class DNeRVDiverseConfig(ModelConfig):
         check_stages(self.strides, self.widths)
         check_kernels(self.learned_kernel)
         check_frequencies(self.base, self.levels)
+        if self.keyframe_group > 1 and self.keyframe_chroma == "4:4:4":
+            raise ValueError(
+                f"keyframes in groups of {self.keyframe_group} have colours of 4:2:0: leave keyframe_chroma "
+                "4:4:4 out, or set keyframe_group to 1"
+            )
         return self
 
 
@@ -137,9 +157,13 @@ class DNeRVDiverse(IndexModel):
         self.stem_grid = cover_frame(*_tile_size(video, self.tile_grid), config.strides, (None, None))
         self.layout = ClipLayout(video.span_lengths, config.clip_length)
         if config.keyframes == "coded":
-            numbers = tuple(self.layout.keyframes)
-            quality, chroma = config.keyframe_quality, config.keyframe_chroma
-            self.keyframes = Keyframes(numbers, video, quality=quality, chroma=chroma)
+            self.keyframes = Keyframes(
+                tuple(self.layout.keyframes),
+                video,
+                quality=config.keyframe_quality,
+                chroma=config.keyframe_chroma or ("4:4:4" if config.keyframe_group == 1 else "4:2:0"),
+                group=config.keyframe_group,
+            )
         self.decoded_parts = keep_parts(self.tile_grid.rows * self.tile_grid.cols)
         stem_outputs = math.prod(self.stem_grid) * config.widths[0]
         self.stem = make_mlp([2 * config.levels, config.stem_hidden, stem_outputs], "gelu")
@@ -180,9 +204,11 @@ class DNeRVDiverse(IndexModel):
 
         Tiles have at most 256×320 pixels (320×256 in upright frames), which bounds memory. As published, only
         the first stride may be 4, and widths are 2F after the first stage, then each divided by the stride,
-        at least 32 (F, where that is less).
+        at least 32 (F, where that is less). Keyframes are
+        coded in groups of about 16 where that can be and saves bytes.
         """
         chosen = dict(settings)
+        chosen.setdefault("keyframe_group", _keyframe_group(video, chosen))
         sides = TILE_SIDES if video.height <= video.width else TILE_SIDES[::-1]
         chosen.setdefault("tile_rows", min(-(-video.height // sides[0]), MAX_TILES_PER_SIDE))
         chosen.setdefault("tile_cols", min(-(-video.width // sides[1]), MAX_TILES_PER_SIDE))
@@ -366,6 +392,26 @@ class DNeRVDiverse(IndexModel):
 
 def _tile_size(video: VideoSpec, grid: PatchGrid) -> tuple[int, int]:
     return -(-video.height // grid.rows), -(-video.width // grid.cols)
+
+
+def _keyframe_group(video: VideoSpec, settings: Mapping[str, Any]) -> int:
+    """Return about 16 keyframes per group, or 1 where ``settings`` or the size of frames need images."""
+    from vinr.video.sequences import can_be_sequence  # decoding chooses nothing
+
+    can_group = (
+        settings.get("keyframes", "coded") == "coded"
+        and settings.get("keyframe_chroma") != "4:4:4"
+        and settings.get("keyframe_quality", 0) <= MAX_GROUPED_QUALITY
+        and can_be_sequence(video.height, video.width)
+    )
+    if not can_group:
+        return 1
+    # Groups of one size: a last one of few keyframes would take nearly as many bytes as a full one. A single
+    # keyframe, which is a group of 1, is smaller as an image.
+    clip_length = settings.get("clip_length", DNeRVDiverseConfig.model_fields["clip_length"].default)
+    num_keyframes = ClipLayout(video.span_lengths, clip_length).num_keyframes
+    num_groups = max(round(num_keyframes / KEYFRAME_GROUP), 1)
+    return -(-num_keyframes // num_groups)
 
 
 def _afford_latents(

@@ -87,10 +87,13 @@ class Inbox:
 
 
 @cache
-def _inbox(job: str) -> Any:
-    """Return the inbox of this driver, whose number as a job of Ray is ``job``: on its own node."""
+def _inbox(here: str, job: str) -> Any:
+    """Return the inbox of this driver, on its own node ``here``; its number as a job of Ray is ``job``.
+
+    Every cluster numbers its jobs from 1, and an inbox of another cluster ends the process: the node, whose
+    name is random, tells them apart.
+    """
     ray = import_ray()
-    here = ray.get_runtime_context().get_node_id()
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
     return ray.remote(num_cpus=0, scheduling_strategy=strategy, max_restarts=-1)(Inbox).remote()
 
@@ -147,7 +150,8 @@ class Pool:
         self._ray, self.workers = ray, workers
         options = {"num_cpus": workers.threads, "num_gpus": workers.gpus, "max_retries": 0}
         self._remote = ray.remote(**options)(_perform)
-        self._inbox = _inbox(ray.get_runtime_context().get_job_id())
+        context = ray.get_runtime_context()
+        self._inbox = _inbox(context.get_node_id(), context.get_job_id())
         self._run = ""
         self._asked: Any = None
         self._tasks: dict[Any, _Task[Any, Any]] = {}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 
 from vinr.errors import UsageError, plural
-from vinr.settings import describe_unknown
+from vinr.settings import describe_unknown, first_problem
 from vinr.video.spec import VideoSpec
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def solve_size(
         search.check_range()
         nearest = search.nearest()
     except ValidationError as error:
-        raise UsageError(f"architecture: {error.errors()[0]['msg']}") from None
+        raise UsageError(f"architecture: {first_problem(error)}") from None
     if search.miss(nearest) > max(TOLERANCE * num_parameters, TOLERANCE_PARAMETERS):
         raise UsageError(
             f"no {model_class.__name__} with these settings has {num_parameters:,} parameters; the nearest "
@@ -220,5 +220,5 @@ def _check_settings(config_class: type[ModelConfig], settings: Mapping[str, Any]
         try:
             checked[name] = TypeAdapter(field_type).validate_python(value)
         except ValidationError as error:
-            raise UsageError(f"architecture.{name}: {error.errors()[0]['msg']} (got {value!r})") from None
+            raise UsageError(f"architecture.{name}: {first_problem(error)} (got {value!r})") from None
     return checked

@@ -1,14 +1,18 @@
 """Keyframes: frames that a network is given as coded images, or learns as latents, and their maps.
 
-Coded images lie in a section of their own.
+Coded keyframes lie in a section of their own. A part of it is an image, or a group of keyframes that follow
+one another, coded as one stream.
 
 ::
 
-    fitting   frames ──> code ──> coded images ──┬──> file
-                                                 └──> read: pixels as every decoder will see them
+    fitting   frames ──> code ──> coded parts ──┬──> file
+                                                └──> read: pixels as every decoder will see them
     decoding  file ──> attach ──> read ──> KeyframeEncoder ──> maps at every scale
 
-Axes: K keyframes, C channels, H rows, W columns.
+    keyframes   0 … g-1 │ g … 2g-1 │ 2g …      g: ``group``; reading one decodes its part
+    part           0    │    1     │  2
+
+Axes: T keyframes of a part, K keyframes, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -26,63 +30,111 @@ from vinr.video.depth import with_depth
 from vinr.video.spec import FrameSource, PatchGrid, VideoSpec
 from vinr.video.stills import Chroma, decode_still, encode_still
 
-# Decoded keyframes kept in memory.
-CACHED = 4
+# Decoded parts kept in memory: images, or groups. A clip needs two keyframes that follow one another.
+CACHED_IMAGES = 4
+CACHED_GROUPS = 2
 INITIAL_LATENT_STD = 0.1
 
 
 class Keyframes:
     """The keyframes of a network, numbered from 0 in the order of ``frame_numbers``.
 
-    A network is fitted to what the images decode to, so that nothing changes when it is read from a file.
+    A network is fitted to what the coded keyframes decode to, so that nothing changes when it is read from a
+    file.
 
     Parameters
     ----------
     frame_numbers
         Frames of ``video`` that are keyframes.
+    group
+        Keyframes of a part; the last part may have fewer. 1: each is an image, else parts are streams.
     quality, chroma
-        See :func:`vinr.video.stills.encode_still`.
+        See :func:`vinr.video.stills.encode_still`; groups have colours of 4:2:0.
 
-    ``generation`` counts how often other images have come in place of those before.
+    ``generation`` counts how often other keyframes have come in place of those before.
     """
 
     def __init__(
-        self, frame_numbers: Sequence[int], video: VideoSpec, *, quality: int, chroma: Chroma
+        self,
+        frame_numbers: Sequence[int],
+        video: VideoSpec,
+        *,
+        quality: int,
+        chroma: Chroma = "4:2:0",
+        group: int = 1,
     ) -> None:
-        self.frame_numbers = tuple(frame_numbers)
+        if group > 1 and chroma != "4:2:0":
+            raise ValueError(f"keyframes in groups have colours of 4:2:0, not {chroma}")
+        self.frame_numbers, self.group = tuple(frame_numbers), group
         self._video, self._quality, self._chroma = video, quality, chroma
         self._coded: tuple[bytes, ...] = ()
         self._load: Callable[[int], bytes] | None = None
-        self._decoded: LruCache[int, Tensor] = LruCache(CACHED)
+        self._max_kept = CACHED_IMAGES if group == 1 else CACHED_GROUPS
+        self._decoded: LruCache[int, Tensor] = LruCache(self._max_kept)
         self.generation = 0
 
     def __len__(self) -> int:
         return len(self.frame_numbers)
 
     @property
+    def num_parts(self) -> int:
+        """Parts that the keyframes are coded as."""
+        return -(-len(self) // self.group)
+
+    @property
+    def decoded_together(self) -> int:
+        """Most keyframes that reading one of them decodes."""
+        return min(self.group, len(self))
+
+    @property
+    def max_kept(self) -> int:
+        """Most decoded keyframes that are kept of a file."""
+        return min(self._max_kept * self.group, len(self))
+
+    @property
     def coded(self) -> tuple[bytes, ...]:
-        """The images made by :meth:`code`; none of a network that was read from a file."""
+        """The parts made by :meth:`code`; none of a network that was read from a file."""
         return self._coded
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the images made by :meth:`code`."""
+        """Bytes of the parts made by :meth:`code`."""
         return sum(map(len, self._coded))
 
+    def of_part(self, part: int) -> range:
+        """Return the numbers of the keyframes that are coded as part number ``part``."""
+        return range(part * self.group, min((part + 1) * self.group, len(self)))
+
     def code(self, source: FrameSource) -> None:
-        """Code the keyframes of ``source``, and read those from now on, all of them kept in memory."""
-        images = []
-        for number in self.frame_numbers:
-            # Coded as 8 bits: 10-bit frames lose their last two, which fitted and decoded frames keep.
-            rgb_CHW = with_depth(source.frames(torch.tensor([number]))[0], 8)
-            images.append(encode_still(rgb_CHW, quality=self._quality, chroma=self._chroma))
-        self._coded = tuple(images)
+        """Code the keyframes of ``source``, and read those from now on, all of them kept in memory.
+
+        Raises
+        ------
+        UsageError
+            If frames of their size cannot be coded in groups.
+        """
+        coded = []
+        for part in range(self.num_parts):
+            frames = []
+            for number in self.of_part(part):
+                # Coded as 8 bits: 10-bit frames lose their last two, which fitted and decoded frames keep.
+                rgb_CHW = source.frames(torch.tensor([self.frame_numbers[number]]))[0]
+                frames.append(with_depth(rgb_CHW, 8))
+            coded.append(self._encode(frames))
+        self._coded = tuple(coded)
         self.attach(self._coded.__getitem__)
-        self._decoded = LruCache(len(images))
+        self._decoded = LruCache(len(coded))
+
+    def _encode(self, frames: Sequence[Tensor]) -> bytes:
+        if self.group == 1:
+            return encode_still(frames[0], quality=self._quality, chroma=self._chroma)
+        from vinr.video.sequences import encode_sequence  # images need no libav
+
+        return encode_sequence(frames, quality=self._quality)
 
     def attach(self, load: Callable[[int], bytes]) -> None:
-        """Read coded images by ``load`` (number → bytes) from now on, when they are needed."""
-        self._load, self._decoded = load, LruCache(CACHED)
+        """Read coded parts by ``load`` (number of the part → bytes) from now on, when they are needed."""
+        self._load, self._decoded = load, LruCache(self._max_kept)
         self.generation += 1
 
     def read(self, number: int) -> Tensor:
@@ -91,13 +143,23 @@ class Keyframes:
         Raises
         ------
         BitstreamError
-            If the image is damaged or of another size than the video.
+            If its part is damaged, or has keyframes of another size than the video, or not as many as it
+            should.
         """
         load = self._load
         if load is None:
             raise ValueError("the network has no keyframes yet: code them, or attach those of a file")
+        part, place = divmod(number, self.group)
+        return self._decoded.get(part, lambda: self._decode(part, load(part)))[place]
+
+    def _decode(self, part: int, coded: bytes) -> Tensor:
+        """Return the keyframes of a part as uint8 rgb_TCHW."""
         height, width = self._video.height, self._video.width
-        return self._decoded.get(number, lambda: decode_still(load(number), height=height, width=width))
+        if self.group == 1:
+            return decode_still(coded, height=height, width=width).unsqueeze(0)
+        from vinr.video.sequences import decode_sequence  # images need no libav
+
+        return decode_sequence(coded, num_frames=len(self.of_part(part)), height=height, width=width)
 
 
 # -- maps of keyframes ---------------------------------------------------------------------------------------
