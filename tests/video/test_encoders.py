@@ -10,9 +10,10 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from av.video.codeccontext import VideoCodecContext
 
 from video.video_clips import decoded, pictures, psnr_db, spec_of
-from vinr.video.encoders import drops_cu_tree, safe_options
+from vinr.video.encoders import REAL_TIME, drops_cu_tree, open_encoder, safe_options
 from vinr.video.mux import CODECS
 from vinr.video.sink import open_sink
 from vinr.video.spec import VideoSpec
@@ -120,3 +121,16 @@ def test_h265_in_mp4_has_the_name_that_apples_players_take(tmp_path: Path) -> No
         sink.write(rgb_NCHW)
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds threads by Linux's /proc")
+def test_encoding_makes_no_thread_real_time() -> None:
+    # SVT-AV1 does so where the system lets it: for root.
+    context = VideoCodecContext.create("libsvtav1", "w")
+    context.width, context.height, context.pix_fmt, context.framerate = 64, 64, "yuv420p", 8  # type: ignore[assignment]
+    open_encoder(context)
+    frame = av.VideoFrame(64, 64, "yuv420p")
+    context.encode(frame)
+    during = [os.sched_getscheduler(int(entry.name)) for entry in Path("/proc/self/task").iterdir()]
+    context.encode(None)
+    assert not REAL_TIME & {*during, os.sched_getscheduler(0)}

@@ -17,7 +17,7 @@ from vinr.codecs.anchors import Anchor
 from vinr.errors import OutputError, UsageError
 from vinr.temporaries import Maker
 from vinr.video.color import tag_color
-from vinr.video.encoders import why_refused
+from vinr.video.encoders import open_encoder, why_refused
 from vinr.video.libav import explain
 from vinr.video.spec import ColorSpec
 
@@ -73,7 +73,7 @@ def write_stream(
 
 def _open_encoder(anchor: Anchor, stream: VideoStream, size: tuple[int, int], frame_rate: Fraction) -> None:
     try:
-        stream.codec_context.open()
+        open_encoder(stream.codec_context)
     except av.FFmpegError as error:
         height, width = size
         cause = why_refused(anchor.encoder, error, height=height, width=width, frame_rate=frame_rate)

@@ -1,4 +1,4 @@
-"""Options that work around three bugs of libav's encoders; for everything that vinr encodes.
+"""What works around four faults of libav's encoders; for everything that vinr encodes.
 
 - **x264 with AVX-512 does not write the same file twice.** ``mbtree_propagate_list_internal_avx512`` takes
   eight macroblocks at a time. Where a row is not a multiple of eight (176, 320, 352, 854, 960 pixels), it
@@ -9,16 +9,22 @@
   and the program may abort. The height does not matter. Without the CU tree the buffer is not used.
 - **x265 gives one or two frames arbitrary decoding times.** With B-frames it delays frames by two, and takes
   the times of fewer frames from memory that it never wrote. mp4 then refuses them, now and then.
+- **SVT-AV1, run as root, makes threads real-time**: its own and the one that opens it, for good (SCHED_FIFO,
+  priority 99). Whatever else runs on the machine gets what they leave, and a fit goes on like that for hours.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import Final
 
 import av
 import torch
+from av.video.codeccontext import VideoCodecContext
 
 from vinr.video.libav import explain
 
@@ -26,8 +32,8 @@ from vinr.video.libav import explain
 MAX_WIDTH_WITHOUT_CU_TREE: Final = 48
 SVT_AV1: Final = "libsvtav1"
 MAX_SVT_AV1_RATE: Final = 240  # frames per second
-
-
+# Policies under which a thread runs before all ordinary ones.
+REAL_TIME: Final = {getattr(os, name) for name in ("SCHED_FIFO", "SCHED_RR") if hasattr(os, name)}
 # So many frames, and no fewer, x265 can put in order with B-frames among them.
 MIN_FRAMES_WITH_B_FRAMES: Final = 3
 
@@ -47,6 +53,40 @@ def safe_options(
     if encoder == "libx265" and num_frames is not None and num_frames < MIN_FRAMES_WITH_B_FRAMES:
         safe = with_parameter(safe, "x265-params", "bframes=0")
     return safe
+
+
+def open_encoder(context: VideoCodecContext) -> None:
+    """Open an encoder; the threads of this process keep the scheduling of the calling one.
+
+    Raises
+    ------
+    av.FFmpegError
+        If the encoder refuses its settings.
+    """
+    policy = _scheduling()
+    try:
+        context.open()
+    finally:
+        if policy is not None and policy[0] not in REAL_TIME:
+            _schedule_all(*policy)
+
+
+def _scheduling() -> tuple[int, os.sched_param] | None:
+    """Return policy and priority of the calling thread, None where the system has none to tell."""
+    if not hasattr(os, "sched_getscheduler"):
+        return None
+    return os.sched_getscheduler(0), os.sched_getparam(0)
+
+
+def _schedule_all(policy: int, parameter: os.sched_param) -> None:
+    """Give ``policy`` back to the threads of this process that have become real-time."""
+    tasks = Path("/proc/self/task")
+    threads = [int(entry.name) for entry in tasks.iterdir()] if tasks.is_dir() else [0]
+    for thread in threads:
+        # A thread may end while others are looked at.
+        with suppress(ProcessLookupError):
+            if os.sched_getscheduler(thread) in REAL_TIME:
+                os.sched_setscheduler(thread, policy, parameter)
 
 
 def drops_cu_tree(encoder: str, width: int) -> bool:

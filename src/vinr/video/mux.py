@@ -25,7 +25,7 @@ from vinr.temporaries import Maker
 from vinr.video.audio_copy import AudioCopier, audio_codecs
 from vinr.video.audio_section import MATROSKA_OPTIONS
 from vinr.video.color import LAST_X265_PRIMARIES, SILENT, ColorConverter, tag_color
-from vinr.video.encoders import safe_options, why_refused
+from vinr.video.encoders import open_encoder, safe_options, why_refused
 from vinr.video.hdr import DIALECTS, with_hdr
 from vinr.video.libav import explain, move_packet
 from vinr.video.matroska import state_shape
@@ -245,7 +245,7 @@ class ContainerWriter:
         if spec.pixel_aspect != 1:
             stream.codec_context.sample_aspect_ratio = spec.pixel_aspect
         try:
-            stream.codec_context.open()
+            open_encoder(stream.codec_context)
         except av.FFmpegError as error:
             size, rate = {"height": spec.height, "width": spec.width}, self._timeline.frame_rate
             cause = why_refused(self._settings.encoder, error, frame_rate=rate, **size)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from vinr.errors import BitstreamError, UsageError
 from vinr.video.color import ColorConverter
-from vinr.video.encoders import SVT_AV1, why_refused
+from vinr.video.encoders import SVT_AV1, open_encoder, why_refused
 from vinr.video.libav import explain
 from vinr.video.spec import ColorSpec
 
@@ -125,7 +125,7 @@ def encode_sequence(frames: Sequence[Tensor], *, quality: int) -> bytes:
     }
     converter = ColorConverter(COLOR)
     try:
-        context.open()
+        open_encoder(context)
         packets = []
         for number, rgb_CHW in enumerate(frames):
             rgb_HWC = rgb_CHW.permute(1, 2, 0).cpu().numpy()
