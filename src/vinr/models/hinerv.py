@@ -48,7 +48,7 @@ from vinr.sizing.strides import choose_strides, taper
 from vinr.video.spec import PatchGrid, Query, VideoSpec
 
 # Section 3: depths and expansions of the last stage are smaller.
-LAST_DEPTH = 1
+DEPTH, LAST_DEPTH = 3, 1
 EXPANSION, LAST_EXPANSION = 4.0, 1.0
 # Base grids to aim at: that of the A and B variants, and coarser ones where it leaves less than MIN_STAGES.
 TARGET_GRIDS = ((9, 16), (4, 8), (2, 4))
@@ -81,16 +81,13 @@ class HiNeRVConfig(ModelConfig):
         "local_grid_frames",
         "local_grid_channels",
     )
-    usual_depth: ClassVar[int] = 3
+    first_depth: ClassVar[int] = DEPTH
 
     strides: Strides = Field(description="upsampling of each stage, 1 to 16")
     widths: StageWidths = Field(description="channels of each stage, the first also the stem's, 3 to 4096")
     depths: Depths | None = Field(None, description="blocks of each stage; none: 3, and 1 in the last")
     shared_stages: int = Field(
-        0,
-        ge=0,
-        le=8,
-        description="stages, from the first, whose blocks of one width are one block, run as often",
+        0, ge=0, le=8, description="stages, from the first, whose blocks of one width are one block"
     )
     expansions: Expansions | None = Field(
         None, description="hidden channels of a stage's blocks for each output channel; none: 4, last 1"
@@ -131,7 +128,10 @@ class HiNeRVConfig(ModelConfig):
     @property
     def stage_depths(self) -> tuple[int, ...]:
         """Blocks of each stage."""
-        return self.depths or (self.usual_depth,) * (len(self.strides) - 1) + (LAST_DEPTH,)
+        if self.depths is not None:
+            return self.depths
+        others = len(self.strides) - 1
+        return (*(self.first_depth, *repeat(DEPTH, others))[:others], LAST_DEPTH)
 
     @property
     def stage_expansions(self) -> tuple[float, ...]:

@@ -1,13 +1,14 @@
-"""vinr's own network: HiNeRV with fewer, deeper weights.
+"""vinr's own network: HiNeRV whose first stage runs one block four times.
 
-The blocks of a stage that keep its width are one block, run several times: what a file stores of a stage is
-two blocks at most, however deep the stage is, and so each can be wider. docs/models/vinr.md has what each
-choice is worth, and what was tried and left out. The rest is HiNeRV's (``hinerv.py``).
+A file stores that block once, and all stages can be wider for it. The first stage has the fewest pixels, where
+more arithmetic costs little time. docs/models/vinr.md has what this is worth, and what was tried and left
+out. The rest is HiNeRV's (``hinerv.py``).
 
 ::
 
-    stage:  LayerNorm ──> bilinear ×s ──> + local grid ──> block to the stage's width ──> block, as often as
-                                                                                      └───────<──┘  depth says
+    base grid ──> 3×3 conv ──> first stage: upsampling ──> + local grid ──> block ──┐ ──> stages of HiNeRV
+                                                                              ^ 4 times
+                                                                              └─────┘
 """
 
 from __future__ import annotations
@@ -22,17 +23,14 @@ from vinr.models.hinerv import HiNeRV, HiNeRVConfig
 class VinrConfig(HiNeRVConfig):
     """Architecture of vinr's own network; the defaults are what measured best."""
 
-    usual_depth: ClassVar[int] = 4
+    first_depth: ClassVar[int] = 4
 
     shared_stages: int = Field(
-        8,
-        ge=0,
-        le=8,
-        description="stages, from the first, whose blocks of one width are one block, run as often",
+        1, ge=0, le=8, description="stages, from the first, whose blocks of one width are one block"
     )
 
 
 class Vinr(HiNeRV):
-    """vinr's own network (no paper): HiNeRV whose stages run one block again and again."""
+    """vinr's own network (no paper): HiNeRV whose first stage runs one block four times."""
 
     Config = VinrConfig
