@@ -8,6 +8,7 @@ import torch
 from vinr.config import load_preset, presets_of
 from vinr.models import validate_architecture
 from vinr.models.hinerv import HiNeRV, HiNeRVConfig
+from vinr.models.layers.hierarchical import HierarchicalModel
 from vinr.models.vinr import Vinr, VinrConfig
 from vinr.sizing.solve import solve_size
 from vinr.video.patches import all_patches, join
@@ -18,15 +19,15 @@ VIDEO = VideoSpec(3, 40, 48)
 SHAPE = {"strides": (2, 2, 2), "widths": (12, 8, 6), "depths": (3, 4, 1)}
 
 
-def randomised(config: HiNeRVConfig) -> HiNeRV:
+def randomised(config: VinrConfig) -> Vinr:
     torch.manual_seed(0)
-    model = (Vinr if isinstance(config, VinrConfig) else HiNeRV)(config, VIDEO).double()
+    model = Vinr(config, VIDEO).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model
 
 
-def block_counts(model: HiNeRV) -> list[int]:
+def block_counts(model: HierarchicalModel) -> list[int]:
     return [len(stage.blocks) for stage in model.stages]  # type: ignore[arg-type, union-attr]
 
 

@@ -1,8 +1,8 @@
 """vinr's own network: HiNeRV whose first stage runs one block four times.
 
-A file stores that block once, and all stages can be wider for it. The first stage has the fewest pixels, where
-more arithmetic costs little time. docs/models/vinr.md has what this is worth, and what was tried and left
-out. The rest is HiNeRV's (``hinerv.py``).
+A file stores that block once, and all stages can be wider for it. The first stage has the fewest pixels, so
+that its arithmetic costs little time. docs/models/vinr.md has what this is worth, and what was tried and left
+out. The rest is HiNeRV's (``layers/hierarchical.py``).
 
 ::
 
@@ -17,10 +17,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vinr.models.hinerv import HiNeRV, HiNeRVConfig
+from vinr.models.layers.hierarchical import HierarchicalConfig, HierarchicalModel
 
 
-class VinrConfig(HiNeRVConfig):
+class VinrConfig(HierarchicalConfig):
     """Architecture of vinr's own network; the defaults are what measured best."""
 
     first_depth: ClassVar[int] = 4
@@ -30,7 +30,7 @@ class VinrConfig(HiNeRVConfig):
     )
 
 
-class Vinr(HiNeRV):
-    """vinr's own network (no paper): HiNeRV whose first stage runs one block four times."""
+class Vinr(HierarchicalModel):
+    """vinr's own network (2026): HiNeRV (NeurIPS 2023) whose first stage runs one block four times."""
 
     Config = VinrConfig
