@@ -247,6 +247,7 @@ def test_default_anchors_are_all_four_codecs() -> None:
     assert {anchor.encoder for anchor, _ in sweeps} == {"libx264", "libx265", "libsvtav1", "libvpx-vp9"}
     assert all(len(qualities) >= 4 for _, qualities in sweeps)
     assert any("no B-frames (as in papers)" in anchor.name for anchor, _ in sweeps)
+    assert {anchor.chroma for anchor, _ in sweeps} == {"4:2:0", "4:4:4"}
     assert published == []
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from vinr.cli.console import ERR, print_json, print_table, say
 from vinr.cli.progress import ended_by_signals
 from vinr.cli.screen import SafeColumn
+from vinr.comparison.rd import SHORT_MEASURES
 
 if TYPE_CHECKING:
     from vinr.comparison import ComparisonReport
@@ -33,7 +34,7 @@ def compare_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[st
 
 
 def show_comparison(report: ComparisonReport, *, as_json: bool) -> None:
-    """Print every point, and the BD-rates by RGB-PSNR."""
+    """Print every point, and the BD-rates by the quality that is fair beside each codec."""
     if as_json:
         print_json(asdict(report))
         return
@@ -57,9 +58,11 @@ def show_comparison(report: ComparisonReport, *, as_json: bool) -> None:
     print_table(table)
     # Of codecs against each other the page has all: here stands what the networks save.
     networks = {curve.name for curve in report.curves if curve.kind == "vinr"}
+    fair = {curve.name: curve.fair_measure for curve in report.curves}
     for result in report.bd:
-        if result.measure == "psnr_db" and result.test in networks:
-            verdict = result.reason or f"{result.rate_percent:+.1f} % bits at equal RGB-PSNR"
+        if result.measure == fair.get(result.anchor, "psnr_db") and result.test in networks:
+            quality = f"{SHORT_MEASURES[result.measure]}-PSNR"
+            verdict = result.reason or f"{result.rate_percent:+.1f} % bits at equal {quality}"
             say(f"{result.test} against {result.anchor}: {verdict}")
     say(f"page: {report.page}")
 

@@ -57,5 +57,5 @@ def measure_anchor(
         num_pixels=spec.num_pixels,
         decode_fps=spec.num_frames / clock.seconds,
         encode_seconds=encoded.encode_seconds,
-        options={"encoder": anchor.encoder, **encoded.options},
+        options={"encoder": anchor.encoder, "chroma": anchor.chroma, **encoded.options},
     )

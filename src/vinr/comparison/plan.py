@@ -29,7 +29,14 @@ from vinr.video.edit import Edit
 from vinr.video.reading import ReadOptions
 from vinr.video.spec import BitDepth, VideoSpec
 
-DEFAULT_ANCHORS: Final = ("x264-medium", "x265-medium", "x265-medium-nob", "av1-6", "vp9-1")
+DEFAULT_ANCHORS: Final = (
+    "x264-medium",
+    "x265-medium",
+    "x265-medium-nob",
+    "x265-medium-444",
+    "av1-6",
+    "vp9-1",
+)
 # A BD-rate needs four points. The first size tried is a quarter of the default; each next one is twice that.
 NUM_SIZES: Final = 4
 FIRST_SIZE: Final = 0.25

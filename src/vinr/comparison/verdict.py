@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from vinr.comparison.rd import RDCurve, RDPoint
+from vinr.comparison.rd import SHORT_MEASURES, Measure, RDCurve, RDPoint
 
 
 @dataclass(frozen=True)
@@ -21,71 +21,79 @@ class Verdict:
 def verdicts(curves: Sequence[RDCurve]) -> list[Verdict]:
     """Return a verdict for each codec that was run, on the networks that do best beside it.
 
-    Bytes are compared at equal RGB-PSNR. A codec's bytes between two of its points follow from a straight
-    line of log bytes over PSNR; beyond its points nothing is computed.
+    Bytes are compared at equal quality: by YUV-PSNR 6:1:1 beside codecs of 4:2:0, by RGB-PSNR beside others
+    (:attr:`RDCurve.fair_measure`). A codec's bytes between two of its points follow from a straight line of
+    log bytes over PSNR; beyond its points nothing is computed.
     """
-    networks = [curve for curve in curves if curve.kind == "vinr" and _measured(curve)]
-    codecs = [curve for curve in curves if curve.kind == "anchor" and _measured(curve)]
-    return [_verdict(codec, networks) for codec in codecs] if networks else []
+    found = []
+    for codec in curves:
+        measure = codec.fair_measure
+        networks = [curve for curve in curves if curve.kind == "vinr" and _measured(curve, measure)]
+        if codec.kind == "anchor" and networks and _measured(codec, measure):
+            found.append(_verdict(codec, networks, measure))
+    return found
 
 
-def bytes_at(curve: RDCurve, psnr_db: float) -> float | None:
-    """Return the bytes that ``curve`` needs for ``psnr_db``; None beyond its points."""
-    for low, high in pairwise(_measured(curve)):
+def bytes_at(curve: RDCurve, psnr_db: float, measure: Measure = "psnr_db") -> float | None:
+    """Return the bytes that ``curve`` needs for ``psnr_db`` of ``measure``; None beyond its points."""
+    for low, high in pairwise(_measured(curve, measure)):
         if low[0] <= psnr_db <= high[0]:
             share = (psnr_db - low[0]) / (high[0] - low[0]) if high[0] > low[0] else 0.0
             return math.exp((1 - share) * math.log(low[1]) + share * math.log(high[1]))
     return None
 
 
-def _verdict(codec: RDCurve, networks: Sequence[RDCurve]) -> Verdict:
+def _verdict(codec: RDCurve, networks: Sequence[RDCurve], measure: Measure) -> Verdict:
     # Of all files of networks the one that does best beside this codec speaks for them.
     best: tuple[float, RDCurve, RDPoint] | None = None
     for network in networks:
         for point in network.points:
-            if point.psnr_db is None or point.num_bytes is None:
+            psnr_db = point.value(measure)
+            if psnr_db is None or point.num_bytes is None:
                 continue
-            needed = bytes_at(codec, point.psnr_db)
+            needed = bytes_at(codec, psnr_db, measure)
             if needed is not None and (best is None or point.num_bytes / needed < best[0]):
                 best = point.num_bytes / needed, network, point
     if best is None:
-        return _beyond(codec, networks)
+        return _beyond(codec, networks, measure)
     ratio, network, point = best
-    where = f"at {point.psnr_db:.1f} dB"
+    where = f"at {point.value(measure):.1f} dB ({SHORT_MEASURES[measure]})"
     if ratio >= 1:
         return Verdict(f"{codec.name} needs {_times(ratio)} fewer bytes than {network.name} {where}", False)
     return Verdict(f"{network.name} needs {_times(1 / ratio)} fewer bytes than {codec.name} {where}", True)
 
 
-def _beyond(codec: RDCurve, networks: Sequence[RDCurve]) -> Verdict:
+def _beyond(codec: RDCurve, networks: Sequence[RDCurve], measure: Measure) -> Verdict:
     """Return the verdict where no network has a quality that lies between two of the codec's points."""
-    smallest, largest = _measured(codec)[0], _measured(codec)[-1]
-    points = [sample for network in networks for sample in _measured(network)]
+    of_codec = _measured(codec, measure)
+    smallest, largest = of_codec[0], of_codec[-1]
+    points = [sample for network in networks for sample in _measured(network, measure)]
     worst, best = min(points), max(points)
+    unit = f"dB ({SHORT_MEASURES[measure]})"
     if best[0] < smallest[0] and smallest[1] <= best[1]:
         text = (
-            f"{codec.name} is better with fewer bytes: {smallest[0]:.1f} dB in {smallest[1]:,} bytes, "
+            f"{codec.name} is better with fewer bytes: {smallest[0]:.1f} {unit} in {smallest[1]:,} bytes, "
             f"where the best network has {best[0]:.1f} dB in {best[1]:,}"
         )
         return Verdict(text, False)
     if worst[0] > largest[0] and worst[1] <= largest[1]:
         text = (
-            f"networks are better than {codec.name} with fewer bytes: {worst[0]:.1f} dB in {worst[1]:,} "
+            f"networks are better than {codec.name} with fewer bytes: {worst[0]:.1f} {unit} in {worst[1]:,} "
             f"bytes, where it has {largest[0]:.1f} dB in {largest[1]:,}"
         )
         return Verdict(text, True)
     text = (
-        f"no verdict on {codec.name}: it was run from {smallest[0]:.1f} to {largest[0]:.1f} dB, "
+        f"no verdict on {codec.name}: it was run from {smallest[0]:.1f} to {largest[0]:.1f} {unit}, "
         f"networks have {worst[0]:.1f} to {best[0]:.1f} dB; add points between"
     )
     return Verdict(text, None)
 
 
-def _measured(curve: RDCurve) -> list[tuple[float, int]]:
-    """Return (RGB-PSNR, bytes) of the points that have both, by rising quality."""
+def _measured(curve: RDCurve, measure: Measure) -> list[tuple[float, int]]:
+    """Return (PSNR, bytes) of the points that have both, by rising quality."""
     samples = []
     for point in curve.points:
-        psnr_db, num_bytes = point.psnr_db, point.num_bytes
+        psnr_db, num_bytes = point.value(measure), point.num_bytes
         if psnr_db is not None and num_bytes is not None:
             samples.append((psnr_db, num_bytes))
     return sorted(samples)

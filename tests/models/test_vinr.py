@@ -1,0 +1,84 @@
+"""vinr's own network: shared blocks, which are HiNeRV's with equal weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vinr.config import load_preset, presets_of
+from vinr.models import validate_architecture
+from vinr.models.hinerv import HiNeRV, HiNeRVConfig
+from vinr.models.layers.hierarchical import HierarchicalModel
+from vinr.models.vinr import Vinr, VinrConfig
+from vinr.sizing.solve import solve_size
+from vinr.video.patches import all_patches, join
+from vinr.video.spec import PatchGrid, Query, VideoSpec
+
+VIDEO = VideoSpec(3, 40, 48)
+# The first stage keeps its width, the others change it once.
+SHAPE = {"strides": (2, 2, 2), "widths": (12, 8, 6), "depths": (3, 4, 1)}
+
+
+def randomised(config: VinrConfig) -> Vinr:
+    torch.manual_seed(0)
+    model = Vinr(config, VIDEO).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def block_counts(model: HierarchicalModel) -> list[int]:
+    return [len(stage.blocks) for stage in model.stages]  # type: ignore[arg-type, union-attr]
+
+
+def test_blocks_of_one_width_are_stored_once() -> None:
+    assert block_counts(HiNeRV(HiNeRVConfig(**SHAPE), VIDEO)) == [3, 4, 1]
+    assert block_counts(Vinr(VinrConfig(**SHAPE), VIDEO)) == [1, 4, 1]
+    assert block_counts(HiNeRV(HiNeRVConfig(**SHAPE, shared_stages=3), VIDEO)) == [1, 2, 1]
+
+
+def test_shared_blocks_are_blocks_with_equal_weights() -> None:
+    shared = randomised(VinrConfig(**SHAPE, shared_stages=3))
+    apart = HiNeRV(HiNeRVConfig(**SHAPE), VIDEO).double()
+    values = shared.state_dict()
+    for name in apart.state_dict():
+        if name not in values:  # stages.1.blocks.3.fc1.weight is that of the stage's last block
+            stage = int(name.split(".")[1])
+            last = f"blocks.{block_counts(shared)[stage] - 1}."
+            values[name] = values[f"stages.{stage}.{last}{name.split('.', 4)[4]}"]
+    apart.load_state_dict(values)
+    query = Query.of_frames(torch.tensor([0.0, 1.5, 2]))
+    with torch.no_grad():
+        torch.testing.assert_close(shared(query), apart(query), rtol=0, atol=1e-12)
+
+
+def test_patches_equal_their_parts_of_the_frame() -> None:
+    model, grid = randomised(VinrConfig(**SHAPE)), PatchGrid(5, 3)
+    index_N = torch.arange(3)
+    with torch.no_grad():
+        patches = model(all_patches(index_N, grid))
+        joined = join(patches, grid, height=40, width=48)
+        assert (joined - model(Query.of_frames(index_N))).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("num_parameters", [20_000, 200_000])
+def test_a_size_is_met_with_wider_stages(num_parameters: int) -> None:
+    video = VideoSpec(132, 160, 320)
+    own, published = (solve_size(cls, video, num_parameters, {}) for cls in (Vinr, HiNeRV))
+    assert Vinr.on_meta(own, video).num_stored() == pytest.approx(num_parameters, rel=0.01)
+    assert own.widths[0] > 1.3 * published.widths[0]
+    assert own.stage_depths == (4, 3, 1)
+
+
+def test_the_family_of_sizes_grows() -> None:
+    names = presets_of("vinr")
+    assert names == ["vinr-tiny", "vinr-xs", "vinr-s", "vinr-m", "vinr-l"]
+    counts = []
+    for name in names:
+        preset = load_preset(name)
+        paper = preset.paper
+        assert paper is not None
+        video = VideoSpec(paper.num_frames, paper.height, paper.width)
+        counts.append(Vinr.on_meta(validate_architecture(Vinr, preset.architecture), video).num_stored())
+        assert counts[-1] == paper.parameters
+    assert counts == sorted(counts)
