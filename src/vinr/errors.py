@@ -57,9 +57,11 @@ def format_frame(height: int, width: int) -> str:
     return f"{width}×{height} (width × height)"
 
 
-def plural(count: int, noun: str) -> str:
-    """Return 1 as ``1 frame``, 1500 as ``1,500 frames``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, verb: str = "") -> str:
+    """Return 1 as ``1 frame``, 1500 as ``1,500 frames``; with a verb ``1 frame takes``, ``2 frames take``."""
+    if count == 1:
+        return f"1 {noun} {verb}s" if verb else f"1 {noun}"
+    return f"{count:,} {noun}s {verb}".rstrip()
 
 
 def did_you_mean(name: object, names: Iterable[str]) -> str:

@@ -50,6 +50,8 @@ def test_a_fit_by_time_has_said_it_already() -> None:
 def test_few_epochs_give_no_picture() -> None:
     (line,) = advise(plan_encode([CLIP], preset="nerv-tiny", epochs=2), [CLIP])
     assert line == "2 epochs give no usable picture; epochs=5 is the least, or leave it out"
+    (line,) = advise(plan_encode([CLIP], preset="nerv-tiny", epochs=1), [CLIP])
+    assert line.startswith("1 epoch gives no usable picture")
     assert advise(plan_encode([CLIP], preset="nerv-tiny", epochs=5), [CLIP]) == []
 
 

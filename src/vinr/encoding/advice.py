@@ -28,9 +28,9 @@ def advise(plan: EncodePlan, specs: Sequence[VideoSpec]) -> list[str]:
     """Return lines on what is likely not meant, of a plan that counts epochs."""
     preset, lines = plan.presets[0], []
     if preset.fit.epochs < LEAST_EPOCHS:
-        few = plural(preset.fit.epochs, "epoch")
+        few = plural(preset.fit.epochs, "epoch", "give")
         lines.append(
-            f"{few} give no usable picture; {argument('epochs', LEAST_EPOCHS)} is the least, or leave it out"
+            f"{few} no usable picture; {argument('epochs', LEAST_EPOCHS)} is the least, or leave it out"
         )
     if preset.fit.recipe != PAPER or preset.paper is None:
         return lines
@@ -99,5 +99,5 @@ class FirstSteps:
         self._is_open = False
         seconds = event.seconds_left / (1 - event.progress) / self._share
         if seconds >= WORTH_SECONDS:
-            epochs, taken = plural(self._epochs, "epoch"), format_seconds(seconds)
-            self._on_event(Noted(f"{epochs} take about {taken} on this machine"))
+            epochs, taken = plural(self._epochs, "epoch", "take"), format_seconds(seconds)
+            self._on_event(Noted(f"{epochs} about {taken} on this machine"))
