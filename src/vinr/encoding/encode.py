@@ -26,7 +26,7 @@ from vinr.encoding.advice import FirstSteps, advise
 from vinr.encoding.assembly import assemble, check_networks, side_bytes
 from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.kept import find_kept
-from vinr.encoding.on_workers import ClipSource, OnWorkers
+from vinr.encoding.on_workers import ClipSource, OnWorkers, refuse_pipes
 from vinr.encoding.plan import EncodePlan, QualityName, Target, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
@@ -182,8 +182,10 @@ def encode(
     if not sources:
         raise UsageError("no input is given; give at least one video")
     asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker, threads)
-    if resume or asked is not None:
-        _refuse_pipes(paths, on_workers=asked is not None)
+    if asked is not None:
+        refuse_pipes(paths)
+    if resume:
+        _refuse_lost_pipes(paths)
     options = ReadOptions.of(
         stream=stream,
         pix_fmt=pix_fmt,
@@ -322,13 +324,10 @@ def _place(
         yield OnWorkers(pool, list(map(ClipSource.of, sources, readers)), device, token)
 
 
-def _refuse_pipes(sources: Sequence[str], *, on_workers: bool) -> None:
+def _refuse_lost_pipes(sources: Sequence[str]) -> None:
     for source in sources:
-        if is_pipe(source) and (on_workers or not is_kept(source)):
-            problem = "what came out of a pipe cannot be read again, "
-            problem += (
-                "and each worker reads the video itself" if on_workers else "so that nothing can be resumed"
-            )
+        if is_pipe(source) and not is_kept(source):
+            problem = "what came out of a pipe cannot be read again, so that nothing can be resumed"
             raise UsageError(f"{source}: {problem}; save the video as a file first")
 
 
