@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import vinr
 from video.audio_clips import NUM_FRAMES, Tone, Track, times_of, tracks_of, write_audio_clip
 from vinr.config import default_model
 from vinr.fit import Event, Noted
+from vinr.video.source import VideoReader, open_video
 
 TINY = f"{default_model()}-tiny"
 STEP = 0.00101
@@ -104,6 +107,53 @@ def test_audio_can_be_left_out_of_an_inpainting(tmp_path: Path) -> None:
         vinr.inpaint(clip, tmp_path / "o.mkv", **options)
     vinr.inpaint(clip, tmp_path / "o.mkv", **options, overrides=["compress.audio=false"])
     assert tracks_of(tmp_path / "o.mkv") == []
+
+
+class Recorder(io.FileIO):
+    """A file that remembers how much was read and written at a time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.read_sizes: list[int] = []
+        self.written: list[int] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(-1 if size is None else size) or b""
+        self.read_sizes.append(len(piece))
+        return piece
+
+    def write(self, data: Any, /) -> int:
+        self.written.append(len(data))
+        return super().write(data) or 0
+
+
+def test_the_audio_of_an_encode_is_never_whole_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes through a file: from the input packet by packet, to the output piece by piece."""
+    clip = write_audio_clip(tmp_path / "a.mkv", Tone("pcm_s16le"))
+    with open_video(clip) as reader:
+        audio = reader.audio()
+    assert audio is not None
+    assert len(audio.data) > 90_000
+    (tmp_path / "out").mkdir()
+    made: list[Recorder] = []
+
+    def make(dir: Path) -> Recorder:
+        assert dir == tmp_path / "out"
+        made.append(Recorder(tmp_path / "sound"))
+        return made[-1]
+
+    monkeypatch.setattr("vinr.encoding.sound.tempfile.TemporaryFile", make)
+    monkeypatch.setattr("vinr.bitstream.container.PIECE_BYTES", 8192)
+    monkeypatch.setattr(VideoReader, "audio", lambda reader: pytest.fail("the whole audio was asked for"))
+    vinr.encode(clip, tmp_path / "out" / "a.vinr", preset=TINY, epochs=1, device="cpu")
+    (file,) = made
+    assert file.closed
+    assert max(file.read_sizes) == 8192
+    assert max(file.written) < 40_000  # what libav collects
+    with vinr.open(tmp_path / "out" / "a.vinr", device="cpu") as video:
+        assert video.audio() == audio
 
 
 def test_a_track_that_is_left_out_is_told_before_the_fit(tmp_path: Path) -> None:

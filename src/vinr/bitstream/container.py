@@ -9,6 +9,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedReader, BytesIO, FileIO, TextIOBase
 from itertools import chain
 from os import SEEK_END, PathLike, fspath
@@ -36,6 +37,8 @@ FORMAT_VERSION: Final = 2
 SIZES: Final = struct.Struct("<4sBBHI")
 CHECKSUMS: Final = struct.Struct("<II")
 PROLOGUE_BYTES: Final = SIZES.size + CHECKSUMS.size
+# Of what is copied from a file.
+PIECE_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class ContainerWriter:
     def __init__(self, header: Header) -> None:
         self.header = header
         self._entries: list[Entry] = []
-        # Of each section what returns its parts.
-        self._sources: list[Callable[[], Sequence[bytes]]] = []
+        # Of each section what yields its content, part by part or in pieces.
+        self._sources: list[Callable[[], Iterator[bytes]]] = []
 
     def add(self, kind: SectionKind, owner: int, payload: bytes) -> None:
         """Add a plain section of network or clip number ``owner``."""
@@ -89,8 +92,18 @@ class ContainerWriter:
         What it returns must have the sizes and checksums of ``part_sizes``.
         """
         sizes, crcs = array("Q", part_sizes.sizes), array("I", part_sizes.crcs)
-        self._entries.append(Entry(part_sizes.kind, owner, sizes, crcs))
-        self._sources.append(read)
+        entry = Entry(part_sizes.kind, owner, sizes, crcs)
+        self._entries.append(entry)
+        self._sources.append(partial(_parts_as_announced, entry, read))
+
+    def add_file(self, kind: SectionKind, owner: int, file: BinaryIO) -> None:
+        """Add a plain section that is what ``file`` holds: read in pieces, now and when all is written."""
+        size, crc = 0, 0
+        for piece in _pieces(file):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+        entry = Entry(kind, owner, array("Q", [size]), array("I", [crc]))
+        self._entries.append(entry)
+        self._sources.append(partial(_pieces_as_announced, entry, file))
 
     def _add(self, kind: SectionKind, owner: int, payloads: Sequence[bytes]) -> None:
         self.add_stored(PartSizes.of(kind, payloads), owner, lambda: payloads)
@@ -125,8 +138,8 @@ class ContainerWriter:
     ) -> int:
         """Write the file, whole or not at all, and return its size on disk in bytes.
 
-        One section at a time is held in memory. ``on_written`` takes size and SHA-256 of the whole content,
-        just before it gets its name.
+        One section at a time is held in memory, and a piece of one that lies in a file. ``on_written`` takes
+        size and SHA-256 of the whole content, just before it gets its name.
 
         Raises
         ------
@@ -146,12 +159,32 @@ class ContainerWriter:
         return Path(path).stat().st_size
 
     def _parts(self) -> Iterator[bytes]:
-        """Yield the parts of all sections, in the order of the file."""
-        for entry, read in zip(self._entries, self._sources, strict=True):
-            parts = read()
-            if [*map(len, parts)] != [*entry.sizes] or [*map(zlib.crc32, parts)] != [*entry.crcs]:
-                raise ValueError(f"{entry.name}: is not what was announced")
-            yield from parts
+        """Yield the content of all sections, in the order of the file."""
+        for content in self._sources:
+            yield from content()
+
+
+def _parts_as_announced(entry: Entry, read: Callable[[], Sequence[bytes]]) -> Iterator[bytes]:
+    parts = read()
+    if [*map(len, parts)] != [*entry.sizes] or [*map(zlib.crc32, parts)] != [*entry.crcs]:
+        raise ValueError(f"{entry.name}: is not what was announced")
+    yield from parts
+
+
+def _pieces_as_announced(entry: Entry, file: BinaryIO) -> Iterator[bytes]:
+    size, crc = 0, 0
+    for piece in _pieces(file):
+        size, crc = size + len(piece), zlib.crc32(piece, crc)
+        yield piece
+    if (size, crc) != (entry.sizes[0], entry.crcs[0]):
+        raise ValueError(f"{entry.name}: is not what was announced")
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the content of a file from its beginning."""
+    file.seek(0)
+    while piece := file.read(PIECE_BYTES):
+        yield piece
 
 
 class _File(Shared):

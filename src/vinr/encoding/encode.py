@@ -30,6 +30,7 @@ from vinr.encoding.on_workers import ClipSource, OnWorkers, refuse_pipes
 from vinr.encoding.plan import EncodePlan, QualityName, Target, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
 from vinr.encoding.segment_work import PSNR_TOLERANCE_DB
+from vinr.encoding.sound import sounds_of
 from vinr.encoding.splitting import count_joinable, count_pixels
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
@@ -225,7 +226,8 @@ def encode(
                 tell(Noted(note))
         # A target is that of the whole file: what belongs to no network is taken off it first.
         settings = load_preset(preset_asked_for(model, preset), overrides).compress
-        others = side_bytes(readers, audio=settings.audio)
+        sounds = opened.enter_context(sounds_of(readers, state.folder.parent, wanted=settings.audio))
+        others = side_bytes(readers, sounds)
         for reader in readers:
             for note in reader.audio_notes:
                 tell(Noted(note))
@@ -269,7 +271,7 @@ def encode(
         )
         with _place(asked, plan, paths, readers, device, threads, state.token) as place:
             plan, segments = fits.run(place)
-        file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
+        file = assemble(readers, segments, sounds)
         try:
             num_bytes = file.write(path, force=force, on_written=state.expect_file)
         except OutputError as error:
