@@ -230,7 +230,7 @@ def test_rows_of_a_table_run_on_workers(tmp_path: Path) -> None:
 
 
 ANCHORS = ["x264:30:40", "vp9-5:40"]
-EPOCHS = 40  # so long that a fit is still at work when its first event has come
+EPOCHS = 20  # so long that a fit is still at work when its first event has come
 
 
 @dataclass
