@@ -189,6 +189,37 @@ def test_a_section_that_lies_in_a_file_is_read_in_pieces(
     assert (tmp_path / "a.vinr").read_bytes() == held.to_bytes()
 
 
+@pytest.mark.parametrize("size", [0, 1, 20_000])
+def test_a_section_is_opened_as_a_file_and_read_where_it_is_asked_for(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vinr.bitstream.container.PIECE_BYTES", 4096)
+    sound = bytes(number % 251 for number in range(size))
+    with_sound(lambda made: made.add(SectionKind.AUDIO, 0, sound)).write(tmp_path / "a.vinr")
+    with Container.open(tmp_path / "a.vinr") as container:
+        file = container.open_section(SectionKind.AUDIO, 0)
+        assert file.seek(0, io.SEEK_END) == size
+        assert file.read(3) == b""
+        for place in (0, 1, 7777, size):
+            assert file.seek(place) == place
+            assert file.read(10) == sound[place : place + 10]
+        file.seek(2)
+        file.seek(1, io.SEEK_CUR)
+        assert file.read() == sound[3:]
+        before = container.bytes_read
+        container.open_section(SectionKind.AUDIO, 0)
+        assert container.bytes_read == before + size  # for the checksum
+        with pytest.raises(ValueError, match="CHUNKS is read by read_part"):
+            container.open_section(SectionKind.CHUNKS, 0)
+
+
+def test_a_section_that_is_damaged_is_not_opened() -> None:
+    content = bytearray(with_sound(lambda made: made.add(SectionKind.AUDIO, 0, b"sound")).to_bytes())
+    content[-1] ^= 1
+    with pytest.raises(BitstreamError, match="AUDIO 0 is damaged"):
+        Container.open(bytes(content)).open_section(SectionKind.AUDIO, 0)
+
+
 def test_a_file_that_changes_before_it_is_written_is_noticed(tmp_path: Path) -> None:
     file = io.BytesIO(b"sound")
     made = with_sound(lambda made: made.add_file(SectionKind.AUDIO, 0, file))

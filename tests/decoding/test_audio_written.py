@@ -12,6 +12,7 @@ import pytest
 
 import vinr
 from video.audio_clips import NUM_FRAMES, Tone, Track, times_of, tracks_of, write_audio_clip
+from vinr.bitstream import SectionKind
 from vinr.config import default_model
 from vinr.fit import Event, Noted
 from vinr.video.source import VideoReader, open_video
@@ -95,7 +96,10 @@ def test_outputs_without_audio_say_so(file: Path, tmp_path: Path) -> None:
         assert report.notes == (f"the audio is left out: {kind} has none; write .mkv or .mp4 to keep it",)
 
 
-def test_inpaint_keeps_audio_the_same_way(clip: Path, tmp_path: Path) -> None:
+def test_inpaint_keeps_audio_the_same_way(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VideoReader, "audio", lambda reader: pytest.fail("the whole audio was asked for"))
     vinr.inpaint(clip, tmp_path / "o.mp4", mask="center", preset=TINY, epochs=1, device="cpu")
     in_step(clip, tmp_path / "o.mp4")
 
@@ -127,6 +131,19 @@ class Recorder(io.FileIO):
         return super().write(data) or 0
 
 
+class Recorded(io.BytesIO):
+    """Bytes in memory that remember how many were read at a time."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.read_sizes: list[int] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        self.read_sizes.append(len(piece))
+        return piece
+
+
 def test_the_audio_of_an_encode_is_never_whole_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +171,35 @@ def test_the_audio_of_an_encode_is_never_whole_in_memory(
     assert max(file.written) < 40_000  # what libav collects
     with vinr.open(tmp_path / "out" / "a.vinr", device="cpu") as video:
         assert video.audio() == audio
+
+
+@pytest.mark.parametrize("name", ["o.mkv", "o.mp4", "o.webm", "o.y4m"])
+def test_the_audio_of_a_decode_is_never_whole_in_memory(
+    name: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vinr.decode(file, tmp_path / name, device="cpu")
+    monkeypatch.setattr(
+        vinr.VideoDecoder, "audio", lambda video: pytest.fail("the whole audio was asked for")
+    )
+    monkeypatch.setattr("vinr.bitstream.container.PIECE_BYTES", 8192)
+    with vinr.VinrFile.open(file, device="cpu") as opened:
+        (section,) = [section for section in opened.sections if section.kind is SectionKind.AUDIO]
+    recorded = Recorded(file.read_bytes())
+    (tmp_path / "again").mkdir()
+    vinr.decode(recorded, tmp_path / "again" / name, device="cpu")
+    assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert section.num_bytes not in recorded.read_sizes
+    assert sum(recorded.read_sizes) > section.num_bytes
+
+
+def test_a_damaged_section_of_audio_is_refused_before_anything_is_written(file: Path, tmp_path: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # the audio stands last
+    (tmp_path / "damaged.vinr").write_bytes(content)
+    for name in ("o.mkv", "o.y4m"):
+        with pytest.raises(vinr.BitstreamError, match="AUDIO 0 is damaged"):
+            vinr.decode(tmp_path / "damaged.vinr", tmp_path / name, device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.vinr"]
 
 
 def test_a_track_that_is_left_out_is_told_before_the_fit(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from io import BufferedReader, BytesIO, FileIO, TextIOBase
+from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOBase
 from itertools import chain
-from os import SEEK_END, PathLike, fspath
+from os import SEEK_CUR, SEEK_END, SEEK_SET, PathLike, fspath
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 from vinr.bitstream.header import Header, pack_header, unpack_header
 from vinr.bitstream.index import (
@@ -238,6 +238,31 @@ def _reason(error: Exception) -> str:
     return (words or str(error)).rstrip(".")
 
 
+class _SectionFile(RawIOBase):
+    """``size`` bytes of a file from ``start`` on, as a file; ``read_at`` takes a place and how many bytes."""
+
+    def __init__(self, read_at: Callable[[int, int], bytes], start: int, size: int) -> None:
+        self._read_at, self._start, self._size, self._position = read_at, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
+        origin = {SEEK_SET: 0, SEEK_CUR: self._position, SEEK_END: self._size}[whence]
+        self._position = max(origin + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = max(min(len(buffer), self._size - self._position), 0)
+        if count:
+            buffer[:count] = self._read_at(self._start + self._position, count)
+            self._position += count
+        return count
+
+
 class Container(Shared):
     """A .vinr file opened for reading. Sections are read when asked for, each checked against its CRC.
 
@@ -336,6 +361,18 @@ class Container(Shared):
         if not 0 <= index < len(entry.sizes):
             raise BitstreamError(f"{entry.name} has parts 0 … {len(entry.sizes) - 1}, not {index}")
         return self._read_part(entry, index)
+
+    def open_section(self, kind: SectionKind, owner: int) -> BinaryIO:
+        """Return what :meth:`read` returns, checked as there, as a file that is read in pieces."""
+        if kind.is_array:
+            raise ValueError(f"{kind.name} is read by read_part")
+        entry, crc = self._entry(kind, owner), 0
+        section = BufferedReader(_SectionFile(self._read_at, entry.starts[0], entry.sizes[0]))
+        for piece in _pieces(section):
+            crc = zlib.crc32(piece, crc)
+        check_crc(entry.name, entry.crcs[0], crc)
+        section.seek(0)
+        return section
 
     def section_sizes(self) -> tuple[SectionSize, ...]:
         """Return kind, owner and size of each section, in the order of the file."""

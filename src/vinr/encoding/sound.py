@@ -23,6 +23,11 @@ class Sound:
     num_bytes: int
     start: Fraction
 
+    def open(self) -> BinaryIO:
+        """Return the file, at its beginning."""
+        self.file.seek(0)
+        return self.file
+
 
 @contextmanager
 def sounds_of(

@@ -30,6 +30,7 @@ from vinr.video.audio_section import (
     OPTIONS,
     UNKNOWN,
     UNUSABLE,
+    AudioSource,
     CopiedTrack,
     choose_format,
     codec_name,
@@ -92,7 +93,7 @@ def extract_audio(
             ) from error
 
 
-def cut_audio(audio: Audio, *, start: Fraction | None, stop: Fraction | None) -> Audio | None:
+def cut_audio(audio: AudioSource, *, start: Fraction | None, stop: Fraction | None) -> Audio | None:
     """Return the part of ``audio`` that begins in ``start`` ≤ time < ``stop``, ``None`` if there is none.
 
     Times are seconds after the first frame (``None``: no limit); the result counts from ``start``.
@@ -104,7 +105,7 @@ def cut_audio(audio: Audio, *, start: Fraction | None, stop: Fraction | None) ->
     """
 
     def reopen() -> InputContainer:
-        return open_section(audio.data)
+        return open_section(audio.open())
 
     with reopen() as container:
         try:
