@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -417,6 +418,16 @@ def test_without_ray_the_error_names_the_extra(
         "vinr: --workers and --ray run jobs on Ray, which is not installed: pip install 'vinr[ray]', "
         "or leave them out\n"
     )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_where_no_cluster_is_is_refused_at_once(video: Path, tmp_path: Path, run: Run) -> None:
+    with socket.socket() as free:  # bound, so that no other program takes it, and not listening
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        given = ("--preset", "nerv-tiny", "--epochs", "5", "--ray", address)
+        result = run("encode", video, tmp_path / "clip.vinr", *given)
+    refused(result, f"no Ray cluster answers at {address}: ")
     assert list(tmp_path.iterdir()) == []
 
 
