@@ -63,7 +63,7 @@ def main() -> None:
                     path = Path(folder) / "file.vinr"
                     (job,) = split_segments([frames.spec], None)
                     finished = FinishedSegment.of(segment, job, None)
-                    num_bytes = assemble([reader], [finished], audio=False).write(path)
+                    num_bytes = assemble([reader], [finished], [None]).write(path)
                     with open_clip(path) as written:
                         front = written.file.container.header_bytes + written.file.container.index_bytes
                 ideal_bytes = packed.ideal_bits / 8

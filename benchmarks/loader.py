@@ -2,10 +2,12 @@
 
     python -m benchmarks.loader --time 20m
 
-Bunny as HNeRV, fitted for so long by the clock, and as H.264 by x264 (preset medium, 4:2:0) of the same PSNR:
-the CRF is found by bisection, for keyframes at every frame, at every 12, and where x264 puts them. PyAV and
-torchcodec read H.264: they seek to the keyframe before a frame and decode up to it; a batch is read in rising
-order, so that no frame is decoded twice for it. vinr.FrameDataset decodes each frame by itself.
+Bunny as HNeRV, fitted for so long by the clock, and as H.264 by x264 (preset medium, 4:2:0) of the same PSNR,
+or of --psnr: that which the network has where it is fitted to the end, since how long it was fitted changes
+nothing about how fast it is decoded. The CRF is found by bisection, for keyframes at every frame, at every
+12, and where x264 puts them. PyAV and torchcodec read H.264: they seek to the keyframe before a frame and
+decode up to it; a batch is read in rising order, so that no frame is decoded twice for it. vinr.FrameDataset
+decodes each frame by itself.
 
 All readers open their file once per process, before the clock starts, and use one thread per process. An
 epoch of random frames is timed from the first request to the last batch. What is compared takes turns.
@@ -35,6 +37,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 import vinr
 from benchmarks import _record
 from vinr.compress.rescale import bisect_largest
+from vinr.errors import plural
 from vinr.quality.clip import psnr_per_frame_db
 from vinr.video.samples import sample_clip
 from vinr.video.source import open_video
@@ -199,21 +202,30 @@ def h264_of_psnr(
     return MAX_CRF * amount, encoded_db(amount, 1)
 
 
-def make_readers(size: tuple[int, int], folder: Path, budget: str, torchcodec: str | None) -> list[Reader]:
-    """Return all readers of Bunny at ``size``; files that ``folder`` has already are taken as they are."""
+def make_readers(
+    size: tuple[int, int],
+    folder: Path,
+    budget: dict[str, Any],
+    target_db: float | None,
+    torchcodec: str | None,
+) -> list[Reader]:
+    """Return all readers of Bunny at ``size``; files that ``folder`` has already are taken as they are.
+
+    H.264 has ``target_db``, that of the network if None.
+    """
     clip = str(sample_clip())
     resize = None if size == CROP else size
     with open_video(clip, crop=CROP, resize=resize) as video:
         original_NCHW, rate = video.read().rgb_NCHW, video.spec.frame_rate
     path = folder / f"hnerv-{size[0]}x{size[1]}.vinr"
     if not path.exists():
-        vinr.encode(clip, path, preset=NETWORKS[size], crop=CROP, resize=resize, time=budget, device="cpu")
+        vinr.encode(clip, path, preset=NETWORKS[size], crop=CROP, resize=resize, device="cpu", **budget)
     network_db = psnr_db(vinr.FrameDataset(path), original_NCHW)
     readers = [Reader("vinr.FrameDataset", "–", path, vinr.FrameDataset, network_db)]
     for name, keyframes in KEYFRAMES.items():
         path = folder / f"h264-{size[0]}x{size[1]}-{keyframes or 'default'}.mp4"
         crf, reached_db = h264_of_psnr(
-            original_NCHW, path, rate=rate, target_db=network_db, keyframes=keyframes
+            original_NCHW, path, rate=rate, target_db=target_db or network_db, keyframes=keyframes
         )
         readers.append(Reader("PyAV", name, path, PyAVFrames, reached_db, crf))
         if torchcodec is not None:
@@ -282,6 +294,8 @@ def main() -> None:
     """Measure both sizes and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--time", default="20m", help="time of a fit, such as 20m")
+    parser.add_argument("--epochs", type=int, help="epochs of a fit, in place of a time")
+    parser.add_argument("--psnr", type=float, help="that of H.264 in dB (default: that of the network)")
     parser.add_argument("--turns", type=int, default=3, help="measurements of each")
     parser.add_argument("--frames", type=int, default=64, help="random frames of a measurement")
     parser.add_argument("--folder", type=Path, default=Path("loader"), help="where files and rows are kept")
@@ -292,37 +306,55 @@ def main() -> None:
     options.folder.mkdir(exist_ok=True)
     torchcodec = find_torchcodec()
     rows: list[dict[str, Any]] = []
+    settings: dict[str, dict[str, Any]] = {}
     for text in options.sizes:
         kept = options.folder / f"rows-{text}.json"
         if not kept.exists():
             height, width = map(int, text.split("x"))
-            readers = make_readers((height, width), options.folder, options.time, torchcodec)
+            budget = {"time": options.time} if options.epochs is None else {"epochs": options.epochs}
+            readers = make_readers((height, width), options.folder, budget, options.psnr, torchcodec)
             take_turns(readers, turns=options.turns, num_frames=options.frames)
-            kept.write_text(json.dumps([reader.row((height, width)) for reader in readers]))
-        rows += json.loads(kept.read_text())
+            conditions = {
+                "turns": options.turns,
+                "frames": options.frames,
+                "fit": options.time if options.epochs is None else plural(options.epochs, "epoch"),
+                "psnr": options.psnr,
+                "torchcodec": torchcodec,
+                "PyAV": version("av"),
+                "load average": os.getloadavg()[1],
+            }
+            own = [reader.row((height, width)) for reader in readers]
+            kept.write_text(json.dumps({"conditions": conditions, "rows": own}))
+        document = json.loads(kept.read_text())
+        settings[text] = document["conditions"]
+        rows += document["rows"]
         print(_record.table(rows), flush=True)
     if options.write:
-        settings = {
-            "turns": options.turns,
-            "frames": options.frames,
-            "time": options.time,
-            "torchcodec": torchcodec,
-            "PyAV": version("av"),
-            "load average": os.getloadavg()[1],
-        }
         sizes = " ".join(options.sizes)
-        command = f"python -m benchmarks.loader --time {options.time} --sizes {sizes} --write"
+        command = f"python -m benchmarks.loader --sizes {sizes} --write"
         _record.write("loader", command, settings, rows, page_text(rows, settings))
 
 
-def page_text(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> str:
+def describe(size: str, conditions: dict[str, Any]) -> str:
+    """Return a line on how the frames of a size were measured."""
+    network, target_db = f"a fit of {conditions['fit']}", conditions["psnr"]
+    which = "of the PSNR of the network" if target_db is None else f"of {target_db} dB"
+    return (
+        f"- {size.replace('x', '×')}: {network}, H.264 {which}; {conditions['turns']} turns of "
+        f"{conditions['frames']} random frames each; PyAV {conditions['PyAV']}, torchcodec "
+        f"{conditions['torchcodec'] or 'could not be used'}; load average {conditions['load average']:.1f}"
+    )
+
+
+def page_text(rows: Sequence[dict[str, Any]], settings: dict[str, dict[str, Any]]) -> str:
     """Return the page: what was done, then a table for CPU time and one for frames per second."""
     about = (__doc__ or "").partition("\n\n    ")[0] + "\n\n" + (__doc__ or "").partition("--time 20m\n\n")[2]
+    lines = [describe(size, conditions) for size, conditions in settings.items()]
     where = (
-        f"Medians of {settings['turns']} turns, {settings['frames']} random frames each; PyAV "
-        f"{settings['PyAV']}, torchcodec {settings['torchcodec'] or 'could not be used'}. Load average "
-        f"{settings['load average']:.1f} on {os.cpu_count()} CPUs: frames per second are those of a busy "
-        "machine, and say little where a frame takes less than a few milliseconds of CPU time."
+        "\n".join(lines)
+        + f"\n\nMedians of the turns, on {os.cpu_count()} CPUs. Where the load average is above "
+        "that, frames per second are those of a busy machine, and say little where a frame takes less than a "
+        "few milliseconds of CPU time."
     )
     common = ("frame", "reader", "keyframes", "bytes", "PSNR dB")
     cpu = [{key: row[key] for key in row if key in (*common, "CRF") or key.startswith("CPU")} for row in rows]

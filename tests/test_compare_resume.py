@@ -274,8 +274,8 @@ def test_the_command_line_says_what_is_kept(
     monkeypatch.setattr(sys, "argv", ["vinr", "compare", str(tiny_video), "page.html", *options])
     with monkeypatch.context() as patch:
         patch.setattr(
-            "vinr.comparison.runs.Runner._show",
-            lambda runner, text, share: is_second_network(text) and os.kill(os.getpid(), signal.SIGTERM),
+            "vinr.comparison.points.Points._show",
+            lambda points, text: is_second_network(text) and os.kill(os.getpid(), signal.SIGTERM),
         )
         with pytest.raises(SystemExit) as ended:
             main()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from _soak import append_row, read_rows, report_findings, rows_to_report
+from ray.util import get_node_ip_address
 
 from clips import moving_shapes, write_clip
 
@@ -85,10 +86,12 @@ class Head:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
+        # Drivers look for the head at the address of this machine, also where they are told 127.0.0.1.
+        self.host = get_node_ip_address()
         command = ["ray", "start", "--head", "--block", f"--port={self.port}", "--num-cpus=2"]
         command += [
             "--include-dashboard=false",
-            "--node-ip-address=127.0.0.1",
+            f"--node-ip-address={self.host}",
             "--object-store-memory=100000000",
         ]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -96,13 +99,13 @@ class Head:
     @property
     def address(self) -> str:
         """What --ray takes."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def wait(self) -> None:
         """Wait until the cluster answers."""
         for _ in range(600):
             with socket.socket() as trial:
-                if trial.connect_ex(("127.0.0.1", self.port)) == 0:
+                if trial.connect_ex((self.host, self.port)) == 0:
                     time.sleep(3)  # for the rest of the node
                     return
             time.sleep(0.2)

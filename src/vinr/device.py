@@ -53,16 +53,28 @@ def resolve_device(name: str) -> torch.device:
             f"PyTorch's default type is {torch.get_default_dtype()}; networks run in float32: call "
             "torch.set_default_dtype(torch.float32) first"
         )
+    check_device_name(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = str(name).partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise UsageError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:N")
     if kind == "cuda":
         count = torch.cuda.device_count()
         if int(number or 0) >= count:
             raise UsageError(f"device {name!r} is not there: this machine has {count} CUDA devices; give cpu")
     return torch.device(name)
+
+
+def check_device_name(name: str) -> None:
+    """Refuse a name that stands for a device on no machine.
+
+    Raises
+    ------
+    UsageError
+        If it is not ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+    kind, _, number = str(name).partition(":")
+    if name != "auto" and (kind not in ("cpu", "cuda") or (number and not number.isdigit())):
+        raise UsageError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:N")
 
 
 @contextmanager

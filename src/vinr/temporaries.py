@@ -23,6 +23,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ DEFAULT_NAME_BYTES: Final = 255
 # Around NAME: two dots, a token of 12 characters, a dot, the longest suffix (9); and 4 to spare.
 MAX_AROUND_NAME: Final = 28
 MAX_TRIES: Final = 10
+# How often a lock is tried that another process holds.
+LOCK_SECONDS: Final = 0.5
 
 
 class Closable(Protocol):
@@ -144,6 +147,17 @@ def try_lock(path: Path) -> Iterator[bool]:
             with suppress(OSError):
                 path.unlink()
             lock.release()
+
+
+@contextmanager
+def waited_lock(path: Path) -> Iterator[None]:
+    """Lock the file ``path`` while the body runs, as soon as no other process does; see :func:`try_lock`."""
+    while True:
+        with try_lock(path) as is_mine:
+            if is_mine:
+                yield
+                return
+        time.sleep(LOCK_SECONDS)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -151,6 +152,81 @@ def test_writer_refuses_files_that_nobody_could_read() -> None:
     ):
         with pytest.raises(ValueError, match=reason):
             misuse()
+
+
+class ShortReads(io.BytesIO):
+    """Remembers the longest piece that was read."""
+
+    longest = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        self.longest = max(self.longest, len(piece))
+        return piece
+
+
+def with_sound(add: Callable[[ContainerWriter], None]) -> ContainerWriter:
+    clip = Clip(name="one", num_frames=9, height=36, width=64, has_audio=True)
+    network = Network(model="some", spans=((0, 0, 9),))
+    made = ContainerWriter(Header(created_by="vinr test", clips=(clip,), networks=(network,)))
+    made.add(SectionKind.WEIGHTS, 0, b"weights")
+    add(made)
+    return made
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 2500])
+def test_a_section_that_lies_in_a_file_is_read_in_pieces(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vinr.bitstream.container.PIECE_BYTES", 1000)
+    sound = bytes(number % 251 for number in range(size))
+    file = ShortReads(sound)
+    file.seek(size)  # as whoever wrote it leaves it
+    made = with_sound(lambda made: made.add_file(SectionKind.AUDIO, 0, file))
+    made.write(tmp_path / "a.vinr")
+    assert file.longest == min(size, 1000)
+    held = with_sound(lambda made: made.add(SectionKind.AUDIO, 0, sound))
+    assert (tmp_path / "a.vinr").read_bytes() == held.to_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 20_000])
+def test_a_section_is_opened_as_a_file_and_read_where_it_is_asked_for(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vinr.bitstream.container.PIECE_BYTES", 4096)
+    sound = bytes(number % 251 for number in range(size))
+    with_sound(lambda made: made.add(SectionKind.AUDIO, 0, sound)).write(tmp_path / "a.vinr")
+    with Container.open(tmp_path / "a.vinr") as container:
+        file = container.open_section(SectionKind.AUDIO, 0)
+        assert file.seek(0, io.SEEK_END) == size
+        assert file.read(3) == b""
+        for place in (0, 1, 7777, size):
+            assert file.seek(place) == place
+            assert file.read(10) == sound[place : place + 10]
+        file.seek(2)
+        file.seek(1, io.SEEK_CUR)
+        assert file.read() == sound[3:]
+        before = container.bytes_read
+        container.open_section(SectionKind.AUDIO, 0)
+        assert container.bytes_read == before + size  # for the checksum
+        with pytest.raises(ValueError, match="CHUNKS is read by read_part"):
+            container.open_section(SectionKind.CHUNKS, 0)
+
+
+def test_a_section_that_is_damaged_is_not_opened() -> None:
+    content = bytearray(with_sound(lambda made: made.add(SectionKind.AUDIO, 0, b"sound")).to_bytes())
+    content[-1] ^= 1
+    with pytest.raises(BitstreamError, match="AUDIO 0 is damaged"):
+        Container.open(bytes(content)).open_section(SectionKind.AUDIO, 0)
+
+
+def test_a_file_that_changes_before_it_is_written_is_noticed(tmp_path: Path) -> None:
+    file = io.BytesIO(b"sound")
+    made = with_sound(lambda made: made.add_file(SectionKind.AUDIO, 0, file))
+    file.getbuffer()[0] = 0
+    with pytest.raises(ValueError, match="AUDIO 0: is not what was announced"):
+        made.write(tmp_path / "a.vinr")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_keyframes_are_parts_of_their_own() -> None:

@@ -367,8 +367,8 @@ OPTIONS = {
     "verify": "device json max-memory",
     "eval": "backend deinterlace device gpus-per-worker json max-memory per-frame pix-fmt rate raw-size "
     "ray set stream threads-per-worker workers",
-    "compare": "anchors bpp crop deinterlace device epochs force frames json model params pix-fmt "
-    "preset rate raw-size resize set stream time vinr",
+    "compare": "anchors bpp crop deinterlace device epochs force frames gpus-per-worker json model params "
+    "pix-fmt preset rate raw-size ray resize set stream threads-per-worker time vinr workers",
     "convert": "force fps json name set",
     "export": "force max-memory onnx safetensors",
     "bench": "data device epochs force gpus-per-worker json out ray scale set threads-per-worker workers",

@@ -16,7 +16,7 @@ from vinr.bench.recipe import list_recipes, load_recipe
 from vinr.cli import console, progress
 from vinr.cli.catalogue import ModelEntry, PresetEntry
 from vinr.cli.show_bench import show_recipes
-from vinr.cli.show_compare import compare_progress, show_comparison
+from vinr.cli.show_compare import show_comparison
 from vinr.cli.show_tasks import show_inpaint
 from vinr.comparison import ComparisonReport
 from vinr.comparison.rd import BDResult, RDCurve, RDPoint
@@ -345,11 +345,6 @@ def check_interrupted(progress: AbstractContextManager[Callable[..., None]], *ar
     with pytest.raises(SystemExit) as ended:
         interrupt(progress, *arguments)
     assert ended.value.code == 130
-
-
-def test_an_interrupted_comparison_says_what_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
-    check_interrupted(compare_progress(lambda: "saved: 3 points"), "x264 medium, CRF 30", 0.5)
-    assert capsys.readouterr() == ("", "interrupted; saved: 3 points\n")
 
 
 # -- progress ------------------------------------------------------------------------------------------------

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import vinr
 from video.audio_clips import NUM_FRAMES, Tone, Track, times_of, tracks_of, write_audio_clip
+from vinr.bitstream import SectionKind
 from vinr.config import default_model
 from vinr.fit import Event, Noted
+from vinr.video.source import VideoReader, open_video
 
 TINY = f"{default_model()}-tiny"
 STEP = 0.00101
@@ -92,7 +96,10 @@ def test_outputs_without_audio_say_so(file: Path, tmp_path: Path) -> None:
         assert report.notes == (f"the audio is left out: {kind} has none; write .mkv or .mp4 to keep it",)
 
 
-def test_inpaint_keeps_audio_the_same_way(clip: Path, tmp_path: Path) -> None:
+def test_inpaint_keeps_audio_the_same_way(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VideoReader, "audio", lambda reader: pytest.fail("the whole audio was asked for"))
     vinr.inpaint(clip, tmp_path / "o.mp4", mask="center", preset=TINY, epochs=1, device="cpu")
     in_step(clip, tmp_path / "o.mp4")
 
@@ -104,6 +111,95 @@ def test_audio_can_be_left_out_of_an_inpainting(tmp_path: Path) -> None:
         vinr.inpaint(clip, tmp_path / "o.mkv", **options)
     vinr.inpaint(clip, tmp_path / "o.mkv", **options, overrides=["compress.audio=false"])
     assert tracks_of(tmp_path / "o.mkv") == []
+
+
+class Recorder(io.FileIO):
+    """A file that remembers how much was read and written at a time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.read_sizes: list[int] = []
+        self.written: list[int] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(-1 if size is None else size) or b""
+        self.read_sizes.append(len(piece))
+        return piece
+
+    def write(self, data: Any, /) -> int:
+        self.written.append(len(data))
+        return super().write(data) or 0
+
+
+class Recorded(io.BytesIO):
+    """Bytes in memory that remember how many were read at a time."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.read_sizes: list[int] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        self.read_sizes.append(len(piece))
+        return piece
+
+
+def test_the_audio_of_an_encode_is_never_whole_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes through a file: from the input packet by packet, to the output piece by piece."""
+    clip = write_audio_clip(tmp_path / "a.mkv", Tone("pcm_s16le"))
+    with open_video(clip) as reader:
+        audio = reader.audio()
+    assert audio is not None
+    assert len(audio.data) > 90_000
+    (tmp_path / "out").mkdir()
+    made: list[Recorder] = []
+
+    def make(dir: Path) -> Recorder:
+        assert dir == tmp_path / "out"
+        made.append(Recorder(tmp_path / "sound"))
+        return made[-1]
+
+    monkeypatch.setattr("vinr.encoding.sound.tempfile.TemporaryFile", make)
+    monkeypatch.setattr("vinr.bitstream.container.PIECE_BYTES", 8192)
+    monkeypatch.setattr(VideoReader, "audio", lambda reader: pytest.fail("the whole audio was asked for"))
+    vinr.encode(clip, tmp_path / "out" / "a.vinr", preset=TINY, epochs=1, device="cpu")
+    (file,) = made
+    assert file.closed
+    assert max(file.read_sizes) == 8192
+    assert max(file.written) < 40_000  # what libav collects
+    with vinr.open(tmp_path / "out" / "a.vinr", device="cpu") as video:
+        assert video.audio() == audio
+
+
+@pytest.mark.parametrize("name", ["o.mkv", "o.mp4", "o.webm", "o.y4m"])
+def test_the_audio_of_a_decode_is_never_whole_in_memory(
+    name: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vinr.decode(file, tmp_path / name, device="cpu")
+    monkeypatch.setattr(
+        vinr.VideoDecoder, "audio", lambda video: pytest.fail("the whole audio was asked for")
+    )
+    monkeypatch.setattr("vinr.bitstream.container.PIECE_BYTES", 8192)
+    with vinr.VinrFile.open(file, device="cpu") as opened:
+        (section,) = [section for section in opened.sections if section.kind is SectionKind.AUDIO]
+    recorded = Recorded(file.read_bytes())
+    (tmp_path / "again").mkdir()
+    vinr.decode(recorded, tmp_path / "again" / name, device="cpu")
+    assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert section.num_bytes not in recorded.read_sizes
+    assert sum(recorded.read_sizes) > section.num_bytes
+
+
+def test_a_damaged_section_of_audio_is_refused_before_anything_is_written(file: Path, tmp_path: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # the audio stands last
+    (tmp_path / "damaged.vinr").write_bytes(content)
+    for name in ("o.mkv", "o.y4m"):
+        with pytest.raises(vinr.BitstreamError, match="AUDIO 0 is damaged"):
+            vinr.decode(tmp_path / "damaged.vinr", tmp_path / name, device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.vinr"]
 
 
 def test_a_track_that_is_left_out_is_told_before_the_fit(tmp_path: Path) -> None:

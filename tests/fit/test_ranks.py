@@ -10,6 +10,7 @@ import torch
 
 import vinr
 from clips import write_clip
+from command_line import Run, refused
 from two_ranks import (
     Fitted,
     clip,
@@ -27,6 +28,7 @@ from vinr.fit import fit
 from vinr.fit.batches import Batches
 from vinr.fit.checkpoint import read_fit_state
 from vinr.fit.ranks import Ranks, joined
+from vinr.state.launch import num_together, working_together
 
 ENTROPY = 'fit.phases=[{share = 0.3, sparsity = 0.2}, {share = 0.4, quantization = "entropy"}]'
 TARGET = 'fit.phases=[{share = 0.6, quantization = "entropy", target_bytes = 4000}]'
@@ -179,6 +181,50 @@ def test_nobody_waits_for_a_rank_0_that_was_killed(tmp_path: Path) -> None:
     nothing, said = on_two(lose, 0, tmp_path / "kept")
     assert nothing is None
     assert said.startswith("rank 1 of 2 has lost another, which has ended or does not answer (")
+
+
+WITH_WORKERS = {
+    "encode": ("encode", "in.mkv", "out.vinr", "--workers", "2"),
+    "encode on a cluster": ("encode", "in.mkv", "out.vinr", "--ray", "auto"),
+    "encode a folder": ("encode", "videos", "files", "--workers", "2"),
+    "decode": ("decode", "in.vinr", "out.mkv", "--workers", "2"),
+    "decode a folder": ("decode", "videos", "files", "--workers", "2"),
+    "eval": ("eval", "videos", "originals", "--workers", "2"),
+    "compare": ("compare", "in.mkv", "page.html", "--workers", "2"),
+    "bench": ("bench", "hnerv-table-8", "--scale", "tiny", "--workers", "2"),
+}
+
+
+@pytest.mark.parametrize("name", WITH_WORKERS)
+def test_processes_that_fit_together_have_no_workers(
+    name: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("videos", "originals"):
+        (tmp_path / folder).mkdir()
+    write_clip(tmp_path / "in.mkv", clip())
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    asked = " ".join(WITH_WORKERS[name][-2:])
+    with working_together(4):
+        result = run(*WITH_WORKERS[name])
+    refused(
+        result,
+        f"{asked}: torchrun has started 4 processes, which fit one network together and would wait, idle, "
+        "for the workers; start vinr without torchrun, or leave --workers and --ray out",
+    )
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_torchrun_with_workers_ends_in_one_line(tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "in.mkv", clip())
+    arguments = ["encode", str(video), str(tmp_path / "two.vinr"), "--epochs", "1", "--workers", "2"]
+    assert on_two(run_command, tmp_path, arguments) == [2, 0]
+    (line,) = (tmp_path / "err0").read_text().splitlines()
+    assert line.startswith("vinr: --workers 2: torchrun has started 2 processes")
+    assert (tmp_path / "out0").read_text() == (tmp_path / "out1").read_text() == ""
+    assert (tmp_path / "err1").read_text() == ""
+    assert num_together() == 1
+    assert not (tmp_path / "two.vinr").exists()
 
 
 def test_the_command_writes_one_file_and_says_everything_once(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
-"""Segments on workers: the bytes of one process, also where workers or the driver are killed."""
+"""Segments and points on workers: what one process makes of them, also where some of them are killed."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,24 @@ import pytest
 
 import vinr
 from clips import moving_shapes, write_clip
-from command_line import Run
+from command_line import Run, refused
+from compare_kills import run as compare
+from compare_kills import without_times
 from fresh import run_fresh
 from vinr.bench.run import run_recipe
+from vinr.codecs.anchors import parse_anchor
+from vinr.comparison.on_workers import Place, PointTask, order_of, run_point
+from vinr.comparison.plan import Budget, ComparedFile, FitJob
+from vinr.comparison.points import CodecRun, PointJob
+from vinr.comparison.runs import Setup, View
+from vinr.config import default_model
 from vinr.decoding import on_workers
-from vinr.errors import UsageError
-from vinr.fit import JobEnded, Noted, OfJob, Resumed, RoundDone
+from vinr.decoding.streams import CropWindow
+from vinr.encoding.on_workers import ClipSource
+from vinr.errors import OutputError, UsageError
+from vinr.fit import Event, JobEnded, Noted, OfJob, Resumed, RoundDone
+from vinr.scale.workers import Workers
+from vinr.video.source import open_video
 
 ray = pytest.importorskip("ray", reason="the extra vinr[ray] is not installed")
 SETTINGS: dict[str, Any] = {
@@ -31,6 +46,7 @@ SETTINGS: dict[str, Any] = {
     "overrides": ["fit.phases=[]", "fit.precision=fp32"],
 }
 NUM_SEGMENTS = 3
+NO_BUDGET = Budget(epochs=1, seconds=None, seed=None, overrides=())
 PATIENCE_SECONDS = 120
 
 
@@ -41,6 +57,7 @@ def cluster() -> Iterator[None]:
         "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         "worker_process_setup_hook": "often_kept.keep_state_at_once",
     }
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     ray.init(
         address="local",
         num_cpus=2,
@@ -50,6 +67,8 @@ def cluster() -> Iterator[None]:
         object_store_memory=100 * 2**20,
         runtime_env=environment,
     )
+    for number, handler in before.items():  # later tests of this process expect their own
+        signal.signal(number, handler)
     yield
     ray.shutdown()
 
@@ -208,6 +227,183 @@ def test_rows_of_a_table_run_on_workers(tmp_path: Path) -> None:
     assert (tmp_path / f"{recipe}-tiny.md").exists()
 
 
+# -- points of a comparison ----------------------------------------------------------------------------------
+
+
+ANCHORS = ["x264:30:40", "vp9-5:40"]
+EPOCHS = 20  # so long that a fit is still at work when its first event has come
+
+
+@dataclass
+class Alone:
+    """A comparison that this process has made: its report without times, its files and its page."""
+
+    folder: Path
+    report: dict[str, Any]
+
+    def files(self, folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (folder / "page-files").iterdir()}
+
+    def check(self, folder: Path, report: Any) -> None:
+        """Assert that a comparison in ``folder`` came to the same, and that nothing is left beside it."""
+        assert without_times(report) == self.report
+        assert self.files(folder) == self.files(self.folder)
+        assert pictures(folder) == pictures(self.folder)
+        assert sorted(path.name for path in folder.iterdir()) == ["page-files", "page.html"]
+
+
+def pictures(folder: Path) -> list[str]:
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    found = re.findall(r"data:image/png;base64,[^\"']+", page)
+    assert found
+    return found
+
+
+def compare_in(folder: Path, video: Path, file: bytes, **options: Any) -> Any:
+    """Compare in ``folder``: a file, two networks that are fitted, and two codecs."""
+    (folder.parent / "clip.vinr").write_bytes(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return compare(video, files=["../clip.vinr"], anchors=ANCHORS, epochs=EPOCHS, **options)
+
+
+@pytest.fixture(scope="module")
+def alone(video: Path, whole: bytes, tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    folder = tmp_path_factory.mktemp("alone") / "page"
+    folder.mkdir()
+    return Alone(folder, without_times(compare_in(folder, video, whole)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "page"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.usefixtures("cluster")
+def test_points_are_measured_on_workers_as_in_one_process(
+    video: Path, whole: bytes, alone: Alone, folder: Path
+) -> None:
+    events: list[Event] = []
+    shares: list[float] = []
+    report = compare_in(
+        folder,
+        video,
+        whole,
+        workers=2,
+        on_event=events.append,
+        on_progress=lambda text, share: shares.append(share),
+    )
+    alone.check(folder, report)
+    ended = [event for event in events if isinstance(event, JobEnded)]
+    names = {f"{curve.name}, {point.setting}" for curve in report.curves for point in curve.points}
+    assert {event.name for event in ended} == names
+    assert {event.total for event in ended} == {len(names)}
+    fitted = {
+        event.name for event in events if isinstance(event, OfJob) and isinstance(event.event, RoundDone)
+    }
+    assert len(fitted) == 2
+    assert shares[0] == 0
+    assert shares[-1] == 1
+    assert "2 workers: seconds and frames/s are those of points beside others" in (
+        folder / "page.html"
+    ).read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="finds processes by Linux's /proc")
+@pytest.mark.usefixtures("cluster")
+def test_the_point_of_a_worker_that_is_killed_is_measured_by_another(
+    video: Path, whole: bytes, alone: Alone, folder: Path
+) -> None:
+    notes: list[str] = []
+    events: list[Event] = []
+    killed: list[int] = []
+
+    def kill_once(event: Event) -> None:
+        if isinstance(event, OfJob):
+            events.append(event.event)
+            if isinstance(event.event, RoundDone) and not killed:
+                killed.extend(processes_of_workers())
+                for process in killed:
+                    os.kill(process, signal.SIGKILL)
+
+    report = compare_in(folder, video, whole, workers=2, on_event=kill_once, on_note=notes.append)
+    assert killed
+    alone.check(folder, report)
+    assert any("parameters: its worker died" in note for note in notes)
+    assert any(isinstance(event, Resumed) for event in events)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_comparison_on_workers_that_is_stopped_leaves_a_page_and_goes_on_without(
+    video: Path, whole: bytes, alone: Alone, folder: Path
+) -> None:
+    seen: set[type] = set()
+
+    def stop(event: Event) -> None:
+        if isinstance(event, JobEnded) or (isinstance(event, OfJob) and isinstance(event.event, RoundDone)):
+            seen.add(type(event))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare_in(folder, video, whole, workers=2, on_event=stop)
+    partial = folder / "page.html.partial"
+    so_far = (partial / "so-far.html").read_text(encoding="utf-8")
+    assert re.search(r"[1-5] of 6 points are here; repeat the command to measure the rest", so_far)
+    kept = list(partial.glob("point-*"))
+    assert kept
+    fits: list[str] = []
+    alone.check(folder, compare_in(folder, video, whole, on_progress=lambda text, share: fits.append(text)))
+    measured = {text for text in fits if "x264" in text or "VP9" in text}
+    assert len(measured) == 3
+
+
+def test_what_workers_cannot_compare_is_refused(video: Path, tmp_path: Path, run: Run) -> None:
+    page = tmp_path / "page.html"
+    for words, *arguments in [
+        ("each worker reads the video itself", "-", page, "--workers", "2"),
+        ("--gpus-per-worker 1 has no effect without --workers", video, page, "--gpus-per-worker", "1"),
+        ("unknown device 'tpu'", video, page, "--workers", "2", "--device", "tpu"),
+    ]:
+        refused(run("compare", *arguments), words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_does_not_reach_the_folder_of_the_page_says_so(tmp_path: Path, video: Path) -> None:
+    (anchor, _) = parse_anchor("x264")
+    setup = Setup(
+        str(video), "cpu", View("nearest", (0,), CropWindow(0, 0, 8, 8)), NO_BUDGET, tmp_path, False
+    )
+    with open_video(video) as reader:
+        place = Place(ClipSource.of(str(video), reader), tmp_path, "the driver's", {})
+    task = PointTask(PointJob("x264 medium", "CRF 30", CodecRun(anchor, 30)), setup, place)
+    with pytest.raises(
+        OutputError, match=r"cannot be reached from .*; write the page to a folder that all nodes"
+    ):
+        run_point(task, False, lambda event: None)
+
+
+def test_the_largest_networks_begin_first() -> None:
+    fits = [FitJob(default_model(), None, params=count) for count in (10, 20, 40)]
+    works = [CodecRun(parse_anchor("x264")[0], 30), ComparedFile("a.vinr", "a.vinr"), *fits]
+    assert order_of([PointJob("curve", str(number), work) for number, work in enumerate(works)]) == [
+        0,
+        1,
+        4,
+        3,
+        2,
+    ]
+
+
+def test_auto_is_the_device_that_a_worker_has() -> None:
+    assert Workers(2).device("auto") == "cpu"
+    assert Workers(2, gpus=0.5).device("auto") == "cuda"
+    assert Workers(2, gpus=0.5).device("cpu") == "cpu"
+    assert Workers(2).device("cuda:1") == "cuda:1"
+
+
 # -- without Ray ---------------------------------------------------------------------------------------------
 
 
@@ -243,6 +439,16 @@ def test_without_ray_the_error_names_the_extra(
         "vinr: --workers and --ray run jobs on Ray, which is not installed: pip install 'vinr[ray]', "
         "or leave them out\n"
     )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_where_no_cluster_is_is_refused_at_once(video: Path, tmp_path: Path, run: Run) -> None:
+    with socket.socket() as free:  # bound, so that no other program takes it, and not listening
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        given = ("--preset", "nerv-tiny", "--epochs", "5", "--ray", address)
+        result = run("encode", video, tmp_path / "clip.vinr", *given)
+    refused(result, f"no Ray cluster answers at {address}: ")
     assert list(tmp_path.iterdir()) == []
 
 

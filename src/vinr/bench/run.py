@@ -23,7 +23,7 @@ from vinr.bench.runner import Runner, RunnerJob, run_job
 from vinr.bench.work import BUNNY_CROP, DEFAULTS, Job, OnPanels, Work
 from vinr.codecs.anchors import parse_anchor
 from vinr.config import load_preset
-from vinr.device import resolve_device
+from vinr.device import check_device_name, resolve_device
 from vinr.encoding.telling import Teller
 from vinr.errors import InputError, UsageError, argument
 from vinr.files import check_parent
@@ -86,9 +86,9 @@ def run_recipe(
     check_parent(folder)
     data_folder = None if data is None else Path(fspath(data))
     asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
-    # Workers may have GPUs where this process has none.
-    of_workers = asked is not None and asked.gpus > 0 and device == "auto"
-    device = "cuda" if of_workers else str(resolve_device(device))
+    # Workers may have GPUs where this process has none, or none where it has some.
+    check_device_name(device)
+    device = str(resolve_device(device)) if asked is None else asked.device(device)
     jobs: dict[str, list[Job]] = {}
     distinct: dict[str, Job] = {}  # rows share jobs
     for row in recipe.rows:

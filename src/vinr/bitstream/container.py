@@ -9,11 +9,12 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader, BytesIO, FileIO, TextIOBase
+from functools import partial
+from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOBase
 from itertools import chain
-from os import SEEK_END, PathLike, fspath
+from os import SEEK_CUR, SEEK_END, SEEK_SET, PathLike, fspath
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 from vinr.bitstream.header import Header, pack_header, unpack_header
 from vinr.bitstream.index import (
@@ -36,6 +37,8 @@ FORMAT_VERSION: Final = 2
 SIZES: Final = struct.Struct("<4sBBHI")
 CHECKSUMS: Final = struct.Struct("<II")
 PROLOGUE_BYTES: Final = SIZES.size + CHECKSUMS.size
+# Of what is copied from a file.
+PIECE_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class ContainerWriter:
     def __init__(self, header: Header) -> None:
         self.header = header
         self._entries: list[Entry] = []
-        # Of each section what returns its parts.
-        self._sources: list[Callable[[], Sequence[bytes]]] = []
+        # Of each section what yields its content, part by part or in pieces.
+        self._sources: list[Callable[[], Iterator[bytes]]] = []
 
     def add(self, kind: SectionKind, owner: int, payload: bytes) -> None:
         """Add a plain section of network or clip number ``owner``."""
@@ -89,8 +92,18 @@ class ContainerWriter:
         What it returns must have the sizes and checksums of ``part_sizes``.
         """
         sizes, crcs = array("Q", part_sizes.sizes), array("I", part_sizes.crcs)
-        self._entries.append(Entry(part_sizes.kind, owner, sizes, crcs))
-        self._sources.append(read)
+        entry = Entry(part_sizes.kind, owner, sizes, crcs)
+        self._entries.append(entry)
+        self._sources.append(partial(_parts_as_announced, entry, read))
+
+    def add_file(self, kind: SectionKind, owner: int, file: BinaryIO) -> None:
+        """Add a plain section that is what ``file`` holds: read in pieces, now and when all is written."""
+        size, crc = 0, 0
+        for piece in _pieces(file):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+        entry = Entry(kind, owner, array("Q", [size]), array("I", [crc]))
+        self._entries.append(entry)
+        self._sources.append(partial(_pieces_as_announced, entry, file))
 
     def _add(self, kind: SectionKind, owner: int, payloads: Sequence[bytes]) -> None:
         self.add_stored(PartSizes.of(kind, payloads), owner, lambda: payloads)
@@ -125,8 +138,8 @@ class ContainerWriter:
     ) -> int:
         """Write the file, whole or not at all, and return its size on disk in bytes.
 
-        One section at a time is held in memory. ``on_written`` takes size and SHA-256 of the whole content,
-        just before it gets its name.
+        One section at a time is held in memory, and a piece of one that lies in a file. ``on_written`` takes
+        size and SHA-256 of the whole content, just before it gets its name.
 
         Raises
         ------
@@ -146,12 +159,32 @@ class ContainerWriter:
         return Path(path).stat().st_size
 
     def _parts(self) -> Iterator[bytes]:
-        """Yield the parts of all sections, in the order of the file."""
-        for entry, read in zip(self._entries, self._sources, strict=True):
-            parts = read()
-            if [*map(len, parts)] != [*entry.sizes] or [*map(zlib.crc32, parts)] != [*entry.crcs]:
-                raise ValueError(f"{entry.name}: is not what was announced")
-            yield from parts
+        """Yield the content of all sections, in the order of the file."""
+        for content in self._sources:
+            yield from content()
+
+
+def _parts_as_announced(entry: Entry, read: Callable[[], Sequence[bytes]]) -> Iterator[bytes]:
+    parts = read()
+    if [*map(len, parts)] != [*entry.sizes] or [*map(zlib.crc32, parts)] != [*entry.crcs]:
+        raise ValueError(f"{entry.name}: is not what was announced")
+    yield from parts
+
+
+def _pieces_as_announced(entry: Entry, file: BinaryIO) -> Iterator[bytes]:
+    size, crc = 0, 0
+    for piece in _pieces(file):
+        size, crc = size + len(piece), zlib.crc32(piece, crc)
+        yield piece
+    if (size, crc) != (entry.sizes[0], entry.crcs[0]):
+        raise ValueError(f"{entry.name}: is not what was announced")
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the content of a file from its beginning."""
+    file.seek(0)
+    while piece := file.read(PIECE_BYTES):
+        yield piece
 
 
 class _File(Shared):
@@ -203,6 +236,31 @@ class _File(Shared):
 def _reason(error: Exception) -> str:
     words = error.strerror if isinstance(error, OSError) else None
     return (words or str(error)).rstrip(".")
+
+
+class _SectionFile(RawIOBase):
+    """``size`` bytes of a file from ``start`` on, as a file; ``read_at`` takes a place and how many bytes."""
+
+    def __init__(self, read_at: Callable[[int, int], bytes], start: int, size: int) -> None:
+        self._read_at, self._start, self._size, self._position = read_at, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
+        origin = {SEEK_SET: 0, SEEK_CUR: self._position, SEEK_END: self._size}[whence]
+        self._position = max(origin + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = max(min(len(buffer), self._size - self._position), 0)
+        if count:
+            buffer[:count] = self._read_at(self._start + self._position, count)
+            self._position += count
+        return count
 
 
 class Container(Shared):
@@ -303,6 +361,18 @@ class Container(Shared):
         if not 0 <= index < len(entry.sizes):
             raise BitstreamError(f"{entry.name} has parts 0 … {len(entry.sizes) - 1}, not {index}")
         return self._read_part(entry, index)
+
+    def open_section(self, kind: SectionKind, owner: int) -> BinaryIO:
+        """Return what :meth:`read` returns, checked as there, as a file that is read in pieces."""
+        if kind.is_array:
+            raise ValueError(f"{kind.name} is read by read_part")
+        entry, crc = self._entry(kind, owner), 0
+        section = BufferedReader(_SectionFile(self._read_at, entry.starts[0], entry.sizes[0]))
+        for piece in _pieces(section):
+            crc = zlib.crc32(piece, crc)
+        check_crc(entry.name, entry.crcs[0], crc)
+        section.seek(0)
+        return section
 
     def section_sizes(self) -> tuple[SectionSize, ...]:
         """Return kind, owner and size of each section, in the order of the file."""

@@ -78,15 +78,19 @@ def compare(
     rate: Rate = None,
     deinterlace: Deinterlace = False,
     device: Device = "auto",
+    workers: WorkerCount = None,
+    ray: RayAddress = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads_per_worker: ThreadsPerWorker = None,
     settings: Settings = [],  # noqa: B006
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Compare networks with x264, x265, AV1 and VP9 on the same frames, in one HTML page."""
-    from vinr.cli.show_compare import compare_progress, show_comparison
+    from vinr.cli.show_compare import show_comparison
     from vinr.comparison import describe_saved, page_path
 
-    with compare_progress(lambda: describe_saved(page_path(source, page))) as on_progress:
+    with progress.fit_progress(lambda: describe_saved(page_path(source, page))) as watch:
         report = vinr.compare(
             source,
             page,
@@ -107,10 +111,14 @@ def compare(
             rate=rate,
             deinterlace=deinterlace,
             device=device,
+            workers=workers,
+            ray=ray,
+            gpus_per_worker=gpus_per_worker,
+            threads_per_worker=threads_per_worker,
             overrides=settings,
             force=force,
-            on_progress=on_progress,
             on_note=console.note,
+            on_event=watch.on_event,
         )
     show_comparison(report, as_json=as_json)
 

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from vinr.cli.console import ERR, print_json, print_table, say
-from vinr.cli.progress import ended_by_signals
-from vinr.cli.screen import SafeColumn
+from vinr.cli.console import print_json, print_table, say
 from vinr.comparison.rd import SHORT_MEASURES
 
 if TYPE_CHECKING:
     from vinr.comparison import ComparisonReport
-
-
-@contextmanager
-def compare_progress(describe_saved: Callable[[], str]) -> Iterator[Callable[[str, float], None]]:
-    """Show a bar over all points of a comparison; after an interruption, a line on what was saved."""
-    columns = [SafeColumn("{task.description}"), BarColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True) as bar:
-        task = bar.add_task("comparing", total=1.0)
-
-        def on_progress(text: str, share: float) -> None:
-            bar.update(task, completed=share, description=text)
-
-        with ended_by_signals(bar.stop, lambda: f"interrupted; {describe_saved()}"):
-            yield on_progress
 
 
 def show_comparison(report: ComparisonReport, *, as_json: bool) -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,7 @@ from vinr.fit.fingerprint import hash_frames
 from vinr.settings import StoredValues
 from vinr.state.folder import is_expected
 from vinr.state.tensorfile import read_state, write_tensors
+from vinr.temporaries import waited_lock
 from vinr.video.color import Upsampling
 from vinr.video.source import VideoReader
 
@@ -120,6 +122,19 @@ class KeptWork:
         self._keep("network", network, {})
         return network
 
+    @contextmanager
+    def locked(self, work: Work) -> Iterator[None]:
+        """Wait until no other process fits the network of ``work``, and let none begin to in the body."""
+        name = self._path("network", self._fingerprint(work)).name
+        with waited_lock(self._folder / f".{name}.0.lock"):
+            yield
+
+    def video(self) -> Mapping[str, Any]:
+        """Return what describes the frames."""
+        if not self._video:
+            self._video = dict(self._make_video())
+        return self._video
+
     def _find(self, work: Work, kind: str, schema: type[Kind]) -> tuple[dict[str, Tensor], Kind] | None:
         # A fingerprint needs every frame of the video, so it waits until there is something to find.
         if not any(self._folder.glob(f"{kind}-*.safetensors")):
@@ -145,9 +160,7 @@ class KeptWork:
             self.note(f"the state could not be saved: {error}; the comparison continues")
 
     def _fingerprint(self, work: Work) -> str:
-        if not self._video:
-            self._video = dict(self._make_video())
-        text = json.dumps({**self._video, **work}, sort_keys=True)
+        text = json.dumps({**self.video(), **work}, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
     def _path(self, kind: str, fingerprint: str) -> Path:

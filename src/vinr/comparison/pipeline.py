@@ -6,13 +6,15 @@
                                      ├─> encode(), a file a size ───> points ─┼─> curves, BD-rates ─> page
                 files fitted before ─┴──────────────────────────────> points ─┤
                                             published points of a table ──────┘
+
+Points are measured one after another in this process, or on workers.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -22,8 +24,9 @@ from statistics import median
 from time import monotonic
 from typing import Final
 
-from vinr.comparison.kept import KeptWork, describe_video, kept_in_words
+from vinr.comparison.kept import Crops, KeptWork, describe_video, kept_in_words
 from vinr.comparison.machine import machine
+from vinr.comparison.on_workers import measure_on
 from vinr.comparison.page import ComparisonPage, CropSet
 from vinr.comparison.plan import (
     COMPARED_BITS,
@@ -39,12 +42,18 @@ from vinr.comparison.plan import (
     read_anchors,
 )
 from vinr.comparison.plots import SHOWN_MEASURES
+from vinr.comparison.points import Measured, Points, Progress, list_points
 from vinr.comparison.rd import BDResult, Kind, RDCurve, RDPoint, bd_table
-from vinr.comparison.runs import Progress, Runner
+from vinr.comparison.runs import Runner, Setup, look
 from vinr.decoding.file import FileLike
-from vinr.device import resolve_device
+from vinr.device import check_device_name, resolve_device
+from vinr.encoding.on_workers import refuse_pipes
+from vinr.encoding.telling import Teller
 from vinr.errors import OutputError, argument, format_frame, plural
 from vinr.files import atomic_path, check_suffix
+from vinr.fit import Event, Noted, OfJob, StageBegun, ignore
+from vinr.scale.pool import run_here
+from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
 from vinr.state.folder import PAGE_SO_FAR, EncodeJob, StateFolder, partial_folder
 from vinr.state.interruption import held_back
@@ -103,11 +112,16 @@ def compare(
     rate: Fraction | float | str | None = None,
     deinterlace: bool = False,
     device: str = "auto",
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
+    threads_per_worker: int | None = None,
     seed: int | None = None,
     overrides: Sequence[str] = (),
     force: bool = False,
     on_progress: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
+    on_event: Callable[[Event], None] = ignore,
 ) -> ComparisonReport:
     """Compare networks with real codecs on the frames of one video, and write a page of it.
 
@@ -139,12 +153,18 @@ def compare(
         As for :func:`vinr.encode`; with ``files``, stream and deinterlacing are theirs if they are not given.
     device, seed, overrides
         As for :func:`vinr.encode`.
+    workers, ray, gpus_per_worker, threads_per_worker
+        Measure so many points at a time on workers, as :func:`vinr.encode` fits segments: codecs, files and
+        networks alike. All workers reach the folder of the page. ``time`` is still that of each network;
+        seconds and frames per second are then measured beside other points.
     on_progress
         Called with what is being done and the share of all that is done, 0 to 1.
     force
         Overwrite the page and the files of networks. Points of an interrupted comparison are used even then.
     on_note
         Called with each line on the video itself, such as that it may be cut short, and on what is kept.
+    on_event
+        Called with stages, and with each event of a point as :class:`vinr.fit.OfJob`; lines are `on_note`'s.
 
     Raises
     ------
@@ -155,7 +175,12 @@ def compare(
     """
     path = page_path(source, page)
     sweeps, published = read_anchors(DEFAULT_ANCHORS if anchors is None else anchors)
-    resolve_device(device)
+    asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker)
+    check_device_name(device)
+    if asked is not None:
+        refuse_pipes([fspath(source)])
+    # That of the points. Workers may have GPUs where this process has none.
+    device = str(resolve_device(device)) if asked is None else asked.device(device)
 
     def note(text: str) -> None:
         if on_note is not None:
@@ -177,7 +202,8 @@ def compare(
     )
     with state, ExitStack() as opened:
         # Files, video and sizes are checked before `prepare` touches what an earlier call left.
-        decoders = [opened.enter_context(open_file(file, device)) for file in compared]
+        here = device if asked is None else "cpu"
+        decoders = [opened.enter_context(open_file(file, here)) for file in compared]
         edit = common_edit(decoders, names, AskedEdit(crop, resize, first or 0, stop))
         options = replace(common_options(decoders, names, options), bit_depth=COMPARED_BITS)
         reader = opened.enter_context(open_video(fspath(source), edit=edit, options=options))
@@ -188,32 +214,47 @@ def compare(
         check_sizes(decoders, names, reader.spec)
         budget = Budget(epochs, seconds, seed, (*overrides, NO_AUDIO))
         # Files alone are compared alone; without any, the default model is fitted.
-        jobs = []
+        fits = []
         if models or presets or params or bpp or not names:
             counts = list(map(parse_count, params))
-            jobs = plan_fits(models, presets, counts, bpp, reader.spec, budget, note)
+            fits = plan_fits(models, presets, counts, bpp, reader.spec, budget, note)
         else:
             given = {"epochs": epochs, "time": time, "seed": seed, "overrides": overrides or None}
             for name in [name for name, value in given.items() if value is not None]:
                 note(f"{argument(name)} has no effect: files are compared, and no network is trained")
         folder = path.with_name(f"{path.stem}-files")
         kept = KeptWork(state.folder, lambda: describe_video(reader), note)
-        # Progress counts points, one per file, network and quality of a codec.
-        num_points = len(names) + len(jobs)
-        for _, qualities in sweeps:
-            num_points += len(qualities)
-        runner = Runner(
-            fspath(source), reader, kept, device=device, num_points=num_points, on_progress=on_progress
-        )
-        check_folder(folder, jobs, lambda job: force or runner.may_use(job, folder, budget))
+        fitted_as = [decoder.file.header.networks[0].model for decoder in decoders]
+        jobs = list_points(sweeps, compared, fitted_as, fits, folder, width=reader.spec.width)
+        if on_progress is not None:
+            on_progress("reading", 0.0)
+        view, original_crops = look(reader)
+        setup = Setup(fspath(source), device, view, budget, folder, force)
+        runner = Runner(setup, reader, kept)
+        check_folder(folder, fits, lambda fit: force or runner.may_use(fit, folder / fit.file_name))
         state.prepare()
-        pages = _PageWriter(path, fspath(source), reader, runner, published)
-        runner.on_curve = lambda: pages.write_so_far(state)
+        points = Points(jobs, on_progress)
+        pages = _PageWriter(path, setup, reader, points, original_crops, published, asked)
+
+        def tell(event: Event) -> None:
+            if isinstance(event, OfJob) and isinstance(event.event, Noted):
+                note(f"{event.name}: {event.event.text}")
+            else:
+                on_event(event)
+
+        on_event(StageBegun("comparing"))
         with pages.kept_on_errors(state):
-            # Codecs come first: they are quick to refuse a frame size.
-            measured = runner.anchors(sweeps)
-            networks = runner.networks(compared, jobs, folder, budget, force=force)
-        report = pages.report([*networks, *measured, *published])
+            if asked is None:
+                measured = _measure_here(runner, points, tell)
+            else:
+                measured = measure_on(
+                    asked, jobs, setup, reader, kept, state, on_event=points.hear, tell=tell
+                )
+            with closing(measured):
+                for number, point in measured:
+                    if points.take(number, point):
+                        pages.write_so_far(state)
+        report = pages.report([*points.curves(), *published])
         content = pages.render(report)
         # Whoever is killed from here on has a page, which the next call must know as its own.
         state.expect(content)
@@ -221,6 +262,23 @@ def compare(
             temporary.write_bytes(content)
         state.finish()
     return report
+
+
+def _measure_here(
+    runner: Runner, points: Points, tell: Callable[[Event], None]
+) -> Generator[tuple[int, Measured]]:
+    """Yield all points with their numbers, one after another."""
+
+    def hear(event: Event) -> None:
+        tell(event)
+        if isinstance(event, OfJob):
+            points.hear(event.number, event.event)
+
+    teller = Teller([job.name for job in points.jobs], hear)
+    ends = run_here(lambda job, again, on_event: runner.run(job, on_event), points.jobs, on_event=teller)
+    for ended in ends:
+        yield ended.number, ended.value()
+        teller.end(ended.number)
 
 
 def page_path(source: str | PathLike[str], page: str | PathLike[str] | None = None) -> Path:
@@ -254,22 +312,30 @@ class _PageWriter:
     """Makes the report and the page of a comparison, finished or not."""
 
     def __init__(
-        self, path: Path, source: str, reader: VideoReader, runner: Runner, published: Sequence[RDCurve]
+        self,
+        path: Path,
+        setup: Setup,
+        reader: VideoReader,
+        points: Points,
+        original_crops: Crops,
+        published: Sequence[RDCurve],
+        workers: Workers | None,
     ) -> None:
-        self._path, self._source, self._reader, self._runner = path, source, reader, runner
-        self._published, self._started = published, monotonic()
+        self._path, self._setup, self._reader, self._points = path, setup, reader, points
+        self._original_crops, self._published, self._workers = original_crops, published, workers
+        self._started = monotonic()
 
     def report(self, curves: Sequence[RDCurve], *, with_rates: bool = True) -> ComparisonReport:
         """Return the report of ``curves``, with or without BD-rates."""
         spec = self._reader.spec
         return ComparisonReport(
-            input=self._source,
+            input=self._setup.source,
             page=str(self._path),
             num_frames=spec.num_frames,
             height=spec.height,
             width=spec.width,
             fps=spec.fps,
-            upsampling=self._runner.upsampling,
+            upsampling=self._setup.view.upsampling,
             curves=tuple(curves),
             bd=bd_table(curves, SHOWN_MEASURES) if with_rates else (),
         )
@@ -277,13 +343,13 @@ class _PageWriter:
     def render(self, report: ComparisonReport, *, unfinished: str = "") -> bytes:
         """Return the page; ``unfinished`` says what is missing of it."""
         chosen = _at_equal_rate(report.curves)
-        crops = [CropSet("original", self._runner.original_crops)]
+        crops = [CropSet("original", self._original_crops)]
         for curve, point in chosen:
             title = f"{curve.name}: {point.bpp:.4f} bpp, {point.psnr_db:.2f} dB"
-            crops.append(CropSet(title, self._runner.crops[curve.name, point.setting]))
+            crops.append(CropSet(title, self._points.crops(curve.name, point.setting)))
         page = ComparisonPage(
             title=f"{self._reader.name}: networks and codecs",
-            facts=_facts(report, self._reader, seconds=monotonic() - self._started),
+            facts=_facts(report, self._reader, self._workers, seconds=monotonic() - self._started),
             curves=report.curves,
             results=report.bd,
             chosen=chosen,
@@ -296,8 +362,8 @@ class _PageWriter:
 
     def write_so_far(self, state: StateFolder) -> None:
         """Write what is measured so far as a page into the folder of the state."""
-        curves = [*self._runner.curves_so_far(), *self._published]
-        done, total = self._runner.num_done, self._runner.num_points
+        curves = [*self._points.curves(), *self._published]
+        done, total = self._points.num_done, len(self._points.jobs)
         missing = f"{done} of {plural(total, 'point')} are here; repeat the command to measure the rest."
         content = self.render(self.report(curves, with_rates=False), unfinished=missing)
         # It is for people to look at: without it the comparison continues all the same.
@@ -310,13 +376,15 @@ class _PageWriter:
         try:
             yield
         except BaseException:
-            if self._runner.num_done:
+            if self._points.num_done:
                 with held_back():
                     self.write_so_far(state)
             raise
 
 
-def _facts(report: ComparisonReport, reader: VideoReader, *, seconds: float) -> list[tuple[str, str]]:
+def _facts(
+    report: ComparisonReport, reader: VideoReader, workers: Workers | None, *, seconds: float
+) -> list[tuple[str, str]]:
     edit, original = reader.edit, reader.original
     changes = [f"frames {edit.first_frame} to {edit.stop_frame}", f"of {format_frame(*original)}"]
     if edit.crop:
@@ -324,6 +392,11 @@ def _facts(report: ComparisonReport, reader: VideoReader, *, seconds: float) -> 
     if edit.resize:
         changes.append(f"resize {edit.resize[1]}×{edit.resize[0]}")
     color, where = reader.spec.color, machine()
+    beside = (
+        []
+        if workers is None
+        else [("workers", f"{workers}: seconds and frames/s are those of points beside others")]
+    )
     return [
         ("video", report.input),
         (
@@ -339,6 +412,7 @@ def _facts(report: ComparisonReport, reader: VideoReader, *, seconds: float) -> 
         ("chroma of codecs", f"{report.upsampling} to full size: what gives these frames back best uncoded"),
         ("measured", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; this run took {seconds:,.0f} s"),
         ("machine", f"{where['cpu']} ({where['cpu_capability']}), {plural(where['threads'], 'thread')}"),
+        *beside,
         ("versions", f"vinr {where['vinr']}, PyTorch {where['torch']}, Python {where['python']}"),
         *(("note", note) for note in reader.notes),
     ]

@@ -11,12 +11,12 @@ Axes: N frames of a batch, C colour channels, H rows, W columns.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from operator import index as whole_number
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, SupportsIndex, overload
 
 import torch
 from torch import Tensor
@@ -45,6 +45,14 @@ if TYPE_CHECKING:
     from vinr.decoding.engine import Engine
     from vinr.decoding.file import VinrFile
     from vinr.decoding.settings import DecodeSettings
+
+
+@dataclass(frozen=True)
+class StoredAudio:
+    """The audio of a clip in its file, which ``open`` opens; ``start`` as of :class:`Audio`."""
+
+    open: Callable[[], BinaryIO]
+    start: Fraction
 
 
 class VideoDecoder:
@@ -141,6 +149,21 @@ class VideoDecoder:
             return None
         content = self.file.container.read(SectionKind.AUDIO, self._number)
         return Audio(content, Fraction(*self.clip.audio_start))
+
+    def stored_audio(self) -> StoredAudio | None:
+        """Return the clip's audio where it lies in the file, to be read in pieces; None where it has none.
+
+        Raises
+        ------
+        BitstreamError
+            If it is damaged.
+        """
+        self.file.container.check_open()
+        if not self.clip.has_audio:
+            return None
+        open_audio = partial(self.file.container.open_section, SectionKind.AUDIO, self._number)
+        open_audio()  # refuses damaged audio before anything is written
+        return StoredAudio(open_audio, Fraction(*self.clip.audio_start))
 
     @property
     def notes(self) -> tuple[str, ...]:

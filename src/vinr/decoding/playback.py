@@ -25,6 +25,7 @@ from vinr.scale.workers import Workers
 from vinr.settings import checked_arguments
 from vinr.units import SizeLike, parse_indices
 from vinr.video.audio import cut_audio
+from vinr.video.audio_section import AudioSource
 from vinr.video.deinterlace import interlaced
 from vinr.video.depth import with_depth
 from vinr.video.edit import Edit
@@ -153,7 +154,9 @@ def decode(
             bit_depth=bit_depth or spec.bit_depth,
         )
         notes = [*(() if found is None else _list_left_out(found))]
-        audio = None if found is not None and found.sound_ok is False else decoder.audio()
+        audio: AudioSource | None = None
+        if found is None or found.sound_ok is not False:
+            audio = decoder.stored_audio()
         if audio is not None and frames is not None:
             audio, left_out = _cut_audio(audio, decoder.timeline, numbers)
             notes += left_out
@@ -211,7 +214,7 @@ def _select(timeline: Timeline, numbers: Sequence[int]) -> Timeline:
 
 
 def _cut_audio(
-    audio: Audio, timeline: Timeline, numbers: Sequence[int]
+    audio: AudioSource, timeline: Timeline, numbers: Sequence[int]
 ) -> tuple[Audio | None, tuple[str, ...]]:
     """Return the audio of the frames ``numbers`` if they follow one another; else None, and a note."""
     first, stop = numbers[0], numbers[-1] + 1

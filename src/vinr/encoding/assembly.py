@@ -6,7 +6,7 @@
     FOLDER/segment-00001 ─┼──────────────────────────────────────────────┼─> one file, a section at a time
     FOLDER/segment-…     ─┘  sections ───────────────────────────────────┘
 
-A video of any length is written in the memory of its largest section.
+A video of any length is written in the memory of the largest section of a network.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from vinr.compress import encode_times, unpack_fixed
 from vinr.config import Preset
 from vinr.decoding.networks import expected_tensors
 from vinr.encoding.segment import FittedSegment, clip_entry, created_by, fraction_parts, part_names
+from vinr.encoding.sound import Sound
 from vinr.encoding.splitting import Job
 from vinr.errors import UsageError, argument, plural
 from vinr.models import get_model, validate_architecture
@@ -32,7 +33,7 @@ from vinr.quality.record import Quality
 from vinr.state.tensorfile import read_some_tensors
 from vinr.video.names import unique_names
 from vinr.video.source import VideoReader
-from vinr.video.spec import Audio, VideoSpec
+from vinr.video.spec import VideoSpec
 
 
 @dataclass(frozen=True)
@@ -110,29 +111,26 @@ def weights_of(segment: FinishedSegment, video: VideoSpec) -> dict[str, Tensor]:
 
 
 def assemble(
-    readers: Sequence[VideoReader], segments: Sequence[FinishedSegment], *, audio: bool
+    readers: Sequence[VideoReader], segments: Sequence[FinishedSegment], sounds: Sequence[Sound | None]
 ) -> ContainerWriter:
-    """Return the file that holds all clips: networks, timestamps and, with ``audio``, audio.
+    """Return the file that holds all clips: networks, timestamps and audio, that of each in ``sounds``.
 
     The result depends on the segments alone, not on where or in which order they were fitted.
     """
-    clips, names, audios = [], [], []
-    for reader in readers:
-        names.append(reader.name)
-        audios.append(reader.audio() if audio else None)
+    clips, names = [], [reader.name for reader in readers]
     qualities = clip_qualities(segments)
-    for number, (reader, name, content) in enumerate(zip(readers, unique_names(names), audios, strict=True)):
-        clips.append(_clip_of(reader, name, qualities[number], content))
+    for number, (reader, name, sound) in enumerate(zip(readers, unique_names(names), sounds, strict=True)):
+        clips.append(_clip_of(reader, name, qualities[number], sound))
     networks = tuple(segment.network for segment in segments)
     writer = ContainerWriter(Header(created_by=created_by(), clips=tuple(clips), networks=networks))
     for number, segment in enumerate(segments):
         for section in segment.sections:
             writer.add_stored(section, number, partial(segment.read, section.kind))
-    for number, (reader, content) in enumerate(zip(readers, audios, strict=True)):
+    for number, (reader, sound) in enumerate(zip(readers, sounds, strict=True)):
         if reader.timeline.pts is not None:
             writer.add(SectionKind.TIMES, number, encode_times(reader.timeline))
-        if content is not None:
-            writer.add(SectionKind.AUDIO, number, content.data)
+        if sound is not None:
+            writer.add_file(SectionKind.AUDIO, number, sound.file)
     return writer
 
 
@@ -169,18 +167,17 @@ def check_networks(readers: Sequence[VideoReader], jobs: Sequence[Job], presets:
         ) from None
 
 
-def side_bytes(readers: Sequence[VideoReader], *, audio: bool) -> int:
-    """Return the bytes of a file that belong to no network: times and, where ``audio`` is set, audio."""
+def side_bytes(readers: Sequence[VideoReader], sounds: Sequence[Sound | None]) -> int:
+    """Return the bytes of a file that belong to no network: times and audio."""
     num_bytes = 0
-    for reader in readers:
+    for reader, sound in zip(readers, sounds, strict=True):
         if reader.timeline.pts is not None:
             num_bytes += len(encode_times(reader.timeline))
-        content = reader.audio() if audio else None
-        num_bytes += 0 if content is None else len(content.data)
+        num_bytes += 0 if sound is None else sound.num_bytes
     return num_bytes
 
 
-def _clip_of(reader: VideoReader, name: str, quality: Quality, audio: Audio | None) -> Clip:
+def _clip_of(reader: VideoReader, name: str, quality: Quality, sound: Sound | None) -> Clip:
     edit, similarity, held = reader.edit, quality.ms_ssim, reader.timeline.last_seconds
     return clip_entry(
         name,
@@ -193,8 +190,8 @@ def _clip_of(reader: VideoReader, name: str, quality: Quality, audio: Audio | No
             stream=reader.options.stream,
             deinterlaced=reader.options.deinterlace,
         ),
-        has_audio=audio is not None,
-        audio_start=(0, 1) if audio is None else fraction_parts(audio.start),
+        has_audio=sound is not None,
+        audio_start=(0, 1) if sound is None else fraction_parts(sound.start),
         last_seconds=None if held is None else fraction_parts(held),
         has_times=reader.timeline.pts is not None,
         quality=ClipHeaderQuality(

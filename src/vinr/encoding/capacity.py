@@ -33,6 +33,7 @@ from vinr.encoding.plan import (
     describe_threads,
     plan_encode,
 )
+from vinr.encoding.sound import sounds_of
 from vinr.encoding.splitting import makespan
 from vinr.encoding.trial import Costs
 from vinr.errors import InputError, UsageError, argument
@@ -162,7 +163,8 @@ def plan(
         opening = clock.monotonic() - started
         measured = known or measure_rates(planned, reader, resolve_device(device))
         _check_rates(measured, planned, reader.spec)
-        others = side_bytes([reader], audio=planned.presets[0].compress.audio)
+        with sounds_of([reader], None, wanted=planned.presets[0].compress.audio) as sounds:
+            others = side_bytes([reader], sounds)
     if gpus is not None and not measured.is_gpu:
         raise UsageError(
             f"{argument('gpus')} {gpus}: these rates are those of {measured.device}; measure them where such "

@@ -27,9 +27,10 @@ from vinr.encoding.assembly import assemble, check_networks, side_bytes
 from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.foresee import closing_seconds, refuse_used_up
 from vinr.encoding.kept import find_kept
-from vinr.encoding.on_workers import ClipSource, OnWorkers
+from vinr.encoding.on_workers import ClipSource, OnWorkers, refuse_pipes
 from vinr.encoding.plan import EncodePlan, QualityName, Target, plan_encode
 from vinr.encoding.report import EncodeReport, bytes_of, report_of, with_reference
+from vinr.encoding.sound import sounds_of
 from vinr.encoding.splitting import count_joinable, count_pixels
 from vinr.errors import OutputError, UsageError, argument
 from vinr.files import check_suffix
@@ -189,8 +190,10 @@ def encode(
     if not sources:
         raise UsageError("no input is given; give at least one video")
     asked = Workers.asked_for(workers, ray, gpus_per_worker, threads_per_worker, threads)
-    if resume or asked is not None:
-        _refuse_pipes(paths, on_workers=asked is not None)
+    if asked is not None:
+        refuse_pipes(paths)
+    if resume:
+        _refuse_lost_pipes(paths)
     options = ReadOptions.of(
         stream=stream,
         pix_fmt=pix_fmt,
@@ -230,7 +233,8 @@ def encode(
                 tell(Noted(note))
         # A target is that of the whole file: what belongs to no network is taken off it first.
         settings = load_preset(preset_asked_for(model, preset), overrides).compress
-        others = side_bytes(readers, audio=settings.audio)
+        sounds = opened.enter_context(sounds_of(readers, state.folder.parent, wanted=settings.audio))
+        others = side_bytes(readers, sounds)
         for reader in readers:
             for note in reader.audio_notes:
                 tell(Noted(note))
@@ -275,7 +279,7 @@ def encode(
         )
         with _place(asked, plan, paths, readers, device, threads, state.token) as place:
             plan, segments = fits.run(place)
-        file = assemble(readers, segments, audio=plan.presets[0].compress.audio)
+        file = assemble(readers, segments, sounds)
         try:
             num_bytes = file.write(path, force=force, on_written=state.expect_file)
         except OutputError as error:
@@ -331,13 +335,10 @@ def _place(
         yield OnWorkers(pool, list(map(ClipSource.of, sources, readers)), device, token)
 
 
-def _refuse_pipes(sources: Sequence[str], *, on_workers: bool) -> None:
+def _refuse_lost_pipes(sources: Sequence[str]) -> None:
     for source in sources:
-        if is_pipe(source) and (on_workers or not is_kept(source)):
-            problem = "what came out of a pipe cannot be read again, "
-            problem += (
-                "and each worker reads the video itself" if on_workers else "so that nothing can be resumed"
-            )
+        if is_pipe(source) and not is_kept(source):
+            problem = "what came out of a pipe cannot be read again, so that nothing can be resumed"
             raise UsageError(f"{source}: {problem}; save the video as a file first")
 
 

@@ -31,19 +31,19 @@ from vinr.encoding.segment_work import Allowance, SegmentWork
 from vinr.encoding.splitting import Job
 from vinr.encoding.telling import Teller
 from vinr.encoding.timetable import Timetable, sent
-from vinr.errors import InputError, argument
+from vinr.errors import InputError, UsageError, argument
 from vinr.files import as_output_error, atomic_path
 from vinr.fit import Event, Noted
 from vinr.fit.events import FREQUENT
 from vinr.fit.precision import Precision, PrecisionName, keep_precision, resolve_precision
 from vinr.scale.pool import Function, JobT, OnEvent, Pool, ResultT
 from vinr.state.folder import holds_token
-from vinr.temporaries import temporary_folder, try_lock
+from vinr.temporaries import temporary_folder, waited_lock
 from vinr.video.edit import Edit
+from vinr.video.pipes import is_pipe
 from vinr.video.reading import ReadOptions
 from vinr.video.source import VideoReader, open_video
 
-LOCK_SECONDS: Final = 0.5
 OPEN_READERS: Final = 4
 
 
@@ -70,7 +70,14 @@ def _opened(source: ClipSource, changed_ns: int) -> VideoReader:
     return open_video(source.path, edit=source.edit, options=source.options)
 
 
-def _reader(source: ClipSource) -> VideoReader:
+def reader_of(source: ClipSource) -> VideoReader:
+    """Return the reader of an input in a worker.
+
+    Raises
+    ------
+    InputError
+        If the input is not there on the node of this worker.
+    """
     try:
         changed_ns = os.stat(source.path).st_mtime_ns
     except OSError:
@@ -81,7 +88,7 @@ def _reader(source: ClipSource) -> VideoReader:
 
 
 def _readers(sources: Mapping[int, ClipSource]) -> dict[int, VideoReader]:
-    return {number: _reader(source) for number, source in sources.items()}
+    return {number: reader_of(source) for number, source in sources.items()}
 
 
 @dataclass(frozen=True)
@@ -128,13 +135,22 @@ def run_segment(job: SegmentJob, again: bool, on_event: OnEvent) -> SegmentResul
 @contextmanager
 def _segment_locked(folder: Path, number: int) -> Iterator[None]:
     """Wait until no other worker is at the segment: one whose driver was killed lives on for some seconds."""
-    lock = folder / f".{segment_path(folder, number).name}.0.lock"
-    while True:
-        with try_lock(lock) as is_mine:
-            if is_mine:
-                yield
-                return
-        clock.sleep(LOCK_SECONDS)
+    with waited_lock(folder / f".{segment_path(folder, number).name}.0.lock"):
+        yield
+
+
+def refuse_pipes(sources: Sequence[str]) -> None:
+    """Refuse inputs that workers cannot open.
+
+    Raises
+    ------
+    UsageError
+        If one is a pipe.
+    """
+    for source in sources:
+        if is_pipe(source):
+            problem = "what came out of a pipe cannot be read again, and each worker reads the video itself"
+            raise UsageError(f"{source}: {problem}; save the video as a file first")
 
 
 # -- before the fits -----------------------------------------------------------------------------------------
@@ -192,7 +208,7 @@ class OnWorkers(Place):
 
     def __init__(self, pool: Pool, sources: Sequence[ClipSource], device: str, token: str) -> None:
         self._pool, self._sources, self._token = pool, sources, token
-        self._device = "cuda" if pool.workers.gpus and device == "auto" else device
+        self._device = pool.workers.device(device)
         self._facts: WorkerFacts | None = None
 
     @property

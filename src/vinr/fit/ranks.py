@@ -32,7 +32,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from vinr.errors import FitError, RankError, UsageError, argument, plural
 from vinr.state.interruption import Interrupted, held_back, take_waiting, waiting
-from vinr.state.launch import VARIABLES
+from vinr.state.launch import VARIABLES, working_together
 from vinr.temporaries import Maker
 
 RESTARTS: Final = "TORCHELASTIC_RESTART_COUNT"
@@ -291,7 +291,8 @@ def joined() -> Iterator[Ranks]:
     # Processes that this one starts have its environment, and are no ranks.
     del os.environ[VARIABLES[0]]
     try:
-        yield ranks
+        with working_together(count):
+            yield ranks
     finally:
         os.environ[VARIABLES[0]] = str(number)
         _current = ALONE

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import secrets
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -44,6 +45,8 @@ STOP_SECONDS: Final = 60.0
 RUN_BYTES: Final = 6
 # For the last events to come, once all jobs have ended.
 LAST_SECONDS: Final = 2.0
+# For the head of a cluster to answer.
+ANSWER_SECONDS: Final = 10.0
 # Frames and results on their way.
 STORE_BYTES: Final = 2**30
 
@@ -333,11 +336,30 @@ def _start(ray: Any, workers: Workers) -> None:
         options |= {"object_store_memory": STORE_BYTES}
         ray.init(address="local", **options)
         return
+    _check_answer(workers.address)
     try:
         ray.init(address=workers.address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"no Ray cluster answers at {workers.address}: {reason}") from None
+
+
+def _check_answer(address: str) -> None:
+    """Refuse ``HOST:PORT`` where nothing listens: Ray itself would try for a quarter of an hour.
+
+    Raises
+    ------
+    UsageError
+        If so.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in host or not port.isdecimal():
+        return  # auto, or an address that Ray alone understands
+    try:
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"no Ray cluster answers at {address}: {reason}") from None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Final, Self
 
 from vinr.errors import UsageError, argument
+from vinr.state.launch import num_together
 
 EXTRA: Final = "vinr[ray]"
 MAX_WORKERS: Final = 10_000
@@ -76,15 +77,35 @@ class Workers:
                 f"{argument('threads')} {threads} are those of this process; those of workers are "
                 f"{argument('threads_per_worker')}"
             )
+        _refuse_ranks(workers, ray)
         each = 1 if threads_per_worker is None else threads_per_worker
         asked = cls(workers, ray, each, gpus_per_worker or 0.0)
         import_ray()
         return asked
 
+    def device(self, name: str) -> str:
+        """Return the device of each worker where a command was given ``name``: what ``auto`` means there."""
+        if name != "auto":
+            return name
+        return "cuda" if self.gpus else "cpu"
+
     def __str__(self) -> str:
         text = "as many workers as there is room for" if self.count is None else f"{self.count} workers"
         text = "1 worker" if self.count == 1 else text
         return text if self.address is None else f"{text} of the cluster at {self.address}"
+
+
+def _refuse_ranks(workers: int | None, ray: str | None) -> None:
+    """Refuse workers in a process that fits together with others: those would wait for it, idle."""
+    count = num_together()
+    if count == 1:
+        return
+    asked = argument("ray", ray) if workers is None else argument("workers", workers)
+    together = f"torchrun has started {count} processes, which fit one network together"
+    raise UsageError(
+        f"{asked}: {together} and would wait, idle, for the workers; start vinr without torchrun, or leave "
+        f"{argument('workers')} and {argument('ray')} out"
+    )
 
 
 def import_ray() -> ModuleType:

@@ -29,6 +29,7 @@ from torch import Tensor
 from vinr.device import gradients_on, resolve_device
 from vinr.encoding.encode import counted_from
 from vinr.encoding.plan import EncodePlan, describe_threads, plan_encode
+from vinr.encoding.sound import sounds_of
 from vinr.errors import InputError, format_frame, plural
 from vinr.fit import Event, FitResult, Noted, Task, fit, ignore
 from vinr.fit.budget import RESERVE_EPOCHS, Reserve
@@ -232,10 +233,13 @@ def inpaint(
         precision = resolve_precision(plan.presets[0].fit.precision, target_device)
         work = _Work(plan, masks, target_device, precision, all_pixels, started, on_event)
         target = fspath(output)
-        audio = reader.audio() if plan.presets[0].compress.audio else None
-        with open_sink(
-            target, reader.spec, reader.timeline, audio=audio, codec=codec, crf=crf, force=force
-        ) as sink:
+        wanted = plan.presets[0].compress.audio
+        with (
+            sounds_of([reader], None, wanted=wanted) as (audio,),
+            open_sink(
+                target, reader.spec, reader.timeline, audio=audio, codec=codec, crf=crf, force=force
+            ) as sink,
+        ):
             told = (*reader.audio_notes, *sink.notes)
             for note in told:
                 on_event(Noted(note))

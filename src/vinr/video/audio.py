@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import av
 from av.audio.stream import AudioStream
@@ -30,6 +30,7 @@ from vinr.video.audio_section import (
     OPTIONS,
     UNKNOWN,
     UNUSABLE,
+    AudioSource,
     CopiedTrack,
     choose_format,
     codec_name,
@@ -57,14 +58,17 @@ UNCHANGED: Final = Clock()
 def extract_audio(
     reopen: Callable[[], InputContainer],
     path: Path,
+    target: BinaryIO,
     *,
     origin: Fraction,
     start: Fraction | None = None,
     stop: Fraction | None = None,
     clock: Clock = UNCHANGED,
     on_note: Callable[[str], None],
-) -> Audio | None:
-    """Return the audio of a file, ``None`` if there is none.
+) -> Fraction | None:
+    """Write the audio of a file to ``target``, an empty file; return its start as in :class:`Audio`.
+
+    ``None``: there is none, and nothing is written.
 
     Times are seconds on the file's clock as ``clock`` continues it, where the first frame appears at
     ``origin``. Packets that begin in ``start`` ≤ time < ``stop`` are kept (``None``: no limit); the result
@@ -80,7 +84,7 @@ def extract_audio(
         streams = list(container.streams.audio)
         known = _list_known(streams, path, on_note)
         try:
-            return _carry(reopen, container, known, _Range(origin, start, stop, clock))
+            return _carry(reopen, container, known, _Range(origin, start, stop, clock), target)
         except UNUSABLE as error:
             names = ", ".join(dict.fromkeys(codec_name(streams[number]) for number in known))
             raise InputError(
@@ -89,7 +93,7 @@ def extract_audio(
             ) from error
 
 
-def cut_audio(audio: Audio, *, start: Fraction | None, stop: Fraction | None) -> Audio | None:
+def cut_audio(audio: AudioSource, *, start: Fraction | None, stop: Fraction | None) -> Audio | None:
     """Return the part of ``audio`` that begins in ``start`` ≤ time < ``stop``, ``None`` if there is none.
 
     Times are seconds after the first frame (``None``: no limit); the result counts from ``start``.
@@ -101,7 +105,7 @@ def cut_audio(audio: Audio, *, start: Fraction | None, stop: Fraction | None) ->
     """
 
     def reopen() -> InputContainer:
-        return open_section(audio.data)
+        return open_section(audio.open())
 
     with reopen() as container:
         try:
@@ -113,7 +117,9 @@ def cut_audio(audio: Audio, *, start: Fraction | None, stop: Fraction | None) ->
                 None if stop is None else stop - audio.start,
                 heard=Fraction(0),
             )
-            return _carry(reopen, container, range(len(container.streams.audio)), chosen)
+            target = io.BytesIO()
+            begin = _carry(reopen, container, range(len(container.streams.audio)), chosen, target)
+            return None if begin is None else Audio(target.getvalue(), begin)
         except UNUSABLE as error:
             raise InputError(f"the audio is damaged: {explain(error)}; leave it out") from error
 
@@ -167,8 +173,9 @@ def _carry(
     container: InputContainer,
     tracks: Collection[int],
     chosen: _Range,
-) -> Audio | None:
-    """Return the section of some ``tracks`` (numbers among the audio streams).
+    target: BinaryIO,
+) -> Fraction | None:
+    """Write the section of some ``tracks`` (numbers among the audio streams), and return its start.
 
     The container is read from its beginning until all tracks have begun; what ``reopen`` opens is copied.
     """
@@ -191,7 +198,6 @@ def _carry(
     else:
         zero = min(beginning.heard for beginning in beginnings.values())
         zero = zero if chosen.heard is None else max(zero, chosen.heard)
-    target = io.BytesIO()
     with reopen() as again, av.open(target, "w", format=format_name, options=OPTIONS[format_name]) as output:
         originals = tuple(stream for stream in again.streams.audio if stream.index in beginnings)
         copies = {}
@@ -204,7 +210,7 @@ def _carry(
         for packet in _from(zero, chosen.packets(again, originals)):
             copies[packet.stream_index].take(packet)
             output.mux(packet)
-    return Audio(target.getvalue(), (zero - chosen.zero).limit_denominator(MAX_DENOMINATOR))
+    return (zero - chosen.zero).limit_denominator(MAX_DENOMINATOR)
 
 
 def _from(zero: Fraction, packets: Iterator[Packet[AudioStream]]) -> Iterator[Packet[AudioStream]]:

@@ -18,6 +18,7 @@ from vinr.video.audio_section import (
     MATROSKA,
     UNKNOWN,
     UNUSABLE,
+    AudioSource,
     CopiedTrack,
     choose_format,
     codec_name,
@@ -28,7 +29,6 @@ from vinr.video.audio_section import (
     open_section,
 )
 from vinr.video.libav import explain, move_packet
-from vinr.video.spec import Audio
 
 # By the samples that a decoder gives, in planes or not: PCM that holds all their bits.
 PCM_BY_SAMPLES: Final = {
@@ -59,7 +59,7 @@ class AudioCopier:
         If the output's format cannot hold the audio codec.
     """
 
-    def __init__(self, audio: Audio, output: OutputContainer) -> None:
+    def __init__(self, audio: AudioSource, output: OutputContainer) -> None:
         self._output = output
         self.notes: tuple[str, ...] = ()
         if abs(audio.start) > MAX_START_SECONDS:
@@ -69,7 +69,7 @@ class AudioCopier:
         early = -audio.start
         self.lead = Fraction(math.ceil(early * 1000), 1000) if early > ROUNDING_SECONDS else Fraction(0)
         self._offset = audio.start + self.lead
-        self._input = open_section(audio.data)
+        self._input = open_section(audio.open())
         try:
             streams = self._input.streams.audio
             self.names = ", ".join(dict.fromkeys(map(codec_name, streams)))
@@ -132,9 +132,9 @@ class AudioCopier:
         return track
 
 
-def audio_codecs(audio: Audio) -> set[str]:
+def audio_codecs(audio: AudioSource) -> set[str]:
     """Return the names of the codecs of all tracks."""
-    with open_section(audio.data) as tracks:
+    with open_section(audio.open()) as tracks:
         return set(map(codec_name, tracks.streams.audio))
 
 

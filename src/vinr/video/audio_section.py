@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from typing import Any, Final, cast
+from typing import Any, BinaryIO, Final, Protocol, cast
 
 import av
 import numpy as np
@@ -50,31 +50,43 @@ LAYOUTS: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1"
 UNNAMED: Final = " channels"  # how libav calls a layout of which it knows no more than the count
 
 
-def open_section(data: bytes) -> InputContainer:
-    """Open the bytes of an AUDIO section.
+class AudioSource(Protocol):
+    """The audio of a clip, wherever it lies: an :class:`~vinr.video.spec.Audio`, or one read in pieces."""
+
+    @property
+    def start(self) -> Fraction:
+        """As of :class:`~vinr.video.spec.Audio`."""
+        ...
+
+    def open(self) -> BinaryIO:
+        """Return the AUDIO section as a file that can seek, at its beginning."""
+        ...
+
+
+def open_section(file: BinaryIO) -> InputContainer:
+    """Open an AUDIO section, at its beginning; it is read as it is needed.
 
     Raises
     ------
     InputError
-        If they are not a file of audio.
+        If it is not a file of audio.
     """
-    name = NUT if data.startswith(NUT_MAGIC) else MATROSKA
+    name = NUT if file.read(len(NUT_MAGIC)) == NUT_MAGIC else MATROSKA
     try:
-        container = _open(data, name)
+        container = _open(file, name)
         # Options of decoders are told when a file is opened.
         options = [_decoder_options(stream.metadata) for stream in container.streams]
         if name == NUT and any(options):
             container.close()
-            container = _open(data, name, stream_options=options)
+            container = _open(file, name, stream_options=options)
     except UNUSABLE as error:
         raise InputError(f"the audio is not readable Matroska or NUT data: {explain(error)}") from error
     return container
 
 
-def _open(data: bytes, name: str, **options: Any) -> InputContainer:
-    container: InputContainer = av.open(
-        io.BytesIO(data), "r", format=name, metadata_errors="replace", **options
-    )
+def _open(file: BinaryIO, name: str, **options: Any) -> InputContainer:
+    file.seek(0)
+    container: InputContainer = av.open(file, "r", format=name, metadata_errors="replace", **options)
     return container
 
 
@@ -230,7 +242,7 @@ def _candidates(stream: AudioStream, packets: Sequence[Packet[AudioStream]]) -> 
 
 def _short_nut(
     stream: AudioStream, packets: Sequence[Packet[AudioStream]], hints: Mapping[str, str]
-) -> bytes:
+) -> BinaryIO:
     target = io.BytesIO()
     with av.open(target, "w", format=NUT, options=OPTIONS[NUT]) as output:
         copy = copy_track(output, stream)
@@ -240,7 +252,8 @@ def _short_nut(
             bare.pts = bare.dts = number
             bare.stream = copy
             output.mux(bare)
-    return target.getvalue()
+    target.seek(0)
+    return target
 
 
 def _bare(packet: Packet[AudioStream]) -> Packet[AudioStream]:

@@ -25,7 +25,7 @@ from vinr.video.deep_images import is_deep_image, read_deep_image
 from vinr.video.depth import with_depth
 from vinr.video.numbering import describe_numbering, number_order
 from vinr.video.picture import OPAQUE, TRANSPARENT
-from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline
+from vinr.video.spec import BitDepth, ColorSpec, Levels, Timeline
 
 SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's modes of at most 8 bits; it would clip the others (I;16, I, F) to 8 bits, not scale them.
@@ -112,7 +112,9 @@ class FolderInput:
             rgb_HWC = read_deep_image(file) if file in self._deep else read_image(file, label=str(file))
             yield with_depth(torch.tensor(rgb_HWC), self.bit_depth).numpy()
 
-    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
+    def write_audio(
+        self, first: int, stop: int, target: BinaryIO, on_note: Callable[[str], None]
+    ) -> Fraction | None:
         """Return None: images have no audio."""
         return None
 

@@ -23,13 +23,13 @@ from vinr.errors import InputError, OutputError, UsageError, argument, unknown
 from vinr.files import as_output_error
 from vinr.temporaries import Maker
 from vinr.video.audio_copy import AudioCopier, audio_codecs
-from vinr.video.audio_section import MATROSKA_OPTIONS
+from vinr.video.audio_section import MATROSKA_OPTIONS, AudioSource
 from vinr.video.color import LAST_X265_PRIMARIES, SILENT, ColorConverter, tag_color
 from vinr.video.encoders import open_encoder, safe_options, why_refused
 from vinr.video.hdr import DIALECTS, with_hdr
 from vinr.video.libav import explain, move_packet
 from vinr.video.matroska import state_shape
-from vinr.video.spec import Audio, BitDepth, Hdr, Levels, Ticks, Timeline, VideoSpec
+from vinr.video.spec import BitDepth, Hdr, Levels, Ticks, Timeline, VideoSpec
 from vinr.video.tag_names import PRIMARIES
 
 MP4, MOV, WEBM = "mp4", "mov", "webm"
@@ -150,7 +150,7 @@ class ContainerWriter:
         timeline: Timeline,
         *,
         target: Path,
-        audio: Audio | None,
+        audio: AudioSource | None,
         codec: str | None,
         crf: int | None = None,
     ) -> None:

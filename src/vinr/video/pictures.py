@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from vinr.video.deep_images import is_deep_image
 from vinr.video.depth import with_depth
 from vinr.video.images import FRAME_RATE, MODES, is_transparent, open_image
 from vinr.video.picture import TRANSPARENT
-from vinr.video.spec import Audio, BitDepth, ColorSpec, Levels, Timeline
+from vinr.video.spec import BitDepth, ColorSpec, Levels, Timeline
 
 # First bytes of the files of which libav reads at most the first picture.
 SIGNATURES: Final = (b"RIFF", b"II*\0", b"II+\0", b"MM\0*", b"MM\0+")
@@ -107,7 +107,9 @@ class PicturesInput:
             for rgb_HWC, _, _ in _decode(image, self.num_frames, self.path, first):
                 yield with_depth(torch.from_numpy(rgb_HWC.copy()), self.bit_depth).numpy()
 
-    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
+    def write_audio(
+        self, first: int, stop: int, target: BinaryIO, on_note: Callable[[str], None]
+    ) -> Fraction | None:
         """Return None: pictures have no audio."""
         return None
 

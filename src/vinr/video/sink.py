@@ -38,11 +38,12 @@ from torch import Tensor
 from vinr.errors import OutputError, UsageError
 from vinr.files import as_output_error, atomic_files, atomic_folder, atomic_path, check_suffix
 from vinr.temporaries import Maker
+from vinr.video.audio_section import AudioSource
 from vinr.video.color import RGB, ColorConverter, planes_of
 from vinr.video.gif import SUFFIX as GIF_SUFFIX
 from vinr.video.gif import GifWriter
 from vinr.video.mux import FORMATS, ContainerWriter
-from vinr.video.spec import TYPES, Audio, BitDepth, Levels, Timeline, VideoSpec
+from vinr.video.spec import TYPES, BitDepth, Levels, Timeline, VideoSpec
 from vinr.video.tag_names import special_colors
 
 STDOUT: Final = "-"
@@ -85,7 +86,7 @@ class Sink(ABC):
         return "y4m"
 
     @final
-    def leave_out(self, codec: str | None, crf: int | None, audio: Audio | None) -> None:
+    def leave_out(self, codec: str | None, crf: int | None, audio: AudioSource | None) -> None:
         """Note that y4m, GIF and PNG are written without a codec, and without audio."""
         for name, value in (("codec", codec), ("crf", crf)):
             if value is not None:
@@ -146,7 +147,7 @@ def open_sink(
     spec: VideoSpec,
     timeline: Timeline,
     *,
-    audio: Audio | None = None,
+    audio: AudioSource | None = None,
     codec: str | None = None,
     crf: int | None = None,
     force: bool = False,
@@ -167,7 +168,8 @@ def open_sink(
         Frame size, bit depth and colour; when the frames are shown. y4m and PNG have the timeline's constant
         rate.
     audio
-        Audio from :meth:`vinr.video.source.VideoReader.audio`; y4m and PNG have none, and a note says so.
+        Audio, such as :meth:`vinr.video.source.VideoReader.audio` returns; y4m and PNG have none, and a note
+        says so.
     codec
         ``x264``, ``x265``, ``av1``, ``vp9``, or ``ffv1`` (lossless, .mkv only), for videos; for frames of
         8 bits ``x264`` and of 10 bits ``x265`` if None, for .webm ``vp9``.

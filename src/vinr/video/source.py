@@ -11,6 +11,7 @@ Axes: N frames, C colour channels (red, green, blue), H rows, W columns.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,7 +22,7 @@ from functools import cached_property
 from itertools import islice
 from os import fspath
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import BinaryIO, Final, Protocol, Self
 
 import numpy as np
 import torch
@@ -67,8 +68,13 @@ class FrameInput(Protocol):
         """Yield frames ``first``, ``first`` + 1, … as rgb_HWC of ``bit_depth``."""
         ...
 
-    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
-        """Return the audio of those frames, ``None`` if there is none; tell of tracks that are left out."""
+    def write_audio(
+        self, first: int, stop: int, target: BinaryIO, on_note: Callable[[str], None]
+    ) -> Fraction | None:
+        """Write the audio of those frames to ``target``; return its start, as in :class:`Audio`.
+
+        None if there is none. Tell of tracks that are left out.
+        """
         ...
 
 
@@ -192,6 +198,22 @@ class VideoReader:
         """Return the audio of the frames, ``None`` if there is none."""
         return self._audio
 
+    def write_audio(self, target: BinaryIO) -> Fraction | None:
+        """Write the audio of the frames to ``target``, an empty file that can seek, a packet at a time.
+
+        Returns its start, as in :class:`Audio`; None if there is none.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read, or has a codec that can be stored in no way.
+        """
+        notes: list[str] = []
+        with self._naming():
+            start = self._input.write_audio(self._first, self._stop, target, notes.append)
+        self._audio_notes = notes
+        return start
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines for the user, such as that the file may be cut short; usually none."""
@@ -209,8 +231,9 @@ class VideoReader:
 
     @cached_property
     def _audio(self) -> Audio | None:
-        with self._naming():
-            return self._input.audio(self._first, self._stop, self._audio_notes.append)
+        target = io.BytesIO()
+        start = self.write_audio(target)
+        return None if start is None else Audio(target.getvalue(), start)
 
     def close(self) -> None:
         """Stop decoding and close the file."""

@@ -5,11 +5,12 @@ Axes in names: N frames (or patches) of a batch, C colour channels (red, green, 
 
 from __future__ import annotations
 
+import io
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Final, Literal, Protocol, overload, runtime_checkable
+from typing import BinaryIO, Final, Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -310,6 +311,10 @@ class Audio:
 
     data: bytes = field(repr=False)
     start: Fraction = Fraction(0)
+
+    def open(self) -> BinaryIO:
+        """Return the file of them."""
+        return io.BytesIO(self.data)
 
 
 @dataclass(frozen=True)

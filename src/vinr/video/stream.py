@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, islice
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -33,7 +34,7 @@ from vinr.video.numbered import NumberedFrames, in_order
 from vinr.video.order import Order
 from vinr.video.packets import read_packets
 from vinr.video.picture import Picture
-from vinr.video.spec import Audio, BitDepth, Levels, Timeline
+from vinr.video.spec import BitDepth, Levels, Timeline
 from vinr.video.stated import stated_times
 from vinr.video.tail import inspect_tail
 from vinr.video.times import frame_seconds, make_timeline
@@ -139,8 +140,10 @@ class StreamInput:
                 yield from chain([head], frames)
                 return
 
-    def audio(self, first: int, stop: int, on_note: Callable[[str], None]) -> Audio | None:
-        """Return the audio of frames ``first`` ≤ i < ``stop``; see :func:`vinr.video.audio.extract_audio`."""
+    def write_audio(
+        self, first: int, stop: int, target: BinaryIO, on_note: Callable[[str], None]
+    ) -> Fraction | None:
+        """Write the audio of frames ``first`` ≤ i < ``stop``; see :func:`vinr.video.audio.extract_audio`."""
         if self._file.format_name is not None:
             return None  # raw video is samples of pictures alone
         origin = self._seconds(0)
@@ -149,6 +152,7 @@ class StreamInput:
         return extract_audio(
             self._file.open,
             self.path,
+            target,
             origin=origin,
             start=start,
             stop=end,
