@@ -19,6 +19,7 @@ from vinr.config import Preset, load_preset
 from vinr.errors import FitError, InputError, UsageError
 from vinr.fit import Collapsed, Event, FitResult, Resumed, RoundDone, fit
 from vinr.fit import learner as learner_module
+from vinr.fit.learner import Learner
 from vinr.fit.task import Reconstruct
 from vinr.models import get_model, list_models, validate_architecture
 
@@ -206,6 +207,24 @@ def test_collapse_rolls_back_and_lowers_the_rate(clip: MemoryClip, monkeypatch: 
     assert result.num_collapses == 1
     assert all(bool(value.isfinite().all()) for value in weights_of(result).values())
     assert result.num_epochs == 6
+
+
+def test_a_step_that_harms_is_undone_where_a_round_is_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The PSNR of a round is that of before its updates: harm shows a round later, after the copy.
+    clip = moving_shapes(num_frames=1, height=32, width=64)
+    update, steps = Learner.update, count()
+
+    def harm(self: Learner, *args: Any) -> Any:
+        done = update(self, *args)
+        if next(steps) == 40:
+            for parameter in self.model.parameters():
+                parameter.data.mul_(-3)
+        return done
+
+    monkeypatch.setattr(Learner, "update", harm)
+    result = fit(clip, tiny("nerv", clip, epochs=60))
+    assert result.num_collapses == 2
+    assert result.num_steps == 60
 
 
 def test_fit_that_always_collapses_ends_in_an_error(clip: MemoryClip) -> None:

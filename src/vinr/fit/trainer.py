@@ -149,7 +149,8 @@ class Trainer:
         self._keeps_encoder, self._encoder = keep_encoder, self._held_encoder(keep_encoder)
         self._round_start, self._round_batches = -1, list[tuple[BatchPart, ...]]()
         self._settled: float | None = None  # progress that all ranks agree on, where they follow a clock
-        self._good = self._copy()
+        self._good = self._before = self._copy()
+        self._retried: Snapshot | None = None
         self._fingerprint = fingerprint
 
     @property
@@ -306,7 +307,7 @@ class Trainer:
         if number > self.learner.part:
             self.learner.enter(number, self.best_psnr_db)
             self.best_psnr_db = -math.inf  # rounding costs quality, which is no collapse
-            self._good = self._copy()
+            self._good = self._before = self._copy()
 
     def _end_round(self) -> RoundDone | Collapsed:
         psnr_db = float(psnr_from_mse_db(self.round_mse / self.round_steps))
@@ -320,7 +321,7 @@ class Trainer:
         self.learner.end_round()
         self.clock.wait(self.steps_done)
         self.round_mse, self.round_steps = torch.zeros_like(self.round_mse), 0
-        self._good = self._copy()
+        self._before, self._good = self._good, self._copy()
         return self._report(psnr_db)
 
     # -- collapse ------------------------------------------------------------------------------------------
@@ -336,11 +337,12 @@ class Trainer:
                 f"the fit collapsed {count} times, last {describe_fall(self.best_psnr_db, psnr_db)}; "
                 f"lower fit.learning_rate ({self.settings.learning_rate:g}) or choose another seed"
             )
-        self._restore(self._good)
+        # A short round is copied before its harm shows: the second time the copy before it is taken.
+        self._restore(self._before if self._good is self._retried else self._good)
         self.rate_scale, self.num_collapses = scale, count
         if self.budget.seconds is not None:
             self.clock.seconds = seconds  # the clock does not go back
-        self._good = self._copy()
+        self._good = self._retried = self._copy()
         lost = (steps_lost - self.steps_done) / self.steps_per_epoch
         return Collapsed(psnr_db, self.best_psnr_db, lost, scale)
 
@@ -392,7 +394,7 @@ class Trainer:
         state.check_rounds(math.inf if self.budget.seconds is not None else self.budget.num_steps)
         self.learner.rehearse([state.good] if state.now is None else [state.good, state.now])
         self._restore(state.good)
-        self._good = state.good
+        self._good = self._before = state.good
         if state.now is not None:
             self._restore(state.now)
         self._settled = None
