@@ -296,7 +296,8 @@ def test_a_point_says_how_it_was_made_and_leaves_no_files(
     )
     assert list(tmp_path.iterdir()) == []
     assert point.setting == "CRF 30"
-    assert point.options == {"encoder": "libx264", **anchor.options(30, width=96)}
+    how = {"encoder": "libx264", "chroma": "4:2:0"}
+    assert point.options == how | anchor.options(30, width=96)
     assert point.bpp == pytest.approx(8 * (point.num_bytes or 0) / (8 * 80 * 96))
     assert calls == 2 * [(done, 8) for done in range(1, 9)]
     assert len(point.per_frame_psnr_db) == 8

@@ -452,6 +452,15 @@ def test_an_address_where_no_cluster_is_is_refused_at_once(video: Path, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("cluster")
+def test_another_cluster_than_the_connected_one_is_refused(video: Path, tmp_path: Path, run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        given = ("--preset", "nerv-tiny", "--epochs", "5", "--ray", address)
+        result = run("encode", video, tmp_path / "clip.vinr", *given)
+    refused(result, "this process is connected to the Ray cluster at", f"not to {address}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final, Generic, TypeVar
 
-from vinr.errors import FitError, UsageError, VinrError, command_line_words, is_command_line, plural
+from vinr.errors import FitError, UsageError, VinrError, argument, command_line_words, is_command_line, plural
 from vinr.scale.workers import Workers, import_ray
 from vinr.state.interruption import raised
 
@@ -318,6 +318,8 @@ def open_pool(workers: Workers) -> Iterator[Pool]:
     """
     ray = import_ray()
     is_started = not ray.is_initialized()
+    if not is_started and workers.address is not None:
+        _check_connected(ray.get_runtime_context().gcs_address, workers.address)
     if is_started:
         with _signals_kept():
             _start(ray, workers)
@@ -342,6 +344,25 @@ def _start(ray: Any, workers: Workers) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"no Ray cluster answers at {workers.address}: {reason}") from None
+
+
+def _check_connected(connected: str, address: str) -> None:
+    """Refuse an address other than that of the cluster that this process is connected to.
+
+    Raises
+    ------
+    UsageError
+        If so, or if nothing answers there.
+    """
+    if address in ("auto", connected):
+        return
+    _check_answer(address)
+    # Hosts have several names; clusters of one host have ports of their own.
+    if address.rpartition(":")[2] != connected.rpartition(":")[2]:
+        raise UsageError(
+            f"this process is connected to the Ray cluster at {connected}, not to {address}; call "
+            f"ray.shutdown() before, or give {argument('ray')} auto"
+        )
 
 
 def _check_answer(address: str) -> None:
