@@ -89,7 +89,7 @@ def measure(arm: Arm, epochs: int) -> dict[str, Any]:
         with vinr.open(path, device="cpu") as video:
             list(video.play(range(8)))
             began = time.process_time()
-            count = sum(len(batch.rgb_NCHW) for batch in video.play().batches)
+            count = sum(map(len, video.play()))
             rate = count / (time.process_time() - began)
     return {
         "model": arm.model,

@@ -30,6 +30,7 @@ import torch
 
 import vinr
 from benchmarks import _record
+from vinr.scale.pool import NICENESS
 from vinr.units import parse_size
 from vinr.video.samples import sample_clip
 from vinr.video.sink import open_sink
@@ -50,6 +51,7 @@ def two_cpus() -> Iterator[None]:
     """Start a cluster of two CPUs whose workers have loaded what they need."""
     import ray
 
+    os.environ.setdefault(NICENESS, "0")  # as vinr starts workers
     ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
         yield

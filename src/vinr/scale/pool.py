@@ -13,6 +13,7 @@ jobs at hand as Ctrl-C would, and waits until they have kept their state.
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import socket
@@ -49,6 +50,8 @@ LAST_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 10.0
 # Frames and results on their way.
 STORE_BYTES: Final = 2**30
+# Ray's setting of how workers that it starts here give way to other processes.
+NICENESS: Final = "RAY_worker_niceness"
 
 
 @dataclass(frozen=True)
@@ -336,6 +339,9 @@ def _start(ray: Any, workers: Workers) -> None:
         assert workers.count is not None
         options |= {"num_cpus": workers.count * workers.threads, "include_dashboard": False}
         options |= {"object_store_memory": STORE_BYTES}
+        # Ray's own default, 15, leaves workers next to nothing of a machine that has other work.
+        if hasattr(os, "nice"):  # on Windows there is none
+            os.environ.setdefault(NICENESS, str(os.nice(0)))
         ray.init(address="local", **options)
         return
     _check_answer(workers.address)
