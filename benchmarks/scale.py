@@ -41,7 +41,7 @@ BUNNY: dict[str, Any] = {"crop": (640, 1280), "resize": (160, 320), "device": "c
 REPEATS = 3
 MINUTES = (1, 10)
 # Frames per second of the clips whose memory is compared: time that a fit takes, not what it holds.
-MEMORY_RATE = 2
+MEMORY_RATE = Fraction(1, 2)
 MEMORY_SIZE = (720, 1280)
 SEGMENT_PARAMETERS = 60_000
 
@@ -143,9 +143,9 @@ def forecast(folder: Path, epochs: int) -> list[dict[str, Any]]:
 def write_moving(path: Path, minutes: int) -> None:
     """Write a clip of 720p in which a gradient moves, a few frames in memory at a time."""
     height, width = MEMORY_SIZE
-    count = minutes * 60 * MEMORY_RATE
-    spec = VideoSpec(count, height, width, Fraction(MEMORY_RATE))
-    timeline = Timeline(count, Fraction(MEMORY_RATE))
+    count = int(minutes * 60 * MEMORY_RATE)
+    spec = VideoSpec(count, height, width, MEMORY_RATE)
+    timeline = Timeline(count, MEMORY_RATE)
     row_HW = torch.arange(height).view(-1, 1) + torch.arange(width).view(1, -1)
     with open_sink(str(path), spec, timeline, codec="x264", force=True) as sink:
         for index in range(count):
@@ -180,7 +180,7 @@ def memory(folder: Path, epochs: int) -> list[dict[str, Any]]:
             {
                 "part": "memory",
                 "minutes of 720p": minutes,
-                "frames": minutes * 60 * MEMORY_RATE,
+                "frames": int(minutes * 60 * MEMORY_RATE),
                 "peak MB": round(peak / 1e6, 1),
                 "times one minute": round(peak / 1e6 / first, 3),
             }
