@@ -88,7 +88,14 @@ class Head:
             self.port = free.getsockname()[1]
         # Drivers look for the head at the address of this machine, also where they are told 127.0.0.1.
         self.host = get_node_ip_address()
-        command = ["ray", "start", "--head", "--block", f"--port={self.port}", "--num-cpus=2"]
+        command = [
+            str(Path(sys.executable).with_name("ray")),
+            "start",
+            "--head",
+            "--block",
+            f"--port={self.port}",
+            "--num-cpus=2",
+        ]
         command += [
             "--include-dashboard=false",
             f"--node-ip-address={self.host}",
