@@ -107,7 +107,7 @@ def test_a_trial_goes_on_with_what_was_faster(
         tried.append(threads[-1])
         return seconds[threads[-1] == 1]
 
-    monkeypatch.setattr(trial, "_try_steps", step_on)
+    monkeypatch.setattr(trial, "try_steps", step_on)
     spec = VideoSpec(6, 32, 48)
     preset = plan_encode([spec], preset="nerv-tiny", epochs=1).presets[0]
     frame_1CHW = torch.zeros(1, 3, 32, 48, dtype=torch.uint8)

@@ -298,7 +298,7 @@ def test_published_sizes_and_older_files_have_images() -> None:
         config = validate_architecture(DNeRVDiverse, load_preset(name).architecture)
         assert config.keyframe_group == 1, name
     model = small(VideoSpec(9, 16, 24))
-    assert (model.keyframes.group, model.keyframes.num_parts, model.keyframes._chroma) == (1, 3, "4:4:4")
+    assert (model.keyframes.group, model.keyframes.num_parts, model.keyframes.chroma) == (1, 3, "4:4:4")
 
 
 def test_groups_cost_memory_and_work_for_all_their_keyframes() -> None:

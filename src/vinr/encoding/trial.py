@@ -119,7 +119,7 @@ def try_costs(
     began = clock.monotonic()
     trainer = Trainer(source, preset, device=device, precision=precision)
     build = clock.monotonic() - began
-    step = _try_steps(trainer)
+    step = try_steps(trainer)
     if choose_threads:
         step = _choose_threads(trainer, step)
     with torch.no_grad(), trainer.computing():
@@ -129,7 +129,7 @@ def try_costs(
     return Costs(build, step, freeze, code, frame, trainer.steps_per_epoch)
 
 
-def _try_steps(trainer: Trainer) -> float:
+def try_steps(trainer: Trainer) -> float:
     # Where several processes fit, each does its share of a step.
     count = current().count
     batch = [
@@ -150,7 +150,7 @@ def _choose_threads(trainer: Trainer, step: float) -> float:
     """Go on with as many threads as :func:`fewest_threads` says; return the seconds of a step on them."""
     count = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = _try_steps(trainer)
+    alone = try_steps(trainer)
     chosen = fewest_threads(count, step, alone)
     torch.set_num_threads(chosen)
     return alone if chosen == 1 else step

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, linear_regression
 
 from vinr.config import Phase
 from vinr.fit.checkpoint import ControlValues
@@ -180,11 +180,9 @@ def line_at_end(rounds: Sequence[tuple[float, float]]) -> float | None:
     points = [point for point in rounds if point[0] >= LINE_FROM]
     if len(points) < 2:
         return None
-    middle = fmean(progress for progress, _ in points)
-    mean_db = fmean(psnr_db for _, psnr_db in points)
-    covariance = sum((progress - middle) * (psnr_db - mean_db) for progress, psnr_db in points)
-    spread = sum((progress - middle) ** 2 for progress, _ in points)
-    slope = max(covariance / spread, 0.0)
+    line = linear_regression(*zip(*points, strict=True))
+    middle, mean_db = (fmean(values) for values in zip(*points, strict=True))
+    slope = max(line.slope, 0.0)
     return mean_db + slope * (1 - middle)
 
 

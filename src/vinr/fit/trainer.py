@@ -7,10 +7,8 @@
                                    └─────────────> end of a round: PSNR, collapse?, state
 
 A round is an epoch, or 250 steps where an epoch is longer. A collapsed fit goes back to the end of its last
-good round. A state that is kept holds that one, and the one after the last step.
-
-The plain fit may be followed by phases (``fit.phases``) that prepare the network for coding. They train the
-frozen network, latents included, with a fresh optimiser, and through :class:`CodingNoise`.
+good round. A state that is kept holds that one, and the one after the last step. Phases (``fit.phases``) that
+prepare the network for coding train it frozen, latents included, through :class:`CodingNoise`.
 """
 
 from __future__ import annotations
@@ -50,7 +48,7 @@ from vinr.state.interruption import held_back
 from vinr.video.spec import FrameSource, PatchGrid
 
 ROUND_STEPS = 250
-MAX_COLLAPSES = 6
+MAX_COLLAPSES, SHORT_ROUND = 6, 8
 
 
 @final
@@ -320,8 +318,10 @@ class Trainer:
         self.best_psnr_db = max(self.best_psnr_db, psnr_db)
         self.learner.end_round()
         self.clock.wait(self.steps_done)
+        is_short = self.round_steps < SHORT_ROUND  # of few frames: a second copy takes little memory
         self.round_mse, self.round_steps = torch.zeros_like(self.round_mse), 0
-        self._before, self._good = self._good, self._copy()
+        before, self._good = self._good, self._copy()
+        self._before = before if is_short else self._good
         return self._report(psnr_db)
 
     # -- collapse ------------------------------------------------------------------------------------------

@@ -360,15 +360,22 @@ def _check_connected(connected: str, address: str) -> None:
     UsageError
         If so, or if nothing answers there.
     """
-    if address in ("auto", connected):
+    place = _place_of(address)
+    if place is None or address == connected:
         return
     _check_answer(address)
     # Hosts have several names; clusters of one host have ports of their own.
-    if address.rpartition(":")[2] != connected.rpartition(":")[2]:
+    if place[1] != int(connected.rpartition(":")[2]):
         raise UsageError(
             f"this process is connected to the Ray cluster at {connected}, not to {address}; call "
             f"ray.shutdown() before, or give {argument('ray')} auto"
         )
+
+
+def _place_of(address: str) -> tuple[str, int] | None:
+    """Return host and port of ``HOST:PORT``, None of ``auto`` and of addresses that Ray alone understands."""
+    host, colon, port = address.rpartition(":")
+    return (host, int(port)) if colon and "/" not in host and port.isdecimal() else None
 
 
 def _check_answer(address: str) -> None:
@@ -379,11 +386,11 @@ def _check_answer(address: str) -> None:
     UsageError
         If so.
     """
-    host, colon, port = address.rpartition(":")
-    if not colon or "/" in host or not port.isdecimal():
-        return  # auto, or an address that Ray alone understands
+    place = _place_of(address)
+    if place is None:
+        return
     try:
-        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+        socket.create_connection(place, ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"no Ray cluster answers at {address}: {reason}") from None

@@ -56,37 +56,32 @@ def safe_options(
 
 
 def open_encoder(context: VideoCodecContext) -> None:
-    """Open an encoder; the threads of this process keep the scheduling of the calling one.
+    """Open an encoder; threads of this process that are not real-time stay so, and new ones are not.
 
     Raises
     ------
     av.FFmpegError
         If the encoder refuses its settings.
     """
-    policy = _scheduling()
+    before = _real_time_threads()
     try:
         context.open()
     finally:
-        if policy is not None and policy[0] not in REAL_TIME:
-            _schedule_all(*policy)
+        for thread in _real_time_threads() - before:
+            # A thread may end while others are looked at.
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
-def _scheduling() -> tuple[int, os.sched_param] | None:
-    """Return policy and priority of the calling thread, None where the system has none to tell."""
-    if not hasattr(os, "sched_getscheduler"):
-        return None
-    return os.sched_getscheduler(0), os.sched_getparam(0)
-
-
-def _schedule_all(policy: int, parameter: os.sched_param) -> None:
-    """Give ``policy`` back to the threads of this process that have become real-time."""
+def _real_time_threads() -> set[int]:
+    """Return the threads of this process that run before all ordinary ones; none where nothing tells."""
+    found = set()
     tasks = Path("/proc/self/task")
-    threads = [int(entry.name) for entry in tasks.iterdir()] if tasks.is_dir() else [0]
-    for thread in threads:
-        # A thread may end while others are looked at.
+    for entry in tasks.iterdir() if REAL_TIME and tasks.is_dir() else ():
         with suppress(ProcessLookupError):
-            if os.sched_getscheduler(thread) in REAL_TIME:
-                os.sched_setscheduler(thread, policy, parameter)
+            if os.sched_getscheduler(int(entry.name)) in REAL_TIME:
+                found.add(int(entry.name))
+    return found
 
 
 def drops_cu_tree(encoder: str, width: int) -> bool:

@@ -66,7 +66,7 @@ class Keyframes:
         if group > 1 and chroma != "4:2:0":
             raise ValueError(f"keyframes in groups have colours of 4:2:0, not {chroma}")
         self.frame_numbers, self.group = tuple(frame_numbers), group
-        self._video, self._quality, self._chroma = video, quality, chroma
+        self._video, self._quality, self.chroma = video, quality, chroma
         self._coded: tuple[bytes, ...] = ()
         self._load: Callable[[int], bytes] | None = None
         self._max_kept = CACHED_IMAGES if group == 1 else CACHED_GROUPS
@@ -127,7 +127,7 @@ class Keyframes:
 
     def _encode(self, frames: Sequence[Tensor]) -> bytes:
         if self.group == 1:
-            return encode_still(frames[0], quality=self._quality, chroma=self._chroma)
+            return encode_still(frames[0], quality=self._quality, chroma=self.chroma)
         from vinr.video.sequences import encode_sequence  # images need no libav
 
         return encode_sequence(frames, quality=self._quality)
