@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from vinr.cli.screen import SafeConsole
-from vinr.errors import OutputError, plural, quoted
+from vinr.errors import OutputError, format_frame, plural, quoted
 from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def show_encode(report: EncodeReport, *, as_json: bool) -> None:
         return
     share = _share_of_source(report.num_bytes, report.source_bytes)
     source = [] if report.source_bytes is None else [("source", format_bytes(report.source_bytes))]
-    frames = f"{report.num_frames:,} of {report.width}×{report.height} (width × height)"
+    frames = f"{report.num_frames:,} of {format_frame(report.height, report.width)}"
     quality = _quality_rows(report.psnr_db, report.ms_ssim, report.ms_ssim_window)
     if report.psnr_db < USABLE_DB:
         quality[0] = ("PSNR", f"{quality[0][1]}: too low for a usable picture; give more time, or --resize")
@@ -166,7 +166,7 @@ def show_convert(report: ConvertReport, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
-    sides = f"{report.width}×{report.height} (width × height)"
+    sides = format_frame(report.height, report.width)
     size = f"{plural(report.num_frames, 'frame')} of {sides} at {report.fps:.3f} fps"
     bits = f"{report.bits_per_parameter:.2f} bits per parameter"
     print_pairs(
@@ -230,8 +230,8 @@ def _clip_line(clip: ClipInfo) -> str:
     """Return a line on a clip; what is as usual is left out."""
     audio = f"with audio from {clip.audio_start:.3f} s" if clip.audio_start else "with audio"
     parts = [
-        f"clip {clip.name}: {plural(clip.num_frames, 'frame')} of {clip.width}×{clip.height} "
-        f"(width × height) at {clip.fps:.3f} fps{' on average' if clip.has_times else ''}",
+        f"clip {clip.name}: {plural(clip.num_frames, 'frame')} of {format_frame(clip.height, clip.width)} "
+        f"at {clip.fps:.3f} fps{' on average' if clip.has_times else ''}",
         f"{clip.bit_depth} bits" if clip.bit_depth != 8 else "",
         f"pixels {clip.pixel_aspect}" if clip.pixel_aspect != "1:1" else "",
         f"last frame held for {clip.last_seconds:.3f} s" if clip.last_seconds is not None else "",

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from vinr.cli.console import note, print_json, print_pairs
-from vinr.errors import plural
+from vinr.errors import format_frame, plural
 from vinr.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def show_capacity(report: CapacityReport, *, as_json: bool) -> None:
         hours += f", {report.gpu_hours:.2f} GPU hours"
     print_pairs(
         [
-            ("video", f"{frames} of {rates.width}×{rates.height} (width × height), {segments}"),
+            ("video", f"{frames} of {format_frame(rates.height, rates.width)}, {segments}"),
             ("model", f"{rates.model}, {format_count(report.num_parameters)} parameters in all"),
             ("fit", f"{report.epochs:.0f} epochs, {report.fit_share:.0%} of the work"),
             ("time", f"{_duration(report.wall_hours)} on {plural(report.num_workers, 'worker')}"),

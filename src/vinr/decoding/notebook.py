@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
+from vinr.errors import format_frame
+
 if TYPE_CHECKING:
     from vinr.decoding.decoder import VideoDecoder
 
@@ -40,7 +42,7 @@ def describe(video: VideoDecoder) -> str:
     """Return a line: name, frames, size, rate, duration, bytes of the file, and its models."""
     models = ", ".join(dict.fromkeys(network.model for network in video.file.header.networks))
     return (
-        f"{video.clip.name}: {len(video)} frames of {video.spec.width}×{video.spec.height} (width × height), "
+        f"{video.clip.name}: {len(video)} frames of {format_frame(video.spec.height, video.spec.width)}, "
         f"{video.fps:.5g} fps, {video.duration:.3f} s, {models}, file of {video.file.num_bytes:,} bytes"
     )
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from vinr.encoding.forecast import LEAST_EPOCHS
 from vinr.encoding.plan import EncodePlan
-from vinr.errors import argument, plural
+from vinr.errors import argument, format_frame, plural
 from vinr.fit import Event, Noted, StepDone
 from vinr.units import format_seconds
 from vinr.video.spec import VideoSpec
@@ -37,7 +37,7 @@ def advise(plan: EncodePlan, specs: Sequence[VideoSpec]) -> list[str]:
     paper, spec = preset.paper, specs[0]
     if (paper.height, paper.width) != (spec.height, spec.width):
         lines.append(
-            f"{preset.name} is for frames of {paper.width}×{paper.height} (width × height), these are of "
+            f"{preset.name} is for frames of {format_frame(paper.height, paper.width)}, these are of "
             f"{spec.width}×{spec.height}: not what the paper did; {argument('crop')} and "
             f"{argument('resize')} change that"
         )

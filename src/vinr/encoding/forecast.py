@@ -22,7 +22,7 @@ from itertools import pairwise
 from typing import Final
 
 from vinr.encoding.trial import Costs
-from vinr.errors import UsageError, argument, plural
+from vinr.errors import UsageError, argument, format_frame, plural
 from vinr.units import format_seconds, seconds_as_option
 
 WANTED_EPOCHS: Final = 8
@@ -182,7 +182,7 @@ def choose_seconds(work: Workload, usual: float) -> float:
         needed = argument("time", seconds_as_option(1.1 * least))
         raise UsageError(
             f"{LEAST_EPOCHS} epochs, the fewest that give a usable picture, take about "
-            f"{format_seconds(least)} at {work.width}×{work.height} (width × height) on this machine; "
+            f"{format_seconds(least)} at {format_frame(work.height, work.width)} on this machine; "
             f"give {needed}{_or_smaller(work, RESIZED_SECONDS)}"
         )
     return min(max(usual, wanted), max(LONGEST_DEFAULT, usual))

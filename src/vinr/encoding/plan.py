@@ -11,7 +11,7 @@ import torch
 
 from vinr.config import Phase, Preset, Schedule, load_preset, preset_asked_for
 from vinr.encoding.splitting import Job, count_pixels, join_clips, split_segments
-from vinr.errors import UsageError, argument, override, plural
+from vinr.errors import UsageError, argument, format_frame, override, plural
 from vinr.fit.losses import build_loss
 from vinr.models import get_model, validate_architecture
 from vinr.sizing.solve import solve_size
@@ -123,7 +123,7 @@ class EncodePlan:
         first, num_frames = specs[0], sum(spec.num_frames for spec in specs)
         num_parameters = count_parameters(self, specs)
         sides = {(spec.height, spec.width) for spec in specs}
-        size = f"{first.width}×{first.height} (width × height)" if len(sides) == 1 else "several sizes"
+        size = format_frame(first.height, first.width) if len(sides) == 1 else "several sizes"
         if self.network_bytes is None:
             num_bytes = other_bytes + round(num_parameters * bits_per_parameter(self.presets[0]) / 8)
             about = f"about {format_size(num_bytes)}"
