@@ -10,8 +10,9 @@ A weight is what coding costs. Of a distortion D₀ + c · 2⁻²ᵇ with b bits
 a share w of the whole where coding makes up w / (2 ln 2) of it: 0.3 dB at w = 0.1, 0.1 dB at 0.03. So where a
 quality is hardly in reach, the rate weighs less from the first step of the phase on, and never more than as
 the recipe has it: what the network has to spare in the end is given up by larger steps, which takes as few
-bytes as a larger weight while it trains, or fewer (docs/results/quality-target.md). What steps show is less than what
-the phase ends at, since PSNR rises as the learning rate falls: rounds are prolonged on a straight line.
+bytes as a larger weight while it trains, or fewer (docs/results/quality-target.md). What steps show is less
+than what the phase ends at, since PSNR rises as the learning rate falls: rounds are prolonged on a straight
+line.
 """
 
 from __future__ import annotations
