@@ -23,6 +23,10 @@
     return colors[number % colors.length];
   };
 
+  // Lines of networks are solid, unless others have their colour.
+  const dashOf = (line) =>
+    line.kind === "vinr" ? line.dash + Math.floor(line.number / COLORS.light.length) : line.number;
+
   // uPlot wants one list of x for all lines: a line has null where it has no point.
   const aligned = (lines) => {
     const xs = [...new Set(lines.flatMap((line) => line.points.map((point) => point.x)))].sort((a, b) => a - b);
@@ -89,7 +93,7 @@
       label: line.name,
       stroke: colorOf(line.number),
       width: WIDTHS[line.kind],
-      dash: line.kind === "vinr" ? [] : DASHES[line.number % DASHES.length],
+      dash: DASHES[dashOf(line) % DASHES.length],
       spanGaps: true,
       points: { show: line.points.length === 1 || plot.isLog, size: line.kind === "vinr" ? 8 : 6 },
     }));
