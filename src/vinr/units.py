@@ -312,8 +312,11 @@ def format_length(seconds: float) -> str:
     """Return 300 as ``5 min``, 5400 as ``1 h 30 min``, 12.5 as ``12.5 s``: not rounded."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
-    return " ".join(f"{value:.6g} {unit}" for value, unit in parts if value)
+    words = []
+    for value, unit in ((hours, "h"), (minutes, "min"), (rest, "s")):
+        if value:
+            words.append(f"{value:.6g} {unit}")
+    return " ".join(words)
 
 
 def seconds_as_option(seconds: float) -> str:

@@ -176,20 +176,19 @@ class ComparisonPage:
     def equal_time_table(self) -> tuple[list[str], list[tuple[list[str], list[BDResult | None]]]]:
         """The qualities (columns); of each pair of networks time, network and anchor, then its results."""
         curves = {curve.name: curve for curve in self.curves}
-        measures = [
-            measure
-            for measure in SHOWN_MEASURES
-            if any(item.measure == measure and item.rate_percent is not None for item in self.equal_time)
-        ]
         by_pair: dict[tuple[str, str], dict[Measure, BDResult]] = {}
+        measures: list[Measure] = []
         for result in self.equal_time:
             by_pair.setdefault((result.test, result.anchor), {})[result.measure] = result
+            # A quality in which no pair can be compared has no column.
+            if result.rate_percent is not None and result.measure not in measures:
+                measures.append(result.measure)
         rows = []
         for (test, anchor), results in by_pair.items():
             time = format_length(curves[test].budget_seconds or 0)
             heads = [time, curves[test].network, curves[anchor].network]
-            rows.append((heads, [results.get(measure) for measure in measures]))
-        return [MEASURES[measure] for measure in measures], rows
+            rows.append((heads, list(map(results.get, measures))))
+        return list(map(MEASURES.__getitem__, measures)), rows
 
     @property
     def refusals(self) -> list[str]:

@@ -161,14 +161,14 @@ def plan_fits(
         models = [default_model()]
     jobs: list[FitJob] = []
     refusals: list[SizeRangeError] = []
-    named = [*(FitJob(model, None) for model in models), *(FitJob(None, preset) for preset in presets)]
+    named = [*product(models, [None]), *product([None], presets)]
     times: list[float | None] = [*sorted(budget.times)]
-    for seconds, network in product(times or [None], named):
-        timed = replace(network, seconds=seconds)
+    for seconds, (model, preset) in product(times or [None], named):
+        timed = FitJob(model, preset, seconds=seconds)
         sizes = [replace(timed, params=count) for count in sorted(params)]
         sizes += [replace(timed, bpp=value) for value in sorted(bpp)]
         # A preset has a size of its own; a bare model without sizes gets four, for its BD-rate.
-        if sizes or timed.preset is not None:
+        if sizes or preset is not None:
             for job in sizes or [timed]:
                 try:
                     jobs.append(_checked(job, spec, budget))

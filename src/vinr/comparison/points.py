@@ -150,22 +150,24 @@ class Points:
         for number, job in enumerate(self.jobs):
             if number in self._measured:
                 found.setdefault((job.kind, job.curve), []).append(number)
-        curves = [self._curve(numbers) for numbers in found.values()]
+        curves = map(self._curve, found.values())
         return sorted(curves, key=lambda curve: curve.kind != "vinr")
 
     def _curve(self, numbers: Sequence[int]) -> RDCurve:
         """Return the curve of the points ``numbers``, all of one name."""
-        jobs = [self.jobs[number] for number in numbers]
-        measured = [self._measured[number] for number in numbers]
-        # A file that was fitted before joins the curve of its model, and with it the time is no common one.
-        budgets = {job.budget_seconds for job in jobs}
+        first = self.jobs[numbers[0]]
+        points, budgets = [], set()
+        for number in numbers:
+            points.append(self._measured[number].point)
+            budgets.add(self.jobs[number].budget_seconds)
         return RDCurve(
-            jobs[0].curve,
-            jobs[0].kind,
-            tuple(item.point for item in measured),
-            measured[0].made_by,
-            network=jobs[0].network,
-            budget_seconds=budgets.pop() if len(budgets) == 1 else None,
+            first.curve,
+            first.kind,
+            tuple(points),
+            self._measured[numbers[0]].made_by,
+            network=first.network,
+            # A file that was fitted before joins the curve of its model: then the time is no common one.
+            budget_seconds=first.budget_seconds if len(budgets) == 1 else None,
         )
 
     def crops(self, curve: str, setting: str) -> Crops:
