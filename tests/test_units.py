@@ -16,6 +16,7 @@ from vinr.units import (
     SegmentLength,
     SizeLike,
     format_count,
+    format_length,
     parse_bytes,
     parse_count,
     parse_frames,
@@ -41,6 +42,23 @@ def test_counts(text: str | int, value: int) -> None:
 )
 def test_times(text: str | float, value: float) -> None:
     assert parse_seconds(text) == value
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1, "1 s"),
+        (12.5, "12.5 s"),
+        (60, "1 min"),
+        (90.1, "1 min 30.1 s"),
+        (3600, "1 h"),
+        (5430, "1 h 30 min 30 s"),
+    ],
+)
+def test_times_as_they_were_given(seconds: float, text: str) -> None:
+    assert format_length(seconds) == text
+    words = text.replace("min", "m").replace(" ", "")
+    assert parse_seconds(words) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,17 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
 
 
+def format_length(seconds: float) -> str:
+    """Return 300 as ``5 min``, 5400 as ``1 h 30 min``, 12.5 as ``12.5 s``: not rounded."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    words = []
+    for value, unit in ((hours, "h"), (minutes, "min"), (rest, "s")):
+        if value:
+            words.append(f"{value:.6g} {unit}")
+    return " ".join(words)
+
+
 def seconds_as_option(seconds: float) -> str:
     """Return 12.3 as ``13s``, 2300 as ``39m``, 12000 as ``3h20m``: as :func:`parse_seconds` reads it."""
     return format_seconds(seconds).replace(" min", "m").replace(" ", "")

@@ -334,6 +334,14 @@ def test_a_comparison_says_what_networks_save_and_nothing_of_codecs(shown: Shown
     assert len(document["bd"]) == 4
 
 
+def test_a_comparison_says_what_networks_save_against_each_other(shown: Shown) -> None:
+    pair = BDResult("vinr tnerv", "vinr hnerv", "psnr_db", "pchip", rate_percent=-8.0, quality_db=0.4)
+    other = replace(pair, measure="ms_ssim_db", rate_percent=3.0)
+    report = replace(compared(), bd_equal_time=(pair, other))
+    lines = shown(show_comparison, report, as_json=False).splitlines()
+    assert lines[3:] == ["vinr hnerv against vinr tnerv: -8.0 % bits at equal RGB-PSNR", "page: page.html"]
+
+
 def interrupt(progress: AbstractContextManager[Callable[..., None]], *arguments: Any) -> None:
     with progress as show:
         show(*arguments)

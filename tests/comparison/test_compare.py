@@ -206,7 +206,7 @@ def test_the_documented_commands_exist() -> None:
 
 
 def test_without_sizes_four_are_chosen() -> None:
-    budget = Budget(epochs=1, seconds=None, seed=None, overrides=())
+    budget = Budget(epochs=1, times=(), seed=None, overrides=())
     for spec in (VideoSpec(8, 36, 50), VideoSpec(132, 160, 320)):
         jobs = plan_fits([], [], [], [], spec, budget)
         counts = [job.params or 0 for job in jobs]
@@ -216,7 +216,7 @@ def test_without_sizes_four_are_chosen() -> None:
 
 
 def test_small_networks_are_fitted_first() -> None:
-    budget = Budget(epochs=1, seconds=None, seed=None, overrides=())
+    budget = Budget(epochs=1, times=(), seed=None, overrides=())
     spec = VideoSpec(132, 160, 320)
     jobs = plan_fits([default_model()], [], [400_000, 100_000], [0.5, 0.05], spec, budget)
     assert [(job.params, job.bpp) for job in jobs] == [
@@ -230,7 +230,7 @@ def test_small_networks_are_fitted_first() -> None:
 
 
 def test_a_size_that_one_model_cannot_have_is_left_out_with_a_word() -> None:
-    budget = Budget(epochs=1, seconds=None, seed=None, overrides=())
+    budget = Budget(epochs=1, times=(), seed=None, overrides=())
     spec, notes = VideoSpec(132, 160, 320), list[str]()
     jobs = plan_fits(["nerv", "hnerv"], [], [100, 200_000], [], spec, budget, notes.append)
     assert [(job.model, job.params) for job in jobs] == [("nerv", 200_000), ("hnerv", 200_000)]
@@ -273,6 +273,12 @@ def test_default_anchors_are_all_four_codecs() -> None:
         (["--bpp", "0.0001"], ["give a larger size"]),
         (["--epochs", "3", "--time", "10m"], ["give one of them"]),
         (["--time", "soon"], ["10m"]),
+        (["--time", "1m,1m"], ["time '1 min' is given twice"]),
+        (["--time", "60s,1m"], ["time '1 min' is given twice"]),
+        (["--time", "5m,"], ["'5m,'", "empty item"]),
+        (["--time", "5m,soon"], ["'soon'", "10m"]),
+        (["--model", "hnerv,vinr,hnerv"], ["model 'hnerv' is given twice"]),
+        (["--preset", f"{TINY},{TINY}"], [f"preset '{TINY}' is given twice"]),
         (["--device", "tpu"], ["auto, cpu, cuda"]),
         (["--crop", "64x64"], ["64x64", "36x50"]),
         (["--frames", "0:9"], ["0:9", "0:8"]),

@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
     "overrides": ["fit.phases=[]", "fit.precision=fp32"],
 }
 NUM_SEGMENTS = 3
-NO_BUDGET = Budget(epochs=1, seconds=None, seed=None, overrides=())
+NO_BUDGET = Budget(epochs=1, times=(), seed=None, overrides=())
 PATIENCE_SECONDS = 120
 
 

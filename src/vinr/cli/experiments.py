@@ -57,7 +57,8 @@ def compare(
     ] = None,
     epochs: NetworkEpochs = None,
     time: Annotated[
-        str | None, typer.Option(metavar="TIME", help="wall-clock time per network, such as 10m")
+        str | None,
+        typer.Option(metavar="LIST", help="wall-clock time per network: 10m, or a curve each of 1m,5m,30m"),
     ] = None,
     files: Annotated[
         list[str], typer.Option("--vinr", metavar="FILE.vinr", help="file of this video, repeatable")
@@ -99,7 +100,7 @@ def compare(
             params=parse_list(params),
             bpp=parse_numbers(bpp),
             epochs=epochs,
-            time=time,
+            time=parse_list(time) or None,
             files=files,
             anchors=None if anchors is None else parse_list(anchors),
             frames=parse_frames(frames) if frames else None,

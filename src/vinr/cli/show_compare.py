@@ -40,7 +40,7 @@ def show_comparison(report: ComparisonReport, *, as_json: bool) -> None:
     # Of codecs against each other the page has all: here stands what the networks save.
     networks = {curve.name for curve in report.curves if curve.kind == "vinr"}
     fair = {curve.name: curve.fair_measure for curve in report.curves}
-    for result in report.bd:
+    for result in [*report.bd, *report.bd_equal_time]:
         if result.measure == fair.get(result.anchor, "psnr_db") and result.test in networks:
             quality = f"{SHORT_MEASURES[result.measure]}-PSNR"
             verdict = result.reason or f"{result.rate_percent:+.1f} % bits at equal {quality}"

@@ -24,10 +24,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vinr.comparison.plots import SHOWN_MEASURES, Plot, frame_plot, rd_plots
-from vinr.comparison.rd import MEASURES, BDResult, RDCurve, RDPoint
+from vinr.comparison.plots import SHOWN_MEASURES, Plot, frame_plot, rd_plots, time_plots
+from vinr.comparison.rd import MEASURES, BDResult, Measure, RDCurve, RDPoint
 from vinr.comparison.verdict import Verdict, verdicts
 from vinr.decoding.streams import CropWindow
+from vinr.units import format_length
 
 TEMPLATE: Final = "page.html.jinja"
 STYLES: Final = ("uPlot.min.css", "page.css")
@@ -42,6 +43,7 @@ CSV_VALUES: Final = (
     "encode_seconds",
     "decode_fps",
 )
+CSV_OF_NETWORKS: Final = ("network", "budget_seconds")
 # Characters that could end a block of data in a page, as JSON may also write them.
 UNSAFE_IN_PAGES: Final = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 
@@ -62,7 +64,8 @@ class CropSet:
 class ComparisonPage:
     """What the page shows. ``chosen`` are the points, one per curve, that crops and per-frame lines are of.
 
-    ``unfinished`` says what is missing of a comparison that was stopped; empty: nothing.
+    ``equal_time`` are the BD-rates of networks against each other. ``unfinished`` says what is missing of a
+    comparison that was stopped; empty: nothing.
     """
 
     title: str
@@ -72,6 +75,7 @@ class ComparisonPage:
     chosen: Sequence[tuple[RDCurve, RDPoint]]
     crops: Sequence[CropSet]
     csv_name: str = "comparison.csv"
+    equal_time: Sequence[BDResult] = ()
     unfinished: str = ""
 
     def render(self) -> str:
@@ -114,8 +118,8 @@ class ComparisonPage:
 
     @cached_property
     def plots(self) -> list[Plot]:
-        """Rate-distortion plots of the qualities that any curve has, then quality over the frames."""
-        return [*rd_plots(self.curves), frame_plot(self.curves, self.chosen)]
+        """Quality over rate, for each quality that any curve has; over encoding time; over the frames."""
+        return [*rd_plots(self.curves), *time_plots(self.curves), frame_plot(self.curves, self.chosen)]
 
     @property
     def plots_json(self) -> Any:
@@ -127,7 +131,7 @@ class ComparisonPage:
             lines = []
             for line in plot.lines:
                 points = [{"x": point.x, "y": point.y, "text": point.text} for point in line.points]
-                about = {"name": line.name, "kind": line.kind, "number": line.number}
+                about = {"name": line.name, "kind": line.kind, "number": line.number, "dash": line.dash}
                 lines.append({**about, "points": points})
             labels = {"xLabel": plot.x_label, "yLabel": plot.y_label, "isLog": plot.is_log}
             documents.append({**labels, "lines": lines})
@@ -138,11 +142,12 @@ class ComparisonPage:
         """All points as a ``data:`` address of a CSV file."""
         text = StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["codec", "kind", "setting", *CSV_VALUES, "source"])
+        writer.writerow(["codec", "kind", "setting", *CSV_VALUES, "source", *CSV_OF_NETWORKS])
         for curve in self.curves:
             for point in curve.points:
                 values = [getattr(point, name) for name in CSV_VALUES]
-                writer.writerow([curve.name, curve.kind, point.setting, *values, curve.source])
+                of_network = [getattr(curve, name) for name in CSV_OF_NETWORKS]
+                writer.writerow([curve.name, curve.kind, point.setting, *values, curve.source, *of_network])
         return "data:text/csv;charset=utf-8," + quote(text.getvalue(), errors="backslashreplace")
 
     @property
@@ -168,9 +173,28 @@ class ComparisonPage:
         return tables
 
     @property
+    def equal_time_table(self) -> tuple[list[str], list[tuple[list[str], list[BDResult | None]]]]:
+        """The qualities (columns); of each pair of networks time, network and anchor, then its results."""
+        curves = {curve.name: curve for curve in self.curves}
+        by_pair: dict[tuple[str, str], dict[Measure, BDResult]] = {}
+        measures: list[Measure] = []
+        for result in self.equal_time:
+            by_pair.setdefault((result.test, result.anchor), {})[result.measure] = result
+            # A quality in which no pair can be compared has no column.
+            if result.rate_percent is not None and result.measure not in measures:
+                measures.append(result.measure)
+        rows = []
+        for (test, anchor), results in by_pair.items():
+            time = format_length(curves[test].budget_seconds or 0)
+            heads = [time, curves[test].network, curves[anchor].network]
+            rows.append((heads, list(map(results.get, measures))))
+        return list(map(MEASURES.__getitem__, measures)), rows
+
+    @property
     def refusals(self) -> list[str]:
         """Why curves are missing in the tables, each reason once."""
-        return list(dict.fromkeys(result.reason for result in self.results if result.reason))
+        results = [*self.results, *self.equal_time]
+        return list(dict.fromkeys(result.reason for result in results if result.reason))
 
 
 def busiest_window(rgb_CHW: Tensor, side: int) -> CropWindow:

@@ -43,7 +43,7 @@ from vinr.comparison.plan import (
 )
 from vinr.comparison.plots import SHOWN_MEASURES
 from vinr.comparison.points import Measured, Points, Progress, list_points
-from vinr.comparison.rd import BDResult, Kind, RDCurve, RDPoint, bd_table
+from vinr.comparison.rd import BDResult, Kind, RDCurve, RDPoint, bd_table, equal_time_table
 from vinr.comparison.runs import Runner, Setup, look
 from vinr.decoding.file import FileLike
 from vinr.device import check_device_name, resolve_device
@@ -75,7 +75,8 @@ class ComparisonReport:
     """What was compared: every point, measured or published, and what each curve saves against another.
 
     ``input`` is the video, ``page`` the HTML file; ``num_frames``, ``height``, ``width`` and ``fps`` are
-    those compared. ``curves`` hold the points, networks first, ``bd`` the BD-rates between curves.
+    those compared. ``curves`` hold the points, networks first, ``bd`` the BD-rates of curves against codecs,
+    ``bd_equal_time`` those of networks against each other, where they were given the same time.
     ``upsampling`` is how chroma of the codecs was brought to full size, whichever served them better.
     """
 
@@ -88,6 +89,7 @@ class ComparisonReport:
     upsampling: Upsampling
     curves: tuple[RDCurve, ...]
     bd: tuple[BDResult, ...]
+    bd_equal_time: tuple[BDResult, ...] = ()
 
 
 @checked_arguments()
@@ -100,7 +102,7 @@ def compare(
     params: Sequence[int | str] = (),
     bpp: Sequence[float] = (),
     epochs: int | None = None,
-    time: float | str | None = None,
+    time: float | str | Sequence[float | str] | None = None,
     files: Sequence[FileLike] = (),
     anchors: Sequence[str] | None = None,
     frames: tuple[int | None, int | None] | None = None,
@@ -140,7 +142,9 @@ def compare(
         Sizes of each network: parameters, or bits per pixel of the file; four sizes that suit the video if
         both are empty (presets that have a size are fitted at that).
     epochs, time
-        How long to fit each network: passes over the frames, or wall-clock seconds (or ``"10m"``).
+        How long to fit each network: passes over the frames, or wall-clock seconds (or ``"10m"``). With
+        several times, such as ``[60, "5m"]``, each network is fitted for each of them, and each time gives a
+        curve.
     files
         .vinr files of the same video, each a path, bytes or a binary file; crop, resize and frame range are
         then theirs.
@@ -192,7 +196,7 @@ def compare(
     options = ReadOptions.of(
         stream=stream, pix_fmt=pix_fmt, raw_size=raw_size, rate=rate, deinterlace=deinterlace
     )
-    seconds = None if time is None else parse_seconds(time)
+    times = _times_of(time)
     state = StateFolder(
         path,
         EncodeJob.of([source], frames=frames, crop=crop, resize=resize, work="comparison"),
@@ -212,14 +216,14 @@ def compare(
         for text in reader.notes:
             note(text)
         check_sizes(decoders, names, reader.spec)
-        budget = Budget(epochs, seconds, seed, (*overrides, NO_AUDIO))
+        budget = Budget(epochs, times, seed, (*overrides, NO_AUDIO))
         # Files alone are compared alone; without any, the default model is fitted.
         fits = []
         if models or presets or params or bpp or not names:
             counts = list(map(parse_count, params))
             fits = plan_fits(models, presets, counts, bpp, reader.spec, budget, note)
         else:
-            given = {"epochs": epochs, "time": time, "seed": seed, "overrides": overrides or None}
+            given = {"epochs": epochs, "time": times or None, "seed": seed, "overrides": overrides or None}
             for name in [name for name, value in given.items() if value is not None]:
                 note(f"{argument(name)} has no effect: files are compared, and no network is trained")
         folder = path.with_name(f"{path.stem}-files")
@@ -262,6 +266,15 @@ def compare(
             temporary.write_bytes(content)
         state.finish()
     return report
+
+
+def _times_of(time: float | str | Sequence[float | str] | None) -> tuple[float, ...]:
+    """Return the seconds of one time or several; none for None."""
+    if time is None:
+        return ()
+    if isinstance(time, (str, float, int)):
+        return (parse_seconds(time),)
+    return tuple(map(parse_seconds, time))
 
 
 def _measure_here(
@@ -338,6 +351,7 @@ class _PageWriter:
             upsampling=self._setup.view.upsampling,
             curves=tuple(curves),
             bd=bd_table(curves, SHOWN_MEASURES) if with_rates else (),
+            bd_equal_time=equal_time_table(curves, SHOWN_MEASURES) if with_rates else (),
         )
 
     def render(self, report: ComparisonReport, *, unfinished: str = "") -> bytes:
@@ -352,6 +366,7 @@ class _PageWriter:
             facts=_facts(report, self._reader, self._workers, seconds=monotonic() - self._started),
             curves=report.curves,
             results=report.bd,
+            equal_time=report.bd_equal_time,
             chosen=chosen,
             crops=crops,
             csv_name=f"{self._path.stem}.csv",

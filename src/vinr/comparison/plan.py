@@ -23,7 +23,7 @@ from vinr.encoding.plan import EncodePlan, Target, default_parameters, plan_enco
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError, argument, format_frame, plural
 from vinr.sizing.solve import SizeRangeError
 from vinr.state.folder import holds_state
-from vinr.units import format_count
+from vinr.units import format_count, format_length
 from vinr.video.asked_edit import AskedEdit
 from vinr.video.edit import Edit
 from vinr.video.reading import ReadOptions
@@ -49,10 +49,14 @@ Sweep = tuple[Anchor, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Budget:
-    """How every network is fitted; ``overrides`` as for an encode."""
+    """How every network is fitted; ``overrides`` as for an encode.
+
+    With several ``times``, in seconds, each network is fitted once for each; with none, by ``epochs`` or as
+    long as an encode takes.
+    """
 
     epochs: int | None
-    seconds: float | None
+    times: tuple[float, ...]
     seed: int | None
     overrides: tuple[str, ...]
 
@@ -61,13 +65,15 @@ class Budget:
 class FitJob:
     """A network to fit: a model with a size, or a preset, which may have its own.
 
-    ``plan`` is how the encode will go about it; ``curve`` is its model.
+    ``seconds`` is the wall-clock time it is given, if it is given one; ``plan`` is how the encode will go
+    about it; ``curve`` is its model.
     """
 
     model: str | None
     preset: str | None
     params: int | None = None
     bpp: float | None = None
+    seconds: float | None = None
     plan: EncodePlan | None = field(default=None, repr=False)
 
     @property
@@ -77,7 +83,7 @@ class FitJob:
 
     @property
     def setting(self) -> str:
-        """What tells this point from others of its curve."""
+        """What tells this point from others of its curve: preset and size, the same for all times."""
         parts = []
         if self.preset:
             parts.append(self.preset)
@@ -89,12 +95,14 @@ class FitJob:
 
     @property
     def file_name(self) -> str:
-        """Name of its file."""
+        """Name of its file, which no other model, size or time has."""
         name = self.preset or self.model or ""
         if self.params:
             name += f"-{self.params}"
         if self.bpp:
             name += f"-{self.bpp:g}bpp"
+        if self.seconds:
+            name += f"-{self.seconds:.15g}s"
         return f"{name}.vinr"
 
 
@@ -133,37 +141,45 @@ def plan_fits(
     budget: Budget,
     on_note: Callable[[str], None] = warn,
 ) -> list[FitJob]:
-    """Return the networks to fit, small ones first, each known to suit a video of ``spec``.
+    """Return the networks to fit, each known to suit a video of ``spec``: short times first, then small ones.
 
     A size that one model cannot have is left out, and ``on_note`` told why, where others remain.
 
     Raises
     ------
     UsageError
-        If a name is unknown, no size can be reached, or settings contradict each other.
+        If a name is unknown, something is given twice, no size can be reached, or settings contradict each
+        other.
     """
+    _check_given_once("model", models)
+    _check_given_once("preset", presets)
+    _check_given_once("time", list(map(format_length, budget.times)))
     for value in bpp:
         if not 0 < value <= MAX_BPP:
             raise UsageError(f"bpp {value:g}: give bits per pixel above 0, at most {MAX_BPP}, such as 0.05")
+    if not models and not presets:
+        models = [default_model()]
     jobs: list[FitJob] = []
     refusals: list[SizeRangeError] = []
-    for model, preset in [*product(models, [None]), *product([None], presets)]:
-        sizes = [FitJob(model, preset, params=count) for count in sorted(params)]
-        sizes += [FitJob(model, preset, bpp=value) for value in sorted(bpp)]
+    named = [*product(models, [None]), *product([None], presets)]
+    times: list[float | None] = [*sorted(budget.times)]
+    for seconds, (model, preset) in product(times or [None], named):
+        timed = FitJob(model, preset, seconds=seconds)
+        sizes = [replace(timed, params=count) for count in sorted(params)]
+        sizes += [replace(timed, bpp=value) for value in sorted(bpp)]
         # A preset has a size of its own; a bare model without sizes gets four, for its BD-rate.
         if sizes or preset is not None:
-            for job in sizes or [FitJob(None, preset)]:
+            for job in sizes or [timed]:
                 try:
                     jobs.append(_checked(job, spec, budget))
                 except SizeRangeError as error:
                     refusals.append(error)
         else:
-            jobs += _ladder(model or default_model(), spec, budget)
+            jobs += _ladder(timed, spec, budget)
     if not jobs and refusals:
         raise refusals[0]
-    if not jobs:
-        return plan_fits([default_model()], [], params, bpp, spec, budget, on_note)
-    for refusal in refusals:
+    # A size is refused once for each time, in the same words.
+    for refusal in dict.fromkeys(map(str, refusals)):
         on_note(f"left out: {refusal}")
     twice = _first_repeated([job.file_name for job in jobs])
     if twice is not None:
@@ -178,14 +194,20 @@ def _first_repeated(names: Sequence[str]) -> str | None:
     return None
 
 
-def _ladder(model: str, spec: VideoSpec, budget: Budget) -> list[FitJob]:
+def _check_given_once(what: str, names: Sequence[str]) -> None:
+    twice = _first_repeated(names)
+    if twice is not None:
+        raise UsageError(f"{what} {twice!r} is given twice; give each once")
+
+
+def _ladder(network: FitJob, spec: VideoSpec, budget: Budget) -> list[FitJob]:
     """Return four sizes around the default one, or the smallest four that the model has."""
     jobs: list[FitJob] = []
     refusal: UsageError | None = None
     size = FIRST_SIZE * default_parameters(spec.num_pixels)
     for _ in range(MAX_DOUBLINGS):
         try:
-            jobs.append(_checked(FitJob(model, None, params=round(size)), spec, budget))
+            jobs.append(_checked(replace(network, params=round(size)), spec, budget))
         except UsageError as error:
             refusal = error  # too small for this model, so far as one can tell; larger ones may do
         if len(jobs) == NUM_SIZES:
@@ -204,7 +226,7 @@ def _checked(job: FitJob, spec: VideoSpec, budget: Budget) -> FitJob:
         preset=job.preset,
         num_parameters=job.params,
         epochs=budget.epochs,
-        seconds=budget.seconds,
+        seconds=job.seconds,
         # bits per pixel · pixels / 8 = bytes, of all frames
         target=Target(None if job.bpp is None else int(job.bpp * spec.num_pixels / 8)),
         seed=budget.seed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 from vinr.codecs.anchors import Anchor
 from vinr.comparison.kept import Crops
@@ -18,7 +18,9 @@ from vinr.comparison.plan import ComparedFile, FitJob, Sweep
 from vinr.comparison.rd import Kind, RDCurve, RDPoint
 from vinr.fit import Event, RoundDone
 from vinr.fit.events import FramesDone
+from vinr.units import format_length
 
+PROGRAM: Final = "vinr"
 Progress = Callable[[str, float], None]
 """Takes what is being done, and the share of all that is done, 0 to 1."""
 
@@ -35,18 +37,25 @@ class CodecRun:
 class PointJob:
     """A point to measure: of ``curve``, among whose points ``setting`` tells it.
 
-    ``file`` is what the page calls the .vinr file that is measured; a codec has none.
+    ``file`` is what the page calls the .vinr file that is measured, ``network`` what it calls the model,
+    whatever time it was given; a codec has neither.
     """
 
     curve: str
     setting: str
     work: CodecRun | ComparedFile | FitJob
     file: str = ""
+    network: str = ""
 
     @property
     def kind(self) -> Kind:
         """The kind of its curve."""
         return "anchor" if isinstance(self.work, CodecRun) else "vinr"
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The wall-clock time a network is given, if it is given one."""
+        return self.work.seconds if isinstance(self.work, FitJob) else None
 
     @property
     def name(self) -> str:
@@ -85,15 +94,20 @@ def list_points(
     for file, name, model in zip(files, names, models, strict=True):
         # Files of one name are told apart by their paths: points and crops are found by what is shown.
         setting = name if names.count(name) == 1 else file.name
-        jobs.append(PointJob(_curve_name(model), setting, file, file.name))
+        network = _network_name(model)
+        jobs.append(PointJob(network, setting, file, file.name, network))
+    has_times = len({fit.seconds for fit in fits}) > 1
     for fit in fits:
         file_name = str(folder / fit.file_name)
-        jobs.append(PointJob(_curve_name(fit.curve), fit.setting, fit, file_name))
+        network = _network_name(fit.curve)
+        curve = f"{network} {format_length(fit.seconds)}" if has_times and fit.seconds else network
+        jobs.append(PointJob(curve, fit.setting, fit, file_name, network))
     return jobs
 
 
-def _curve_name(model: str) -> str:
-    return f"vinr {model}"
+def _network_name(model: str) -> str:
+    """Return what the page calls a model; one that is called as the program is not called so twice."""
+    return model if model == PROGRAM else f"{PROGRAM} {model}"
 
 
 @final
@@ -132,15 +146,29 @@ class Points:
 
     def curves(self) -> list[RDCurve]:
         """Return the curves of all that is measured, networks first, in the order of the jobs."""
-        found: dict[tuple[Kind, str], list[Measured]] = {}
+        found: dict[tuple[Kind, str], list[int]] = {}
         for number, job in enumerate(self.jobs):
             if number in self._measured:
-                found.setdefault((job.kind, job.curve), []).append(self._measured[number])
-        curves = []
-        for (kind, name), measured in found.items():
-            points = tuple(item.point for item in measured)
-            curves.append(RDCurve(name, kind, points, measured[0].made_by))
+                found.setdefault((job.kind, job.curve), []).append(number)
+        curves = map(self._curve, found.values())
         return sorted(curves, key=lambda curve: curve.kind != "vinr")
+
+    def _curve(self, numbers: Sequence[int]) -> RDCurve:
+        """Return the curve of the points ``numbers``, all of one name."""
+        first = self.jobs[numbers[0]]
+        points, budgets = [], set()
+        for number in numbers:
+            points.append(self._measured[number].point)
+            budgets.add(self.jobs[number].budget_seconds)
+        return RDCurve(
+            first.curve,
+            first.kind,
+            tuple(points),
+            self._measured[numbers[0]].made_by,
+            network=first.network,
+            # A file that was fitted before joins the curve of its model: then the time is no common one.
+            budget_seconds=first.budget_seconds if len(budgets) == 1 else None,
+        )
 
     def crops(self, curve: str, setting: str) -> Crops:
         """Return the crops of a measured point."""

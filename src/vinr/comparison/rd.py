@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, product
+from itertools import combinations, pairwise, product
 from typing import Final, Literal
 
 from vinr.errors import UsageError, plural
@@ -102,12 +102,18 @@ class RDPoint:
 
 @dataclass(frozen=True)
 class RDCurve:
-    """The points of one codec, by rising rate. ``source`` says what made them, or who published them."""
+    """The points of one codec, by rising rate. ``source`` says what made them, or who published them.
+
+    Of networks ``network`` is the model as the page calls it, the same for all times, and ``budget_seconds``
+    the wall-clock time that each of the points was given; None: none, or not the same.
+    """
 
     name: str
     kind: Kind
     points: tuple[RDPoint, ...]
     source: str = ""
+    network: str = ""
+    budget_seconds: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", tuple(sorted(self.points, key=lambda point: point.bpp)))
@@ -198,6 +204,17 @@ def bd_table(
     for measure, test, anchor in product(measures, curves, curves):
         # Networks are compared with codecs, not with each other.
         if anchor is not test and anchor.kind != "vinr":
+            results.append(_bd_result(anchor, test, measure, method))
+    return tuple(results)
+
+
+def equal_time_table(
+    curves: Sequence[RDCurve], measures: Sequence[Measure], *, method: Method = "pchip"
+) -> tuple[BDResult, ...]:
+    """Return each pair of networks that were given the same time, the later against the earlier one."""
+    results = []
+    for measure, (anchor, test) in product(measures, combinations(curves, 2)):
+        if test.budget_seconds is not None and test.budget_seconds == anchor.budget_seconds:
             results.append(_bd_result(anchor, test, measure, method))
     return tuple(results)
 

@@ -232,7 +232,7 @@ class Runner:
             params=fit.params,
             bpp=fit.bpp,
             epochs=budget.epochs,
-            time=budget.seconds,
+            time=fit.seconds,
             frames=(edit.first_frame, edit.stop_frame),
             crop=edit.crop,
             resize=edit.resize,

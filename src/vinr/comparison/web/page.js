@@ -23,6 +23,24 @@
     return colors[number % colors.length];
   };
 
+  // Lines of networks are solid, unless others have their colour.
+  const dashOf = (line) => {
+    const number = line.kind === "vinr" ? line.dash + Math.floor(line.number / COLORS.light.length) : line.number;
+    return DASHES[number % DASHES.length];
+  };
+
+  // What stands beside a line's name: a piece of the line, as a background.
+  const sampleOf = (line) => {
+    const color = colorOf(line.number);
+    let end = 0;
+    const stops = dashOf(line).map((length, index) => {
+      const start = end;
+      end += length;
+      return `${index % 2 ? "transparent" : color} ${start}px ${end}px`;
+    });
+    return stops.length ? `repeating-linear-gradient(to right, ${stops.join(", ")})` : color;
+  };
+
   // uPlot wants one list of x for all lines: a line has null where it has no point.
   const aligned = (lines) => {
     const xs = [...new Set(lines.flatMap((line) => line.points.map((point) => point.x)))].sort((a, b) => a - b);
@@ -89,7 +107,7 @@
       label: line.name,
       stroke: colorOf(line.number),
       width: WIDTHS[line.kind],
-      dash: line.kind === "vinr" ? [] : DASHES[line.number % DASHES.length],
+      dash: dashOf(line),
       spanGaps: true,
       points: { show: line.points.length === 1 || plot.isLog, size: line.kind === "vinr" ? 8 : 6 },
     }));
@@ -107,7 +125,7 @@
         scales: { x: { time: false, distr: plot.isLog ? 3 : 1 } },
         axes: [xAxis, { ...axis(plot.yLabel), size: 60 }],
         series: [{}, ...lines],
-        legend: { live: false },
+        legend: { live: false, markers: { width: 0, fill: (_, index) => sampleOf(plot.lines[index - 1]) } },
         cursor: { drag: { x: true, y: true, uni: 20 }, points: { show: false } },
         plugins: [describing(plot)],
       },
