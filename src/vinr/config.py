@@ -85,6 +85,13 @@ class Phase(Settings):
     rate_moves: Literal["all", "steps"] = Field(
         "all", description="what the rate moves: values and steps (C-NeRV, T-NeRV), or steps alone"
     )
+    fix_from: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="progress of the phase from which learned steps stay and symbols are fixed one after "
+        "another; none: all are rounded until the end",
+    )
     target_bytes: int | None = Field(
         None, ge=1, description="bytes that the coded network may take; rate_weight is then only the start"
     )
@@ -113,6 +120,8 @@ class Phase(Settings):
             raise ValueError(
                 "adan needs three betas, and a phase has those of the fit; choose another optimizer"
             )
+        if self.fix_from is not None and self.quantization != "entropy":
+            raise ValueError(f"fix_from needs quantization = entropy, got {self.quantization}")
         has_target = self.target_bytes is not None or self.target_psnr_db is not None
         if has_target and self.quantization != "entropy":
             raise ValueError(f"a target needs quantization = entropy, got {self.quantization}")

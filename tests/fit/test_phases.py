@@ -22,7 +22,7 @@ from vinr.kernels import arrange_layers
 from vinr.models import HybridModel, get_model, list_models
 from vinr.video.spec import Query, to_levels
 
-ENTROPY = '{share = 0.4, quantization = "entropy", rate_weight = 0.2}'
+ENTROPY = '{share = 0.4, quantization = "entropy", rate_weight = 0.2, fix_from = 0.3}'
 EVERYTHING = (
     "fit.phases=["
     "{share = 0.2, sparsity = 0.1},"

@@ -29,7 +29,7 @@ from vinr.state.tensorfile import read_state, read_tensors, write_tensors
 from vinr.video.spec import VideoSpec
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
-PHASES = 'fit.phases=[{share = 0.3, sparsity = 0.2}, {share = 0.4, quantization = "entropy"}]'
+PHASES = 'fit.phases=[{share = 0.3, sparsity = 0.2}, {share = 0.4, quantization = "entropy", fix_from = 0.3}]'
 STEPS = 24  # 8 epochs of 3
 
 

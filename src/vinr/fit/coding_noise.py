@@ -5,6 +5,7 @@
     values ── × mask ───┬─> as they are                                     ──> network
                         ├─> rounded, all or nine in ten (QAT, Quant-Noise)  ──> network
                         └─> rounded to learned steps ──> network;  + noise ──> prior ──> bits ──> loss
+                    (in the end fixed one after another)
 
 Sources: Quant-Noise as in HiNeRV (Kwan et al., 2023), supplement; learned steps against a rate as in C-NeRV
 (Gomes et al., CVPR 2023), without its shift: symbols are multiples of the step, so that zero stays zero.
@@ -25,6 +26,7 @@ from vinr.compress.roles import bits_of, is_channelwise
 from vinr.compress.unpack import CHANNEL_CODE_UNIT, MANTISSA_BITS, MAX_STEP_CODE, step_of
 from vinr.config import CompressSettings, Phase
 from vinr.fit.draws import Draws
+from vinr.fit.fixing import Fixing
 from vinr.fit.priors import make_prior
 from vinr.fit.prune import prune_masks
 from vinr.models import StoredTensor
@@ -125,6 +127,7 @@ class CodingNoise(nn.Module):
         self.names = list(coded)
         self.log_step: nn.Parameter | None = None
         self.prior: nn.Module | None = None
+        self.fixing: Fixing | None = None
         self.rate_moves_numbers = phase is None or phase.rate_moves == "all"
         if phase is not None and phase.quantization == "entropy" and coded:
             self._start_learning_steps(coded, phase)
@@ -140,16 +143,23 @@ class CodingNoise(nn.Module):
         self.num_steps = [len(start) for start in starts]
         self.log_step = nn.Parameter(torch.cat(starts) / STEP_SPEED)
         self.prior = make_prior(phase.prior, self.sizes, self.draws).to(self.log_step.device)
+        if phase.fix_from is not None:
+            self.fixing = Fixing(sum(self.sizes), phase.fix_from, self.draws)
 
-    def forward(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Return the values to train with, by name, and what they cost in bits (None: not asked).
+    def forward(
+        self, values: Mapping[str, Tensor], progress: float = 0.0
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return the values to train with at ``progress`` of the phase, by name, and what they cost in bits.
 
-        In float32 whatever the automatic mixed precision around: steps and prices need all digits.
+        Bits are None where nobody asks. In float32 whatever the automatic mixed precision around: steps and
+        prices need all digits.
         """
         with torch.autocast(next(iter(values.values())).device.type, enabled=False):
-            return self._coded(values)
+            return self._coded(values, progress)
 
-    def _coded(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _coded(
+        self, values: Mapping[str, Tensor], progress: float
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
         masked = {name: self._masked(name, value) for name, value in values.items()}
         if not self.names:
             return masked, None
@@ -160,18 +170,32 @@ class CodingNoise(nn.Module):
         # One row of elements for all tensors, so that a step has few operations:
         #   value_E   tensor 0 ······│ tensor 1 ···│ tensor 2 ·········
         #   step_E    s s s s s s s s│ t t t u u u │ v v v v v v v v v v     tensor 1: a step per channel
-        value_E = torch.cat([masked[name].flatten() for name in self.names])
+        value_E = self._joined(masked)
         step_T = torch.split(self._step(), self.num_steps)
         step_E = torch.cat(list(map(_spread, step_T, self.sizes)))
+        is_fixing = self.fixing is not None and self.fixing.has_begun(progress)
+        if is_fixing:
+            step_E = step_E.detach()
         code_E = value_E / step_E
-        decoded_E = _passing(code_E, code_E.round()) * step_E
-        for name, part in zip(self.names, torch.split(decoded_E, self.sizes), strict=True):
-            masked[name] = part.view(values[name].shape)
+        if self.fixing is not None and is_fixing:
+            decoded_E = self.fixing(value_E, step_E, progress)
+        else:
+            decoded_E = _passing(code_E, code_E.round()) * step_E
+        masked |= self._apart(decoded_E, masked)
         assert self.prior is not None
         priced_E = code_E if self.rate_moves_numbers else value_E.detach() / step_E
         # Uniform noise of one step stands for rounding: it has the same spread, and a gradient.
         bits_E = self.prior(priced_E, priced_E + self.draws.uniform_like(priced_E) - 0.5)
         return masked, bits_E.sum()
+
+    def _joined(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return the elements of all tensors that are coded, one after another."""
+        return torch.cat([values[name].flatten() for name in self.names])
+
+    def _apart(self, value_E: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors that are coded of their elements, each shaped as that of ``like``."""
+        parts = zip(self.names, torch.split(value_E, self.sizes), strict=True)
+        return {name: part.view(like[name].shape) for name, part in parts}
 
     def masks_by_name(self) -> dict[str, Tensor]:
         """Return name → what is kept (bool) of each pruned tensor."""
@@ -212,9 +236,18 @@ class CodingNoise(nn.Module):
 
     @torch.no_grad()
     def pruned(self, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-        """Return ``stored`` with pruned values zero.
+        """Return ``stored`` with pruned values zero, and fixed ones in their places.
 
-        Values with learned steps stay as they are: rounded to those steps, as the file will hold them, they
+        Others with learned steps stay as they are: rounded to those steps, as the file will hold them, they
         are what the network was trained with.
         """
-        return {name: replace(item, value=self._masked(name, item.value)) for name, item in stored.items()}
+        values = {name: self._masked(name, item.value) for name, item in stored.items()}
+        if self.fixing is not None:
+            values |= self._apart(self.fixing.place(self._joined(values)), values)
+        return {name: replace(item, value=values[name]) for name, item in stored.items()}
+
+    @torch.no_grad()
+    def scale_steps(self, factor: float) -> None:
+        """Multiply all learned steps by ``factor``."""
+        assert self.log_step is not None
+        self.log_step.add_(math.log(factor) / STEP_SPEED)

@@ -39,14 +39,15 @@ def add_gradients(
     with torch.autocast(learner.device.type, dtype, enabled=dtype is not None):
         outputs = learner.evaluate(query)
     weight_N1HW = batches.weight(task.weight(query.time_N.long()), query)
-    losses, errors = [], []
+    losses, slopes, errors = [], [], []
     for weight, own_NCHW in outputs.frames:
         value = loss(own_NCHW.float(), target_NCHW, weight_N1HW)
         losses.append(weight * value.total)
+        slopes.append(weight * value.slope)
         errors.append(value.mse)
     total = torch.stack(losses).sum()
     if outputs.num_bits is not None:
-        total = total + learner.price(outputs.num_bits, total.detach())
+        total = total + learner.price(outputs.num_bits, torch.stack(slopes).sum())
     # Losses are means over their part; gradients add up to those of the mean over the whole batch.
     (part.share * total).backward()  # type: ignore[no-untyped-call]
     num_bits = None if outputs.num_bits is None else outputs.num_bits.detach()

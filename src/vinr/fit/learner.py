@@ -39,10 +39,13 @@ from vinr.fit.phases import Moment, schedule_of
 from vinr.fit.precision import Precision
 from vinr.fit.prepare import Outputs, build_model, share_frames
 from vinr.fit.ranks import ALONE, Ranks
-from vinr.fit.rate_control import RateControl
+from vinr.fit.rate_control import AIM, RateControl
 from vinr.fit.schedules import learning_rate_multiplier
 from vinr.models import VideoModel
 from vinr.video.spec import FrameSource, Query
+
+# How often steps are corrected before they stay, and by how many bits an element each time at most.
+SIZE_ROUNDS, MOST_BITS = 4, 1.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Learner:
         self.outputs = Outputs(self.model)
         self.part, self.coding = -1, CodingNoise({}, None, preset.compress, draws)
         self.control: RateControl | None = None
+        self._progress = 0.0  # of the part at hand, at the step at hand
         self.optimizer = build_optimizer(self.model.named_parameters(), self.settings)
 
     @property
@@ -91,6 +95,9 @@ class Learner:
 
     def set_rate(self, moment: Moment, scale: float) -> None:
         """Set the learning rates of the step at ``moment``, all times ``scale``."""
+        if self._leaves_steps(moment):
+            self._meet_size()
+        self._progress = moment.progress
         full = 1.0 if self.phase is None else self.phase.learning_rate
         if self._schedule is None:
             schedule = schedule_of(self.part, self.settings)
@@ -114,17 +121,17 @@ class Learner:
         if self.part < 0:
             return TrainingOutputs(self.outputs(query, self.visible), None)
         stored = self.model.stored()
-        values, num_bits = self.coding({name: item.value for name, item in stored.items()})
+        values, num_bits = self.coding({name: item.value for name, item in stored.items()}, self._progress)
         return TrainingOutputs(self.outputs.of(values, stored, query), num_bits)
 
-    def price(self, num_bits: Tensor, loss: Tensor) -> Tensor:
-        """Return what the rate adds to ``loss`` (a number without gradient)."""
+    def price(self, num_bits: Tensor, slope: Tensor) -> Tensor:
+        """Return what the rate adds to a loss that moves by ``slope`` where the error does by its size."""
         phase = self.phase
         assert phase is not None
         assert self.control is not None
         if phase.rate_unit == "bpp":
             return self.control.weight * num_bits / self.visible.spec.num_pixels
-        return self.control.weight * loss * num_bits / self.coding.num_elements
+        return self.control.weight * slope * num_bits / self.coding.num_elements
 
     def update(self, mse: Tensor, num_bits: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Move everything that learns down its gradient, and forget the gradients.
@@ -168,6 +175,24 @@ class Learner:
         if self.phase.target_bytes is None:
             return
         self.control.calibrate(self.ranks.decide(self._count_bytes))
+
+    def _leaves_steps(self, moment: Moment) -> bool:
+        """Whether steps that a size is asked of have been learned until the step at ``moment``."""
+        phase, control = self.phase, self.control
+        if phase is None or control is None or phase.fix_from is None or phase.target_bytes is None:
+            return False
+        return control.progress < phase.fix_from <= moment.progress
+
+    def _meet_size(self) -> None:
+        """Make all steps larger or smaller until the network takes the bytes that it may."""
+        phase = self.phase
+        assert phase is not None
+        assert phase.target_bytes is not None
+        for _ in range(SIZE_ROUNDS):
+            excess_bytes = self.ranks.decide(self._count_bytes) - AIM * phase.target_bytes
+            # Steps twice as large take one bit less of each element.
+            bits = 8 * excess_bytes / self.coding.num_elements
+            self.coding.scale_steps(2 ** min(max(bits, -MOST_BITS), MOST_BITS))
 
     def _count_bytes(self) -> int:
         pruned = self.coding.pruned(self.model.stored())

@@ -28,6 +28,10 @@ from vinr.settings import list_plugins, load_plugin
 
 MS_SSIM_SMALL_WINDOW = 5
 MS_SSIM_HALVINGS = 4
+# Added to the error of a frame: beyond 50 dB it is hardly weighed more, or frames of one colour would rule.
+PSNR_FLOOR = 1e-5
+# PSNR that an error loses which grows by its own size, to first order: d(10 · log₁₀ e) / d(ln e), dB.
+PSNR_SLOPE_DB = 10 / math.log(10)
 
 
 # -- terms ---------------------------------------------------------------------------------------------------
@@ -35,6 +39,10 @@ MS_SSIM_HALVINGS = 4
 
 def _l1(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
     return (prediction_NCHW - target_NCHW).abs().mean((1, 2, 3))
+
+
+def _psnr(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+    return 10 * torch.log10(mse_per_frame(prediction_NCHW, target_NCHW) + PSNR_FLOOR)
 
 
 def _ssim(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
@@ -61,11 +69,15 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Term:
-    """A named loss; ``min_side`` is the smallest frame side that it works on."""
+    """A named loss; ``min_side`` is the smallest frame side that it works on.
+
+    ``slope`` is by how much it changes where the error changes by its own size; None: by as much as it is.
+    """
 
     name: str
     per_frame: LossFunction
     min_side: int = 1
+    slope: float | None = None
 
 
 _TERMS = (
@@ -74,6 +86,7 @@ _TERMS = (
     Term("l2", mse_per_frame),
     Term("ms_ssim", _ms_ssim, ((MS_SSIM_WINDOW - 1) << MS_SSIM_HALVINGS) + 1),
     Term("ms_ssim5", _ms_ssim_small, ((MS_SSIM_SMALL_WINDOW - 1) << MS_SSIM_HALVINGS) + 1),
+    Term("psnr", _psnr, slope=PSNR_SLOPE_DB),
     Term("ssim", _ssim, SSIM_WINDOW),
 )
 _BUILT_IN = {term.name: term for term in _TERMS}
@@ -102,13 +115,15 @@ def find_term(name: str) -> Term:
 
 @dataclass(frozen=True)
 class LossValue:
-    """What a batch scored: ``total`` carries the gradient; ``mse`` does not. Both stay on the device.
+    """What a batch scored: ``total`` carries the gradient, the others do not. All stay on the device.
 
-    ``mse`` is the mean squared error of the batch over the pixels that count, whatever the loss is.
+    ``mse`` is the mean squared error of the batch over the pixels that count, whatever the loss is;
+    ``slope`` by how much ``total`` changes where the error changes by its own size.
     """
 
     total: Tensor
     mse: Tensor
+    slope: Tensor
 
 
 @dataclass(frozen=True)
@@ -169,18 +184,22 @@ class Loss:
             weight_N1HW = weight_N1HW.to(prediction_NCHW.dtype)
             visible = weight_N1HW.square().mean().clamp_min(1e-12)
             prediction_NCHW, target_NCHW = prediction_NCHW * weight_N1HW, target_NCHW * weight_N1HW
-        losses = []
+        losses, slopes = [], []
         mse = None
         for weight, term in self.terms:
             value_N = term.per_frame(prediction_NCHW, target_NCHW)
             _check_value(term, value_N, prediction_NCHW)
             value = value_N.mean()
             losses.append(weight * value)
+            slope = value.detach() if term.slope is None else torch.full_like(value.detach(), term.slope)
+            slopes.append(weight * slope)
             if term is _BUILT_IN["l2"]:
                 mse = value.detach()  # measured already
         if mse is None:
             mse = F.mse_loss(prediction_NCHW.detach(), target_NCHW)
-        return LossValue(torch.stack(losses).sum(), mse if visible is None else mse / visible)
+        if visible is not None:
+            mse = mse / visible
+        return LossValue(torch.stack(losses).sum(), mse, torch.stack(slopes).sum())
 
 
 def _check_value(term: Term, value_N: object, prediction_NCHW: Tensor) -> None:
@@ -204,7 +223,8 @@ def _full_precision(rgb_NCHW: Tensor) -> Tensor:
 def list_losses() -> list[str]:
     """Return the names of all losses, sorted; those of installed packages are among them.
 
-    ``l1``: mean absolute error. ``l2``: mean squared error. ``ssim``, ``ms_ssim``: 1 − the 11 × 11 measure.
+    ``l1``: mean absolute error. ``l2``: mean squared error. ``psnr``: minus the PSNR, dB, whose mean over
+    frames is what papers report. ``ssim``, ``ms_ssim``: 1 − the 11 × 11 measure.
     ``ms_ssim5``: 1 − MS-SSIM with HiNeRV's 5 × 5 window. ``frequency``: mean absolute difference of real and
     imaginary parts of the un-normalised 2-D Fourier transforms (Boosting-NeRV), which grows with √(H·W).
     """

@@ -1,0 +1,59 @@
+"""Symbols that are fixed one random part after another, while the values that are left make up for them.
+
+::
+
+    progress of the phase   0 ────────── start ──────────────────── FIXED_BY ── 1
+    steps                   learned        │ stay as they are
+    values                  rounded, all   │ none fixed … half … nearly all │ all fixed
+
+Values that are all rounded to the nearest symbol at once are off independently of each other. Here what a
+symbol is off is learned by those not fixed yet, which are not rounded until it is their turn: incremental
+quantisation (Zhou et al., "Incremental network quantization", ICLR 2017), in random order instead of the
+largest first.
+
+Axes: E elements of all tensors that are coded, one after another.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from vinr.fit.draws import Draws
+
+# Of the phase: then biases alone go on.
+FIXED_BY: Final = 0.95
+
+
+class Fixing(nn.Module):
+    """Which of ``num_elements`` values are fixed, and at what, from ``start`` of the phase (0 to 1) on."""
+
+    order_E: Tensor
+    is_fixed_E: Tensor
+    fixed_E: Tensor
+
+    def __init__(self, num_elements: int, start: float, draws: Draws) -> None:
+        super().__init__()
+        self.start = start
+        self.register_buffer("order_E", draws.uniform(num_elements))
+        self.register_buffer("is_fixed_E", torch.zeros(num_elements, dtype=torch.bool))
+        self.register_buffer("fixed_E", torch.zeros(num_elements))
+
+    def has_begun(self, progress: float) -> bool:
+        """Whether it has, at ``progress`` of the phase."""
+        return progress >= self.start
+
+    def forward(self, value_E: Tensor, step_E: Tensor, progress: float) -> Tensor:
+        """Return the values to train with at ``progress``: ``value_E``, some of them fixed."""
+        share = (progress - self.start) / max(FIXED_BY - self.start, 1e-9)
+        new_E = (self.order_E < share) & ~self.is_fixed_E
+        # In place: they are part of the state of a fit.
+        self.fixed_E.copy_(torch.where(new_E, (value_E / step_E).round() * step_E, self.fixed_E).detach())
+        self.is_fixed_E |= new_E
+        return self.place(value_E)
+
+    def place(self, value_E: Tensor) -> Tensor:
+        """Return ``value_E`` with the fixed ones in their places."""
+        return torch.where(self.is_fixed_E, self.fixed_E, value_E)
