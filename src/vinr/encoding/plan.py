@@ -269,12 +269,15 @@ def _with_target(preset: Preset, num_bytes: int | None, psnr_db: float | None) -
         phases = (*shrunk, TARGET_PHASE)
     last = phases[-1]
     target: dict[str, object] = {"target_bytes": num_bytes, "target_psnr_db": psnr_db}
-    if psnr_db is None:
+    if psnr_db is not None:
+        # What is to spare in the end is given up by larger steps: of fixed symbols that costs far too much.
+        target["fix_from"] = None
+        if last.rate_unit != "relative":  # the unit in which a weight is a loss of quality
+            target |= {"rate_unit": "relative", "rate_weight": TARGET_PHASE.rate_weight}
+    elif last.fix_from is None:
         # To meet a size, steps and parameters may have to move far; a quality is met on the way to the end,
         # and learning rates that start again would cost some of it.
         target["schedule"] = last.schedule or TARGET_PHASE.schedule
-    elif last.rate_unit != "relative":  # the unit in which a weight is a loss of quality
-        target |= {"rate_unit": "relative", "rate_weight": TARGET_PHASE.rate_weight}
     fit = preset.fit.model_copy(update={"phases": (*phases[:-1], last.model_copy(update=target))})
     return preset.model_copy(update={"fit": fit})
 

@@ -247,7 +247,7 @@ class CodingNoise(nn.Module):
         return {name: replace(item, value=values[name]) for name, item in stored.items()}
 
     @torch.no_grad()
-    def scale_steps(self, factor: float) -> None:
-        """Multiply all learned steps by ``factor``."""
+    def scale_steps(self, bits: float) -> None:
+        """Make all learned steps larger, so that each element takes about ``bits`` less."""
         assert self.log_step is not None
-        self.log_step.add_(math.log(factor) / STEP_SPEED)
+        self.log_step.add_(bits * math.log(2) / STEP_SPEED)

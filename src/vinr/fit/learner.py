@@ -34,6 +34,7 @@ from vinr.fit.checkpoint import (
 )
 from vinr.fit.coding_noise import CodingNoise
 from vinr.fit.draws import Draws
+from vinr.fit.fixing import Fixing
 from vinr.fit.optimizers import build_optimizer, moments_of, set_learning_rate
 from vinr.fit.phases import Moment, schedule_of
 from vinr.fit.precision import Precision
@@ -44,8 +45,10 @@ from vinr.fit.schedules import learning_rate_multiplier
 from vinr.models import VideoModel
 from vinr.video.spec import FrameSource, Query
 
-# How often steps are corrected before they stay, and by how many bits an element each time at most.
-SIZE_ROUNDS, MOST_BITS = 4, 1.0
+# How often steps are corrected at the start of a phase, and by how many bits an element each time at most.
+FIRST_CORRECTIONS, MOST_BITS = 3, 1.0
+# Finer steps are of no use, whatever size is asked for.
+FINEST_BITS = 12
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,13 @@ class Learner:
 
     # -- a step --------------------------------------------------------------------------------------------
 
-    def set_rate(self, moment: Moment, scale: float) -> None:
-        """Set the learning rates of the step at ``moment``, all times ``scale``."""
-        if self._leaves_steps(moment):
-            self._meet_size()
+    def begin_step(self, moment: Moment, scale: float) -> None:
+        """Set the learning rates of the step at ``moment``, all times ``scale``; mind the size asked for."""
         self._progress = moment.progress
+        num_bytes = None if self.phase is None else self.phase.target_bytes
+        fixing = self.coding.fixing
+        if num_bytes is not None and fixing is not None and fixing.is_correction_due(moment.progress):
+            self._meet_size(num_bytes, fixing)
         full = 1.0 if self.phase is None else self.phase.learning_rate
         if self._schedule is None:
             schedule = schedule_of(self.part, self.settings)
@@ -172,27 +177,19 @@ class Learner:
         if self.control is None or self.phase is None:
             return
         self.control.end_round()
-        if self.phase.target_bytes is None:
+        if self.phase.target_bytes is None or self.coding.fixing is not None:
             return
         self.control.calibrate(self.ranks.decide(self._count_bytes))
 
-    def _leaves_steps(self, moment: Moment) -> bool:
-        """Whether steps that a size is asked of have been learned until the step at ``moment``."""
-        phase, control = self.phase, self.control
-        if phase is None or control is None or phase.fix_from is None or phase.target_bytes is None:
-            return False
-        return control.progress < phase.fix_from <= moment.progress
-
-    def _meet_size(self) -> None:
-        """Make all steps larger or smaller until the network takes the bytes that it may."""
-        phase = self.phase
-        assert phase is not None
-        assert phase.target_bytes is not None
-        for _ in range(SIZE_ROUNDS):
-            excess_bytes = self.ranks.decide(self._count_bytes) - AIM * phase.target_bytes
+    def _meet_size(self, num_bytes: int, fixing: Fixing) -> None:
+        """Make all steps larger or smaller, so that the network takes ``num_bytes``."""
+        bytes_per_bit = self.coding.num_elements / 8
+        aim = min(AIM * num_bytes, FINEST_BITS * bytes_per_bit)
+        for _ in range(1 if fixing.num_corrections else FIRST_CORRECTIONS):
             # Steps twice as large take one bit less of each element.
-            bits = 8 * excess_bytes / self.coding.num_elements
-            self.coding.scale_steps(2 ** min(max(bits, -MOST_BITS), MOST_BITS))
+            bits = (self.ranks.decide(self._count_bytes) - aim) / bytes_per_bit
+            self.coding.scale_steps(min(max(bits, -MOST_BITS), MOST_BITS))
+        fixing.correct()
 
     def _count_bytes(self) -> int:
         pruned = self.coding.pruned(self.model.stored())

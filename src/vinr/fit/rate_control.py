@@ -65,8 +65,7 @@ def cost_of_weight(weight: float) -> float:
 class RateControl:
     """The weight of the rate in the loss of one phase, moved after each step where there is a target.
 
-    ``before_db`` is the PSNR at the end of the part before, NaN or infinite if it is not known. Where symbols
-    are fixed in the end, all is to be done before: from then on steps stay, and the weight moves nothing.
+    ``before_db`` is the PSNR at the end of the part before, NaN or infinite if it is not known.
     """
 
     def __init__(self, phase: Phase, before_db: float = math.nan) -> None:
@@ -75,8 +74,7 @@ class RateControl:
         self.mean_bits = self.mean_psnr_db = math.nan
         # Bytes of the coded network to the bytes that the prior expects.
         self.ratio = 1.0
-        # Of the phase, at the last step seen; and how much of it has steps that can still learn.
-        self.progress, self._span = 0.0, phase.fix_from or 1.0
+        self._progress = 0.0
         # Mean PSNR of the steps of the round at hand, where it began; (middle, mean PSNR) of earlier ones.
         self._round_db, self._round_steps, self._round_start = 0.0, 0, 0.0
         self._rounds: list[tuple[float, float]] = []
@@ -94,8 +92,9 @@ class RateControl:
 
     @property
     def is_needed(self) -> bool:
-        """Whether there is a target."""
-        return self._phase.target_bytes is not None or self._phase.target_psnr_db is not None
+        """Whether the weight has a target to meet; a size is met by the steps where symbols are fixed."""
+        has_size = self._phase.target_bytes is not None and self._phase.fix_from is None
+        return has_size or self._phase.target_psnr_db is not None
 
     @property
     def is_sound(self) -> bool:
@@ -107,7 +106,7 @@ class RateControl:
         """Take the rate and the PSNR of the step at ``progress`` of the phase; move the weight."""
         self.mean_bits = self._smooth(self.mean_bits, num_bits)
         self.mean_psnr_db = self._smooth(self.mean_psnr_db, psnr_db)
-        passed = progress - self.progress
+        passed = progress - self._progress
         if self._phase.target_bytes is not None:
             expected_bytes = self.ratio * self.mean_bits / 8
             miss = expected_bytes / (AIM * self._phase.target_bytes) - 1
@@ -115,16 +114,16 @@ class RateControl:
             # weight ← weight · e^(push · Δprogress): a constant miss moves it by as many e-folds, however
             # many steps the phase has.
             low, high = WEIGHT_LIMITS
-            self.weight = min(max(self.weight * math.exp(push * passed / self._span), low), high)
+            self.weight = min(max(self.weight * math.exp(push * passed), low), high)
         self._round_db += (psnr_db - self._round_db) / (self._round_steps + 1)
         self._round_steps += 1
-        self.progress = progress
+        self._progress = progress
 
     def end_round(self) -> None:
         """A round has ended: the steps since the last one showed every frame, or many, once."""
         if not self._round_steps:
             return
-        start, now = self._round_start, self.progress
+        start, now = self._round_start, self._progress
         self._rounds.append(((start + now) / 2, self._round_db))
         # The last two make a line however long rounds are.
         while len(self._rounds) > 2 and self._rounds[0][0] < now - LINE_SHARE:
@@ -133,10 +132,9 @@ class RateControl:
         end_db = line_at_end(self._rounds)
         if self._phase.target_psnr_db is None or end_db is None:
             return
-        trust = min(now / (TRUSTED * self._span), 1.0)
+        trust = min(now / TRUSTED, 1.0)
         miss_db = _within(end_db - self._aim_db, QUALITY_LIMIT_DB)
-        moved_db = QUALITY_GAIN * trust * miss_db * (now - start) / self._span
-        self.cost_db = self._allowed(self.cost_db + moved_db)
+        self.cost_db = self._allowed(self.cost_db + QUALITY_GAIN * trust * miss_db * (now - start))
         self.weight = weight_that_costs(self.cost_db)
 
     def calibrate(self, num_bytes: int) -> None:
@@ -156,12 +154,12 @@ class RateControl:
             round_db=self._round_db,
             round_steps=self._round_steps,
             round_start=self._round_start,
-            progress=self.progress,
+            progress=self._progress,
         )
 
     def load(self, state: ControlValues) -> None:
         """Go on from :meth:`state`."""
-        self.weight, self.ratio, self.progress = state.weight, state.ratio, state.progress
+        self.weight, self.ratio, self._progress = state.weight, state.ratio, state.progress
         self.mean_bits = math.nan if state.mean_bits is None else state.mean_bits
         self.mean_psnr_db = math.nan if state.mean_psnr_db is None else state.mean_psnr_db
         self.cost_db, self._rounds = state.cost_db, list(state.rounds)

@@ -228,7 +228,7 @@ class Trainer:
         Tensor
             The mean squared error before the update, on the device, without gradient.
         """
-        self.learner.set_rate(self.moment(), self.rate_scale)
+        self.learner.begin_step(self.moment(), self.rate_scale)
         add = partial(
             add_gradients, learner=self.learner, batches=self.batches, task=self.task, loss=self.loss
         )
