@@ -1,9 +1,11 @@
-"""How many bits does vinr's own network need beside HiNeRV, at equal time?
+"""How many bits does vinr's own network need beside HNeRV and HiNeRV, at equal time, and beside x265?
 
-Bunny, centre-crop 640×1280, area-averaged to 80×160, all 132 frames; vinr's recipe with steps learned against
-a rate for both. Epochs are chosen so that both take equally long, by the CPU time of a step of each on one
-thread, measured in turn. Files are written and decoded; PSNR is that of their frames as 8-bit RGB.
-Rows are files, so that processes share the work; CPU seconds of rows are those of whatever else ran beside.
+Clips of 80×160 pixels: centre crops, area-averaged. Every network of a budget is fitted for the same CPU time
+on one thread: its epochs follow from the CPU time of a step, measured in turn for all models and sizes at the
+start. Files are written and decoded; PSNR is that of their frames as 8-bit RGB, the mean over frames, and
+once that of the mean error. "before" is the recipe of networks as it was before vinr's own was begun: all
+symbols rounded at every step, squared error as loss. x265 is slow, tune=psnr, 4:4:4, one thread. Rows are
+files, so that processes share the work; CPU seconds of rows are those of whatever else ran beside.
 """
 
 from __future__ import annotations
@@ -11,126 +13,235 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from statistics import median
-from tempfile import TemporaryDirectory
+from statistics import fmean, median
 from typing import Any
 
 import torch
 
 import vinr
 from benchmarks import _record
+from vinr.bench.datasets import find_clip
+from vinr.codecs.anchors import parse_anchor
+from vinr.comparison.anchor_runs import measure_anchor
 from vinr.comparison.rd import RDCurve, RDPoint, bd_rate
 from vinr.encoding.plan import choose_preset
+from vinr.errors import UsageError
 from vinr.fit import Trainer
-from vinr.quality.clip import bits_per_pixel
-from vinr.video.samples import sample_clip
+from vinr.quality.clip import bits_per_pixel, compare
 from vinr.video.source import open_video
 
 NAME = "flagship"
-CLIP: dict[str, Any] = {"crop": (640, 1280), "resize": (80, 160)}
-MODELS = ("hinerv", "vinr")
-SIZES = (60_000, 90_000)
-# Of HiNeRV; vinr's network has as many as take as long.
-EPOCHS = 58
-STEPS, TURNS = 15, 9
+CROPS = {"bunny": (640, 1280), "bikes": (272, 544), "davis/bmx-trees": (208, 416)}
+RESIZE = (80, 160)
+BEFORE = (
+    "fit.loss={l2=1.0}",
+    'fit.phases=[{share = 0.2, quantization = "entropy", rate_weight = 0.15, rate_moves = "steps", '
+    "initial_bits = 4.8}]",
+)
+HNERV_BEFORE = (
+    "fit.loss={l2=1.0}",
+    'fit.phases=[{share = 0.35, quantization = "entropy", rate_weight = 0.1, rate_moves = "steps", '
+    "initial_bits = 5.3}]",
+)
+RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "hnerv before": ("hnerv", HNERV_BEFORE),
+    "hinerv before": ("hinerv", BEFORE),
+    "hinerv": ("hinerv", ()),
+    "vinr": ("vinr", ()),
+}
+ANCHOR, NEW = "hinerv before", "vinr"
+X265 = "x265-slow-444:20:22:24:26:28:30:32:34:36"
+STEPS, TURNS = 12, 5
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A network of one size."""
+class Row:
+    """A file to make: of ``clip``, ``minutes`` of CPU time for ``recipe`` with ``params`` parameters."""
 
-    model: str
+    clip: str
+    minutes: float
+    recipe: str
     params: int
 
+    @property
+    def name(self) -> str:
+        """Its file, without suffix."""
+        return f"{self.clip}-{self.minutes:g}-{self.recipe}-{self.params}".replace("/", "-").replace(" ", "-")
 
-def step_milliseconds() -> dict[str, float]:
-    """Return the CPU time of a training step of each model at the second size, measured in turn."""
+
+def step_seconds(pairs: Sequence[tuple[str, int]]) -> dict[str, float]:
+    """Return the CPU time of a training step for each (recipe, parameters), measured in turn."""
     trainers = {}
-    with open_video(sample_clip(), **CLIP) as reader:
+    with open_video(find_clip("bunny", None), crop=CROPS["bunny"], resize=RESIZE) as reader:
         frames = reader.read()
-    for model in MODELS:
+    for recipe, params in pairs:
+        model, overrides = RECIPES[recipe]
+        settings = [*overrides, "fit.phases=[]"]
         preset = choose_preset(
-            frames.spec, model=model, preset=None, num_parameters=SIZES[0], overrides=["fit.phases=[]"]
+            frames.spec, model=model, preset=None, num_parameters=params, overrides=settings
         )
-        trainers[model] = Trainer(frames, preset)
-    taken: dict[str, list[float]] = {model: [] for model in MODELS}
+        trainers[f"{recipe} {params}"] = Trainer(frames, preset)
+    taken: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(TURNS + 1):
-        for model, trainer in trainers.items():
+        for name, trainer in trainers.items():
             batches = trainer.batches.of_epoch(0)
             with trainer.computing():
                 started = time.process_time()
                 for batch in batches[:STEPS]:
                     trainer.train_on(batch)
             if turn:  # the first one prepares
-                taken[model].append(1e3 * (time.process_time() - started) / STEPS)
-    return {model: median(times) for model, times in taken.items()}
+                seconds = (time.process_time() - started) / STEPS
+                taken[name].append(seconds * trainer.steps_per_epoch / frames.spec.num_frames)
+    return {name: median(times) for name, times in taken.items()}
 
 
-def measure(arm: Arm, epochs: int) -> dict[str, Any]:
-    """Encode, and return what the file came to."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "a.vinr"
-        started = time.process_time()
-        report = vinr.encode(
-            sample_clip(),
-            path,
-            model=arm.model,
-            params=arm.params,
-            epochs=epochs,
-            device="cpu",
-            threads=1,
-            overrides=["compress.audio=false"],
-            **CLIP,
-        )
-        seconds = time.process_time() - started
-        size = path.stat().st_size
-        with vinr.open(path, device="cpu") as video:
-            list(video.play(range(8)))
-            began = time.process_time()
-            count = sum(map(len, video.play()))
-            rate = count / (time.process_time() - began)
+def measure(row: Row, frame_seconds: float, data: Path | None, folder: Path) -> dict[str, Any]:
+    """Encode, and return what the file came to; ``frame_seconds`` is the time of training a frame once."""
+    model, overrides = RECIPES[row.recipe]
+    source, crop = find_clip(row.clip, data), CROPS[row.clip]
+    with open_video(source, crop=crop, resize=RESIZE) as reader:
+        frames = reader.read()
+    epochs = max(round(60 * row.minutes / (frame_seconds * frames.spec.num_frames)), 1)
+    path = folder / f"{row.name}.vinr"
+    started = time.process_time()
+    report = vinr.encode(
+        source,
+        path,
+        model=model,
+        params=row.params,
+        epochs=epochs,
+        crop=crop,
+        resize=RESIZE,
+        device="cpu",
+        threads=1,
+        force=True,
+        overrides=[*overrides, "compress.audio=false"],
+    )
+    seconds = time.process_time() - started
+    size = path.stat().st_size
+    with vinr.open(path, device="cpu") as video:
+        quality = compare(video, frames)
+        began = time.process_time()
+        count = sum(map(len, video.play()))
+        rate = count / (time.process_time() - began)
+    described = vinr.info(path)
+    side = sum(layer.side_bytes for network in described.networks for layer in network.layers)
     return {
-        "model": arm.model,
+        "clip": row.clip,
+        "CPU min": row.minutes,
+        "network": row.recipe,
         "parameters": report.num_parameters,
         "epochs": epochs,
         "bytes": size,
         "bits a parameter": round(8 * size / report.num_parameters, 2),
-        "PSNR dB": round(report.psnr_db, 3),
+        "side %": round(100 * side / size, 2),
+        "PSNR dB": round(quality.psnr_db, 3),
+        "of mean error dB": round(quality.pooled_psnr_db, 3),
         "CPU s": round(seconds, 1),
         "decoding frames/CPU s": round(rate, 1),
         "commit": _record.commit(),
     }
 
 
+def measure_x265(clip: str, data: Path | None) -> list[dict[str, Any]]:
+    """Return the points of x265 on ``clip``."""
+    anchor, qualities = parse_anchor(X265)
+    with open_video(find_clip(clip, data), crop=CROPS[clip], resize=RESIZE) as reader:
+        frames = reader.read()
+    rows = []
+    for value in qualities:
+        point = measure_anchor(anchor, value, frames, upsampling="nearest")
+        assert point.psnr_db is not None
+        assert point.num_bytes is not None
+        rows.append(
+            {
+                "clip": clip,
+                "network": anchor.name,
+                "setting": point.setting,
+                "bytes": point.num_bytes,
+                "PSNR dB": round(point.psnr_db, 3),
+                "pixels": frames.spec.num_pixels,
+            }
+        )
+    return rows
+
+
+# -- the page ------------------------------------------------------------------------------------------------
+
+
+def curve_of(name: str, rows: Sequence[dict[str, Any]], num_pixels: int) -> RDCurve:
+    """Return rows as a curve."""
+    points = []
+    for row in rows:
+        bpp = bits_per_pixel(row["bytes"], num_pixels)
+        points.append(RDPoint(str(row.get("parameters")), bpp, row["bytes"], row["PSNR dB"]))
+    return RDCurve(name, "vinr", tuple(points))
+
+
+def savings(rows: Sequence[dict[str, Any]], x265: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Return, of each clip and budget, BD-rates of networks against HiNeRV as it was, and against x265."""
+    found: dict[tuple[str, float], dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        found.setdefault((row["clip"], row["CPU min"]), {}).setdefault(row["network"], []).append(row)
+    for (clip, minutes), networks in sorted(found.items()):
+        codec = [row for row in x265 if row["clip"] == clip]
+        if not codec:
+            continue
+        num_pixels = codec[0]["pixels"]
+        anchors = {"x265": curve_of("x265", codec, num_pixels)}
+        if ANCHOR in networks:
+            anchors[ANCHOR] = curve_of(ANCHOR, networks[ANCHOR], num_pixels)
+        for network, points in networks.items():
+            line: dict[str, Any] = {"clip": clip, "CPU min": minutes, "network": network}
+            for name, anchor in anchors.items():
+                if name != network:
+                    line[f"BD-rate to {name} %"] = _percent(anchor, curve_of(network, points, num_pixels))
+            yield line
+
+
+def _percent(anchor: RDCurve, test: RDCurve) -> float | None:
+    try:
+        return round(bd_rate(anchor, test), 1)
+    except UsageError:  # fewer than four points, or no quality in common
+        return None
+
+
 def write_report(folder: Path) -> None:
     """Write docs/results/flagship.* from the rows there are."""
     found = _record.rows_in(folder)
     steps = next(row for row in found if "step ms" in row)["step ms"]
-    rows = [row for row in found if "step ms" not in row]
-    num_pixels = 132 * 80 * 160
-    curves = []
-    for model in MODELS:
-        points = []
-        for row in rows:
-            if row["model"] == model:
-                bpp = bits_per_pixel(row["bytes"], num_pixels)
-                points.append(RDPoint(str(row["parameters"]), bpp, row["bytes"], row["PSNR dB"]))
-        curves.append(RDCurve(model, "vinr", tuple(points)))
-    told = ", ".join(f"{model} {milliseconds:.1f} ms" for model, milliseconds in steps.items())
-    text = f"{__doc__}\n\nA step takes: {told} (CPU, one thread, {SIZES[0]:,} parameters, medians)."
-    if min(len(curve.points) for curve in curves) >= 4:
-        saved = bd_rate(curves[0], curves[1])
-        text += f"\n\nBD-rate of {MODELS[1]} against {MODELS[0]}: **{saved:+.1f} %**."
-    text += f"\n\n{_record.table(rows)}"
-    _record.write(NAME, f"python -m benchmarks.{NAME}", {"epochs of HiNeRV": EPOCHS}, rows, text)
+    x265 = [row for part in found if isinstance(part, list) for row in part]
+    rows = [row for row in found if isinstance(row, dict) and "CPU min" in row]
+    order = list(RECIPES)
+    rows.sort(key=lambda row: (row["clip"], row["CPU min"], order.index(row["network"]), row["parameters"]))
+    told = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in steps.items())
+    lines = list(savings(rows, x265))
+    key = f"BD-rate to {ANCHOR} %"
+    text = f"{__doc__}\n\nTraining a frame once takes, in CPU ms: {told}."
+    text += f"\n\n## BD-rates, RGB-PSNR\n\n{_record.table(lines)}"
+    for minutes in sorted({line["CPU min"] for line in lines}):
+        of_new = [line.get(key) for line in lines if line["network"] == NEW and line["CPU min"] == minutes]
+        known = [value for value in of_new if value is not None]
+        if known:
+            text += f"\n\nMean of {len(known)} clips, {minutes:g} CPU-minutes: **{fmean(known):+.1f} %**."
+    shown = [{name: value for name, value in row.items() if name != "pixels"} for row in x265]
+    text += f"\n\n## Files\n\n{_record.table(rows)}\n\n## x265\n\n{_record.table(shown)}"
+    _record.write(NAME, f"python -m benchmarks.{NAME}", {"x265": X265}, rows + x265, text)
 
 
 def main() -> None:
     """Measure the rows that nobody is at, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     _record.row_options(parser, NAME)
+    parser.add_argument("--data", type=Path, help="folder of data sets, for davis/bmx-trees")
+    parser.add_argument("--clips", default="bunny")
+    parser.add_argument("--minutes", default="5", help="CPU-minutes of each file")
+    parser.add_argument("--recipes", default="hinerv before,vinr")
+    parser.add_argument("--sizes", default="30000,45000,60000,90000")
     given = parser.parse_args()
     folder: Path = given.rows
     if given.report:
@@ -138,21 +249,27 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
+    recipes, sizes = given.recipes.split(","), list(map(int, given.sizes.split(",")))
     steps_file = folder / "steps.json"
-    if not steps_file.exists():
-        steps_file.write_text(json.dumps({"step ms": step_milliseconds()}), encoding="utf-8")
-    steps = json.loads(steps_file.read_text(encoding="utf-8"))["step ms"]
-    for params in SIZES:
-        for model in MODELS:
-            path = folder / f"{model}-{params}.json"
+    steps = json.loads(steps_file.read_text(encoding="utf-8"))["step ms"] if steps_file.exists() else {}
+    missing = [pair for pair in product(recipes, sizes) if f"{pair[0]} {pair[1]}" not in steps]
+    if missing:
+        steps |= step_seconds(missing)
+        steps_file.write_text(json.dumps({"step ms": steps}), encoding="utf-8")
+    for clip in given.clips.split(","):
+        path = folder / f"x265-{clip.replace('/', '-')}.json"
+        if not path.exists():
+            path.write_text(json.dumps(measure_x265(clip, given.data)), encoding="utf-8")
+        for minutes, params, recipe in product(map(float, given.minutes.split(",")), sizes, recipes):
+            row = Row(clip, minutes, recipe, params)
+            path = folder / f"{row.name}.json"
             try:
                 path.open("x").close()
             except FileExistsError:
                 continue
-            epochs = round(EPOCHS * steps[MODELS[0]] / steps[model])
-            row = measure(Arm(model, params), epochs)
-            print(row, flush=True)
-            path.write_text(json.dumps(row), encoding="utf-8")
+            result = measure(row, steps[f"{recipe} {params}"], given.data, folder)
+            print(result, flush=True)
+            path.write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":
