@@ -120,7 +120,7 @@ def test_equal_images_cost_nothing_and_gradients_flow(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
     target_NCHW = torch.rand(2, 3, 161, 162, generator=generator)
     loss = build_loss({name: 2.0})
-    best = -2 * 50.0 if name == "psnr" else 0.0
+    best = {"psnr": -2 * 50.0, "rmse": 2 * 1e-4}.get(name, 0.0)
     assert abs(float(loss(target_NCHW, target_NCHW).total) - best) < 1e-5
     prediction_NCHW = (
         target_NCHW + 0.1 * torch.rand(target_NCHW.shape, generator=generator)
@@ -182,7 +182,7 @@ def test_the_sum_is_the_sum(weights: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"l3": 1.0}, "unknown loss 'l3'; there are frequency, l1, l2, ms_ssim, ms_ssim5, psnr, ssim"),
+        ({"l3": 1.0}, "unknown loss 'l3'; there are frequency, l1, l2, ms_ssim, ms_ssim5, psnr, rmse, ssim"),
         ({"l1": -1.0}, "loss l1 has weight -1.0"),
         ({"l1": float("nan")}, "loss l1 has weight nan"),
         ({}, "no term"),
@@ -234,8 +234,8 @@ def test_psnr_is_that_of_frames_and_moves_by_its_slope() -> None:
     assert float(worse.total - value.total) == pytest.approx(0.05 * float(value.slope), rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["l1", "l2"])
-def test_other_losses_move_by_as_much_as_they_are(name: str) -> None:
+@pytest.mark.parametrize(("name", "power"), [("l1", 1.0), ("l2", 1.0), ("rmse", 0.5)])
+def test_other_losses_move_by_a_share_of_what_they_are(name: str, power: float) -> None:
     target_NCHW = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     value = build_loss({name: 3.0})(target_NCHW + 0.1, target_NCHW)
-    torch.testing.assert_close(value.slope, value.total)
+    torch.testing.assert_close(value.slope, power * value.total)

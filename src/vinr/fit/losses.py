@@ -30,6 +30,8 @@ MS_SSIM_SMALL_WINDOW = 5
 MS_SSIM_HALVINGS = 4
 # Added to the error of a frame: beyond 50 dB it is hardly weighed more, or frames of one colour would rule.
 PSNR_FLOOR = 1e-5
+# Added to the error of a frame before its root is taken, whose gradient is infinite at 0: 80 dB.
+ROOT_FLOOR = 1e-8
 # PSNR that an error loses which grows by its own size, to first order: d(10 · log₁₀ e) / d(ln e), dB.
 PSNR_SLOPE_DB = 10 / math.log(10)
 
@@ -43,6 +45,10 @@ def _l1(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
 
 def _psnr(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
     return 10 * torch.log10(mse_per_frame(prediction_NCHW, target_NCHW) + PSNR_FLOOR)
+
+
+def _rmse(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+    return (mse_per_frame(prediction_NCHW, target_NCHW) + ROOT_FLOOR).sqrt()
 
 
 def _ssim(prediction_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
@@ -71,13 +77,15 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 class Term:
     """A named loss; ``min_side`` is the smallest frame side that it works on.
 
-    ``slope`` is by how much it changes where the error changes by its own size; None: by as much as it is.
+    Where the error changes by its own size, it changes by ``slope``, if that is given, or by ``power`` times
+    what it is.
     """
 
     name: str
     per_frame: LossFunction
     min_side: int = 1
     slope: float | None = None
+    power: float = 1.0
 
 
 _TERMS = (
@@ -87,6 +95,7 @@ _TERMS = (
     Term("ms_ssim", _ms_ssim, ((MS_SSIM_WINDOW - 1) << MS_SSIM_HALVINGS) + 1),
     Term("ms_ssim5", _ms_ssim_small, ((MS_SSIM_SMALL_WINDOW - 1) << MS_SSIM_HALVINGS) + 1),
     Term("psnr", _psnr, slope=PSNR_SLOPE_DB),
+    Term("rmse", _rmse, power=0.5),
     Term("ssim", _ssim, SSIM_WINDOW),
 )
 _BUILT_IN = {term.name: term for term in _TERMS}
@@ -191,7 +200,8 @@ class Loss:
             _check_value(term, value_N, prediction_NCHW)
             value = value_N.mean()
             losses.append(weight * value)
-            slope = value.detach() if term.slope is None else torch.full_like(value.detach(), term.slope)
+            known = value.detach()
+            slope = term.power * known if term.slope is None else torch.full_like(known, term.slope)
             slopes.append(weight * slope)
             if term is _BUILT_IN["l2"]:
                 mse = value.detach()  # measured already
@@ -223,8 +233,8 @@ def _full_precision(rgb_NCHW: Tensor) -> Tensor:
 def list_losses() -> list[str]:
     """Return the names of all losses, sorted; those of installed packages are among them.
 
-    ``l1``: mean absolute error. ``l2``: mean squared error. ``psnr``: minus the PSNR, dB, whose mean over
-    frames is what papers report. ``ssim``, ``ms_ssim``: 1 − the 11 × 11 measure.
+    ``l1``: mean absolute error. ``l2``: mean squared error, ``rmse`` its root. ``psnr``: minus the PSNR, dB,
+    whose mean over frames is what papers report. ``ssim``, ``ms_ssim``: 1 − the 11 × 11 measure.
     ``ms_ssim5``: 1 − MS-SSIM with HiNeRV's 5 × 5 window. ``frequency``: mean absolute difference of real and
     imaginary parts of the un-normalised 2-D Fourier transforms (Boosting-NeRV), which grows with √(H·W).
     """

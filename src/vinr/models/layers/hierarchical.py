@@ -232,6 +232,10 @@ class HierarchicalModel(IndexModel):
     Config: ClassVar[type[HierarchicalConfig]]
     # Section 3: channels halve per stage.
     scaling = Scaling(reduction=2, lower=4, lowest_stem=8)
+    # Of new networks: what base grids hold per parameter of the network, and the expansions of the first, of
+    # other, and of the last stage. None: those of the config, which files without any have for good.
+    base_share: ClassVar[float] = BASE_SHARE
+    new_expansions: ClassVar[tuple[float, float, float] | None] = None
 
     def __init__(self, config: HierarchicalConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
@@ -267,6 +271,9 @@ class HierarchicalModel(IndexModel):
         chosen = dict(settings)
         chosen.setdefault("strides", _strides(video))
         count = len(chosen["strides"])
+        if cls.new_expansions is not None:
+            first, other, last = cls.new_expansions
+            chosen.setdefault("expansions", (*(first, *repeat(other, count))[: count - 1], last))
         dial = max(width, cls.scaling.lowest_stem)
         widths = taper(dial, count, reduction=cls.scaling.reduction, lower=cls.scaling.lower)
         chosen.setdefault("widths", widths)
@@ -274,7 +281,7 @@ class HierarchicalModel(IndexModel):
         num_weights = 0
         for item in cls.on_meta(config, video).stored().values():
             num_weights += 0 if item.role == "grid" else item.value.numel()
-        grids = _base_grid(config, video, BASE_SHARE * num_weights)
+        grids = _base_grid(config, video, cls.base_share * num_weights)
         grids |= _local_grid(config, video, LOCAL_SHARE * num_weights)
         return cls.Config(**(grids | chosen))
 
