@@ -1,8 +1,9 @@
-"""vinr's own network: HiNeRV whose first stage runs one block four times.
+"""vinr's own network: HiNeRV whose first stage runs one block four times, and whose parameters lie elsewhere.
 
 A file stores that block once, and all stages can be wider for it. The first stage has the fewest pixels, so
-that its arithmetic costs little time. docs/models/vinr.md has what this is worth, and what was tried and left
-out. The rest is HiNeRV's (``layers/hierarchical.py``).
+that its arithmetic costs little time. Its block has fewer hidden channels than HiNeRV's, that of the last
+stage more; base grids are finer, of fewer steps of time, and hold three times as much. docs/models/vinr.md has
+what this is worth, and what was tried and left out. The rest is HiNeRV's (``layers/hierarchical.py``).
 
 ::
 
@@ -18,6 +19,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from vinr.models.layers.hierarchical import HierarchicalConfig, HierarchicalModel
+from vinr.video.spec import VideoSpec
 
 
 class VinrConfig(HierarchicalConfig):
@@ -34,3 +36,10 @@ class Vinr(HierarchicalModel):
     """vinr's own network (2026): HiNeRV (NeurIPS 2023) whose first stage runs one block four times."""
 
     Config = VinrConfig
+    base_share = 0.39
+    new_expansions = (2.0, 4.0, 6.0)
+
+    @classmethod
+    def new_strides(cls, video: VideoSpec) -> tuple[int, ...]:
+        """Return HiNeRV's strides, but 2 in the first stage: a finer base grid, of fewer steps of time."""
+        return (2, *super().new_strides(video)[1:])

@@ -269,7 +269,7 @@ class HierarchicalModel(IndexModel):
         the fewest channels.
         """
         chosen = dict(settings)
-        chosen.setdefault("strides", _strides(video))
+        chosen.setdefault("strides", cls.new_strides(video))
         count = len(chosen["strides"])
         if cls.new_expansions is not None:
             first, other, last = cls.new_expansions
@@ -284,6 +284,11 @@ class HierarchicalModel(IndexModel):
         grids = _base_grid(config, video, cls.base_share * num_weights)
         grids |= _local_grid(config, video, LOCAL_SHARE * num_weights)
         return cls.Config(**(grids | chosen))
+
+    @classmethod
+    def new_strides(cls, video: VideoSpec) -> tuple[int, ...]:
+        """Return the strides of a new network: the finest base grid that leaves enough stages."""
+        return _strides(video)
 
     def coded_size(self) -> tuple[int, int]:
         """See :meth:`VideoModel.coded_size`: multiples of the product of the strides."""
