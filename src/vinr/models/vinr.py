@@ -2,8 +2,8 @@
 
 A file stores that block once, and all stages can be wider for it. The first stage has the fewest pixels, so
 that its arithmetic costs little time. Its block has fewer hidden channels than HiNeRV's, that of the last
-stage more; base grids are finer, of fewer steps of time, and hold three times as much. docs/models/vinr.md has
-what this is worth, and what was tried and left out. The rest is HiNeRV's (``layers/hierarchical.py``).
+stage more; base grids are finer, of fewer steps of time, and hold three times as much. docs/models/vinr.md
+has what this is worth, and what was tried. The rest is HiNeRV's (``layers/hierarchical.py``).
 
 ::
 
