@@ -37,6 +37,7 @@ class Vinr(HierarchicalModel):
 
     Config = VinrConfig
     base_share = 0.39
+    least_base_channels = 1
     new_expansions = (2.0, 4.0, 6.0)
 
     @classmethod

@@ -232,9 +232,11 @@ class HierarchicalModel(IndexModel):
     Config: ClassVar[type[HierarchicalConfig]]
     # Section 3: channels halve per stage.
     scaling = Scaling(reduction=2, lower=4, lowest_stem=8)
-    # Of new networks: what base grids hold per parameter of the network, and the expansions of the first, of
-    # other, and of the last stage. None: those of the config, which files without any have for good.
+    # Of new networks: what base grids hold per parameter of the network, in as many channels at least, and the
+    # expansions of the first, of other, and of the last stage. None: those of the config, which files without
+    # any have for good.
     base_share: ClassVar[float] = BASE_SHARE
+    least_base_channels: ClassVar[int] = MIN_BASE_CHANNELS
     new_expansions: ClassVar[tuple[float, float, float] | None] = None
 
     def __init__(self, config: HierarchicalConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
@@ -281,7 +283,7 @@ class HierarchicalModel(IndexModel):
         num_weights = 0
         for item in cls.on_meta(config, video).stored().values():
             num_weights += 0 if item.role == "grid" else item.value.numel()
-        grids = _base_grid(config, video, cls.base_share * num_weights)
+        grids = _base_grid(config, video, cls.base_share * num_weights, cls.least_base_channels)
         grids |= _local_grid(config, video, LOCAL_SHARE * num_weights)
         return cls.Config(**(grids | chosen))
 
@@ -380,13 +382,15 @@ def _most_channels(config: HierarchicalConfig, levels: int, ratio: float) -> int
     return max(min(max(int(ratio * config.widths[0]), MIN_BASE_CHANNELS), MAX_CHANNELS >> (levels - 1)), 1)
 
 
-def _base_grid(config: HierarchicalConfig, video: VideoSpec, num_parameters: float) -> dict[str, int]:
+def _base_grid(
+    config: HierarchicalConfig, video: VideoSpec, num_parameters: float, least_channels: int
+) -> dict[str, int]:
     """Return channels and time steps with which the base grid holds about ``num_parameters``."""
     # Each level has half the steps and twice the channels of the one before: all hold as much.
     cells = math.prod(grid_size(video.height, video.width, config.strides)) * config.base_grid_levels
     most = _most_channels(config, config.base_grid_levels, MAX_BASE_RATIO)
     affordable = int(num_parameters / (cells * video.num_frames))
-    channels = max(min(affordable, most), min(MIN_BASE_CHANNELS, most))
+    channels = max(min(affordable, most), min(least_channels, most))
     frames = min(max(round(num_parameters / (cells * channels)), 1), video.num_frames, MAX_STEPS)
     return {"base_grid_channels": channels, "base_grid_frames": frames}
 
