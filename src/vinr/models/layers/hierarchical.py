@@ -232,9 +232,9 @@ class HierarchicalModel(IndexModel):
     Config: ClassVar[type[HierarchicalConfig]]
     # Section 3: channels halve per stage.
     scaling = Scaling(reduction=2, lower=4, lowest_stem=8)
-    # Of new networks: what base grids hold per parameter of the network, in as many channels at least, and the
-    # expansions of the first, of other, and of the last stage. None: those of the config, which files without
-    # any have for good.
+    # Of new networks: what base grids hold per parameter of the network, and in how many channels at least;
+    # the expansions of the first, of other, and of the last stage. None: those of the config, which files
+    # without any have for good.
     base_share: ClassVar[float] = BASE_SHARE
     least_base_channels: ClassVar[int] = MIN_BASE_CHANNELS
     new_expansions: ClassVar[tuple[float, float, float] | None] = None
