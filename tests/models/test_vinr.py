@@ -70,6 +70,23 @@ def test_a_size_is_met_with_wider_stages(num_parameters: int) -> None:
     assert own.stage_depths == (4, 3, 1)
 
 
+def test_new_networks_have_finer_base_grids_and_hidden_channels_at_the_end() -> None:
+    """What files say of them; a file that says nothing has what the model's config has, for good."""
+    video = VideoSpec(132, 160, 320)
+    own, published = (solve_size(cls, video, 200_000, {}) for cls in (Vinr, HiNeRV))
+    assert own.strides == (2, *published.strides[1:])
+    assert own.expansions == (2, 4, 6)
+    assert VinrConfig(**SHAPE).stage_expansions == (4, 4, 1)
+    assert solve_size(Vinr, VideoSpec(8, 36, 50), 12_000, {}).expansions == (2, 6)
+    assert solve_size(Vinr, video, 200_000, {"expansions": [1, 2, 3]}).expansions == (1, 2, 3)
+    shares = []
+    for cls, config in ((Vinr, own), (HiNeRV, published)):
+        stored = cls.on_meta(config, video).stored()
+        held = sum(item.value.numel() for name, item in stored.items() if name.startswith("base_grid"))
+        shares.append(held / 200_000)
+    assert shares[0] > 2.5 * shares[1]
+
+
 def test_the_family_of_sizes_grows() -> None:
     names = presets_of("vinr")
     assert names == ["vinr-tiny", "vinr-xs", "vinr-s", "vinr-m", "vinr-l"]

@@ -39,8 +39,9 @@ QUALITIES: Final[dict[QualityName, tuple[float, float]]] = {
     "high": (2.0, 4.0),
 }
 
-# Bits that a parameter takes in a file of a target size; parameters are solved for with it.
-BITS_PER_PARAMETER = 4.3
+# Bits that a parameter takes where steps are learned: symbols all rounded until the end, or fixed one after
+# another. Parameters of a target size are solved for with them.
+BITS_PER_PARAMETER, FIXED_BITS_PER_PARAMETER = 4.3, 3.6
 # Prologue and the texts of a header; what a clip and a network add to it.
 FRONT_BYTES, CLIP_BYTES, NETWORK_BYTES = 60, 120, 110
 # Phase appended when a target is set and the recipe has no entropy phase. Its learning rates are high: steps
@@ -152,8 +153,10 @@ def count_parameters(plan: EncodePlan, specs: Sequence[VideoSpec]) -> int:
 
 def bits_per_parameter(preset: Preset) -> float:
     """Return how many bits a parameter takes in a file, about: fewer where steps are learned for a rate."""
-    learned = any(phase.quantization == "entropy" for phase in preset.fit.phases)
-    return BITS_PER_PARAMETER if learned else float(preset.compress.weight_bits)
+    learning = [phase for phase in preset.fit.phases if phase.quantization == "entropy"]
+    if not learning:
+        return float(preset.compress.weight_bits)
+    return BITS_PER_PARAMETER if learning[-1].fix_from is None else FIXED_BITS_PER_PARAMETER
 
 
 def default_parameters(num_pixels: int) -> int:
@@ -233,7 +236,7 @@ def plan_encode(
         count = None if num_parameters is None else max(round(num_parameters * job.share), 1)
         # Where bytes alone are fixed, as many parameters as will fill them; a preset fixes its own number.
         if count is None and num_bytes is not None and preset is None:
-            count = round(8 * num_bytes / BITS_PER_PARAMETER)
+            count = round(8 * num_bytes / min(bits_per_parameter(first), BITS_PER_PARAMETER))
         spec = job.spec(specs)
         if quality != "medium":
             count = round(QUALITIES[quality][0] * default_parameters(spec.num_pixels))
