@@ -72,7 +72,12 @@ def test_every_field_of_every_model_is_listed(model: str) -> None:
         ("fit.phases[].share", "number", "above 0, at most 1", "required"),
         ("fit.phases[].schedule", "table as fit.schedule", "", "none"),
         ("fit.schedule", "table", "", "by its keys"),
-        ("fit.loss", "table of numbers", "names: frequency, l1, l2, ms_ssim, ms_ssim5, ssim", "{l2 = 1.0}"),
+        (
+            "fit.loss",
+            "table of numbers",
+            "names: frequency, l1, l2, ms_ssim, ms_ssim5, psnr, rmse, ssim",
+            "{l2 = 1.0}",
+        ),
         ("fit.optimizer", "text", "adam, adamw, adan, muon", "adam"),
         ("compress.weight_bits", "whole number", "2 to 16", "8"),
     ],

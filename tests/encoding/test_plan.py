@@ -16,6 +16,7 @@ from vinr.bitstream import header as header_module
 from vinr.encoding.assembly import check_networks
 from vinr.encoding.plan import (
     BITS_PER_PARAMETER,
+    FIXED_BITS_PER_PARAMETER,
     Target,
     default_parameters,
     default_seconds,
@@ -91,7 +92,7 @@ def test_a_plan_says_what_it_has_chosen() -> None:
         r".*: ([\d.]+) k parameters, about ([\d.]+) kB with 20 kB of audio and times, (.*)", words
     )
     assert size is not None
-    assert float(size[2]) == pytest.approx(float(size[1]) * BITS_PER_PARAMETER / 8 + 20, rel=0.01)
+    assert float(size[2]) == pytest.approx(float(size[1]) * FIXED_BITS_PER_PARAMETER / 8 + 20, rel=0.01)
     assert size[3] == "132 frames of 320×160 (width × height)"
     target = plan_encode([spec], target=Target(num_bytes=50_000), epochs=9)
     assert "9 epochs: " in target.in_full([spec])
