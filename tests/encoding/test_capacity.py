@@ -12,7 +12,7 @@ import pytest
 import vinr
 from clips import moving_shapes, write_clip
 from command_line import Run
-from vinr.encoding.capacity import Rates, estimate
+from vinr.encoding.capacity import Rates, advise_model, estimate
 from vinr.encoding.plan import plan_encode
 from vinr.encoding.splitting import makespan
 from vinr.errors import InputError, UsageError
@@ -113,3 +113,16 @@ def test_what_holds_no_rates_is_refused(content: str, video: Path, tmp_path: Pat
     path.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"holds no rates \(.*\); `vinr plan` prints them as JSON"):
         vinr.plan(video, epochs=1, rates=path)
+
+
+@pytest.mark.parametrize(
+    ("model", "epochs", "is_advised"), [("hnerv", 200, True), ("hnerv", 20, False), ("nerv", 200, False)]
+)
+def test_long_fits_are_told_of_a_better_model(model: str, epochs: float, is_advised: bool) -> None:
+    assert bool(advise_model(model, epochs)) == is_advised
+
+
+def test_who_names_a_model_is_told_of_no_other(video: Path) -> None:
+    asked: dict[str, Any] = {"params": "12k", "epochs": 500, "device": "cpu"}
+    told = [vinr.plan(video, **asked).notes, vinr.plan(video, model="hnerv", **asked).notes]
+    assert [any("model=" in note for note in notes) for notes in told] == [True, False]
