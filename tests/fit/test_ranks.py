@@ -30,8 +30,10 @@ from vinr.fit.checkpoint import read_fit_state
 from vinr.fit.ranks import Ranks, joined
 from vinr.state.launch import num_together, working_together
 
-ENTROPY = 'fit.phases=[{share = 0.3, sparsity = 0.2}, {share = 0.4, quantization = "entropy"}]'
+FIXED = '{share = 0.4, quantization = "entropy", fix_from = 0.3}'
+ENTROPY = f"fit.phases=[{{share = 0.3, sparsity = 0.2}}, {FIXED}]"
 TARGET = 'fit.phases=[{share = 0.6, quantization = "entropy", target_bytes = 4000}]'
+FIXED_TARGET = 'fit.phases=[{share = 0.6, quantization = "entropy", target_bytes = 5500, fix_from = 0.2}]'
 # Seven frames: four for one rank, three for the other.
 ONE_STEP = ["fit.epochs=1", "fit.batch_size=7"]
 # Name of a fit: model, settings, options.
@@ -45,6 +47,7 @@ FITS = {
     "entropy, a step": ("hnerv", [*ONE_STEP, 'fit.phases=[{share = 1.0, quantization = "entropy"}]'], {}),
     "groups, a step": ("dnerv_diverse", ONE_STEP, {}),
     "size": ("hnerv", [TARGET], {}),
+    "size, fixed": ("hnerv", [FIXED_TARGET], {}),
     "uneven": ("hnerv", ["fit.batch_size=3", "fit.drop_last=false", ENTROPY], {}),
     "clock": ("hnerv", [ENTROPY], {"clock": (8, 800)}),
     "collapse": ("hnerv", ["fit.epochs=4"], {"poisoned": 5}),
