@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -54,8 +54,10 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "vinr": ("vinr", ()),
 }
 ANCHOR, NEW = "hinerv before", "vinr"
-X265 = "x265-slow-444:20:22:24:26:28:30:32:34:36"
+X265 = "x265-slow-444:20:22:24:26:28:30:32:34:36:38:40:42"
 STEPS, TURNS = 12, 5
+# Columns of qualities, and what their BD-rates are called.
+QUALITIES = {"PSNR dB": "mean PSNR", "of mean error dB": "PSNR of mean error"}
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def measure_x265(clip: str, data: Path | None) -> list[dict[str, Any]]:
     for value in qualities:
         point = measure_anchor(anchor, value, frames, upsampling="nearest")
         assert point.psnr_db is not None
+        assert point.pooled_psnr_db is not None
         assert point.num_bytes is not None
         rows.append(
             {
@@ -164,6 +167,7 @@ def measure_x265(clip: str, data: Path | None) -> list[dict[str, Any]]:
                 "setting": point.setting,
                 "bytes": point.num_bytes,
                 "PSNR dB": round(point.psnr_db, 3),
+                "of mean error dB": round(point.pooled_psnr_db, 3),
                 "pixels": frames.spec.num_pixels,
             }
         )
@@ -173,12 +177,12 @@ def measure_x265(clip: str, data: Path | None) -> list[dict[str, Any]]:
 # -- the page ------------------------------------------------------------------------------------------------
 
 
-def curve_of(name: str, rows: Sequence[dict[str, Any]], num_pixels: int) -> RDCurve:
-    """Return rows as a curve."""
+def curve_of(name: str, rows: Sequence[dict[str, Any]], num_pixels: int, quality: str) -> RDCurve:
+    """Return rows as a curve of their ``quality``."""
     points = []
     for row in rows:
         bpp = bits_per_pixel(row["bytes"], num_pixels)
-        points.append(RDPoint(str(row.get("parameters")), bpp, row["bytes"], row["PSNR dB"]))
+        points.append(RDPoint(str(row.get("parameters")), bpp, row["bytes"], row[quality]))
     return RDCurve(name, "vinr", tuple(points))
 
 
@@ -192,14 +196,12 @@ def savings(rows: Sequence[dict[str, Any]], x265: Sequence[dict[str, Any]]) -> I
         if not codec:
             continue
         num_pixels = codec[0]["pixels"]
-        anchors = {"x265": curve_of("x265", codec, num_pixels)}
-        if ANCHOR in networks:
-            anchors[ANCHOR] = curve_of(ANCHOR, networks[ANCHOR], num_pixels)
         for network, points in networks.items():
             line: dict[str, Any] = {"clip": clip, "CPU min": minutes, "network": network}
-            for name, anchor in anchors.items():
-                if name != network:
-                    line[f"BD-rate to {name} %"] = _percent(anchor, curve_of(network, points, num_pixels))
+            for (quality, words), name in product(QUALITIES.items(), (ANCHOR, "x265")):
+                anchor = codec if name == "x265" else networks.get(ANCHOR, [])
+                curves = [curve_of(name, rows, num_pixels, quality) for rows in (anchor, points)]
+                line[f"to {name}, {words} %"] = None if name == network else _percent(*curves)
             yield line
 
 
@@ -210,6 +212,16 @@ def _percent(anchor: RDCurve, test: RDCurve) -> float | None:
         return None
 
 
+def times_x265(row: dict[str, Any], x265: Sequence[dict[str, Any]], quality: str) -> float | None:
+    """Return the bytes of ``row`` to x265's at its ``quality``, on a line of log bytes between points."""
+    points = sorted((point[quality], point["bytes"]) for point in x265 if point["clip"] == row["clip"])
+    for (low, small), (high, large) in pairwise(points):
+        if low <= row[quality] <= high:
+            share = (row[quality] - low) / (high - low)
+            return round(float(row["bytes"] / (small ** (1 - share) * large**share)), 2)
+    return None
+
+
 def write_report(folder: Path) -> None:
     """Write docs/results/flagship.* from the rows there are."""
     found = _record.rows_in(folder)
@@ -218,9 +230,12 @@ def write_report(folder: Path) -> None:
     rows = [row for row in found if isinstance(row, dict) and "CPU min" in row]
     order = list(RECIPES)
     rows.sort(key=lambda row: (row["clip"], row["CPU min"], order.index(row["network"]), row["parameters"]))
+    for row in rows:
+        for quality, words in QUALITIES.items():
+            row[f"× x265, {words}"] = times_x265(row, x265, quality)
     told = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in steps.items())
     lines = list(savings(rows, x265))
-    key = f"BD-rate to {ANCHOR} %"
+    key = f"to {ANCHOR}, {QUALITIES['PSNR dB']} %"
     text = f"{__doc__}\n\nTraining a frame once takes, in CPU ms: {told}."
     text += f"\n\n## BD-rates, RGB-PSNR\n\n{_record.table(lines)}"
     for minutes in sorted({line["CPU min"] for line in lines}):
@@ -243,11 +258,11 @@ def main() -> None:
     parser.add_argument("--recipes", default="hinerv before,vinr")
     parser.add_argument("--sizes", default="30000,45000,60000,90000")
     given = parser.parse_args()
+    torch.set_num_threads(1)
     folder: Path = given.rows
     if given.report:
         write_report(folder)
         return
-    torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     recipes, sizes = given.recipes.split(","), list(map(int, given.sizes.split(",")))
     steps_file = folder / "steps.json"
