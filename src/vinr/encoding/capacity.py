@@ -39,6 +39,7 @@ from vinr.encoding.trial import Costs
 from vinr.errors import InputError, UsageError, argument
 from vinr.fit import ignore
 from vinr.fit.precision import resolve_precision
+from vinr.models import get_model
 from vinr.settings import StoredValues, checked_arguments, first_problem
 from vinr.units import SegmentLength, SizeLike, parse_bytes, parse_count, parse_seconds
 from vinr.video.source import VideoReader, open_video
@@ -65,11 +66,6 @@ class Rates(StoredValues):
     code_seconds: Positive = Field(description="coding and opening a network once")
     measure_seconds_per_frame: Positive = Field(description="decoding and scoring a frame")
     memory_bytes: int = Field(ge=0, description="peak memory of the worker, frames of the segment aside")
-
-
-# Epochs of HNeRV in a time in which vinr's own network, at a third of the epochs, is ahead at equal bytes
-# (docs/models/vinr.md).
-EPOCHS_FOR_VINR = 60
 
 
 @dataclass(frozen=True)
@@ -200,9 +196,10 @@ def plan(
 
 def advise_model(model: str, epochs: float) -> list[str]:
     """Return which model, if another, is ahead where the default ``model`` can be fitted for ``epochs``."""
-    if model != "hnerv" or epochs < EPOCHS_FOR_VINR:
+    ahead = get_model(model).ahead_in_long_fits
+    if ahead is None or epochs < ahead[1]:
         return []
-    named = argument("model", "vinr")
+    named = argument("model", ahead[0])
     return [f"with so much time {named} reaches more at the same size; its files take longer to decode"]
 
 

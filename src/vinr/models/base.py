@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 Role = Literal["weight", "bias", "grid", "latent", "keyframe"]
 
-LATENT_PREFIX = "latents."
-ENCODER_PREFIX = "encoder."
+LATENT_PREFIX, ENCODER_PREFIX = "latents.", "encoder."
 FRAMES_ENCODED_AT_ONCE = 4
 
 
@@ -197,13 +196,14 @@ class VideoModel(nn.Module, ABC):
     out what only fitting needs (a hybrid model's encoder): a decoder never pays for it.
 
     ``scaling`` says how :meth:`configure` chooses sizes. ``joins_clips`` says that a network of this kind is
-    meant for several clips at once. ``keyframes`` are the frames that it is given as coded images or streams,
-    or None.
+    meant for several clips at once; ``ahead_in_long_fits`` which model reaches more in the time of so many
+    epochs of this one. ``keyframes`` are frames that it is given as coded images or streams, or None.
     """
 
     Config: ClassVar[type[ModelConfig]]
     scaling: ClassVar[Scaling] = Scaling()
     joins_clips: ClassVar[bool] = False
+    ahead_in_long_fits: ClassVar[tuple[str, int] | None] = None
 
     def __init__(self, config: ModelConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__()
