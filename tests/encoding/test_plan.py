@@ -286,3 +286,17 @@ def test_bytes_alone_choose_the_parameters_that_fill_them() -> None:
     cls, preset = get_model("nerv"), plan.presets[0]
     stored = cls.on_meta(validate_architecture(cls, preset.architecture), CLIP).num_stored()
     assert stored == pytest.approx(8 * plan.network_bytes[0] / BITS_PER_PARAMETER, rel=0.03)
+
+
+@pytest.mark.parametrize(("num_bytes", "is_fixed"), [(30_000, True), (4_000, False)])
+def test_symbols_are_fixed_where_the_size_leaves_bits_for_them(num_bytes: int, is_fixed: bool) -> None:
+    target = Target(num_bytes=num_bytes)
+    plan = plan_encode([CLIP], model="hnerv", num_parameters=60_000, target=target, epochs=1)
+    phase = plan.presets[0].fit.phases[-1]
+    assert phase.target_bytes is not None
+    assert (phase.fix_from is not None) == is_fixed
+
+
+def test_a_quality_is_met_by_symbols_that_are_rounded() -> None:
+    plan = plan_encode([CLIP], model="hnerv", target=Target(psnr_db=30.0), epochs=1)
+    assert plan.presets[0].fit.phases[-1].fix_from is None

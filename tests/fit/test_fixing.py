@@ -108,6 +108,14 @@ def test_a_size_is_met_in_the_file(tmp_path: Path, tiny_video: Path) -> None:
     assert 0.97 * 6000 < path.stat().st_size <= 6000
 
 
+def test_a_size_far_beyond_the_network_is_left_unused(tmp_path: Path, tiny_video: Path) -> None:
+    path = tmp_path / "a.vinr"
+    phase = '{share = 0.5, quantization = "entropy", rate_moves = "steps", fix_from = 0.2}'
+    given = {"model": "vinr", "params": "12k", "epochs": 6, "overrides": [f"fit.phases=[{phase}]"]}
+    report = vinr.encode(tiny_video, path, size="5MB", **given)  # type: ignore[arg-type]
+    assert 6 < 8 * path.stat().st_size / report.num_parameters < 11
+
+
 @pytest.mark.parametrize("settings", [{"quantization": "qat"}, {"quantization": "entropy", "fix_from": 1}])
 def test_what_makes_no_sense_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="fix_from"):

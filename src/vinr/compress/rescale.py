@@ -58,8 +58,12 @@ def pack_to_size(
     num_bytes: int,
     *,
     steps: Mapping[str, Tensor],
+    may_refine: bool = True,
 ) -> PackedTensors:
     """Return the network coded in at most ``num_bytes``, index included, 97.5 % of them where possible.
+
+    ``may_refine`` = False leaves a network that takes less as it is: finer steps tell nothing more about
+    symbols that are fixed.
 
     Raises
     ------
@@ -71,6 +75,8 @@ def pack_to_size(
     packed = pack_at(stored, settings, 0.0, steps=steps)
     low, high = (0.0, 1.0) if packed.file_bytes > num_bytes else (-1.0, 0.0)
     best = None if packed.file_bytes > num_bytes else packed
+    if best is not None and not may_refine:
+        return best
     for _ in range(MAX_TRIALS):
         if best is not None and best.file_bytes >= MIN_SHARE * num_bytes:
             break

@@ -42,6 +42,8 @@ QUALITIES: Final[dict[QualityName, tuple[float, float]]] = {
 # Bits that a parameter takes where steps are learned: symbols all rounded until the end, or fixed one after
 # another. Parameters of a target size are solved for with them.
 BITS_PER_PARAMETER, FIXED_BITS_PER_PARAMETER = 4.3, 3.6
+# With fewer, steps that large at once would undo what was fitted: they grow slowly, and symbols are rounded.
+LEAST_FIXED_BITS = 1.5
 # Prologue and the texts of a header; what a clip and a network add to it.
 FRONT_BYTES, CLIP_BYTES, NETWORK_BYTES = 60, 120, 110
 # Phase appended when a target is set and the recipe has no entropy phase. Its learning rates are high: steps
@@ -145,10 +147,14 @@ def count_parameters(plan: EncodePlan, specs: Sequence[VideoSpec]) -> int:
         spec = job.spec(specs)
         key = spec, id(preset)
         if key not in counts:
-            cls = get_model(preset.model)
-            counts[key] = cls.on_meta(validate_architecture(cls, preset.architecture), spec).num_stored()
+            counts[key] = _num_stored(preset, spec)
         total += counts[key]
     return total
+
+
+def _num_stored(preset: Preset, spec: VideoSpec) -> int:
+    cls = get_model(preset.model)
+    return cls.on_meta(validate_architecture(cls, preset.architecture), spec).num_stored()
 
 
 def bits_per_parameter(preset: Preset) -> float:
@@ -244,7 +250,7 @@ def plan_encode(
             solved[spec, count] = choose_preset(
                 spec, model=model, preset=preset, num_parameters=count, overrides=[*overrides, *extra]
             )
-        presets.append(_with_target(solved[spec, count], num_bytes, target.psnr_db))
+        presets.append(_with_target(solved[spec, count], spec, num_bytes, target.psnr_db))
     _refuse_other_steps(keys, presets[0])
     planned_bytes = None if network_bytes is None else tuple(network_bytes)
     return EncodePlan(tuple(jobs), tuple(presets), seconds, chosen, planned_bytes)
@@ -260,7 +266,7 @@ def _refuse_other_steps(keys: set[str], preset: Preset) -> None:
         )
 
 
-def _with_target(preset: Preset, num_bytes: int | None, psnr_db: float | None) -> Preset:
+def _with_target(preset: Preset, spec: VideoSpec, num_bytes: int | None, psnr_db: float | None) -> Preset:
     """Return ``preset`` with a target for its last phase, added where none learns steps."""
     if num_bytes is None and psnr_db is None:
         return preset
@@ -277,7 +283,8 @@ def _with_target(preset: Preset, num_bytes: int | None, psnr_db: float | None) -
         target["fix_from"] = None
         if last.rate_unit != "relative":  # the unit in which a weight is a loss of quality
             target |= {"rate_unit": "relative", "rate_weight": TARGET_PHASE.rate_weight}
-    elif last.fix_from is None:
+    elif last.fix_from is None or 8 * (num_bytes or 0) < LEAST_FIXED_BITS * _num_stored(preset, spec):
+        target["fix_from"] = None
         # To meet a size, steps and parameters may have to move far; a quality is met on the way to the end,
         # and learning rates that start again would cost some of it.
         target["schedule"] = last.schedule or TARGET_PHASE.schedule

@@ -48,7 +48,7 @@ from vinr.video.spec import FrameSource, Query
 # How often steps are corrected at the start of a phase, and by how many bits an element each time at most.
 FIRST_CORRECTIONS, MOST_BITS = 3, 1.0
 # Finer steps are of no use, whatever size is asked for.
-FINEST_BITS = 12
+FINEST_BITS = 8
 
 
 @dataclass(frozen=True)
