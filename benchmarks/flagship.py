@@ -1,4 +1,4 @@
-"""How many bits does vinr's own network need beside HNeRV and HiNeRV, at equal time, and beside x265?
+"""How many bits does vinr's own network need beside HiNeRV, at equal time, and beside x265?
 
 Clips of 80×160 pixels: centre crops, area-averaged. Every network of a budget is fitted for the same CPU time
 on one thread: its epochs follow from the CPU time of a step, measured in turn for all models and sizes at the
@@ -29,7 +29,7 @@ from vinr.codecs.anchors import parse_anchor
 from vinr.comparison.anchor_runs import measure_anchor
 from vinr.comparison.rd import RDCurve, RDPoint, bd_rate
 from vinr.encoding.plan import choose_preset
-from vinr.errors import UsageError
+from vinr.errors import UsageError, plural
 from vinr.fit import Trainer
 from vinr.quality.clip import bits_per_pixel, compare
 from vinr.video.source import open_video
@@ -242,7 +242,8 @@ def write_report(folder: Path) -> None:
         of_new = [line.get(key) for line in lines if line["network"] == NEW and line["CPU min"] == minutes]
         known = [value for value in of_new if value is not None]
         if known:
-            text += f"\n\nMean of {len(known)} clips, {minutes:g} CPU-minutes: **{fmean(known):+.1f} %**."
+            clips = plural(len(known), "clip")
+            text += f"\n\nMean of {clips}, {minutes:g} CPU-minutes: **{fmean(known):+.1f} %**."
     shown = [{name: value for name, value in row.items() if name != "pixels"} for row in x265]
     text += f"\n\n## Files\n\n{_record.table(rows)}\n\n## x265\n\n{_record.table(shown)}"
     _record.write(NAME, f"python -m benchmarks.{NAME}", {"x265": X265}, rows + x265, text)

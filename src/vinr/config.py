@@ -127,6 +127,8 @@ class Phase(Settings):
             raise ValueError(f"a target needs quantization = entropy, got {self.quantization}")
         if self.target_bytes is not None and self.target_psnr_db is not None:
             raise ValueError("target_bytes and target_psnr_db are both set; set one of them")
+        if self.target_psnr_db is not None and self.fix_from is not None:
+            raise ValueError("target_psnr_db needs symbols that are not fixed; leave fix_from out")
         if self.target_psnr_db is not None and self.rate_unit != "relative":
             raise ValueError(f"target_psnr_db needs rate_unit = relative, got {self.rate_unit}")
         return self

@@ -300,3 +300,6 @@ def test_symbols_are_fixed_where_the_size_leaves_bits_for_them(num_bytes: int, i
 def test_a_quality_is_met_by_symbols_that_are_rounded() -> None:
     plan = plan_encode([CLIP], model="hnerv", target=Target(psnr_db=30.0), epochs=1)
     assert plan.presets[0].fit.phases[-1].fix_from is None
+    phases = ['fit.phases=[{share = 0.5, quantization = "entropy", fix_from = 0.5}]']
+    with pytest.raises(UsageError, match="leave fix_from out"):
+        plan_encode([CLIP], model="hnerv", target=Target(psnr_db=30.0), epochs=1, overrides=phases)

@@ -116,7 +116,14 @@ def test_a_size_far_beyond_the_network_is_left_unused(tmp_path: Path, tiny_video
     assert 6 < 8 * path.stat().st_size / report.num_parameters < 11
 
 
-@pytest.mark.parametrize("settings", [{"quantization": "qat"}, {"quantization": "entropy", "fix_from": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quantization": "qat"},
+        {"quantization": "entropy", "fix_from": 1},
+        {"quantization": "entropy", "target_psnr_db": 30.0},
+    ],
+)
 def test_what_makes_no_sense_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="fix_from"):
         Phase.model_validate({"share": 0.5, "fix_from": 0.5, **settings})

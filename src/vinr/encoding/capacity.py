@@ -200,7 +200,7 @@ def advise_model(model: str, epochs: float) -> list[str]:
     if ahead is None or epochs < ahead[1]:
         return []
     named = argument("model", ahead[0])
-    return [f"with so much time {named} reaches more at the same size; its files take longer to decode"]
+    return [f"with so much time {named} may reach more at the same size; its files take longer to decode"]
 
 
 def estimate(

@@ -179,9 +179,8 @@ class SegmentWork:
         if self.num_bytes is not None:
             keyframes = result.model.keyframes
             left = self.num_bytes - (0 if keyframes is None else keyframes.num_bytes)
-            are_fixed = bool(preset.fit.phases) and preset.fit.phases[-1].fix_from is not None
-            packed = pack_to_size(stored, settings, left, steps=steps, may_refine=not are_fixed)
-            return measured(packed)
+            may_refine = preset.fit.phases[-1].fix_from is None
+            return measured(pack_to_size(stored, settings, left, steps=steps, may_refine=may_refine))
         target_db = preset.fit.phases[-1].target_psnr_db if preset.fit.phases else None
         if target_db is None:
             return measured(pack_tensors(stored, settings, steps=steps))

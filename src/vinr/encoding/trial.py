@@ -130,6 +130,7 @@ def try_costs(
 
 
 def try_steps(trainer: Trainer) -> float:
+    """Return how long a step of ``trainer`` takes, in seconds."""
     # Where several processes fit, each does its share of a step.
     count = current().count
     batch = [

@@ -25,8 +25,8 @@ from vinr.fit.draws import Draws
 
 # Of the phase: then biases alone go on.
 FIXED_BY: Final = 0.95
-# A size that is asked for is looked after so often in a phase, as long as this share at most is fixed. Sizes
-# grow by some percent while values learn on; once most are fixed, by a thousandth.
+# A size that is asked for is looked after so often in a phase, as long as this share at most is fixed. Of
+# vinr's network with 60,000 parameters it grew by 2.5 % until half was fixed, and by 0.1 % from then on.
 NUM_CORRECTIONS: Final = 20
 CORRECTED_SHARE: Final = 0.5
 
