@@ -12,7 +12,7 @@ import pytest
 import vinr
 from clips import moving_shapes, write_clip
 from command_line import Run
-from vinr.encoding.capacity import Rates, advise_model, estimate
+from vinr.encoding.capacity import Rates, estimate
 from vinr.encoding.plan import plan_encode
 from vinr.encoding.splitting import makespan
 from vinr.errors import InputError, UsageError
@@ -115,14 +115,14 @@ def test_what_holds_no_rates_is_refused(content: str, video: Path, tmp_path: Pat
         vinr.plan(video, epochs=1, rates=path)
 
 
-@pytest.mark.parametrize(
-    ("model", "epochs", "is_advised"), [("hnerv", 200, True), ("hnerv", 20, False), ("nerv", 200, False)]
-)
-def test_long_fits_are_told_of_a_better_model(model: str, epochs: float, is_advised: bool) -> None:
-    assert bool(advise_model(model, epochs)) == is_advised
-
-
 def test_who_names_a_model_is_told_of_no_other(video: Path) -> None:
-    asked: dict[str, Any] = {"params": "12k", "epochs": 500, "device": "cpu"}
-    told = [vinr.plan(video, **asked).notes, vinr.plan(video, model="hnerv", **asked).notes]
-    assert [any("model=" in note for note in notes) for notes in told] == [True, False]
+    asked: dict[str, Any] = {"params": "12k", "epochs": 1000, "device": "cpu"}
+    told = [vinr.plan(video, **asked), vinr.plan(video, model="hnerv", **asked)]
+    assert [any("model=" in note for note in report.notes) for report in told] == [True, False]
+    assert [report.rates.model for report in told] == ["hnerv", "hnerv"]
+
+
+def test_a_long_time_is_planned_with_the_model_that_an_encode_would_choose(video: Path) -> None:
+    report = vinr.plan(video, params="12k", time="10h", device="cpu")
+    assert report.rates.model == "vinr"
+    assert "in this time hnerv would get" in report.notes[0]

@@ -1,4 +1,4 @@
-"""vinr's own network: shared blocks, which are HiNeRV's with equal weights."""
+"""vinr's own network: shared blocks, which are HiNeRV's with equal weights; its coarse base grid."""
 
 from __future__ import annotations
 
@@ -52,13 +52,35 @@ def test_shared_blocks_are_blocks_with_equal_weights() -> None:
         torch.testing.assert_close(shared(query), apart(query), rtol=0, atol=1e-12)
 
 
-def test_patches_equal_their_parts_of_the_frame() -> None:
-    model, grid = randomised(VinrConfig(**SHAPE)), PatchGrid(5, 3)
+@pytest.mark.parametrize("coarse_channels", [0, 2])
+def test_patches_equal_their_parts_of_the_frame(coarse_channels: int) -> None:
+    config = VinrConfig(**SHAPE, coarse_grid_channels=coarse_channels, coarse_grid_frames=2)
+    model, grid = randomised(config), PatchGrid(5, 3)
     index_N = torch.arange(3)
     with torch.no_grad():
         patches = model(all_patches(index_N, grid))
         joined = join(patches, grid, height=40, width=48)
         assert (joined - model(Query.of_frames(index_N))).abs().max() < 1e-12
+
+
+def test_the_coarse_grid_has_a_cell_for_four_by_four_of_the_base_grid() -> None:
+    config = VinrConfig(**SHAPE, base_grid_levels=1, coarse_grid_channels=2, coarse_grid_frames=1)
+    model = randomised(config)
+    seen: list[torch.Tensor] = []
+    model.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(Query.of_frames(torch.tensor([1])))
+    # A base grid of 5×6 cells: the squares at its end are cut.   0 0 0 0 1 1   (× 4 rows)
+    #                                                             2 2 2 2 3 3
+    assert model.coarse_grid is not None
+    (table,) = model.coarse_grid.parameters()
+    cells_HW = torch.tensor([[0, 0, 0, 0, 1, 1]] * 4 + [[2, 2, 2, 2, 3, 3]])
+    expected_CHW = table[cells_HW].permute(2, 0, 1)
+    torch.testing.assert_close(seen[0][0, -2:], expected_CHW, rtol=0, atol=0)
+
+
+def test_files_that_name_no_coarse_grid_have_none() -> None:
+    assert Vinr(VinrConfig(**SHAPE), VIDEO).coarse_grid is None
 
 
 @pytest.mark.parametrize("num_parameters", [20_000, 200_000])
@@ -75,16 +97,18 @@ def test_new_networks_have_finer_base_grids_and_hidden_channels_at_the_end() -> 
     video = VideoSpec(132, 160, 320)
     own, published = (solve_size(cls, video, 200_000, {}) for cls in (Vinr, HiNeRV))
     assert own.strides == (2, *published.strides[1:])
-    assert own.expansions == (2, 4, 6)
+    assert own.expansions == (2, 4, 4)
     assert VinrConfig(**SHAPE).stage_expansions == (4, 4, 1)
-    assert solve_size(Vinr, VideoSpec(8, 36, 50), 12_000, {}).expansions == (2, 6)
+    assert solve_size(Vinr, VideoSpec(8, 36, 50), 12_000, {}).expansions == (2, 4)
+    assert (own.coarse_grid_channels > 0, published.coarse_grid_channels) == (True, 0)
+    assert own.coarse_grid_frames > own.base_grid_frames
     assert solve_size(Vinr, video, 200_000, {"expansions": [1, 2, 3]}).expansions == (1, 2, 3)
     shares = []
     for cls, config in ((Vinr, own), (HiNeRV, published)):
         stored = cls.on_meta(config, video).stored()
         held = sum(item.value.numel() for name, item in stored.items() if name.startswith("base_grid"))
         shares.append(held / 200_000)
-    assert shares[0] > 2.5 * shares[1]
+    assert shares[0] > 1.8 * shares[1]
 
 
 def test_the_family_of_sizes_grows() -> None:

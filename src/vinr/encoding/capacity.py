@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from vinr.device import may_choose_threads, resolve_device, thread_count_restored
 from vinr.encoding.assembly import side_bytes
+from vinr.encoding.choice import describe_choice, is_open, model_ahead
 from vinr.encoding.foresee import Trial, foresee, try_network
 from vinr.encoding.plan import (
     EncodePlan,
@@ -39,7 +40,6 @@ from vinr.encoding.trial import Costs
 from vinr.errors import InputError, UsageError, argument
 from vinr.fit import ignore
 from vinr.fit.precision import resolve_precision
-from vinr.models import get_model
 from vinr.settings import StoredValues, checked_arguments, first_problem
 from vinr.units import SegmentLength, SizeLike, parse_bytes, parse_count, parse_seconds
 from vinr.video.source import VideoReader, open_video
@@ -95,6 +95,11 @@ class CapacityReport:
     epochs: float
     rates: Rates
     notes: tuple[str, ...] = ()
+
+    @property
+    def steps_per_network(self) -> float:
+        """Steps of the fit of each network."""
+        return self.epochs * max(self.frames_per_segment / self.rates.batch_size, 1)
 
 
 @checked_arguments()
@@ -189,18 +194,32 @@ def plan(
     if rates is not None and device != "auto":
         notes.append(f"{argument('device', device)} has no effect: {argument('rates')} have been measured")
     report = estimate(planned, reader.spec, measured, num_workers, other_bytes=others, opening=opening)
-    if model is None and preset is None:
-        notes += advise_model(planned.presets[0].model, report.epochs)
-    return replace(report, notes=tuple(notes))
-
-
-def advise_model(model: str, epochs: float) -> list[str]:
-    """Return which model, if another, is ahead where the default ``model`` can be fitted for ``epochs``."""
-    ahead = get_model(model).ahead_in_long_fits
-    if ahead is None or epochs < ahead[1]:
-        return []
-    named = argument("model", ahead[0])
-    return [f"with so much time {named} may reach more at the same size; its files take longer to decode"]
+    report = replace(report, notes=tuple(notes))
+    default = planned.presets[0].model
+    chosen = model_ahead(default, report.steps_per_network) if model is None and preset is None else None
+    if chosen is None:
+        return report
+    if rates is not None or not is_open(model=model, preset=preset, time=time, overrides=overrides):
+        named = argument("model", chosen)
+        advice = f"with so much time {named} reaches more at the same size; its files take longer to decode"
+        return replace(report, notes=(*notes, advice))
+    other = plan(
+        source,
+        model=chosen,
+        params=params,
+        size=size,
+        quality=quality,
+        time=time,
+        frames=frames,
+        crop=crop,
+        resize=resize,
+        segment=segment,
+        device=device,
+        workers=workers,
+        gpus=gpus,
+        overrides=overrides,
+    )
+    return replace(other, notes=(describe_choice(default, chosen, report.steps_per_network), *other.notes))
 
 
 def estimate(

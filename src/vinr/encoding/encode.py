@@ -24,6 +24,7 @@ from vinr.decoding.integrity import refused_by_default
 from vinr.device import gradients_on, thread_count_restored
 from vinr.encoding.advice import FirstSteps, advise, describe_miss, without_effect
 from vinr.encoding.assembly import assemble, check_networks, side_bytes
+from vinr.encoding.choice import is_open
 from vinr.encoding.fits import Fits, Here, Place
 from vinr.encoding.foresee import closing_seconds, refuse_used_up
 from vinr.encoding.kept import find_kept
@@ -240,21 +241,27 @@ def encode(
                 tell(Noted(note))
         length = None if segment is None else SegmentLength.of(segment)
         cuts = _find_cuts(readers, length) if scene_cuts else None
-        plan = plan_encode(
-            specs,
-            model=model,
-            preset=preset,
-            num_parameters=params,
-            epochs=epochs,
-            seconds=seconds,
-            segment=length,
-            cuts=cuts,
-            target=_target(specs, size, bpp, psnr, others),
-            quality=quality,
-            seed=seed,
-            overrides=overrides,
-        )
-        check_networks(readers, plan.jobs, plan.presets)
+        may_choose = is_open(model=model, preset=preset, time=time, overrides=overrides)
+
+        def plan_with(model: str | None) -> EncodePlan:
+            planned = plan_encode(
+                specs,
+                model=model,
+                preset=preset,
+                num_parameters=params,
+                epochs=epochs,
+                seconds=seconds,
+                segment=length,
+                cuts=cuts,
+                target=_target(specs, size, bpp, psnr, others),
+                quality=quality,
+                seed=seed,
+                overrides=overrides,
+            )
+            check_networks(readers, planned.jobs, planned.presets)
+            return planned
+
+        plan = plan_with(state.decided_model if may_choose and resume else model)
         advice = advise(plan, specs) if plan.seconds is None else []
         for note in [*without_effect(plan, specs), *advice]:
             tell(Noted(note))
@@ -275,6 +282,7 @@ def encode(
             started=started,
             resume=resume,
             reference=reference,
+            replan=plan_with if may_choose and not resume else None,
             on_event=tell_fit,
         )
         with _place(asked, plan, paths, readers, device, threads, state.token) as place:

@@ -16,6 +16,7 @@ import torch
 
 from vinr.device import may_choose_threads, resolve_device
 from vinr.encoding.assembly import FinishedSegment
+from vinr.encoding.choice import describe_choice, model_ahead
 from vinr.encoding.foresee import Foreseen, Trial, foresee, try_network
 from vinr.encoding.kept import find_kept
 from vinr.encoding.plan import EncodePlan, describe_threads
@@ -84,6 +85,7 @@ class Here(Place):
     def __init__(self, readers: Sequence[VideoReader], device: str, threads: int | None) -> None:
         self._readers, self._device = dict(enumerate(readers)), resolve_device(device)
         self._may_choose_threads = threads is None and may_choose_threads(self._device)
+        self._threads = torch.get_num_threads()
 
     def settle(self, plan: EncodePlan, kept: PrecisionName | None) -> Precision:
         """Return the arithmetic of all fits; choose the threads where no trial will."""
@@ -106,6 +108,8 @@ class Here(Place):
 
     def attempt(self, plan: EncodePlan, precision: Precision) -> Trial:
         """Try the first network."""
+        if self._may_choose_threads:
+            torch.set_num_threads(self._threads)  # those that another model was found to need are its own
         return try_network(
             plan.jobs[0],
             plan.presets[0],
@@ -164,6 +168,8 @@ class Fits:
         Whether what is kept is gone on with.
     reference
         Whether x264 is measured in the end.
+    replan
+        Returns the plan with another model, by name; None if the model is not to be chosen.
     """
 
     plan: EncodePlan
@@ -174,10 +180,11 @@ class Fits:
     started: float
     resume: bool
     reference: bool
+    replan: Callable[[str], EncodePlan] | None
     on_event: Callable[[Event], None]
 
     def run(self, place: Place) -> tuple[EncodePlan, list[FinishedSegment]]:
-        """Return the plan, its time decided, and its segments.
+        """Return the plan, its time and model decided, and its segments.
 
         Raises
         ------
@@ -186,9 +193,11 @@ class Fits:
         """
         kept = find_kept(self.state.folder).precision if self.resume else None
         precision = place.settle(self.plan, kept)
-        foreseen = None if self.plan.seconds is None else self._foresee(place, precision)
+        foreseen = None if self.plan.seconds is None else self._foresee(self.plan, place, precision)
+        if foreseen is not None and self.replan is not None:
+            foreseen = self._with_model_ahead(foreseen, self.replan, place, precision)
         plan = self.plan if foreseen is None else foreseen.plan
-        folder = self.state.prepare(decided_seconds=plan.seconds)
+        folder = self.state.prepare(decided_seconds=plan.seconds, decided_model=plan.presets[0].model)
         self.on_event(Noted(f"{plan.in_full(self.specs, self.other_bytes)}, on {place}, {precision}"))
         for note in [] if foreseen is None else foreseen.notes():
             self.on_event(Noted(note))
@@ -198,13 +207,24 @@ class Fits:
         )
         return plan, segments
 
-    def _foresee(self, place: Place, precision: Precision) -> Foreseen:
+    def _with_model_ahead(
+        self, foreseen: Foreseen, replan: Callable[[str], EncodePlan], place: Place, precision: Precision
+    ) -> Foreseen:
+        """Return ``foreseen``, or that of the model which is ahead in so much time."""
+        model, steps = foreseen.plan.presets[0].model, foreseen.steps_per_network
+        chosen = model_ahead(model, steps)
+        if chosen is None:
+            return foreseen
+        self.on_event(Noted(describe_choice(model, chosen, steps)))
+        return self._foresee(replan(chosen), place, precision)
+
+    def _foresee(self, plan: EncodePlan, place: Place, precision: Precision) -> Foreseen:
         # A resumed encode has the time that was given, or that was chosen then.
-        decided = self.state.decided_seconds if self.plan.time_is_chosen else self.plan.seconds
+        decided = self.state.decided_seconds if plan.time_is_chosen else plan.seconds
         return foresee(
-            self.plan,
+            plan,
             self.specs,
-            lambda: place.attempt(self.plan, precision),
+            lambda: place.attempt(plan, precision),
             num_slots=place.num_slots,
             on_this_cpu=place.is_this_cpu,
             started=self.started,

@@ -55,6 +55,11 @@ class Foreseen:
         assert self.plan.seconds is not None
         return self.plan.seconds
 
+    @property
+    def steps_per_network(self) -> float:
+        """Steps that each network gets."""
+        return self.work.epochs_in(self.seconds) * self.work.costs.steps_per_epoch
+
     def notes(self) -> list[str]:
         """Return lines on what to expect."""
         epochs = self.work.epochs_in(self.seconds)

@@ -197,7 +197,7 @@ class VideoModel(nn.Module, ABC):
 
     ``scaling`` says how :meth:`configure` chooses sizes. ``joins_clips`` says that a network of this kind is
     meant for several clips at once; ``ahead_in_long_fits`` which model reaches more in the time of so many
-    epochs of this one. ``keyframes`` are frames that it is given as coded images or streams, or None.
+    steps of this one. ``keyframes`` are frames that it is given as coded images or streams, or None.
     """
 
     Config: ClassVar[type[ModelConfig]]

@@ -25,6 +25,7 @@ from vinr.video.spec import VideoSpec
 class VinrConfig(HierarchicalConfig):
     """Architecture of vinr's own network; the defaults are what measured best."""
 
+    size_fields: ClassVar[tuple[str, ...]] = (*HierarchicalConfig.size_fields, "coarse_grid_frames")
     first_depth: ClassVar[int] = 4
 
     shared_stages: int = Field(
@@ -36,9 +37,10 @@ class Vinr(HierarchicalModel):
     """vinr's own network (2026): HiNeRV (NeurIPS 2023) whose first stage runs one block four times."""
 
     Config = VinrConfig
-    base_share = 0.39
+    base_share = 0.31
     least_base_channels = 1
-    new_expansions = (2.0, 4.0, 6.0)
+    coarse_share = 0.12
+    new_expansions = (2.0, 4.0, 4.0)
 
     @classmethod
     def new_strides(cls, video: VideoSpec) -> tuple[int, ...]:

@@ -200,10 +200,17 @@ class StateFolder:
         seconds = _read_job(self.folder).get("decided_seconds") if self._resume else None
         return float(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else None
 
-    def prepare(self, *, decided_seconds: float | None = None) -> Path:
+    @property
+    def decided_model(self) -> str | None:
+        """The model of the run to be resumed; None where nothing is resumed or it is not known."""
+        model = _read_job(self.folder).get("decided_model") if self._resume else None
+        return model if isinstance(model, str) else None
+
+    def prepare(self, *, decided_seconds: float | None = None, decided_model: str | None = None) -> Path:
         """Create the folder, or make it ready for this encode, and return it.
 
-        ``decided_seconds``: the time of the encode, where it was chosen by what a machine can do.
+        ``decided_seconds``, ``decided_model``: the time and the model of the encode, which may have been
+        chosen by what a machine can do.
         """
         self.check_process()
         with as_output_error(self.folder):
@@ -217,6 +224,8 @@ class StateFolder:
                 flush(self.folder.parent)
         if decided_seconds is not None:
             self._about["decided_seconds"] = decided_seconds
+        if decided_model is not None:
+            self._about["decided_model"] = decided_model
         self._write_job({})
         return self.folder
 

@@ -2,10 +2,13 @@
 
 From HiNeRV (Kwan et al., NeurIPS 2023, https://arxiv.org/abs/2306.09818), section 3 and supplement::
 
-    time ──> base grid, linear in time (h0, w0) ──> 3×3 conv (C0) ──> stages ──> linear ──> sigmoid
+    time ──> base grids, linear in time (h0, w0) ──> 3×3 conv (C0) ──> stages ──> linear ──> sigmoid
 
     stage:  LayerNorm ──> bilinear ×s ──> + tile of s × s vectors ──> ConvNeXt blocks
                             time ──> local grid, linear in time ──> linear ──┘
+
+A coarse base grid (not of the paper) has a cell for each square of COARSE × COARSE cells of the base grid,
+and more steps of time in return.
 
 A patch is computed from a window that reaches far enough over its edge; what lies outside of the frame is
 kept at zero, so that a patch equals the same part of the whole frame.
@@ -56,6 +59,8 @@ MIN_BASE_CHANNELS = 2
 # Short videos could afford more channels than are of use: at most the published shares of C0.
 MAX_BASE_RATIO = 1 / 16
 MAX_LOCAL_RATIO = 1 / 8
+# Cells of the base grid along each side of a cell of the coarse one.
+COARSE = 4
 MAX_CHANNELS = 4096
 MAX_STEPS = 65_536
 
@@ -96,6 +101,12 @@ class HierarchicalConfig(ModelConfig):
         None, description="time steps of the base grid's first level; none: one per frame"
     )
     base_grid_channels: Width = Field(2, description="channels of the base grid's first level; they double")
+    coarse_grid_frames: GridSteps | None = Field(
+        None, description="time steps of the coarse base grid; none: one per frame"
+    )
+    coarse_grid_channels: int = Field(
+        0, ge=0, le=MAX_CHANNELS, description="channels of the coarse base grid; 0: there is none"
+    )
     local_grid_levels: Levels = Field(3, description="levels of a stage's local grid; each halves time steps")
     local_grid_frames: GridSteps | None = Field(
         None, description="time steps of the local grids' first level; none: one per frame"
@@ -233,10 +244,11 @@ class HierarchicalModel(IndexModel):
     # Section 3: channels halve per stage.
     scaling = Scaling(reduction=2, lower=4, lowest_stem=8)
     # Of new networks: what base grids hold per parameter of the network, and in how many channels at least;
-    # the expansions of the first, of other, and of the last stage. None: those of the config, which files
-    # without any have for good.
+    # what the coarse one holds; the expansions of the first, of other, and of the last stage. None: those of
+    # the config, which files without any have for good.
     base_share: ClassVar[float] = BASE_SHARE
     least_base_channels: ClassVar[int] = MIN_BASE_CHANNELS
+    coarse_share: ClassVar[float] = 0.0
     new_expansions: ClassVar[tuple[float, float, float] | None] = None
 
     def __init__(self, config: HierarchicalConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
@@ -250,8 +262,18 @@ class HierarchicalModel(IndexModel):
             channels=config.base_grid_channels,
             rows_per_step=math.prod(self.base_size),
         )
+        num_channels = self.base_grid.num_channels + config.coarse_grid_channels
+        self.coarse_grid: LevelGrid | None = None
+        if config.coarse_grid_channels:
+            self.coarse_grid = LevelGrid(
+                video.num_frames,
+                config.coarse_grid_frames or video.num_frames,
+                levels=1,
+                channels=config.coarse_grid_channels,
+                rows_per_step=math.prod(_coarse_size(self.base_size)),
+            )
         self.stem = nn.Conv2d(
-            self.base_grid.num_channels, config.widths[0], config.stem_kernel, padding=config.stem_kernel // 2
+            num_channels, config.widths[0], config.stem_kernel, padding=config.stem_kernel // 2
         )
         self.stages = nn.ModuleList(_make_stages(config, video.num_frames))
         self.head = nn.Linear(config.widths[-1], 3)
@@ -284,6 +306,8 @@ class HierarchicalModel(IndexModel):
         for item in cls.on_meta(config, video).stored().values():
             num_weights += 0 if item.role == "grid" else item.value.numel()
         grids = _base_grid(config, video, cls.base_share * num_weights, cls.least_base_channels)
+        if cls.coarse_share:
+            grids |= _coarse_grid(config, video, cls.coarse_share * num_weights)
         grids |= _local_grid(config, video, LOCAL_SHARE * num_weights)
         return cls.Config(**(grids | chosen))
 
@@ -331,9 +355,13 @@ class HierarchicalModel(IndexModel):
         lengths = height // query.grid.rows, width // query.grid.cols
         row_NH, inside_NH = inside(query.row_N, lengths[0], padding, height)
         col_NW, inside_NW = inside(query.col_N, lengths[1], padding, width)
+        # Rows of a grid's tables are cells in row-major order; channels come last.
         cell_NHW = row_NH.unsqueeze(2) * width + col_NW.unsqueeze(1)
-        # Rows of the grid's tables are cells in row-major order; channels come last.
         base = self.base_grid(query.time_N, cell_NHW.flatten(1))
+        if self.coarse_grid is not None:
+            _, cols = _coarse_size(self.base_size)
+            coarse_NHW = (row_NH // COARSE).unsqueeze(2) * cols + (col_NW // COARSE).unsqueeze(1)
+            base = torch.cat([base, self.coarse_grid(query.time_N, coarse_NHW.flatten(1))], -1)
         # (N, R, C) becomes (N, H, W, C), then (N, C, H, W).
         base_NCHW = base.unflatten(1, cell_NHW.shape[1:]).permute(0, 3, 1, 2)
         inside_N1HW = (inside_NH.unsqueeze(2) & inside_NW.unsqueeze(1)).unsqueeze(1).to(base.dtype)
@@ -393,6 +421,21 @@ def _base_grid(
     channels = max(min(affordable, most), min(least_channels, most))
     frames = min(max(round(num_parameters / (cells * channels)), 1), video.num_frames, MAX_STEPS)
     return {"base_grid_channels": channels, "base_grid_frames": frames}
+
+
+def _coarse_size(base_size: tuple[int, int]) -> tuple[int, int]:
+    height, width = base_size
+    return -(-height // COARSE), -(-width // COARSE)
+
+
+def _coarse_grid(config: HierarchicalConfig, video: VideoSpec, num_parameters: float) -> dict[str, int]:
+    """Return channels and time steps with which the coarse base grid holds about ``num_parameters``."""
+    cells = math.prod(_coarse_size(grid_size(video.height, video.width, config.strides)))
+    # As many steps as there are frames come before channels: two are enough where that is too many.
+    affordable = int(num_parameters / (cells * video.num_frames))
+    channels = min(max(affordable, MIN_BASE_CHANNELS), MAX_CHANNELS)
+    frames = min(max(round(num_parameters / (cells * channels)), 1), video.num_frames, MAX_STEPS)
+    return {"coarse_grid_channels": channels, "coarse_grid_frames": frames}
 
 
 def _local_grid(config: HierarchicalConfig, video: VideoSpec, num_parameters: float) -> dict[str, int]:

@@ -1,0 +1,42 @@
+"""Which model an encode with a time gets, where nothing names one.
+
+::
+
+    the default model tried ─> its steps in that time ─> enough: the model that is ahead, tried in its place
+
+Small quick networks learn more in little time, others more in long fits; docs/models/vinr.md has where the
+curves cross. A number of epochs decides nothing: the same command gives the same file on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vinr.errors import argument
+from vinr.models import get_model
+from vinr.units import format_count
+
+# Settings of one model, or of a paper's training of it.
+OF_ONE_MODEL = ("architecture.", "fit.recipe")
+
+
+def is_open(*, model: str | None, preset: str | None, time: object | None, overrides: Sequence[str]) -> bool:
+    """Return whether the model may be chosen by the time."""
+    if model is not None or preset is not None or time is None:
+        return False
+    return not any(item.strip().startswith(OF_ONE_MODEL) for item in overrides)
+
+
+def model_ahead(model: str, steps: float) -> str | None:
+    """Return which model, if another, is ahead where ``model`` can be fitted for ``steps`` steps."""
+    ahead = get_model(model).ahead_in_long_fits
+    return None if ahead is None or steps < ahead[1] else ahead[0]
+
+
+def describe_choice(model: str, chosen: str, steps: float) -> str:
+    """Return a line on why ``chosen`` is fitted, not the default ``model``, which would get ``steps``."""
+    named = argument("model", model)
+    return (
+        f"in this time {model} would get {format_count(round(steps))} steps: model {chosen} reaches more; "
+        f"{named} keeps it, its files decode faster"
+    )
