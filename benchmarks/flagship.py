@@ -1,8 +1,8 @@
 """How many bits does vinr's own network need beside HiNeRV, at equal time, and beside x265?
 
-Clips of 80×160 pixels: centre crops, area-averaged. Every network of a budget is fitted for the same CPU time
-on one thread: its epochs follow from the CPU time of a step, measured in turn for all models and sizes at the
-start. Files are written and decoded; PSNR is that of their frames as 8-bit RGB, the mean over frames, and
+Clips of 80×160 or 160×320 pixels: centre crops, area-averaged. Every network of a budget is fitted for the
+same CPU time on one thread: its epochs follow from the CPU time of a step, measured in turn for all models
+and sizes. Files are written and decoded; PSNR is that of their frames as 8-bit RGB, the mean over frames, and
 once that of the mean error. "before" is the recipe of networks as it was before vinr's own was begun: all
 symbols rounded at every step, squared error as loss. x265 is slow, tune=psnr, 4:4:4, one thread. Rows are
 files, so that processes share the work; CPU seconds of rows are those of whatever else ran beside.
@@ -36,7 +36,7 @@ from vinr.video.source import open_video
 
 NAME = "flagship"
 CROPS = {"bunny": (640, 1280), "bikes": (272, 544), "davis/bmx-trees": (208, 416)}
-RESIZE = (80, 160)
+SMALL = (80, 160)
 BEFORE = (
     "fit.loss={l2=1.0}",
     'fit.phases=[{share = 0.2, quantization = "entropy", rate_weight = 0.15, rate_moves = "steps", '
@@ -49,6 +49,7 @@ HNERV_BEFORE = (
 )
 RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "hnerv before": ("hnerv", HNERV_BEFORE),
+    "hnerv": ("hnerv", ()),
     "hinerv before": ("hinerv", BEFORE),
     "hinerv": ("hinerv", ()),
     "vinr": ("vinr", ()),
@@ -68,17 +69,24 @@ class Row:
     minutes: float
     recipe: str
     params: int
+    resize: tuple[int, int]
 
     @property
     def name(self) -> str:
         """Its file, without suffix."""
-        return f"{self.clip}-{self.minutes:g}-{self.recipe}-{self.params}".replace("/", "-").replace(" ", "-")
+        name = f"{self.clip}-{self.minutes:g}-{self.recipe}-{self.params}{_of_size(self.resize)}"
+        return name.replace("/", "-").replace(" ", "-")
 
 
-def step_seconds(pairs: Sequence[tuple[str, int]]) -> dict[str, float]:
-    """Return the CPU time of a training step for each (recipe, parameters), measured in turn."""
+def _of_size(resize: tuple[int, int]) -> str:
+    """Return what names of files and steps end in for such frames."""
+    return "" if resize == SMALL else f"-{resize[0]}"
+
+
+def step_seconds(pairs: Sequence[tuple[str, int]], resize: tuple[int, int]) -> dict[str, float]:
+    """Return the CPU time of training a frame once for each (recipe, parameters), measured in turn."""
     trainers = {}
-    with open_video(find_clip("bunny", None), crop=CROPS["bunny"], resize=RESIZE) as reader:
+    with open_video(find_clip("bunny", None), crop=CROPS["bunny"], resize=resize) as reader:
         frames = reader.read()
     for recipe, params in pairs:
         model, overrides = RECIPES[recipe]
@@ -86,7 +94,7 @@ def step_seconds(pairs: Sequence[tuple[str, int]]) -> dict[str, float]:
         preset = choose_preset(
             frames.spec, model=model, preset=None, num_parameters=params, overrides=settings
         )
-        trainers[f"{recipe} {params}"] = Trainer(frames, preset)
+        trainers[f"{recipe} {params}{_of_size(resize)}"] = Trainer(frames, preset)
     taken: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(TURNS + 1):
         for name, trainer in trainers.items():
@@ -105,7 +113,7 @@ def measure(row: Row, frame_seconds: float, data: Path | None, folder: Path) -> 
     """Encode, and return what the file came to; ``frame_seconds`` is the time of training a frame once."""
     model, overrides = RECIPES[row.recipe]
     source, crop = find_clip(row.clip, data), CROPS[row.clip]
-    with open_video(source, crop=crop, resize=RESIZE) as reader:
+    with open_video(source, crop=crop, resize=row.resize) as reader:
         frames = reader.read()
     epochs = max(round(60 * row.minutes / (frame_seconds * frames.spec.num_frames)), 1)
     path = folder / f"{row.name}.vinr"
@@ -117,7 +125,7 @@ def measure(row: Row, frame_seconds: float, data: Path | None, folder: Path) -> 
         params=row.params,
         epochs=epochs,
         crop=crop,
-        resize=RESIZE,
+        resize=row.resize,
         device="cpu",
         threads=1,
         force=True,
@@ -134,6 +142,7 @@ def measure(row: Row, frame_seconds: float, data: Path | None, folder: Path) -> 
     side = sum(layer.side_bytes for network in described.networks for layer in network.layers)
     return {
         "clip": row.clip,
+        "rows": row.resize[0],
         "CPU min": row.minutes,
         "network": row.recipe,
         "parameters": report.num_parameters,
@@ -149,10 +158,10 @@ def measure(row: Row, frame_seconds: float, data: Path | None, folder: Path) -> 
     }
 
 
-def measure_x265(clip: str, data: Path | None) -> list[dict[str, Any]]:
+def measure_x265(clip: str, resize: tuple[int, int], data: Path | None) -> list[dict[str, Any]]:
     """Return the points of x265 on ``clip``."""
     anchor, qualities = parse_anchor(X265)
-    with open_video(find_clip(clip, data), crop=CROPS[clip], resize=RESIZE) as reader:
+    with open_video(find_clip(clip, data), crop=CROPS[clip], resize=resize) as reader:
         frames = reader.read()
     rows = []
     for value in qualities:
@@ -163,6 +172,7 @@ def measure_x265(clip: str, data: Path | None) -> list[dict[str, Any]]:
         rows.append(
             {
                 "clip": clip,
+                "rows": resize[0],
                 "network": anchor.name,
                 "setting": point.setting,
                 "bytes": point.num_bytes,
@@ -188,16 +198,17 @@ def curve_of(name: str, rows: Sequence[dict[str, Any]], num_pixels: int, quality
 
 def savings(rows: Sequence[dict[str, Any]], x265: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Return, of each clip and budget, BD-rates of networks against HiNeRV as it was, and against x265."""
-    found: dict[tuple[str, float], dict[str, list[dict[str, Any]]]] = {}
+    found: dict[tuple[str, int, float], dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
-        found.setdefault((row["clip"], row["CPU min"]), {}).setdefault(row["network"], []).append(row)
-    for (clip, minutes), networks in sorted(found.items()):
-        codec = [row for row in x265 if row["clip"] == clip]
+        key = row["clip"], row["rows"], row["CPU min"]
+        found.setdefault(key, {}).setdefault(row["network"], []).append(row)
+    for (clip, height, minutes), networks in sorted(found.items()):
+        codec = [row for row in x265 if (row["clip"], row["rows"]) == (clip, height)]
         if not codec:
             continue
         num_pixels = codec[0]["pixels"]
         for network, points in networks.items():
-            line: dict[str, Any] = {"clip": clip, "CPU min": minutes, "network": network}
+            line: dict[str, Any] = {"clip": clip, "rows": height, "CPU min": minutes, "network": network}
             for (quality, words), name in product(QUALITIES.items(), (ANCHOR, "x265")):
                 anchor = codec if name == "x265" else networks.get(ANCHOR, [])
                 curves = [curve_of(name, rows, num_pixels, quality) for rows in (anchor, points)]
@@ -214,7 +225,8 @@ def _percent(anchor: RDCurve, test: RDCurve) -> float | None:
 
 def times_x265(row: dict[str, Any], x265: Sequence[dict[str, Any]], quality: str) -> float | None:
     """Return the bytes of ``row`` to x265's at its ``quality``, on a line of log bytes between points."""
-    points = sorted((point[quality], point["bytes"]) for point in x265 if point["clip"] == row["clip"])
+    place = row["clip"], row["rows"]
+    points = sorted((each[quality], each["bytes"]) for each in x265 if (each["clip"], each["rows"]) == place)
     for (low, small), (high, large) in pairwise(points):
         if low <= row[quality] <= high:
             share = (row[quality] - low) / (high - low)
@@ -229,7 +241,15 @@ def write_report(folder: Path) -> None:
     x265 = [row for part in found if isinstance(part, list) for row in part]
     rows = [row for row in found if isinstance(row, dict) and "CPU min" in row]
     order = list(RECIPES)
-    rows.sort(key=lambda row: (row["clip"], row["CPU min"], order.index(row["network"]), row["parameters"]))
+    rows.sort(
+        key=lambda row: (
+            row["clip"],
+            row["rows"],
+            row["CPU min"],
+            order.index(row["network"]),
+            row["parameters"],
+        )
+    )
     for row in rows:
         for quality, words in QUALITIES.items():
             row[f"× x265, {words}"] = times_x265(row, x265, quality)
@@ -258,6 +278,7 @@ def main() -> None:
     parser.add_argument("--minutes", default="5", help="CPU-minutes of each file")
     parser.add_argument("--recipes", default="hinerv before,vinr")
     parser.add_argument("--sizes", default="30000,45000,60000,90000")
+    parser.add_argument("--height", type=int, default=SMALL[0], help="rows of the frames, 80 or 160")
     given = parser.parse_args()
     torch.set_num_threads(1)
     folder: Path = given.rows
@@ -268,22 +289,24 @@ def main() -> None:
     recipes, sizes = given.recipes.split(","), list(map(int, given.sizes.split(",")))
     steps_file = folder / "steps.json"
     steps = json.loads(steps_file.read_text(encoding="utf-8"))["step ms"] if steps_file.exists() else {}
-    missing = [pair for pair in product(recipes, sizes) if f"{pair[0]} {pair[1]}" not in steps]
+    resize = given.height, 2 * given.height
+    ending = _of_size(resize)
+    missing = [pair for pair in product(recipes, sizes) if f"{pair[0]} {pair[1]}{ending}" not in steps]
     if missing:
-        steps |= step_seconds(missing)
+        steps |= step_seconds(missing, resize)
         steps_file.write_text(json.dumps({"step ms": steps}), encoding="utf-8")
     for clip in given.clips.split(","):
-        path = folder / f"x265-{clip.replace('/', '-')}.json"
+        path = folder / f"x265-{clip.replace('/', '-')}{ending}.json"
         if not path.exists():
-            path.write_text(json.dumps(measure_x265(clip, given.data)), encoding="utf-8")
+            path.write_text(json.dumps(measure_x265(clip, resize, given.data)), encoding="utf-8")
         for minutes, params, recipe in product(map(float, given.minutes.split(",")), sizes, recipes):
-            row = Row(clip, minutes, recipe, params)
+            row = Row(clip, minutes, recipe, params, resize)
             path = folder / f"{row.name}.json"
             try:
                 path.open("x").close()
             except FileExistsError:
                 continue
-            result = measure(row, steps[f"{recipe} {params}"], given.data, folder)
+            result = measure(row, steps[f"{recipe} {params}{ending}"], given.data, folder)
             print(result, flush=True)
             path.write_text(json.dumps(result), encoding="utf-8")
 
