@@ -28,6 +28,12 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("video") / "clip.mkv", clip)
 
 
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    clip = moving_shapes(num_frames=80, height=16, width=24)
+    return write_clip(tmp_path_factory.mktemp("video") / "long.mkv", clip)
+
+
 def rates(**changes: Any) -> Rates:
     values: dict[str, Any] = {
         "device": "a CPU",
@@ -115,14 +121,14 @@ def test_what_holds_no_rates_is_refused(content: str, video: Path, tmp_path: Pat
         vinr.plan(video, epochs=1, rates=path)
 
 
-def test_who_names_a_model_is_told_of_no_other(video: Path) -> None:
+def test_who_names_a_model_is_told_of_no_other(long_video: Path) -> None:
     asked: dict[str, Any] = {"params": "12k", "epochs": 1000, "device": "cpu"}
-    told = [vinr.plan(video, **asked), vinr.plan(video, model="hnerv", **asked)]
+    told = [vinr.plan(long_video, **asked), vinr.plan(long_video, model="hnerv", **asked)]
     assert [any("model=" in note for note in report.notes) for report in told] == [True, False]
     assert [report.rates.model for report in told] == ["hnerv", "hnerv"]
 
 
-def test_a_long_time_is_planned_with_the_model_that_an_encode_would_choose(video: Path) -> None:
-    report = vinr.plan(video, params="12k", time="10h", device="cpu")
+def test_a_long_time_is_planned_with_the_model_that_an_encode_would_choose(long_video: Path) -> None:
+    report = vinr.plan(long_video, params="12k", time="10h", device="cpu")
     assert report.rates.model == "vinr"
     assert "in this time hnerv would get" in report.notes[0]

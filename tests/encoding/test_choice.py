@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import vinr
+from clips import moving_shapes, write_clip
 from vinr.encoding import foresee, segment_work
 from vinr.encoding.choice import is_open, model_ahead
 from vinr.encoding.kept import find_kept
@@ -19,7 +20,7 @@ from vinr.state.folder import partial_folder
 
 def quick_costs(*_: object, **__: object) -> Costs:
     """Ten steps a second, of two frames: 36,000 in an hour."""
-    return Costs(build=0.0, step=0.1, freeze=0.0, code=0.0, frame=0.0, steps_per_epoch=4)
+    return Costs(build=0.0, step=0.1, freeze=0.0, code=0.0, frame=0.0, steps_per_epoch=48)
 
 
 @pytest.fixture
@@ -34,6 +35,13 @@ def began(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(foresee, "try_costs", quick_costs)
     monkeypatch.setattr(segment_work, "fit", cut_short)
     return models
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 frames."""
+    clip = moving_shapes(num_frames=96, height=16, width=24)
+    return write_clip(tmp_path_factory.mktemp("video") / "shapes.mkv", clip)
 
 
 def encode(video: Path, output: Path, **settings: Any) -> list[str]:
@@ -58,8 +66,8 @@ def encode(video: Path, output: Path, **settings: Any) -> list[str]:
         ({"time": "1h"}, "vinr"),
         ({"time": "1h", "size": "6kB", "params": None}, "vinr"),
         ({"time": "1h", "quality": "high", "params": None}, "vinr"),
-        ({"time": "1h", "segment": "4f"}, "vinr"),
-        ({"time": "30m", "segment": "1f"}, "hnerv"),  # 2,250 steps for each of 8 networks
+        ({"time": "1h", "segment": "96f"}, "vinr"),
+        ({"time": "1h", "segment": "48f"}, "hnerv"),  # networks of 48 frames
         ({"time": "6m"}, "hnerv"),  # 3,600 steps
         ({"epochs": 9000}, "hnerv"),
         ({}, "hnerv"),
@@ -70,35 +78,41 @@ def encode(video: Path, output: Path, **settings: Any) -> list[str]:
     ],
 )
 def test_the_model_follows_the_time_where_nothing_names_one(
-    settings: dict[str, Any], model: str, began: list[str], tiny_video: Path, tmp_path: Path
+    settings: dict[str, Any], model: str, began: list[str], video: Path, tmp_path: Path
 ) -> None:
-    told = encode(tiny_video, tmp_path / "a.vinr", **settings)
+    told = encode(video, tmp_path / "a.vinr", **settings)
     assert began == [model]
     assert any("reaches more" in line for line in told) == (model == "vinr")
     assert any(line.startswith(f"model {model}") for line in told)
 
 
 def test_a_chosen_model_is_gone_on_with_on_a_machine_that_became_slow(
-    tiny_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow_costs(*_: object, **__: object) -> Costs:
         return replace(quick_costs(), step=10.0)
 
     path = tmp_path / "a.vinr"
     monkeypatch.setattr(foresee, "try_costs", quick_costs)
-    encode(tiny_video, path, time="1h")
+    encode(video, path, time="1h")
     assert find_kept(partial_folder(path)).epochs_done is not None
     monkeypatch.setattr(foresee, "try_costs", slow_costs)
-    told = encode(tiny_video, path, time="1h", resume=True)
+    told = encode(video, path, time="1h", resume=True)
     assert any(line.startswith("model vinr") for line in told)
 
 
 @pytest.mark.parametrize(
-    ("model", "steps", "ahead"),
-    [("hnerv", 3999, None), ("hnerv", 4000, "vinr"), ("nerv", 1e9, None), ("vinr", 1e9, None)],
+    ("model", "steps", "num_frames", "ahead"),
+    [
+        ("hnerv", 3999, 500, None),
+        ("hnerv", 4000, 80, "vinr"),
+        ("hnerv", 1e9, 79, None),
+        ("nerv", 1e9, 500, None),
+        ("vinr", 1e9, 500, None),
+    ],
 )
-def test_models_say_which_is_ahead(model: str, steps: float, ahead: str | None) -> None:
-    assert model_ahead(model, steps) == ahead
+def test_models_say_which_is_ahead(model: str, steps: float, num_frames: int, ahead: str | None) -> None:
+    assert model_ahead(model, steps=steps, num_frames=num_frames) == ahead
 
 
 def test_only_a_time_opens_the_choice() -> None:

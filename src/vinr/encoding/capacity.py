@@ -195,8 +195,10 @@ def plan(
         notes.append(f"{argument('device', device)} has no effect: {argument('rates')} have been measured")
     report = estimate(planned, reader.spec, measured, num_workers, other_bytes=others, opening=opening)
     report = replace(report, notes=tuple(notes))
-    default = planned.presets[0].model
-    chosen = model_ahead(default, report.steps_per_network) if model is None and preset is None else None
+    if model is not None or preset is not None:
+        return report
+    default, steps = planned.presets[0].model, report.steps_per_network
+    chosen = model_ahead(default, steps=steps, num_frames=report.frames_per_segment)
     if chosen is None:
         return report
     if rates is not None or not is_open(model=model, preset=preset, time=time, overrides=overrides):
@@ -219,7 +221,7 @@ def plan(
         gpus=gpus,
         overrides=overrides,
     )
-    return replace(other, notes=(describe_choice(default, chosen, report.steps_per_network), *other.notes))
+    return replace(other, notes=(describe_choice(default, chosen, steps), *other.notes))
 
 
 def estimate(

@@ -27,10 +27,13 @@ def is_open(*, model: str | None, preset: str | None, time: object | None, overr
     return not any(item.strip().startswith(OF_ONE_MODEL) for item in overrides)
 
 
-def model_ahead(model: str, steps: float) -> str | None:
-    """Return which model, if another, is ahead where ``model`` can be fitted for ``steps`` steps."""
+def model_ahead(model: str, *, steps: float, num_frames: int) -> str | None:
+    """Return which model, if another, is ahead of ``model`` after ``steps`` on ``num_frames`` frames."""
     ahead = get_model(model).ahead_in_long_fits
-    return None if ahead is None or steps < ahead[1] else ahead[0]
+    if ahead is None:
+        return None
+    other, least_steps, least_frames = ahead
+    return other if steps >= least_steps and num_frames >= least_frames else None
 
 
 def describe_choice(model: str, chosen: str, steps: float) -> str:

@@ -116,8 +116,8 @@ def encode(
     output
         The .vinr file. It appears whole or not at all.
     model, preset
-        Name of a model, or of a model and size; a default model, and a size that suits the video, if both are
-        None.
+        Name of a model, or of a model and size. If both are None: a size that suits the video, and a default
+        model, or with ``time`` the one that reaches most in it.
     params
         Parameters that the whole file stores, latents and head included, such as ``"1.5M"``.
     size, bpp, psnr

@@ -212,7 +212,7 @@ class Fits:
     ) -> Foreseen:
         """Return ``foreseen``, or that of the model which is ahead in so much time."""
         model, steps = foreseen.plan.presets[0].model, foreseen.steps_per_network
-        chosen = model_ahead(model, steps)
+        chosen = model_ahead(model, steps=steps, num_frames=foreseen.work.num_frames)
         if chosen is None:
             return foreseen
         self.on_event(Noted(describe_choice(model, chosen, steps)))

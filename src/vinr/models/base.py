@@ -196,14 +196,14 @@ class VideoModel(nn.Module, ABC):
     out what only fitting needs (a hybrid model's encoder): a decoder never pays for it.
 
     ``scaling`` says how :meth:`configure` chooses sizes. ``joins_clips`` says that a network of this kind is
-    meant for several clips at once; ``ahead_in_long_fits`` which model reaches more in the time of so many
-    steps of this one. ``keyframes`` are frames that it is given as coded images or streams, or None.
+    meant for several clips; ``ahead_in_long_fits`` which model reaches more in the time of so many steps of
+    this one, with so many frames. ``keyframes`` are frames that it is given as coded images or streams.
     """
 
     Config: ClassVar[type[ModelConfig]]
     scaling: ClassVar[Scaling] = Scaling()
     joins_clips: ClassVar[bool] = False
-    ahead_in_long_fits: ClassVar[tuple[str, int] | None] = None
+    ahead_in_long_fits: ClassVar[tuple[str, int, int] | None] = None
 
     def __init__(self, config: ModelConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ class HNeRV(EmbeddingModel):
     # Supplement, Table 17: channels shrink by r = 1.2 per stage, not below 12.
     scaling = Scaling(reduction=1.2)
     # Measured: docs/models/vinr.md.
-    ahead_in_long_fits = ("vinr", 4000)
+    ahead_in_long_fits = ("vinr", 4000, 80)
 
     def __init__(self, config: HNeRVConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
         super().__init__(config, video, with_encoder=with_encoder)
