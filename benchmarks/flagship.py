@@ -5,7 +5,8 @@ same CPU time on one thread: its epochs follow from the CPU time of a step, meas
 and sizes. Files are written and decoded; PSNR is that of their frames as 8-bit RGB, the mean over frames, and
 once that of the mean error. "before" is the recipe of networks as it was before vinr's own was begun: all
 symbols rounded at every step, squared error as loss. x265 is slow, tune=psnr, 4:4:4, one thread. Rows are
-files, so that processes share the work; CPU seconds of rows are those of whatever else ran beside.
+files, so that processes share the work; CPU seconds of rows are those of whatever else ran beside. Decoding
+is measured with ``--decoding``, all networks in turn.
 """
 
 from __future__ import annotations
@@ -158,6 +159,48 @@ def measure(row: Row, frame_seconds: float, data: Path | None, folder: Path) -> 
     }
 
 
+def decoding_times(pairs: Sequence[tuple[str, int]], folder: Path) -> list[dict[str, Any]]:
+    """Return the CPU time of decoding a frame for each (recipe, parameters), measured in turn."""
+    videos = {}
+    for recipe, params in pairs:
+        model, overrides = RECIPES[recipe]
+        path = folder / f"decoding-{recipe}-{params}.vinr".replace(" ", "-")
+        # How long a frame takes does not depend on how well it was fitted.
+        vinr.encode(
+            find_clip("bunny", None),
+            path,
+            model=model,
+            params=params,
+            epochs=1,
+            crop=CROPS["bunny"],
+            resize=SMALL,
+            device="cpu",
+            threads=1,
+            force=True,
+            overrides=[*overrides, "fit.phases=[]", "compress.audio=false"],
+        )
+        videos[recipe, params] = vinr.open(path, device="cpu")
+    taken: dict[tuple[str, int], list[float]] = {pair: [] for pair in videos}
+    for turn in range(TURNS + 1):
+        for pair, video in videos.items():
+            began = time.process_time()
+            count = sum(map(len, video.play()))
+            if turn:  # the first one prepares
+                taken[pair].append(1e3 * (time.process_time() - began) / count)
+    rows = []
+    for (recipe, params), times in taken.items():
+        ratios = [own / other for own, other in zip(times, taken[ANCHOR, params], strict=True)]
+        rows.append(
+            {
+                "decoded": recipe,
+                "parameters asked": params,
+                "ms a frame": round(median(times), 2),
+                f"× {ANCHOR}": round(median(ratios), 2),
+            }
+        )
+    return rows
+
+
 def measure_x265(clip: str, resize: tuple[int, int], data: Path | None) -> list[dict[str, Any]]:
     """Return the points of x265 on ``clip``."""
     anchor, qualities = parse_anchor(X265)
@@ -238,7 +281,9 @@ def write_report(folder: Path) -> None:
     """Write docs/results/flagship.* from the rows there are."""
     found = _record.rows_in(folder)
     steps = next(row for row in found if "step ms" in row)["step ms"]
-    x265 = [row for part in found if isinstance(part, list) for row in part]
+    lists = [row for part in found if isinstance(part, list) for row in part]
+    x265 = [row for row in lists if "setting" in row]
+    decoded = [row for row in lists if "decoded" in row]
     rows = [row for row in found if isinstance(row, dict) and "CPU min" in row]
     order = list(RECIPES)
     rows.sort(
@@ -265,8 +310,9 @@ def write_report(folder: Path) -> None:
             clips = plural(len(known), "clip")
             text += f"\n\nMean of {clips}, {minutes:g} CPU-minutes: **{fmean(known):+.1f} %**."
     shown = [{name: value for name, value in row.items() if name != "pixels"} for row in x265]
-    text += f"\n\n## Files\n\n{_record.table(rows)}\n\n## x265\n\n{_record.table(shown)}"
-    _record.write(NAME, f"python -m benchmarks.{NAME}", {"x265": X265}, rows + x265, text)
+    text += f"\n\n## Files\n\n{_record.table(rows)}\n\n## Decoding, one thread\n\n{_record.table(decoded)}"
+    text += f"\n\n## x265\n\n{_record.table(shown)}"
+    _record.write(NAME, f"python -m benchmarks.{NAME}", {"x265": X265}, rows + decoded + x265, text)
 
 
 def main() -> None:
@@ -278,6 +324,7 @@ def main() -> None:
     parser.add_argument("--minutes", default="5", help="CPU-minutes of each file")
     parser.add_argument("--recipes", default="hinerv before,vinr")
     parser.add_argument("--sizes", default="30000,45000,60000,90000")
+    parser.add_argument("--decoding", action="store_true", help="measure decoding alone")
     parser.add_argument("--height", type=int, default=SMALL[0], help="rows of the frames, 80 or 160")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -287,6 +334,10 @@ def main() -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     recipes, sizes = given.recipes.split(","), list(map(int, given.sizes.split(",")))
+    if given.decoding:
+        pairs = list(product(recipes, sizes))
+        (folder / "decoding.json").write_text(json.dumps(decoding_times(pairs, folder)), encoding="utf-8")
+        return
     steps_file = folder / "steps.json"
     steps = json.loads(steps_file.read_text(encoding="utf-8"))["step ms"] if steps_file.exists() else {}
     resize = given.height, 2 * given.height
