@@ -2,14 +2,15 @@
 
 A file stores that block once, and all stages can be wider for it. The first stage has the fewest pixels, so
 that its arithmetic costs little time. Its block has fewer hidden channels than HiNeRV's, that of the last
-stage more; base grids are finer, of fewer steps of time, and hold three times as much. docs/models/vinr.md
-has what this is worth, and what was tried. The rest is HiNeRV's (``layers/hierarchical.py``).
+stage more. There are two base grids: a fine one of few steps of time, for what stands still, and a coarse one
+of many, for what moves. docs/models/vinr.md has what this is worth, and what was tried. The rest is HiNeRV's
+(``layers/hierarchical.py``).
 
 ::
 
-    base grid ──> 3×3 conv ──> first stage: upsampling ──> + local grid ──> block ──┐ ──> stages of HiNeRV
-                                                                              ^ 4 times
-                                                                              └─────┘
+    base grids ──> 3×3 conv ──> first stage: upsampling ──> + local grid ──> block ──┐ ──> stages of HiNeRV
+                                                                               ^ 4 times
+                                                                               └─────┘
 """
 
 from __future__ import annotations
