@@ -52,13 +52,21 @@ def psnr_after(curve: Sequence[Sequence[float]], share: float) -> float:
     return curve[-1][1]
 
 
+def mean_psnr_after(curves: Sequence[Curve], share: float) -> float:
+    """Return the mean over curves of :func:`psnr_after`."""
+    total = 0.0
+    for curve in curves:
+        total += psnr_after(curve, share)
+    return total / len(curves)
+
+
 def curves_table(rows: Mapping[str, Sequence[Curve]]) -> str:
     """Return a table of the mean PSNR of each row's fits along their epochs."""
     head = ["training PSNR, dB, after", *(f"{share:.0%}" for share in SHOWN_SHARES)]
     lines = []
     for label, curves in rows.items():
-        means = [sum(psnr_after(curve, share) for curve in curves) / len(curves) for share in SHOWN_SHARES]
-        lines.append([label, *(show_value(mean, 2) for mean in means)])
+        means = [show_value(mean_psnr_after(curves, share), 2) for share in SHOWN_SHARES]
+        lines.append([label, *means])
     return markdown_table(head, lines)
 
 
@@ -72,9 +80,8 @@ def curves_picture(panels: Mapping[str, Mapping[str, Sequence[Curve]]]) -> bytes
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         for number, (label, curves) in enumerate(rows.items()):
-            epochs = [point[0] for point in curves[0]]
-            shares = [epoch / epochs[-1] for epoch in epochs]
-            means = [sum(psnr_after(curve, share) for curve in curves) / len(curves) for share in shares]
+            epochs, _ = zip(*curves[0], strict=True)
+            means = [mean_psnr_after(curves, epoch / epochs[-1]) for epoch in epochs]
             # Colours repeat after a while; the line's style then tells rows apart.
             style = ("-", "--", ":")[number // len(COLORS) % 3]
             axes.plot(epochs, means, style, color=COLORS[number % len(COLORS)], label=label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from operator import sub
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +41,7 @@ def describe_numbering(files: Sequence[Path]) -> str:
 
 
 def _describe_gaps(files: Sequence[Path], numbers: Sequence[int]) -> str:
-    steps = [after - before for before, after in pairwise(numbers)]
+    steps = list(map(sub, numbers[1:], numbers))
     # Of steps that are equally common the smallest: 1, 3, 4 lacks 2.
     usual, count = max(Counter(steps).items(), key=lambda item: (item[1], -item[0]))
     odd = [place for place, step in enumerate(steps) if step != usual]

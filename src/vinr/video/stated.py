@@ -81,9 +81,9 @@ def _of_samples(packets: Packets, order: Order) -> int:
         return 0
     end = max(dts + duration for dts, duration in decoded) + min(shown) - min(decoded)[0]
     # An edit list may end the video before its last sample.
-    later = [pts for pts in shown if pts > order.time_F[-1]]
-    for pts in later:
-        end = min(end, pts)
+    for pts in shown:
+        if pts > order.time_F[-1]:
+            end = min(end, pts)
     return end
 
 
