@@ -109,7 +109,7 @@ class Here(Place):
     def attempt(self, plan: EncodePlan, precision: Precision) -> Trial:
         """Try the first network."""
         if self._may_choose_threads:
-            torch.set_num_threads(self._threads)  # those that another model was found to need are its own
+            torch.set_num_threads(self._threads)  # a model tried before may have needed fewer
         return try_network(
             plan.jobs[0],
             plan.presets[0],
