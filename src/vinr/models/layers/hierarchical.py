@@ -431,7 +431,7 @@ def _coarse_size(base_size: tuple[int, int]) -> tuple[int, int]:
 def _coarse_grid(config: HierarchicalConfig, video: VideoSpec, num_parameters: float) -> dict[str, int]:
     """Return channels and time steps with which the coarse base grid holds about ``num_parameters``."""
     cells = math.prod(_coarse_size(grid_size(video.height, video.width, config.strides)))
-    # Two channels: of fewer steps than frames where these hold too much, more of them where they hold too little.
+    # Two channels, of fewer steps than frames where that is too much; more where it is too little.
     affordable = int(num_parameters / (cells * video.num_frames))
     channels = min(max(affordable, MIN_BASE_CHANNELS), MAX_CHANNELS)
     frames = min(max(round(num_parameters / (cells * channels)), 1), video.num_frames, MAX_STEPS)
