@@ -44,6 +44,8 @@ def test_tables_have_labels_left_and_numbers_right() -> None:
         "| x | 1 | 2 |",
         "| y | 3 | 4 |",
     ]
+    turned = [{"way": "plain", "fps": 12}, {"fps": 7, "way": "onnx"}]
+    assert records_table(turned).splitlines()[2:] == ["| plain | 12 |", "| onnx | 7 |"]
     assert records_table([{"way": "plain", "fps": 12.345}, {"way": "onnx", "fps": None}]).splitlines()[
         2:
     ] == [

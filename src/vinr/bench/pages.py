@@ -20,9 +20,12 @@ def markdown_table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def records_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return records as a Markdown table; all have the keys of the first one, in its order."""
+    """Return records as a Markdown table; all have the keys of the first one, in any order."""
     names = list(records[0])
-    return markdown_table(names, (map(show_value, record.values()) for record in records))
+    lines = []
+    for record in records:
+        lines.append(list(map(show_value, map(record.__getitem__, names))))
+    return markdown_table(names, lines)
 
 
 def show_value(value: Any, digits: int | None = None, *, sign: bool = False) -> str:
