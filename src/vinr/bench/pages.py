@@ -22,9 +22,7 @@ def markdown_table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 def records_table(records: Sequence[Mapping[str, Any]]) -> str:
     """Return records as a Markdown table; all have the keys of the first one, in any order."""
     names = list(records[0])
-    lines = []
-    for record in records:
-        lines.append(list(map(show_value, map(record.__getitem__, names))))
+    lines = [map(show_value, map(record.__getitem__, names)) for record in records]
     return markdown_table(names, lines)
 
 
