@@ -312,7 +312,9 @@ def write_report(folder: Path) -> None:
             clips = plural(len(known), "clip")
             text += f"\n\nMean of {clips}, {minutes:g} CPU-minutes: **{fmean(known):+.1f} %**."
     shown = [{name: value for name, value in row.items() if name != "pixels"} for row in x265]
-    text += f"\n\n## Files\n\n{_record.table(rows)}\n\n## Decoding, one thread\n\n{_record.table(decoded)}"
+    text += f"\n\n## Files\n\n{_record.table(rows)}"
+    if decoded:
+        text += f"\n\n## Decoding, one thread\n\n{_record.table(decoded)}"
     text += f"\n\n## x265\n\n{_record.table(shown)}"
     _record.write(NAME, f"python -m benchmarks.{NAME}", {"x265": X265}, rows + decoded + x265, text)
 

@@ -132,3 +132,16 @@ def test_a_long_time_is_planned_with_the_model_that_an_encode_would_choose(long_
     report = vinr.plan(long_video, params="12k", time="10h", device="cpu")
     assert report.rates.model == "vinr"
     assert "in this time hnerv would get" in report.notes[0]
+
+
+def test_rates_of_a_chosen_model_are_taken_again(run: Run, long_video: Path, tmp_path: Path) -> None:
+    options = ("--params", "12k", "--time", "10h", "--device", "cpu")
+    status, out, _ = run("plan", long_video, *options, "--json")
+    assert status == 0
+    rates = tmp_path / "rates.json"
+    rates.write_text(out, encoding="utf-8")
+    report = vinr.plan(long_video, params="12k", time="10h", rates=rates)
+    assert report.rates.model == "vinr"
+    assert any("the rates are of vinr" in note for note in report.notes)
+    with pytest.raises(UsageError, match="the rates are those of model vinr, this encode has hnerv"):
+        vinr.plan(long_video, params="12k", epochs=9, rates=rates)

@@ -21,9 +21,10 @@ from typing import Annotated, Final
 import torch
 from pydantic import Field, ValidationError
 
+from vinr.config import default_model
 from vinr.device import may_choose_threads, resolve_device, thread_count_restored
 from vinr.encoding.assembly import side_bytes
-from vinr.encoding.choice import describe_choice, is_open, model_ahead
+from vinr.encoding.choice import describe_choice, is_open, model_ahead, model_of_rates
 from vinr.encoding.foresee import Trial, foresee, try_network
 from vinr.encoding.plan import (
     EncodePlan,
@@ -152,6 +153,9 @@ def plan(
             f"{argument('workers')} and {argument('gpus')} exclude each other: each GPU is a worker; give one"
         )
     known = None if rates is None else read_rates(Path(fspath(rates)))
+    may_choose = is_open(model=model, preset=preset, time=time, overrides=overrides)
+    of_rates = model_of_rates(known.model, default_model()) if known is not None and may_choose else None
+    model = model or of_rates
     started = clock.monotonic()
     with open_video(fspath(source), frames=frames, crop=crop, resize=resize) as reader:
         planned = plan_encode(
@@ -193,6 +197,11 @@ def plan(
         planned, notes = foreseen.plan, foreseen.notes()
     if rates is not None and device != "auto":
         notes.append(f"{argument('device', device)} has no effect: {argument('rates')} have been measured")
+    if of_rates is not None:
+        named = argument("model", of_rates)
+        notes.append(
+            f"the rates are of {of_rates}; give {named} to the encode, too, or it chooses by its time"
+        )
     report = estimate(planned, reader.spec, measured, num_workers, other_bytes=others, opening=opening)
     report = replace(report, notes=tuple(notes))
     if model is not None or preset is not None:
@@ -201,9 +210,11 @@ def plan(
     chosen = model_ahead(default, steps=steps, num_frames=report.frames_per_segment)
     if chosen is None:
         return report
-    if rates is not None or not is_open(model=model, preset=preset, time=time, overrides=overrides):
+    if rates is not None or not may_choose:
         named = argument("model", chosen)
-        advice = f"with so much time {named} reaches more at the same size; its files take longer to decode"
+        advice = (
+            f"with so much time {named} should reach more at the same size; its files take longer to decode"
+        )
         return replace(report, notes=(*notes, advice))
     other = plan(
         source,

@@ -10,6 +10,7 @@ curves cross. A number of epochs decides nothing: the same command gives the sam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from vinr.errors import argument
@@ -27,7 +28,7 @@ def is_open(*, model: str | None, preset: str | None, time: object | None, overr
     return not any(item.strip().startswith(OF_ONE_MODEL) for item in overrides)
 
 
-def model_ahead(model: str, *, steps: float, num_frames: int) -> str | None:
+def model_ahead(model: str, *, steps: float, num_frames: float) -> str | None:
     """Return which model, if another, is ahead of ``model`` after ``steps`` on ``num_frames`` frames."""
     ahead = get_model(model).ahead_in_long_fits
     if ahead is None:
@@ -36,10 +37,18 @@ def model_ahead(model: str, *, steps: float, num_frames: int) -> str | None:
     return other if steps >= least_steps and num_frames >= least_frames else None
 
 
+def model_of_rates(rates_model: str, default: str) -> str | None:
+    """Return ``rates_model`` if it is what may be chosen in place of ``default``, else None.
+
+    Rates that were measured for a chosen model are those of an encode that chooses it again.
+    """
+    return rates_model if rates_model == model_ahead(default, steps=math.inf, num_frames=math.inf) else None
+
+
 def describe_choice(model: str, chosen: str, steps: float) -> str:
     """Return a line on why ``chosen`` is fitted, not the default ``model``, which would get ``steps``."""
     named = argument("model", model)
     return (
-        f"in this time {model} would get {format_count(round(steps))} steps: model {chosen} reaches more; "
+        f"in this time {model} would get {format_count(round(steps))} steps: {chosen} should reach more; "
         f"{named} keeps it, its files decode faster"
     )
