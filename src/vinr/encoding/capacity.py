@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import sys
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Final
@@ -158,9 +159,9 @@ def plan(
     model = model or of_rates
     started = clock.monotonic()
     with open_video(fspath(source), frames=frames, crop=crop, resize=resize) as reader:
-        planned = plan_encode(
+        plan_model = partial(
+            plan_encode,
             [reader.spec],
-            model=model,
             preset=preset,
             num_parameters=None if params is None else parse_count(params),
             epochs=epochs,
@@ -170,69 +171,83 @@ def plan(
             target=Target(None if size is None else parse_bytes(size)),
             overrides=overrides,
         )
-        opening = clock.monotonic() - started
-        measured = known or measure_rates(planned, reader, resolve_device(device))
-        _check_rates(measured, planned, reader.spec)
+        estimator = _Estimator(reader, plan_model, known, device, workers, gpus, clock.monotonic() - started)
+        report = estimator.report(model)
+        if of_rates is not None:
+            named = argument("model", of_rates)
+            note = f"the rates are of {of_rates}; give {named} to the encode, too, or it chooses by its time"
+            return replace(report, notes=(*report.notes, note))
+        if model is not None or preset is not None:
+            return report
+        default, steps = report.rates.model, report.steps_per_network
+        chosen = model_ahead(default, steps=steps, num_frames=report.frames_per_segment)
+        if chosen is None:
+            return report
+        if known is not None or not may_choose:
+            advice = (
+                f"with so much time {argument('model', chosen)} should reach more at the same size; "
+                "its files take longer to decode"
+            )
+            return replace(report, notes=(*report.notes, advice))
+        other = estimator.report(chosen)
+    return replace(other, notes=(describe_choice(default, chosen, steps), *other.notes))
+
+
+@dataclass(frozen=True)
+class _Estimator:
+    """Estimates encodes of one open video that differ by their model alone.
+
+    ``plan`` plans an encode of a model, ``known`` are rates that need not be measured, ``opening`` the
+    seconds that it took to open the video. The rest are arguments of :func:`plan`.
+    """
+
+    reader: VideoReader
+    plan: Callable[..., EncodePlan]
+    known: Rates | None
+    device: str
+    workers: int | None
+    gpus: int | None
+    opening: float
+
+    def report(self, model: str | None) -> CapacityReport:
+        """Return what an encode by ``model`` takes; None: by the one that its preset or the default names."""
+        reader, started = self.reader, clock.monotonic()
+        planned = self.plan(model=model)
+        opening = self.opening + clock.monotonic() - started
+        rates = self._rates(planned)
+        num_workers, notes = self.gpus or self.workers or 1, list[str]()
+        if planned.seconds is not None:
+            trial = _as_trial(rates, planned, reader.spec)
+            foreseen = foresee(
+                planned,
+                [reader.spec],
+                lambda: trial,
+                num_slots=num_workers,
+                on_this_cpu=False,
+                started=clock.monotonic() - opening,
+                decided=None,
+                reference=False,
+                on_event=ignore,
+            )
+            planned, notes = foreseen.plan, foreseen.notes()
+        if self.known is not None and self.device != "auto":
+            given = argument("device", self.device)
+            notes.append(f"{given} has no effect: {argument('rates')} have been measured")
         with sounds_of([reader], None, wanted=planned.presets[0].compress.audio) as sounds:
             others = side_bytes([reader], sounds)
-    if gpus is not None and not measured.is_gpu:
-        raise UsageError(
-            f"{argument('gpus')} {gpus}: these rates are those of {measured.device}; measure them where such "
-            f"a GPU is ({argument('device')} cuda), and give them as {argument('rates')}"
-        )
-    num_workers, notes = gpus or workers or 1, list[str]()
-    if planned.seconds is not None:
-        trial = _as_trial(measured, planned, reader.spec)
-        foreseen = foresee(
-            planned,
-            [reader.spec],
-            lambda: trial,
-            num_slots=num_workers,
-            on_this_cpu=False,
-            started=clock.monotonic() - opening,
-            decided=None,
-            reference=False,
-            on_event=ignore,
-        )
-        planned, notes = foreseen.plan, foreseen.notes()
-    if rates is not None and device != "auto":
-        notes.append(f"{argument('device', device)} has no effect: {argument('rates')} have been measured")
-    if of_rates is not None:
-        named = argument("model", of_rates)
-        notes.append(
-            f"the rates are of {of_rates}; give {named} to the encode, too, or it chooses by its time"
-        )
-    report = estimate(planned, reader.spec, measured, num_workers, other_bytes=others, opening=opening)
-    report = replace(report, notes=tuple(notes))
-    if model is not None or preset is not None:
-        return report
-    default, steps = planned.presets[0].model, report.steps_per_network
-    chosen = model_ahead(default, steps=steps, num_frames=report.frames_per_segment)
-    if chosen is None:
-        return report
-    if rates is not None or not may_choose:
-        named = argument("model", chosen)
-        advice = (
-            f"with so much time {named} should reach more at the same size; its files take longer to decode"
-        )
-        return replace(report, notes=(*notes, advice))
-    other = plan(
-        source,
-        model=chosen,
-        params=params,
-        size=size,
-        quality=quality,
-        time=time,
-        frames=frames,
-        crop=crop,
-        resize=resize,
-        segment=segment,
-        device=device,
-        workers=workers,
-        gpus=gpus,
-        overrides=overrides,
-    )
-    return replace(other, notes=(describe_choice(default, chosen, steps), *other.notes))
+        report = estimate(planned, reader.spec, rates, num_workers, other_bytes=others, opening=opening)
+        return replace(report, notes=tuple(notes))
+
+    def _rates(self, planned: EncodePlan) -> Rates:
+        """Return the rates of a worker: those known, or measured now."""
+        rates = self.known or measure_rates(planned, self.reader, resolve_device(self.device))
+        _check_rates(rates, planned, self.reader.spec)
+        if self.gpus is not None and not rates.is_gpu:
+            raise UsageError(
+                f"{argument('gpus')} {self.gpus}: these rates are those of {rates.device}; measure them "
+                f"where such a GPU is ({argument('device')} cuda), and give them as {argument('rates')}"
+            )
+        return rates
 
 
 def estimate(
