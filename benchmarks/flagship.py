@@ -56,6 +56,7 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "hinerv": ("hinerv", ()),
     "vinr": ("vinr", ()),
     "vinr with fewer blocks": ("vinr", ("architecture.depths=[3,2,1]", "architecture.expansions=[3,4,4]")),
+    "vinr, quick": ("vinr", ("architecture.depths=[3,2,1]", "architecture.expansions=[3,4,2]")),
 }
 ANCHOR, NEW = "hinerv before", "vinr"
 X265 = "x265-slow-444:20:22:24:26:28:30:32:34:36:38:40:42"
@@ -248,7 +249,7 @@ def savings(rows: Sequence[dict[str, Any]], x265: Sequence[dict[str, Any]]) -> I
         key = row["clip"], row["rows"], row["CPU min"]
         found.setdefault(key, {}).setdefault(row["network"], []).append(row)
     for (clip, height, minutes), networks in sorted(found.items()):
-        codec = [row for row in x265 if (row["clip"], row["rows"]) == (clip, height)]
+        codec = _alike({"clip": clip, "rows": height}, x265, "clip", "rows")
         if not codec:
             continue
         num_pixels = codec[0]["pixels"]
@@ -268,15 +269,30 @@ def _percent(anchor: RDCurve, test: RDCurve) -> float | None:
         return None
 
 
-def times_x265(row: dict[str, Any], x265: Sequence[dict[str, Any]], quality: str) -> float | None:
-    """Return the bytes of ``row`` to x265's at its ``quality``, on a line of log bytes between points."""
-    place = row["clip"], row["rows"]
-    points = sorted((each[quality], each["bytes"]) for each in x265 if (each["clip"], each["rows"]) == place)
-    for (low, small), (high, large) in pairwise(points):
+def times_bytes(row: dict[str, Any], points: Sequence[dict[str, Any]], quality: str) -> float | None:
+    """Return the bytes of ``row`` to those of ``points`` at its ``quality``, on lines of log bytes."""
+    known = sorted((each[quality], each["bytes"]) for each in points)
+    for (low, small), (high, large) in pairwise(known):
         if low <= row[quality] <= high:
             share = (row[quality] - low) / (high - low)
             return round(float(row["bytes"] / (small ** (1 - share) * large**share)), 2)
     return None
+
+
+def add_times(rows: Sequence[dict[str, Any]], x265: Sequence[dict[str, Any]]) -> None:
+    """Add to rows their bytes to those of x265, and of HiNeRV as it was in that time, at their quality."""
+    as_it_was = [row for row in rows if row["network"] == ANCHOR]
+    for row in rows:
+        others = {
+            "x265": _alike(row, x265, "clip", "rows"),
+            ANCHOR: _alike(row, as_it_was, "clip", "rows", "CPU min"),
+        }
+        for (quality, words), (name, points) in product(QUALITIES.items(), others.items()):
+            row[f"× {name}, {words}"] = None if name == row["network"] else times_bytes(row, points, quality)
+
+
+def _alike(row: dict[str, Any], others: Sequence[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    return [other for other in others if all(other[key] == row[key] for key in keys)]
 
 
 def write_report(folder: Path) -> None:
@@ -297,9 +313,7 @@ def write_report(folder: Path) -> None:
             row["parameters"],
         )
     )
-    for row in rows:
-        for quality, words in QUALITIES.items():
-            row[f"× x265, {words}"] = times_x265(row, x265, quality)
+    add_times(rows, x265)
     told = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in steps.items())
     lines = list(savings(rows, x265))
     key = f"to {ANCHOR}, {QUALITIES['PSNR dB']} %"
