@@ -55,8 +55,7 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "hinerv before": ("hinerv", BEFORE),
     "hinerv": ("hinerv", ()),
     "vinr": ("vinr", ()),
-    "vinr with fewer blocks": ("vinr", ("architecture.depths=[3,2,1]", "architecture.expansions=[3,4,4]")),
-    "vinr, quick": ("vinr", ("architecture.depths=[3,2,1]", "architecture.expansions=[3,4,2]")),
+    "vinr of more blocks": ("vinr", ("architecture.depths=[4,3,1]", "architecture.expansions=[2,4,4]")),
 }
 ANCHOR, NEW = "hinerv before", "vinr"
 X265 = "x265-slow-444:20:22:24:26:28:30:32:34:36:38:40:42"

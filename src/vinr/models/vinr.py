@@ -1,15 +1,15 @@
-"""vinr's own network: HiNeRV whose first stage runs one block four times, and whose parameters lie elsewhere.
+"""vinr's own network: HiNeRV whose first stage runs one block three times, with parameters elsewhere.
 
 A file stores that block once, and all stages can be wider for it. The first stage has the fewest pixels, so
 that its arithmetic costs little time. Its block has fewer hidden channels than HiNeRV's, that of the last
-stage more. There are two base grids: a fine one of few steps of time, for what stands still, and a coarse one
-of many, for what moves. docs/models/vinr.md has what this is worth, and what was tried. The rest is HiNeRV's
-(``layers/hierarchical.py``).
+stage more; the second stage has two blocks, not three. There are two base grids: a fine one of few steps of
+time, for what stands still, and a coarse one of many, for what moves. docs/models/vinr.md has what this is
+worth, and what was tried. The rest is HiNeRV's (``layers/hierarchical.py``).
 
 ::
 
     base grids ──> 3×3 conv ──> first stage: upsampling ──> + local grid ──> block ──┐ ──> stages of HiNeRV
-                                                                               ^ 4 times
+                                                                               ^ 3 times
                                                                                └─────┘
 """
 
@@ -27,6 +27,7 @@ class VinrConfig(HierarchicalConfig):
     """Architecture of vinr's own network; the defaults are what measured best."""
 
     size_fields: ClassVar[tuple[str, ...]] = (*HierarchicalConfig.size_fields, "coarse_grid_frames")
+    # Of files that state no depths; new networks do.
     first_depth: ClassVar[int] = 4
 
     shared_stages: int = Field(
@@ -35,13 +36,14 @@ class VinrConfig(HierarchicalConfig):
 
 
 class Vinr(HierarchicalModel):
-    """vinr's own network (2026): HiNeRV (NeurIPS 2023) whose first stage runs one block four times."""
+    """vinr's own network (2026): HiNeRV (NeurIPS 2023) whose first stage runs one block three times."""
 
     Config = VinrConfig
     base_share = 0.31
     least_base_channels = 1
     coarse_share = 0.12
-    new_expansions = (2.0, 4.0, 4.0)
+    new_depths = (3, 2, 1)
+    new_expansions = (3.0, 4.0, 3.0)
 
     @classmethod
     def new_strides(cls, video: VideoSpec) -> tuple[int, ...]:

@@ -244,11 +244,12 @@ class HierarchicalModel(IndexModel):
     # Section 3: channels halve per stage.
     scaling = Scaling(reduction=2, lower=4, lowest_stem=8)
     # Of new networks: what base grids hold per parameter of the network, and in how many channels at least;
-    # what the coarse one holds; the expansions of the first, of other, and of the last stage. None: those of
-    # the config, which files without any have for good.
+    # what the coarse one holds; depths and expansions of the first, of other, and of the last stage. None:
+    # those of the config, which files without any have for good.
     base_share: ClassVar[float] = BASE_SHARE
     least_base_channels: ClassVar[int] = MIN_BASE_CHANNELS
     coarse_share: ClassVar[float] = 0.0
+    new_depths: ClassVar[tuple[int, int, int] | None] = None
     new_expansions: ClassVar[tuple[float, float, float] | None] = None
 
     def __init__(self, config: HierarchicalConfig, video: VideoSpec, *, with_encoder: bool = True) -> None:
@@ -295,9 +296,10 @@ class HierarchicalModel(IndexModel):
         chosen = dict(settings)
         chosen.setdefault("strides", cls.new_strides(video))
         count = len(chosen["strides"])
-        if cls.new_expansions is not None:
-            first, other, last = cls.new_expansions
-            chosen.setdefault("expansions", (*(first, *repeat(other, count))[: count - 1], last))
+        for name, values in (("depths", cls.new_depths), ("expansions", cls.new_expansions)):
+            if values is not None:
+                first, other, last = values
+                chosen.setdefault(name, (*(first, *repeat(other, count))[: count - 1], last))
         dial = max(width, cls.scaling.lowest_stem)
         widths = taper(dial, count, reduction=cls.scaling.reduction, lower=cls.scaling.lower)
         chosen.setdefault("widths", widths)
