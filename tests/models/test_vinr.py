@@ -89,17 +89,19 @@ def test_a_size_is_met_with_wider_stages(num_parameters: int) -> None:
     own, published = (solve_size(cls, video, num_parameters, {}) for cls in (Vinr, HiNeRV))
     assert Vinr.on_meta(own, video).num_stored() == pytest.approx(num_parameters, rel=0.01)
     assert own.widths[0] > 1.3 * published.widths[0]
-    assert own.stage_depths == (4, 3, 1)
+    assert own.depths == (3, 2, 1)
 
 
-def test_new_networks_have_finer_base_grids_and_hidden_channels_at_the_end() -> None:
+def test_new_networks_have_finer_base_grids_and_other_blocks() -> None:
     """What files say of them; a file that says nothing has what the model's config has, for good."""
     video = VideoSpec(132, 160, 320)
     own, published = (solve_size(cls, video, 200_000, {}) for cls in (Vinr, HiNeRV))
     assert own.strides == (2, *published.strides[1:])
-    assert own.expansions == (2, 4, 4)
-    assert VinrConfig(**SHAPE).stage_expansions == (4, 4, 1)
-    assert solve_size(Vinr, VideoSpec(8, 36, 50), 12_000, {}).expansions == (2, 4)
+    assert (own.depths, own.expansions) == ((3, 2, 1), (3, 4, 3))
+    silent = VinrConfig(strides=(2, 2, 2), widths=(12, 8, 6))
+    assert (silent.stage_depths, silent.stage_expansions) == ((4, 3, 1), (4, 4, 1))
+    short = solve_size(Vinr, VideoSpec(8, 36, 50), 12_000, {})
+    assert (short.depths, short.expansions) == ((3, 1), (3, 3))
     assert (own.coarse_grid_channels > 0, published.coarse_grid_channels) == (True, 0)
     assert own.coarse_grid_frames > own.base_grid_frames
     assert solve_size(Vinr, video, 200_000, {"expansions": [1, 2, 3]}).expansions == (1, 2, 3)
