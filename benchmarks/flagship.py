@@ -8,7 +8,7 @@ symbols rounded at every step, squared error as loss. x265 is slow, tune=psnr, 4
 files, so that processes share the work; CPU seconds of rows are those of whatever else ran beside. Decoding
 is measured with ``--decoding``, all networks in turn. A row's commit says what made it. "vinr of more blocks"
 is vinr's network as it was before its blocks became 3, 2, 1. Rows of 5 CPU-minutes follow from steps that
-took 0.74 times as long as those of 30, on another machine of the same kind.
+took about 0.74 times as long as those of 30, on another machine of the same kind.
 """
 
 from __future__ import annotations
