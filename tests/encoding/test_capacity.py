@@ -17,6 +17,7 @@ from vinr.encoding.plan import plan_encode
 from vinr.encoding.splitting import makespan
 from vinr.errors import InputError, UsageError
 from vinr.units import SegmentLength
+from vinr.video.source import VideoReader, open_video
 from vinr.video.spec import VideoSpec
 
 OPTIONS = ("--preset", "nerv-tiny", "--segment", "6f", "--device", "cpu", "--set", "fit.phases=[]")
@@ -128,9 +129,19 @@ def test_who_names_a_model_is_told_of_no_other(long_video: Path) -> None:
     assert [report.rates.model for report in told] == ["hnerv", "hnerv"]
 
 
-def test_a_long_time_is_planned_with_the_model_that_an_encode_would_choose(long_video: Path) -> None:
+def test_a_long_time_is_planned_with_the_model_that_an_encode_would_choose(
+    long_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+
+    def open_counted(source: str, **options: Any) -> VideoReader:
+        opened.append(source)
+        return open_video(source, **options)
+
+    monkeypatch.setattr("vinr.encoding.capacity.open_video", open_counted)
     report = vinr.plan(long_video, params="12k", time="10h", device="cpu")
     assert report.rates.model == "vinr"
+    assert len(opened) == 1
     assert "in this time hnerv would get" in report.notes[0]
 
 
