@@ -6,9 +6,10 @@ and sizes. Files are written and decoded; PSNR is that of their frames as 8-bit 
 once that of the mean error. "before" is the recipe of networks as it was before vinr's own was begun: all
 symbols rounded at every step, squared error as loss. x265 is slow, tune=psnr, 4:4:4, one thread. Rows are
 files, so that processes share the work; CPU seconds of rows are those of whatever else ran beside. Decoding
-is measured with ``--decoding``, all networks in turn. A row's commit says what made it. "vinr of more blocks"
-is vinr's network as it was before its blocks became 3, 2, 1. Rows of 5 CPU-minutes follow from steps that
-took about 0.74 times as long as those of 30, on another machine of the same kind.
+is measured with ``--decoding``, networks in turn (HNeRV in a run of its own, with two others). A row's commit
+says what made it. "vinr of more blocks" is vinr's network as it was before its blocks became 3, 2, 1. Rows of
+5 CPU-minutes follow from steps that took about 0.74 times as long as those of 30, on another machine of the
+same kind; steps of "vinr" there are HiNeRV's of then times the ratio of the two of now.
 """
 
 from __future__ import annotations
