@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -167,10 +168,22 @@ def choose_or_force() -> str:
     return f"choose another name or overwrite it with {argument('force', True)}"
 
 
+def exists_as_other(path: Path, is_wanted: Callable[[int], bool], *, follow_symlinks: bool = True) -> bool:
+    """Return whether ``path`` exists and its mode is not as wanted, such as by ``stat.S_ISREG``.
+
+    One look decides: of two, the second may find that another process has removed the file.
+    """
+    try:
+        mode = path.stat(follow_symlinks=follow_symlinks).st_mode
+    except (OSError, ValueError):  # whoever opens it says why it cannot
+        return False
+    return not is_wanted(mode)
+
+
 def check_target(target: Path, *, force: bool) -> None:
     """Raise :class:`OutputError` if :func:`atomic_path` would: before the work rather than after it."""
     check_parent(target)
-    if target.exists() and not target.is_file():
+    if exists_as_other(target, stat.S_ISREG):
         raise OutputError(f"{target}: exists and is not a regular file; choose another name")
     if target.exists() and not force:
         raise OutputError(f"{target}: exists already; {choose_or_force()}")
@@ -301,7 +314,7 @@ def _check_files(pattern: Path, numbers: Collection[int], *, force: bool) -> Non
         )
     for number in existing:
         path = pattern.with_name(pattern.name % number)
-        if path.is_symlink() or not path.is_file():
+        if exists_as_other(path, stat.S_ISREG, follow_symlinks=False):
             raise OutputError(f"{path}: exists and is not a regular file; choose another name")
 
 

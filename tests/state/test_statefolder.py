@@ -163,6 +163,27 @@ def test_lock_of_another_kind_is_said(make: Make, output: Path, kind: str) -> No
     assert victim.read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("last_look", [1, 2, 3])
+def test_lock_that_vanishes_while_it_is_looked_at_is_taken(
+    make: Make, output: Path, monkeypatch: pytest.MonkeyPatch, last_look: int
+) -> None:
+    lock = output.with_name(".o.vinr.partial.lock")
+    lock.touch()
+    looks, look = [], os.stat
+
+    def look_and_lose(path: Any, **options: Any) -> os.stat_result:
+        found = look(path, **options)
+        if path == lock:
+            looks.append(path)
+            if len(looks) == last_look:
+                lock.unlink()  # as the process that held it does when it ends
+        return found
+
+    monkeypatch.setattr(os, "stat", look_and_lose)
+    with make() as state:
+        state.prepare()
+
+
 def test_lock_that_was_left_is_taken(make: Make, output: Path) -> None:
     output.with_name(".o.vinr.partial.lock").touch()
     with make() as state:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from vinr.decoding.file import FileLike, content_of, open_clip
 from vinr.decoding.playback import edit_of, options_of
 from vinr.encoding.plan import EncodePlan, Target, default_parameters, plan_encode
 from vinr.errors import BitstreamError, InputError, OutputError, UsageError, argument, format_frame, plural
+from vinr.files import exists_as_other
 from vinr.sizing.solve import SizeRangeError
 from vinr.state.folder import holds_state
 from vinr.units import format_count, format_length
@@ -328,7 +330,7 @@ def check_folder(folder: Path, jobs: Sequence[FitJob], may_use: Callable[[FitJob
 
     ``may_use`` tells of which jobs it may be: of those that an interrupted comparison has begun.
     """
-    if folder.exists() and not folder.is_dir():
+    if exists_as_other(folder, stat.S_ISDIR):
         raise OutputError(
             f"{folder}: exists and is not a folder; the fitted files go there: choose another page"
         )

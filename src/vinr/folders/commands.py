@@ -11,6 +11,7 @@ what is missing, and goes on with what was interrupted.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +24,7 @@ from vinr.decoding.playback import decode, evaluate
 from vinr.encoding.encode import encode
 from vinr.encoding.telling import Teller
 from vinr.errors import InputError, OutputError, UsageError, VinrError, argument
-from vinr.files import check_suffix
+from vinr.files import check_suffix, exists_as_other
 from vinr.fit import Event, Noted, ignore
 from vinr.fit.events import FREQUENT
 from vinr.folders.manifest import (
@@ -268,7 +269,7 @@ def check_many(source: Path, output: Path) -> None:
             f"{source}: holds images such as {image}, which are one video; name a file as output, such as "
             "out.vinr. A folder of videos holds video files"
         )
-    if output.exists() and not output.is_dir():
+    if exists_as_other(output, stat.S_ISDIR):
         raise OutputError(f"{output}: exists and is not a folder; give a folder for the files")
 
 

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -38,6 +39,7 @@ from vinr.files import (
     check_target,
     choose_or_force,
     clear_abandoned,
+    exists_as_other,
     flush,
     followed,
 )
@@ -168,7 +170,7 @@ class StateFolder:
         check_parent(self._output)
         with ExitStack() as stack, as_output_error(self._target):
             lock = self._output.with_name(hidden_name(self._output, "partial.lock"))
-            if lock.is_symlink() or (lock.exists() and not lock.is_file()):
+            if exists_as_other(lock, stat.S_ISREG, follow_symlinks=False):
                 use = f"vinr locks that name while it writes {self._target}"
                 raise OutputError(f"{lock}: is not a regular file, and {use}; remove it")
             if not stack.enter_context(try_lock(lock)):
@@ -265,7 +267,7 @@ class StateFolder:
         if not _is_this_users(self.folder):
             raise OutputError(f"{self.folder}: belongs to another user; choose another output")
         for path in self.folder.iterdir():
-            if _is_vinrs(path.name) and (path.is_symlink() or not path.is_file()):
+            if _is_vinrs(path.name) and exists_as_other(path, stat.S_ISREG, follow_symlinks=False):
                 raise OutputError(f"{path}: is not a regular file; remove it or choose another output")
 
     def _check_output(self) -> None:

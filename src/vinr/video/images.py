@@ -6,6 +6,7 @@ Axes: H rows, W columns, C colour channels.
 from __future__ import annotations
 
 import logging
+import stat
 import struct
 import warnings
 import zlib
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vinr.errors import InputError
+from vinr.files import exists_as_other
 from vinr.video.deep_images import is_deep_image, read_deep_image
 from vinr.video.depth import with_depth
 from vinr.video.numbering import describe_numbering, number_order
@@ -166,7 +168,7 @@ class _Shown(NamedTuple):
 
 
 def _shown(file: Path) -> _Shown:
-    if file.exists() and not file.is_file():
+    if exists_as_other(file, stat.S_ISREG):
         raise InputError(f"{file}: not a regular file; a folder of images holds nothing else of such names")
     with open_image(file, label=str(file)) as image:
         mode, (width, height) = image.mode, image.size
