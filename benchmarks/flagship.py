@@ -8,8 +8,8 @@ symbols rounded at every step, squared error as loss. x265 is slow, tune=psnr, 4
 files, so that processes share the work; CPU seconds of rows are those of whatever else ran beside. Decoding
 is measured with ``--decoding``, networks in turn (HNeRV in a run of its own, with two others). A row's commit
 says what made it. "vinr of more blocks" is vinr's network as it was before its blocks became 3, 2, 1. Rows of
-5 CPU-minutes follow from steps that took about 0.74 times as long as those of 30, on another machine of the
-same kind; steps of "vinr" there are HiNeRV's of then times the ratio of the two of now.
+5 CPU-minutes follow from steps that took about 0.74 times as long as those of other rows, on another machine
+of the same kind; steps of "vinr" there are HiNeRV's of then times the ratio of the two of now.
 """
 
 from __future__ import annotations
@@ -260,7 +260,8 @@ def savings(rows: Sequence[dict[str, Any]], x265: Sequence[dict[str, Any]]) -> I
                 anchor = codec if name == "x265" else networks.get(ANCHOR, [])
                 curves = [curve_of(name, rows, num_pixels, quality) for rows in (anchor, points)]
                 line[f"to {name}, {words} %"] = None if name == network else _percent(*curves)
-            yield line
+            if any(value is not None for column, value in line.items() if column.startswith("to ")):
+                yield line
 
 
 def _percent(anchor: RDCurve, test: RDCurve) -> float | None:
