@@ -34,6 +34,7 @@ from vinr.decoding.decoder import VideoDecoder
 from vinr.decoding.settings import DecodeSettings
 from vinr.encoding.plan import choose_preset
 from vinr.fit import Trainer
+from vinr.fit.precision import cpu_has_bf16
 from vinr.quality.clip import compare
 from vinr.video.source import FrameTensor, open_video
 
@@ -202,6 +203,8 @@ def main() -> None:
     if given.report:
         write_report(folder)
         return
+    if not cpu_has_bf16():
+        parser.error("needs a CPU with AVX-512 and bf16, whose libraries are then told to use less")
     folder.mkdir(parents=True, exist_ok=True)
     works: dict[str, Callable[[], dict[str, Any]]] = {}
     for number, kind in enumerate(KINDS):
