@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from vinr.fit.budget import Budget, Reserve, StepClock
@@ -10,6 +12,13 @@ from vinr.fit.budget import Budget, Reserve, StepClock
 def test_steps_are_counted_where_no_time_is_given() -> None:
     budget = Budget(40)
     assert [budget.progress(steps, 1e9, 1e9) for steps in (0, 10, 40, 41)] == [0, 0.25, 1, 1]
+
+
+def test_the_clock_is_that_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    budget = Budget(1000, seconds=10)
+    monkeypatch.setattr(time, "monotonic", lambda: 105.0)
+    assert budget.progress(1, 1.0, epoch_seconds=1.0) == 0.5
 
 
 def test_a_slow_first_step_does_not_use_up_the_time() -> None:

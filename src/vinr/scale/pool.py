@@ -50,7 +50,7 @@ LAST_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 10.0
 # Frames and results on their way.
 STORE_BYTES: Final = 2**30
-# Ray's setting of how workers that it starts here give way to other processes.
+# Ray's setting of how much more workers give way than Ray does, which gives way as this process does.
 NICENESS: Final = "RAY_worker_niceness"
 
 
@@ -340,8 +340,7 @@ def _start(ray: Any, workers: Workers) -> None:
         options |= {"num_cpus": workers.count * workers.threads, "include_dashboard": False}
         options |= {"object_store_memory": STORE_BYTES}
         # Ray's own default, 15, leaves workers next to nothing of a machine that has other work.
-        if hasattr(os, "nice"):  # on Windows there is none
-            os.environ.setdefault(NICENESS, str(os.nice(0)))
+        os.environ.setdefault(NICENESS, "0")
         ray.init(address="local", **options)
         return
     _check_answer(workers.address)
