@@ -2,8 +2,9 @@
 
 Clips of 80×160 or 160×320 pixels: centre crops, area-averaged. Every network of a budget is fitted for the
 same CPU time on one thread: its epochs follow from the CPU time of a step of plain fitting, measured in turn
-for all models and sizes ("CPU s" is that of the whole encode). Files are written and decoded; PSNR is that of their frames as 8-bit RGB, the mean over frames, and
-once that of the mean error. "before" is the recipe of networks as it was before vinr's own was begun: all
+for all models and sizes ("CPU s" is that of the whole encode). Files are written and decoded; PSNR is that of
+their frames as 8-bit RGB, the mean over frames, and once that of the mean error.
+"before" is the recipe of networks as it was before vinr's own was begun: all
 symbols rounded at every step, squared error as loss. x265 is slow, tune=psnr, 4:4:4, one thread. Rows are
 files, so that processes share the work; CPU seconds of rows are those of whatever else ran beside. Decoding
 is measured with ``--decoding``, networks in turn (HNeRV in a run of its own, with two others). A row's commit
